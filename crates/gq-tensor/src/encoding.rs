@@ -1,0 +1,267 @@
+//! The table of encodings: code, name, bits, block and bytes. How each is computed lives in `gq-codec`.
+
+use crate::DType;
+use serde::{Deserialize, Serialize};
+
+/// How a matrix's elements are stored. Rows are independent; see `formats/encodings.md`.
+///
+/// A payload is `rows` code rows of [`codes_row_bytes`](Encoding::codes_row_bytes) each,
+/// followed by `rows` scale rows of [`scales_row_bytes`](Encoding::scales_row_bytes) each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// Elements as the source has them, little-endian.
+    Exact(DType),
+    /// TurboQuant_mse: scalar Lloyd-Max codes of 1 to 8 bits, fp16 scale per row or group.
+    Turbo {
+        /// Bits per element, 1..=8.
+        bits: u8,
+        /// What one fp16 scale covers.
+        group: ScaleGroup,
+    },
+    /// TurboQuant_prod: a `bits - 1` code and a 1-bit sketch of its residual. Reference mode.
+    Prod {
+        /// Bits per element, 2..=5.
+        bits: u8,
+        /// Distribution of the sketching matrix.
+        sketch: Sketch,
+    },
+    /// PolarQuant: recursive polar angles over blocks of 16, fp16 radius each. Reference mode.
+    Polar(Polar),
+}
+
+/// What one fp16 scale covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScaleGroup {
+    /// The whole row.
+    Row,
+    /// 32 consecutive elements.
+    G32,
+    /// 64 consecutive elements.
+    G64,
+    /// 128 consecutive elements.
+    G128,
+}
+
+impl ScaleGroup {
+    /// Every group, in code order.
+    pub const ALL: [ScaleGroup; 4] = [ScaleGroup::Row, ScaleGroup::G32, ScaleGroup::G64, ScaleGroup::G128];
+
+    /// Elements covered in a row of `cols` elements.
+    pub const fn len(self, cols: usize) -> usize {
+        match self {
+            ScaleGroup::Row => cols,
+            ScaleGroup::G32 => 32,
+            ScaleGroup::G64 => 64,
+            ScaleGroup::G128 => 128,
+        }
+    }
+
+    const fn code(self) -> u16 {
+        match self {
+            ScaleGroup::Row => 0,
+            ScaleGroup::G32 => 1,
+            ScaleGroup::G64 => 2,
+            ScaleGroup::G128 => 3,
+        }
+    }
+
+    const fn suffix(self) -> &'static str {
+        match self {
+            ScaleGroup::Row => "",
+            ScaleGroup::G32 => "-g32",
+            ScaleGroup::G64 => "-g64",
+            ScaleGroup::G128 => "-g128",
+        }
+    }
+}
+
+/// The sketching matrix S of TurboQuant_prod (arXiv 2504.19874, Algorithm 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sketch {
+    /// Independent N(0, 1) entries, as in the paper.
+    Gaussian,
+    /// Orthogonal rows, as in the released code; lower variance.
+    Orthogonal,
+}
+
+/// Bits per angle of the four polar levels (arXiv 2502.02617, section 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Polar {
+    /// 4, 2, 2, 2 bits: the paper's setting.
+    P4222,
+    /// 4, 3, 2, 2 bits.
+    P4322,
+    /// 5, 3, 3, 3 bits.
+    P5333,
+}
+
+impl Polar {
+    /// Every setting, in code order.
+    pub const ALL: [Polar; 3] = [Polar::P4222, Polar::P4322, Polar::P5333];
+
+    /// Bits per angle at levels 1 to 4; level l has `cols / 2^l` angles.
+    pub const fn level_bits(self) -> [u8; 4] {
+        match self {
+            Polar::P4222 => [4, 2, 2, 2],
+            Polar::P4322 => [4, 3, 2, 2],
+            Polar::P5333 => [5, 3, 3, 3],
+        }
+    }
+}
+
+impl Encoding {
+    /// Widths must be a multiple of this for every encoding but `Exact`.
+    pub const WIDTH_MULTIPLE: usize = 32;
+
+    /// Every encoding of the registry, in code order.
+    pub fn all() -> Vec<Encoding> {
+        let floats = [DType::F32, DType::F16, DType::BF16, DType::F8E4M3, DType::F8E5M2, DType::F64];
+        let mut all: Vec<_> = floats.into_iter().map(Encoding::Exact).collect();
+        for group in ScaleGroup::ALL {
+            all.extend((1..=8).map(|bits| Encoding::Turbo { bits, group }));
+        }
+        for sketch in [Sketch::Gaussian, Sketch::Orthogonal] {
+            all.extend((2..=5).map(|bits| Encoding::Prod { bits, sketch }));
+        }
+        all.extend(Polar::ALL.map(Encoding::Polar));
+        all
+    }
+
+    /// The number in `formats/registry.md`. `Exact` of an integer dtype has none and gives 0.
+    pub const fn code(self) -> u16 {
+        match self {
+            Encoding::Exact(DType::F32) => 0x0001,
+            Encoding::Exact(DType::F16) => 0x0002,
+            Encoding::Exact(DType::BF16) => 0x0003,
+            Encoding::Exact(DType::F8E4M3) => 0x0004,
+            Encoding::Exact(DType::F8E5M2) => 0x0005,
+            Encoding::Exact(DType::F64) => 0x0006,
+            Encoding::Exact(DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::Bool) => 0,
+            Encoding::Turbo { bits, group } => 0x0100 | group.code() << 4 | bits as u16,
+            Encoding::Prod { bits, sketch: Sketch::Gaussian } => 0x0200 | bits as u16,
+            Encoding::Prod { bits, sketch: Sketch::Orthogonal } => 0x0210 | bits as u16,
+            Encoding::Polar(Polar::P4222) => 0x0300,
+            Encoding::Polar(Polar::P4322) => 0x0301,
+            Encoding::Polar(Polar::P5333) => 0x0302,
+        }
+    }
+
+    /// The encoding with this registry number.
+    pub fn from_code(code: u16) -> Option<Encoding> {
+        Encoding::all().into_iter().find(|e| e.code() == code)
+    }
+
+    /// The name used in options, reports and `formats/registry.md`, such as `bf16`, `tq4`, `tq3-g64`, `tqp3`, `polar4222`.
+    pub fn name(self) -> String {
+        match self {
+            Encoding::Exact(dtype) => dtype.name().to_ascii_lowercase(),
+            Encoding::Turbo { bits, group } => format!("tq{bits}{}", group.suffix()),
+            Encoding::Prod { bits, sketch: Sketch::Gaussian } => format!("tqp{bits}"),
+            Encoding::Prod { bits, sketch: Sketch::Orthogonal } => format!("tqpo{bits}"),
+            Encoding::Polar(Polar::P4222) => "polar4222".to_owned(),
+            Encoding::Polar(Polar::P4322) => "polar4322".to_owned(),
+            Encoding::Polar(Polar::P5333) => "polar5333".to_owned(),
+        }
+    }
+
+    /// The encoding with this name (case-insensitive).
+    pub fn from_name(name: &str) -> Option<Encoding> {
+        let name = name.to_ascii_lowercase();
+        Encoding::all().into_iter().find(|e| e.name() == name)
+    }
+
+    /// Whether a row of `cols` elements can be stored this way.
+    pub fn supports_cols(self, cols: usize) -> bool {
+        match self {
+            Encoding::Exact(_) => true,
+            Encoding::Turbo { group, .. } => {
+                cols > 0 && cols.is_multiple_of(Self::WIDTH_MULTIPLE) && cols.is_multiple_of(group.len(cols))
+            }
+            Encoding::Prod { .. } | Encoding::Polar(_) => {
+                cols > 0 && cols.is_multiple_of(Self::WIDTH_MULTIPLE)
+            }
+        }
+    }
+
+    /// Bytes of one row of codes, `cols` elements wide.
+    pub fn codes_row_bytes(self, cols: usize) -> usize {
+        match self {
+            Encoding::Exact(dtype) => cols * dtype.size(),
+            Encoding::Turbo { bits, .. } | Encoding::Prod { bits, .. } => cols * bits as usize / 8,
+            Encoding::Polar(polar) => {
+                let plane = |(level, bits): (usize, u8)| ((cols >> (level + 1)) * bits as usize).div_ceil(8);
+                polar.level_bits().into_iter().enumerate().map(plane).sum()
+            }
+        }
+    }
+
+    /// Bytes of one row of fp16 scales, `cols` elements wide.
+    pub fn scales_row_bytes(self, cols: usize) -> usize {
+        match self {
+            Encoding::Exact(_) => 0,
+            Encoding::Turbo { group, .. } => 2 * cols.div_ceil(group.len(cols).max(1)),
+            Encoding::Prod { .. } => 4, // row scale, residual norm
+            Encoding::Polar(_) => 2 * cols.div_ceil(16),
+        }
+    }
+
+    /// Bytes of a whole matrix; `None` when they do not fit in a u64.
+    pub fn payload_bytes(self, rows: usize, cols: usize) -> Option<u64> {
+        let row = self.codes_row_bytes(cols).checked_add(self.scales_row_bytes(cols))?;
+        (rows as u64).checked_mul(row as u64)
+    }
+
+    /// Whether elements come back bit for bit.
+    pub const fn is_exact(self) -> bool {
+        matches!(self, Encoding::Exact(_))
+    }
+}
+
+impl std::fmt::Display for Encoding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+impl Serialize for Encoding {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Encoding {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Encoding::from_name(&name)
+            .ok_or_else(|| serde::de::Error::custom(format!("unknown encoding {name:?}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_names_are_unique_and_round_trip() {
+        let all = Encoding::all();
+        for (i, a) in all.iter().enumerate() {
+            assert_eq!(Encoding::from_code(a.code()), Some(*a));
+            assert_eq!(Encoding::from_name(&a.name()), Some(*a));
+            assert!(all[i + 1..].iter().all(|b| a.code() != b.code() && a.name() != b.name()));
+        }
+    }
+
+    #[test]
+    fn bytes_per_row() {
+        let tq3 = Encoding::from_name("tq3").unwrap();
+        assert_eq!((tq3.codes_row_bytes(576), tq3.scales_row_bytes(576)), (216, 2));
+        let grouped = Encoding::from_name("tq4-g64").unwrap();
+        assert_eq!((grouped.codes_row_bytes(640), grouped.scales_row_bytes(640)), (320, 20));
+        assert!(!Encoding::from_name("tq4-g128").unwrap().supports_cols(576));
+        let polar = Encoding::Polar(Polar::P4222);
+        assert_eq!((polar.codes_row_bytes(64), polar.scales_row_bytes(64)), (23, 8));
+        assert_eq!(polar.codes_row_bytes(32), 12);
+    }
+}

@@ -1,0 +1,21 @@
+//! Vocabulary shared by every `gq` crate: dtypes, the encoding table, rotations' names, borrowed views,
+//! exact float conversions, distortion metrics and CPU-level tokens.
+//!
+//! This crate does not know files, threads, devices or models.
+#![forbid(unsafe_code)]
+
+mod cpu;
+mod distortion;
+mod dtype;
+mod encoding;
+mod float;
+mod matrix;
+mod rotation;
+
+pub use cpu::{Avx2, CpuLevel};
+pub use distortion::Distortion;
+pub use dtype::DType;
+pub use encoding::{Encoding, Polar, ScaleGroup, Sketch};
+pub use float::{decode_f32, f8_e4m3_to_f32, f8_e5m2_to_f32};
+pub use matrix::{EncodedMatrix, MatrixShape, ShapeMismatch};
+pub use rotation::{RotationKind, RotationSpec};
