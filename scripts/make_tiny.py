@@ -8,7 +8,8 @@
 Each variant is a folder in Hugging Face layout with two more files:
 
     reference.safetensors   input_ids i64 [n, t] and logits f64 [n, t, vocab]
-    reference.json          how they were made, the reference's own arithmetic floor, greedy continuations
+    reference.json          how they were made, the reference's own arithmetic floor, greedy continuations, and how
+                            far each wrong reading of the graph (tiny_mutations.py) moves the logits
 
 The reference is the transformers implementation, *reloaded from the saved bf16 checkpoint* in float64. (Casting a
 live model instead would round its unsaved buffers, embed_scale and inv_freq, and shift the logits by whole units.)
@@ -20,86 +21,30 @@ one, attention is neither flat nor one-hot, and sequences are longer than the sl
 """
 import argparse
 import json
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
 
-ROWS, TOKENS, VOCAB = 2, 56, 288
+from tiny_mutations import MUTATIONS
+from tiny_variants import COMMON, VARIANTS, VOCAB, Variant, build, model_class
+
+ROWS, TOKENS = 2, 56
 PROMPT, GREEDY = 8, 64
 FLOOR_LIMIT = 1e-4
 MARGIN_LIMIT = 100 * FLOOR_LIMIT  # a greedy choice closer than this would not be the same on every machine
+ROUTER_LIMIT = 1e-5  # the same for the choice of experts, as probabilities
+TOLERANCE = 3  # a parity test allows this many floors
+MUTATION_LIMIT = 30 * TOLERANCE  # and a mutation must move the logits by this many
 
 
-@dataclass
-class Variant:
-    """One tiny checkpoint: its folder under testdata/tiny, its configuration and how it is stored."""
-
-    name: str
-    config: transformers.PreTrainedConfig
-    seed: int
-    shard_bytes: int | None = None  # None: one model.safetensors
-
-
-COMMON = dict(vocab_size=VOCAB, max_position_embeddings=256, bos_token_id=2, eos_token_id=1, pad_token_id=0)
-
-
-def llama() -> Variant:
-    config = transformers.LlamaConfig(
-        **COMMON, hidden_size=96, intermediate_size=160, num_hidden_layers=2, num_attention_heads=6,
-        num_key_value_heads=2, head_dim=16, rms_norm_eps=1e-5, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 500.0})
-    return Variant("llama", config, seed=1)
-
-
-def gemma3() -> Variant:
-    config = transformers.Gemma3TextConfig(
-        **COMMON, hidden_size=96, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=32, query_pre_attn_scalar=24, sliding_window=16, rms_norm_eps=1e-6,
-        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
-        rope_parameters={"sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
-                         "full_attention": {"rope_type": "default", "rope_theta": 5000.0}})
-    return Variant("gemma3", config, seed=2, shard_bytes=160_000)
-
-
-VARIANTS = [llama, gemma3]
-
-
-def random_weight(name: str, shape: tuple[int, ...], seed: int, family: str) -> np.ndarray:
-    """A weight for the parameter `name`, sized so that activations stay near one and every term matters."""
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    noise = rng.standard_normal(shape).astype(np.float32)
-    part = name.removesuffix(".weight").rsplit(".", 1)[-1]
-    if part.endswith("norm") or "layernorm" in part:
-        gain = 0.3 * noise  # around one: Gemma 3 stores the gain without the one
-        scale = 4.0 if name == "model.norm.weight" else 1.0  # logits of a few units
-        return scale * (1.0 + gain) - 1.0 if family == "gemma3_text" else scale * (1.0 + gain)
-    if part == "embed_tokens":
-        return noise if family == "llama" else noise / np.sqrt(shape[-1])
-    gain = 1.3 if part in ("q_proj", "k_proj") else 1.0
-    return gain * noise / np.sqrt(shape[-1])
-
-
-def build(variant: Variant, folder: Path) -> None:
-    """Save the checkpoint: config.json and bf16 weights, sharded when the variant says so."""
-    torch.manual_seed(variant.seed)
-    model = AutoModelForCausalLM.from_config(variant.config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            weight = random_weight(name, tuple(parameter.shape), variant.seed, variant.config.model_type)
-            parameter.copy_(torch.from_numpy(weight))
-    model.to(torch.bfloat16)
-    model.save_pretrained(folder, max_shard_size=variant.shard_bytes or 10**9)
-
-
-def load(folder: Path, dtype: torch.dtype):
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
-    return model.eval()
+def load(variant: Variant, folder: Path, dtype: torch.dtype):
+    settings = {"attn_implementation": "sdpa"}
+    if "moe" in variant.name:
+        settings["experts_implementation"] = "eager"  # the grouped kernel has no float64
+    return model_class(variant.config).from_pretrained(folder, dtype=dtype, **settings).eval()
 
 
 @torch.no_grad()
@@ -141,23 +86,54 @@ def input_ids(seed: int) -> torch.Tensor:
     return torch.from_numpy(ids)
 
 
+def mutations(variant: Variant, folder: Path, ids: torch.Tensor, logits: torch.Tensor, floor: float) -> dict:
+    """How far each wrong reading of the graph moves the logits (largest absolute difference)."""
+    moved = {}
+    for name, mutate in MUTATIONS.items():
+        model = load(variant, folder, torch.float64)
+        with torch.no_grad():
+            if mutate(model):
+                moved[name] = (logits_of(model, ids) - logits).abs().max().item()
+    blind = [name for name, change in moved.items() if change < MUTATION_LIMIT * floor]
+    if blind:
+        raise SystemExit(f"{variant.name}: too small to be noticed: " + ", ".join(f"{n} {moved[n]:.1e}" for n in blind))
+    return moved
+
+
+def watch_routers(model, chosen: int) -> list[float]:
+    """A list that collects, at every forward pass, the smallest lead of a chosen expert over one left out."""
+    leads = []
+    for module in model.modules():
+        if type(module).__name__ == "Gemma4TextRouter":
+            module.register_forward_hook(lambda _module, _inputs, output: leads.append(
+                output[0].sort(descending=True)[0].diff()[:, chosen - 1].neg().min().item()))
+    return leads
+
+
 def reference(variant: Variant, folder: Path) -> dict:
     """Write reference.safetensors and return the facts for reference.json."""
     ids = input_ids(variant.seed)
-    double = load(folder, torch.float64)
+    double = load(variant, folder, torch.float64)
+    leads = watch_routers(double, getattr(variant.config.get_text_config(), "top_k_experts", None) or 1)
     logits = logits_of(double, ids)
-    floor = (logits_of(load(folder, torch.float32), ids).double() - logits).abs().max().item()
+    floor = (logits_of(load(variant, folder, torch.float32), ids).double() - logits).abs().max().item()
     if floor > FLOOR_LIMIT:
         raise SystemExit(f"{variant.name}: float32 differs from float64 by {floor:.1e}, limit {FLOOR_LIMIT:.0e}")
     save_file({"input_ids": ids, "logits": logits.contiguous()}, folder / "reference.safetensors")
-    return {
+    facts = {
         "made_by": "scripts/make_tiny.py", "seed": variant.seed,
         "transformers": transformers.__version__, "torch": torch.__version__,
         "arithmetic": "float64, reloaded from the saved checkpoint",
         "floor_max_abs": floor,
         "logits_rms": logits.pow(2).mean().sqrt().item(),
         "greedy": continuations(double, ids),
+        "mutations": mutations(variant, folder, ids, logits, floor),
     }
+    if leads:
+        facts["router_min_margin"] = min(leads)
+        if min(leads) < ROUTER_LIMIT:
+            raise SystemExit(f"{variant.name}: an expert is chosen by only {min(leads):.1e}; change the seed")
+    return facts
 
 
 def make(variant: Variant, root: Path) -> None:
@@ -172,7 +148,8 @@ def make(variant: Variant, root: Path) -> None:
         file.chmod(0o644)
     size = sum(f.stat().st_size for f in folder.iterdir())
     print(f"{variant.name:14} {size:8} bytes  floor {facts['floor_max_abs']:.1e}  logits rms {facts['logits_rms']:.2f}  "
-          f"greedy margin {min(g['min_margin'] for g in facts['greedy']):.1e}")
+          f"greedy margin {min(g['min_margin'] for g in facts['greedy']):.1e}  "
+          f"{len(facts['mutations'])} mutations, least {min(facts['mutations'].values()):.1e}")
 
 
 def main() -> None:

@@ -1,0 +1,190 @@
+"""The variants of testdata/tiny: configurations, random weights, and the two spellings of a Gemma 4 configuration.
+
+Used by make_tiny.py and by make_shapes.py; not a program of its own.
+"""
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+VOCAB = 288
+COMMON = dict(vocab_size=VOCAB, max_position_embeddings=256, bos_token_id=2, eos_token_id=1, pad_token_id=0)
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+@dataclass
+class Variant:
+    """One tiny checkpoint: its folder under testdata/tiny, its configuration and how it is stored."""
+
+    name: str
+    config: transformers.PreTrainedConfig
+    seed: int
+    shard_bytes: int | None = None  # None: one model.safetensors
+    hub_spelling: bool = False  # Gemma 4: config keys and unused tensors as in the first checkpoints on the Hub
+
+    @property
+    def family(self) -> str:
+        return self.config.get_text_config().model_type
+
+
+def llama() -> Variant:
+    config = transformers.LlamaConfig(
+        **COMMON, hidden_size=96, intermediate_size=160, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=2, head_dim=16, rms_norm_eps=1e-5, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 500.0})
+    return Variant("llama", config, seed=1)
+
+
+def gemma3() -> Variant:
+    config = transformers.Gemma3TextConfig(
+        **COMMON, hidden_size=96, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=32, query_pre_attn_scalar=24, sliding_window=16, rms_norm_eps=1e-6,
+        layer_types=[SLIDING, SLIDING, FULL],
+        rope_parameters={SLIDING: {"rope_type": "default", "rope_theta": 100.0},
+                         FULL: {"rope_type": "default", "rope_theta": 5000.0}})
+    return Variant("gemma3", config, seed=2, shard_bytes=160_000)
+
+
+def gemma4_text(**settings) -> transformers.Gemma4TextConfig:
+    """What the tiny Gemma 4 variants have in common.
+
+    The norms' epsilon is 1e-2, not 1e-6: an RMSNorm forgets the scale of its input but for epsilon, and terms that
+    are only followed by a norm (the 1/sqrt(2) of the per-layer inputs, the last layer_scalar) would not matter.
+    """
+    return transformers.Gemma4TextConfig(
+        **COMMON, num_attention_heads=4, head_dim=16, global_head_dim=32, sliding_window=16, rms_norm_eps=1e-2,
+        final_logit_softcapping=30.0, **settings)
+
+
+def gemma4_e2b() -> Variant:
+    """Per-layer embeddings, one key-value head, two layers that share caches and have double-wide MLPs."""
+    config = gemma4_text(
+        hidden_size=96, intermediate_size=64, num_hidden_layers=5, num_key_value_heads=1,
+        layer_types=[SLIDING, SLIDING, FULL, SLIDING, FULL], num_kv_shared_layers=2, use_double_wide_mlp=True,
+        hidden_size_per_layer_input=32, vocab_size_per_layer_input=VOCAB)
+    return Variant("gemma4-e2b", config, seed=3, hub_spelling=True)
+
+
+def gemma4_e4b() -> Variant:
+    """Per-layer embeddings, two key-value heads, half of the layers share caches, ordinary MLPs."""
+    config = gemma4_text(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=6, num_key_value_heads=2,
+        layer_types=[SLIDING, SLIDING, FULL, SLIDING, SLIDING, FULL], num_kv_shared_layers=3,
+        hidden_size_per_layer_input=32, vocab_size_per_layer_input=VOCAB)
+    return Variant("gemma4-e4b", config, seed=4, shard_bytes=200_000)
+
+
+def gemma4_moe() -> Variant:
+    """A dense MLP and eight experts in parallel, values from the key projection on full layers (26B-A4B)."""
+    config = gemma4_text(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_key_value_heads=2,
+        num_global_key_value_heads=1, layer_types=[SLIDING, SLIDING, FULL], attention_k_eq_v=True,
+        hidden_size_per_layer_input=0, enable_moe_block=True, num_experts=8, top_k_experts=3,
+        moe_intermediate_size=32)
+    return Variant("gemma4-moe", config, seed=5)
+
+
+def gemma4_dense() -> Variant:
+    """Values from the key projection and fewer key-value heads on full layers (31B)."""
+    config = gemma4_text(
+        hidden_size=96, intermediate_size=128, num_hidden_layers=4, num_key_value_heads=4,
+        num_global_key_value_heads=2, layer_types=[SLIDING, FULL, SLIDING, FULL], attention_k_eq_v=True,
+        hidden_size_per_layer_input=0)
+    return Variant("gemma4-dense", config, seed=6, shard_bytes=200_000, hub_spelling=True)
+
+
+def gemma4_vision() -> Variant:
+    """A whole Gemma4ForConditionalGeneration: the text part under another prefix, beside a vision tower."""
+    text = gemma4_text(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=3, num_key_value_heads=2,
+        layer_types=[SLIDING, FULL, FULL], num_kv_shared_layers=1, use_double_wide_mlp=True,
+        hidden_size_per_layer_input=32, vocab_size_per_layer_input=VOCAB)
+    tower = transformers.Gemma4VisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
+        head_dim=16, position_embedding_size=16, patch_size=4, max_position_embeddings=64)
+    config = transformers.Gemma4Config(text_config=text, vision_config=tower, audio_config=None)
+    return Variant("gemma4-vision", config, seed=7, hub_spelling=True)
+
+
+VARIANTS = [llama, gemma3, gemma4_e2b, gemma4_e4b, gemma4_moe, gemma4_dense, gemma4_vision]
+
+
+def model_class(config: transformers.PreTrainedConfig) -> type:
+    names = {"llama": "LlamaForCausalLM", "gemma3_text": "Gemma3ForCausalLM", "gemma4_text": "Gemma4ForCausalLM",
+             "gemma4": "Gemma4ForConditionalGeneration"}
+    return getattr(transformers, names[config.model_type])
+
+
+def random_weight(name: str, shape: tuple[int, ...], seed: int, family: str) -> np.ndarray:
+    """A weight for the parameter or buffer `name`, sized so that activations stay near one and every term matters."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    noise = rng.standard_normal(shape).astype(np.float32)
+    part = name.removesuffix(".weight").rsplit(".", 1)[-1]
+    if part == "layer_scalar":
+        return 0.7 + 0.1 * noise
+    if part in ("scale", "per_expert_scale"):  # of the router
+        return 1.0 + 0.3 * noise
+    if name.endswith("router.proj.weight"):
+        return 1.5 * noise
+    if "norm" in part:
+        scale = 1.0
+        if part == "norm":
+            scale = 4.0  # logits of a few units, so that a softcap of 30 bends them
+        elif family == "gemma4_text" and part in ("q_norm", "k_norm"):
+            scale = 1.2 * shape[-1] ** -0.25  # there is no 1/sqrt(head_dim) in Gemma 4's attention
+        gain = scale * (1.0 + 0.3 * noise)
+        return gain - 1.0 if family == "gemma3_text" else gain  # Gemma 3 stores the gain without the one
+    if part == "embed_tokens":
+        return noise if family == "llama" else noise / np.sqrt(shape[-1])
+    if part == "embed_tokens_per_layer":
+        return noise / np.sqrt(32)  # comes out near one after its own scale
+    if part == "per_layer_input_gate":
+        return noise  # its input is the un-normalized residual, and the gate is a GELU
+    gain = {"q_proj": 1.3, "k_proj": 1.3, "per_layer_projection": 0.3}.get(part, 1.0)
+    return gain * noise / np.sqrt(shape[-1])
+
+
+def build(variant: Variant, folder: Path) -> None:
+    """Save the checkpoint: config.json and bf16 weights, sharded when the variant says so."""
+    torch.manual_seed(variant.seed)
+    model = model_class(variant.config)(variant.config)
+    saved = {name for name, _ in model.named_parameters()} | {n for n in model.state_dict() if "layer_scalar" in n}
+    with torch.no_grad():
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            if name in saved:
+                weight = random_weight(name, tuple(tensor.shape), variant.seed, variant.family)
+                tensor.copy_(torch.from_numpy(np.asarray(weight, dtype=np.float32)))
+    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=variant.shard_bytes or 10**9)
+    if variant.hub_spelling:
+        spell_as_on_the_hub(variant, folder)
+
+
+def spell_as_on_the_hub(variant: Variant, folder: Path) -> None:
+    """Two head widths as `global_head_dim` instead of `per_layer_config`, and k/v weights that no layer uses."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    text = config.get("text_config", config)
+    layers = text.pop("per_layer_config")
+    of_full = next(iter(layers.values()))
+    text["global_head_dim"] = of_full["head_dim"]
+    text["num_global_key_value_heads"] = of_full.get("num_key_value_heads")
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+    first_shared = text["num_hidden_layers"] - text["num_kv_shared_layers"]
+    if first_shared == text["num_hidden_layers"]:
+        return
+    weights = load_file(folder / "model.safetensors")
+    prefix = next(n for n in weights if n.endswith("embed_tokens.weight")).removesuffix("embed_tokens.weight")
+    for layer in range(first_shared, text["num_hidden_layers"]):
+        like = next(i for i in range(first_shared) if text["layer_types"][i] == text["layer_types"][layer])
+        for part in ("k_proj", "v_proj", "k_norm"):
+            name = f"{prefix}layers.{layer}.self_attn.{part}.weight"
+            shape = weights[f"{prefix}layers.{like}.self_attn.{part}.weight"].shape
+            unused = random_weight(name, tuple(shape), variant.seed, variant.family)
+            weights[name] = torch.from_numpy(unused).to(torch.bfloat16)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
