@@ -1,3 +1,39 @@
-//! Files from and to the Hub and its cache.
+//! Files from and to the Hub and its cache: resumed, verified, offline when told.
 //!
-//! This crate does not know tensors: it moves files.
+//! This crate does not know tensors: it moves files. It reads no environment ([`HubConfig`] is a value),
+//! prints nothing and draws no bar ([`Progress`] is a callback).
+#![forbid(unsafe_code)]
+
+mod cache;
+mod client;
+mod config;
+mod digest;
+mod error;
+mod glob;
+mod progress;
+mod pull;
+mod push;
+mod repo;
+mod resolve;
+mod retry;
+mod tree;
+
+pub use cache::Snapshot;
+pub use client::Hub;
+pub use config::{HubConfig, Token};
+pub use digest::FileDigest;
+pub use error::HubError;
+pub use glob::Globs;
+pub use progress::{CancelToken, Event, Progress};
+pub use pull::{FileState, PlannedFile, PullOptions, PullPlan};
+pub use push::{PushFile, PushOptions, PushPlan, PushReport, PushState};
+pub use repo::{RepoId, RepoRef};
+pub use resolve::{Located, Network, Source};
+pub use retry::RetryPolicy;
+pub use tree::RemoteFile;
+
+/// Files that a model folder consists of; what a command fetches when it is given a model that is not cached.
+///
+/// Other frameworks' copies of the weights are left on the Hub.
+pub const MODEL_FILES: [&str; 7] =
+    ["*.safetensors", "*.json", "*.jinja", "LICENSE*", "LICENCE*", "NOTICE*", "README.md"];

@@ -1,0 +1,444 @@
+//! Requests to the Hub: addresses by `hf-hub`, everything that can fail by us.
+
+use crate::error::HubError;
+use crate::repo::RepoId;
+use crate::retry::asked_wait;
+use crate::{CancelToken, Event, HubConfig, Progress, RetryPolicy};
+use hf_hub::api::sync::{Api, ApiBuilder};
+use hf_hub::{Cache, Repo, RepoType};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use ureq::http::{HeaderMap, Response, Uri};
+use ureq::typestate::{WithBody, WithoutBody};
+use ureq::{Agent, Body, RequestBuilder};
+
+/// JSON answers are refused beyond this; a page of a file list has a thousand entries of a few hundred bytes.
+const MAX_ANSWER_BYTES: u64 = 64 << 20;
+const MAX_REDIRECTS: usize = 5;
+/// Longest silence of the API.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A Hub, a cache, and perhaps a token.
+pub struct Hub {
+    config: HubConfig,
+    agent: Agent,
+    api: Api,
+}
+
+/// What bounds a running transfer.
+pub(crate) struct Control<'a> {
+    pub retry: RetryPolicy,
+    pub cancel: &'a CancelToken,
+    pub progress: &'a Progress<'a>,
+}
+
+impl Control<'_> {
+    pub(crate) fn check(&self) -> Result<(), HubError> {
+        if self.cancel.is_cancelled() { Err(HubError::Cancelled) } else { Ok(()) }
+    }
+
+    fn sleep(&self, wait: Duration) -> Result<(), HubError> {
+        let end = Instant::now() + wait;
+        loop {
+            self.check()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(Duration::from_millis(50)));
+        }
+    }
+
+    /// Waits before the next try after failure number `attempt`, or turns the failure into an error.
+    pub(crate) fn pause(
+        &self,
+        what: &str,
+        url: &str,
+        attempt: u32,
+        failure: Failure,
+    ) -> Result<(), HubError> {
+        let asked = match &failure {
+            Failure::Status { asked, .. } => *asked,
+            Failure::Transport(_) | Failure::Cut { .. } => None,
+        };
+        match self.retry.wait(attempt, asked) {
+            Some(wait) => {
+                (self.progress)(Event::Retrying { path: what, attempt, wait, reason: &failure.to_string() });
+                self.sleep(wait)
+            }
+            None => Err(failure.into_error(url, attempt)),
+        }
+    }
+}
+
+/// A failure that may pass.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Status { status: u16, asked: Option<Duration>, message: String },
+    Transport(ureq::Error),
+    Cut { got: u64, expected: u64 },
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Status { status, .. } => write!(f, "status {status}"),
+            Failure::Transport(e) => e.fmt(f),
+            Failure::Cut { got, expected } => write!(f, "cut after {got} of {expected} bytes"),
+        }
+    }
+}
+
+impl Failure {
+    fn into_error(self, url: &str, attempts: u32) -> HubError {
+        let url = without_query(url);
+        match self {
+            Failure::Status { status: 429, asked, .. } => HubError::RateLimited { url, retry_after: asked },
+            Failure::Status { status, message, .. } => HubError::Status { url, status, message },
+            Failure::Transport(e) => HubError::Transport { url, attempts, source: Box::new(e) },
+            Failure::Cut { got, expected } => HubError::CutShort { url, got, expected, attempts },
+        }
+    }
+}
+
+/// What a request was about, for the error that a refusal becomes.
+#[derive(Clone, Copy)]
+pub(crate) enum Asked<'a> {
+    Revision(&'a str),
+    File(&'a str),
+    Action,
+}
+
+impl Hub {
+    /// A client. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// When the endpoint is not an http or https address, or the proxy's address is malformed.
+    pub fn new(config: HubConfig) -> Result<Hub, HubError> {
+        let bad = |field: &str| HubError::BadAnswer { url: config.endpoint.clone(), field: field.to_owned() };
+        let endpoint: Uri = config.endpoint.parse().map_err(|_| bad("the endpoint is not an address"))?;
+        if !matches!(endpoint.scheme_str(), Some("http" | "https")) || endpoint.host().is_none() {
+            return Err(bad("the endpoint is not an http address"));
+        }
+        let proxy = match &config.proxy {
+            Some(proxy) => Some(ureq::Proxy::new(proxy).map_err(|_| bad("the proxy is not an address"))?),
+            None => None,
+        };
+        let agent: Agent = Agent::config_builder()
+            .proxy(proxy)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_resolve(Some(CONNECT_TIMEOUT))
+            .max_idle_connections(64)
+            .max_idle_connections_per_host(32)
+            .user_agent(concat!("gq/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .into();
+        let api = ApiBuilder::from_cache(Cache::new(config.cache_dir.clone()))
+            .with_endpoint(config.endpoint.clone())
+            .with_token(None)
+            .with_progress(false)
+            .build()
+            .map_err(|_| bad("hf-hub refuses the configuration"))?;
+        Ok(Hub { config, agent, api })
+    }
+
+    /// The configuration it was made with.
+    pub fn config(&self) -> &HubConfig {
+        &self.config
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.config.endpoint
+    }
+
+    /// Where a file of a commit is fetched from.
+    pub(crate) fn file_url(&self, repo: &RepoId, commit: &str, path: &str) -> String {
+        let repo = Repo::with_revision(repo.to_string(), RepoType::Model, commit.to_owned());
+        self.api.repo(repo).url(&crate::tree::encode_path(path)) // hf-hub does not encode the path
+    }
+
+    pub(crate) fn online(&self, what: impl FnOnce() -> String) -> Result<(), HubError> {
+        if self.config.offline { Err(HubError::Offline { what: what() }) } else { Ok(()) }
+    }
+
+    /// The Hub's description of a repository at a revision, and the address it came from.
+    pub(crate) fn repo_info(
+        &self,
+        repo: &RepoId,
+        revision: &str,
+        control: &Control<'_>,
+    ) -> Result<(String, Value), HubError> {
+        let named = Repo::with_revision(repo.to_string(), RepoType::Model, revision.to_owned());
+        let url = format!("{}/api/{}", self.endpoint(), named.api_url());
+        let (value, _) = self.get_json(repo, Asked::Revision(revision), &url, control)?;
+        Ok((url, value))
+    }
+
+    /// A JSON answer and the address of the next page.
+    pub(crate) fn get_json(
+        &self,
+        repo: &RepoId,
+        asked: Asked<'_>,
+        url: &str,
+        control: &Control<'_>,
+    ) -> Result<(Value, Option<String>), HubError> {
+        self.online(|| url.to_owned())?;
+        let response =
+            self.call(url, control, || self.follow(url, None, ANSWER_TIMEOUT).map(|(response, _)| response))?;
+        if !response.status().is_success() {
+            return Err(self.refusal(repo, asked, url, response));
+        }
+        let next = next_page(response.headers()).and_then(|next| join(url, &next));
+        Ok((read_json(url, response)?, next))
+    }
+
+    /// Posts `body` with the token. Made again only for failures that happen before the server acts.
+    pub(crate) fn post(
+        &self,
+        repo: &RepoId,
+        url: &str,
+        content_type: &str,
+        body: &[u8],
+        control: &Control<'_>,
+    ) -> Result<Response<Body>, HubError> {
+        self.online(|| url.to_owned())?;
+        let response = self.call(url, control, || {
+            let request = self.body_request(self.agent.post(url), url);
+            Ok(request.header("Content-Type", content_type).send(body)?)
+        })?;
+        if response.status().is_success() || response.status().as_u16() == 409 {
+            return Ok(response);
+        }
+        Err(self.refusal(repo, Asked::Action, url, response))
+    }
+
+    pub(crate) fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// Makes a request again until it is answered with something definite.
+    pub(crate) fn call(
+        &self,
+        url: &str,
+        control: &Control<'_>,
+        mut send: impl FnMut() -> Result<Response<Body>, Refused>,
+    ) -> Result<Response<Body>, HubError> {
+        let mut attempt = 0;
+        loop {
+            control.check()?;
+            let failure = match send().and_then(transient) {
+                Ok(response) => return Ok(response),
+                Err(Refused::MayPass(failure)) => failure,
+                Err(Refused::Final(error)) => return Err(*error),
+            };
+            attempt += 1;
+            control.pause(&without_query(url), url, attempt, failure)?;
+        }
+    }
+
+    /// Gets `url`, following redirects; the token goes to the Hub's own origin only.
+    ///
+    /// Also gives the address that answered.
+    pub(crate) fn follow(
+        &self,
+        url: &str,
+        range: Option<&str>,
+        silence: Duration,
+    ) -> Result<(Response<Body>, String), Refused> {
+        let mut at = url.to_owned();
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = self.get_request(&at);
+            if let Some(range) = range {
+                request = request.header("Range", range);
+            }
+            let silence = Some(silence);
+            let config = request.config().timeout_per_read(silence).timeout_recv_response(silence);
+            let response = config.build().call()?;
+            if !response.status().is_redirection() || response.status().as_u16() == 304 {
+                return Ok((response, at));
+            }
+            let location = header(response.headers(), "location").unwrap_or_default().to_owned();
+            let downgrade = at.starts_with("https:") && location.starts_with("http:");
+            at = match join(&at, &location).filter(|_| !downgrade) {
+                Some(next) => next,
+                None => return Err(HubError::BadRedirect { url: without_query(&at), location }.into()),
+            };
+        }
+        Err(HubError::BadRedirect { url: without_query(url), location: without_query(&at) }.into())
+    }
+
+    fn get_request(&self, url: &str) -> RequestBuilder<WithoutBody> {
+        // Compressed bodies would make ranges and sizes meaningless.
+        let request = self.agent.get(url).header("Accept-Encoding", "identity");
+        match self.bearer(url) {
+            Some(bearer) => request.header("Authorization", bearer),
+            None => request,
+        }
+    }
+
+    pub(crate) fn body_request(
+        &self,
+        request: RequestBuilder<WithBody>,
+        url: &str,
+    ) -> RequestBuilder<WithBody> {
+        match self.bearer(url) {
+            Some(bearer) => request.header("Authorization", bearer),
+            None => request,
+        }
+    }
+
+    fn bearer(&self, url: &str) -> Option<String> {
+        let token = self.config.token.as_ref()?;
+        same_origin(url, &self.config.endpoint).then(|| format!("Bearer {}", token.expose()))
+    }
+
+    /// The error that an answer other than success means.
+    pub(crate) fn refusal(
+        &self,
+        repo: &RepoId,
+        asked: Asked<'_>,
+        url: &str,
+        mut response: Response<Body>,
+    ) -> HubError {
+        let status = response.status().as_u16();
+        let code = header(response.headers(), "x-error-code").unwrap_or_default().to_owned();
+        let message = message_of(&mut response);
+        let authenticated = self.config.token.is_some();
+        let repo = repo.clone();
+        match (status, code.as_str(), asked) {
+            (_, "GatedRepo", _) => HubError::Gated { repo, message, authenticated },
+            (_, "RevisionNotFound", Asked::Revision(revision)) => {
+                HubError::RevisionNotFound { repo, revision: revision.to_owned() }
+            }
+            (_, "EntryNotFound", Asked::File(path)) => HubError::FileNotFound { repo, path: path.to_owned() },
+            // The Hub answers 401 for repositories that do not exist, unless the token itself is wrong.
+            (401, code, _) if code != "RepoNotFound" && message.contains("Invalid credentials") => {
+                HubError::Unauthorized { message }
+            }
+            (_, "RepoNotFound", _) | (401 | 404, _, Asked::Revision(_)) => {
+                HubError::RepoNotFound { repo, endpoint: self.config.endpoint.clone(), authenticated }
+            }
+            (401, _, _) => HubError::Unauthorized { message },
+            (404, _, Asked::File(path)) => HubError::FileNotFound { repo, path: path.to_owned() },
+            (403, _, _) => HubError::Forbidden { url: without_query(url), message },
+            _ => HubError::Status { url: without_query(url), status, message },
+        }
+    }
+}
+
+/// Why a request has no usable answer.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    MayPass(Failure),
+    Final(Box<HubError>),
+}
+
+impl From<HubError> for Refused {
+    fn from(error: HubError) -> Self {
+        Refused::Final(Box::new(error))
+    }
+}
+
+impl From<ureq::Error> for Refused {
+    fn from(error: ureq::Error) -> Self {
+        Refused::MayPass(Failure::Transport(error))
+    }
+}
+
+/// Sorts out the statuses that may pass.
+pub(crate) fn transient(mut response: Response<Body>) -> Result<Response<Body>, Refused> {
+    let status = response.status().as_u16();
+    if !matches!(status, 408 | 429 | 500 | 502 | 503 | 504) {
+        return Ok(response);
+    }
+    let headers = response.headers();
+    let asked = asked_wait(header(headers, "retry-after"), header(headers, "ratelimit"));
+    Err(Refused::MayPass(Failure::Status { status, asked, message: message_of(&mut response) }))
+}
+
+pub(crate) fn read_json(url: &str, mut response: Response<Body>) -> Result<Value, HubError> {
+    let bad = |field: String| HubError::BadAnswer { url: without_query(url), field };
+    let bytes = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+    let bytes = bytes.map_err(|e| bad(format!("body: {e}")))?;
+    serde_json::from_slice(&bytes).map_err(|e| bad(format!("JSON: {e}")))
+}
+
+/// The server's words: its error header, or the start of the body.
+fn message_of(response: &mut Response<Body>) -> String {
+    if let Some(message) = header(response.headers(), "x-error-message") {
+        return printable(message);
+    }
+    let body = response.body_mut().with_config().limit(1 << 16).read_to_string().unwrap_or_default();
+    let json: Option<Value> = serde_json::from_str(&body).ok();
+    let error = json.as_ref().and_then(|v| v.get("error")).and_then(Value::as_str);
+    printable(error.unwrap_or(&body))
+}
+
+/// At most 300 characters, none that could drive a terminal.
+fn printable(text: &str) -> String {
+    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+}
+
+pub(crate) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Signed addresses carry their signature in the query: it is left out of messages.
+pub(crate) fn without_query(url: &str) -> String {
+    url.split('?').next().unwrap_or(url).to_owned()
+}
+
+pub(crate) fn same_origin(a: &str, b: &str) -> bool {
+    let origin = |url: &str| {
+        let uri: Uri = url.parse().ok()?;
+        let scheme = uri.scheme_str()?.to_owned();
+        let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+        Some((scheme, uri.host()?.to_ascii_lowercase(), port))
+    };
+    origin(a).is_some_and(|a| Some(a) == origin(b))
+}
+
+/// `location` as seen from `base`; `None` when it is not an http address or path.
+fn join(base: &str, location: &str) -> Option<String> {
+    if location.starts_with("http://") || location.starts_with("https://") {
+        return location.parse::<Uri>().ok().map(|_| location.to_owned());
+    }
+    let base: Uri = base.parse().ok()?;
+    let (scheme, authority) = (base.scheme_str()?, base.authority()?);
+    let next = match location.strip_prefix("//") {
+        Some(rest) => format!("{scheme}://{rest}"),
+        None if location.starts_with('/') => format!("{scheme}://{authority}{location}"),
+        None => return None,
+    };
+    next.parse::<Uri>().ok().map(|_| next)
+}
+
+/// The address that a `Link` header calls next.
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    let link = header(headers, "link")?;
+    link.split(',').find_map(|part| {
+        let (address, relation) = part.split_once(';')?;
+        let address = address.trim().strip_prefix('<')?.strip_suffix('>')?;
+        relation.contains("rel=\"next\"").then(|| address.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_and_joined_addresses() {
+        assert!(same_origin("https://h/a", "https://H:443/b"));
+        assert!(!same_origin("https://h/a", "http://h/a") && !same_origin("http://h:1/", "http://h:2/"));
+        assert!(!same_origin("http://hub.example.evil/", "http://hub.example/"));
+        assert_eq!(join("http://h:1/a/b?x", "/c?y").as_deref(), Some("http://h:1/c?y"));
+        assert_eq!(join("http://h/a", "https://cdn/x").as_deref(), Some("https://cdn/x"));
+        assert_eq!(join("http://h/a", "//cdn/x").as_deref(), Some("http://cdn/x"));
+        assert_eq!(join("http://h/a", "file:///etc/passwd"), None);
+        assert_eq!(join("http://h/a", ""), None);
+    }
+}
