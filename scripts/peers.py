@@ -1,0 +1,307 @@
+#!/usr/bin/env python3
+"""Measure llama.cpp beside gq: size, divergence, conversion cost and speed of its quantizations.
+
+    .venv/bin/python scripts/peers.py build WORK                  # llama.cpp from its PyPI source package, 15 min
+    .venv/bin/python scripts/real_models.py MODELS
+    nice .venv/bin/python scripts/peers.py quality WORK --checkpoint MODELS/smollm2-135m-instruct-smooth \\
+        --like MODELS/gguf/smollm2-135m-instruct-q4_1.gguf --text wikitext2-test.raw.txt \\
+        --out docs/measurements/llama-cpp-smollm2-135m.json [--imatrix-text FILE]
+    .venv/bin/python scripts/peers.py convert-speed WORK --checkpoint … --like … --out …   # on a quiet machine
+    .venv/bin/python scripts/peers.py decode-speed  WORK --checkpoint … --like … --out …   # on a quiet machine
+    .venv/bin/python scripts/peers.py table docs/measurements/llama-cpp-*.json              # JSON as Markdown
+
+`quality` writes the checkpoint as f32 GGUF (scripts/hf_to_gguf.py), lets llama-perplexity save its logits on
+windows of the text, quantizes from bf16, and scores every type against those logits. Reference weights, text and
+windows are the same ones that gq is measured on. The embedding (tied to the head in these models) is held at Q8_0
+in every row, as gq's default has it; `default_file_bytes` is the size under llama.cpp's own choice for it.
+Results are JSON without machine paths; a second run of a sub-command replaces its own part of the file.
+"""
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from gguf import GGUFReader
+
+import hf_to_gguf
+
+SOURCE_PACKAGE = "llama-cpp-python==0.3.36"  # carries the whole of llama.cpp under vendor/
+TOOLS = ("llama-quantize", "llama-perplexity", "llama-imatrix", "llama-bench", "llama-tokenize", "llama-completion")
+TYPES = ("BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q2_K")
+SPEED_TYPES = ("Q8_0", "Q4_K_M")
+HEAD = ("token_embd", "output.")
+
+
+def build(work: Path) -> None:
+    """Fetch the source package and build the tools with the compiler at hand (cmake and ninja from PyPI)."""
+    work.mkdir(parents=True, exist_ok=True)
+    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "llama-cpp-python",
+                    "-d", str(work), SOURCE_PACKAGE], check=True)
+    subprocess.run(["tar", "xf", next(work.glob("llama_cpp_python-*.tar.gz")), "-C", work], check=True)
+    tree = next(work.glob("llama_cpp_python-*/vendor/llama.cpp"))
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    switches = ["-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF",
+                "-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_UI=OFF"]
+    subprocess.run(["cmake", "-B", "build", "-G", "Ninja", *switches], cwd=tree, env=environment, check=True)
+    subprocess.run(["cmake", "--build", "build", "-j2", "--target", *TOOLS], cwd=tree, env=environment, check=True)
+
+
+class Llama:
+    """The built tools, and a record of the commands run, without the folders of this machine."""
+
+    def __init__(self, work: Path):
+        self.bin = next(work.glob("llama_cpp_python-*/vendor/llama.cpp/build/bin"))
+        self.commands: list[str] = []
+
+    def start(self, tool: str, *arguments) -> subprocess.Popen:
+        shown = [Path(a).name if isinstance(a, Path) else str(a) for a in arguments]
+        self.commands.append(" ".join([tool, *shown]))
+        return subprocess.Popen([self.bin / tool, *map(str, arguments)], stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True)
+
+    def run(self, tool: str, *arguments) -> str:
+        process = self.start(tool, *arguments)
+        output, _ = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"{self.commands[-1]}: exit {process.returncode}\n{output[-2000:]}")
+        return output
+
+
+def gguf_of(options, kind: str) -> Path:
+    """The checkpoint as a GGUF file of f32 or bf16 in the work folder; made once."""
+    path = options.work / f"{options.checkpoint.name}-{kind}.gguf"
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        hf_to_gguf.write(options.checkpoint, options.like, partial, kind)
+        partial.rename(path)
+    return path
+
+
+def quantize(llama: Llama, options, kind: str, imatrix: Path | None = None) -> Path:
+    source = gguf_of(options, "bf16")
+    if kind == "BF16":
+        return source
+    path = options.work / f"{options.checkpoint.name}-{kind}{'-imatrix' if imatrix else ''}.gguf"
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        with_imatrix = ["--imatrix", imatrix] if imatrix else []
+        llama.run("llama-quantize", *with_imatrix, "--token-embedding-type", "q8_0", source, partial, kind, 2)
+        partial.rename(path)
+    return path
+
+
+def default_bytes(llama: Llama, options, kind: str) -> int:
+    """Size of the file when llama.cpp also chooses the embedding's type."""
+    path = options.work / "default.gguf"
+    llama.run("llama-quantize", gguf_of(options, "bf16"), path, kind, 2)
+    size = path.stat().st_size
+    path.unlink()
+    return size
+
+
+def sizes(path: Path) -> dict:
+    """Bytes of the file and of the body (all weights but embedding and head), as bits per weight too."""
+    body = [t for t in GGUFReader(path).tensors if not t.name.startswith(HEAD)]
+    everything = GGUFReader(path).tensors
+    body_bytes, file_bytes = sum(int(t.n_bytes) for t in body), path.stat().st_size
+    return {
+        "file_bytes": file_bytes, "body_bytes": body_bytes,
+        "bpw_file": 8 * file_bytes / sum(int(t.n_elements) for t in everything),
+        "bpw_body": 8 * body_bytes / sum(int(t.n_elements) for t in body),
+        "tensor_types": count(t.tensor_type.name for t in everything),
+    }
+
+
+def count(names) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name in names:
+        found[name] = found.get(name, 0) + 1
+    return found
+
+
+def statistics(output: str) -> dict:
+    """The figures of llama-perplexity --kl-divergence."""
+    def value(label: str) -> list[float]:
+        match = re.search(rf"{label}\s*:\s*([-\d.]+)%?(?:\s*±\s*([\d.]+))?", output)
+        return [float(g) for g in match.groups() if g is not None]
+    ppl, kld = value(r"Mean PPL\(Q\)"), value(r"Mean\s+KLD")
+    return {
+        "ppl": {"model": ppl[0], "error": ppl[1], "reference": value(r"Mean PPL\(base\)")[0],
+                "ln_ratio": value(r"Mean ln\(PPL\(Q\)/PPL\(base\)\)")[0]},
+        "kld": {"mean": kld[0], "error": kld[1], "median": value(r"Median\s+KLD")[0],
+                "p99": value(r"99\.0%\s+KLD")[0], "p999": value(r"99\.9%\s+KLD")[0],
+                "max": value(r"Maximum KLD")[0]},
+        "top1": value(r"Same top p")[0] / 100, "rms_dp": value(r"RMS Δp")[0] / 100,
+    }
+
+
+def quality(options) -> dict:
+    llama = Llama(options.work)
+    windows = ["-c", options.ctx, "--chunks", options.windows, "-t", 2]
+    base = options.work / f"{options.checkpoint.name}-{options.windows}x{options.ctx}.logits"
+    if not base.exists():
+        partial = base.with_suffix(".partial")
+        llama.run("llama-perplexity", "-m", gguf_of(options, "f32"), "-f", options.text, *windows,
+                  "--kl-divergence-base", partial)
+        partial.rename(base)
+    imatrix = None
+    if options.imatrix_text:
+        imatrix = options.work / f"{options.checkpoint.name}.imatrix.gguf"
+        if not imatrix.exists():
+            llama.run("llama-imatrix", "-m", gguf_of(options, "bf16"), "-f", options.imatrix_text, "-o", imatrix,
+                      "-c", options.ctx, "--chunks", options.imatrix_windows, "-t", 2)
+    rows = []
+    for kind in options.types:
+        for matrix in [None] + ([imatrix] if imatrix and kind not in ("BF16", "Q8_0") else []):
+            model = quantize(llama, options, kind, matrix)
+            output = llama.run("llama-perplexity", "-m", model, "-f", options.text, *windows,
+                               "--kl-divergence-base", base, "--kl-divergence")
+            row = {"type": kind, "imatrix": matrix is not None, **sizes(model), **statistics(output)}
+            if kind != "BF16" and matrix is None:
+                row["default_file_bytes"] = default_bytes(llama, options, kind)
+            rows.append(row)
+            print(f"{kind:8}{' imatrix' if matrix else '        '}  {row['bpw_body']:5.2f} bpw  "
+                  f"KLD {row['kld']['mean']:.4f}  PPL {row['ppl']['model']:.3f}", flush=True)
+            if kind not in ("BF16", *SPEED_TYPES):
+                model.unlink()
+    return {"checkpoint": options.checkpoint.name, "text": options.text.name, "ctx": options.ctx,
+            "windows": options.windows, "scored": "second half of each window",
+            "reference": "the same checkpoint as f32 GGUF in llama.cpp; its logits are stored in 16 bits",
+            "imatrix": {"text": options.imatrix_text.name, "windows": options.imatrix_windows}
+            if options.imatrix_text else None, "rows": rows, "commands": llama.commands}
+
+
+def watch_memory(process: subprocess.Popen, peak: dict) -> None:
+    """Largest anonymous and file-mapped resident memory of the process, polled every 2 ms."""
+    path = Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        try:
+            fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+        except OSError:
+            return
+        for name in ("RssAnon", "RssFile"):
+            if name in fields:
+                peak[name] = max(peak.get(name, 0), int(fields[name].split()[0]) * 1024)
+        time.sleep(0.002)
+
+
+def convert_speed(options) -> dict:
+    """llama-quantize from bf16: wall and CPU seconds of each of a few runs, peak anonymous memory."""
+    llama, rows = Llama(options.work), []
+    source, out = gguf_of(options, "bf16"), options.work / "speed.gguf"
+    for kind in options.types:
+        runs = []
+        for _ in range(options.repeat):
+            peak: dict = {}
+            start, before = time.monotonic(), os.times()
+            process = llama.start("llama-quantize", "--token-embedding-type", "q8_0", source, out, kind,
+                                  options.threads)
+            watcher = threading.Thread(target=watch_memory, args=(process, peak))
+            watcher.start()
+            process.communicate()
+            watcher.join()
+            after = os.times()
+            runs.append({"wall_s": time.monotonic() - start, "rss_anon_peak": peak["RssAnon"],
+                         "cpu_s": after.children_user + after.children_system
+                         - before.children_user - before.children_system,
+                         "rss_file_peak": peak.get("RssFile", 0)})
+        rows.append({"type": kind, "source_bytes": source.stat().st_size, "runs": runs})
+        print(kind, runs, flush=True)
+        out.unlink()
+    return {"checkpoint": options.checkpoint.name, "threads": options.threads, "rows": rows,
+            "load_average_after": os.getloadavg()[0], "commands": sorted(set(llama.commands))}
+
+
+def decode_speed(options) -> dict:
+    """llama-bench pp512 and tg64, tokens per second."""
+    llama, rows = Llama(options.work), []
+    for kind in options.types:
+        output = llama.run("llama-bench", "-m", quantize(llama, options, kind), "-t", options.threads, "-p", 512,
+                           "-n", 64, "-r", options.repeat, "-o", "json")
+        for test in json.loads(output[output.index("["):output.rindex("]") + 1]):
+            name = f"pp{test['n_prompt']}" if test["n_prompt"] else f"tg{test['n_gen']}"
+            rows.append({"type": kind, "test": name, "tokens_per_s": test["avg_ts"], "deviation": test["stddev_ts"],
+                         "samples": test["samples_ts"]})
+            print(kind, name, f"{test['avg_ts']:.1f} t/s", flush=True)
+    return {"checkpoint": options.checkpoint.name, "threads": options.threads, "rows": rows,
+            "load_average_after": os.getloadavg()[0], "commands": llama.commands}
+
+
+def cpu() -> str:
+    text = Path("/proc/cpuinfo").read_text()
+    name, flags = (re.search(rf"{key}\s*: (.*)", text)[1] for key in ("model name", "flags"))
+    levels = [f for f in ("avx2", "avx512f", "avx512_vnni", "avx_vnni") if f in flags.split()]
+    return f"{name}, {os.cpu_count()} cores, {' '.join(levels)}"
+
+
+def table(files: list[Path]) -> str:
+    lines = []
+    for file in files:
+        facts = json.loads(file.read_text())
+        if "quality" in facts:
+            q = facts["quality"]
+            lines += [f"**{q['checkpoint']}**, {q['windows']} windows of {q['ctx']}, {q['text']}, reference PPL "
+                      f"{q['rows'][0]['ppl']['reference']:.3f}", "",
+                      "| llama.cpp type | file MB | body bpw | KLD | median | p99 | PPL | top-1 % |",
+                      "|---|--:|--:|--:|--:|--:|--:|--:|"]
+            lines += [f"| {r['type']}{' + imatrix' if r['imatrix'] else ''} | {r['file_bytes'] / 1e6:.1f} | "
+                      f"{r['bpw_body']:.2f} | {r['kld']['mean']:.4f} | {r['kld']['median']:.4f} | "
+                      f"{r['kld']['p99']:.3f} | {r['ppl']['model']:.3f} | {100 * r['top1']:.1f} |" for r in q["rows"]]
+            lines.append("")
+        if "convert_speed" in facts:
+            c = facts["convert_speed"]
+            lines += [f"llama-quantize, {c['threads']} threads", "", "| type | best wall s | CPU s | peak anonymous MB |",
+                      "|---|--:|--:|--:|"]
+            lines += [f"| {r['type']} | {min(x['wall_s'] for x in r['runs']):.2f} | "
+                      f"{min(x['cpu_s'] for x in r['runs']):.2f} | "
+                      f"{max(x['rss_anon_peak'] for x in r['runs']) / 1e6:.0f} |" for r in c["rows"]]
+            lines.append("")
+        if "decode_speed" in facts:
+            d = facts["decode_speed"]
+            lines += [f"llama-bench, {d['threads']} threads", "", "| type | test | tokens/s |", "|---|---|--:|"]
+            lines += [f"| {r['type']} | {r['test']} | {r['tokens_per_s']:.1f} ± {r['deviation']:.1f} |"
+                      for r in d["rows"]]
+            lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("build").add_argument("work", type=Path)
+    commands.add_parser("table").add_argument("files", type=Path, nargs="+")
+    for name, types in (("quality", TYPES), ("convert-speed", ("Q4_K_M",)), ("decode-speed", SPEED_TYPES)):
+        command = commands.add_parser(name)
+        command.add_argument("work", type=Path)
+        command.add_argument("--checkpoint", type=Path, required=True, help="a folder made by real_models.py")
+        command.add_argument("--like", type=Path, required=True, help="the GGUF file it was made from")
+        command.add_argument("--out", type=Path, required=True, help="JSON to write into")
+        command.add_argument("--types", nargs="+", default=list(types))
+        command.add_argument("--threads", type=int, default=2)
+        command.add_argument("--repeat", type=int, default=3)
+        if name == "quality":
+            command.add_argument("--text", type=Path, required=True)
+            command.add_argument("--ctx", type=int, default=512)
+            command.add_argument("--windows", type=int, default=40)
+            command.add_argument("--imatrix-text", type=Path)
+            command.add_argument("--imatrix-windows", type=int, default=100)
+    options = parser.parse_args()
+    if options.command == "build":
+        return build(options.work)
+    if options.command == "table":
+        return print(table(options.files))
+    measure = {"quality": quality, "convert-speed": convert_speed, "decode-speed": decode_speed}[options.command]
+    facts = json.loads(options.out.read_text()) if options.out.exists() else {}
+    facts |= {"made_by": "scripts/peers.py", "llama_cpp": SOURCE_PACKAGE,
+              options.command.replace("-", "_"): {"cpu": cpu(), **measure(options)}}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
