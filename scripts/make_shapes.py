@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""Checkpoints with the real dimensions of Gemma 4, for planning, memory and speed work. Never committed.
+
+    .venv/bin/python scripts/make_shapes.py layers OUT_DIR --model 31b            # a few full-width layers
+    .venv/bin/python scripts/make_shapes.py layers OUT_DIR --model e2b --layers 10 --vocab 16384
+    .venv/bin/python scripts/make_shapes.py sparse OUT_DIR                        # all four complete models
+
+`layers` writes random bf16 weights with heavy-tailed rows (Student t, 5 degrees of freedom, row scales over a factor
+of ten), one layer of each kind by default, sharded with an index as on the Hub. The default vocabulary is the real
+one; a smaller one (--vocab) keeps the embedding from dominating a test of the layers.
+`sparse` writes complete models, vision and audio towers included, whose files have the right headers and lengths but
+no data on disk (a few kilobytes each): `gq plan` reads headers only.
+Tensor names and shapes come from transformers (scripts/requirements.txt); layers that share caches also get the
+key/value weights that the Hub's files carry for them and no layer uses.
+"""
+import argparse
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+E_VISION = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=16, num_attention_heads=12,
+                num_key_value_heads=12, head_dim=64)
+LARGE_VISION = dict(hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16,
+                    num_key_value_heads=16, head_dim=72)
+
+# name: text configuration, sliding layers between two full ones, vision configuration, has an audio tower
+MODELS = {
+    "e2b": (dict(hidden_size=1536, intermediate_size=6144, num_hidden_layers=35, num_attention_heads=8,
+                 num_key_value_heads=1, num_kv_shared_layers=20, use_double_wide_mlp=True,
+                 hidden_size_per_layer_input=256, sliding_window=512), 4, E_VISION, True),
+    "e4b": (dict(hidden_size=2560, intermediate_size=10240, num_hidden_layers=42, num_attention_heads=8,
+                 num_key_value_heads=2, num_kv_shared_layers=18, hidden_size_per_layer_input=256,
+                 sliding_window=512), 5, E_VISION, True),
+    "26b-a4b": (dict(hidden_size=2816, intermediate_size=2112, num_hidden_layers=30, num_attention_heads=16,
+                     num_key_value_heads=8, num_global_key_value_heads=2, attention_k_eq_v=True,
+                     hidden_size_per_layer_input=0, enable_moe_block=True, num_experts=128, top_k_experts=8,
+                     moe_intermediate_size=704, sliding_window=1024), 5, LARGE_VISION, False),
+    "31b": (dict(hidden_size=5376, intermediate_size=21504, num_hidden_layers=60, num_attention_heads=32,
+                 num_key_value_heads=16, num_global_key_value_heads=4, attention_k_eq_v=True,
+                 hidden_size_per_layer_input=0, sliding_window=1024), 5, LARGE_VISION, False),
+}
+SHARD_BYTES = 5_000_000_000
+POOL = 1 << 22  # heavy-tailed values that every row is a stretch of
+
+
+def text_config(model: str, layers: int | None, vocab: int) -> transformers.Gemma4TextConfig:
+    """The complete model's, or one cut to `layers` with each kind of layer in it (see few_layers)."""
+    settings, sliding, _, _ = MODELS[model]
+    total = settings["num_hidden_layers"]
+    kinds = [FULL if (i + 1) % (sliding + 1) == 0 else SLIDING for i in range(total)]
+    settings = dict(settings)
+    if layers is not None:
+        kinds, settings["num_kv_shared_layers"] = few_layers(layers, settings.get("num_kv_shared_layers", 0) > 0)
+        settings["num_hidden_layers"] = layers
+    return transformers.Gemma4TextConfig(
+        vocab_size=vocab, vocab_size_per_layer_input=vocab, head_dim=256, global_head_dim=512,
+        final_logit_softcapping=30.0, max_position_embeddings=131_072, layer_types=kinds, **settings)
+
+
+def few_layers(layers: int, shares: bool) -> tuple[list[str], int]:
+    """Layer kinds for a cut model: sliding layers, a full one last; with sharing, half of them share caches."""
+    if not shares:
+        return [SLIDING] * (layers - 1) + [FULL], 0
+    if layers < 4:
+        raise SystemExit("a model whose layers share caches needs --layers of at least 4")
+    shared = layers // 2
+    owners = layers - shared
+    return [SLIDING] * (owners - 1) + [FULL] + [SLIDING] * (shared - 1) + [FULL], shared
+
+
+def config_and_shapes(model: str, layers: int | None, vocab: int) -> tuple[dict, dict[str, tuple[int, ...]]]:
+    """config.json in the Hub's spelling, and the shape of every tensor; nothing is allocated."""
+    text = text_config(model, layers, vocab)
+    if layers is None:
+        _, _, vision, audio = MODELS[model]
+        config = transformers.Gemma4Config(
+            text_config=text, vision_config=transformers.Gemma4VisionConfig(**vision),
+            audio_config=transformers.Gemma4AudioConfig() if audio else None)
+        with torch.device("meta"):
+            built = transformers.Gemma4ForConditionalGeneration(config)
+    else:
+        config = text
+        with torch.device("meta"):
+            built = transformers.Gemma4ForCausalLM(config)
+    shapes = {n: tuple(t.shape) for n, t in built.state_dict().items() if n != "lm_head.weight"}
+    prefix = "model." if layers is not None else "model.language_model."
+    shapes |= unused_key_values(text, prefix, shapes)
+
+    spelled = config.to_dict() | {"architectures": [type(built).__name__], "dtype": "bfloat16"}
+    spelled_text = spelled.get("text_config", spelled)
+    of_full = next(iter(spelled_text.pop("per_layer_config").values()))
+    spelled_text["global_head_dim"] = of_full["head_dim"]
+    spelled_text["num_global_key_value_heads"] = of_full.get("num_key_value_heads")
+    return spelled, dict(sorted(shapes.items()))
+
+
+def unused_key_values(text, prefix: str, shapes: dict) -> dict[str, tuple[int, ...]]:
+    found = {}
+    owners = text.num_hidden_layers - text.num_kv_shared_layers
+    for layer in range(owners, text.num_hidden_layers):
+        like = text.layer_types.index(text.layer_types[layer])
+        for part in ("k_proj", "v_proj", "k_norm"):
+            name = "{}layers.{}.self_attn." + part + ".weight"
+            found[name.format(prefix, layer)] = shapes[name.format(prefix, like)]
+    return found
+
+
+def nbytes(shape: tuple[int, ...]) -> int:
+    return 2 * int(np.prod(shape, dtype=np.int64))
+
+
+def shards(shapes: dict[str, tuple[int, ...]]) -> list[list[str]]:
+    """Tensors in order, a new file whenever the next one would not fit."""
+    files, size = [[]], 0
+    for name, shape in shapes.items():
+        if files[-1] and size + nbytes(shape) > SHARD_BYTES:
+            files.append([])
+            size = 0
+        files[-1].append(name)
+        size += nbytes(shape)
+    return files
+
+
+def header(names: list[str], shapes: dict[str, tuple[int, ...]]) -> tuple[bytes, int]:
+    """The head of a safetensors file and the length of what follows it."""
+    entries, at = {"__metadata__": {"format": "pt"}}, 0
+    for name in names:
+        entries[name] = {"dtype": "BF16", "shape": shapes[name], "data_offsets": [at, at + nbytes(shapes[name])]}
+        at += nbytes(shapes[name])
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text, at
+
+
+class HeavyTails:
+    """Random bf16 rows: a stretch of one pool of Student-t values, from a random place, times a row scale."""
+
+    def __init__(self, seed: int):
+        self.rng = np.random.default_rng(seed)
+        self.pool = self.rng.standard_t(5, POOL).astype(np.float32)
+
+    def rows(self, count: int, width: int) -> np.ndarray:
+        starts = self.rng.integers(0, POOL - width, count)
+        scales = 10.0 ** self.rng.uniform(-0.5, 0.5, (count, 1)).astype(np.float32) * width ** -0.5
+        values = np.lib.stride_tricks.sliding_window_view(self.pool, width)[starts] * scales.astype(np.float32)
+        return ((values.view(np.uint32) + 0x8000) >> 16).astype(np.uint16)
+
+    def vector(self, count: int) -> np.ndarray:
+        values = (1.0 + 0.1 * self.rng.standard_normal(count)).astype(np.float32)
+        return ((values.view(np.uint32) + 0x8000) >> 16).astype(np.uint16)
+
+    def write(self, file, shape: tuple[int, ...]) -> None:
+        if len(shape) < 2:
+            file.write(self.vector(int(np.prod(shape))).tobytes())
+            return
+        rows, width = int(np.prod(shape[:-1])), shape[-1]
+        step = max(1, (1 << 24) // width)
+        for start in range(0, rows, step):
+            file.write(self.rows(min(step, rows - start), width).tobytes())
+
+
+def write(folder: Path, config: dict, shapes: dict[str, tuple[int, ...]], content: HeavyTails | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = shards(shapes)
+    weight_map, total = {}, 0
+    for i, names in enumerate(files, 1):
+        name = f"model-{i:05}-of-{len(files):05}.safetensors" if len(files) > 1 else "model.safetensors"
+        head, length = header(names, shapes)
+        with open(folder / name, "wb") as file:
+            file.write(head)
+            if content is None:
+                file.truncate(len(head) + length)
+            else:
+                for tensor in names:
+                    content.write(file, shapes[tensor])
+        weight_map |= {tensor: name for tensor in names}
+        total += length
+    if len(files) > 1:
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=1) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    print(f"{folder.name}: {len(shapes)} tensors, {total / 2e9:.3f} G weights, {total / 1e9:.2f} GB, {len(files)} files")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("layers", "sparse"):
+        command = commands.add_parser(name)
+        command.add_argument("out", type=Path)
+        command.add_argument("--model", choices=MODELS, help="one model (default: all)")
+        command.add_argument("--vocab", type=int, default=262_144)
+        if name == "layers":
+            command.add_argument("--layers", type=int, help="default: 2, or 4 where layers share caches")
+    options = parser.parse_args()
+    for model in [options.model] if options.model else MODELS:
+        layers, content = None, None
+        if options.command == "layers":
+            layers = options.layers or (4 if MODELS[model][0].get("num_kv_shared_layers") else 2)
+            content = HeavyTails(seed=1)
+        config, shapes = config_and_shapes(model, layers, options.vocab)
+        suffix = "sparse" if layers is None else f"{layers}-layers"
+        write(options.out / f"gemma-4-{model}-{suffix}", config, shapes, content)
+
+
+if __name__ == "__main__":
+    main()
