@@ -1,0 +1,245 @@
+//! Everything a graph needs to know about a model, in plain values.
+
+use serde::{Deserialize, Serialize};
+
+/// A supported architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// `LlamaForCausalLM`.
+    Llama,
+    /// `Gemma3ForCausalLM` and the text part of `Gemma3ForConditionalGeneration`.
+    Gemma3,
+    /// `Gemma4ForCausalLM` and the text part of `Gemma4ForConditionalGeneration` and the unified variant.
+    Gemma4,
+}
+
+impl Family {
+    /// Every family.
+    pub const ALL: [Family; 3] = [Family::Llama, Family::Gemma3, Family::Gemma4];
+
+    /// Lower-case name, as in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Family::Llama => "llama",
+            Family::Gemma3 => "gemma3",
+            Family::Gemma4 => "gemma4",
+        }
+    }
+}
+
+/// A language model: sizes, constants and one entry per layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelSpec {
+    /// Which graph.
+    pub family: Family,
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Layers in order.
+    pub layers: Vec<LayerSpec>,
+    /// Rotary embeddings in use; [`AttentionSpec::rope`] indexes them.
+    pub ropes: Vec<RopeSpec>,
+    /// Added to the mean square in every RMS norm.
+    pub norm_eps: f32,
+    /// Whether RMS norms multiply by `1 + weight` (Gemma 3) instead of `weight`.
+    pub norm_plus_one: bool,
+    /// Factor on looked-up embeddings: `sqrt(hidden_size)` rounded to f32 (Gemma).
+    pub embed_scale: Option<f32>,
+    /// Logits become `cap * tanh(logits / cap)`.
+    pub final_softcap: Option<f32>,
+    /// Whether the embedding is also the head.
+    pub tied_head: bool,
+    /// Longest sequence the model was made for, in tokens.
+    pub max_positions: usize,
+    /// Beginning of sequence. Whether text starts with it is the tokenizer's decision.
+    pub bos: Option<u32>,
+    /// Tokens that end generation.
+    pub eos: Vec<u32>,
+    /// Padding.
+    pub pad: Option<u32>,
+    /// Per-layer embeddings (Gemma 4 E models).
+    pub per_layer_embedding: Option<PerLayerEmbedding>,
+    /// How F8 weights were made, when the configuration says so: the name of the method.
+    pub quantization: Option<String>,
+}
+
+/// One transformer block.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerSpec {
+    /// Attention.
+    pub attention: AttentionSpec,
+    /// Dense MLP; present in every layer, beside the experts where there are any.
+    pub mlp: MlpSpec,
+    /// Experts in parallel with the dense MLP.
+    pub moe: Option<MoeSpec>,
+    /// Where norms stand.
+    pub norms: NormPlacement,
+    /// Whether the block's result is multiplied by its `layer_scalar`.
+    pub layer_scalar: bool,
+}
+
+/// Attention of one layer.
+///
+/// Shapes per token: q `[heads, head_dim]`, k and v `[kv_heads, head_dim]`;
+/// query head `h` meets key-value head `h / (heads / kv_heads)`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttentionSpec {
+    /// Query heads.
+    pub heads: usize,
+    /// Key-value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of a head, for queries, keys and values.
+    pub head_dim: usize,
+    /// A query at position p sees positions `p - window + 1 ..= p`; `None`: all up to p.
+    pub window: Option<usize>,
+    /// Index into [`ModelSpec::ropes`].
+    pub rope: usize,
+    /// Factor on `q . k`.
+    pub scale: f32,
+    /// Scores become `cap * tanh(scores / cap)` before the softmax.
+    pub softcap: Option<f32>,
+    /// Whether queries and keys pass an RMS norm with a weight `[head_dim]` before the rotary embedding.
+    pub qk_norm: bool,
+    /// Whether values pass an RMS norm without a weight.
+    pub v_norm: bool,
+    /// Whether values are the key projection's output (before its norm and rotary embedding); there is no `v_proj`.
+    pub k_eq_v: bool,
+    /// The earlier layer whose keys and values are read; this layer then has no key or value weights and no cache.
+    pub kv_shared_with: Option<usize>,
+    /// Whether the four projections have biases.
+    pub bias: bool,
+}
+
+impl AttentionSpec {
+    /// Width of the queries of one token, all heads.
+    pub const fn q_width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of the keys (or values) of one token, all heads.
+    pub const fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+}
+
+/// Gated MLP: `down(activation(gate(x)) * up(x))`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MlpSpec {
+    /// Rows of gate and up.
+    pub width: usize,
+    /// Applied to the gate; experts and the per-layer input gate use it as well.
+    pub activation: Activation,
+    /// Whether the three projections have biases.
+    pub bias: bool,
+}
+
+/// Elementwise function of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
+    GeluTanh,
+}
+
+/// Experts: router softmax in f32 over all, the `top_k` largest renormalized, times `per_expert_scale`.
+///
+/// The router's input is the residual after a weightless RMS norm, times `scale[hidden]`, times `input_scale`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MoeSpec {
+    /// Experts in the layer.
+    pub experts: usize,
+    /// Experts evaluated per token.
+    pub top_k: usize,
+    /// Rows of each expert's gate and of its up projection.
+    pub width: usize,
+    /// `hidden_size^-0.5`, the factor on the router's input.
+    pub input_scale: f32,
+}
+
+/// Norms around attention and MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormPlacement {
+    /// `input_layernorm` before attention, `post_attention_layernorm` before the MLP (Llama).
+    Pre,
+    /// Before and after both: `post_attention_layernorm` follows attention, the MLP stands between
+    /// `pre_feedforward_layernorm` and `post_feedforward_layernorm` (Gemma).
+    PreAndPost,
+}
+
+/// Rotary embedding of one layer type: dimension i of a head turns with i + head_dim / 2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RopeSpec {
+    /// Width of the heads it is for; `inv_freq` has half as many entries.
+    pub head_dim: usize,
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// Radians per position for each pair `(i, i + head_dim / 2)`; zero where a pair does not turn.
+    pub inv_freq: Vec<f32>,
+    /// Factor on cosines and sines (1 but for YaRN).
+    pub attention_factor: f32,
+    /// How the frequencies were made.
+    pub kind: RopeKind,
+}
+
+/// How frequencies are derived from theta.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum RopeKind {
+    /// `theta^(-2i / head_dim)`.
+    Default,
+    /// Frequencies divided by `factor`.
+    Linear {
+        /// Divisor.
+        factor: f64,
+    },
+    /// Low frequencies divided by `factor`, high ones kept, a ramp between (Llama 3.1).
+    Llama3 {
+        /// Divisor of low frequencies.
+        factor: f64,
+        /// Wavelengths above `original_max_positions / low_freq_factor` are low frequencies.
+        low_freq_factor: f64,
+        /// Wavelengths below `original_max_positions / high_freq_factor` are high frequencies.
+        high_freq_factor: f64,
+        /// Context length before the extension, in tokens.
+        original_max_positions: f64,
+    },
+    /// Interpolation by parts with a factor on the scores (YaRN).
+    Yarn {
+        /// Divisor of low frequencies.
+        factor: f64,
+        /// Rotations over the original context above which a pair is kept.
+        beta_fast: f64,
+        /// Rotations over the original context below which a pair is divided.
+        beta_slow: f64,
+        /// Context length before the extension, in tokens.
+        original_max_positions: f64,
+    },
+    /// The first `rotary_fraction * head_dim / 2` pairs turn with `theta^(-2i / head_dim) / factor`, the others do not.
+    Proportional {
+        /// Part of the pairs that turn.
+        rotary_fraction: f64,
+        /// Divisor.
+        factor: f64,
+    },
+}
+
+/// Per-layer embeddings: one `width`-vector per layer and token,
+/// `(norm(projection(h) * projection_scale) + table[token] * table_scale) * sum_scale`, h the scaled embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PerLayerEmbedding {
+    /// Rows of the table.
+    pub vocab_size: usize,
+    /// Width per layer; the table is `[vocab_size, layers * width]`.
+    pub width: usize,
+    /// `sqrt(width)`.
+    pub table_scale: f32,
+    /// `hidden_size^-0.5`.
+    pub projection_scale: f32,
+    /// `2^-0.5`.
+    pub sum_scale: f32,
+}
