@@ -152,11 +152,28 @@ def make(variant: Variant, root: Path) -> None:
           f"{len(facts['mutations'])} mutations, least {min(facts['mutations'].values()):.1e}")
 
 
+def table(root: Path) -> str:
+    """The Markdown table of docs/TESTING.md, from the reference.json files."""
+    lines = ["| checkpoint | floor | tolerance | mutations | least noticed | moves the logits by |",
+             "|---|--:|--:|--:|---|--:|"]
+    for variant in (make_variant() for make_variant in VARIANTS):
+        facts = json.loads((root / variant.name / "reference.json").read_text())
+        floor, moved = facts["floor_max_abs"], facts["mutations"]
+        least = min(moved, key=moved.get)
+        lines.append(f"| `{variant.name}` | {floor:.1e} | {TOLERANCE * floor:.1e} | {len(moved)} | {least} | "
+                     f"{moved[least]:.1e} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", help="make this variant alone")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "testdata" / "tiny")
+    parser.add_argument("--table", action="store_true", help="print the table of docs/TESTING.md and stop")
     options = parser.parse_args()
+    if options.table:
+        print(table(options.out))
+        return
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     for variant in (make_variant() for make_variant in VARIANTS):
