@@ -107,6 +107,17 @@ def rope_over_all_dims(model) -> bool:
     return True
 
 
+def no_rope_scaling(model) -> bool:
+    """Frequencies of the plain RoPE where the configuration stretches them."""
+    rotary = text_model(model).rotary_emb
+    parameters = model.config.get_text_config().rope_parameters
+    if parameters.get("rope_type") != "llama3":
+        return False
+    count = len(rotary.inv_freq)
+    rotary.inv_freq.copy_(1.0 / parameters["rope_theta"] ** (torch.arange(0, 2 * count, 2).float() / (2 * count)))
+    return True
+
+
 def window(delta: int):
     def mutate(model) -> bool:
         config = model.config.get_text_config()
@@ -303,6 +314,7 @@ MUTATIONS = {
     "one RoPE for all layers": one_rope_for_all_layers,
     "RoPE denominator = rotated dims": rope_over_rotated_dims,
     "RoPE rotates all dims": rope_over_all_dims,
+    "RoPE not stretched": no_rope_scaling,
     "attention scaled by 1/sqrt(head_dim)": attention_scale,
     "window one shorter": window(-1),
     "window one longer": window(1),

@@ -40,6 +40,16 @@ def llama() -> Variant:
     return Variant("llama", config, seed=1)
 
 
+def llama3() -> Variant:
+    """Rotary frequencies stretched as in Llama 3.1 and later; all three of its bands occur. Tied head."""
+    config = transformers.LlamaConfig(
+        **COMMON, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=32, rms_norm_eps=1e-5, tie_word_embeddings=True,
+        rope_parameters={"rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0,
+                         "high_freq_factor": 4.0, "original_max_position_embeddings": 64})
+    return Variant("llama3", config, seed=8)
+
+
 def gemma3() -> Variant:
     config = transformers.Gemma3TextConfig(
         **COMMON, hidden_size=96, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
@@ -111,7 +121,7 @@ def gemma4_vision() -> Variant:
     return Variant("gemma4-vision", config, seed=7, hub_spelling=True)
 
 
-VARIANTS = [llama, gemma3, gemma4_e2b, gemma4_e4b, gemma4_moe, gemma4_dense, gemma4_vision]
+VARIANTS = [llama, llama3, gemma3, gemma4_e2b, gemma4_e4b, gemma4_moe, gemma4_dense, gemma4_vision]
 
 
 def model_class(config: transformers.PreTrainedConfig) -> type:
@@ -120,7 +130,7 @@ def model_class(config: transformers.PreTrainedConfig) -> type:
     return getattr(transformers, names[config.model_type])
 
 
-def random_weight(name: str, shape: tuple[int, ...], seed: int, family: str) -> np.ndarray:
+def random_weight(name: str, shape: tuple[int, ...], seed: int, family: str, tied: bool = True) -> np.ndarray:
     """A weight for the parameter or buffer `name`, sized so that activations stay near one and every term matters."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     noise = rng.standard_normal(shape).astype(np.float32)
@@ -140,7 +150,8 @@ def random_weight(name: str, shape: tuple[int, ...], seed: int, family: str) -> 
         gain = scale * (1.0 + 0.3 * noise)
         return gain - 1.0 if family == "gemma3_text" else gain  # Gemma 3 stores the gain without the one
     if part == "embed_tokens":
-        return noise if family == "llama" else noise / np.sqrt(shape[-1])
+        untied_llama = family == "llama" and not tied
+        return noise if untied_llama else noise / np.sqrt(shape[-1])
     if part == "embed_tokens_per_layer":
         return noise / np.sqrt(32)  # comes out near one after its own scale
     if part == "per_layer_input_gate":
@@ -157,7 +168,8 @@ def build(variant: Variant, folder: Path) -> None:
     with torch.no_grad():
         for name, tensor in model.state_dict(keep_vars=True).items():
             if name in saved:
-                weight = random_weight(name, tuple(tensor.shape), variant.seed, variant.family)
+                weight = random_weight(name, tuple(tensor.shape), variant.seed, variant.family,
+                                       variant.config.tie_word_embeddings)
                 tensor.copy_(torch.from_numpy(np.asarray(weight, dtype=np.float32)))
     model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=variant.shard_bytes or 10**9)
     if variant.hub_spelling:
