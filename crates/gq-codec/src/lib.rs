@@ -1,3 +1,32 @@
 //! The mathematics: rotations, codebooks, codes, rounding, packing and CPU kernels.
 //!
-//! This crate does not know files, containers, models or GPUs.
+//! A matrix row is rotated ([`Rotation`]), rounded to codes ([`Encoder`]), and later multiplied by
+//! activations without being decoded first ([`Decoder`], [`Activations`]). Everything that decides a stored
+//! byte is defined in `formats/encodings.md` and gives the same bits on every CPU level.
+//!
+//! This crate does not know files, containers, models, threads or GPUs.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod activations;
+mod codebook;
+mod decoder;
+mod encoder;
+mod error;
+mod kernel;
+mod packing;
+mod polar;
+mod prod;
+mod quantile;
+mod random;
+mod rotation;
+mod study;
+mod tables;
+mod turbo;
+
+pub use activations::Activations;
+pub use codebook::Codebook;
+pub use decoder::Decoder;
+pub use encoder::{EncodeScratch, Encoder};
+pub use error::{CodecError, RotationError};
+pub use rotation::Rotation;
+pub use study::{EncodingStudy, study_encoding};

@@ -1,0 +1,187 @@
+//! Inner loops. `scalar` is the definition of each; other levels give the same bits, except the
+//! products of [`turbo_dot`], [`turbo_dot_f32`] and [`exact_dot`], whose sums are ordered as suits the level.
+//!
+//! Every function is defined for all inputs: lengths are checked here, once, before a level is chosen.
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod avx2;
+mod scalar;
+
+use crate::{Activations, Codebook, codebook::LevelTables, packing::GROUP};
+use gq_tensor::{CpuLevel, DType};
+
+/// Calls the kernel of a level.
+macro_rules! at_level {
+    ($level:expr, $kernel:ident($($argument:expr),* $(,)?)) => {
+        match $level {
+            CpuLevel::Scalar => scalar::$kernel($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code)]
+            // SAFETY: an `Avx2` value exists only on machines where AVX2, FMA and F16C were detected.
+            CpuLevel::Avx2(_) => unsafe { avx2::$kernel($($argument),*) },
+            #[cfg(not(target_arch = "x86_64"))]
+            CpuLevel::Avx2(_) => scalar::$kernel($($argument),*),
+        }
+    };
+}
+
+/// `x[i] *= factors[i]`.
+pub(crate) fn multiply(level: CpuLevel, x: &mut [f32], factors: &[f32]) {
+    assert_eq!(x.len(), factors.len());
+    at_level!(level, multiply(x, factors));
+}
+
+/// Unnormalized Walsh-Hadamard transform of each contiguous block; `block` is a power of two >= 32.
+pub(crate) fn walsh_hadamard(level: CpuLevel, x: &mut [f32], block: usize) {
+    assert!(block.is_power_of_two() && block >= GROUP && x.len().is_multiple_of(block));
+    at_level!(level, walsh_hadamard(x, block));
+}
+
+/// `out[o, i, c] = sum over j of matrix[i, j] x[o, j, c]` with `matrix [p, p]` and `inner` columns, a multiple of 32.
+pub(crate) fn mix_blocks(
+    level: CpuLevel,
+    matrix: &[f32],
+    p: usize,
+    inner: usize,
+    x: &[f32],
+    out: &mut [f32],
+) {
+    assert!(matrix.len() == p * p && inner.is_multiple_of(GROUP));
+    assert!(x.len() == out.len() && x.len().is_multiple_of(p * inner));
+    at_level!(level, mix_blocks(matrix, p, inner, x, out));
+}
+
+/// Makes the rows of the matrix `[_, cols]` orthonormal, in order.
+pub(crate) fn gram_schmidt(level: CpuLevel, rows: &mut [f64], cols: usize) {
+    assert!(cols > 0 && rows.len().is_multiple_of(cols));
+    at_level!(level, gram_schmidt(rows, cols));
+}
+
+/// `out = matrix x`, `matrix [out.len(), x.len()]`; each product as [`dot`].
+pub(crate) fn matrix_vector(level: CpuLevel, matrix: &[f32], x: &[f32], out: &mut [f32]) {
+    assert_eq!(matrix.len(), x.len() * out.len());
+    at_level!(level, matrix_vector(matrix, x, out));
+}
+
+/// `out += x matrix`, `matrix [x.len(), out.len()]`, row after row.
+pub(crate) fn add_vector_matrix(level: CpuLevel, matrix: &[f32], x: &[f32], out: &mut [f32]) {
+    assert_eq!(matrix.len(), x.len() * out.len());
+    at_level!(level, add_vector_matrix(matrix, x, out));
+}
+
+/// Inner product in eight lanes.
+pub(crate) fn dot(level: CpuLevel, a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    at_level!(level, dot(a, b))
+}
+
+/// Sum of squares in f64; finite exactly when every element is.
+pub(crate) fn energy(level: CpuLevel, x: &[f32]) -> f64 {
+    at_level!(level, energy(x))
+}
+
+/// Largest absolute value of finite elements.
+pub(crate) fn largest(level: CpuLevel, x: &[f32]) -> f32 {
+    at_level!(level, largest(x))
+}
+
+/// `(sum of |x inverse_step| level, sum of level^2)` over the levels nearest to `x inverse_step`.
+/// `x.len()` is a multiple of 32.
+pub(crate) fn score(level: CpuLevel, book: Codebook, x: &[f32], inverse_step: f32) -> (f64, f64) {
+    assert!(x.len().is_multiple_of(GROUP));
+    at_level!(level, score(book, x, inverse_step))
+}
+
+/// [`score`], and the codes.
+pub(crate) fn round(
+    level: CpuLevel,
+    book: Codebook,
+    x: &[f32],
+    inverse_step: f32,
+    codes: &mut [u8],
+) -> (f64, f64) {
+    assert!(x.len().is_multiple_of(GROUP) && x.len() == codes.len());
+    at_level!(level, round(book, x, inverse_step, codes))
+}
+
+/// See [`Activations::quantize`].
+pub(crate) fn quantize_activations(
+    level: CpuLevel,
+    x: &[f32],
+    values: &mut [i8],
+    magnitudes: &mut [u8],
+    scales: &mut [f32],
+) {
+    let groups = x.len().div_ceil(GROUP);
+    assert!(values.len() == groups * GROUP && magnitudes.len() == values.len() && scales.len() == groups);
+    at_level!(level, quantize_activations(x, values, magnitudes, scales));
+}
+
+/// Rows of scalar codes, contiguous, as [`crate::Encoder`] wrote them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TurboRows<'a> {
+    pub(crate) book: Codebook,
+    pub(crate) tables: &'a LevelTables,
+    pub(crate) cols: usize,
+    /// Elements per scale.
+    pub(crate) group_len: usize,
+    pub(crate) codes: &'a [u8],
+    pub(crate) scales: &'a [u8],
+}
+
+impl<'a> TurboRows<'a> {
+    fn check(&self, rows: usize) {
+        assert!(self.cols > 0 && self.cols.is_multiple_of(GROUP));
+        assert!(self.group_len >= GROUP && self.cols.is_multiple_of(self.group_len));
+        assert!(self.group_len.is_multiple_of(GROUP));
+        assert_eq!(self.codes.len(), rows * self.code_bytes());
+        assert_eq!(self.scales.len(), rows * self.scale_bytes());
+    }
+
+    fn code_bytes(&self) -> usize {
+        self.cols / 8 * usize::from(self.book.bits())
+    }
+
+    fn scale_bytes(&self) -> usize {
+        self.cols / self.group_len * 2
+    }
+
+    /// Codes and scales of each row.
+    fn rows(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        self.codes.chunks_exact(self.code_bytes()).zip(self.scales.chunks_exact(self.scale_bytes()))
+    }
+}
+
+/// Decodes rows.
+pub(crate) fn turbo_decode(level: CpuLevel, rows: TurboRows<'_>, out: &mut [f32]) {
+    rows.check(out.len() / rows.cols.max(1));
+    assert!(out.len().is_multiple_of(rows.cols));
+    at_level!(level, turbo_decode(rows, out));
+}
+
+/// `out[r] = <row r, x>`.
+pub(crate) fn turbo_dot(level: CpuLevel, rows: TurboRows<'_>, x: &Activations, out: &mut [f32]) {
+    rows.check(out.len());
+    assert_eq!(x.len(), rows.cols);
+    at_level!(level, turbo_dot(rows, x, out));
+}
+
+/// `out[r] = <row r, x>`.
+pub(crate) fn turbo_dot_f32(level: CpuLevel, rows: TurboRows<'_>, x: &[f32], out: &mut [f32]) {
+    rows.check(out.len());
+    assert_eq!(x.len(), rows.cols);
+    at_level!(level, turbo_dot_f32(rows, x, out));
+}
+
+/// Exact elements to f32; see [`gq_tensor::decode_f32`].
+pub(crate) fn exact_decode(level: CpuLevel, dtype: DType, bytes: &[u8], out: &mut [f32]) {
+    assert_eq!(bytes.len(), out.len() * dtype.size());
+    at_level!(level, exact_decode(dtype, bytes, out));
+}
+
+/// `out[r] = <row r, x>` for contiguous rows of exact elements.
+pub(crate) fn exact_dot(level: CpuLevel, dtype: DType, bytes: &[u8], x: &[f32], out: &mut [f32]) {
+    assert_eq!(bytes.len(), out.len() * x.len() * dtype.size());
+    at_level!(level, exact_dot(dtype, bytes, x, out));
+}
