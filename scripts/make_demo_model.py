@@ -2,7 +2,7 @@
 """Train the small language model of testdata/demo, the one that `gq demo` converts, measures and runs.
 
     python3 -m venv .venv && .venv/bin/pip install -r scripts/requirements.txt
-    nice .venv/bin/python scripts/make_demo_model.py [--minutes 8] [--threads 2]
+    nice .venv/bin/python scripts/make_demo_model.py [--minutes 14] [--threads 1]
 
 Text: Jane Austen's novels (scripts/demo_text.py). Steps: a byte-level BPE vocabulary, training from scratch on the
 CPU within the minutes given, then perplexity on the held-out text beside that of a unigram model. Writes
@@ -10,7 +10,8 @@ CPU within the minutes given, then perplexity on the held-out text beside that o
     config.json model.safetensors tokenizer.json tokenizer_config.json chat_template.jinja generation_config.json
     eval.txt         the beginning of one held-out chapter of each novel
     training.json    text, versions, settings, perplexities
-    training.csv     step, seconds, training loss: the loss curve
+    training.csv     step, seconds, training loss
+and the loss curve as docs/measurements/demo-training-loss.svg. `--plot` draws that again from training.csv.
 
 Not bit-reproducible: the number of steps follows the clock and the sums follow the CPU. The files are committed.
 """
@@ -29,10 +30,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 import demo_text
 
+ROOT = Path(__file__).parent.parent
+
 VOCAB = 1536
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<|turn>", "<turn|>"]
 PAD, EOS, BOS = 0, 1, 2
-CONTEXT, BATCH, PEAK_LR = 512, 4, 4e-3
+CONTEXT, BATCH, PEAK_LR, WARM_UP = 512, 4, 6e-3, 40
 
 CHAT_TEMPLATE = """{{ bos_token }}{% for message in messages -%}
 <|turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}
@@ -49,7 +52,37 @@ def llama_config() -> transformers.PreTrainedConfig:
         bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD)
 
 
-FAMILIES = {"llama": llama_config}
+def gemma4_config() -> transformers.PreTrainedConfig:
+    """A small Gemma 4 E: per-layer embeddings, cache-sharing layers with double-wide MLPs, sliding and full layers."""
+    sliding, full = "sliding_attention", "full_attention"
+    return transformers.Gemma4TextConfig(
+        vocab_size=VOCAB, hidden_size=192, intermediate_size=352, num_hidden_layers=6, num_attention_heads=4,
+        num_key_value_heads=1, head_dim=32, global_head_dim=64, sliding_window=128,
+        layer_types=[sliding, sliding, full, sliding, sliding, full], num_kv_shared_layers=3,
+        use_double_wide_mlp=True, hidden_size_per_layer_input=32, vocab_size_per_layer_input=VOCAB,
+        final_logit_softcapping=30.0, max_position_embeddings=1024, tie_word_embeddings=True,
+        bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD)
+
+
+FAMILIES = {"llama": llama_config, "gemma4": gemma4_config}
+
+
+@torch.no_grad()
+def initialize(model) -> None:
+    """Start Gemma 4 where it can learn: its attention has no 1/sqrt(head_dim), and embeddings come out near one."""
+    for name, parameter in model.named_parameters():
+        width = parameter.shape[-1]
+        if name.endswith(("q_norm.weight", "k_norm.weight")):
+            parameter.fill_(width ** -0.25)
+        elif "embed_tokens_per_layer" in name:
+            parameter.normal_(std=0.5 * model.config.hidden_size_per_layer_input ** -0.5)
+        elif parameter.ndim == 2:
+            parameter.normal_(std=width ** -0.5)
+        elif "post_" in name:
+            parameter.fill_(0.5)
+    for name, buffer in model.named_buffers():
+        if name.endswith("layer_scalar"):
+            buffer.fill_(0.9)  # not learned; anything but one, so that it is seen to matter
 
 
 def train_tokenizer(texts: list[str]) -> Tokenizer:
@@ -77,7 +110,7 @@ def token_stream(tokenizer: Tokenizer, text: demo_text.Text) -> np.ndarray:
 
 
 def train(model, stream: np.ndarray, minutes: float) -> list[tuple[int, float, float]]:
-    """AdamW with warm-up and a cosine that ends with the clock; returns (step, seconds, loss) rows."""
+    """Warm-up, then a linear decay that ends with the clock; returns (step, seconds, loss) rows."""
     rng = np.random.default_rng(0)
     decay = [p for p in model.parameters() if p.ndim >= 2]
     other = [p for p in model.parameters() if p.ndim < 2]
@@ -85,13 +118,14 @@ def train(model, stream: np.ndarray, minutes: float) -> list[tuple[int, float, f
                                   betas=(0.9, 0.95))
     start, rows, step, recent = time.monotonic(), [], 0, []
     while (done := (time.monotonic() - start) / (60 * minutes)) < 1:
-        rate = PEAK_LR * min((step + 1) / 60, 0.5 * (1 + math.cos(math.pi * done)) * 0.98 + 0.02)
+        rate = PEAK_LR * min((step + 1) / WARM_UP, 1.02 - done)
         for group in optimizer.param_groups:
             group["lr"] = rate
         starts = rng.integers(0, len(stream) - CONTEXT, BATCH)
         batch = torch.from_numpy(np.stack([stream[s:s + CONTEXT] for s in starts]))
-        loss = model(input_ids=batch, labels=batch, use_cache=False).loss
-        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model(input_ids=batch, labels=batch, use_cache=False).loss
+        model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -146,14 +180,38 @@ def save(model, tokenizer: Tokenizer, text: demo_text.Text, out: Path) -> None:
     (out / "eval.txt").write_text("\n".join(text.held_out))
 
 
+def plot(csv: Path, svg: Path) -> None:
+    import matplotlib
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "gq"
+    from matplotlib import pyplot
+    steps, _, losses = np.loadtxt(csv, delimiter=",", skiprows=1, unpack=True)
+    facts = json.loads((csv.parent / "training.json").read_text())
+    figure, axes = pyplot.subplots(figsize=(6, 3.2))
+    axes.plot(steps, losses, label="training loss, mean of 25 steps")
+    for name, key in (("unigram model", "unigram_perplexity"), ("trained model", "perplexity")):
+        value = math.log(facts["eval"][key])
+        axes.axhline(value, linestyle=":", color="gray")
+        axes.annotate(f"{name} on held-out text: {value:.2f}", (steps[-1], value), ha="right", va="bottom", fontsize=8)
+    axes.set(xlabel=f"step ({BATCH} x {CONTEXT} tokens)", ylabel="nats per token", title="testdata/demo")
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.85), fontsize=8)
+    figure.tight_layout()
+    svg.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(svg, metadata={"Date": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--family", choices=FAMILIES, default="llama")
-    parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--family", choices=FAMILIES, default="gemma4")
+    parser.add_argument("--minutes", type=float, default=14.0)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--deb", type=Path, help="the text package's file, when it is already there")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "testdata" / "demo")
+    parser.add_argument("--out", type=Path, default=ROOT / "testdata" / "demo")
+    parser.add_argument("--plot", action="store_true", help="only draw the loss curve from training.csv")
     options = parser.parse_args()
+    curve = ROOT / "docs" / "measurements" / "demo-training-loss.svg"
+    if options.plot:
+        return plot(options.out / "training.csv", curve)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     transformers.utils.logging.disable_progress_bar()
@@ -162,6 +220,8 @@ def main() -> None:
     tokenizer = train_tokenizer(text.train)
     stream = token_stream(tokenizer, text)
     model = transformers.AutoModelForCausalLM.from_config(FAMILIES[options.family]())
+    if options.family == "gemma4":
+        initialize(model)
     weights = sum(p.numel() for p in model.parameters())
     print(f"{len(stream)} training tokens, {weights} weights")
     rows = train(model.train(), stream, options.minutes)
@@ -186,6 +246,7 @@ def main() -> None:
         "step,seconds,loss\n" + "".join(f"{s},{t:.1f},{loss:.4f}\n" for s, t, loss in rows))
     for file in options.out.iterdir():
         file.chmod(0o644)
+    plot(options.out / "training.csv", curve)
     print(json.dumps(facts["eval"], indent=1))
 
 

@@ -14,7 +14,8 @@
 windows of the text, quantizes from bf16, and scores every type against those logits. Reference weights, text and
 windows are the same ones that gq is measured on. The embedding (tied to the head in these models) is held at Q8_0
 in every row, as gq's default has it; `default_file_bytes` is the size under llama.cpp's own choice for it.
-Results are JSON without machine paths; a second run of a sub-command replaces its own part of the file.
+Results are JSON without machine paths. `quality` keeps the rows it finds and adds the missing ones; the two speed
+commands replace their own part of the file.
 """
 import argparse
 import json
@@ -35,6 +36,7 @@ TOOLS = ("llama-quantize", "llama-perplexity", "llama-imatrix", "llama-bench", "
 TYPES = ("BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q2_K")
 SPEED_TYPES = ("Q8_0", "Q4_K_M")
 HEAD = ("token_embd", "output.")
+PARTIAL = object()  # stands for the unfinished output file in a command
 
 
 def build(work: Path) -> None:
@@ -59,10 +61,24 @@ class Llama:
         self.commands: list[str] = []
 
     def start(self, tool: str, *arguments) -> subprocess.Popen:
-        shown = [Path(a).name if isinstance(a, Path) else str(a) for a in arguments]
-        self.commands.append(" ".join([tool, *shown]))
+        self.record(tool, *arguments)
         return subprocess.Popen([self.bin / tool, *map(str, arguments)], stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True)
+
+    def make(self, path: Path, tool: str, *arguments) -> Path:
+        """The file that the command writes, run only if it is not there; PARTIAL in the arguments is its name."""
+        partial = path.with_suffix(".partial")
+        if path.exists():
+            self.record(tool, *[path if a is PARTIAL else a for a in arguments])
+        else:
+            self.run(tool, *[partial if a is PARTIAL else a for a in arguments])
+            self.commands[-1] = self.commands[-1].replace(partial.name, path.name)
+            partial.rename(path)
+        return path
+
+    def record(self, tool: str, *arguments) -> None:
+        """Keep the command, with file names in place of paths."""
+        self.commands.append(" ".join([tool, *[Path(a).name if isinstance(a, Path) else str(a) for a in arguments]]))
 
     def run(self, tool: str, *arguments) -> str:
         process = self.start(tool, *arguments)
@@ -87,12 +103,9 @@ def quantize(llama: Llama, options, kind: str, imatrix: Path | None = None) -> P
     if kind == "BF16":
         return source
     path = options.work / f"{options.checkpoint.name}-{kind}{'-imatrix' if imatrix else ''}.gguf"
-    if not path.exists():
-        partial = path.with_suffix(".partial")
-        with_imatrix = ["--imatrix", imatrix] if imatrix else []
-        llama.run("llama-quantize", *with_imatrix, "--token-embedding-type", "q8_0", source, partial, kind, 2)
-        partial.rename(path)
-    return path
+    with_imatrix = ["--imatrix", imatrix] if imatrix else []
+    return llama.make(path, "llama-quantize", *with_imatrix, "--token-embedding-type", "q8_0", source, PARTIAL, kind,
+                      options.threads)
 
 
 def default_bytes(llama: Llama, options, kind: str) -> int:
@@ -140,40 +153,45 @@ def statistics(output: str) -> dict:
     }
 
 
-def quality(options) -> dict:
+def quality(options, facts: dict, save) -> None:
+    """One row per type, and per type with an imatrix where a text for it is given; rows already there are kept."""
     llama = Llama(options.work)
-    windows = ["-c", options.ctx, "--chunks", options.windows, "-t", 2]
-    base = options.work / f"{options.checkpoint.name}-{options.windows}x{options.ctx}.logits"
-    if not base.exists():
-        partial = base.with_suffix(".partial")
-        llama.run("llama-perplexity", "-m", gguf_of(options, "f32"), "-f", options.text, *windows,
-                  "--kl-divergence-base", partial)
-        partial.rename(base)
+    protocol = {"checkpoint": options.checkpoint.name, "text": options.text.name, "ctx": options.ctx,
+                "windows": options.windows, "scored": "second half of each window",
+                "reference": "the same checkpoint as f32 GGUF in llama.cpp; its logits are stored in 16 bits"}
+    done = facts.get("quality", {})
+    if {k: done.get(k) for k in protocol} != protocol:
+        done = {"cpu": cpu(), **protocol, "imatrix": None, "rows": [], "commands": []}
+    windows = ["-c", options.ctx, "--chunks", options.windows, "-t", options.threads]
+    base = llama.make(options.work / f"{options.checkpoint.name}-{options.windows}x{options.ctx}.logits",
+                      "llama-perplexity", "-m", gguf_of(options, "f32"), "-f", options.text, *windows,
+                      "--kl-divergence-base", PARTIAL)
     imatrix = None
     if options.imatrix_text:
-        imatrix = options.work / f"{options.checkpoint.name}.imatrix.gguf"
-        if not imatrix.exists():
-            llama.run("llama-imatrix", "-m", gguf_of(options, "bf16"), "-f", options.imatrix_text, "-o", imatrix,
-                      "-c", options.ctx, "--chunks", options.imatrix_windows, "-t", 2)
-    rows = []
-    for kind in options.types:
-        for matrix in [None] + ([imatrix] if imatrix and kind not in ("BF16", "Q8_0") else []):
-            model = quantize(llama, options, kind, matrix)
-            output = llama.run("llama-perplexity", "-m", model, "-f", options.text, *windows,
-                               "--kl-divergence-base", base, "--kl-divergence")
-            row = {"type": kind, "imatrix": matrix is not None, **sizes(model), **statistics(output)}
-            if kind != "BF16" and matrix is None:
-                row["default_file_bytes"] = default_bytes(llama, options, kind)
-            rows.append(row)
-            print(f"{kind:8}{' imatrix' if matrix else '        '}  {row['bpw_body']:5.2f} bpw  "
-                  f"KLD {row['kld']['mean']:.4f}  PPL {row['ppl']['model']:.3f}", flush=True)
-            if kind not in ("BF16", *SPEED_TYPES):
-                model.unlink()
-    return {"checkpoint": options.checkpoint.name, "text": options.text.name, "ctx": options.ctx,
-            "windows": options.windows, "scored": "second half of each window",
-            "reference": "the same checkpoint as f32 GGUF in llama.cpp; its logits are stored in 16 bits",
-            "imatrix": {"text": options.imatrix_text.name, "windows": options.imatrix_windows}
-            if options.imatrix_text else None, "rows": rows, "commands": llama.commands}
+        imatrix = llama.make(options.work / f"{options.checkpoint.name}.imatrix.gguf",
+                             "llama-imatrix", "-m", gguf_of(options, "bf16"), "-f", options.imatrix_text,
+                             "-o", PARTIAL, "--output-format", "gguf", "-c", options.ctx,
+                             "--chunks", options.imatrix_windows, "-t", options.threads)
+        done["imatrix"] = {"text": options.imatrix_text.name, "windows": options.imatrix_windows}
+    wanted = [(kind, None) for kind in options.types]
+    wanted += [(kind, imatrix) for kind in options.types if imatrix and kind not in ("BF16", "Q8_0")]
+    for kind, matrix in wanted:
+        if any(r["type"] == kind and r["imatrix"] == (matrix is not None) for r in done["rows"]):
+            continue
+        model = quantize(llama, options, kind, matrix)
+        output = llama.run("llama-perplexity", "-m", model, "-f", options.text, *windows,
+                           "--kl-divergence-base", base, "--kl-divergence")
+        row = {"type": kind, "imatrix": matrix is not None, **sizes(model), **statistics(output)}
+        if kind != "BF16" and matrix is None:
+            row["default_file_bytes"] = default_bytes(llama, options, kind)
+        done["rows"].append(row)
+        done["commands"] += [c for c in llama.commands if c not in done["commands"]]
+        facts["quality"] = done
+        save()
+        print(f"{kind:8}{' imatrix' if matrix else '        '}  {row['bpw_body']:5.2f} bpw  "
+              f"KLD {row['kld']['mean']:.4f}  PPL {row['ppl']['model']:.3f}", flush=True)
+        if kind not in ("BF16", *SPEED_TYPES) or matrix:
+            model.unlink()
 
 
 def watch_memory(process: subprocess.Popen, peak: dict) -> None:
@@ -190,9 +208,9 @@ def watch_memory(process: subprocess.Popen, peak: dict) -> None:
         time.sleep(0.002)
 
 
-def convert_speed(options) -> dict:
+def convert_speed(options, facts: dict, save) -> None:
     """llama-quantize from bf16: wall and CPU seconds of each of a few runs, peak anonymous memory."""
-    llama, rows = Llama(options.work), []
+    llama, rows, load = Llama(options.work), [], os.getloadavg()[0]  # the load before, from others
     source, out = gguf_of(options, "bf16"), options.work / "speed.gguf"
     for kind in options.types:
         runs = []
@@ -213,13 +231,14 @@ def convert_speed(options) -> dict:
         rows.append({"type": kind, "source_bytes": source.stat().st_size, "runs": runs})
         print(kind, runs, flush=True)
         out.unlink()
-    return {"checkpoint": options.checkpoint.name, "threads": options.threads, "rows": rows,
-            "load_average_after": os.getloadavg()[0], "commands": sorted(set(llama.commands))}
+    facts["convert_speed"] = {"cpu": cpu(), "checkpoint": options.checkpoint.name, "threads": options.threads,
+                              "load_average": load, "rows": rows, "commands": sorted(set(llama.commands))}
+    save()
 
 
-def decode_speed(options) -> dict:
+def decode_speed(options, facts: dict, save) -> None:
     """llama-bench pp512 and tg64, tokens per second."""
-    llama, rows = Llama(options.work), []
+    llama, rows, load = Llama(options.work), [], os.getloadavg()[0]  # the load before, from others
     for kind in options.types:
         output = llama.run("llama-bench", "-m", quantize(llama, options, kind), "-t", options.threads, "-p", 512,
                            "-n", 64, "-r", options.repeat, "-o", "json")
@@ -228,8 +247,9 @@ def decode_speed(options) -> dict:
             rows.append({"type": kind, "test": name, "tokens_per_s": test["avg_ts"], "deviation": test["stddev_ts"],
                          "samples": test["samples_ts"]})
             print(kind, name, f"{test['avg_ts']:.1f} t/s", flush=True)
-    return {"checkpoint": options.checkpoint.name, "threads": options.threads, "rows": rows,
-            "load_average_after": os.getloadavg()[0], "commands": llama.commands}
+    facts["decode_speed"] = {"cpu": cpu(), "checkpoint": options.checkpoint.name, "threads": options.threads,
+                             "load_average": load, "rows": rows, "commands": llama.commands}
+    save()
 
 
 def cpu() -> str:
@@ -297,10 +317,9 @@ def main() -> None:
         return print(table(options.files))
     measure = {"quality": quality, "convert-speed": convert_speed, "decode-speed": decode_speed}[options.command]
     facts = json.loads(options.out.read_text()) if options.out.exists() else {}
-    facts |= {"made_by": "scripts/peers.py", "llama_cpp": SOURCE_PACKAGE,
-              options.command.replace("-", "_"): {"cpu": cpu(), **measure(options)}}
+    facts |= {"made_by": "scripts/peers.py", "llama_cpp": SOURCE_PACKAGE}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(facts, indent=1) + "\n")
+    measure(options, facts, lambda: options.out.write_text(json.dumps(facts, indent=1) + "\n"))
 
 
 if __name__ == "__main__":
