@@ -1,12 +1,42 @@
 //! Foreign formats as facts: safetensors shards, `config.json`, tensor names and roles.
 //!
+//! [`Checkpoint::open`] validates a directory and holds no weights; [`parse_config`] alone turns a configuration
+//! into a [`ModelSpec`], everything a graph needs. Validation is pure functions of bytes underneath:
+//! [`safetensors`], [`check_tensors`].
+//!
 //! This crate does not know the network, our container or our codecs.
 
+mod catalog;
+mod checkpoint;
+mod config;
+mod digest;
+mod error;
+mod escape;
+mod expected;
+mod family;
+mod json;
+pub mod limits;
+mod map;
+mod names;
+mod read;
+mod read_at;
 mod role;
+pub mod safetensors;
+mod scale;
 mod spec;
+mod tensor;
+mod texts;
 
+pub use catalog::{Shard, check_tensors};
+pub use checkpoint::{Checkpoint, FileKind, SourceFile};
+pub use config::parse_config;
+pub use error::{CheckpointError, ConfigError, ReadError, TensorError};
+pub use expected::ExpectedTensor;
+pub use map::MappedWeights;
 pub use role::Role;
 pub use spec::{
-    Activation, AttentionSpec, Family, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement, PerLayerEmbedding,
-    RopeKind, RopeSpec,
+    Activation, AttentionSpec, Family, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
+    PerLayerEmbedding, RopeKind, RopeSpec,
 };
+pub use tensor::SourceTensor;
+pub use texts::{NamedText, Texts};

@@ -1,0 +1,208 @@
+//! Headers, index and specification together: the list of tensors, or the first contradiction. Pure.
+
+use crate::names::{canonical, in_layer, is_tower};
+use crate::safetensors::{Header, HeaderEntry, Index};
+use crate::scale::{Convention, ScaleSource, weight_of};
+use crate::{ModelSpec, Role, SourceTensor, TensorError, limits};
+use std::collections::{BTreeMap, HashMap};
+
+/// A weight file's name and header.
+#[derive(Clone, Debug)]
+pub struct Shard {
+    /// File name, without directory.
+    pub name: String,
+    /// Its validated header.
+    pub header: Header,
+}
+
+/// All tensors of a checkpoint, and which of them carry scales for others.
+#[derive(Clone, Debug)]
+pub(crate) struct Catalog {
+    /// Sorted by file, then by offset.
+    pub tensors: Vec<SourceTensor>,
+    /// Scales of F8 tensors.
+    pub scales: Vec<ScaleSource>,
+}
+
+/// Matches the shards' tensors with the index and with what the specification calls for; gives them roles.
+///
+/// # Errors
+/// The first contradiction, by name: see [`TensorError`].
+pub fn check_tensors(
+    spec: &ModelSpec,
+    index: Option<&Index>,
+    shards: &[Shard],
+) -> Result<Vec<SourceTensor>, TensorError> {
+    Catalog::new(spec, index, shards).map(|catalog| catalog.tensors)
+}
+
+impl Catalog {
+    pub(crate) fn new(
+        spec: &ModelSpec,
+        index: Option<&Index>,
+        shards: &[Shard],
+    ) -> Result<Catalog, TensorError> {
+        let count = shards.iter().map(|shard| shard.header.entries.len()).sum();
+        if count > limits::TENSORS {
+            return Err(TensorError::TooMany { actual: count, limit: limits::TENSORS });
+        }
+        let places = places(shards)?;
+        if let Some(index) = index {
+            check_index(index, shards, &places)?;
+        }
+        let mut tensors = list(shards)?;
+        let scales = assign_roles(spec, &mut tensors)?;
+        Ok(Catalog { tensors, scales })
+    }
+}
+
+/// File of every tensor.
+fn places(shards: &[Shard]) -> Result<BTreeMap<&str, usize>, TensorError> {
+    let mut places = BTreeMap::new();
+    for (file, shard) in shards.iter().enumerate() {
+        for entry in &shard.header.entries {
+            if let Some(first) = places.insert(entry.name.as_str(), file) {
+                let (first, second) = (shards[first].name.clone(), shard.name.clone());
+                return Err(TensorError::Duplicate { name: entry.name.clone(), first, second });
+            }
+        }
+    }
+    Ok(places)
+}
+
+fn check_index(index: &Index, shards: &[Shard], places: &BTreeMap<&str, usize>) -> Result<(), TensorError> {
+    for (&name, &file) in places {
+        let actual = &shards[file].name;
+        let Some(indexed) = index.tensors.get(name).and_then(|&file| index.files.get(file)) else {
+            return Err(TensorError::NotInIndex { name: name.to_owned(), file: actual.clone() });
+        };
+        if indexed != actual {
+            let (actual, indexed) = (actual.clone(), indexed.clone());
+            return Err(TensorError::WrongShard { name: name.to_owned(), actual, indexed });
+        }
+    }
+    let absent = index.tensors.iter().filter(|(name, _)| !places.contains_key(name.as_str())).min();
+    match absent {
+        Some((name, &file)) => {
+            let file = index.files.get(file).cloned().unwrap_or_default();
+            Err(TensorError::NotInShard { name: name.clone(), file })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Tensors in file order under canonical names, without roles yet.
+fn list(shards: &[Shard]) -> Result<Vec<SourceTensor>, TensorError> {
+    let mut tensors: Vec<SourceTensor> = Vec::new();
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for (file, shard) in shards.iter().enumerate() {
+        for entry in &shard.header.entries {
+            let tensor = source_tensor(file, entry);
+            if let Some(&first) = seen.get(&tensor.name) {
+                let (first, second) = (tensors[first].source_name.clone(), tensor.source_name);
+                return Err(TensorError::NameClash { name: tensor.name, first, second });
+            }
+            seen.insert(tensor.name.clone(), tensors.len());
+            tensors.push(tensor);
+        }
+    }
+    Ok(tensors)
+}
+
+fn source_tensor(file: usize, entry: &HeaderEntry) -> SourceTensor {
+    let name = canonical(&entry.name);
+    SourceTensor {
+        layer: in_layer(&name).map(|(layer, _)| layer),
+        name,
+        source_name: entry.name.clone(),
+        dtype: entry.dtype,
+        shape: entry.shape.clone(),
+        file,
+        offset: entry.offset,
+        bytes: entry.bytes,
+        role: Role::Unused,
+        scaled: false,
+    }
+}
+
+fn assign_roles(spec: &ModelSpec, tensors: &mut [SourceTensor]) -> Result<Vec<ScaleSource>, TensorError> {
+    let expected = spec.expected_tensors();
+    let by_name: HashMap<&str, usize> =
+        expected.iter().enumerate().map(|(index, tensor)| (tensor.name.as_str(), index)).collect();
+    let mut found = vec![None; expected.len()];
+    let mut companions = Vec::new();
+    for (place, tensor) in tensors.iter_mut().enumerate() {
+        if let Some(&index) = by_name.get(tensor.name.as_str()) {
+            found[index] = Some(place);
+            tensor.role = expected[index].role;
+        } else if is_tower(&tensor.name) {
+            tensor.role = Role::Tower;
+        } else if let Some(weight) = weight_of(&tensor.name) {
+            tensor.role = Role::WeightScale;
+            companions.push((place, weight));
+        } else if !spec.is_unused(&tensor.name) && !tensor.name.ends_with(".input_scale") {
+            let family = spec.family.name();
+            return Err(TensorError::Unexpected { name: tensor.source_name.clone(), family });
+        }
+    }
+    for (wanted, place) in expected.iter().zip(&found) {
+        let Some(place) = *place else {
+            return Err(TensorError::Missing { name: wanted.name.clone() });
+        };
+        let tensor = &tensors[place];
+        let name = || tensor.source_name.clone();
+        if tensor.shape != wanted.shape {
+            let (actual, expected) = (tensor.shape.clone(), wanted.shape.clone());
+            return Err(TensorError::WrongShape { name: name(), actual, expected });
+        }
+        if !tensor.dtype.is_float() {
+            return Err(TensorError::NotFloat { name: name(), dtype: tensor.dtype });
+        }
+    }
+    match_scales(spec, tensors, companions)
+}
+
+/// Gives F8 weights their scales.
+fn match_scales(
+    spec: &ModelSpec,
+    tensors: &mut [SourceTensor],
+    companions: Vec<(usize, String)>,
+) -> Result<Vec<ScaleSource>, TensorError> {
+    let places: HashMap<String, usize> =
+        tensors.iter().enumerate().map(|(place, tensor)| (tensor.name.clone(), place)).collect();
+    let mut scales: HashMap<usize, usize> = HashMap::new();
+    let mut list = Vec::new();
+    for (scale, weight_name) in companions {
+        let weight = places.get(&weight_name).copied().filter(|&place| tensors[place].dtype.size() == 1);
+        let Some(weight) = weight.filter(|&place| tensors[place].dtype.is_float()) else {
+            let name = tensors[scale].source_name.clone();
+            return Err(TensorError::ScaleWithoutWeight { name, weight: weight_name });
+        };
+        let name = || tensors[scale].source_name.clone();
+        if let Some(&first) = scales.get(&weight) {
+            let first = tensors[first].source_name.clone();
+            return Err(TensorError::TwoScales {
+                name: tensors[weight].source_name.clone(),
+                first,
+                second: name(),
+            });
+        }
+        if !tensors[scale].dtype.is_float() || tensors[scale].dtype.size() == 1 {
+            return Err(TensorError::NotFloat { name: name(), dtype: tensors[scale].dtype });
+        }
+        let Some(convention) = Convention::of(&tensors[weight].shape, &tensors[scale].shape) else {
+            let (actual, weight) = (tensors[scale].shape.clone(), tensors[weight].shape.clone());
+            return Err(TensorError::ScaleShape { name: name(), actual, weight });
+        };
+        scales.insert(weight, scale);
+        tensors[weight].scaled = true;
+        list.push(ScaleSource { weight: tensors[weight].name.clone(), scale, convention });
+    }
+    let bare = |tensor: &&SourceTensor| tensor.role.is_used() && tensor.dtype.size() == 1 && !tensor.scaled;
+    match tensors.iter().find(bare) {
+        Some(tensor) if spec.quantization.is_some() => {
+            Err(TensorError::NoScale { name: tensor.source_name.clone(), dtype: tensor.dtype })
+        }
+        _ => Ok(list),
+    }
+}

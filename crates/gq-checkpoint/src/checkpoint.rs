@@ -1,0 +1,258 @@
+//! A directory in the Hub's layout, opened as facts: files, specification, tensors. Weights stay on disk.
+
+use crate::catalog::{Catalog, Shard};
+use crate::read_at::read_exact_at;
+use crate::safetensors::{Header, HeaderError, Index, IndexError, header_bytes, parse_header, parse_index};
+use crate::scale::WeightScale;
+use crate::texts::{Texts, is_text_name, read_text, read_texts};
+use crate::{CheckpointError, ConfigError, ModelSpec, Role, SourceTensor, TensorError, limits, parse_config};
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = "config.json";
+const INDEX: &str = "model.safetensors.index.json";
+const SINGLE: &str = "model.safetensors";
+
+/// A checkpoint: everything is known about its tensors, nothing of them is in memory but F8 scales.
+#[derive(Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    files: Vec<SourceFile>,
+    handles: Vec<File>,
+    spec: ModelSpec,
+    tensors: Vec<SourceTensor>,
+    by_name: HashMap<String, usize>,
+    scales: HashMap<String, WeightScale>,
+}
+
+/// A file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// File name, without directory.
+    pub name: String,
+    /// Path.
+    pub path: PathBuf,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// What it holds.
+    pub kind: FileKind,
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// Tensors.
+    Weights,
+    /// The index of shards.
+    Index,
+    /// Configuration, tokenizer, chat template, licence.
+    Text,
+}
+
+impl Checkpoint {
+    /// Opens and validates a directory.
+    ///
+    /// Reads `config.json`, the index and the headers; of tensors only F8 scales, and a head that the
+    /// configuration ties to the embedding (to compare them).
+    ///
+    /// # Errors
+    /// When a file is missing, broken or contradicts another, or the configuration is not understood in full.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
+        let dir = dir.as_ref();
+        let names = list_dir(dir)?;
+        if !names.iter().any(|name| name == CONFIG) {
+            return Err(CheckpointError::NoConfig { dir: dir.to_owned() });
+        }
+        let path = dir.join(CONFIG);
+        let config = read_text(&path, limits::CONFIG_BYTES)?;
+        let in_config = |source: ConfigError| CheckpointError::Config { path, source };
+        let spec = parse_config(&config).map_err(in_config)?;
+
+        let index = read_index(dir, &names)?;
+        let mut handles = Vec::new();
+        let mut files = Vec::new();
+        let mut shards = Vec::new();
+        for name in weight_names(dir, &names, index.as_ref())? {
+            let (handle, file, header) = open_weights(dir, &name)?;
+            handles.push(handle);
+            files.push(file);
+            shards.push(Shard { name, header });
+        }
+        let catalog = Catalog::new(&spec, index.as_ref(), &shards)?;
+        for name in names.iter().filter(|name| *name == INDEX || is_text_name(name)) {
+            let kind = if name == INDEX { FileKind::Index } else { FileKind::Text };
+            files.push(source_file(dir, name, kind)?);
+        }
+        Checkpoint::assemble(dir.to_owned(), files, handles, spec, catalog)
+    }
+
+    fn assemble(
+        dir: PathBuf,
+        files: Vec<SourceFile>,
+        handles: Vec<File>,
+        spec: ModelSpec,
+        catalog: Catalog,
+    ) -> Result<Checkpoint, CheckpointError> {
+        let Catalog { tensors, scales } = catalog;
+        let names = tensors.iter().enumerate();
+        let by_name = names.map(|(index, tensor)| (tensor.name.clone(), index)).collect();
+        let scales_of = HashMap::with_capacity(scales.len());
+        let mut checkpoint = Checkpoint { dir, files, handles, spec, tensors, by_name, scales: scales_of };
+        for source in scales {
+            let Some(tensor) = checkpoint.tensors.get(source.scale) else { continue };
+            let mut values = vec![0.0; tensor.rows() * tensor.cols()];
+            checkpoint.read_rows_f32(tensor, 0..tensor.rows(), &mut values)?;
+            let scale = WeightScale { convention: source.convention, values };
+            checkpoint.scales.insert(source.weight, scale);
+        }
+        checkpoint.check_tied_head()?;
+        Ok(checkpoint)
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Everything the graph needs to know.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// All tensors of all files, sorted by file and offset; those the graph does not use as well.
+    pub fn tensors(&self) -> &[SourceTensor] {
+        &self.tensors
+    }
+
+    /// The tensor with this canonical name.
+    pub fn tensor(&self, name: &str) -> Option<&SourceTensor> {
+        self.by_name.get(name).and_then(|&index| self.tensors.get(index))
+    }
+
+    /// Files with their sizes: first the weights, in the order of [`SourceTensor::file`], then index and texts.
+    pub fn files(&self) -> &[SourceFile] {
+        &self.files
+    }
+
+    /// Whether there is a `tokenizer.json`; without it the checkpoint works on token numbers only.
+    pub fn has_tokenizer(&self) -> bool {
+        self.files.iter().any(|file| file.name == "tokenizer.json")
+    }
+
+    /// Reads the texts beside the weights.
+    ///
+    /// # Errors
+    /// When one cannot be read, is beyond its cap, is not UTF-8, or hides its chat template in broken JSON.
+    pub fn texts(&self) -> Result<Texts, CheckpointError> {
+        let texts = self.files.iter().filter(|file| file.kind == FileKind::Text);
+        read_texts(&texts.map(|file| file.path.clone()).collect::<Vec<_>>())
+    }
+
+    /// Open weight files, in the order of [`SourceTensor::file`].
+    pub(crate) fn handles(&self) -> &[File] {
+        &self.handles
+    }
+
+    /// Scales of an F8 tensor.
+    pub(crate) fn scale(&self, tensor: &SourceTensor) -> Option<&WeightScale> {
+        self.scales.get(&tensor.name).filter(|_| tensor.scaled)
+    }
+
+    /// Compares a head in the file with the embedding that the configuration ties it to.
+    fn check_tied_head(&self) -> Result<(), CheckpointError> {
+        let head = self.tensor("lm_head.weight").filter(|head| head.role == Role::Unused);
+        let (Some(head), Some(embedding)) = (head, self.tensor("model.embed_tokens.weight")) else {
+            return Ok(());
+        };
+        if head.shape != embedding.shape {
+            let (name, actual) = (head.source_name.clone(), head.shape.clone());
+            return Err(TensorError::WrongShape { name, actual, expected: embedding.shape.clone() }.into());
+        }
+        let step = (1 << 18) / head.cols().max(1) + 1;
+        let mut values = (Vec::new(), Vec::new());
+        for first in (0..head.rows()).step_by(step) {
+            let rows = first..(first + step).min(head.rows());
+            values.0.resize(rows.len() * head.cols(), 0.0);
+            values.1.resize(rows.len() * head.cols(), 0.0);
+            self.read_rows_f32(head, rows.clone(), &mut values.0)?;
+            self.read_rows_f32(embedding, rows, &mut values.1)?;
+            if let Some(at) = values.0.iter().zip(&values.1).position(|(a, b)| a != b) {
+                let (head, embedding) = (head.source_name.clone(), embedding.source_name.clone());
+                let row = first + at / self.spec.hidden_size.max(1);
+                return Err(TensorError::TiedHeadDiffers { head, embedding, row }.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Names of the files in a directory, sorted; names that are not UTF-8 are of no interest.
+fn list_dir(dir: &Path) -> Result<Vec<String>, CheckpointError> {
+    let failed = |source| CheckpointError::Io { path: dir.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if let (Ok(name), true) = (entry.file_name().into_string(), entry.path().is_file()) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn read_index(dir: &Path, names: &[String]) -> Result<Option<Index>, CheckpointError> {
+    if !names.iter().any(|name| name == INDEX) {
+        return Ok(None);
+    }
+    let path = dir.join(INDEX);
+    let text = read_text(&path, limits::INDEX_BYTES)?;
+    let index = parse_index(text.as_bytes());
+    let index = index.map_err(|source| CheckpointError::Index { path: path.clone(), source })?;
+    match index.files.iter().find(|file| !names.contains(file)) {
+        Some(file) => {
+            let source = IndexError::FileMissing { file: file.clone() };
+            Err(CheckpointError::Index { path, source })
+        }
+        None => Ok(Some(index)),
+    }
+}
+
+/// The weight files: those of the index, or the single one. Others named like it are refused, not passed over.
+fn weight_names(dir: &Path, names: &[String], index: Option<&Index>) -> Result<Vec<String>, CheckpointError> {
+    let single = [SINGLE.to_owned()];
+    let used = index.map_or(single.as_slice(), |index| index.files.as_slice());
+    if !names.contains(&used[0]) {
+        return Err(CheckpointError::NoWeights { dir: dir.to_owned() });
+    }
+    let weights = |name: &&String| name.starts_with("model") && name.ends_with(".safetensors");
+    match names.iter().filter(weights).find(|name| !used.contains(name)) {
+        Some(stray) => Err(CheckpointError::StrayWeights { path: dir.join(stray) }),
+        None => Ok(used.to_vec()),
+    }
+}
+
+fn open_weights(dir: &Path, name: &str) -> Result<(File, SourceFile, Header), CheckpointError> {
+    let path = dir.join(name);
+    let failed = |source| CheckpointError::Io { path: path.clone(), source };
+    let broken = |source: HeaderError| CheckpointError::Header { path: path.clone(), source };
+    let file = File::open(&path).map_err(failed)?;
+    let bytes = file.metadata().map_err(failed)?.len();
+    let mut start = [0; 8];
+    let start = &mut start[..bytes.min(8) as usize];
+    read_exact_at(&file, start, 0).map_err(failed)?;
+    let length = header_bytes(start, bytes).map_err(broken)?;
+    let mut head = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    read_exact_at(&file, &mut head, 0).map_err(failed)?;
+    let header = parse_header(&head, bytes).map_err(broken)?;
+    let source = SourceFile { name: name.to_owned(), path: path.clone(), bytes, kind: FileKind::Weights };
+    Ok((file, source, header))
+}
+
+fn source_file(dir: &Path, name: &str, kind: FileKind) -> Result<SourceFile, CheckpointError> {
+    let path = dir.join(name);
+    match std::fs::metadata(&path) {
+        Ok(metadata) => Ok(SourceFile { name: name.to_owned(), path, bytes: metadata.len(), kind }),
+        Err(source) => Err(CheckpointError::Io { path, source }),
+    }
+}

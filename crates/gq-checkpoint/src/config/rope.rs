@@ -1,0 +1,182 @@
+//! Rotary embeddings: both spellings of their parameters, and frequencies in f32 as the reference computes them.
+
+use super::Fields;
+use crate::{ConfigError, RopeKind, RopeSpec};
+use serde_json::Value;
+use std::f32::consts::PI;
+use std::f64::consts::PI as PI_F64;
+
+const SUPPORTED: &str = "default, linear, llama3, yarn, proportional";
+
+/// Parameters of one layer type: theta and how frequencies derive from it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RopeParameters {
+    pub theta: f64,
+    pub kind: RopeKind,
+    /// YaRN's factor on cosines and sines.
+    pub attention_factor: f64,
+}
+
+impl RopeParameters {
+    /// Plain frequencies.
+    pub(crate) fn default(theta: f64) -> RopeParameters {
+        RopeParameters { theta, kind: RopeKind::Default, attention_factor: 1.0 }
+    }
+
+    /// Reads `rope_parameters` (or one layer type's part of it) or `rope_scaling`.
+    ///
+    /// `theta` is what stands elsewhere in the configuration, or the family's default.
+    pub(crate) fn read(
+        fields: &Fields<'_>,
+        theta: Option<f64>,
+        max_positions: usize,
+        model_type: &str,
+    ) -> Result<RopeParameters, ConfigError> {
+        let name = match (fields.opt_string("rope_type")?, fields.opt_string("type")?) {
+            (Some(new), Some(old)) if new != old => {
+                return Err(ConfigError::Disagree {
+                    field: fields.path("rope_type"),
+                    value: new.to_owned(),
+                    other: fields.path("type"),
+                    other_value: old.to_owned(),
+                });
+            }
+            (new, old) => new.or(old).unwrap_or("default"),
+        };
+        let theta = fields.opt_float("rope_theta", 1.0..=1e12)?.or(theta);
+        let theta = theta.ok_or_else(|| fields.missing("rope_theta"))?;
+        let fraction = fields.opt_float("partial_rotary_factor", 0.0..=1.0)?;
+        let mut attention_factor = 1.0;
+        let kind = match name {
+            "default" => RopeKind::Default,
+            "linear" => RopeKind::Linear { factor: factor(fields)? },
+            "llama3" => RopeKind::Llama3 {
+                factor: factor(fields)?,
+                low_freq_factor: positive(fields, "low_freq_factor")?,
+                high_freq_factor: positive(fields, "high_freq_factor")?,
+                original_max_positions: original_positions(fields, max_positions)?,
+            },
+            "yarn" => {
+                let factor = factor(fields)?;
+                attention_factor = yarn_attention_factor(fields, factor)?;
+                if let Some(value @ Value::Bool(false)) = fields.value("truncate") {
+                    return Err(fields.unsupported("truncate", value, "true"));
+                }
+                RopeKind::Yarn {
+                    factor,
+                    beta_fast: fields.opt_float("beta_fast", 1e-6..=1e6)?.unwrap_or(32.0),
+                    beta_slow: fields.opt_float("beta_slow", 1e-6..=1e6)?.unwrap_or(1.0),
+                    original_max_positions: original_positions(fields, max_positions)?,
+                }
+            }
+            "proportional" => RopeKind::Proportional {
+                rotary_fraction: fraction.unwrap_or(1.0),
+                factor: fields.opt_float("factor", 1.0..=1e6)?.unwrap_or(1.0),
+            },
+            _ => {
+                let key = if fields.value("rope_type").is_some() { "rope_type" } else { "type" };
+                return Err(fields.unsupported(key, &Value::from(name), SUPPORTED));
+            }
+        };
+        if let Some(fraction) = fraction.filter(|fraction| *fraction != 1.0)
+            && !matches!(kind, RopeKind::Proportional { .. })
+        {
+            let supported = "1 unless rope_type is proportional";
+            return Err(fields.unsupported("partial_rotary_factor", &Value::from(fraction), supported));
+        }
+        if let RopeKind::Llama3 { low_freq_factor: min, high_freq_factor: high, .. } = kind
+            && high <= min
+        {
+            let (field, actual) = (fields.path("high_freq_factor"), high.to_string());
+            return Err(ConfigError::OutOfRange { field, actual, min, max: 1e6 });
+        }
+        fields.finish(model_type)?;
+        Ok(RopeParameters { theta, kind, attention_factor })
+    }
+}
+
+fn factor(fields: &Fields<'_>) -> Result<f64, ConfigError> {
+    fields.opt_float("factor", 1.0..=1e6)?.ok_or_else(|| fields.missing("factor"))
+}
+
+fn positive(fields: &Fields<'_>, key: &str) -> Result<f64, ConfigError> {
+    fields.opt_float(key, 1e-6..=1e6)?.ok_or_else(|| fields.missing(key))
+}
+
+fn original_positions(fields: &Fields<'_>, max_positions: usize) -> Result<f64, ConfigError> {
+    let stated = fields.opt_float("original_max_position_embeddings", 1.0..=1e9)?;
+    Ok(stated.unwrap_or(max_positions as f64))
+}
+
+/// `0.1 ln(factor) + 1`, or the ratio of two such terms where both `mscale` are given.
+fn yarn_attention_factor(fields: &Fields<'_>, factor: f64) -> Result<f64, ConfigError> {
+    let term = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
+    let mscale = fields.opt_float("mscale", 0.0..=1e3)?.filter(|value| *value != 0.0);
+    let all_dims = fields.opt_float("mscale_all_dim", 0.0..=1e3)?.filter(|value| *value != 0.0);
+    let inferred = match (mscale, all_dims) {
+        (Some(mscale), Some(all_dims)) => term(mscale) / term(all_dims),
+        _ => term(1.0),
+    };
+    Ok(fields.opt_float("attention_factor", 0.0..=1e3)?.unwrap_or(inferred))
+}
+
+/// Frequencies for heads of `head_dim`.
+///
+/// Every step is rounded to f32, as in the reference; only the power is taken in f64 and then rounded,
+/// which is within one unit in the last place of any f32 power function.
+pub(crate) fn rope_spec(parameters: RopeParameters, head_dim: usize) -> RopeSpec {
+    let RopeParameters { theta, kind, attention_factor } = parameters;
+    let period = |pair: usize| power(theta, (2 * pair) as f32 / head_dim as f32);
+    let plain = (0..head_dim / 2).map(|pair| 1.0 / period(pair));
+    let inv_freq: Vec<f32> = match kind {
+        RopeKind::Default => plain.collect(),
+        RopeKind::Linear { factor } => plain.map(|freq| freq / factor as f32).collect(),
+        RopeKind::Llama3 { .. } => plain.map(|freq| llama3(freq, kind)).collect(),
+        RopeKind::Yarn { factor, beta_fast, beta_slow, original_max_positions } => {
+            let (low, high) = yarn_range(theta, head_dim, beta_fast, beta_slow, original_max_positions);
+            let ramp = |pair: usize| ((pair as f32 - low) / (high - low)).clamp(0.0, 1.0);
+            let freq = |pair: usize| {
+                let keep = 1.0 - ramp(pair);
+                1.0 / (factor as f32 * period(pair)) * (1.0 - keep) + 1.0 / period(pair) * keep
+            };
+            (0..head_dim / 2).map(freq).collect()
+        }
+        RopeKind::Proportional { rotary_fraction, factor } => {
+            let turning = (rotary_fraction * head_dim as f64 / 2.0).floor() as usize;
+            let freq = |(pair, freq)| if pair < turning { freq / factor as f32 } else { 0.0 };
+            plain.enumerate().map(freq).collect()
+        }
+    };
+    RopeSpec { head_dim, theta, inv_freq, attention_factor: attention_factor as f32, kind }
+}
+
+fn power(theta: f64, exponent: f32) -> f32 {
+    f64::from(theta as f32).powf(f64::from(exponent)) as f32
+}
+
+/// Llama 3.1's rule for one frequency.
+fn llama3(freq: f32, kind: RopeKind) -> f32 {
+    let RopeKind::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } = kind else {
+        return freq;
+    };
+    let wavelength = 1.0 / freq * (2.0 * PI);
+    let scaled = freq / factor as f32;
+    if wavelength > (original_max_positions / low_freq_factor) as f32 {
+        return scaled;
+    }
+    if wavelength < (original_max_positions / high_freq_factor) as f32 {
+        return freq;
+    }
+    let turns = 1.0 / wavelength * original_max_positions as f32;
+    let smooth = (turns - low_freq_factor as f32) / (high_freq_factor - low_freq_factor) as f32;
+    (1.0 - smooth) * freq / factor as f32 + smooth * freq
+}
+
+/// First and last pair of YaRN's ramp.
+fn yarn_range(theta: f64, head_dim: usize, beta_fast: f64, beta_slow: f64, positions: f64) -> (f32, f32) {
+    let dim = head_dim as f64;
+    let at = |turns: f64| dim * (positions / (turns * 2.0 * PI_F64)).ln() / (2.0 * theta.ln());
+    let low = at(beta_fast).floor().max(0.0);
+    let high = at(beta_slow).ceil().min(dim - 1.0);
+    (low as f32, if low == high { high + 0.001 } else { high } as f32)
+}

@@ -1,0 +1,394 @@
+//! What can go wrong, per family of operations. Foreign text is escaped when shown.
+
+use crate::escape::{Escaped, EscapedPath};
+use crate::safetensors::{HeaderError, IndexError};
+use gq_tensor::DType;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// A `config.json` that is not understood in full.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not one JSON value, or a key appears twice.
+    #[error("not valid JSON: {source}")]
+    Json {
+        /// What the parser says, with line and column.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A key that this family does not know: it could change the graph.
+    #[error("unknown key {} for model type {}", Escaped(.key), Escaped(.model_type))]
+    UnknownKey {
+        /// Dotted path of the key.
+        key: String,
+        /// `model_type` of the configuration.
+        model_type: String,
+    },
+    /// A field without which the graph is not known.
+    #[error("field {} is missing", Escaped(.field))]
+    Missing {
+        /// Dotted path of the field.
+        field: String,
+    },
+    /// A value of another JSON type.
+    #[error("field {} is {}, expected {expected}", Escaped(.field), Escaped(.actual))]
+    WrongType {
+        /// Dotted path of the field.
+        field: String,
+        /// What would be right.
+        expected: &'static str,
+        /// The value, as JSON.
+        actual: String,
+    },
+    /// A number out of range.
+    #[error("field {} is {actual}, allowed are {min} to {max}", Escaped(.field))]
+    OutOfRange {
+        /// Dotted path of the field.
+        field: String,
+        /// The value, as JSON.
+        actual: String,
+        /// Smallest allowed value.
+        min: f64,
+        /// Largest allowed value.
+        max: f64,
+    },
+    /// A value that means a graph which is not supported.
+    #[error("field {} is {}, supported: {supported}", Escaped(.field), Escaped(.value))]
+    Unsupported {
+        /// Dotted path of the field.
+        field: String,
+        /// The value, as JSON.
+        value: String,
+        /// Supported values.
+        supported: &'static str,
+    },
+    /// Two spellings of one fact that contradict each other.
+    #[error("field {} says {value}, field {} says {other_value}", Escaped(.field), Escaped(.other))]
+    Disagree {
+        /// Dotted path of the first field.
+        field: String,
+        /// What it says.
+        value: String,
+        /// Dotted path of the second field.
+        other: String,
+        /// What that says.
+        other_value: String,
+    },
+    /// A list with one entry per layer that has another length.
+    #[error("field {} has {actual} entries for {layers} layers", Escaped(.field))]
+    LayerCount {
+        /// Dotted path of the field.
+        field: String,
+        /// Entries it has.
+        actual: usize,
+        /// Layers of the model.
+        layers: usize,
+    },
+    /// Query heads that cannot be divided among the key-value heads.
+    #[error("layer {layer}: {heads} query heads are not a multiple of {kv_heads} key-value heads")]
+    HeadGroups {
+        /// Layer.
+        layer: usize,
+        /// Query heads.
+        heads: usize,
+        /// Key-value heads.
+        kv_heads: usize,
+    },
+    /// A layer that shares keys and values, but no earlier layer of its type makes them.
+    #[error("layer {layer} shares keys and values, but no earlier {} layer makes them", Escaped(.layer_type))]
+    NoSharedCache {
+        /// Layer.
+        layer: usize,
+        /// Its type.
+        layer_type: String,
+    },
+}
+
+/// A checkpoint that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The operating system refused.
+    #[error("{}: {source}", EscapedPath(.path))]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No `config.json`.
+    #[error("{}: no config.json", EscapedPath(.dir))]
+    NoConfig {
+        /// Directory.
+        dir: PathBuf,
+    },
+    /// Neither `model.safetensors` nor an index.
+    #[error("{}: neither model.safetensors nor model.safetensors.index.json", EscapedPath(.dir))]
+    NoWeights {
+        /// Directory.
+        dir: PathBuf,
+    },
+    /// A weight file beside an index that does not name it.
+    #[error("{}: a weight file that model.safetensors.index.json does not name", EscapedPath(.path))]
+    StrayWeights {
+        /// File.
+        path: PathBuf,
+    },
+    /// A text beyond its cap.
+    #[error("{}: {actual} bytes, at most {limit} are read", EscapedPath(.path))]
+    TextTooLong {
+        /// File.
+        path: PathBuf,
+        /// Its length in bytes.
+        actual: u64,
+        /// Cap in bytes.
+        limit: u64,
+    },
+    /// A text that is not UTF-8.
+    #[error("{}: not UTF-8 at byte {at}", EscapedPath(.path))]
+    TextNotUtf8 {
+        /// File.
+        path: PathBuf,
+        /// First bad byte.
+        at: usize,
+    },
+    /// A text file whose JSON is not as expected.
+    #[error("{}: {source}", EscapedPath(.path))]
+    TextJson {
+        /// File.
+        path: PathBuf,
+        /// What the parser says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// `config.json` is not understood.
+    #[error("{}: {source}", EscapedPath(.path))]
+    Config {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ConfigError,
+    },
+    /// A weight file whose header is broken.
+    #[error("{}: {source}", EscapedPath(.path))]
+    Header {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: HeaderError,
+    },
+    /// An index that is broken.
+    #[error("{}: {source}", EscapedPath(.path))]
+    Index {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: IndexError,
+    },
+    /// Tensors that do not make up the model.
+    #[error(transparent)]
+    Tensors(#[from] TensorError),
+    /// A tensor that had to be read on opening (scales, a repeated head) could not be.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Tensors that contradict the index, each other or the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TensorError {
+    /// One name in two files.
+    #[error("tensor {} is in {} and in {}", Escaped(.name), Escaped(.first), Escaped(.second))]
+    Duplicate {
+        /// Tensor.
+        name: String,
+        /// File that has it.
+        first: String,
+        /// Other file that has it.
+        second: String,
+    },
+    /// Two names for one tensor of the graph.
+    #[error("tensors {} and {} both are {}", Escaped(.first), Escaped(.second), Escaped(.name))]
+    NameClash {
+        /// Canonical name.
+        name: String,
+        /// Name in the file.
+        first: String,
+        /// Other name in the file.
+        second: String,
+    },
+    /// A tensor that the index names, but its file does not have.
+    #[error("tensor {} is not in {}, where the index puts it", Escaped(.name), Escaped(.file))]
+    NotInShard {
+        /// Tensor.
+        name: String,
+        /// File according to the index.
+        file: String,
+    },
+    /// A tensor in another file than the index says.
+    #[error("tensor {} is in {}, the index puts it in {}", Escaped(.name), Escaped(.actual), Escaped(.indexed))]
+    WrongShard {
+        /// Tensor.
+        name: String,
+        /// File that has it.
+        actual: String,
+        /// File according to the index.
+        indexed: String,
+    },
+    /// A tensor that the index does not name.
+    #[error("tensor {} in {} is not in the index", Escaped(.name), Escaped(.file))]
+    NotInIndex {
+        /// Tensor.
+        name: String,
+        /// File that has it.
+        file: String,
+    },
+    /// More tensors than the cap.
+    #[error("{actual} tensors, at most {limit} are allowed")]
+    TooMany {
+        /// Tensors.
+        actual: usize,
+        /// Cap.
+        limit: usize,
+    },
+    /// A tensor of the graph that no file has.
+    #[error("tensor {} is missing", Escaped(.name))]
+    Missing {
+        /// Canonical name.
+        name: String,
+    },
+    /// A tensor that the configuration does not call for.
+    #[error("tensor {} is not part of a {family} model with this configuration", Escaped(.name))]
+    Unexpected {
+        /// Name in the file.
+        name: String,
+        /// Family of the model.
+        family: &'static str,
+    },
+    /// A tensor of another shape than the configuration calls for.
+    #[error("tensor {} has shape {actual:?}, the configuration calls for {expected:?}", Escaped(.name))]
+    WrongShape {
+        /// Name in the file.
+        name: String,
+        /// Its shape.
+        actual: Vec<usize>,
+        /// Shape that follows from the configuration.
+        expected: Vec<usize>,
+    },
+    /// A weight whose elements are not floating point numbers.
+    #[error("tensor {} has dtype {dtype}, weights are F64, F32, F16, BF16, F8_E4M3 or F8_E5M2", Escaped(.name))]
+    NotFloat {
+        /// Name in the file.
+        name: String,
+        /// Its dtype.
+        dtype: DType,
+    },
+    /// Scales that belong to no F8 weight.
+    #[error("tensor {} are scales, but there is no F8 tensor {}", Escaped(.name), Escaped(.weight))]
+    ScaleWithoutWeight {
+        /// Scales.
+        name: String,
+        /// Tensor that would have them.
+        weight: String,
+    },
+    /// An F8 weight with two kinds of scales.
+    #[error("tensor {} has scales {} and {}", Escaped(.name), Escaped(.first), Escaped(.second))]
+    TwoScales {
+        /// Weight.
+        name: String,
+        /// Scales.
+        first: String,
+        /// Other scales.
+        second: String,
+    },
+    /// A configuration that promises scales for an F8 weight that has none.
+    #[error("tensor {} is {dtype} without weight_scale or weight_scale_inv", Escaped(.name))]
+    NoScale {
+        /// Weight.
+        name: String,
+        /// Its dtype.
+        dtype: DType,
+    },
+    /// Scales of a shape that fits none of the supported conventions.
+    #[error(
+        "scales {} have shape {actual:?} for a weight of shape {weight:?}, supported: one value, one per row, \
+         one per block of 128 x 128",
+        Escaped(.name)
+    )]
+    ScaleShape {
+        /// Scales.
+        name: String,
+        /// Their shape.
+        actual: Vec<usize>,
+        /// Shape of the weight.
+        weight: Vec<usize>,
+    },
+    /// A head in the file, differing from the embedding that the configuration ties it to.
+    #[error("tensor {} differs from {} in row {row}, but the configuration ties them", Escaped(.head), Escaped(.embedding))]
+    TiedHeadDiffers {
+        /// Head.
+        head: String,
+        /// Embedding.
+        embedding: String,
+        /// First row that differs.
+        row: usize,
+    },
+}
+
+/// Rows or bytes that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The operating system refused.
+    #[error("{}: {source}", EscapedPath(.path))]
+    Io {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Rows that the tensor does not have.
+    #[error("tensor {}: rows {}..{} of {actual}", Escaped(.name), .rows.start, .rows.end)]
+    RowsOutOfRange {
+        /// Tensor.
+        name: String,
+        /// Rows asked for.
+        rows: Range<usize>,
+        /// Rows it has.
+        actual: usize,
+    },
+    /// Bytes that the tensor does not have.
+    #[error("tensor {}: bytes {}..{} of {actual}", Escaped(.name), .range.start, .range.end)]
+    BytesOutOfRange {
+        /// Tensor.
+        name: String,
+        /// Bytes asked for.
+        range: Range<u64>,
+        /// Bytes it has.
+        actual: u64,
+    },
+    /// A buffer of the wrong length.
+    #[error("tensor {}: a buffer of {actual} for {expected} values", Escaped(.name))]
+    WrongBuffer {
+        /// Tensor.
+        name: String,
+        /// Length that the request calls for.
+        expected: usize,
+        /// Length of the buffer.
+        actual: usize,
+    },
+    /// NaN, an infinity, or a number beyond f32.
+    #[error("tensor {}: row {row}, column {col} is {value}", Escaped(.name))]
+    NotFinite {
+        /// Tensor.
+        name: String,
+        /// Row, all leading dimensions flattened.
+        row: usize,
+        /// Column.
+        col: usize,
+        /// The value as f32.
+        value: f32,
+    },
+}

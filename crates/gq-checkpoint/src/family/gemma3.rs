@@ -1,0 +1,158 @@
+//! Gemma 3, text: sliding and full layers with their own rotary embeddings, norms around both halves.
+
+use super::shared::{
+    LayerType, SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, layer_types,
+    quantization, rope_index,
+};
+use crate::config::{Fields, RopeParameters, rope_spec};
+use crate::{
+    Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, NormPlacement, limits,
+};
+
+const MODEL_TYPE: &str = "gemma3_text";
+
+/// Keys of the wrapper that concern images or repeat the text part's.
+const WRAPPER_IRRELEVANT: &[&str] = &[
+    "vision_config",
+    "mm_tokens_per_image",
+    "boi_token_index",
+    "eoi_token_index",
+    "image_token_index",
+    "boi_token_id",
+    "eoi_token_id",
+    "image_token_id",
+];
+
+/// `Gemma3ForConditionalGeneration`: the text part, under `text_config`.
+pub(crate) fn wrapper_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
+    let text = fields.opt_object("text_config")?.ok_or_else(|| fields.missing("text_config"))?;
+    text.one_of("model_type", "gemma3_text")?;
+    let mut spec = text_spec(&text)?;
+    fields.irrelevant(WRAPPER_IRRELEVANT);
+    let inner = SpecialTokens { bos: spec.bos, eos: spec.eos, pad: spec.pad };
+    let tokens = SpecialTokens::read(fields)?.or(inner);
+    (spec.bos, spec.eos, spec.pad) = (tokens.bos, tokens.eos, tokens.pad);
+    spec.tied_head = fields.opt_bool("tie_word_embeddings")?.unwrap_or(spec.tied_head);
+    spec.quantization = quantization(fields)?.or(spec.quantization);
+    fields.finish("gemma3")?;
+    Ok(spec)
+}
+
+/// `Gemma3ForCausalLM`. Absent fields have the defaults of the reference, which wrapped files rely on.
+pub(crate) fn text_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
+    let hidden_size = fields.opt_int("hidden_size", 2..=limits::HIDDEN)?.unwrap_or(2304);
+    let layers = fields.opt_int("num_hidden_layers", 1..=limits::LAYERS)?.unwrap_or(26);
+    let head_dim = fields.opt_int("head_dim", 2..=limits::HEAD_DIM)?.unwrap_or(256);
+    check_head_dim(fields, "head_dim", head_dim)?;
+    let max_positions = fields.opt_int("max_position_embeddings", 1..=limits::POSITIONS)?.unwrap_or(131_072);
+    let pattern = fields.opt_int("sliding_window_pattern", 1..=limits::LAYERS)?;
+    let pattern = pattern.or(fields.opt_int("_sliding_window_pattern", 1..=limits::LAYERS)?).unwrap_or(6);
+    let window = fields.opt_int("sliding_window", 1..=limits::POSITIONS)?.unwrap_or(4096);
+    let types = layer_types(fields, layers, pattern)?;
+    let ropes =
+        [rope(fields, LayerType::Sliding, max_positions)?, rope(fields, LayerType::Full, max_positions)?];
+    fields.irrelevant(&["rope_parameters"]);
+    let query_scalar = fields.opt_float("query_pre_attn_scalar", 1e-3..=1e9)?.unwrap_or(256.0);
+    let attention = AttentionSpec {
+        heads: fields.opt_int("num_attention_heads", 1..=limits::HEADS)?.unwrap_or(8),
+        kv_heads: fields.opt_int("num_key_value_heads", 1..=limits::HEADS)?.unwrap_or(4),
+        head_dim,
+        window: None,
+        rope: 0,
+        scale: inverse_sqrt(query_scalar),
+        softcap: fields.opt_float("attn_logit_softcapping", 1e-3..=1e9)?.map(|cap| cap as f32),
+        qk_norm: true,
+        v_norm: false,
+        k_eq_v: false,
+        kv_shared_with: None,
+        bias: fields.bool_or("attention_bias", false)?,
+    };
+    check_heads(0, &attention)?;
+    let mlp = MlpSpec {
+        width: fields.opt_int("intermediate_size", 1..=limits::WIDTH)?.unwrap_or(9216),
+        activation: activation(fields, Activation::GeluTanh)?,
+        bias: false,
+    };
+    let mut used = Vec::new();
+    let layer = |layer_type: &LayerType| {
+        let [sliding, full] = ropes;
+        let (parameters, window) = match layer_type {
+            LayerType::Sliding => (sliding, Some(window)),
+            LayerType::Full => (full, None),
+        };
+        let rope = rope_index(&mut used, rope_spec(parameters, head_dim));
+        let attention = AttentionSpec { window, rope, ..attention.clone() };
+        LayerSpec { attention, mlp, moe: None, norms: NormPlacement::PreAndPost, layer_scalar: false }
+    };
+    let layers = types.iter().map(layer).collect();
+    let tokens = SpecialTokens::read(fields)?;
+    fields.must_be_off("use_bidirectional_attention")?;
+    let spec = ModelSpec {
+        family: Family::Gemma3,
+        vocab_size: fields.opt_int("vocab_size", 1..=limits::VOCAB)?.unwrap_or(262_208),
+        hidden_size,
+        layers,
+        ropes: used,
+        norm_eps: fields.opt_float("rms_norm_eps", 0.0..=1.0)?.unwrap_or(1e-6) as f32,
+        norm_plus_one: true,
+        embed_scale: Some((hidden_size as f64).sqrt() as f32),
+        final_softcap: fields.opt_float("final_logit_softcapping", 1e-3..=1e9)?.map(|cap| cap as f32),
+        tied_head: fields.bool_or("tie_word_embeddings", true)?,
+        max_positions,
+        bos: tokens.bos,
+        eos: tokens.eos,
+        pad: tokens.pad,
+        per_layer_embedding: None,
+        quantization: quantization(fields)?,
+    };
+    fields.finish(MODEL_TYPE)?;
+    Ok(spec)
+}
+
+/// `rope_parameters.TYPE`, else `rope_theta` with `rope_scaling` (full) or `rope_local_base_freq` (sliding).
+fn rope(
+    fields: &Fields<'_>,
+    layer_type: LayerType,
+    max_positions: usize,
+) -> Result<RopeParameters, ConfigError> {
+    let (key, default) = match layer_type {
+        LayerType::Full => ("rope_theta", 1_000_000.0),
+        LayerType::Sliding => ("rope_local_base_freq", 10_000.0),
+    };
+    let theta = fields.opt_float(key, 1.0..=1e12)?;
+    let fallback = Some(theta.unwrap_or(default));
+    let read = |object: Option<Fields<'_>>| {
+        object.map(|object| RopeParameters::read(&object, fallback, max_positions, MODEL_TYPE)).transpose()
+    };
+    let new = match fields.opt_object("rope_parameters")? {
+        Some(both) => {
+            let part = both.opt_object(layer_type.name())?;
+            let part = part.ok_or_else(|| both.missing(layer_type.name()))?;
+            both.irrelevant(&LayerType::ALL.map(LayerType::name));
+            both.finish(MODEL_TYPE)?;
+            read(Some(part))?
+        }
+        None => None,
+    };
+    let old = match layer_type {
+        LayerType::Full => read(fields.opt_object("rope_scaling")?)?,
+        LayerType::Sliding => None,
+    };
+    let part = format!("rope_parameters.{}", layer_type.name());
+    let disagree = |field: &str, value: String, other: String, other_value: String| ConfigError::Disagree {
+        field: fields.path(field),
+        value,
+        other: fields.path(&other),
+        other_value,
+    };
+    match (new, theta, old) {
+        (Some(new), Some(theta), _) if new.theta != theta => {
+            let other = format!("{part}.rope_theta");
+            Err(disagree(key, theta.to_string(), other, new.theta.to_string()))
+        }
+        (Some(new), _, Some(old)) if new != old => {
+            Err(disagree("rope_scaling", format!("{:?}", old.kind), part, format!("{:?}", new.kind)))
+        }
+        (new, ..) => Ok(new.or(old).unwrap_or(RopeParameters::default(theta.unwrap_or(default)))),
+    }
+}

@@ -1,0 +1,112 @@
+//! Llama: grouped-query attention, SiLU-gated MLP, norms before both.
+
+use super::shared::{SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, quantization};
+use crate::config::{Fields, RopeParameters, rope_spec};
+use crate::{
+    Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, NormPlacement, limits,
+};
+use serde_json::Value;
+
+const MODEL_TYPE: &str = "llama";
+const DEFAULT_THETA: f64 = 10_000.0;
+
+pub(crate) fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
+    let hidden_size = fields.int("hidden_size", 2..=limits::HIDDEN)?;
+    let layers = fields.int("num_hidden_layers", 1..=limits::LAYERS)?;
+    let heads = fields.int("num_attention_heads", 1..=limits::HEADS)?;
+    let head_dim = match fields.opt_int("head_dim", 2..=limits::HEAD_DIM)? {
+        Some(head_dim) => head_dim,
+        None if hidden_size % heads == 0 => hidden_size / heads,
+        None => {
+            let value = Value::from(heads);
+            return Err(fields.unsupported(
+                "num_attention_heads",
+                &value,
+                "divisors of hidden_size without head_dim",
+            ));
+        }
+    };
+    check_head_dim(fields, "head_dim", head_dim)?;
+    let max_positions = fields.opt_int("max_position_embeddings", 1..=limits::POSITIONS)?.unwrap_or(2048);
+    let attention = AttentionSpec {
+        heads,
+        kv_heads: fields.opt_int("num_key_value_heads", 1..=limits::HEADS)?.unwrap_or(heads),
+        head_dim,
+        window: None,
+        rope: 0,
+        scale: inverse_sqrt(head_dim as f64),
+        softcap: None,
+        qk_norm: false,
+        v_norm: false,
+        k_eq_v: false,
+        kv_shared_with: None,
+        bias: fields.bool_or("attention_bias", false)?,
+    };
+    check_heads(0, &attention)?;
+    let mlp = MlpSpec {
+        width: fields.int("intermediate_size", 1..=limits::WIDTH)?,
+        activation: activation(fields, Activation::Silu)?,
+        bias: fields.bool_or("mlp_bias", false)?,
+    };
+    let tokens = SpecialTokens::read(fields)?;
+    let layer = LayerSpec { attention, mlp, moe: None, norms: NormPlacement::Pre, layer_scalar: false };
+    let rope = rope_spec(rope(fields, max_positions)?, head_dim);
+    let spec = ModelSpec {
+        family: Family::Llama,
+        vocab_size: fields.int("vocab_size", 1..=limits::VOCAB)?,
+        hidden_size,
+        layers: vec![layer; layers],
+        ropes: vec![rope],
+        norm_eps: fields.opt_float("rms_norm_eps", 0.0..=1.0)?.unwrap_or(1e-6) as f32,
+        norm_plus_one: false,
+        embed_scale: None,
+        final_softcap: None,
+        tied_head: fields.bool_or("tie_word_embeddings", false)?,
+        max_positions,
+        bos: tokens.bos,
+        eos: tokens.eos,
+        pad: tokens.pad,
+        per_layer_embedding: None,
+        quantization: quantization(fields)?,
+    };
+    // Switches of other families that would change the graph.
+    for switch in
+        ["rope_interleaved", "use_sliding_window", "use_qk_norm", "is_encoder_decoder", "add_cross_attention"]
+    {
+        fields.must_be_off(switch)?;
+    }
+    fields.finish(MODEL_TYPE)?;
+    Ok(spec)
+}
+
+/// `rope_parameters` (newer files) or `rope_theta` with `rope_scaling`; where both stand they must agree.
+fn rope(fields: &Fields<'_>, max_positions: usize) -> Result<RopeParameters, ConfigError> {
+    let theta = fields.opt_float("rope_theta", 1.0..=1e12)?;
+    let fallback = Some(theta.unwrap_or(DEFAULT_THETA));
+    let read = |object: Option<Fields<'_>>| {
+        object.map(|object| RopeParameters::read(&object, fallback, max_positions, MODEL_TYPE)).transpose()
+    };
+    let new = read(fields.opt_object("rope_parameters")?)?;
+    let old = read(fields.opt_object("rope_scaling")?)?;
+    if let (Some(new), Some(theta)) = (&new, theta)
+        && new.theta != theta
+    {
+        return Err(ConfigError::Disagree {
+            field: fields.path("rope_theta"),
+            value: theta.to_string(),
+            other: fields.path("rope_parameters.rope_theta"),
+            other_value: new.theta.to_string(),
+        });
+    }
+    if let (Some(new), Some(old)) = (&new, &old)
+        && new != old
+    {
+        return Err(ConfigError::Disagree {
+            field: fields.path("rope_scaling"),
+            value: format!("{:?}", old.kind),
+            other: fields.path("rope_parameters"),
+            other_value: format!("{:?}", new.kind),
+        });
+    }
+    Ok(new.or(old).unwrap_or(RopeParameters::default(theta.unwrap_or(DEFAULT_THETA))))
+}

@@ -1,0 +1,155 @@
+//! What configurations of all families have in common.
+
+use crate::config::Fields;
+use crate::{Activation, AttentionSpec, ConfigError, RopeSpec};
+use serde_json::Value;
+
+/// Beginning, end and padding of sequences.
+pub(crate) struct SpecialTokens {
+    pub bos: Option<u32>,
+    pub eos: Vec<u32>,
+    pub pad: Option<u32>,
+}
+
+impl SpecialTokens {
+    pub(crate) fn read(fields: &Fields<'_>) -> Result<SpecialTokens, ConfigError> {
+        Ok(SpecialTokens {
+            bos: fields.opt_token("bos_token_id")?,
+            eos: fields.tokens("eos_token_id")?.unwrap_or_default(),
+            pad: fields.opt_token("pad_token_id")?,
+        })
+    }
+
+    /// Those of a wrapper count before those of its text part.
+    pub(crate) fn or(self, text: SpecialTokens) -> SpecialTokens {
+        SpecialTokens {
+            bos: self.bos.or(text.bos),
+            eos: if self.eos.is_empty() { text.eos } else { self.eos },
+            pad: self.pad.or(text.pad),
+        }
+    }
+}
+
+/// `hidden_act` or `hidden_activation`.
+pub(crate) fn activation(fields: &Fields<'_>, default: Activation) -> Result<Activation, ConfigError> {
+    let read = |key: &str| match fields.opt_string(key)? {
+        None => Ok(None),
+        Some("silu" | "swish") => Ok(Some(Activation::Silu)),
+        Some("gelu_pytorch_tanh") => Ok(Some(Activation::GeluTanh)),
+        Some(name) => Err(fields.unsupported(key, &Value::from(name), "silu, gelu_pytorch_tanh")),
+    };
+    // Gemma's files carry both keys, and only the second counts.
+    let old = read("hidden_act");
+    match read("hidden_activation")? {
+        Some(activation) => Ok(activation),
+        None => Ok(old?.unwrap_or(default)),
+    }
+}
+
+/// A layer that attends to a window only, or to all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LayerType {
+    Sliding,
+    Full,
+}
+
+impl LayerType {
+    pub(crate) const ALL: [LayerType; 2] = [LayerType::Sliding, LayerType::Full];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            LayerType::Sliding => "sliding_attention",
+            LayerType::Full => "full_attention",
+        }
+    }
+}
+
+/// `layer_types`, else every `pattern`-th layer full.
+pub(crate) fn layer_types(
+    fields: &Fields<'_>,
+    layers: usize,
+    pattern: usize,
+) -> Result<Vec<LayerType>, ConfigError> {
+    let Some(list) = fields.opt_list("layer_types")? else {
+        let full = |layer: usize| (layer + 1).is_multiple_of(pattern);
+        let of = |layer| if full(layer) { LayerType::Full } else { LayerType::Sliding };
+        return Ok((0..layers).map(of).collect());
+    };
+    if list.len() != layers {
+        return Err(ConfigError::LayerCount {
+            field: fields.path("layer_types"),
+            actual: list.len(),
+            layers,
+        });
+    }
+    let of = |value: &Value| LayerType::ALL.into_iter().find(|layer_type| *value == layer_type.name());
+    let supported = "sliding_attention, full_attention";
+    list.iter()
+        .map(|value| of(value).ok_or_else(|| fields.unsupported("layer_types", value, supported)))
+        .collect()
+}
+
+/// `quantization_config`: only F8 with scales that this crate applies on reading.
+pub(crate) fn quantization(fields: &Fields<'_>) -> Result<Option<String>, ConfigError> {
+    let Some(config) = fields.opt_object("quantization_config")? else { return Ok(None) };
+    let method = config.string("quant_method")?;
+    let supported = match method {
+        "fp8" => match config.value("weight_block_size") {
+            None => true,
+            Some(value) if *value == serde_json::json!([128, 128]) => true,
+            Some(value) => return Err(config.unsupported("weight_block_size", value, "[128, 128]")),
+        },
+        "compressed-tensors" => match config.value("format") {
+            Some(Value::String(format)) if format == "float-quantized" => true,
+            value => {
+                let value = value.cloned().unwrap_or(Value::Null);
+                return Err(config.unsupported("format", &value, "float-quantized"));
+            }
+        },
+        _ => false,
+    };
+    match supported {
+        true => Ok(Some(method.to_owned())),
+        false => {
+            let value = Value::from(method);
+            Err(config.unsupported(
+                "quant_method",
+                &value,
+                "fp8, compressed-tensors; quantize from the original",
+            ))
+        }
+    }
+}
+
+/// The index of a rotary embedding in the list, adding it when it is new.
+pub(crate) fn rope_index(ropes: &mut Vec<RopeSpec>, rope: RopeSpec) -> usize {
+    match ropes.iter().position(|known| *known == rope) {
+        Some(index) => index,
+        None => {
+            ropes.push(rope);
+            ropes.len() - 1
+        }
+    }
+}
+
+/// Refuses query heads that cannot be divided among the key-value heads.
+pub(crate) fn check_heads(layer: usize, attention: &AttentionSpec) -> Result<(), ConfigError> {
+    let AttentionSpec { heads, kv_heads, .. } = *attention;
+    match heads.is_multiple_of(kv_heads) {
+        true => Ok(()),
+        false => Err(ConfigError::HeadGroups { layer, heads, kv_heads }),
+    }
+}
+
+/// Width of a head: even, as its halves turn against each other.
+pub(crate) fn check_head_dim(fields: &Fields<'_>, key: &str, head_dim: usize) -> Result<(), ConfigError> {
+    match head_dim % 2 {
+        0 => Ok(()),
+        _ => Err(fields.unsupported(key, &Value::from(head_dim), "even numbers")),
+    }
+}
+
+/// `1 / sqrt(x)` rounded to f32.
+pub(crate) fn inverse_sqrt(x: f64) -> f32 {
+    (1.0 / x.sqrt()) as f32
+}

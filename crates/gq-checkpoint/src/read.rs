@@ -1,0 +1,119 @@
+//! Rows and bytes of tensors by positioned reads.
+
+use crate::read_at::read_exact_at;
+use crate::{Checkpoint, ReadError, SourceTensor};
+use gq_tensor::decode_f32;
+use std::ops::Range;
+
+/// Bytes read at once: large enough for a disk, small enough to stay in a cache.
+const CHUNK_BYTES: usize = 1 << 18;
+
+impl Checkpoint {
+    /// Reads rows as f32 into `out`, `[rows.len(), cols]`; F8 scales are applied.
+    ///
+    /// Rows of a 3-D tensor are those of all its matrices in turn. Any number of threads may read.
+    ///
+    /// # Errors
+    /// When rows are out of range, `out` has another length, the disk fails, or a value is not finite in f32.
+    pub fn read_rows_f32(
+        &self,
+        tensor: &SourceTensor,
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<(), ReadError> {
+        check_rows(tensor, &rows, out.len())?;
+        let (row_bytes, cols) = (tensor.row_bytes(), tensor.cols());
+        if out.is_empty() {
+            return Ok(());
+        }
+        let step = (CHUNK_BYTES / row_bytes).max(1);
+        let mut buffer = vec![0; step.min(rows.len()) * row_bytes];
+        for (first, part) in (rows.start..rows.end).step_by(step).zip(out.chunks_mut(step * cols)) {
+            let now = part.len() / cols;
+            let bytes = buffer.get_mut(..now * row_bytes).unwrap_or_default();
+            let start = first as u64 * row_bytes as u64;
+            self.read_bytes(tensor, start..start + bytes.len() as u64, bytes)?;
+            self.decode_rows_f32(tensor, first..first + now, bytes, part)?;
+        }
+        Ok(())
+    }
+
+    /// Decodes the bytes of rows, as they are in the file, to f32 `[rows.len(), cols]`; F8 scales are applied.
+    ///
+    /// For callers that read files themselves. `rows` says which rows the bytes are.
+    ///
+    /// # Errors
+    /// When rows are out of range, a buffer has another length, or a value is not finite in f32.
+    pub fn decode_rows_f32(
+        &self,
+        tensor: &SourceTensor,
+        rows: Range<usize>,
+        bytes: &[u8],
+        out: &mut [f32],
+    ) -> Result<(), ReadError> {
+        check_rows(tensor, &rows, out.len())?;
+        let expected = rows.len() * tensor.row_bytes();
+        if bytes.len() != expected {
+            let (name, actual) = (tensor.name.clone(), bytes.len());
+            return Err(ReadError::WrongBuffer { name, expected, actual });
+        }
+        decode_f32(tensor.dtype, bytes, out);
+        if let Some(scale) = self.scale(tensor) {
+            scale.apply(rows.clone(), tensor.cols(), out);
+        }
+        check_finite(tensor, rows.start, out)
+    }
+
+    /// Reads a range of a tensor's bytes into `out`.
+    ///
+    /// # Errors
+    /// When the range is out of range, `out` has another length, or the disk fails.
+    pub fn read_bytes(
+        &self,
+        tensor: &SourceTensor,
+        range: Range<u64>,
+        out: &mut [u8],
+    ) -> Result<(), ReadError> {
+        let name = || tensor.name.clone();
+        if range.start > range.end || range.end > tensor.bytes {
+            return Err(ReadError::BytesOutOfRange { name: name(), range, actual: tensor.bytes });
+        }
+        let expected = range.end - range.start;
+        if out.len() as u64 != expected {
+            let expected = usize::try_from(expected).unwrap_or(usize::MAX);
+            return Err(ReadError::WrongBuffer { name: name(), expected, actual: out.len() });
+        }
+        let (Some(handle), Some(file)) = (self.handles().get(tensor.file), self.files().get(tensor.file))
+        else {
+            return Err(ReadError::BytesOutOfRange { name: name(), range, actual: 0 });
+        };
+        read_exact_at(handle, out, tensor.offset.saturating_add(range.start))
+            .map_err(|source| ReadError::Io { path: file.path.clone(), source })
+    }
+}
+
+fn check_rows(tensor: &SourceTensor, rows: &Range<usize>, out: usize) -> Result<(), ReadError> {
+    let name = || tensor.name.clone();
+    if rows.start > rows.end || rows.end > tensor.rows() {
+        return Err(ReadError::RowsOutOfRange { name: name(), rows: rows.clone(), actual: tensor.rows() });
+    }
+    let expected = rows.len() * tensor.cols();
+    match out == expected {
+        true => Ok(()),
+        false => Err(ReadError::WrongBuffer { name: name(), expected, actual: out }),
+    }
+}
+
+fn check_finite(tensor: &SourceTensor, first_row: usize, values: &[f32]) -> Result<(), ReadError> {
+    let exponent = f32::INFINITY.to_bits();
+    // One pass without a branch per value; the place is only looked for when there is one.
+    let bad = values.iter().fold(false, |bad, value| bad | (value.to_bits() & exponent == exponent));
+    let at = values.iter().position(|value| bad && !value.is_finite());
+    match at {
+        Some(at) => {
+            let (row, col) = (first_row + at / tensor.cols(), at % tensor.cols());
+            Err(ReadError::NotFinite { name: tensor.name.clone(), row, col, value: values[at] })
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,156 @@
+//! Texts beside the weights: tokenizer, chat template, settings, licence.
+
+use crate::{CheckpointError, json, limits};
+use serde_json::Value;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Texts of a checkpoint; whatever is not there is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts {
+    /// `config.json`.
+    pub config: String,
+    /// `tokenizer.json`.
+    pub tokenizer: Option<String>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: Option<String>,
+    /// `chat_template.jinja`; else the template in `chat_template.json` or in `tokenizer_config.json`.
+    pub chat_template: Option<String>,
+    /// `generation_config.json`.
+    pub generation_config: Option<String>,
+    /// `special_tokens_map.json`.
+    pub special_tokens_map: Option<String>,
+    /// Files that begin with LICENSE, LICENCE, NOTICE, USE_POLICY or COPYING, sorted by name.
+    pub licences: Vec<NamedText>,
+    /// `license` in the front matter of `README.md`.
+    pub licence_name: Option<String>,
+}
+
+/// A text file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedText {
+    /// File name, without directory.
+    pub name: String,
+    /// Content.
+    pub text: String,
+}
+
+/// Beginnings of names of licence files, upper case.
+const LICENCE_NAMES: [&str; 5] = ["LICENSE", "LICENCE", "NOTICE", "USE_POLICY", "COPYING"];
+
+/// Whether a file of this name is a text that a checkpoint carries.
+pub(crate) fn is_text_name(name: &str) -> bool {
+    matches!(
+        name,
+        "config.json"
+            | "tokenizer.json"
+            | "tokenizer_config.json"
+            | "chat_template.jinja"
+            | "chat_template.json"
+            | "generation_config.json"
+            | "special_tokens_map.json"
+            | "README.md"
+    ) || is_licence_name(name)
+}
+
+fn is_licence_name(name: &str) -> bool {
+    let upper = name.to_uppercase();
+    LICENCE_NAMES.iter().any(|licence| upper.starts_with(licence))
+}
+
+/// Reads the texts among `files` (paths of existing files).
+pub(crate) fn read_texts(files: &[PathBuf]) -> Result<Texts, CheckpointError> {
+    let named = |wanted: &str| files.iter().find(|path| file_name(path) == wanted);
+    let text = |wanted: &str, limit: u64| named(wanted).map(|path| read_text(path, limit)).transpose();
+    let mut texts = Texts {
+        config: text("config.json", limits::CONFIG_BYTES)?.unwrap_or_default(),
+        tokenizer: text("tokenizer.json", limits::TOKENIZER_BYTES)?,
+        tokenizer_config: text("tokenizer_config.json", limits::TEXT_BYTES)?,
+        chat_template: text("chat_template.jinja", limits::TEXT_BYTES)?,
+        generation_config: text("generation_config.json", limits::TEXT_BYTES)?,
+        special_tokens_map: text("special_tokens_map.json", limits::TEXT_BYTES)?,
+        licences: Vec::new(),
+        licence_name: text("README.md", limits::TEXT_BYTES)?.and_then(|readme| front_matter_licence(&readme)),
+    };
+    for name in ["chat_template.json", "tokenizer_config.json"] {
+        if let (None, Some(path)) = (&texts.chat_template, named(name)) {
+            let content = read_text(path, limits::TEXT_BYTES)?;
+            let value = json::parse(content.as_bytes())
+                .map_err(|source| CheckpointError::TextJson { path: path.clone(), source })?;
+            texts.chat_template = template_in(&value);
+        }
+    }
+    for path in files.iter().filter(|path| is_licence_name(&file_name(path))) {
+        texts.licences.push(NamedText { name: file_name(path), text: read_text(path, limits::TEXT_BYTES)? });
+    }
+    texts.licences.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(texts)
+}
+
+/// Reads a UTF-8 file of at most `limit` bytes.
+pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, CheckpointError> {
+    let failed = |source| CheckpointError::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let actual = file.metadata().map_err(failed)?.len();
+    let mut bytes = Vec::new();
+    if actual <= limit {
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    }
+    let actual = actual.max(bytes.len() as u64);
+    if actual > limit {
+        return Err(CheckpointError::TextTooLong { path: path.to_owned(), actual, limit });
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        CheckpointError::TextNotUtf8 { path: path.to_owned(), at }
+    })
+}
+
+/// `chat_template`: a string, or a list of named ones of which the default counts.
+fn template_in(value: &Value) -> Option<String> {
+    match value.get("chat_template")? {
+        Value::String(template) => Some(template.clone()),
+        Value::Array(list) => {
+            let default = list.iter().find(|item| item.get("name").is_some_and(|name| name == "default"))?;
+            default.get("template")?.as_str().map(str::to_owned)
+        }
+        _ => None,
+    }
+}
+
+/// The `license:` line of YAML front matter.
+fn front_matter_licence(readme: &str) -> Option<String> {
+    let mut lines = readme.trim_start_matches('\u{feff}').lines();
+    lines.next().filter(|line| line.trim_end() == "---")?;
+    let line =
+        lines.take_while(|line| line.trim_end() != "---").find_map(|line| line.strip_prefix("license:"))?;
+    let name = line.trim().trim_matches(['"', '\'']);
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn licence_of_front_matter() {
+        assert_eq!(front_matter_licence("---\na: b\nlicense: \"mit\"\n---\n"), Some("mit".to_owned()));
+        assert_eq!(front_matter_licence("---\na: b\n---\nlicense: mit\n"), None);
+        assert_eq!(front_matter_licence("license: mit\n"), None);
+    }
+
+    #[test]
+    fn templates_in_json() {
+        let template = |text: &str| template_in(&json::parse(text.as_bytes()).unwrap());
+        assert_eq!(template(r#"{"chat_template":"x"}"#), Some("x".to_owned()));
+        let list =
+            r#"{"chat_template":[{"name":"tool_use","template":"a"},{"name":"default","template":"b"}]}"#;
+        assert_eq!(template(list), Some("b".to_owned()));
+        assert_eq!(template("{}"), None);
+    }
+}
