@@ -1,0 +1,3 @@
+//! Behaviour of the codecs, seen from outside.
+
+mod source;
