@@ -86,21 +86,23 @@ pub(crate) fn largest(level: CpuLevel, x: &[f32]) -> f32 {
     at_level!(level, largest(x))
 }
 
-/// `(sum of |x inverse_step| level, sum of level^2)` over the levels nearest to `x inverse_step`.
-/// `x.len()` is a multiple of 32.
-pub(crate) fn score(level: CpuLevel, book: Codebook, x: &[f32], inverse_step: f32) -> (f64, f64) {
-    assert!(x.len().is_multiple_of(GROUP));
-    at_level!(level, score(book, x, inverse_step))
+/// What the levels nearest to targets explain of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Fit {
+    /// Sum of |target level|.
+    pub(crate) product: f64,
+    /// Sum of level².
+    pub(crate) energy: f64,
 }
 
-/// [`score`], and the codes.
-pub(crate) fn round(
-    level: CpuLevel,
-    book: Codebook,
-    x: &[f32],
-    inverse_step: f32,
-    codes: &mut [u8],
-) -> (f64, f64) {
+/// For each inverse step, the [`Fit`] of targets `x inverse_step`. `x.len()` is a multiple of 32.
+pub(crate) fn score(level: CpuLevel, book: Codebook, x: &[f32], inverse_steps: &[f32], out: &mut [Fit]) {
+    assert!(x.len().is_multiple_of(GROUP) && inverse_steps.len() == out.len());
+    at_level!(level, score(book, x, inverse_steps, out));
+}
+
+/// Codes of the levels nearest to `x inverse_step`, and their [`Fit`]. `x.len()` is a multiple of 32.
+pub(crate) fn round(level: CpuLevel, book: Codebook, x: &[f32], inverse_step: f32, codes: &mut [u8]) -> Fit {
     assert!(x.len().is_multiple_of(GROUP) && x.len() == codes.len());
     at_level!(level, round(book, x, inverse_step, codes))
 }

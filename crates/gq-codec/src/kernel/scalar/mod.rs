@@ -9,23 +9,24 @@ mod rounding;
 
 pub(super) use linear::{
     add_vector_matrix, dot, gram_schmidt, matrix_vector, mix_blocks, multiply, walsh_hadamard,
+    wide_butterflies,
 };
 pub(super) use products::{exact_decode, exact_dot, turbo_decode, turbo_dot, turbo_dot_f32};
-pub(super) use rounding::{energy, largest, quantize_activations, round, score};
+pub(super) use rounding::{SMALLEST, energy, largest, quantize_activations, round, score};
 
 /// Lanes of every reduction.
 const LANES: usize = 8;
 
 /// The order in which lanes are added at the end of a reduction.
 #[inline(always)]
-fn sum_lanes(lanes: [f32; LANES]) -> f32 {
+pub(super) fn sum_lanes(lanes: [f32; LANES]) -> f32 {
     let [a, b, c, d, e, f, g, h] = lanes;
     ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 
 /// [`sum_lanes`] in f64.
 #[inline(always)]
-fn sum_lanes_f64(lanes: [f64; LANES]) -> f64 {
+pub(super) fn sum_lanes_f64(lanes: [f64; LANES]) -> f64 {
     let [a, b, c, d, e, f, g, h] = lanes;
     ((a + e) + (c + g)) + ((b + f) + (d + h))
 }

@@ -1,7 +1,7 @@
 //! Norms, nearest codes, and activations to int8.
 
 use super::{LANES, sum_lanes, sum_lanes_f64};
-use crate::{Codebook, packing::GROUP};
+use crate::{Codebook, kernel::Fit, packing::GROUP};
 
 #[inline(always)]
 pub(crate) fn energy(x: &[f32]) -> f64 {
@@ -40,26 +40,25 @@ fn larger(a: f32, b: f32) -> f32 {
 }
 
 #[inline(always)]
-pub(crate) fn score(book: Codebook, x: &[f32], inverse_step: f32) -> (f64, f64) {
-    let mut sums = Sums::default();
+pub(crate) fn score(book: Codebook, x: &[f32], inverse_steps: &[f32], out: &mut [Fit]) {
     let (groups, _) = x.as_chunks::<GROUP>();
-    if book.bits() == 8 {
+    let ladder = Ladder::new(book);
+    for (fit, &inverse_step) in out.iter_mut().zip(inverse_steps) {
+        let mut sums = Sums::default();
         for x in groups {
             let targets = targets(x, inverse_step);
-            sums.add(&targets.map(f32::abs), &targets.map(uniform_level).map(f32::abs));
+            let magnitudes = match book.bits() {
+                8 => targets.map(|target| uniform_level(target).abs()),
+                _ => ladder.magnitudes(&targets.map(f32::abs)),
+            };
+            sums.add(&targets.map(f32::abs), &magnitudes);
         }
-        return sums.total();
+        *fit = sums.total();
     }
-    let ladder = Ladder::new(book);
-    for x in groups {
-        let targets = targets(x, inverse_step).map(f32::abs);
-        sums.add(&targets, &ladder.magnitudes(&targets));
-    }
-    sums.total()
 }
 
 #[inline(always)]
-pub(crate) fn round(book: Codebook, x: &[f32], inverse_step: f32, codes: &mut [u8]) -> (f64, f64) {
+pub(crate) fn round(book: Codebook, x: &[f32], inverse_step: f32, codes: &mut [u8]) -> Fit {
     let mut sums = Sums::default();
     let (groups, _) = x.as_chunks::<GROUP>();
     let (codes, _) = codes.as_chunks_mut::<GROUP>();
@@ -115,8 +114,8 @@ impl Sums {
     }
 
     #[inline(always)]
-    fn total(self) -> (f64, f64) {
-        (f64::from(sum_lanes(self.product)), f64::from(sum_lanes(self.energy)))
+    fn total(self) -> Fit {
+        Fit { product: f64::from(sum_lanes(self.product)), energy: f64::from(sum_lanes(self.energy)) }
     }
 }
 
@@ -163,7 +162,7 @@ impl Ladder {
 }
 
 /// Groups whose largest element is smaller than this become zeros: `127 / amax` stays finite.
-const SMALLEST: f32 = 1.0 / (1u128 << 100) as f32;
+pub(crate) const SMALLEST: f32 = 1.0 / (1u128 << 100) as f32;
 
 #[inline(always)]
 pub(crate) fn quantize_activations(x: &[f32], values: &mut [i8], magnitudes: &mut [u8], scales: &mut [f32]) {

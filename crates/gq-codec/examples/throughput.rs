@@ -1,0 +1,97 @@
+//! Millions or billions of weights per second, one core, of each kernel at each CPU level.
+//!
+//! `cargo run --release -p gq-codec --example throughput [-- WIDTH ROWS]`
+
+use gq_codec::{Activations, Decoder, EncodeScratch, Encoder, Rotation};
+use gq_tensor::{
+    CpuLevel, DType, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec, ScaleGroup,
+};
+use std::{io::Write, time::Instant};
+
+#[path = "../tests/it/source.rs"]
+mod source;
+
+/// Best rate of several runs, in weights per second.
+fn rate(weights: usize, mut run: impl FnMut()) -> f64 {
+    let mut best = 0.0f64;
+    let start = Instant::now();
+    while start.elapsed().as_millis() < 250 {
+        let (mut runs, begin) = (0, Instant::now());
+        while begin.elapsed().as_millis() < 10 {
+            run();
+            runs += 1;
+        }
+        best = best.max((weights * runs) as f64 / begin.elapsed().as_secs_f64());
+    }
+    best
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let cols: usize = arguments.next().map_or(Ok(640), |s| s.parse())?;
+    let rows: usize = arguments.next().map_or(Ok(1024), |s| s.parse())?;
+    let mut out = std::io::stdout();
+    let spec = RotationSpec { kind: RotationKind::Hadamard, seed: 1 };
+    let data = source::rows(source::Source::Gaussian, rows, cols, 3);
+    let x: Vec<f32> = source::rows(source::Source::Gaussian, 1, cols, 4);
+    let (mut floats, mut scratch) = (Vec::new(), EncodeScratch::default());
+    for level in CpuLevel::available() {
+        writeln!(out, "{} [{rows} x {cols}], G weights/s", level.name())?;
+        let rotation = Rotation::new(spec, cols)?;
+        let mut work = data.clone();
+        let forward = rate(work.len(), || rotation.forward(level, &mut work, &mut floats));
+        writeln!(out, "rotate {:.3}", forward / 1e9)?;
+        let mut activations = Activations::default();
+        let quantize = rate(cols, || activations.quantize_into(level, &x));
+        writeln!(out, "quantize activations {:.3}", quantize / 1e9)?;
+        let turbo = |bits| Encoding::Turbo { bits, group: ScaleGroup::Row };
+        let grouped = Encoding::Turbo { bits: 4, group: ScaleGroup::G32 };
+        let exact = [DType::BF16, DType::F16, DType::F32, DType::F8E4M3].map(Encoding::Exact);
+        for encoding in (1..=8).map(turbo).chain([grouped]).chain(exact) {
+            let (code_bytes, scale_bytes) = (encoding.codes_row_bytes(cols), encoding.scales_row_bytes(cols));
+            let mut payload = vec![0u8; rows * (code_bytes + scale_bytes)];
+            let mut encode = 0.0;
+            if let Ok(encoder) = Encoder::new(encoding, spec, cols) {
+                let (codes, scales) = payload.split_at_mut(rows * code_bytes);
+                let subset = rows.min(64);
+                encode = rate(subset * cols, || {
+                    for r in 0..subset {
+                        let (code, scale) = (r * code_bytes, r * scale_bytes);
+                        encoder.encode_row(
+                            level,
+                            &data[r * cols..(r + 1) * cols],
+                            &mut codes[code..code + code_bytes],
+                            &mut scales[scale..scale + scale_bytes],
+                            &mut scratch,
+                        );
+                    }
+                });
+            }
+            let matrix = EncodedMatrix::new(MatrixShape { rows, cols }, encoding, spec, &payload)
+                .map_err(|e| format!("{e:?}"))?;
+            let decoder = Decoder::new(encoding, spec, cols)?;
+            let mut row = vec![0.0; cols];
+            let decode = rate(rows * cols, || {
+                for r in 0..rows {
+                    decoder.decode_row(level, &matrix, r, &mut row);
+                }
+            });
+            let mut result = vec![0.0; rows];
+            let dot =
+                rate(rows * cols, || decoder.dot_rows(level, &matrix, 0..rows, &activations, &mut result));
+            let dot_f32 =
+                rate(rows * cols, || decoder.dot_rows_f32(level, &matrix, 0..rows, &x, &mut result));
+            writeln!(
+                out,
+                "{:8} encode {:.3}  decode {:.2}  dot int8 {:.2} ({:.1} GB/s)  dot f32 {:.2}",
+                encoding.name(),
+                encode / 1e9,
+                decode / 1e9,
+                dot / 1e9,
+                dot / 1e9 * (code_bytes + scale_bytes) as f64 / cols as f64,
+                dot_f32 / 1e9,
+            )?;
+        }
+    }
+    Ok(())
+}
