@@ -2,5 +2,10 @@
 // The whole crate is a test; helpers may do what test functions may.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod codebook;
+mod distortion;
+mod golden;
 mod levels;
+mod registry;
+mod rotation;
 mod source;
