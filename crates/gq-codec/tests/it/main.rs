@@ -9,3 +9,4 @@ mod levels;
 mod registry;
 mod rotation;
 mod source;
+mod worked_example;

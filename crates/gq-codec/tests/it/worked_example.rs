@@ -1,0 +1,48 @@
+//! The worked example of `formats/encodings.md` is what the code does.
+
+use gq_codec::{Decoder, EncodeScratch, Encoder, Rotation};
+use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec};
+
+const DOCUMENT: &str = include_str!("../../../../formats/encodings.md");
+
+#[track_caller]
+fn mentions(what: &str) {
+    let example = DOCUMENT.split("## Worked example").nth(1).unwrap();
+    assert!(example.contains(what), "the worked example does not say {what:?}");
+}
+
+fn hex(values: &[f32]) -> String {
+    values.iter().map(|v| format!("{:08X}", v.to_bits())).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn rotation_of_a_unit_vector() {
+    let rotation = Rotation::new(RotationSpec { kind: RotationKind::Hadamard, seed: 1 }, 96).unwrap();
+    let mut x = vec![0.0; 96];
+    x[33] = 1.0;
+    rotation.forward(CpuLevel::Scalar, &mut x, &mut Vec::new());
+    mentions(&hex(&[x[0], x[1], x[32], x[64]]));
+}
+
+#[test]
+fn scalar_code_of_a_ramp() {
+    let encoding = Encoding::from_name("tq3").unwrap();
+    let ramp: Vec<f32> = (0..32u8).map(|i| (f32::from(i) - 16.0) / 16.0).collect();
+    let mut payload = vec![0; 14];
+    let (codes, scale) = payload.split_at_mut(12);
+    let encoder = Encoder::new(encoding, RotationSpec::NONE, 32).unwrap();
+    encoder.encode_row(CpuLevel::Scalar, &ramp, codes, scale, &mut EncodeScratch::default());
+    let bytes: Vec<String> = payload.iter().map(|b| format!("{b:02x}")).collect();
+    mentions(&bytes.join(" "));
+    let matrix =
+        EncodedMatrix::new(MatrixShape { rows: 1, cols: 32 }, encoding, RotationSpec::NONE, &payload)
+            .unwrap();
+    let mut out = vec![0.0; 32];
+    Decoder::new(encoding, RotationSpec::NONE, 32).unwrap().decode_row(
+        CpuLevel::Scalar,
+        &matrix,
+        0,
+        &mut out,
+    );
+    mentions(&hex(&out[..4]));
+}
