@@ -1,3 +1,34 @@
 //! The `.gq` file: header, table, sections, limits, validation, reader, streaming writer, digests.
 //!
-//! This crate does not know what any encoding means or what a model is.
+//! The bytes are defined in `formats/container.md`. [`validate`] is the only reader of foreign bytes;
+//! [`Container`] maps a file and uses it in place; [`Writer`] streams one to disk and can be taken up again.
+//!
+//! This crate does not know what any encoding means (only how many bytes it takes) or what a model is.
+
+mod container;
+mod digest;
+mod edit;
+mod entry;
+mod error;
+mod escape;
+mod header;
+pub mod layout;
+pub mod limits;
+mod map;
+mod provenance;
+mod text;
+mod validate;
+mod verify;
+mod writer;
+
+pub use container::Container;
+pub use digest::{Digest, Hasher};
+pub use entry::{TensorEntry, TensorSpec};
+pub use error::{
+    ContainerError, Damage, FormatError, TensorRule, TextRule, VerifyError, WriteError, WriteRule,
+};
+pub use header::Header;
+pub use provenance::{Provenance, ProvenanceError, Source, SourceFile};
+pub use text::{StoredText, TextCoding, TextEntry, TextKind};
+pub use validate::{Layout, validate};
+pub use writer::{Finished, Writer, partial_path};

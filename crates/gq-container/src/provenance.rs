@@ -1,0 +1,98 @@
+//! Where a file comes from. Only what decides its bytes: no times, no machines, no paths.
+
+use crate::digest::Digest;
+use crate::error::WriteRule;
+use crate::escape::Escaped;
+use crate::text::{StoredText, TextKind};
+use serde::{Deserialize, Serialize};
+
+/// What made the file, from what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Program, `gq`.
+    pub tool: String,
+    /// Its version.
+    pub version: String,
+    /// What was converted.
+    pub source: Source,
+    /// How: the conversion's recipe as JSON.
+    pub recipe: serde_json::Value,
+    /// Digest of the calibration text; `None` when none was used.
+    pub calibration_sha256: Option<Digest>,
+    /// Seed of rotations and sketches.
+    pub seed: u64,
+}
+
+/// A checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Repository on the Hub, `owner/name`; `None` when it is not known.
+    pub repo: Option<String>,
+    /// Its commit; `None` when it is not known.
+    pub revision: Option<String>,
+    /// Files that were read.
+    pub files: Vec<SourceFile>,
+}
+
+/// A file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFile {
+    /// Name relative to the checkpoint, `/` between folders.
+    pub name: String,
+    /// Length.
+    pub bytes: u64,
+    /// Digest of its content.
+    pub sha256: Digest,
+}
+
+/// Provenance that cannot be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvenanceError {
+    /// A file name that would tell where somebody's files lie.
+    #[error("source file {} is not named relative to its checkpoint", Escaped(.name))]
+    NotRelative {
+        /// The name.
+        name: String,
+    },
+    /// Not representable as JSON.
+    #[error("provenance as JSON: {source}")]
+    Json {
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Too long.
+    #[error(transparent)]
+    Text(#[from] WriteRule),
+}
+
+impl Provenance {
+    /// The text to store.
+    ///
+    /// # Errors
+    /// When a file is not named relative to its checkpoint, or the text is too long.
+    pub fn to_text(&self) -> Result<StoredText, ProvenanceError> {
+        if let Some(file) = self.source.files.iter().find(|file| !is_relative(&file.name)) {
+            return Err(ProvenanceError::NotRelative { name: file.name.clone() });
+        }
+        let json = serde_json::to_string(self).map_err(|source| ProvenanceError::Json { source })?;
+        Ok(StoredText::new(TextKind::Provenance, &json)?)
+    }
+}
+
+fn is_relative(name: &str) -> bool {
+    !name.contains(['\\', ':']) && name.split('/').all(|part| !["", ".", ".."].contains(&part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_are_relative() {
+        assert!(is_relative("model.safetensors") && is_relative("text/model.safetensors"));
+        for name in ["", "/a", "a//b", "../a", "a/./b", "C:a", "a\\b"] {
+            assert!(!is_relative(name), "{name}");
+        }
+    }
+}
