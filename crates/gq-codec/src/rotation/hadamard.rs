@@ -71,7 +71,6 @@ impl Hadamard {
 
 impl Factor {
     fn apply(&self, level: CpuLevel, x: &mut [f32], scratch: &mut Vec<f32>) {
-        scratch.clear();
         scratch.resize(x.len(), 0.0);
         kernel::mix_blocks(level, &self.matrix, self.p, self.inner, x, scratch);
         x.copy_from_slice(scratch);

@@ -31,6 +31,8 @@ fn awkward_rows(cols: usize) -> Vec<Vec<f32>> {
     rows[4].iter_mut().enumerate().for_each(|(i, v)| *v = (i % 9) as f32 * 0.5 - 2.0);
     rows.push(vec![0.0; cols]);
     rows.push(vec![-0.0; cols]);
+    rows.push(vec![f32::MAX; cols]);
+    rows.push(vec![1e-40; cols]);
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut row = rows[0].clone();
         row[cols - 3] = bad;
