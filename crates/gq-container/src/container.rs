@@ -2,7 +2,7 @@
 
 use crate::digest::Digest;
 use crate::entry::TensorEntry;
-use crate::error::{ContainerError, FormatError, TextRule, VerifyError};
+use crate::error::{ContainerError, FormatError, VerifyError};
 use crate::header::Header;
 use crate::layout::HEADER_BYTES;
 use crate::map::map_file;
@@ -122,12 +122,7 @@ impl Container {
     /// # Errors
     /// When the text cannot be read or is not the JSON it should be.
     pub fn provenance(&self) -> Result<Option<Provenance>, FormatError> {
-        let Some(text) = self.text(TextKind::Provenance)? else { return Ok(None) };
-        let parsed = serde_json::from_str(&text);
-        parsed.map(Some).map_err(|error| {
-            let source = TextRule::Json { line: error.line(), column: error.column() };
-            FormatError::Text { kind: TextKind::Provenance.code(), source }
-        })
+        self.layout.provenance(&self.map)
     }
 
     /// Recomputes every tensor's digest and reads every text; `progress` gets the bytes of each step and the

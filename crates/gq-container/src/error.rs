@@ -515,6 +515,16 @@ pub enum VerifyError {
     Text(#[from] FormatError),
 }
 
+impl VerifyError {
+    /// A stable identifier of the broken rule, as in `formats/container.md`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            VerifyError::Payloads { .. } => "payload-sha256",
+            VerifyError::Text(source) => source.code(),
+        }
+    }
+}
+
 fn first(damaged: &[Damage]) -> Escaped<'_> {
     Escaped(damaged.first().map_or("", |damage| &damage.name))
 }

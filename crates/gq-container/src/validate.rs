@@ -2,10 +2,11 @@
 
 use crate::digest::Hasher;
 use crate::entry::{FIXED_BYTES, TensorEntry, payload_digest};
-use crate::error::{FormatError, TensorRule};
+use crate::error::{FormatError, TensorRule, TextRule};
 use crate::header::Header;
 use crate::layout::{ALIGNMENT, HEADER_BYTES, TEXT_ENTRY_BYTES, align};
 use crate::limits;
+use crate::provenance::Provenance;
 use crate::text::{TextEntry, TextKind};
 
 /// What a valid file holds, and where.
@@ -187,6 +188,19 @@ impl Layout {
             entry.decode(file).map_err(|source| FormatError::Text { kind: entry.kind, source })
         };
         entry.map(decode).transpose()
+    }
+
+    /// Where `file`, the bytes that were validated, comes from; `None` when it does not say.
+    ///
+    /// # Errors
+    /// When the text cannot be read or is not the JSON it should be.
+    pub fn provenance(&self, file: &[u8]) -> Result<Option<Provenance>, FormatError> {
+        let Some(text) = self.text(file, TextKind::Provenance)? else { return Ok(None) };
+        let parsed = serde_json::from_str(&text);
+        parsed.map(Some).map_err(|error| {
+            let source = TextRule::Json { line: error.line(), column: error.column() };
+            FormatError::Text { kind: TextKind::Provenance.code(), source }
+        })
     }
 }
 

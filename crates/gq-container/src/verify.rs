@@ -3,14 +3,15 @@
 use crate::digest::Hasher;
 use crate::entry::TensorEntry;
 use crate::error::{Damage, FormatError, VerifyError};
+use crate::text::TextKind;
 use crate::validate::{Layout, slice};
 
 /// Bytes between two calls of the progress callback.
 const STEP_BYTES: usize = 8 << 20;
 
 impl Layout {
-    /// Recomputes every tensor's digest in `file`, the bytes that were validated, and reads every text.
-    /// `progress` gets the bytes of each step and the tensor they are of.
+    /// Recomputes every tensor's digest in `file`, the bytes that were validated, and reads every text of a known
+    /// kind. `progress` gets the bytes of each step and the tensor they are of.
     ///
     /// # Errors
     /// All damaged tensors, or else the first text that cannot be read.
@@ -34,9 +35,11 @@ impl Layout {
         if !damaged.is_empty() {
             return Err(VerifyError::Payloads { tensors: self.tensors().len(), damaged });
         }
-        for text in self.texts() {
+        // Texts of other kinds need not be texts at all.
+        for text in self.texts().iter().filter(|text| TextKind::from_code(text.kind).is_some()) {
             text.decode(file).map_err(|source| FormatError::Text { kind: text.kind, source })?;
         }
+        self.provenance(file)?;
         Ok(())
     }
 }

@@ -84,13 +84,13 @@ impl Writer {
             writer.names.insert(entry.name.clone());
             writer.entries.push(entry.clone());
         }
-        // The last payload need not be padded yet.
-        let used = finished.last().map_or(HEADER_BYTES as u64, |last| last.offset.saturating_add(last.bytes));
+        // The last payload need not be padded yet; without one, there is nothing to keep.
+        let used = finished.last().map_or(0, |last| last.offset.saturating_add(last.bytes));
         let actual = writer.file.get_ref().metadata().map_err(|error| writer.failed(error))?.len();
         if actual < used {
             return Err(writer.refuse(WriteRule::PartialTooShort { limit: used, actual }));
         }
-        writer.begin_at(used)?.pad()
+        writer.begin_at(used.max(HEADER_BYTES as u64))?.pad()
     }
 
     /// How many of `finished` are in the partial file as they were written: after a loss of power, the file may
