@@ -1,0 +1,255 @@
+//! Keys and values of the tokens seen.
+
+use gq_checkpoint::{AttentionSpec, ModelSpec};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use std::ops::Range;
+
+/// How keys and values are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvType {
+    /// As they are computed.
+    #[default]
+    F32,
+    /// Rounded to half precision: half the memory.
+    F16,
+}
+
+/// Keys and values of one sequence, per layer: a ring of the window's length where the layer has a window, nothing
+/// where it reads another layer's.
+#[derive(Clone, Debug)]
+pub struct KvCache {
+    max_tokens: usize,
+    len: usize,
+    layers: Vec<Option<LayerCache>>,
+}
+
+/// One layer's keys and values; position p is in slot `p % slots`.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerCache {
+    heads: usize,
+    head_dim: usize,
+    slots: usize,
+    /// `[heads, slots, head_dim]` each.
+    keys: Store,
+    values: Store,
+    /// Keys and values that a long batch needs at once, when they do not fit the ring: positions `start..` of
+    /// every head. Kept until the batch has passed all layers, since later layers may read them.
+    batch: Option<Batch>,
+}
+
+#[derive(Clone, Debug)]
+struct Batch {
+    start: usize,
+    len: usize,
+    /// `[heads, len, head_dim]` each.
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+#[derive(Clone, Debug)]
+enum Store {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+}
+
+/// Keys and values of one head: row i of both `[len, head_dim]` belongs to position `first + i`, unless the rows are
+/// a ring in any order, all of which the one query may see.
+#[derive(Debug)]
+pub(crate) struct HeadRows<'a> {
+    pub(crate) keys: &'a [f32],
+    pub(crate) values: &'a [f32],
+    pub(crate) first: usize,
+}
+
+/// Buffers for keys and values that are not stored as f32.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HeadScratch {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl KvCache {
+    /// An empty cache for up to `max_tokens` tokens. Memory is touched as tokens come.
+    pub(crate) fn new(spec: &ModelSpec, max_tokens: usize, kind: KvType) -> KvCache {
+        let layers = spec.layers.iter().map(|layer| {
+            let attention = &layer.attention;
+            attention.kv_shared_with.is_none().then(|| LayerCache::new(attention, max_tokens, kind))
+        });
+        KvCache { max_tokens, len: 0, layers: layers.collect() }
+    }
+
+    /// Tokens in the cache; the position of the next one.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no tokens.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Tokens that fit.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// Bytes of keys and values, all layers.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().flatten().map(|layer| layer.keys.bytes() + layer.values.bytes()).sum()
+    }
+
+    /// Forgets all tokens; memory is kept.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Whether the cache was made for a model of this specification.
+    pub(crate) fn fits(&self, spec: &ModelSpec) -> bool {
+        let fits = |(cache, layer): (&Option<LayerCache>, &gq_checkpoint::LayerSpec)| {
+            let (attention, cache) = (&layer.attention, cache.as_ref());
+            let shape = cache.map(|cache| (cache.heads, cache.head_dim));
+            shape == attention.kv_shared_with.is_none().then_some((attention.kv_heads, attention.head_dim))
+        };
+        self.layers.len() == spec.layers.len() && self.layers.iter().zip(&spec.layers).all(fits)
+    }
+
+    /// The cache of a layer that has its own.
+    pub(crate) fn layer(&self, layer: usize) -> Option<&LayerCache> {
+        self.layers.get(layer)?.as_ref()
+    }
+
+    pub(crate) fn layer_mut(&mut self, layer: usize) -> Option<&mut LayerCache> {
+        self.layers.get_mut(layer)?.as_mut()
+    }
+
+    /// Ends a batch: its tokens have passed all layers.
+    pub(crate) fn advance(&mut self, tokens: usize) {
+        self.len += tokens;
+        for layer in self.layers.iter_mut().flatten() {
+            layer.batch = None;
+        }
+    }
+}
+
+impl LayerCache {
+    fn new(spec: &AttentionSpec, max_tokens: usize, kind: KvType) -> LayerCache {
+        let (heads, head_dim) = (spec.kv_heads, spec.head_dim);
+        let slots = spec.window.map_or(max_tokens, |window| window.min(max_tokens)).max(1);
+        let store = || Store::new(kind, heads * slots * head_dim);
+        LayerCache { heads, head_dim, slots, keys: store(), values: store(), batch: None }
+    }
+
+    /// Adds keys and values `[tokens, heads * head_dim]` of positions `start..`.
+    pub(crate) fn append(&mut self, start: usize, keys: &[f32], values: &[f32]) {
+        let width = self.heads * self.head_dim;
+        let tokens = keys.len() / width;
+        if tokens > 1 && start + tokens > self.slots {
+            self.batch = Some(self.linear(start, keys, values));
+        }
+        let kept = tokens.saturating_sub(self.slots)..tokens;
+        for (token, head) in kept.flat_map(|token| (0..self.heads).map(move |head| (token, head))) {
+            let source = token * width + head * self.head_dim;
+            let source = source..source + self.head_dim;
+            let slot = head * self.slots + (start + token) % self.slots;
+            self.keys.write(slot * self.head_dim, keys.get(source.clone()).unwrap_or(&[]));
+            self.values.write(slot * self.head_dim, values.get(source).unwrap_or(&[]));
+        }
+    }
+
+    /// Old positions still in the ring, then the new ones, in order.
+    fn linear(&self, start: usize, keys: &[f32], values: &[f32]) -> Batch {
+        let (width, dim) = (self.heads * self.head_dim, self.head_dim);
+        let old = start.min(self.slots);
+        let first = start - old;
+        let len = old + keys.len() / width;
+        let mut batch = Batch {
+            start: first,
+            len,
+            keys: vec![0.0; self.heads * len * dim],
+            values: vec![0.0; self.heads * len * dim],
+        };
+        for head in 0..self.heads {
+            for (store, new, out) in
+                [(&self.keys, keys, &mut batch.keys), (&self.values, values, &mut batch.values)]
+            {
+                for (index, row) in out.chunks_exact_mut(dim).skip(head * len).take(len).enumerate() {
+                    match index.checked_sub(old) {
+                        None => store.read((head * self.slots + (first + index) % self.slots) * dim, row),
+                        Some(token) => {
+                            row.copy_from_slice(&new[token * width + head * dim..][..dim]);
+                        }
+                    }
+                }
+            }
+        }
+        batch
+    }
+
+    /// Keys and values of a head for queries at positions `queries`, all of which have been appended.
+    pub(crate) fn head<'a>(
+        &'a self,
+        head: usize,
+        queries: Range<usize>,
+        scratch: &'a mut HeadScratch,
+    ) -> HeadRows<'a> {
+        let dim = self.head_dim;
+        if let Some(batch) = &self.batch {
+            let part = head * batch.len * dim..(head + 1) * batch.len * dim;
+            let [keys, values] = [&batch.keys, &batch.values].map(|all| all.get(part.clone()).unwrap_or(&[]));
+            return HeadRows { keys, values, first: batch.start };
+        }
+        let range = head * self.slots * dim..(head * self.slots + queries.end.min(self.slots)) * dim;
+        HeadRows {
+            keys: self.keys.rows(range.clone(), &mut scratch.keys),
+            values: self.values.rows(range, &mut scratch.values),
+            first: 0,
+        }
+    }
+
+    /// Whether rows of [`head`](LayerCache::head) are a ring that has wrapped, seen by a single query.
+    pub(crate) fn is_wrapped(&self, end: usize) -> bool {
+        self.batch.is_none() && end > self.slots
+    }
+}
+
+impl Store {
+    fn new(kind: KvType, elements: usize) -> Store {
+        match kind {
+            KvType::F32 => Store::F32(vec![0.0; elements]),
+            KvType::F16 => Store::F16(vec![f16::ZERO; elements]),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Store::F32(values) => 4 * values.len(),
+            Store::F16(values) => 2 * values.len(),
+        }
+    }
+
+    fn write(&mut self, at: usize, row: &[f32]) {
+        match self {
+            Store::F32(values) => values[at..at + row.len()].copy_from_slice(row),
+            Store::F16(values) => values[at..at + row.len()].convert_from_f32_slice(row),
+        }
+    }
+
+    fn read(&self, at: usize, row: &mut [f32]) {
+        match self {
+            Store::F32(values) => row.copy_from_slice(&values[at..at + row.len()]),
+            Store::F16(values) => values[at..at + row.len()].convert_to_f32_slice(row),
+        }
+    }
+
+    fn rows<'a>(&'a self, range: Range<usize>, scratch: &'a mut Vec<f32>) -> &'a [f32] {
+        match self {
+            Store::F32(values) => &values[range],
+            Store::F16(values) => {
+                scratch.resize(range.len(), 0.0);
+                values[range].convert_to_f32_slice(scratch);
+                scratch
+            }
+        }
+    }
+}

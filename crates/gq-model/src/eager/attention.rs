@@ -1,0 +1,134 @@
+//! Causal attention with grouped heads, sliding windows and softcap.
+
+use super::Matrix;
+use crate::cache::{HeadRows, HeadScratch, LayerCache};
+use crate::math;
+use crate::product::{Spread, View, ViewMut, multiply, multiply_transposed};
+use gq_checkpoint::AttentionSpec;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Queries that meet the keys together.
+const BLOCK: usize = 32;
+
+/// Products of a single query worth another thread.
+const PARALLEL: usize = 1 << 18;
+
+/// Queries `[tokens, heads * head_dim]` at positions `start..` over a layer's keys and values, theirs included.
+pub(super) fn attention(q: &Matrix, cache: &LayerCache, start: usize, spec: &AttentionSpec) -> Matrix {
+    let tokens = q.rows();
+    let mut out = Matrix::zeros(tokens, q.width);
+    if tokens == 1 {
+        // The query heads of one key-value head are neighbors: they meet the keys as one block.
+        let width = spec.heads / spec.kv_heads * spec.head_dim;
+        let seen = (start + 1).min(spec.window.unwrap_or(usize::MAX));
+        let work = |(head, (q, out)): (usize, (&[f32], &mut [f32]))| {
+            let task = Task { cache, spec, positions: start..start + 1, stride: spec.head_dim };
+            task.run(head, q, out, spec.heads / spec.kv_heads, &mut Scratch::default());
+        };
+        let parts = q.data.chunks_exact(width).zip(out.data.chunks_exact_mut(width));
+        if seen * q.width < PARALLEL {
+            parts.enumerate().for_each(work);
+        } else {
+            parts.enumerate().collect::<Vec<_>>().into_par_iter().for_each(work);
+        }
+        return out;
+    }
+    let blocks = q.data.par_chunks(BLOCK * q.width).zip(out.data.par_chunks_mut(BLOCK * q.width));
+    blocks.enumerate().for_each_init(Scratch::default, |scratch, (block, (q_rows, out))| {
+        let first = start + block * BLOCK;
+        let rows = q_rows.len() / q.width;
+        let task = Task { cache, spec, positions: first..first + rows, stride: q.width };
+        for head in 0..spec.heads {
+            let at = head * spec.head_dim;
+            let kv_head = head / (spec.heads / spec.kv_heads);
+            task.run(kv_head, &q_rows[at..], &mut out[at..], rows, scratch);
+        }
+    });
+    out
+}
+
+#[derive(Debug, Default)]
+struct Scratch {
+    scores: Vec<f32>,
+    heads: HeadScratch,
+}
+
+/// A block of queries and what they have in common.
+struct Task<'a> {
+    cache: &'a LayerCache,
+    spec: &'a AttentionSpec,
+    /// Positions of the queries: one for all, or one each.
+    positions: Range<usize>,
+    /// Distance between queries.
+    stride: usize,
+}
+
+impl Task<'_> {
+    /// `rows` queries of one head, or of several heads at one position, to the same places in `out`.
+    fn run(&self, kv_head: usize, q: &[f32], out: &mut [f32], rows: usize, scratch: &mut Scratch) {
+        let dim = self.spec.head_dim;
+        let HeadRows { keys, values, first } =
+            self.cache.head(kv_head, self.positions.clone(), &mut scratch.heads);
+        let held = keys.len() / dim;
+        let wrapped = self.cache.is_wrapped(self.positions.end);
+        // Rows that query at `position` may see; a ring that has wrapped holds exactly its window.
+        let visible = |position: usize| match wrapped {
+            true => 0..held,
+            false => {
+                let window = self.spec.window.unwrap_or(usize::MAX);
+                (position + 1).saturating_sub(window).saturating_sub(first)..position + 1 - first
+            }
+        };
+        let from = visible(self.positions.start).start;
+        let to = visible(self.positions.end - 1).end;
+        let len = to - from;
+        scratch.scores.resize(rows * len, 0.0);
+        let block = View::new(q, rows, dim, self.stride);
+        let seen_keys = View::new(&keys[from * dim..to * dim], len, dim, dim);
+        let scores = ViewMut::new(&mut scratch.scores, rows, len, len);
+        multiply_transposed(block, seen_keys, scores, Spread::Serial);
+        for (row, scores) in scratch.scores.chunks_exact_mut(len).enumerate() {
+            let seen = visible((self.positions.start + row).min(self.positions.end - 1));
+            self.softmax(scores, seen.start - from..seen.end - from);
+        }
+        let weights = View::new(&scratch.scores, rows, len, len);
+        let seen_values = View::new(&values[from * dim..to * dim], len, dim, dim);
+        multiply(weights, seen_values, ViewMut::new(out, rows, dim, self.stride), Spread::Serial);
+    }
+
+    /// Softmax of the visible scores; the others become 0.
+    fn softmax(&self, scores: &mut [f32], visible: Range<usize>) {
+        scores[..visible.start].fill(0.0);
+        scores[visible.end..].fill(0.0);
+        let scores = &mut scores[visible];
+        match self.spec.softcap {
+            Some(cap) => {
+                let scale = self.spec.scale / cap;
+                scores.iter_mut().for_each(|score| *score = cap * math::tanh(*score * scale));
+            }
+            None => scores.iter_mut().for_each(|score| *score *= self.spec.scale),
+        }
+        softmax(scores);
+    }
+}
+
+/// Softmax in place.
+pub(super) fn softmax(scores: &mut [f32]) {
+    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    scores.iter_mut().for_each(|score| *score = math::exp(*score - largest));
+    let factor = (1.0 / sum(scores)) as f32;
+    scores.iter_mut().for_each(|score| *score *= factor);
+}
+
+/// In f64 and eight lanes.
+fn sum(values: &[f32]) -> f64 {
+    let (eights, rest) = values.as_chunks::<8>();
+    let mut lanes = [0.0; 8];
+    for eight in eights {
+        for (lane, &x) in lanes.iter_mut().zip(eight) {
+            *lane += f64::from(x);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(x)).sum::<f64>()
+}

@@ -1,0 +1,73 @@
+//! Operators that look at a row or an element at a time.
+
+use super::Matrix;
+use crate::math;
+use crate::ops::Norm;
+use gq_checkpoint::Activation;
+use rayon::prelude::*;
+
+/// Elements worth another thread.
+const PARALLEL: usize = 1 << 15;
+
+/// Calls `work` on pieces of `x` made of whole rows of `width`, with the index of their first element.
+pub(super) fn in_pieces(x: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Send + Sync) {
+    if x.len() < 2 * PARALLEL {
+        return work(0, x);
+    }
+    let piece = PARALLEL.div_ceil(width) * width;
+    x.par_chunks_mut(piece).enumerate().for_each(|(index, part)| work(index * piece, part));
+}
+
+pub(super) fn map(mut x: Matrix, f: impl Fn(f32) -> f32 + Send + Sync) -> Matrix {
+    in_pieces(&mut x.data, x.width, |_, part| part.iter_mut().for_each(|x| *x = f(*x)));
+    x
+}
+
+fn zip(mut x: Matrix, y: &Matrix, f: impl Fn(f32, f32) -> f32 + Send + Sync) -> Matrix {
+    in_pieces(&mut x.data, x.width, |first, part| {
+        let others = y.data.get(first..).unwrap_or(&[]);
+        part.iter_mut().zip(others).for_each(|(x, &y)| *x = f(*x, y));
+    });
+    x
+}
+
+pub(super) fn add(x: Matrix, y: &Matrix) -> Matrix {
+    zip(x, y, |x, y| x + y)
+}
+
+pub(super) fn gated(activation: Activation, gate: Matrix, up: &Matrix) -> Matrix {
+    match activation {
+        Activation::Silu => zip(gate, up, |gate, up| math::silu(gate) * up),
+        Activation::GeluTanh => zip(gate, up, |gate, up| math::gelu_tanh(gate) * up),
+    }
+}
+
+pub(super) fn rms_norm(x: &Matrix, norm: &Norm) -> Matrix {
+    let mut y = x.clone();
+    in_pieces(&mut y.data, norm.width, |_, part| {
+        part.chunks_exact_mut(norm.width).for_each(|row| norm_row(row, norm));
+    });
+    y
+}
+
+fn norm_row(row: &mut [f32], norm: &Norm) {
+    let mean = sum_of_squares(row) / norm.width as f64;
+    let factor = (1.0 / (mean + f64::from(norm.eps)).sqrt()) as f32;
+    match &norm.weight {
+        Some(weight) => row.iter_mut().zip(weight).for_each(|(x, w)| *x = *x * factor * w),
+        None => row.iter_mut().for_each(|x| *x *= factor),
+    }
+}
+
+/// In f64 and four lanes: squares of f32 neither overflow nor lose digits.
+fn sum_of_squares(row: &[f32]) -> f64 {
+    let (fours, rest) = row.as_chunks::<4>();
+    let mut lanes = [0.0; 4];
+    for four in fours {
+        for (lane, &x) in lanes.iter_mut().zip(four) {
+            *lane += f64::from(x) * f64::from(x);
+        }
+    }
+    let rest: f64 = rest.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    lanes.iter().sum::<f64>() + rest
+}

@@ -1,0 +1,45 @@
+//! Rotary embeddings.
+
+use super::Matrix;
+use super::elementwise::in_pieces;
+use gq_checkpoint::RopeSpec;
+
+/// Cosines and sines of consecutive positions, `[positions, head_dim / 2]` each.
+#[derive(Clone, Debug)]
+pub(crate) struct Turns {
+    head_dim: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+}
+
+impl Turns {
+    /// The angle is rounded to f32, as the reference does.
+    pub(crate) fn new(spec: &RopeSpec, start: usize, positions: usize) -> Turns {
+        let mut turns = Turns { head_dim: spec.head_dim, cos: Vec::new(), sin: Vec::new() };
+        for position in start..start + positions {
+            for &frequency in &spec.inv_freq {
+                let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
+                turns.cos.push(cos as f32 * spec.attention_factor);
+                turns.sin.push(sin as f32 * spec.attention_factor);
+            }
+        }
+        turns
+    }
+
+    /// Turns every head of `x [positions, heads * head_dim]`.
+    pub(super) fn apply(&self, mut x: Matrix) -> Matrix {
+        let (width, half) = (x.width, self.head_dim / 2);
+        in_pieces(&mut x.data, width, |first, part| {
+            let pairs = self.cos.chunks_exact(half).zip(self.sin.chunks_exact(half)).skip(first / width);
+            for (row, (cos, sin)) in part.chunks_exact_mut(width).zip(pairs) {
+                for head in row.chunks_exact_mut(self.head_dim) {
+                    let (low, high) = head.split_at_mut(half);
+                    for ((a, b), (cos, sin)) in low.iter_mut().zip(high).zip(cos.iter().zip(sin)) {
+                        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+                    }
+                }
+            }
+        });
+        x
+    }
+}

@@ -1,0 +1,118 @@
+//! What loading and running a model refuses.
+
+use gq_checkpoint::{CheckpointError, ConfigError, ReadError};
+use gq_codec::{CodecError, RotationError};
+use gq_container::{FormatError, TextKind};
+use std::ops::Range;
+
+/// A model that cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A container without the text that describes the model.
+    #[error("the file holds no {}", .kind.name())]
+    MissingText {
+        /// What is missing.
+        kind: TextKind,
+    },
+    /// A text of a container cannot be read.
+    #[error("a text of the file cannot be read")]
+    Text(#[source] FormatError),
+    /// A text of a checkpoint cannot be read.
+    #[error("a text of the checkpoint cannot be read")]
+    CheckpointText(#[source] CheckpointError),
+    /// The configuration is not understood.
+    #[error("the configuration cannot be used")]
+    Config(#[source] ConfigError),
+    /// Weights of a checkpoint cannot be read.
+    #[error("weights cannot be read")]
+    Read(#[source] ReadError),
+    /// The graph needs a tensor that is not there.
+    #[error("tensor {name:?} is missing")]
+    MissingTensor {
+        /// Canonical name.
+        name: String,
+    },
+    /// A tensor of another shape than the graph needs.
+    #[error("tensor {name:?} has shape {actual:?} where the graph needs {expected:?}")]
+    Shape {
+        /// Canonical name.
+        name: String,
+        /// Shape in the file.
+        actual: Vec<usize>,
+        /// Shape that follows from the configuration.
+        expected: Vec<usize>,
+    },
+    /// A tensor that should be numbers as they are is stored as codes, or as integers.
+    #[error("tensor {name:?} is stored as {encoding}, which the graph cannot use here")]
+    Encoding {
+        /// Canonical name.
+        name: String,
+        /// How it is stored.
+        encoding: String,
+    },
+    /// A tensor's codes cannot be decoded.
+    #[error("tensor {name:?} cannot be decoded")]
+    Codec {
+        /// Canonical name.
+        name: String,
+        /// Why.
+        #[source]
+        source: CodecError,
+    },
+    /// A tensor's rotation does not exist.
+    #[error("tensor {name:?} cannot be rotated back")]
+    Rotation {
+        /// Canonical name.
+        name: String,
+        /// Why.
+        #[source]
+        source: RotationError,
+    },
+}
+
+/// Tokens that cannot be run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ModelError {
+    /// No tokens.
+    #[error("there are no tokens to run")]
+    NoTokens,
+    /// A token the embedding has no row for.
+    #[error("token {token} at {index} is beyond the vocabulary of {limit}")]
+    Token {
+        /// The token.
+        token: u32,
+        /// Where it stands among the tokens given.
+        index: usize,
+        /// Rows of the embedding.
+        limit: usize,
+    },
+    /// More tokens than the cache was made for.
+    #[error("{needed} tokens are beyond the cache's {limit}")]
+    CacheFull {
+        /// Tokens in the cache and new ones.
+        needed: usize,
+        /// Tokens the cache was made for.
+        limit: usize,
+    },
+    /// A cache made for another model.
+    #[error("the cache was made for another model")]
+    ForeignCache,
+    /// Logits of tokens that were not given.
+    #[error("logits of tokens {}..{} of {actual}", .rows.start, .rows.end)]
+    Rows {
+        /// Rows asked for.
+        rows: Range<usize>,
+        /// Tokens given.
+        actual: usize,
+    },
+    /// A logit is infinite or not a number: the weights overflow f32 or are broken.
+    #[error("logit {index} of token {row} is {value}")]
+    NotFinite {
+        /// Token among those asked for.
+        row: usize,
+        /// Entry of the vocabulary.
+        index: usize,
+        /// As text: `NaN`, `inf` or `-inf`.
+        value: String,
+    },
+}

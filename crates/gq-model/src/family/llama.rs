@@ -1,0 +1,102 @@
+//! Llama: grouped-query attention and a gated MLP, each behind one norm.
+
+use crate::LoadError;
+use crate::linear::Linear;
+use crate::ops::{Norm, Ops};
+use crate::source::Source;
+use gq_checkpoint::{AttentionSpec, LayerSpec, MlpSpec, ModelSpec};
+
+#[derive(Debug)]
+pub(crate) struct Llama {
+    embedding: Linear,
+    layers: Vec<Layer>,
+    norm: Norm,
+    /// `None`: the embedding is the head.
+    head: Option<Linear>,
+}
+
+#[derive(Debug)]
+struct Layer {
+    index: usize,
+    attention: AttentionSpec,
+    input_norm: Norm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    post_attention_norm: Norm,
+    mlp: MlpSpec,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+impl Llama {
+    pub(crate) fn load(spec: &ModelSpec, source: &mut Source) -> Result<Llama, LoadError> {
+        let (vocab, hidden) = (spec.vocab_size, spec.hidden_size);
+        let layers = spec.layers.iter().enumerate();
+        Ok(Llama {
+            embedding: source.matrix("model.embed_tokens.weight", &[vocab, hidden])?,
+            layers: layers
+                .map(|(index, layer)| Layer::load(index, layer, hidden, source))
+                .collect::<Result<_, _>>()?,
+            norm: source.norm("model.norm", hidden)?,
+            head: match spec.tied_head {
+                true => None,
+                false => Some(source.matrix("lm_head.weight", &[vocab, hidden])?),
+            },
+        })
+    }
+
+    pub(crate) fn hidden<O: Ops>(&self, ops: &mut O, tokens: &[u32]) -> O::Value {
+        let mut x = ops.embed(&self.embedding, tokens); // [tokens, hidden]
+        for layer in &self.layers {
+            x = layer.forward(ops, x); // [tokens, hidden]
+        }
+        x
+    }
+
+    pub(crate) fn logits<O: Ops>(&self, ops: &mut O, hidden: &O::Value) -> O::Value {
+        let x = ops.rms_norm(hidden, &self.norm); // [rows, hidden]
+        let [logits] = ops.linear(&x, [self.head.as_ref().unwrap_or(&self.embedding)]); // [rows, vocab]
+        logits
+    }
+}
+
+impl Layer {
+    fn load(index: usize, spec: &LayerSpec, hidden: usize, source: &mut Source) -> Result<Layer, LoadError> {
+        let (attention, mlp) = (spec.attention.clone(), spec.mlp);
+        let (q, kv, bias) = (attention.q_width(), attention.kv_width(), attention.bias);
+        let name = |part: &str| format!("model.layers.{index}.{part}");
+        Ok(Layer {
+            index,
+            input_norm: source.norm(&name("input_layernorm"), hidden)?,
+            query: source.linear(&name("self_attn.q_proj"), q, hidden, bias)?,
+            key: source.linear(&name("self_attn.k_proj"), kv, hidden, bias)?,
+            value: source.linear(&name("self_attn.v_proj"), kv, hidden, bias)?,
+            output: source.linear(&name("self_attn.o_proj"), hidden, q, bias)?,
+            post_attention_norm: source.norm(&name("post_attention_layernorm"), hidden)?,
+            gate: source.linear(&name("mlp.gate_proj"), mlp.width, hidden, mlp.bias)?,
+            up: source.linear(&name("mlp.up_proj"), mlp.width, hidden, mlp.bias)?,
+            down: source.linear(&name("mlp.down_proj"), hidden, mlp.width, mlp.bias)?,
+            attention,
+            mlp,
+        })
+    }
+
+    fn forward<O: Ops>(&self, ops: &mut O, x: O::Value) -> O::Value {
+        let h = ops.rms_norm(&x, &self.input_norm); // [tokens, hidden]
+        let [q, k, v] = ops.linear(&h, [&self.query, &self.key, &self.value]); // [tokens, (kv_)heads * head_dim]
+        let q = ops.rope(q, self.attention.rope); // [tokens, heads * head_dim]
+        let k = ops.rope(k, self.attention.rope); // [tokens, kv_heads * head_dim]
+        let h = ops.attention(q, Some((k, v)), self.index, &self.attention); // [tokens, heads * head_dim]
+        let [h] = ops.linear(&h, [&self.output]); // [tokens, hidden]
+        let x = ops.add(x, &h); // [tokens, hidden]
+
+        let h = ops.rms_norm(&x, &self.post_attention_norm); // [tokens, hidden]
+        let [gate, up] = ops.linear(&h, [&self.gate, &self.up]); // [tokens, width]
+        let h = ops.gated(self.mlp.activation, gate, &up); // [tokens, width]
+        let [h] = ops.linear(&h, [&self.down]); // [tokens, hidden]
+        ops.add(x, &h) // [tokens, hidden]
+    }
+}

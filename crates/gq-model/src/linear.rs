@@ -1,0 +1,111 @@
+//! A weight matrix in place: in a checkpoint's mapped files or in a container.
+
+use gq_checkpoint::{MappedWeights, SourceTensor};
+use gq_codec::{Activations, Decoder, Rotation};
+use gq_container::{Container, TensorEntry};
+use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A stored matrix `[rows, cols]` with its decoder, and the bias of the projection it belongs to.
+///
+/// A 3-D tensor `[experts, rows, cols]` is a matrix of `experts * rows` rows.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    pub(crate) name: String,
+    pub(crate) bytes: Bytes,
+    pub(crate) shape: MatrixShape,
+    pub(crate) rotation: RotationSpec,
+    pub(crate) decoder: Arc<Decoder>,
+    /// `None` where rows are stored as they are.
+    pub(crate) transform: Option<Arc<Rotation>>,
+    pub(crate) bias: Option<Vec<f32>>,
+}
+
+/// Where a payload is.
+#[derive(Clone, Debug)]
+pub(crate) enum Bytes {
+    /// In a mapped file of a checkpoint.
+    Mapped(Arc<MappedWeights>, SourceTensor),
+    /// In a container.
+    Contained(Arc<Container>, TensorEntry),
+    /// In memory.
+    Owned(Arc<[u8]>),
+}
+
+impl Linear {
+    /// Canonical name of the tensor.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Outputs and inputs.
+    pub fn shape(&self) -> MatrixShape {
+        self.shape
+    }
+
+    /// How elements are stored.
+    pub fn encoding(&self) -> Encoding {
+        self.decoder.encoding()
+    }
+
+    /// Added to the outputs, `[rows]`.
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
+    /// The basis that rows are stored in.
+    pub fn rotation(&self) -> RotationSpec {
+        self.rotation
+    }
+
+    /// Decodes rows to `out [rows.len(), cols]`, as they were before they were rotated.
+    ///
+    /// # Panics
+    /// When rows are out of range or `out` has another length.
+    pub fn read_rows(&self, level: CpuLevel, rows: Range<usize>, out: &mut [f32]) {
+        self.read_rotated_rows(level, rows, out);
+        if let Some(transform) = &self.transform {
+            transform.inverse(level, out, &mut Vec::new());
+        }
+    }
+
+    /// Decodes rows to `out [rows.len(), cols]`, in the basis they are stored in.
+    pub(crate) fn read_rotated_rows(&self, level: CpuLevel, rows: Range<usize>, out: &mut [f32]) {
+        let matrix = self.matrix();
+        assert_eq!(out.len(), rows.len() * self.shape.cols, "rows to read");
+        for (row, out) in rows.zip(out.chunks_exact_mut(self.shape.cols)) {
+            self.decoder.decode_row(level, &matrix, row, out);
+        }
+    }
+
+    /// `out[i]` = inner product of row `rows.start + i` and an input in the same basis.
+    pub(crate) fn dot_rows(&self, level: CpuLevel, rows: Range<usize>, input: &Input, out: &mut [f32]) {
+        match &input.int8 {
+            Some(int8) => self.decoder.dot_rows(level, &self.matrix(), rows, int8, out),
+            None => self.decoder.dot_rows_f32(level, &self.matrix(), rows, &input.values, out),
+        }
+    }
+
+    /// Payload as a matrix.
+    pub(crate) fn matrix(&self) -> EncodedMatrix<'_> {
+        let bytes = match &self.bytes {
+            Bytes::Mapped(weights, tensor) => weights.bytes(tensor),
+            Bytes::Contained(container, entry) => container.payload(entry),
+            Bytes::Owned(bytes) => bytes,
+        };
+        match EncodedMatrix::new(self.shape, self.encoding(), self.rotation, bytes) {
+            Ok(matrix) => matrix,
+            Err(_) => unreachable!("{} was checked when it was loaded", self.name),
+        }
+    }
+}
+
+/// One token's input to matrices of one basis.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Input {
+    /// In the basis of the matrices.
+    pub(crate) values: Vec<f32>,
+    /// The same rounded to int8, when codes are to be multiplied by that.
+    pub(crate) int8: Option<Activations>,
+}

@@ -1,0 +1,197 @@
+//! A model that runs: weights, specification and options.
+
+use crate::cache::{KvCache, KvType};
+use crate::eager::{ActivationMode, Eager, Matrix, Turns};
+use crate::family::Graph;
+use crate::ops::Ops;
+use crate::source::Source;
+use crate::texts::ModelTexts;
+use crate::{LoadError, ModelError};
+use gq_checkpoint::{Checkpoint, ModelSpec, parse_config};
+use gq_container::{Container, TextKind};
+use gq_tensor::CpuLevel;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Tokens that pass through the layers together; longer inputs are cut.
+const BATCH: usize = 512;
+
+/// How a model computes. Threads are those of rayon's current pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Instructions of the kernels.
+    pub level: CpuLevel,
+    /// What codes are multiplied by.
+    pub activations: ActivationMode,
+    /// Storage of keys and values.
+    pub kv: KvType,
+}
+
+impl Default for RunOptions {
+    fn default() -> RunOptions {
+        let (activations, kv) = (ActivationMode::default(), KvType::default());
+        RunOptions { level: CpuLevel::detect(), activations, kv }
+    }
+}
+
+/// Which of the given tokens' logits are computed; the head is a large part of the work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogitRows {
+    /// Every token's.
+    All,
+    /// The last token's.
+    Last,
+    /// Those of a range of the tokens given.
+    Range(Range<usize>),
+}
+
+/// A language model whose weights stay where they are: in the mapped files of a checkpoint, or in a container.
+#[derive(Debug)]
+pub struct Model {
+    spec: ModelSpec,
+    graph: Graph,
+    texts: ModelTexts,
+    options: RunOptions,
+}
+
+impl Model {
+    /// A checkpoint's weights as they are: the reference.
+    ///
+    /// # Errors
+    /// When files cannot be mapped or read, or a tensor is not what the graph needs.
+    pub fn from_checkpoint(checkpoint: Arc<Checkpoint>, options: RunOptions) -> Result<Model, LoadError> {
+        let spec = checkpoint.spec().clone();
+        let texts = ModelTexts::from_checkpoint(&checkpoint)?;
+        let mut source = Source::checkpoint(checkpoint)?;
+        let graph = Graph::load(&spec, &mut source)?;
+        Ok(Model { spec, graph, texts, options })
+    }
+
+    /// A container's codes, multiplied as they are.
+    ///
+    /// # Errors
+    /// When there is no usable configuration inside, or a tensor is not what the graph needs.
+    pub fn from_container(container: Arc<Container>, options: RunOptions) -> Result<Model, LoadError> {
+        let texts = ModelTexts::from_container(&container)?;
+        let config = texts.config.as_deref();
+        let config = config.ok_or(LoadError::MissingText { kind: TextKind::Config })?;
+        let spec = parse_config(config).map_err(LoadError::Config)?;
+        let mut source = Source::container(container, &spec);
+        let graph = Graph::load(&spec, &mut source)?;
+        Ok(Model { spec, graph, texts, options })
+    }
+
+    /// What the model is.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Texts that came with the weights.
+    pub fn texts(&self) -> &ModelTexts {
+        &self.texts
+    }
+
+    /// How it computes.
+    pub fn options(&self) -> RunOptions {
+        self.options
+    }
+
+    /// The same weights, computed otherwise.
+    pub fn set_options(&mut self, options: RunOptions) {
+        self.options = options;
+    }
+
+    /// Entries of a row of logits.
+    pub fn vocab_size(&self) -> usize {
+        self.spec.vocab_size
+    }
+
+    /// An empty cache for one sequence of up to `max_tokens` tokens.
+    pub fn new_cache(&self, max_tokens: usize) -> KvCache {
+        KvCache::new(&self.spec, max_tokens, self.options.kv)
+    }
+
+    /// Runs `tokens` after those in `cache`, adds them to it, and replaces `out` by logits `[rows, vocab_size]`.
+    ///
+    /// One token multiplies codes directly; many pass through matrix products. Both agree to rounding.
+    ///
+    /// # Errors
+    /// For tokens beyond the vocabulary, more tokens than the cache holds, rows beyond the tokens, and when a logit is
+    /// not finite. The cache is unchanged except in the last case.
+    pub fn forward(
+        &self,
+        tokens: &[u32],
+        cache: &mut KvCache,
+        logits: LogitRows,
+        out: &mut Vec<f32>,
+    ) -> Result<(), ModelError> {
+        let rows = self.check(tokens, cache, logits)?;
+        out.clear();
+        // From inside the pool, a parallel region costs a microsecond; from outside, two thread switches.
+        rayon::scope(|_| {
+            let mut done = 0;
+            for batch in tokens.chunks(BATCH) {
+                let wanted = rows.start.clamp(done, done + batch.len())..rows.end.min(done + batch.len());
+                let wanted = wanted.start - done..wanted.end.max(wanted.start) - done;
+                let logits = self.batch(batch, cache, wanted);
+                match out.is_empty() {
+                    true => *out = logits.data,
+                    false => out.extend_from_slice(&logits.data),
+                }
+                done += batch.len();
+            }
+        });
+        match out.iter().position(|logit| !logit.is_finite()) {
+            None => Ok(()),
+            Some(at) => Err(ModelError::NotFinite {
+                row: at / self.spec.vocab_size,
+                index: at % self.spec.vocab_size,
+                value: out.get(at).map(f32::to_string).unwrap_or_default(),
+            }),
+        }
+    }
+
+    fn batch(&self, tokens: &[u32], cache: &mut KvCache, rows: Range<usize>) -> Matrix {
+        let start = cache.len();
+        let turns = self.spec.ropes.iter().map(|rope| Turns::new(rope, start, tokens.len()));
+        let turns: Vec<_> = turns.collect();
+        let RunOptions { level, activations, .. } = self.options;
+        let mut ops = Eager { level, activations, cache, turns: &turns, start };
+        let hidden = self.graph.hidden(&mut ops, tokens);
+        let logits = match rows.is_empty() {
+            true => Matrix::default(),
+            false => {
+                let hidden = ops.rows(hidden, rows);
+                self.graph.logits(&mut ops, &hidden)
+            }
+        };
+        cache.advance(tokens.len());
+        logits
+    }
+
+    fn check(&self, tokens: &[u32], cache: &KvCache, logits: LogitRows) -> Result<Range<usize>, ModelError> {
+        let last = tokens.len().checked_sub(1).ok_or(ModelError::NoTokens)?;
+        let per_layer = self.spec.per_layer_embedding.as_ref();
+        let limit = per_layer.map_or(usize::MAX, |ple| ple.vocab_size).min(self.spec.vocab_size);
+        if let Some((index, &token)) = tokens.iter().enumerate().find(|(_, token)| **token as usize >= limit)
+        {
+            return Err(ModelError::Token { token, index, limit });
+        }
+        if !cache.fits(&self.spec) {
+            return Err(ModelError::ForeignCache);
+        }
+        let (needed, limit) = (cache.len() + tokens.len(), cache.max_tokens());
+        if needed > limit {
+            return Err(ModelError::CacheFull { needed, limit });
+        }
+        let rows = match logits {
+            LogitRows::All => 0..tokens.len(),
+            LogitRows::Last => last..last + 1,
+            LogitRows::Range(rows) => rows,
+        };
+        match rows.start <= rows.end && rows.end <= tokens.len() {
+            true => Ok(rows),
+            false => Err(ModelError::Rows { rows, actual: tokens.len() }),
+        }
+    }
+}

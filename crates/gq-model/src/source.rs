@@ -1,0 +1,175 @@
+//! Weights by name, from a checkpoint or a container.
+
+use crate::LoadError;
+use crate::linear::{Bytes, Linear};
+use crate::ops::Norm;
+use gq_checkpoint::{Checkpoint, MappedWeights, ModelSpec};
+use gq_codec::{Decoder, Rotation};
+use gq_container::Container;
+use gq_tensor::{CpuLevel, DType, Encoding, MatrixShape, RotationKind, RotationSpec};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A loader of a model's tensors; matrices of one encoding and width share their decoder and rotation.
+#[derive(Debug)]
+pub(crate) struct Source {
+    kind: Kind,
+    norm_eps: f32,
+    norm_plus_one: bool,
+    decoders: HashMap<(Encoding, RotationSpec, usize), Arc<Decoder>>,
+    rotations: HashMap<(RotationSpec, usize), Arc<Rotation>>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Checkpoint { checkpoint: Arc<Checkpoint>, weights: Arc<MappedWeights> },
+    Container(Arc<Container>),
+}
+
+/// A tensor found, not yet decoded.
+struct Found {
+    bytes: Bytes,
+    shape: Vec<usize>,
+    encoding: Encoding,
+    rotation: RotationSpec,
+}
+
+impl Source {
+    pub(crate) fn checkpoint(checkpoint: Arc<Checkpoint>) -> Result<Source, LoadError> {
+        let weights = Arc::new(checkpoint.map().map_err(LoadError::Read)?);
+        let spec = checkpoint.spec().clone();
+        Ok(Source::new(Kind::Checkpoint { checkpoint, weights }, &spec))
+    }
+
+    pub(crate) fn container(container: Arc<Container>, spec: &ModelSpec) -> Source {
+        Source::new(Kind::Container(container), spec)
+    }
+
+    fn new(kind: Kind, spec: &ModelSpec) -> Source {
+        let (norm_eps, norm_plus_one) = (spec.norm_eps, spec.norm_plus_one);
+        Source { kind, norm_eps, norm_plus_one, decoders: HashMap::new(), rotations: HashMap::new() }
+    }
+
+    /// The matrix `name` of this shape, without a bias.
+    pub(crate) fn matrix(&mut self, name: &str, shape: &[usize]) -> Result<Linear, LoadError> {
+        let Found { bytes, encoding, rotation, .. } = self.find(name, shape)?;
+        let (&cols, leading) = shape.split_last().unwrap_or((&1, &[]));
+        let shape = MatrixShape { rows: leading.iter().product(), cols };
+        let decoder = self.decoder(name, encoding, rotation, cols)?;
+        let transform = self.rotation(name, rotation, cols)?;
+        let linear = Linear { name: name.to_owned(), bytes, shape, rotation, decoder, transform, bias: None };
+        Ok(linear)
+    }
+
+    /// The projection `NAME.weight [rows, cols]`, with `NAME.bias [rows]` where the model has biases.
+    pub(crate) fn linear(
+        &mut self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        biased: bool,
+    ) -> Result<Linear, LoadError> {
+        let bias = biased.then(|| self.vector(&format!("{name}.bias"), rows)).transpose()?;
+        Ok(Linear { bias, ..self.matrix(&format!("{name}.weight"), &[rows, cols])? })
+    }
+
+    /// The norm with the weight `NAME.weight [width]`.
+    pub(crate) fn norm(&mut self, name: &str, width: usize) -> Result<Norm, LoadError> {
+        let mut weight = self.vector(&format!("{name}.weight"), width)?;
+        if self.norm_plus_one {
+            weight.iter_mut().for_each(|weight| *weight += 1.0);
+        }
+        Ok(Norm { weight: Some(weight), ..self.plain_norm(width) })
+    }
+
+    /// A norm without a weight.
+    pub(crate) fn plain_norm(&self, width: usize) -> Norm {
+        Norm { weight: None, width, eps: self.norm_eps }
+    }
+
+    /// The vector `name [len]`, in f32.
+    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
+        let linear = self.matrix(name, &[len])?;
+        if !linear.encoding().is_exact() {
+            let encoding = linear.encoding().name();
+            return Err(LoadError::Encoding { name: name.to_owned(), encoding });
+        }
+        let mut values = vec![0.0; len];
+        linear.read_rows(CpuLevel::Scalar, 0..1, &mut values);
+        Ok(values)
+    }
+
+    fn find(&self, name: &str, expected: &[usize]) -> Result<Found, LoadError> {
+        let found = match &self.kind {
+            Kind::Checkpoint { checkpoint, weights } => in_checkpoint(checkpoint, weights, name)?,
+            Kind::Container(container) => in_container(container, name),
+        };
+        let found = found.ok_or_else(|| LoadError::MissingTensor { name: name.to_owned() })?;
+        match found.shape == expected {
+            true => Ok(found),
+            false => Err(LoadError::Shape {
+                name: name.to_owned(),
+                actual: found.shape,
+                expected: expected.to_vec(),
+            }),
+        }
+    }
+
+    fn decoder(
+        &mut self,
+        name: &str,
+        encoding: Encoding,
+        rotation: RotationSpec,
+        cols: usize,
+    ) -> Result<Arc<Decoder>, LoadError> {
+        let key = (encoding, rotation, cols);
+        if let Some(decoder) = self.decoders.get(&key) {
+            return Ok(decoder.clone());
+        }
+        let decoder = Decoder::new(encoding, rotation, cols);
+        let decoder = decoder.map_err(|source| LoadError::Codec { name: name.to_owned(), source })?;
+        Ok(self.decoders.entry(key).or_insert(Arc::new(decoder)).clone())
+    }
+
+    fn rotation(
+        &mut self,
+        name: &str,
+        spec: RotationSpec,
+        cols: usize,
+    ) -> Result<Option<Arc<Rotation>>, LoadError> {
+        if spec.kind == RotationKind::None {
+            return Ok(None);
+        }
+        if let Some(rotation) = self.rotations.get(&(spec, cols)) {
+            return Ok(Some(rotation.clone()));
+        }
+        let rotation = Rotation::new(spec, cols);
+        let rotation = rotation.map_err(|source| LoadError::Rotation { name: name.to_owned(), source })?;
+        Ok(Some(self.rotations.entry((spec, cols)).or_insert(Arc::new(rotation)).clone()))
+    }
+}
+
+fn in_checkpoint(
+    checkpoint: &Arc<Checkpoint>,
+    weights: &Arc<MappedWeights>,
+    name: &str,
+) -> Result<Option<Found>, LoadError> {
+    let Some(tensor) = checkpoint.tensor(name) else { return Ok(None) };
+    let (mut bytes, mut dtype) = (Bytes::Mapped(weights.clone(), tensor.clone()), tensor.dtype);
+    if tensor.scaled {
+        // F8 codes mean nothing without their scales; together they are held as f32.
+        let mut values = vec![0.0; tensor.rows() * tensor.cols()];
+        checkpoint.read_rows_f32(tensor, 0..tensor.rows(), &mut values).map_err(LoadError::Read)?;
+        bytes = Bytes::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+        dtype = DType::F32;
+    }
+    let (shape, encoding) = (tensor.shape.clone(), Encoding::Exact(dtype));
+    Ok(Some(Found { bytes, shape, encoding, rotation: RotationSpec::NONE }))
+}
+
+fn in_container(container: &Arc<Container>, name: &str) -> Option<Found> {
+    let entry = container.tensor(name)?;
+    let shape = entry.shape.iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX)).collect();
+    let bytes = Bytes::Contained(container.clone(), entry.clone());
+    Some(Found { bytes, shape, encoding: entry.encoding, rotation: entry.rotation })
+}

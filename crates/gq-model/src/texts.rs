@@ -1,0 +1,52 @@
+//! Texts that ride along with weights.
+
+use crate::LoadError;
+use gq_checkpoint::Checkpoint;
+use gq_container::{Container, TextKind};
+
+/// A model's texts; whatever is not there is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelTexts {
+    /// `config.json`.
+    pub config: Option<String>,
+    /// `tokenizer.json`.
+    pub tokenizer: Option<String>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config: Option<String>,
+    /// The chat template.
+    pub chat_template: Option<String>,
+    /// `generation_config.json`.
+    pub generation_config: Option<String>,
+}
+
+impl ModelTexts {
+    /// Reads a checkpoint's texts.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<ModelTexts, LoadError> {
+        let texts = checkpoint.texts().map_err(LoadError::CheckpointText)?;
+        Ok(ModelTexts {
+            config: Some(texts.config),
+            tokenizer: texts.tokenizer,
+            tokenizer_config: texts.tokenizer_config,
+            chat_template: texts.chat_template,
+            generation_config: texts.generation_config,
+        })
+    }
+
+    /// Reads a container's texts.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn from_container(container: &Container) -> Result<ModelTexts, LoadError> {
+        let text = |kind: TextKind| container.text(kind).map_err(LoadError::Text);
+        Ok(ModelTexts {
+            config: text(TextKind::Config)?,
+            tokenizer: text(TextKind::Tokenizer)?,
+            tokenizer_config: text(TextKind::TokenizerConfig)?,
+            chat_template: text(TextKind::ChatTemplate)?,
+            generation_config: text(TextKind::GenerationConfig)?,
+        })
+    }
+}

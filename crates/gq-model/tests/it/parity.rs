@@ -1,0 +1,23 @@
+//! Every family against its reference implementation.
+
+use crate::fixtures::{Reference, TINY, exact, max_error, tiny_model};
+use gq_model::LogitRows;
+use gq_tensor::CpuLevel;
+
+/// Three times what the reference's own f32 differs from its f64.
+#[test]
+fn logits_equal_the_reference() {
+    for name in TINY {
+        let reference = Reference::read(name);
+        for level in CpuLevel::available() {
+            let model = tiny_model(name, exact(level));
+            for (tokens, expected) in reference.rows.iter().zip(&reference.logits) {
+                let (mut cache, mut logits) = (model.new_cache(tokens.len()), Vec::new());
+                model.forward(tokens, &mut cache, LogitRows::All, &mut logits).unwrap();
+                let (error, floor) = (max_error(&logits, expected), reference.facts.floor_max_abs);
+                eprintln!("{name} on {}: {error:.1e}, floor {floor:.1e}", level.name());
+                assert!(error <= 3.0 * floor, "{name} on {}: {error:e} > 3 x {floor:e}", level.name());
+            }
+        }
+    }
+}
