@@ -221,8 +221,8 @@ def read_entry(window: bytes) -> tuple[Tensor, int]:
     encoding = encoding_name(code)
     require(encoding is not None, "encoding", f"{name!r}: {code:#06x}")
     require(rotation in ROTATIONS, "rotation", f"{name!r}: {rotation}")
-    require(rotation != 0 or seed == 0, "seed", f"{name!r}: {seed}")
     require(rotation == 0 or code not in EXACT, "rotated-exact", repr(name))
+    require(seed == 0 or code not in EXACT, "seed", f"{name!r}: {seed}")
     require(dtype in SOURCE_DTYPES, "source-dtype", f"{name!r}: {dtype}")
     shape = dimensions[:rank]
     require(all(1 <= dimension <= 1 << 28 for dimension in shape), "dimension", f"{name!r}: {shape}")

@@ -195,14 +195,13 @@ fn check_name(actual: usize) -> Result<(), TensorRule> {
     }
 }
 
+/// Exact elements are the source's: no rotation, and nothing that a seed could select.
 fn check_basis(encoding: Encoding, rotation: RotationSpec) -> Result<(), TensorRule> {
-    if rotation.kind == RotationKind::None && rotation.seed != 0 {
-        return Err(TensorRule::Seed { actual: rotation.seed });
+    match (encoding.is_exact(), rotation) {
+        (false, _) | (true, RotationSpec::NONE) => Ok(()),
+        (true, RotationSpec { kind: RotationKind::None, seed }) => Err(TensorRule::Seed { actual: seed }),
+        (true, RotationSpec { kind, .. }) => Err(TensorRule::RotatedExact { actual: kind }),
     }
-    if encoding.is_exact() && rotation.kind != RotationKind::None {
-        return Err(TensorRule::RotatedExact { actual: rotation.kind });
-    }
-    Ok(())
 }
 
 fn matrix_shape(shape: &[u64]) -> Result<MatrixShape, TensorRule> {

@@ -267,8 +267,8 @@ pub enum TensorRule {
         /// Its number.
         actual: u8,
     },
-    /// A seed for no rotation.
-    #[error("seed {actual} without a rotation")]
+    /// A seed for exact elements.
+    #[error("an exact encoding with seed {actual}")]
     Seed {
         /// The seed.
         actual: u64,

@@ -1,5 +1,7 @@
 //! Tests of the container from outside.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // helpers of tests are tests
+
 mod allocations;
 mod forge;
 mod golden;
