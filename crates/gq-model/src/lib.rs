@@ -5,21 +5,29 @@
 //! This crate does not know conversion, the network or a terminal.
 
 mod cache;
+mod chat;
 mod eager;
 mod error;
 mod family;
+mod generation;
 mod linear;
 mod math;
 mod model;
 mod ops;
 mod product;
+mod sampler;
 mod source;
 mod texts;
+mod tokenizer;
 
 pub use cache::{KvCache, KvType};
+pub use chat::{ChatError, ChatMessage, ChatOptions, ChatTemplate, Clock};
 pub use eager::{ActivationMode, Matrix};
 pub use error::{LoadError, ModelError};
+pub use generation::{Generation, GenerationError, GenerationOptions, Piece, StopReason};
 pub use linear::Linear;
 pub use model::{LogitRows, Model, RunOptions};
 pub use ops::{Experts, Norm, Ops};
+pub use sampler::{Sampler, Sampling, argmax};
 pub use texts::ModelTexts;
+pub use tokenizer::{SpecialText, TextStream, Tokenizer, TokenizerError};

@@ -1,0 +1,104 @@
+//! Choosing the next token.
+
+/// How tokens are chosen. The default is greedy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Divides logits; 0: the likeliest token, whatever else is set.
+    pub temperature: f32,
+    /// The likeliest tokens that are kept; 0: all.
+    pub top_k: usize,
+    /// Of those, the likeliest that together hold this share of the probability; 1: all.
+    pub top_p: f32,
+    /// Of those, tokens at least this share as likely as the likeliest; 0: all.
+    pub min_p: f32,
+    /// Source of randomness: the same seed chooses the same tokens.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Sampling {
+        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 }
+    }
+}
+
+/// A sampler with its random numbers.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    sampling: Sampling,
+    state: u64,
+    /// (token, probability), reused.
+    candidates: Vec<(u32, f64)>,
+}
+
+/// Logits this far below the largest, after the temperature, have a probability below 1e-19 and are not looked at.
+const NEGLIGIBLE: f32 = 45.0;
+
+impl Sampler {
+    /// A sampler at the beginning of its random numbers.
+    pub fn new(sampling: Sampling) -> Sampler {
+        Sampler { sampling, state: sampling.seed, candidates: Vec::new() }
+    }
+
+    /// Chooses a token; of equally likely ones the first. 0 for no logits.
+    pub fn sample(&mut self, logits: &[f32]) -> u32 {
+        let best = argmax(logits);
+        let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
+        let largest = logits.get(best as usize).copied().unwrap_or(0.0);
+        if temperature <= 0.0 {
+            return best;
+        }
+        let floor = largest - NEGLIGIBLE * temperature;
+        let weight = |logit: f32| f64::from((logit - largest) / temperature).exp();
+        let all = (0u32..).zip(logits).filter(|(_, logit)| **logit >= floor);
+        self.candidates.clear();
+        self.candidates.extend(all.map(|(token, &logit)| (token, weight(logit))));
+        let candidates = &mut self.candidates;
+        candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        if top_k > 0 {
+            candidates.truncate(top_k);
+        }
+        if top_p < 1.0 {
+            let limit = f64::from(top_p) * total(candidates);
+            let mut sum = 0.0;
+            let kept = candidates.iter().take_while(|(_, weight)| {
+                let before = sum;
+                sum += weight;
+                before < limit
+            });
+            let kept = kept.count().max(1);
+            candidates.truncate(kept);
+        }
+        candidates.retain(|(_, weight)| *weight >= f64::from(min_p));
+        let target = uniform(&mut self.state) * total(&self.candidates);
+        let mut sum = 0.0;
+        let chosen = self.candidates.iter().find(|(_, weight)| {
+            sum += weight;
+            target < sum
+        });
+        chosen.or(self.candidates.first()).map_or(best, |(token, _)| *token)
+    }
+}
+
+/// The largest logit's token; of equals the first.
+pub fn argmax(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (token, &logit) in (0u32..).zip(logits) {
+        if logit > best.1 {
+            best = (token, logit);
+        }
+    }
+    best.0
+}
+
+fn total(candidates: &[(u32, f64)]) -> f64 {
+    candidates.iter().map(|(_, weight)| weight).sum()
+}
+
+/// The next number in [0, 1): SplitMix64 (Steele, Lea and Flood 2014), its upper 53 bits.
+fn uniform(state: &mut u64) -> f64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut bits = *state;
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
