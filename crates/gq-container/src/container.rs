@@ -2,11 +2,12 @@
 
 use crate::digest::Digest;
 use crate::entry::TensorEntry;
-use crate::error::{ContainerError, FormatError, VerifyError};
+use crate::error::{ContainerError, VerifyError};
 use crate::header::Header;
 use crate::layout::HEADER_BYTES;
 use crate::map::map_file;
 use crate::provenance::Provenance;
+use crate::rule::FormatError;
 use crate::text::{TextEntry, TextKind};
 use crate::validate::{Layout, slice, validate};
 use gq_tensor::{EncodedMatrix, ShapeMismatch};

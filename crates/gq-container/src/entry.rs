@@ -1,8 +1,8 @@
 //! Tensors in the table: what is declared before the payload is written, and what is known after.
 
 use crate::digest::{Digest, Hasher};
-use crate::error::TensorRule;
 use crate::limits;
+use crate::rule::TensorRule;
 use gq_tensor::{DType, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec, ShapeMismatch};
 use serde::{Deserialize, Serialize};
 

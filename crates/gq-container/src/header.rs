@@ -1,8 +1,8 @@
 //! The first 256 bytes.
 
 use crate::digest::Digest;
-use crate::error::FormatError;
 use crate::layout::HEADER_BYTES;
+use crate::rule::FormatError;
 
 /// First bytes of every file. The high bit and the line ends show damage by text-mode transfers.
 pub(crate) const MAGIC: [u8; 8] = [0x89, b'G', b'Q', 0x0D, 0x0A, 0x1A, 0x0A, 0x00];

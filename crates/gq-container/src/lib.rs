@@ -16,6 +16,7 @@ pub mod layout;
 pub mod limits;
 mod map;
 mod provenance;
+mod rule;
 mod text;
 mod validate;
 mod verify;
@@ -24,11 +25,10 @@ mod writer;
 pub use container::Container;
 pub use digest::{Digest, Hasher};
 pub use entry::{TensorEntry, TensorSpec};
-pub use error::{
-    ContainerError, Damage, FormatError, TensorRule, TextRule, VerifyError, WriteError, WriteRule,
-};
+pub use error::{ContainerError, Damage, VerifyError, WriteError, WriteRule};
 pub use header::Header;
 pub use provenance::{Provenance, ProvenanceError, Source, SourceFile};
+pub use rule::{FormatError, TensorRule, TextRule};
 pub use text::{StoredText, TextCoding, TextEntry, TextKind};
 pub use validate::{Layout, validate};
 pub use writer::{Finished, Writer, partial_path};

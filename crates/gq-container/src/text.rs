@@ -1,9 +1,10 @@
 //! Texts that ride along: kinds, compression, bounded decompression.
 
 use crate::entry::Fields;
-use crate::error::{TextRule, WriteRule};
+use crate::error::WriteRule;
 use crate::layout::TEXT_ENTRY_BYTES;
 use crate::limits;
+use crate::rule::TextRule;
 use serde::{Deserialize, Serialize};
 
 /// zstd level of texts. The bytes depend on it: changing it changes every file. On a 16 MB tokenizer, level 9 takes

@@ -2,11 +2,11 @@
 
 use crate::digest::Hasher;
 use crate::entry::{FIXED_BYTES, TensorEntry, payload_digest};
-use crate::error::{FormatError, TensorRule, TextRule};
 use crate::header::Header;
 use crate::layout::{ALIGNMENT, HEADER_BYTES, TEXT_ENTRY_BYTES, align};
 use crate::limits;
 use crate::provenance::Provenance;
+use crate::rule::{FormatError, TensorRule, TextRule};
 use crate::text::{TextEntry, TextKind};
 
 /// What a valid file holds, and where.

@@ -2,7 +2,8 @@
 
 use crate::digest::Hasher;
 use crate::entry::TensorEntry;
-use crate::error::{Damage, FormatError, VerifyError};
+use crate::error::{Damage, VerifyError};
+use crate::rule::FormatError;
 use crate::text::TextKind;
 use crate::validate::{Layout, slice};
 

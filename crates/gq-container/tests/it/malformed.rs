@@ -2,7 +2,7 @@
 
 use crate::golden::golden;
 use crate::{allocations, forge};
-use gq_container::{Container, ContainerError, VerifyError, validate};
+use gq_container::{Container, ContainerError, FormatError, VerifyError, validate};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -64,4 +64,6 @@ fn opening_names_the_file() {
     let missing = Container::open(&dir().join("none.gq")).unwrap_err();
     assert!(matches!(missing, ContainerError::Io { .. }));
     assert!(matches!(Container::open(&dir()).unwrap_err(), ContainerError::Io { .. }));
+    let empty = Container::open(&dir().join("too-short--empty.gq")).unwrap_err();
+    assert!(matches!(empty, ContainerError::Format { source: FormatError::TooShort { actual: 0, .. }, .. }));
 }

@@ -126,6 +126,20 @@ fn a_dropped_writer_is_taken_up() {
     assert_eq!(Writer::intact(&path, &finished, |_| {}).unwrap(), 0);
 }
 
+#[test]
+fn an_ended_tensor_survives_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.gq");
+    let mut writer = Writer::create(&path).unwrap();
+    for i in 0..tensors().len() {
+        write_tensor(&mut writer, i);
+        // What a killed process leaves is what was handed to the operating system.
+        assert_eq!(Writer::intact(&path, writer.entries(), |_| {}).unwrap(), i + 1);
+    }
+    // An unfinished file is not taken for a finished one.
+    assert!(Container::open(&partial_path(&path)).is_err());
+}
+
 /// The rule that a refused call names.
 fn rule<T: std::fmt::Debug>(outcome: Result<T, WriteError>) -> WriteRule {
     match outcome.unwrap_err() {
