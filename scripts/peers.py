@@ -35,6 +35,7 @@ SOURCE_PACKAGE = "llama-cpp-python==0.3.36"  # carries the whole of llama.cpp un
 TOOLS = ("llama-quantize", "llama-perplexity", "llama-imatrix", "llama-bench", "llama-tokenize", "llama-completion")
 TYPES = ("BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q2_K")
 SPEED_TYPES = ("Q8_0", "Q4_K_M")
+QUIET = 0.5  # load average below which a timing is believed
 HEAD = ("token_embd", "output.")
 PARTIAL = object()  # stands for the unfinished output file in a command
 
@@ -208,9 +209,21 @@ def watch_memory(process: subprocess.Popen, peak: dict) -> None:
         time.sleep(0.002)
 
 
+def quiet_load(options) -> float:
+    """The load average once it is low; timings taken beside other work are worth nothing."""
+    for _ in range(1 if options.busy else 120):
+        if (load := os.getloadavg()[0]) < QUIET:
+            return load
+        if not options.busy:
+            time.sleep(5)
+    if options.busy:
+        return load
+    raise SystemExit(f"the load is still {load:.1f} after ten minutes, {QUIET} is the limit (--busy measures all the same)")
+
+
 def convert_speed(options, facts: dict, save) -> None:
     """llama-quantize from bf16: wall and CPU seconds of each of a few runs, peak anonymous memory."""
-    llama, rows, load = Llama(options.work), [], os.getloadavg()[0]  # the load before, from others
+    llama, rows, load = Llama(options.work), [], quiet_load(options)
     source, out = gguf_of(options, "bf16"), options.work / "speed.gguf"
     for kind in options.types:
         runs = []
@@ -238,7 +251,7 @@ def convert_speed(options, facts: dict, save) -> None:
 
 def decode_speed(options, facts: dict, save) -> None:
     """llama-bench pp512 and tg64, tokens per second."""
-    llama, rows, load = Llama(options.work), [], os.getloadavg()[0]  # the load before, from others
+    llama, rows, load = Llama(options.work), [], quiet_load(options)
     for kind in options.types:
         output = llama.run("llama-bench", "-m", quantize(llama, options, kind), "-t", options.threads, "-p", 512,
                            "-n", 64, "-r", options.repeat, "-o", "json")
@@ -304,6 +317,8 @@ def main() -> None:
         command.add_argument("--types", nargs="+", default=list(types))
         command.add_argument("--threads", type=int, default=2)
         command.add_argument("--repeat", type=int, default=3)
+        if name != "quality":
+            command.add_argument("--busy", action="store_true", help="do not wait for a quiet machine")
         if name == "quality":
             command.add_argument("--text", type=Path, required=True)
             command.add_argument("--ctx", type=int, default=512)
