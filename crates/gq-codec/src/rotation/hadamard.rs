@@ -30,12 +30,10 @@ struct Factor {
 
 impl Hadamard {
     pub(super) fn new(seed: u64, cols: usize) -> Result<Hadamard, RotationError> {
+        check(cols)?;
         let k = cols.trailing_zeros();
         let block = 1 << k;
         let mut primes = prime_factors(cols >> k);
-        if let Some(&prime) = primes.last().filter(|&&p| p > PRIME_LIMIT) {
-            return Err(RotationError::PrimeFactor { cols, prime, limit: PRIME_LIMIT });
-        }
         let mut inner = cols;
         let factors = primes
             .drain(..)
@@ -92,4 +90,14 @@ fn prime_factors(mut n: usize) -> Vec<usize> {
         factors.push(n);
     }
     factors
+}
+
+/// Whether every prime factor of the odd part is small enough for a dense matrix.
+pub(super) fn check(cols: usize) -> Result<(), RotationError> {
+    match prime_factors(cols >> cols.trailing_zeros().min(63)).last() {
+        Some(&prime) if prime > PRIME_LIMIT => {
+            Err(RotationError::PrimeFactor { cols, prime, limit: PRIME_LIMIT })
+        }
+        _ => Ok(()),
+    }
 }

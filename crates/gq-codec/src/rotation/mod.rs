@@ -37,23 +37,34 @@ impl Rotation {
     /// # Errors
     /// When the kind has no rotation of this width.
     pub fn new(spec: RotationSpec, cols: usize) -> Result<Rotation, RotationError> {
+        Rotation::check(spec, cols)?;
         let transform = match spec.kind {
             RotationKind::None => Transform::Identity,
+            RotationKind::Hadamard => Transform::Hadamard(Hadamard::new(spec.seed, cols)?),
+            RotationKind::Haar => Transform::Haar(Dense::haar(spec.seed, cols)),
+        };
+        Ok(Rotation { spec, cols, transform })
+    }
+
+    /// Whether there is a rotation of this width, at no cost.
+    ///
+    /// # Errors
+    /// When the kind has no rotation of this width.
+    pub fn check(spec: RotationSpec, cols: usize) -> Result<(), RotationError> {
+        match spec.kind {
+            RotationKind::None => Ok(()),
             RotationKind::Hadamard => {
                 let multiple = Encoding::WIDTH_MULTIPLE;
                 if cols == 0 || !cols.is_multiple_of(multiple) {
                     return Err(RotationError::Width { cols, multiple });
                 }
-                Transform::Hadamard(Hadamard::new(spec.seed, cols)?)
+                hadamard::check(cols)
             }
-            RotationKind::Haar => {
-                if cols == 0 || cols > DENSE_LIMIT {
-                    return Err(RotationError::Dense { kind: spec.kind, cols, limit: DENSE_LIMIT });
-                }
-                Transform::Haar(Dense::haar(spec.seed, cols))
+            RotationKind::Haar if cols == 0 || cols > DENSE_LIMIT => {
+                Err(RotationError::Dense { kind: spec.kind, cols, limit: DENSE_LIMIT })
             }
-        };
-        Ok(Rotation { spec, cols, transform })
+            RotationKind::Haar => Ok(()),
+        }
     }
 
     /// Kind and seed.

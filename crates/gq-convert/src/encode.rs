@@ -1,0 +1,195 @@
+//! A block of rows from source bytes to codes: convert, check, rotate, round, measure; in parallel over rows.
+
+use gq_codec::{CodecError, Decoder, EncodeScratch, Encoder, Rotation, RotationError};
+use gq_tensor::{CpuLevel, DType, EncodedMatrix, Encoding, MatrixShape, RotationSpec, decode_f32};
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Rows handed to a thread at a time. Scheduling only: results do not depend on it.
+const CHUNK_ROWS: usize = 16;
+
+/// Codes, scales and distortion of a block of rows.
+#[derive(Debug, Default)]
+pub(crate) struct Coded {
+    pub codes: Vec<u8>,
+    pub scales: Vec<u8>,
+    /// Squared error and squared norm of each row.
+    pub sums: Vec<(f64, f64)>,
+}
+
+/// A value that is no number, by row and column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotFinite {
+    pub row: usize,
+    pub col: usize,
+}
+
+/// What is needed to code rows of one width in one way.
+#[derive(Clone)]
+pub(crate) struct RowCoder {
+    encoding: Encoding,
+    cols: usize,
+    rotation_spec: RotationSpec,
+    rotation: Arc<Rotation>,
+    encoder: Arc<Encoder>,
+    decoder: Arc<Decoder>,
+}
+
+/// A coder that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CoderError {
+    /// The transform does not exist at this width.
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
+    /// The encoding does not exist at this width.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// Coders by encoding, rotation and width: matrices of one kind share one.
+#[derive(Default)]
+pub(crate) struct Coders {
+    rotations: HashMap<(RotationSpec, usize), Arc<Rotation>>,
+    coders: HashMap<(Encoding, RotationSpec, usize), RowCoder>,
+}
+
+impl Coders {
+    pub(crate) fn get(
+        &mut self,
+        encoding: Encoding,
+        spec: RotationSpec,
+        cols: usize,
+    ) -> Result<RowCoder, CoderError> {
+        if let Some(coder) = self.coders.get(&(encoding, spec, cols)) {
+            return Ok(coder.clone());
+        }
+        let rotation = match self.rotations.get(&(spec, cols)) {
+            Some(rotation) => rotation.clone(),
+            None => Arc::new(Rotation::new(spec, cols)?),
+        };
+        self.rotations.insert((spec, cols), rotation.clone());
+        let encoder = Arc::new(Encoder::new(encoding, spec, cols)?);
+        let decoder = Arc::new(Decoder::new(encoding, spec, cols)?);
+        let coder = RowCoder { encoding, cols, rotation_spec: spec, rotation, encoder, decoder };
+        self.coders.insert((encoding, spec, cols), coder.clone());
+        Ok(coder)
+    }
+}
+
+#[derive(Default)]
+struct Scratch {
+    row: Vec<f32>,
+    decoded: Vec<f32>,
+    rotate: Vec<f32>,
+    encode: EncodeScratch,
+    payload: Vec<u8>,
+}
+
+impl RowCoder {
+    /// Codes the rows in `source`, the first of which is row `first` of its tensor.
+    pub(crate) fn code(
+        &self,
+        level: CpuLevel,
+        dtype: DType,
+        source: &[u8],
+        first: usize,
+        out: &mut Coded,
+    ) -> Result<(), NotFinite> {
+        let source_row = self.cols * dtype.size();
+        let codes_row = self.encoding.codes_row_bytes(self.cols);
+        let scales_row = self.encoding.scales_row_bytes(self.cols);
+        let rows = source.len() / source_row;
+        out.codes.resize(rows * codes_row, 0);
+        out.scales.resize(rows * scales_row, 0);
+        out.sums.resize(rows, (0.0, 0.0));
+        let chunks = source
+            .par_chunks(CHUNK_ROWS * source_row)
+            .zip(out.codes.par_chunks_mut(CHUNK_ROWS * codes_row))
+            .zip(out.scales.par_chunks_mut(CHUNK_ROWS * scales_row))
+            .zip(out.sums.par_chunks_mut(CHUNK_ROWS))
+            .enumerate();
+        chunks.try_for_each_init(Scratch::default, |scratch, (chunk, (((source, codes), scales), sums))| {
+            let rows = source.chunks_exact(source_row).zip(codes.chunks_exact_mut(codes_row));
+            let rows = rows.zip(scales.chunks_exact_mut(scales_row)).zip(sums).enumerate();
+            for (row, (((source, codes), scales), sums)) in rows {
+                let row = first + chunk * CHUNK_ROWS + row;
+                *sums = self
+                    .code_row(level, dtype, source, codes, scales, scratch)
+                    .map_err(|col| NotFinite { row, col })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Codes one row; gives its squared error and squared norm, both in the rotated basis, or the column of a bad value.
+    fn code_row(
+        &self,
+        level: CpuLevel,
+        dtype: DType,
+        source: &[u8],
+        codes: &mut [u8],
+        scales: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> Result<(f64, f64), usize> {
+        let Scratch { row, decoded, rotate, encode, payload } = scratch;
+        row.resize(self.cols, 0.0);
+        decoded.resize(self.cols, 0.0);
+        decode_f32(dtype, source, row);
+        if let Some(col) = first_not_finite(row) {
+            return Err(col);
+        }
+        self.rotation.forward(level, row, rotate);
+        self.encoder.encode_row(level, row, codes, scales, encode);
+        payload.clear();
+        payload.extend_from_slice(codes);
+        payload.extend_from_slice(scales);
+        let shape = MatrixShape { rows: 1, cols: self.cols };
+        if let Ok(matrix) = EncodedMatrix::new(shape, self.encoding, self.rotation_spec, payload) {
+            self.decoder.decode_row(level, &matrix, 0, decoded);
+        }
+        Ok(squared_error(row, decoded))
+    }
+}
+
+/// Column of the first NaN or infinity.
+pub(crate) fn first_not_finite(row: &[f32]) -> Option<usize> {
+    // One pass without branches: the exponent is all ones only in what is no number.
+    let all_finite = row.iter().fold(true, |ok, v| ok & v.is_finite());
+    if all_finite { None } else { row.iter().position(|v| !v.is_finite()) }
+}
+
+/// Sums of squared differences and of squares, over eight lanes in a fixed order.
+fn squared_error(original: &[f32], decoded: &[f32]) -> (f64, f64) {
+    const LANES: usize = 8;
+    let (mut error, mut energy) = ([0f64; LANES], [0f64; LANES]);
+    let (blocks, tail) = original.as_chunks::<LANES>();
+    let (decoded_blocks, decoded_tail) = decoded.as_chunks::<LANES>();
+    for (x, y) in blocks.iter().zip(decoded_blocks) {
+        for lane in 0..LANES {
+            let (x, y) = (f64::from(x[lane]), f64::from(y[lane]));
+            error[lane] += (x - y) * (x - y);
+            energy[lane] += x * x;
+        }
+    }
+    for (lane, (x, y)) in tail.iter().zip(decoded_tail).enumerate() {
+        let (x, y) = (f64::from(*x), f64::from(*y));
+        error[lane] += (x - y) * (x - y);
+        energy[lane] += x * x;
+    }
+    (error.iter().sum(), energy.iter().sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_and_bad_values() {
+        let x: Vec<f32> = (0..19).map(|i| i as f32).collect();
+        let y: Vec<f32> = x.iter().map(|v| v + 2.0).collect();
+        assert_eq!(squared_error(&x, &y), (76.0, x.iter().map(|v| f64::from(v * v)).sum()));
+        assert_eq!(first_not_finite(&x), None);
+        assert_eq!(first_not_finite(&[0.0, f32::NEG_INFINITY, f32::NAN]), Some(1));
+    }
+}

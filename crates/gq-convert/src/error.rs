@@ -1,0 +1,79 @@
+//! What can go wrong while executing a plan.
+
+use crate::encode::CoderError;
+use crate::journal::JournalError;
+use gq_checkpoint::CheckpointError;
+use gq_container::{ProvenanceError, WriteError, WriteRule};
+use std::path::PathBuf;
+
+/// An execution that failed. The output's final name is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum ConvertError {
+    /// A file of the source cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A text of the source cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A weight is NaN or infinite.
+    #[error("tensor {tensor:?}, row {row}, column {col}: the value is not finite")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// Its row; leading dimensions are multiplied.
+        row: usize,
+        /// Its column.
+        col: usize,
+    },
+    /// A coder that cannot be made.
+    #[error("tensor {tensor:?}: {source}")]
+    Coder {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        source: CoderError,
+    },
+    /// The source changed since the interrupted conversion began.
+    #[error(
+        "tensor {tensor:?}: the source has changed since the unfinished conversion began (sha256 {limit}, now {actual})"
+    )]
+    SourceChanged {
+        /// The tensor up to which the source was compared.
+        tensor: String,
+        /// Digest when it was coded.
+        limit: String,
+        /// Digest now.
+        actual: String,
+    },
+    /// The journal beside the output cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The output cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A text is beyond the container's limits.
+    #[error(transparent)]
+    Text(#[from] WriteRule),
+    /// The provenance cannot be stored.
+    #[error(transparent)]
+    Provenance(#[from] ProvenanceError),
+    /// A value of ours that has no JSON form; a defect of gq.
+    #[error("report as JSON: {source}")]
+    Json {
+        /// Why.
+        #[from]
+        source: serde_json::Error,
+    },
+    /// Threads cannot be started.
+    #[error("threads: {source}")]
+    Threads {
+        /// What the system says.
+        #[from]
+        source: rayon::ThreadPoolBuildError,
+    },
+}

@@ -1,0 +1,99 @@
+//! How much memory an execution takes, decided before it starts.
+//!
+//! Counted: anonymous memory and read buffers. Not counted: pages of mapped files.
+
+use crate::plan::Step;
+use gq_tensor::{Encoding, RotationKind};
+use serde::{Deserialize, Serialize};
+
+/// Bytes of source rows worked on at once, when memory allows.
+const BLOCK: u64 = 4 << 20;
+/// Smaller blocks than this only cost time.
+const SMALLEST_BLOCK: u64 = 64 << 10;
+/// Program, allocator slack, stacks of the threads that are not counted one by one.
+const BASE: u64 = 6 << 20;
+/// Stack and allocator arena of one thread.
+const THREAD: u64 = 512 << 10;
+
+/// Memory of an execution, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Threads it is computed for.
+    pub threads: usize,
+    /// Source bytes of one block of rows, at most (one row may be larger).
+    pub block: u64,
+    /// Promised peak: anonymous memory plus read buffers.
+    pub peak: u64,
+}
+
+impl Memory {
+    /// Memory for these steps, with the largest block that stays below `limit` where possible.
+    ///
+    /// `texts` are the bytes of texts held until the file is finished.
+    pub(crate) fn new(steps: &[Step], texts: u64, threads: usize, limit: Option<u64>) -> Memory {
+        let mut block = BLOCK;
+        loop {
+            let peak = peak(steps, texts, threads, block);
+            if block <= SMALLEST_BLOCK || limit.is_none_or(|limit| peak <= limit) {
+                return Memory { threads, block, peak };
+            }
+            block /= 2;
+        }
+    }
+}
+
+/// Rows of `step` in one block of `block` source bytes: at least one.
+pub(crate) fn block_rows(step: &Step, block: u64) -> usize {
+    let (rows, _) = step.rows_cols();
+    let row = (step.source_bytes / (rows as u64).max(1)).max(1);
+    (usize::try_from(block / row).unwrap_or(usize::MAX)).clamp(1, rows.max(1))
+}
+
+fn peak(steps: &[Step], texts: u64, threads: usize, block: u64) -> u64 {
+    let largest = |of: &dyn Fn(&Step) -> u64| steps.iter().map(of).max().unwrap_or(0);
+    let source = largest(&|step| source_block(step, block));
+    let coded = largest(&|step| coded_block(step, block));
+    let scales = largest(&|step| {
+        let (rows, cols) = step.rows_cols();
+        rows as u64 * step.encoding.scales_row_bytes(cols) as u64
+    });
+    // Per thread: the row, the rotation's scratch, the decoded row, the encoder's scratch (two rows at most).
+    let scratch =
+        largest(&|step| if step.encoding.is_exact() { 64 << 10 } else { 5 * 4 * step.rows_cols().1 as u64 });
+    // Two blocks are read ahead of the encoder, two are on their way to the file; scales wait for the codes.
+    BASE + texts + tables(steps) + 2 * source + 2 * coded + 2 * scales + threads as u64 * (scratch + THREAD)
+}
+
+fn source_block(step: &Step, block: u64) -> u64 {
+    let (rows, _) = step.rows_cols();
+    step.source_bytes / (rows as u64).max(1) * block_rows(step, block) as u64
+}
+
+fn coded_block(step: &Step, block: u64) -> u64 {
+    let (_, cols) = step.rows_cols();
+    match step.encoding {
+        Encoding::Exact(_) => source_block(step, block),
+        // Two f64 sums per row measure the distortion.
+        coded => block_rows(step, block) as u64 * (coded.codes_row_bytes(cols) as u64 + 16),
+    }
+}
+
+/// Transforms and encoders are kept for each distinct width: dense ones count.
+fn tables(steps: &[Step]) -> u64 {
+    let mut seen: Vec<(usize, bool)> = Vec::new();
+    let mut bytes = 0;
+    for step in steps.iter().filter(|step| !step.encoding.is_exact()) {
+        let (_, cols) = step.rows_cols();
+        let square = 4 * (cols as u64) * (cols as u64);
+        let dense =
+            [step.rotation.kind == RotationKind::Haar, matches!(step.encoding, Encoding::Prod { .. })];
+        for (kind, _) in dense.into_iter().enumerate().filter(|(_, dense)| *dense) {
+            if !seen.contains(&(cols, kind == 0)) {
+                seen.push((cols, kind == 0));
+                // The orthogonal factor is made in f64 before it is kept in f32.
+                bytes += square + 2 * square;
+            }
+        }
+    }
+    bytes
+}

@@ -1,0 +1,249 @@
+//! The file being made: payloads in the plan's order, a journal line after each, texts at the end.
+
+use crate::encode::Coded;
+use crate::error::ConvertError;
+use crate::journal::{Entry, Fingerprint, Journal};
+use crate::plan::{Plan, Step};
+use crate::report::{Report, Sums};
+use crate::source::hex;
+use gq_checkpoint::{Checkpoint, FileKind, Texts};
+use gq_container::{
+    Digest, Provenance, Source, SourceFile, StoredText, TensorEntry, TensorSpec, TextKind, Writer,
+    partial_path,
+};
+use sha2::{Digest as _, Sha256};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// An output that is being written or taken up again.
+pub(crate) struct Output<'a> {
+    plan: &'a Plan,
+    checkpoint: &'a Checkpoint,
+    texts: Texts,
+    writer: Writer,
+    journal: Journal,
+    /// Tensors that were done when this execution began.
+    finished: usize,
+    /// Scale rows of the current tensor: they follow its code rows.
+    scales: Vec<u8>,
+    current: Sums,
+    sums: Vec<Sums>,
+}
+
+impl<'a> Output<'a> {
+    /// Begins `path`, or takes up what an interrupted execution left beside it.
+    pub(crate) fn open(
+        plan: &'a Plan,
+        checkpoint: &'a Checkpoint,
+        path: &Path,
+        restart: bool,
+    ) -> Result<Output<'a>, ConvertError> {
+        let texts = checkpoint.texts()?;
+        let fingerprint = fingerprint(plan, checkpoint, &texts);
+        let journal_path = journal_path(path);
+        if restart {
+            for stale in [&journal_path, &partial_path(path)] {
+                match std::fs::remove_file(stale) {
+                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(ConvertError::Read { path: stale.clone(), source });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let mut journal = Journal::open(&journal_path, &fingerprint)?;
+        let usable = journal.entries().iter().zip(&plan.steps).map(|(entry, step)| stored(entry, step));
+        let entries: Vec<TensorEntry> = usable.map_while(|entry| entry).collect();
+        let intact = match entries.is_empty() || !partial_path(path).exists() {
+            true => 0,
+            false => Writer::intact(path, &entries, |_| {})?,
+        };
+        journal.keep(intact, &fingerprint)?;
+        let writer = match intact {
+            0 => Writer::create(path)?,
+            _ => Writer::resume(path, &entries[..intact])?,
+        };
+        let sums =
+            |entry: &Entry| Sums { error: f64::from_bits(entry.error), energy: f64::from_bits(entry.energy) };
+        let sums = journal.entries().iter().map(sums).collect();
+        Ok(Output {
+            plan,
+            checkpoint,
+            texts,
+            writer,
+            journal,
+            finished: intact,
+            scales: Vec::new(),
+            current: Sums::default(),
+            sums,
+        })
+    }
+
+    /// Tensors that were done when this execution began.
+    pub(crate) fn finished(&self) -> usize {
+        self.finished
+    }
+
+    /// Takes the next rows of step `index`. For a step that was done already, compares the source instead.
+    pub(crate) fn rows(
+        &mut self,
+        index: usize,
+        first: bool,
+        last: bool,
+        coded: &Coded,
+        source_sha256: &str,
+    ) -> Result<(), ConvertError> {
+        let step = &self.plan.steps[index];
+        if index < self.finished {
+            return if last { self.compare(index, source_sha256) } else { Ok(()) };
+        }
+        if first {
+            self.writer.begin_tensor(spec(step))?;
+            self.scales.clear();
+            self.current = Sums::default();
+        }
+        self.writer.append(&coded.codes)?;
+        self.scales.extend_from_slice(&coded.scales);
+        for (error, energy) in &coded.sums {
+            self.current.error += error;
+            self.current.energy += energy;
+        }
+        if !last {
+            return Ok(());
+        }
+        self.writer.append(&self.scales)?;
+        let entry = self.writer.end_tensor()?;
+        self.sums.push(self.current);
+        self.journal.append(Entry {
+            step: index,
+            offset: entry.offset,
+            bytes: entry.bytes,
+            sha256: hex(&entry.sha256.0),
+            source_sha256: source_sha256.to_owned(),
+            error: self.current.error.to_bits(),
+            energy: self.current.energy.to_bits(),
+        })?;
+        Ok(())
+    }
+
+    fn compare(&self, index: usize, actual: &str) -> Result<(), ConvertError> {
+        let entry = self.journal.entries().iter().find(|entry| entry.step == index);
+        match entry.filter(|entry| entry.source_sha256 != actual) {
+            None => Ok(()),
+            Some(entry) => Err(ConvertError::SourceChanged {
+                tensor: self.plan.steps[index].tensor.clone(),
+                limit: entry.source_sha256.clone(),
+                actual: actual.to_owned(),
+            }),
+        }
+    }
+
+    /// Adds the texts, gives the file its name and removes the journal. `digests`: sha256 of every source file.
+    pub(crate) fn finish(self, digests: &[String]) -> Result<Report, ConvertError> {
+        let report = Report::new(self.plan, &self.sums);
+        let files = self.checkpoint.files().iter().zip(digests).map(|(file, digest)| SourceFile {
+            name: file.name.clone(),
+            bytes: file.bytes,
+            sha256: digest_of(digest).unwrap_or(Digest::ZERO),
+        });
+        let provenance = Provenance {
+            tool: "gq".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            source: Source { repo: None, revision: None, files: files.collect() },
+            recipe: serde_json::to_value(&self.plan.policy)?,
+            calibration_sha256: None,
+            seed: self.plan.policy.seed,
+        };
+        let mut texts = carried(&self.texts)?;
+        texts.push(provenance.to_text()?);
+        texts.push(StoredText::new(TextKind::Report, &serde_json::to_string(&report)?)?);
+        self.writer.finish(texts)?;
+        self.journal.remove()?;
+        Ok(report)
+    }
+}
+
+/// Texts of the checkpoint as they are stored.
+fn carried(texts: &Texts) -> Result<Vec<StoredText>, ConvertError> {
+    let mut licence = String::new();
+    for file in &texts.licences {
+        licence += &format!("==> {} <==\n{}\n", file.name, file.text);
+    }
+    if licence.is_empty() {
+        licence = texts.licence_name.clone().unwrap_or_default();
+    }
+    let licence = Some(licence).filter(|text| !text.is_empty());
+    let kinds = [
+        (TextKind::Config, Some(&texts.config)),
+        (TextKind::Tokenizer, texts.tokenizer.as_ref()),
+        (TextKind::TokenizerConfig, texts.tokenizer_config.as_ref()),
+        (TextKind::ChatTemplate, texts.chat_template.as_ref()),
+        (TextKind::GenerationConfig, texts.generation_config.as_ref()),
+        (TextKind::SpecialTokensMap, texts.special_tokens_map.as_ref()),
+        (TextKind::Licence, licence.as_ref()),
+    ];
+    let present = kinds.into_iter().filter_map(|(kind, text)| Some((kind, text?)));
+    present.map(|(kind, text)| Ok(StoredText::new(kind, text)?)).collect()
+}
+
+fn spec(step: &Step) -> TensorSpec {
+    TensorSpec {
+        name: step.tensor.clone(),
+        shape: step.shape.clone(),
+        encoding: step.encoding,
+        rotation: step.rotation,
+        source_dtype: step.source_dtype,
+    }
+}
+
+/// The journal's entry as the container's; `None` when it is not this step's.
+fn stored(entry: &Entry, step: &Step) -> Option<TensorEntry> {
+    let spec = spec(step);
+    Some(TensorEntry {
+        name: spec.name,
+        shape: spec.shape,
+        encoding: spec.encoding,
+        rotation: spec.rotation,
+        source_dtype: spec.source_dtype,
+        offset: entry.offset,
+        bytes: entry.bytes,
+        sha256: digest_of(&entry.sha256)?,
+    })
+}
+
+fn digest_of(text: &str) -> Option<Digest> {
+    text.parse().ok()
+}
+
+fn fingerprint(plan: &Plan, checkpoint: &Checkpoint, texts: &Texts) -> Fingerprint {
+    let mut facts = Sha256::new();
+    for text in [Some(&texts.config), texts.tokenizer.as_ref(), texts.tokenizer_config.as_ref()]
+        .into_iter()
+        .chain([
+            texts.chat_template.as_ref(),
+            texts.generation_config.as_ref(),
+            texts.special_tokens_map.as_ref(),
+        ])
+        .chain(texts.licences.iter().map(|file| Some(&file.text)))
+    {
+        facts.update(text.map_or(u64::MAX, |text| text.len() as u64).to_le_bytes());
+        facts.update(text.map_or("", String::as_str));
+    }
+    for tensor in checkpoint.tensors() {
+        facts.update(format!("{:?} {:?} {} {}\n", tensor.name, tensor.shape, tensor.file, tensor.offset));
+    }
+    let weights = checkpoint.files().iter().filter(|file| file.kind == FileKind::Weights);
+    Fingerprint {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        policy: plan.policy.clone(),
+        files: weights.map(|file| (file.name.clone(), file.bytes)).collect(),
+        facts: hex(&facts.finalize()),
+    }
+}
+
+/// `path.journal`.
+fn journal_path(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path.as_os_str());
+    name.push(".journal");
+    PathBuf::from(name)
+}

@@ -1,0 +1,252 @@
+//! Policy and facts in, one step per tensor out: pure, printable, and the whole truth about what will be written.
+
+use crate::memory::Memory;
+use crate::policy::{Choice, Policy, PolicyError, Resources, Wish};
+use gq_checkpoint::{ModelSpec, Role, SourceTensor};
+use gq_codec::{Rotation, RotationError};
+use gq_tensor::{DType, Encoding, RotationKind, RotationSpec};
+use serde::{Deserialize, Serialize};
+
+/// What happens to one tensor of the source that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The tensor's name.
+    pub tensor: String,
+    /// Its part in the graph, in words.
+    pub role: String,
+    /// Its shape in the source.
+    pub shape: Vec<u64>,
+    /// Its dtype in the source.
+    pub source_dtype: DType,
+    /// Its bytes in the source.
+    pub source_bytes: u64,
+    /// How it will be stored.
+    pub encoding: Encoding,
+    /// The basis it will be stored in.
+    pub rotation: RotationSpec,
+    /// Bytes of the payload, alignment aside.
+    pub bytes: u64,
+    /// Why it is stored so.
+    pub reason: String,
+    /// Whether the tensor counts as body: everything but embedding tables and the head.
+    pub body: bool,
+}
+
+impl Step {
+    /// Elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// Rows and columns of the payload: all dimensions but the last are rows; a vector is one row.
+    pub fn rows_cols(&self) -> (usize, usize) {
+        let cols = self.shape.last().copied().unwrap_or(1);
+        let rows = self.shape.iter().rev().skip(1).product::<u64>();
+        (rows as usize, cols as usize)
+    }
+}
+
+/// A tensor of the source that is left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The tensor's name.
+    pub tensor: String,
+    /// Its bytes in the source.
+    pub source_bytes: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// A conversion, decided.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The recipe it follows.
+    pub policy: Policy,
+    /// Tensors kept, in the order of the source's files.
+    pub steps: Vec<Step>,
+    /// Tensors left out.
+    pub dropped: Vec<Dropped>,
+    /// Bytes of all tensors of the source: kept and left out.
+    pub source_bytes: u64,
+    /// Bytes of all payloads, alignment aside.
+    pub payload_bytes: u64,
+    /// Memory the execution needs.
+    pub memory: Memory,
+}
+
+/// A plan that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The policy does not fit the tensors.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// An exact encoding other than the source's.
+    #[error("tensor {tensor:?} is {actual} in the source and cannot be stored exactly as {limit}")]
+    NotSourceDtype {
+        /// The tensor.
+        tensor: String,
+        /// The dtype asked for.
+        limit: DType,
+        /// The source's dtype.
+        actual: DType,
+    },
+    /// A tensor of integers where weights are expected.
+    #[error("tensor {tensor:?} holds {actual} elements, which are no weights")]
+    NotFloat {
+        /// The tensor.
+        tensor: String,
+        /// Its dtype.
+        actual: DType,
+    },
+    /// FP8 weights with scales beside them, which are not multiplied in here.
+    #[error("tensor {tensor:?} is {actual} with separate scales; convert it to bf16 first")]
+    Scaled {
+        /// The tensor.
+        tensor: String,
+        /// Its dtype.
+        actual: DType,
+    },
+    /// A tensor with a dimension of zero or more elements than can be addressed.
+    #[error("tensor {tensor:?} has shape {actual:?}, which cannot be stored")]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        actual: Vec<u64>,
+    },
+    /// A dense rotation of a width it does not exist for.
+    #[error("tensor {tensor:?}: {source}")]
+    Rotation {
+        /// The tensor.
+        tensor: String,
+        /// Limit and width.
+        source: RotationError,
+    },
+    /// The execution would need more memory than allowed.
+    #[error("the conversion needs {actual} bytes of memory, {limit} are allowed")]
+    Memory {
+        /// Bytes allowed.
+        limit: u64,
+        /// Bytes needed.
+        actual: u64,
+    },
+}
+
+/// What the plan is made from: no weights, no paths.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Every tensor of the source.
+    pub tensors: &'a [SourceTensor],
+    /// The graph they belong to.
+    pub spec: &'a ModelSpec,
+    /// Bytes of the texts that ride along, held in memory until the file is finished.
+    pub text_bytes: u64,
+}
+
+impl Plan {
+    /// Decides every tensor's fate. Nothing is read or written.
+    ///
+    /// # Errors
+    /// When the policy does not fit the tensors, or the peak memory exceeds the limit.
+    pub fn new(facts: Facts<'_>, policy: &Policy, resources: Resources) -> Result<Plan, PlanError> {
+        let mut tensors: Vec<&SourceTensor> = facts.tensors.iter().collect();
+        tensors.sort_by_key(|tensor| (tensor.file, tensor.offset));
+        let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        let rules = policy.rules(&names)?;
+        let (mut steps, mut dropped) = (Vec::new(), Vec::new());
+        for tensor in &tensors {
+            let wish = match rules.last_match(&tensor.name) {
+                Some(rule) => Wish::Store(rule.encoding, format!("override {:?}", rule.pattern)),
+                None => policy.wish(tensor.role, facts.spec.tied_head),
+            };
+            match wish {
+                Wish::Store(choice, reason) => steps.push(step(tensor, choice, reason, policy.rotation())?),
+                Wish::Drop(reason) => {
+                    dropped.push(Dropped { tensor: tensor.name.clone(), source_bytes: tensor.bytes, reason })
+                }
+            }
+        }
+        let source_bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
+        let payload_bytes = steps.iter().map(|step| step.bytes).sum();
+        let memory = Memory::new(&steps, facts.text_bytes, resources.threads, resources.max_memory);
+        if let Some(limit) = resources.max_memory.filter(|limit| memory.peak > *limit) {
+            return Err(PlanError::Memory { limit, actual: memory.peak });
+        }
+        Ok(Plan { policy: policy.clone(), steps, dropped, source_bytes, payload_bytes, memory })
+    }
+}
+
+fn step(
+    tensor: &SourceTensor,
+    choice: Choice,
+    reason: String,
+    rotation: RotationSpec,
+) -> Result<Step, PlanError> {
+    let name = || tensor.name.clone();
+    let shape: Vec<u64> = tensor.shape.iter().map(|&n| n as u64).collect();
+    let unshaped = || PlanError::Shape { tensor: name(), actual: shape.clone() };
+    if !tensor.dtype.is_float() {
+        return Err(PlanError::NotFloat { tensor: name(), actual: tensor.dtype });
+    }
+    if tensor.scaled {
+        return Err(PlanError::Scaled { tensor: name(), actual: tensor.dtype });
+    }
+    if shape.contains(&0) {
+        return Err(unshaped());
+    }
+    let exact = Encoding::Exact(tensor.dtype);
+    let (encoding, reason) = match choice {
+        Choice::Exact => (exact, reason),
+        Choice::Coded(Encoding::Exact(dtype)) if dtype == tensor.dtype => (exact, reason),
+        Choice::Coded(Encoding::Exact(limit)) => {
+            return Err(PlanError::NotSourceDtype { tensor: name(), limit, actual: tensor.dtype });
+        }
+        Choice::Coded(coded) => match obstacle(tensor, coded, rotation)? {
+            Some(obstacle) => (exact, format!("kept exactly: {obstacle}")),
+            None => (coded, reason),
+        },
+    };
+    let rotation = if encoding.is_exact() { RotationSpec::NONE } else { rotation };
+    let mut step = Step {
+        tensor: name(),
+        role: tensor.role.to_string(),
+        shape: shape.clone(),
+        source_dtype: tensor.dtype,
+        source_bytes: tensor.bytes,
+        encoding,
+        rotation,
+        bytes: 0,
+        reason,
+        body: !matches!(tensor.role, Role::Embedding | Role::Head | Role::PerLayerTable),
+    };
+    let (rows, cols) = step.rows_cols();
+    step.bytes = encoding.payload_bytes(rows, cols).ok_or_else(unshaped)?;
+    Ok(step)
+}
+
+/// Why a tensor cannot be coded so, if it cannot. A dense rotation is asked for by name, so its limits are errors.
+fn obstacle(
+    tensor: &SourceTensor,
+    encoding: Encoding,
+    rotation: RotationSpec,
+) -> Result<Option<String>, PlanError> {
+    let cols = match *tensor.shape {
+        [] => return Ok(Some("scalar".to_owned())),
+        [_] => return Ok(Some("vector".to_owned())),
+        [.., cols] => cols,
+    };
+    if !encoding.supports_cols(cols) {
+        let multiple = match encoding {
+            Encoding::Turbo { group, .. } if cols.is_multiple_of(Encoding::WIDTH_MULTIPLE) => group.len(cols),
+            _ => Encoding::WIDTH_MULTIPLE,
+        };
+        return Ok(Some(format!("width {cols} is not a multiple of {multiple}")));
+    }
+    match Rotation::check(rotation, cols) {
+        Ok(()) => Ok(None),
+        Err(source) if rotation.kind == RotationKind::Haar => {
+            Err(PlanError::Rotation { tensor: tensor.name.clone(), source })
+        }
+        Err(obstacle) => Ok(Some(obstacle.to_string())),
+    }
+}

@@ -1,0 +1,200 @@
+//! What the user wants, as a value: the recipe that travels in the file, and the resources that do not change it.
+
+use gq_checkpoint::Role;
+use gq_tensor::{Encoding, RotationKind, RotationSpec};
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+/// How to store a tensor: as it is, or coded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The source's own bytes.
+    Exact,
+    /// This encoding; a float dtype must be the source's own.
+    Coded(Encoding),
+}
+
+impl Choice {
+    /// `exact` or an encoding's name.
+    pub fn from_name(name: &str) -> Option<Choice> {
+        match name.eq_ignore_ascii_case("exact") {
+            true => Some(Choice::Exact),
+            false => Encoding::from_name(name).map(Choice::Coded),
+        }
+    }
+
+    /// The name read by [`Choice::from_name`].
+    pub fn name(self) -> String {
+        match self {
+            Choice::Exact => "exact".to_owned(),
+            Choice::Coded(encoding) => encoding.name(),
+        }
+    }
+}
+
+impl Serialize for Choice {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Choice {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Choice::from_name(&name).ok_or_else(|| serde::de::Error::custom(format!("unknown encoding {name:?}")))
+    }
+}
+
+/// Tensors whose names match `pattern` get `choice`; of several matching rules the last wins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// Regular expression, searched anywhere in the tensor's name.
+    pub pattern: String,
+    /// How to store the tensors that match.
+    pub encoding: Choice,
+}
+
+/// Everything that decides the bytes of the output, given a source and a version of this program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Projections of attention and MLP, experts included.
+    pub body: Choice,
+    /// Token embedding (the head too, where they are tied).
+    pub embedding: Choice,
+    /// Output head of untied models.
+    pub head: Choice,
+    /// Per-layer embedding table (Gemma 4 E models).
+    pub per_layer_table: Choice,
+    /// Gates and projections of per-layer embeddings.
+    pub per_layer_projection: Choice,
+    /// Exceptions by tensor name.
+    pub overrides: Vec<Override>,
+    /// Transform of the rows before coding.
+    pub rotation: RotationKind,
+    /// Source of the rotation's signs or entries.
+    pub seed: u64,
+}
+
+/// Limits that leave the output's bytes alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resources {
+    /// Threads that will execute the plan.
+    pub threads: usize,
+    /// Largest anonymous memory plus read buffers, in bytes.
+    pub max_memory: Option<u64>,
+}
+
+/// A policy that cannot be applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// An override is not a regular expression.
+    #[error("override {pattern:?}: {actual}")]
+    Pattern {
+        /// The text given.
+        pattern: String,
+        /// What is wrong with it.
+        actual: String,
+    },
+    /// An override matches no tensor.
+    #[error("override {pattern:?} matches none of the {tensors} tensors")]
+    Unmatched {
+        /// The pattern.
+        pattern: String,
+        /// Tensors there are.
+        tensors: usize,
+    },
+}
+
+const EIGHT_BITS: Choice = Choice::Coded(Encoding::Turbo { bits: 8, group: gq_tensor::ScaleGroup::Row });
+
+impl Policy {
+    /// The default recipe around a body encoding: tables and per-layer projections at 8 bits,
+    /// a seeded Hadamard rotation.
+    pub fn new(body: Choice) -> Policy {
+        Policy {
+            body,
+            embedding: EIGHT_BITS,
+            head: EIGHT_BITS,
+            per_layer_table: EIGHT_BITS,
+            per_layer_projection: EIGHT_BITS,
+            overrides: Vec::new(),
+            rotation: RotationKind::Hadamard,
+            seed: 0,
+        }
+    }
+
+    /// The rotation of coded matrices.
+    pub fn rotation(&self) -> RotationSpec {
+        match self.rotation {
+            RotationKind::None => RotationSpec::NONE,
+            kind => RotationSpec { kind, seed: self.seed },
+        }
+    }
+
+    /// Compiles the overrides and checks that each matches some tensor.
+    ///
+    /// # Errors
+    /// [`PolicyError`] with the pattern.
+    pub(crate) fn rules(&self, names: &[&str]) -> Result<Rules, PolicyError> {
+        let compile = |rule: &Override| {
+            let pattern = &rule.pattern;
+            let regex = Regex::new(pattern).map_err(|e| PolicyError::Pattern {
+                pattern: pattern.clone(),
+                actual: e.to_string().lines().last().unwrap_or_default().trim().to_owned(),
+            })?;
+            match names.iter().any(|name| regex.is_match(name)) {
+                true => Ok((regex, rule.clone())),
+                false => Err(PolicyError::Unmatched { pattern: pattern.clone(), tensors: names.len() }),
+            }
+        };
+        Ok(Rules(self.overrides.iter().map(compile).collect::<Result<_, _>>()?))
+    }
+}
+
+/// Compiled overrides.
+pub(crate) struct Rules(Vec<(Regex, Override)>);
+
+impl Rules {
+    /// The last rule that matches this name.
+    pub(crate) fn last_match(&self, name: &str) -> Option<&Override> {
+        self.0.iter().rev().find(|(regex, _)| regex.is_match(name)).map(|(_, rule)| rule)
+    }
+}
+
+/// What a role asks for: an encoding, or to be left out, and why.
+pub(crate) enum Wish {
+    Store(Choice, String),
+    Drop(String),
+}
+
+impl Policy {
+    /// What this policy does with a role. `tied`: the embedding is the output head too.
+    pub(crate) fn wish(&self, role: Role, tied: bool) -> Wish {
+        let store = |choice, reason: &str| Wish::Store(choice, reason.to_owned());
+        match role {
+            Role::Embedding if tied => store(self.embedding, "embedding, also the head"),
+            Role::Embedding => store(self.embedding, "embedding"),
+            Role::Head => store(self.head, "head"),
+            Role::PerLayerTable => store(self.per_layer_table, "per-layer embedding table"),
+            Role::PerLayerProjection | Role::PerLayerGate => {
+                store(self.per_layer_projection, "per-layer projection")
+            }
+            Role::Query
+            | Role::Key
+            | Role::Value
+            | Role::Output
+            | Role::Gate
+            | Role::Up
+            | Role::Down
+            | Role::ExpertGateUp
+            | Role::ExpertDown => store(self.body, "body"),
+            Role::Norm => store(Choice::Exact, "kept exactly: norm"),
+            Role::Bias => store(Choice::Exact, "kept exactly: bias"),
+            Role::Router => store(Choice::Exact, "kept exactly: router"),
+            Role::Scalar => store(Choice::Exact, "kept exactly: scalar"),
+            Role::Tower => Wish::Drop("vision or audio tower".to_owned()),
+            Role::WeightScale => Wish::Drop("multiplied into its tensor".to_owned()),
+            Role::Unused => Wish::Drop("not used by the graph".to_owned()),
+        }
+    }
+}

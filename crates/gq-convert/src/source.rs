@@ -1,0 +1,147 @@
+//! The source as one stream of pieces: every byte of every weight file is read once, in order,
+//! so that the files' digests cost no second pass.
+
+use crate::memory::block_rows;
+use crate::plan::Plan;
+use gq_checkpoint::SourceTensor;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// Bytes of one file of the source that are read at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// Index of the file.
+    pub file: usize,
+    /// Bytes to read; they follow the previous piece of the same file.
+    pub bytes: usize,
+    /// What to do with them.
+    pub use_: Use,
+}
+
+/// What a piece is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Header or a tensor that is left out: hashed only.
+    Hash,
+    /// Rows of a step's tensor.
+    Rows {
+        /// Index of the step.
+        step: usize,
+        /// Rows.
+        rows: Range<usize>,
+        /// Whether these are the last rows.
+        last: bool,
+    },
+}
+
+/// A weight file of the source.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceFile {
+    pub path: PathBuf,
+    pub bytes: u64,
+}
+
+/// Cuts the files into pieces: blocks of whole rows, and what lies between tensors.
+pub(crate) fn pieces(plan: &Plan, tensors: &[SourceTensor], files: &[SourceFile]) -> Vec<Piece> {
+    let steps: HashMap<&str, usize> =
+        plan.steps.iter().enumerate().map(|(index, step)| (step.tensor.as_str(), index)).collect();
+    let block = plan.memory.block;
+    let mut pieces = Vec::new();
+    for (file, source) in files.iter().enumerate() {
+        let mut tensors: Vec<&SourceTensor> = tensors.iter().filter(|tensor| tensor.file == file).collect();
+        tensors.sort_by_key(|tensor| tensor.offset);
+        let mut at = 0;
+        for tensor in tensors {
+            hash_only(&mut pieces, file, tensor.offset.saturating_sub(at), block);
+            match steps.get(tensor.name.as_str()) {
+                Some(&step) => rows_of(&mut pieces, plan, step, file),
+                None => hash_only(&mut pieces, file, tensor.bytes, block),
+            }
+            at = tensor.offset + tensor.bytes;
+        }
+        hash_only(&mut pieces, file, source.bytes.saturating_sub(at), block);
+    }
+    pieces
+}
+
+fn hash_only(pieces: &mut Vec<Piece>, file: usize, mut bytes: u64, block: u64) {
+    while bytes > 0 {
+        let now = bytes.min(block);
+        pieces.push(Piece { file, bytes: now as usize, use_: Use::Hash });
+        bytes -= now;
+    }
+}
+
+fn rows_of(pieces: &mut Vec<Piece>, plan: &Plan, step: usize, file: usize) {
+    let tensor = &plan.steps[step];
+    let (rows, cols) = tensor.rows_cols();
+    let row_bytes = cols * tensor.source_dtype.size();
+    let block = block_rows(tensor, plan.memory.block);
+    for start in (0..rows).step_by(block) {
+        let rows = start..(start + block).min(rows);
+        let last = rows.end == tensor.rows_cols().0;
+        pieces.push(Piece { file, bytes: rows.len() * row_bytes, use_: Use::Rows { step, rows, last } });
+    }
+}
+
+/// Reads pieces in order and hashes each file on the way.
+pub(crate) struct SourceReader {
+    files: Vec<SourceFile>,
+    open: Option<(usize, File, Sha256)>,
+    digests: Vec<Option<String>>,
+}
+
+impl SourceReader {
+    pub(crate) fn new(files: Vec<SourceFile>) -> SourceReader {
+        let digests = vec![None; files.len()];
+        SourceReader { files, open: None, digests }
+    }
+
+    /// Reads the next piece into `buffer`, which gets its length.
+    pub(crate) fn read(
+        &mut self,
+        piece: &Piece,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), (PathBuf, std::io::Error)> {
+        let path = self.files[piece.file].path.clone();
+        let failed = |error| (path.clone(), error);
+        if self.open.as_ref().is_none_or(|(file, ..)| *file != piece.file) {
+            self.close();
+            self.open = Some((piece.file, File::open(&path).map_err(failed)?, Sha256::new()));
+        }
+        buffer.resize(piece.bytes, 0);
+        if let Some((_, file, hash)) = &mut self.open {
+            file.read_exact(buffer).map_err(failed)?;
+            hash.update(&buffer[..]);
+        }
+        Ok(())
+    }
+
+    /// sha256 of the current file from its beginning to the end of the last piece read.
+    pub(crate) fn prefix_digest(&self) -> String {
+        self.open.as_ref().map_or_else(String::new, |(_, _, hash)| hex(&hash.clone().finalize()))
+    }
+
+    /// Digests of all files, once every piece has been read.
+    pub(crate) fn finish(mut self) -> Vec<String> {
+        self.close();
+        self.digests.into_iter().map(Option::unwrap_or_default).collect()
+    }
+
+    fn close(&mut self) {
+        if let Some((file, _, hash)) = self.open.take() {
+            self.digests[file] = Some(hex(&hash.finalize()));
+        }
+    }
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|b| [b >> 4, b & 15]);
+    digits.map(|d| char::from(DIGITS[usize::from(d)])).collect()
+}
