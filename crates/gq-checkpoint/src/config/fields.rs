@@ -1,6 +1,6 @@
 //! Checked access to a JSON object that remembers which keys were read.
 
-use super::{IRRELEVANT, IRRELEVANT_PREFIXES};
+use super::{IRRELEVANT, IRRELEVANT_PREFIXES, MUST_BE_OFF};
 use crate::ConfigError;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
@@ -167,6 +167,9 @@ impl<'a> Fields<'a> {
 
     /// Refuses keys that nobody read, but for those that no family reads; null says nothing and is fine.
     pub(crate) fn finish(&self, model_type: &str) -> Result<(), ConfigError> {
+        for switch in MUST_BE_OFF {
+            self.must_be_off(switch)?;
+        }
         let read = self.read.borrow();
         let known = |key: &str| {
             read.contains(key)

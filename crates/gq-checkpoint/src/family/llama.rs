@@ -69,12 +69,6 @@ pub(crate) fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
         per_layer_embedding: None,
         quantization: quantization(fields)?,
     };
-    // Switches of other families that would change the graph.
-    for switch in
-        ["rope_interleaved", "use_sliding_window", "use_qk_norm", "is_encoder_decoder", "add_cross_attention"]
-    {
-        fields.must_be_off(switch)?;
-    }
     fields.finish(MODEL_TYPE)?;
     Ok(spec)
 }

@@ -1,0 +1,44 @@
+//! Rotary frequencies beside those of the reference, bit for bit where its power function rounds correctly.
+
+use crate::support::read;
+use gq_checkpoint::{ModelSpec, RopeSpec, parse_config};
+use serde_json::Value;
+
+fn rope<'a>(spec: &'a ModelSpec, layer_type: &str) -> &'a RopeSpec {
+    let full = layer_type == "full_attention";
+    let layer = spec.layers.iter().find(|layer| layer.attention.window.is_none() == full).unwrap();
+    &spec.ropes[layer.attention.rope]
+}
+
+/// Distance in units in the last place; both are positive or zero.
+fn ulps(a: f32, bits: u64) -> u64 {
+    u64::from(a.to_bits()).abs_diff(bits)
+}
+
+#[test]
+fn frequencies_are_those_of_the_reference() {
+    let cases: Vec<Value> = serde_json::from_str(&read("configs/rope.json")).unwrap();
+    assert_eq!(cases.len(), 9);
+    for case in cases {
+        let name = case["name"].as_str().unwrap();
+        let spec =
+            parse_config(&case["config"].to_string()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        for (layer_type, expected) in case["types"].as_object().unwrap() {
+            let rope = rope(&spec, layer_type);
+            let bits: Vec<u64> =
+                expected["inv_freq"].as_array().unwrap().iter().map(|x| x.as_u64().unwrap()).collect();
+            assert_eq!(rope.inv_freq.len(), bits.len(), "{name}, {layer_type}");
+            let distances: Vec<u64> = rope.inv_freq.iter().zip(&bits).map(|(a, b)| ulps(*a, *b)).collect();
+            let exact = distances.iter().filter(|distance| **distance == 0).count();
+            println!(
+                "{name}, {layer_type}: {exact} of {} exact, worst {:?}",
+                bits.len(),
+                distances.iter().max()
+            );
+            assert!(distances.iter().all(|distance| *distance <= 1), "{name}, {layer_type}: {distances:?}");
+            assert!(exact * 100 >= bits.len() * 98, "{name}, {layer_type}: {exact} of {} exact", bits.len());
+            let factor = expected["attention_factor"].as_f64().unwrap() as f32;
+            assert_eq!(rope.attention_factor, factor, "{name}, {layer_type}");
+        }
+    }
+}
