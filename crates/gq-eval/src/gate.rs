@@ -1,0 +1,79 @@
+//! Limits that an evaluation must keep, such as `kld=0.05`.
+
+use crate::report::EvalReport;
+use serde::Serialize;
+use std::str::FromStr;
+
+/// One limit.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Gate {
+    /// Figure that is limited, one of [`Gate::NAMES`].
+    pub name: String,
+    /// Largest value that passes; for `top1` the smallest.
+    pub limit: f64,
+}
+
+/// A gate that is not understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("gate {actual:?} is not NAME=LIMIT with one of {}", Gate::NAMES.join(", "))]
+pub struct GateError {
+    /// The text given.
+    pub actual: String,
+}
+
+impl Gate {
+    /// Figures that can be limited.
+    pub const NAMES: [&'static str; 8] =
+        ["kld", "kld-median", "kld-p99", "kld-p999", "kld-max", "ppl-ratio", "top1", "logit-error"];
+
+    /// The figure in `report`; `None` where it was not measured.
+    pub fn actual(&self, report: &EvalReport) -> Option<f64> {
+        match self.name.as_str() {
+            "kld" => Some(report.kld.mean),
+            "kld-median" => Some(report.kld.median),
+            "kld-p99" => Some(report.kld.p99),
+            "kld-p999" => Some(report.kld.p999),
+            "kld-max" => Some(report.kld.max),
+            "ppl-ratio" => report.ln_ratio.map(|ln| ln.value.exp()),
+            "top1" => Some(report.top1),
+            "logit-error" => report.logits.map(|l| l.max_abs_error),
+            _ => None,
+        }
+    }
+
+    /// Whether `report` keeps the limit; a figure that was not measured, or is no number, does not.
+    pub fn passes(&self, report: &EvalReport) -> bool {
+        self.actual(report).is_some_and(|actual| match self.name.as_str() {
+            "top1" => actual >= self.limit,
+            _ => actual <= self.limit,
+        })
+    }
+}
+
+impl FromStr for Gate {
+    type Err = GateError;
+
+    fn from_str(text: &str) -> Result<Gate, GateError> {
+        let bad = || GateError { actual: text.to_owned() };
+        let (name, limit) = text.split_once('=').ok_or_else(bad)?;
+        let limit: f64 = limit.trim().parse().map_err(|_| bad())?;
+        let name = name.trim();
+        if !Gate::NAMES.contains(&name) || !limit.is_finite() {
+            return Err(bad());
+        }
+        Ok(Gate { name: name.to_owned(), limit })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parsed() {
+        assert_eq!("kld=0.05".parse(), Ok(Gate { name: "kld".to_owned(), limit: 0.05 }));
+        for bad in ["kld", "kld=", "kld=nan", "KLD=1", "ppl=1", "=1"] {
+            assert!(bad.parse::<Gate>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Bytes and weights of a model, body and all.
+
+use crate::report::{Bits, Bytes};
+use gq_checkpoint::{Checkpoint, FileKind, ModelSpec, Role};
+use gq_container::Container;
+use std::collections::HashSet;
+
+/// Bytes and weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Bytes of the file, or of a checkpoint's weight files.
+    pub file_bytes: u64,
+    /// Weights in it.
+    pub weights: u64,
+    /// Bytes of all weights but embedding and head.
+    pub body_bytes: u64,
+    /// Weights but embedding and head.
+    pub body_weights: u64,
+}
+
+impl Sizes {
+    pub(crate) fn bytes(self) -> Bytes {
+        Bytes { file: self.file_bytes, body: self.body_bytes }
+    }
+
+    pub(crate) fn bits(self) -> Bits {
+        let bits = |bytes: u64, weights: u64| 8.0 * bytes as f64 / weights.max(1) as f64;
+        Bits { file: bits(self.file_bytes, self.weights), body: bits(self.body_bytes, self.body_weights) }
+    }
+
+    fn add(&mut self, bytes: u64, weights: u64, body: bool) {
+        self.weights += weights;
+        if body {
+            self.body_bytes += bytes;
+            self.body_weights += weights;
+        }
+    }
+}
+
+fn is_body(role: Role) -> bool {
+    !matches!(role, Role::Embedding | Role::Head | Role::PerLayerTable)
+}
+
+/// Sizes of a `.gq` file.
+pub fn container_sizes(container: &Container, spec: &ModelSpec) -> Sizes {
+    let expected = spec.expected_tensors();
+    let tables: HashSet<&str> =
+        expected.iter().filter(|t| !is_body(t.role)).map(|t| t.name.as_str()).collect();
+    let mut sizes = Sizes { file_bytes: container.file_bytes(), ..Sizes::default() };
+    for tensor in container.tensors() {
+        sizes.add(tensor.bytes, tensor.elements(), !tables.contains(tensor.name.as_str()));
+    }
+    sizes
+}
+
+/// Sizes of a checkpoint directory; tensors that the graph does not use are left out of the weights.
+pub fn checkpoint_sizes(checkpoint: &Checkpoint) -> Sizes {
+    let weights = checkpoint.files().iter().filter(|file| file.kind == FileKind::Weights);
+    let mut sizes = Sizes { file_bytes: weights.map(|file| file.bytes).sum(), ..Sizes::default() };
+    for tensor in checkpoint.tensors() {
+        if !matches!(tensor.role, Role::Unused | Role::Tower | Role::WeightScale) {
+            let weights = tensor.shape.iter().map(|&n| n as u64).product();
+            sizes.add(tensor.bytes, weights, is_body(tensor.role));
+        }
+    }
+    sizes
+}
