@@ -18,6 +18,8 @@ from transformers import (
     Gemma4Config,
     Gemma4ForCausalLM,
     Gemma4TextConfig,
+    Gemma4UnifiedForCausalLM,
+    Gemma4UnifiedTextConfig,
     LlamaConfig,
     LlamaForCausalLM,
 )
@@ -110,6 +112,11 @@ def configs():
                       "eos_token_id": [1, 106]}
             text = whole
         write(OUT / f"{name}.json", text)
+
+    # No released sizes at hand: the reference's defaults.
+    config = Gemma4UnifiedTextConfig(attention_k_eq_v=True, num_global_key_value_heads=1)
+    (OUT / "gemma4-unified.tensors").write_text(tensors(meta(Gemma4UnifiedForCausalLM, config)))
+    write(OUT / "gemma4-unified.json", config.to_dict())
 
     smollm2 = dict(model_type="llama", hidden_act="silu", attention_bias=False, mlp_bias=False, rope_scaling=None,
                    dtype="bfloat16", **SMOLLM2)

@@ -1,6 +1,6 @@
 //! What can go wrong, per family of operations. Foreign text is escaped when shown.
 
-use crate::escape::{Escaped, EscapedPath};
+use crate::escape::{Escaped, EscapedPath, Sentence};
 use crate::safetensors::{HeaderError, IndexError};
 use gq_tensor::DType;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Not one JSON value, or a key appears twice.
-    #[error("not valid JSON: {source}")]
+    #[error("not valid JSON: {}", Sentence(.source))]
     Json {
         /// What the parser says, with line and column.
         #[source]
@@ -153,7 +153,7 @@ pub enum CheckpointError {
         at: usize,
     },
     /// A text file whose JSON is not as expected.
-    #[error("{}: {source}", EscapedPath(.path))]
+    #[error("{}: {}", EscapedPath(.path), Sentence(.source))]
     TextJson {
         /// File.
         path: PathBuf,

@@ -28,9 +28,44 @@ impl fmt::Display for EscapedPath<'_> {
     }
 }
 
+/// Shows another crate's sentence, which may quote foreign text as it is: without control characters, the middle cut.
+pub(crate) struct Sentence<'a, T>(pub(crate) &'a T);
+
+impl<T: fmt::Display> fmt::Display for Sentence<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let chars: Vec<char> = self.0.to_string().chars().take(1 << 16).collect();
+        let (start, end) = match chars.len() {
+            0..=SHOWN_CHARS => (chars.len(), chars.len()),
+            len => (SHOWN_CHARS / 2, len - SHOWN_CHARS / 2),
+        };
+        for c in chars.iter().take(start) {
+            write_char(f, *c)?;
+        }
+        if end > start {
+            f.write_str("...")?;
+        }
+        chars.iter().skip(end).try_for_each(|c| write_char(f, *c))
+    }
+}
+
+fn write_char(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
+    match c {
+        '"' | '\'' | '\\' => write!(f, "{c}"),
+        _ => write!(f, "{}", c.escape_debug()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sentences_keep_their_quotes_and_both_ends() {
+        assert_eq!(Sentence(&"key \"a\u{1b}\" at 1").to_string(), "key \"a\\u{1b}\" at 1");
+        let long = format!("begin {} end", "x".repeat(500));
+        let shown = Sentence(&long).to_string();
+        assert!(shown.starts_with("begin x") && shown.ends_with("x end") && shown.len() == SHOWN_CHARS + 3);
+    }
 
     #[test]
     fn control_characters_are_escaped_and_long_strings_cut() {

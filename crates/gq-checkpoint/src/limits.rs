@@ -30,7 +30,7 @@ pub const VOCAB: u64 = 1 << 24;
 /// Most attention heads: real ones have up to 128.
 pub const HEADS: u64 = 1 << 14;
 /// Widest attention head: real ones have up to 512.
-pub const HEAD_DIM: u64 = 1 << 14;
+pub const HEAD_DIM: u64 = 1 << 12;
 /// Most experts of a layer: real ones have up to 512.
 pub const EXPERTS: u64 = 1 << 14;
 /// Most positions: real ones have up to 10 million.

@@ -112,11 +112,7 @@ pub(crate) fn quantization(fields: &Fields<'_>) -> Result<Option<String>, Config
         true => Ok(Some(method.to_owned())),
         false => {
             let value = Value::from(method);
-            Err(config.unsupported(
-                "quant_method",
-                &value,
-                "fp8, compressed-tensors; quantize from the original",
-            ))
+            Err(config.unsupported("quant_method", &value, "fp8, compressed-tensors"))
         }
     }
 }

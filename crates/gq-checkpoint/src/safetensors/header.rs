@@ -3,7 +3,7 @@
 //! The `safetensors` crate's parser keeps the last of two tensors of one name and reports gaps and overlaps alike;
 //! this one names the tensor and the offsets. A test holds both to the same verdict on valid and broken headers.
 
-use crate::escape::Escaped;
+use crate::escape::{Escaped, Sentence};
 use crate::limits;
 use gq_tensor::DType;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -66,7 +66,7 @@ pub enum HeaderError {
         actual: u8,
     },
     /// Header that is not JSON of the right form.
-    #[error("header is not valid: {source}")]
+    #[error("header is not valid: {}", Sentence(.source))]
     Json {
         /// What the parser says, with line and column.
         #[source]

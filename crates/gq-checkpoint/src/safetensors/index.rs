@@ -1,6 +1,6 @@
 //! `model.safetensors.index.json`: which tensor is in which shard.
 
-use crate::escape::Escaped;
+use crate::escape::{Escaped, Sentence};
 use crate::limits;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ pub struct Index {
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     /// Not JSON of the right form.
-    #[error("not valid: {source}")]
+    #[error("not valid: {}", Sentence(.source))]
     Json {
         /// What the parser says, with line and column.
         #[source]

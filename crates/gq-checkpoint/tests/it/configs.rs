@@ -3,8 +3,15 @@
 use crate::support::read;
 use gq_checkpoint::{Activation, Family, ModelSpec, RopeKind, parse_config};
 
-const NAMES: [&str; 6] =
-    ["smollm2-135m", "gemma3-270m", "gemma4-e2b", "gemma4-e4b", "gemma4-26b-a4b", "gemma4-31b"];
+const NAMES: [&str; 7] = [
+    "smollm2-135m",
+    "gemma3-270m",
+    "gemma4-e2b",
+    "gemma4-e4b",
+    "gemma4-26b-a4b",
+    "gemma4-31b",
+    "gemma4-unified",
+];
 
 fn spec(name: &str) -> ModelSpec {
     parse_config(&read(&format!("configs/{name}.json"))).unwrap()
@@ -218,7 +225,7 @@ fn refusals_name_the_field_the_value_and_what_is_supported() {
             "smollm2-135m",
             "quantization_config",
             serde_json::json!({"quant_method": "gptq", "bits": 4}),
-            r#"field "quantization_config.quant_method" is "gptq", supported: fp8, compressed-tensors; quantize from the original"#,
+            r#"field "quantization_config.quant_method" is "gptq", supported: fp8, compressed-tensors"#,
         ),
         (
             "smollm2-135m",
