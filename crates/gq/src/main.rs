@@ -1,2 +1,51 @@
-//! The command line.
-fn main() {}
+//! The command line: parses, hands over to one file per command, renders failures and sets the exit code.
+//! The only crate that prints, reads the environment or draws progress.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod explain;
+mod failure;
+mod hints;
+mod output;
+mod progress;
+mod source;
+mod table;
+mod units;
+
+use clap::Parser;
+use failure::{Exit, Failure};
+use output::Output;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let outcome = commands::dispatch(&cli);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_silent() => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.is_told() {
+                cli.global.output().failure(&failure);
+            }
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+/// Shows clap's own text (help, version, usage errors), or an error object when `--json` is among the arguments.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let output = Output { json: std::env::args_os().any(|a| a == "--json"), quiet: false };
+    if error.use_stderr() && output.json {
+        let message = error.to_string();
+        let sentence = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        output.failure(&Failure::new(Exit::Usage, "usage", sentence).at("command line"));
+    } else {
+        // A closed pipe is not worth a second error.
+        let _ = error.print();
+    }
+    ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { 0 })
+}

@@ -1,0 +1,108 @@
+//! The command line as clap sees it: global options and the list of commands.
+
+use crate::commands;
+use crate::output::Output;
+use crate::progress::ProgressMode;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use gq_tensor::{Avx2, CpuLevel};
+
+/// Turns a Hugging Face checkpoint into the smallest file that still behaves like the original.
+#[derive(Parser, Debug)]
+#[command(name = "gq", version, propagate_version = true, max_term_width = 110, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  gq demo                                          the whole job on an embedded model, offline
+  gq convert ./SmolLM2-135M -o smol.gq --bits 4    quantize a checkpoint
+  gq eval smol.gq --reference ./SmolLM2-135M --text wiki.txt
+  gq run smol.gq --chat -p 'Why is the sky blue?'
+
+Exit codes:
+  0  done
+  1  a check failed (verify, --fail-above)
+  2  the command line is wrong
+  3  a file is not what it should be
+  4  the environment failed (disk, memory, permissions)";
+
+/// Options that every command takes.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Print one JSON document on standard output; errors too.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say nothing on standard error but errors.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// How to show progress, on standard error.
+    #[arg(long, global = true, value_name = "MODE", default_value = "auto", hide_possible_values = false)]
+    pub progress: ProgressMode,
+    /// Threads to compute with [default: all].
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// CPU instructions to use [default: the best this machine has].
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub cpu: Option<Cpu>,
+}
+
+/// Instruction sets that can be asked for by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Cpu {
+    /// Plain Rust: the definition.
+    Scalar,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+}
+
+impl Global {
+    /// How to speak.
+    pub fn output(&self) -> Output {
+        Output { json: self.json, quiet: self.quiet }
+    }
+
+    /// Threads to compute with.
+    pub fn threads(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.threads.map_or_else(all, usize::from)
+    }
+
+    /// Kernels to compute with.
+    ///
+    /// # Errors
+    /// When this machine does not have the instructions asked for.
+    pub fn level(&self) -> Result<CpuLevel, crate::failure::Failure> {
+        match self.cpu {
+            None => Ok(CpuLevel::detect()),
+            Some(Cpu::Scalar) => Ok(CpuLevel::Scalar),
+            Some(Cpu::Avx2) => Avx2::detect().map(CpuLevel::Avx2).ok_or_else(|| {
+                use crate::failure::{Exit, Failure};
+                let message = "--cpu avx2: this machine has no AVX2 with FMA and F16C";
+                Failure::new(Exit::Environment, "cpu.missing", message)
+                    .at("--cpu")
+                    .limit("scalar")
+                    .actual("avx2")
+            }),
+        }
+    }
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    Convert(commands::convert::ConvertArgs),
+    Plan(commands::plan::PlanArgs),
+    Inspect(commands::inspect::InspectArgs),
+    Verify(commands::verify::VerifyArgs),
+    Eval(commands::eval::EvalArgs),
+    Run(commands::run::RunArgs),
+    Bench(commands::bench::BenchArgs),
+    Demo(commands::demo::DemoArgs),
+    Completions(commands::completions::CompletionsArgs),
+    Man(commands::man::ManArgs),
+}

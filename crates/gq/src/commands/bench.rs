@@ -1,0 +1,133 @@
+//! `gq bench`: speed of a model, with what limits it, or of the encodings themselves.
+
+use crate::cli::Global;
+use crate::failure::{Exit, Failure};
+use crate::table::Table;
+use crate::{source, units};
+use gq_codec::{Rotation, study_encoding};
+use gq_model::LogitRows;
+use gq_tensor::{Encoding, RotationKind, RotationSpec};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Rows that --codec measures.
+const CODEC_ROWS: usize = 64;
+
+/// Measure the speed of a model (prompt and generation), or of the encodings with --codec.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  gq bench smol.gq --threads 2\n  gq bench --codec --cols 2048")]
+pub struct BenchArgs {
+    /// A .gq file or a checkpoint directory.
+    #[arg(value_name = "MODEL", required_unless_present = "codec")]
+    model: Option<PathBuf>,
+    /// Measure each encoding's size, distortion and speed instead.
+    #[arg(long, conflicts_with = "model")]
+    codec: bool,
+    /// Width of the rows that --codec measures.
+    #[arg(long, default_value_t = 2048, requires = "codec", value_name = "N")]
+    cols: usize,
+    /// Tokens of the prompt.
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pp: usize,
+    /// Tokens to generate.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    tg: usize,
+    /// Times each measurement is repeated.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    repetitions: usize,
+    /// Arithmetic of activations [default: int8 for a .gq file, f32 for a checkpoint].
+    #[arg(long, value_name = "KIND")]
+    activations: Option<super::Activations>,
+}
+
+pub fn run(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
+    source::with_threads(global, || match &args.model {
+        Some(model) => of_model(model, args, global),
+        None => of_codec(args, global),
+    })?
+}
+
+/// Prompt and generation speed: the best of the repetitions, and all of them under `--json`.
+fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failure> {
+    let loaded = source::model(path, args.activations, global)?;
+    let model = &loaded.model;
+    let vocab = model.vocab_size() as u32;
+    let prompt: Vec<u32> =
+        (0..args.pp.max(1) as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocab).collect();
+    let (mut prefill, mut decode, mut logits) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..args.repetitions.max(1) {
+        let mut cache = model.new_cache(prompt.len());
+        let started = Instant::now();
+        model.forward(&prompt, &mut cache, LogitRows::Last, &mut logits)?;
+        prefill.push(prompt.len() as f64 / started.elapsed().as_secs_f64());
+        let mut cache = model.new_cache(args.tg + 1);
+        model.forward(&prompt[..1], &mut cache, LogitRows::Last, &mut logits)?;
+        let started = Instant::now();
+        for i in 0..args.tg {
+            model.forward(&[prompt[i % prompt.len()]], &mut cache, LogitRows::Last, &mut logits)?;
+        }
+        decode.push(args.tg as f64 / started.elapsed().as_secs_f64());
+    }
+    let best = |rates: &[f64]| rates.iter().fold(0.0f64, |m, &r| m.max(r));
+    let output = global.output();
+    let bandwidth = best(&decode) * loaded.sizes.file_bytes as f64;
+    if output.json {
+        return output.document(&serde_json::json!({
+            "threads": global.threads(), "cpu": global.level()?.name(), "file_bytes": loaded.sizes.file_bytes,
+            "pp": {"tokens": prompt.len(), "tokens_per_second": prefill},
+            "tg": {"tokens": args.tg, "tokens_per_second": decode},
+        }));
+    }
+    let mut table = Table::new(&["<test", "tokens/s"]);
+    table.row([format!("pp{}", prompt.len()), format!("{:.1}", best(&prefill))]);
+    table.row([format!("tg{}", args.tg), format!("{:.1}", best(&decode))]);
+    output.data(&format!(
+        "{}{} threads, {}; generation reads {}/s of the file\n",
+        table.render(),
+        global.threads(),
+        global.level()?.name(),
+        units::bytes(bandwidth as u64),
+    ))
+}
+
+/// Size and distortion of every encoding on rows of normal numbers, with the seconds it takes to code them.
+fn of_codec(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
+    let (level, cols) = (global.level()?, args.cols);
+    let rotation = RotationSpec { kind: RotationKind::Hadamard, seed: 1 };
+    let rotation = Rotation::new(rotation, cols)
+        .map_err(|e| Failure::new(Exit::Usage, "bench.cols", &e).at("--cols").actual(cols))?;
+    let data = normal(cols * CODEC_ROWS);
+    let mut table = Table::new(&["<encoding", "bits/weight", "rel. MSE", "M weights/s"]);
+    let mut rows = Vec::new();
+    for encoding in Encoding::all().into_iter().filter(|e| !e.is_exact() && e.supports_cols(cols)) {
+        let started = Instant::now();
+        let Ok(study) = study_encoding(level, encoding, &rotation, &data) else { continue };
+        let rate = data.len() as f64 / started.elapsed().as_secs_f64() / 1e6;
+        table.row([
+            encoding.name(),
+            format!("{:.3}", study.bits_per_weight),
+            format!("{:.4e}", study.distortion.relative_mse()),
+            format!("{rate:.1}"),
+        ]);
+        rows.push(serde_json::json!({
+            "encoding": encoding, "bpw": study.bits_per_weight,
+            "relative_mse": study.distortion.relative_mse(), "million_weights_per_second": rate,
+        }));
+    }
+    match global.output().json {
+        true => global.output().document(&rows),
+        false => global.output().data(&table.render()),
+    }
+}
+
+/// Sums of twelve uniform numbers: normal to well below the codes' own errors.
+fn normal(n: usize) -> Vec<f32> {
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    let mut uniform = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    (0..n).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect()
+}

@@ -1,0 +1,332 @@
+//! `gq convert`: a checkpoint becomes one file.
+
+use crate::cli::Global;
+use crate::failure::{Exit, Failure};
+use crate::output::Output;
+use crate::progress::{Progress, Unit};
+use crate::table::Table;
+use crate::{source, units};
+use gq_checkpoint::Checkpoint;
+use gq_convert::{Choice, Event, ExecuteOptions, Override, Plan, Policy, Report, Resources};
+use gq_tensor::{Encoding, RotationKind, ScaleGroup};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Quantize a checkpoint into one .gq file that holds everything needed to run it.
+///
+/// An output that exists is replaced, but only once the new file is complete.
+/// A conversion that was interrupted is taken up where it stopped when the same command is run again.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  gq convert ./SmolLM2-135M -o smol.gq
+  gq convert ./SmolLM2-135M -o smol.gq --bits 3 --override 'down_proj=tq4' --embedding tq6
+  gq convert ./gemma-3-270m -o gemma.gq --encoding tq4-g64 --max-memory 1GiB
+
+Encodings (bits per weight without scales; `gq bench --codec` shows distortion and speed):
+  tq1 … tq8            TurboQuant: rotation and Lloyd-Max codes, one scale per row
+  tq4-g32, -g64, -g128 the same with one scale per group of 32, 64 or 128 weights
+  tqp2 … tqp5          TurboQuant_prod with a Gaussian sketch (reference mode)
+  tqpo2 … tqpo5        TurboQuant_prod with an orthogonal sketch (reference mode)
+  polar4222, polar4322, polar5333  PolarQuant (reference mode)
+  exact                the source's own bytes")]
+pub struct ConvertArgs {
+    /// Checkpoint directory.
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+    /// File to write [default: the source's name and the encoding, such as SmolLM2-135M-tq4.gq].
+    #[arg(short, long, value_name = "OUT.gq")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    recipe: Recipe,
+    /// Show the plan and stop.
+    #[arg(long)]
+    dry_run: bool,
+    /// Discard an interrupted conversion to the same output instead of resuming it.
+    #[arg(long)]
+    restart: bool,
+}
+
+/// What decides the output's bytes, and the memory to make them in.
+#[derive(clap::Args, Debug)]
+pub struct Recipe {
+    /// Bits per weight of the body, 1 to 8; short for --encoding tqB [default: 4].
+    #[arg(short, long, value_name = "B", value_parser = clap::value_parser!(u8).range(1..=8), conflicts_with = "encoding")]
+    bits: Option<u8>,
+    /// Encoding of the body: projections of attention and MLP.
+    #[arg(short, long, value_name = "ENC", value_parser = choice)]
+    encoding: Option<Choice>,
+    /// Encoding of the token embedding.
+    #[arg(long, value_name = "ENC", default_value = "tq8", value_parser = choice)]
+    embedding: Choice,
+    /// Encoding of the output head, where it is not the embedding.
+    #[arg(long, value_name = "ENC", default_value = "tq8", value_parser = choice)]
+    head: Choice,
+    /// Encoding of the per-layer embedding table (Gemma 4 E models).
+    #[arg(long, value_name = "ENC", default_value = "tq8", value_parser = choice)]
+    per_layer_table: Choice,
+    /// Encoding of the per-layer gates and projections (Gemma 4 E models).
+    #[arg(long, value_name = "ENC", default_value = "tq8", value_parser = choice)]
+    per_layer_projection: Choice,
+    /// Encoding of the tensors whose names match; repeatable, the last match wins.
+    #[arg(long = "override", value_name = "REGEX=ENC", value_parser = override_rule)]
+    overrides: Vec<Override>,
+    /// Transform of the rows before coding: hadamard, haar (dense, slow) or none.
+    #[arg(long, value_name = "KIND", default_value = "hadamard", value_parser = rotation)]
+    rotation: RotationKind,
+    /// Seed of the rotation.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Refuse to start when more memory would be needed, such as 4GiB; smaller blocks are tried first.
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
+    max_memory: Option<u64>,
+}
+
+fn choice(name: &str) -> Result<Choice, String> {
+    Choice::from_name(name).ok_or_else(|| "unknown encoding; `gq convert --help` lists them".to_owned())
+}
+
+fn override_rule(rule: &str) -> Result<Override, String> {
+    let (pattern, encoding) = rule.rsplit_once('=').ok_or("expected REGEX=ENC, such as 'down_proj=tq6'")?;
+    Ok(Override { pattern: pattern.to_owned(), encoding: choice(encoding)? })
+}
+
+fn rotation(name: &str) -> Result<RotationKind, String> {
+    let found = RotationKind::ALL.into_iter().find(|kind| kind.name() == name);
+    found.ok_or_else(|| "expected hadamard, haar or none".to_owned())
+}
+
+impl Recipe {
+    /// The policy these options ask for.
+    pub fn policy(&self) -> Policy {
+        let bits = Choice::Coded(Encoding::Turbo { bits: self.bits.unwrap_or(4), group: ScaleGroup::Row });
+        Policy {
+            embedding: self.embedding,
+            head: self.head,
+            per_layer_table: self.per_layer_table,
+            per_layer_projection: self.per_layer_projection,
+            overrides: self.overrides.clone(),
+            rotation: self.rotation,
+            seed: self.seed,
+            ..Policy::new(self.encoding.unwrap_or(bits))
+        }
+    }
+}
+
+pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
+    if args.dry_run {
+        return show_plan(&args.source, &args.recipe, false, global);
+    }
+    let policy = args.recipe.policy();
+    let output_path = args.output.clone().unwrap_or_else(|| default_output(&args.source, &policy));
+    let checkpoint = source::checkpoint(&args.source)?;
+    let output = global.output();
+    source::warn_incomplete(&checkpoint, output);
+    let resources = Resources { threads: global.threads(), max_memory: args.recipe.max_memory };
+    let (report, seconds) = convert(&checkpoint, &policy, resources, &output_path, args.restart, global)?;
+    let file_bytes = std::fs::metadata(&output_path).map_err(|e| Failure::io(&output_path, &e))?.len();
+    if output.json {
+        return output.document(&serde_json::json!({
+            "output": output_path.display().to_string(),
+            "file_bytes": file_bytes,
+            "seconds": seconds,
+            "report": report,
+        }));
+    }
+    output.data(&summary(&report, &output_path, file_bytes, seconds))
+}
+
+/// Plans and executes, with progress. Gives the report and the seconds it took.
+pub fn convert(
+    checkpoint: &Checkpoint,
+    policy: &Policy,
+    resources: Resources,
+    path: &Path,
+    restart: bool,
+    global: &Global,
+) -> Result<(Report, f64), Failure> {
+    let plan = gq_convert::plan(checkpoint, policy, resources)?;
+    let options = ExecuteOptions { level: global.level()?, restart };
+    let output = global.output();
+    note_exceptions(&plan, output);
+    let mut progress = Progress::new(global.progress, output, "convert", Unit::Bytes, plan.source_bytes);
+    let report = gq_convert::execute(&plan, checkpoint, path, options, &mut |event| match event {
+        Event::Resumed { tensors } => {
+            output.note(&format!("taking up an interrupted conversion: {tensors} tensors are done"));
+        }
+        Event::Advanced { bytes, tensor } => progress.set(bytes, tensor),
+    })?;
+    Ok((report, progress.finish()))
+}
+
+/// Matrices that the recipe would code and that are kept exactly deserve a word.
+fn note_exceptions(plan: &Plan, output: Output) {
+    let kept = |step: &&gq_convert::Step| step.reason.starts_with("kept exactly: ") && step.shape.len() > 1;
+    let mut reasons: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for step in plan.steps.iter().filter(kept).filter(|step| step.reason.contains("width")) {
+        let (tensors, bytes) = reasons.entry(&step.reason).or_default();
+        *tensors += 1;
+        *bytes += step.bytes;
+    }
+    for (reason, (tensors, bytes)) in reasons {
+        output.warn(&format!("{tensors} matrices ({}) are {reason}", units::bytes(bytes)));
+    }
+}
+
+fn default_output(source: &Path, policy: &Policy) -> PathBuf {
+    let absolute = source.canonicalize().unwrap_or_else(|_| source.to_owned());
+    let name = absolute.file_name().map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned());
+    PathBuf::from(format!("{name}-{}.gq", policy.body.name()))
+}
+
+fn summary(report: &Report, path: &Path, file_bytes: u64, seconds: f64) -> String {
+    let rate = units::bytes((report.source_bytes as f64 / seconds.max(1e-9)) as u64);
+    format!(
+        "{}\n{}: {} from {} in {} ({rate}/s)\n",
+        groups(report.tensors.iter().map(|t| Row {
+            encoding: t.encoding.name(),
+            role: &t.role,
+            elements: t.shape.iter().product(),
+            bytes: t.bytes,
+            error: Some(t.relative_mse),
+        })),
+        path.display(),
+        units::bytes(file_bytes),
+        units::bytes(report.source_bytes),
+        units::seconds(seconds),
+    )
+}
+
+/// One tensor in a table of groups.
+struct Row<'a> {
+    encoding: String,
+    role: &'a str,
+    elements: u64,
+    bytes: u64,
+    error: Option<f64>,
+}
+
+/// Tensors summed up by encoding and role.
+fn groups<'a>(rows: impl Iterator<Item = Row<'a>>) -> String {
+    #[derive(Default)]
+    struct Group {
+        tensors: u64,
+        elements: u64,
+        bytes: u64,
+        error: f64,
+    }
+    let mut order: Vec<(String, String)> = Vec::new();
+    let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
+    let mut with_error = false;
+    for row in rows {
+        let key = (row.role.to_owned(), row.encoding);
+        if !order.contains(&key) {
+            order.push(key.clone());
+        }
+        let group = groups.entry(key).or_default();
+        group.tensors += 1;
+        group.elements += row.elements;
+        group.bytes += row.bytes;
+        group.error += row.error.unwrap_or(0.0) * row.elements as f64;
+        with_error |= row.error.is_some();
+    }
+    let mut titles = vec!["<tensors of", "<encoding", "count", "weights", "bytes", "bits/weight"];
+    titles.extend(with_error.then_some("rel. MSE"));
+    let mut table = Table::new(&titles);
+    let mut line = |role: &str, encoding: &str, group: &Group| {
+        let elements = group.elements.max(1) as f64;
+        let mut cells = vec![
+            role.to_owned(),
+            encoding.to_owned(),
+            units::count(group.tensors),
+            units::count(group.elements),
+            units::count(group.bytes),
+            format!("{:.3}", 8.0 * group.bytes as f64 / elements),
+        ];
+        cells.extend(with_error.then(|| match group.error {
+            0.0 => "exact".to_owned(),
+            error => format!("{:.3e}", error / elements),
+        }));
+        table.row(cells);
+    };
+    let mut total = Group::default();
+    for key in order {
+        let group = &groups[&key];
+        line(&key.0, &key.1, group);
+        total.tensors += group.tensors;
+        total.elements += group.elements;
+        total.bytes += group.bytes;
+        total.error += group.error;
+    }
+    line("all", "", &total);
+    table.render()
+}
+
+/// Plans and prints: the whole of `gq plan`.
+pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -> Result<(), Failure> {
+    let checkpoint = source::checkpoint(path)?;
+    let resources = Resources { threads: global.threads(), max_memory: recipe.max_memory };
+    let plan = gq_convert::plan(&checkpoint, &recipe.policy(), resources)?;
+    let output = global.output();
+    if output.json {
+        return output.document(&plan);
+    }
+    let mut text = String::new();
+    if tensors {
+        let mut table = Table::new(&["<tensor", "<shape", "<source", "<encoding", "bytes", "<reason"]);
+        for step in &plan.steps {
+            table.row([
+                units::printable(&step.tensor),
+                shape(&step.shape),
+                step.source_dtype.name().to_ascii_lowercase(),
+                step.encoding.name(),
+                units::count(step.bytes),
+                step.reason.clone(),
+            ]);
+        }
+        text = table.render() + "\n";
+    }
+    text += &groups(plan.steps.iter().map(|step| Row {
+        encoding: step.encoding.name(),
+        role: &step.role,
+        elements: step.elements(),
+        bytes: step.bytes,
+        error: None,
+    }));
+    for dropped in &plan.dropped {
+        let name = units::printable(&dropped.tensor);
+        text += &format!("left out: {name} ({}): {}\n", units::bytes(dropped.source_bytes), dropped.reason);
+    }
+    text += &format!(
+        "\nweights {} bytes ({}), {:.1} % of the source's {}; texts and tables come on top\nmemory  {} with {} threads\n",
+        units::count(plan.payload_bytes),
+        units::bytes(plan.payload_bytes),
+        100.0 * plan.payload_bytes as f64 / plan.source_bytes.max(1) as f64,
+        units::bytes(plan.source_bytes),
+        units::bytes(plan.memory.peak),
+        plan.memory.threads,
+    );
+    output.data(&text)
+}
+
+/// `[576, 1536]`.
+pub fn shape(dims: &[u64]) -> String {
+    let dims: Vec<String> = dims.iter().map(u64::to_string).collect();
+    format!("[{}]", dims.join(", "))
+}
+
+impl From<gq_convert::PolicyError> for Failure {
+    fn from(error: gq_convert::PolicyError) -> Failure {
+        use gq_convert::PolicyError as E;
+        let message = error.to_string();
+        match error {
+            E::Pattern { pattern, actual } => {
+                Failure::new(Exit::Usage, "override.pattern", message).at(pattern).actual(actual)
+            }
+            E::Unmatched { pattern, tensors } => Failure::new(Exit::Usage, "override.unmatched", message)
+                .at(pattern)
+                .limit("at least 1 match")
+                .actual(format!("0 of {tensors} tensors")),
+        }
+    }
+}

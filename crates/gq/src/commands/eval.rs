@@ -1,0 +1,154 @@
+//! `gq eval`: how far a model's distribution is from a reference's.
+
+use crate::cli::Global;
+use crate::failure::{Exit, Failure};
+use crate::progress::{Progress, Unit};
+use crate::source::{self, Loaded};
+use crate::table::Table;
+use crate::units;
+use gq_eval::{EvalReport, Gate, OutputsReader, TextOptions, Windows, evaluate_outputs, evaluate_text};
+use gq_model::{SpecialText, Tokenizer};
+use std::path::{Path, PathBuf};
+
+/// Measure perplexity and KL divergence of a model against a reference.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  gq eval smol.gq --reference ./SmolLM2-135M --text wiki.test.txt --windows 40
+  gq eval smol.gq --reference ./SmolLM2-135M --text wiki.test.txt --fail-above kld=0.05,ppl-ratio=1.02
+  gq eval ./SmolLM2-135M --reference outputs.safetensors --json")]
+pub struct EvalArgs {
+    /// A .gq file or a checkpoint directory.
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// A checkpoint directory, a .gq file, or a file of reference outputs (safetensors with input_ids and logits).
+    #[arg(long, value_name = "REF")]
+    reference: PathBuf,
+    /// Text to measure on; not needed against a file of reference outputs.
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Tokens of a window.
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    ctx: usize,
+    /// Use the first N windows of the text [default: all].
+    #[arg(long, value_name = "N")]
+    windows: Option<usize>,
+    /// Arithmetic of MODEL's activations [default: int8 for a .gq file, f32 for a checkpoint].
+    #[arg(long, value_name = "KIND")]
+    activations: Option<super::Activations>,
+    /// Write MODEL's logits as a file of reference outputs.
+    #[arg(long, value_name = "FILE")]
+    save_outputs: Option<PathBuf>,
+    /// Exit with 1 when a figure is above its limit: kld, kld-p99, ppl-ratio, …
+    #[arg(long, value_name = "NAME=LIMIT,…", value_delimiter = ',')]
+    fail_above: Vec<String>,
+}
+
+pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
+    let gates = args.fail_above.iter().map(|gate| gate.parse()).collect::<Result<Vec<Gate>, _>>()?;
+    let report = source::with_threads(global, || measure(args, global))??;
+    let output = global.output();
+    let failed: Vec<&Gate> = gates.iter().filter(|gate| !gate.passes(&report)).collect();
+    if output.json {
+        let mut document = serde_json::to_value(&report).map_err(|e| Failure::internal("report", &e))?;
+        if let Some(fields) = document.as_object_mut() {
+            fields.insert("failed".to_owned(), serde_json::json!(failed));
+        }
+        output.document(&document)?;
+    } else {
+        output.data(&render(&report))?;
+    }
+    let Some(gate) = failed.first() else { return Ok(()) };
+    let actual = gate.actual(&report).map_or_else(|| "not measured".to_owned(), |v| format!("{v:.6}"));
+    let message = format!("{} is {actual}, the limit is {}", gate.name, gate.limit);
+    let failure = Failure::new(Exit::Check, "eval.gate_failed", message);
+    Err(failure.at(&gate.name).limit(gate.limit).actual(actual).shown(output.json))
+}
+
+fn measure(args: &EvalArgs, global: &Global) -> Result<EvalReport, Failure> {
+    let loaded = source::model(&args.model, args.activations, global)?;
+    let options = TextOptions { save_outputs: args.save_outputs.as_deref() };
+    if is_outputs(&args.reference)? {
+        let reference = OutputsReader::open(&args.reference)?;
+        let rows = reference.input_ids().len() as u64;
+        let mut progress = Progress::new(global.progress, global.output(), "eval", Unit::Items("rows"), rows);
+        let mut step = |done: usize, _: usize| progress.set(done as u64, "");
+        let report = evaluate_outputs(&loaded.model, &reference, loaded.sizes, options, &mut step)?;
+        progress.finish();
+        return Ok(report);
+    }
+    let Some(text) = &args.text else {
+        let message = "--text is needed unless --reference is a file of reference outputs";
+        return Err(Failure::new(Exit::Usage, "eval.no_text", message)
+            .at("--text")
+            .limit("a file")
+            .actual("none"));
+    };
+    let text = std::fs::read(text).map_err(|e| Failure::io(text, &e)).and_then(|bytes| {
+        let place = text.display();
+        String::from_utf8(bytes).map_err(|e| {
+            Failure::new(Exit::Input, "eval.text_not_utf8", format!("{place}: {}", e.utf8_error())).at(&place)
+        })
+    })?;
+    let mut reference = source::model(&args.reference, None, global)?;
+    on_text(&loaded, &mut reference, &text, (args.ctx, args.windows), options, global)
+}
+
+/// Compares two models on text.
+pub fn on_text(
+    model: &Loaded,
+    reference: &mut Loaded,
+    text: &str,
+    (ctx, count): (usize, Option<usize>),
+    options: TextOptions<'_>,
+    global: &Global,
+) -> Result<EvalReport, Failure> {
+    let tokenizer = Tokenizer::new(reference.model.texts(), reference.model.spec())?;
+    let tokens = tokenizer.encode(text, SpecialText::Plain)?;
+    let windows = Windows::new(&tokens, ctx, count, tokenizer.bos()).map_err(gq_eval::EvalError::from)?;
+    let total = windows.windows().len() as u64;
+    let mut progress = Progress::new(global.progress, global.output(), "eval", Unit::Items("windows"), total);
+    let mut step = |done: usize, _: usize| progress.set(done as u64, "");
+    let report =
+        evaluate_text(&model.model, &mut reference.model, &windows, model.sizes, options, &mut step)?;
+    progress.finish();
+    Ok(report)
+}
+
+/// A file that is no `.gq` file is one of reference outputs.
+fn is_outputs(path: &Path) -> Result<bool, Failure> {
+    let found = std::fs::metadata(path).map_err(|e| Failure::io(path, &e))?;
+    Ok(found.is_file() && path.extension().is_some_and(|extension| extension == "safetensors"))
+}
+
+fn render(report: &EvalReport) -> String {
+    let mut table = Table::new(&["<figure", "value", "± std. error"]);
+    let mut row = |name: &str, value: String, error: Option<f64>| {
+        table.row([name.to_owned(), value, error.map_or_else(String::new, |e| format!("{e:.5}"))]);
+    };
+    if let Some(ppl) = report.ppl {
+        row("perplexity, model", format!("{:.4}", ppl.model), Some(ppl.model_stderr));
+        row("perplexity, reference", format!("{:.4}", ppl.reference), Some(ppl.reference_stderr));
+    }
+    if let Some(ratio) = report.ln_ratio {
+        row("ln(ppl ratio)", format!("{:.5}", ratio.value), Some(ratio.stderr));
+    }
+    row("KL divergence, mean", format!("{:.6}", report.kld.mean), Some(report.kld.stderr));
+    row("KL divergence, median", format!("{:.6}", report.kld.median), None);
+    row("KL divergence, 99 %", format!("{:.5}", report.kld.p99), None);
+    row("KL divergence, 99.9 %", format!("{:.5}", report.kld.p999), None);
+    row("KL divergence, max", format!("{:.5}", report.kld.max), None);
+    if let Some(floor) = report.noise_floor {
+        row("KL divergence, noise floor", format!("{floor:.2e}"), None);
+    }
+    row("same top token", format!("{:.2} %", 100.0 * report.top1), Some(100.0 * report.top1_stderr));
+    row("RMS Δp", format!("{:.3} %", 100.0 * report.rms_delta_p), None);
+    if let Some(logits) = report.logits {
+        row("logit error, max", format!("{:.3e}", logits.max_abs_error), None);
+        row("logit error, RMS", format!("{:.3e}", logits.rms_error), None);
+    }
+    row("file", format!("{} ({:.3} bits/weight)", units::bytes(report.bytes.file), report.bpw.file), None);
+    row("body", format!("{} ({:.3} bits/weight)", units::bytes(report.bytes.body), report.bpw.body), None);
+    row("scored", format!("{} tokens in {} windows", report.tokens, report.windows), None);
+    table.render()
+}

@@ -1,0 +1,152 @@
+//! `gq inspect`: what is in a file or a checkpoint.
+
+use crate::cli::Global;
+use crate::commands::convert::shape;
+use crate::failure::Failure;
+use crate::table::Table;
+use crate::{source, units};
+use gq_container::{Container, TextKind};
+use gq_convert::Report;
+use std::path::PathBuf;
+
+/// Show what is in a .gq file or a checkpoint directory.
+#[derive(clap::Args, Debug)]
+pub struct InspectArgs {
+    /// A .gq file or a checkpoint directory.
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// List every tensor.
+    #[arg(long)]
+    tensors: bool,
+}
+
+pub fn run(args: &InspectArgs, global: &Global) -> Result<(), Failure> {
+    let found = std::fs::metadata(&args.model).map_err(|e| Failure::io(&args.model, &e))?;
+    match found.is_dir() {
+        true => checkpoint(args, global),
+        false => container(args, global),
+    }
+}
+
+fn checkpoint(args: &InspectArgs, global: &Global) -> Result<(), Failure> {
+    let checkpoint = source::checkpoint(&args.model)?;
+    let output = global.output();
+    if output.json {
+        let tensors = checkpoint.tensors().iter().map(|t| {
+            serde_json::json!({
+                "name": t.name, "role": format!("{:?}", t.role), "shape": t.shape, "dtype": t.dtype, "bytes": t.bytes,
+            })
+        });
+        let files = checkpoint.files().iter().map(|f| serde_json::json!({"name": f.name, "bytes": f.bytes}));
+        return output.document(&serde_json::json!({
+            "family": format!("{:?}", checkpoint.spec().family),
+            "layers": checkpoint.spec().layers.len(),
+            "files": files.collect::<Vec<_>>(),
+            "tensors": tensors.collect::<Vec<_>>(),
+        }));
+    }
+    let mut text = format!("{:?}, {} layers\n", checkpoint.spec().family, checkpoint.spec().layers.len());
+    for file in checkpoint.files() {
+        text += &format!("{}  {}\n", units::printable(&file.name), units::bytes(file.bytes));
+    }
+    if args.tensors {
+        let mut table = Table::new(&["<tensor", "<role", "<dtype", "<shape", "bytes"]);
+        for tensor in checkpoint.tensors() {
+            let dims: Vec<u64> = tensor.shape.iter().map(|&n| n as u64).collect();
+            table.row([
+                units::printable(&tensor.name),
+                format!("{:?}", tensor.role),
+                tensor.dtype.name().to_ascii_lowercase(),
+                shape(&dims),
+                units::count(tensor.bytes),
+            ]);
+        }
+        text += &table.render();
+    }
+    output.data(&text)
+}
+
+fn container(args: &InspectArgs, global: &Global) -> Result<(), Failure> {
+    let container = Container::open(&args.model)?;
+    let output = global.output();
+    let provenance = container.provenance()?;
+    let report = container.text(TextKind::Report)?;
+    let report: Option<Report> = report.and_then(|text| serde_json::from_str(&text).ok());
+    let payload: u64 = container.tensors().iter().map(|tensor| tensor.bytes).sum();
+    let texts: u64 = container.texts().iter().map(|text| text.stored_bytes).sum();
+    let rest = container.file_bytes() - payload - texts;
+    if output.json {
+        return output.document(&serde_json::json!({
+            "file_bytes": container.file_bytes(),
+            "payload_bytes": payload,
+            "text_bytes": texts,
+            "table_and_padding_bytes": rest,
+            "file_sha256": container.file_sha256().to_string(),
+            "payload_sha256": container.payload_sha256().to_string(),
+            "texts": container.texts().iter().map(|t| serde_json::json!({
+                "kind": TextKind::from_code(t.kind).map(TextKind::name), "bytes": t.plain_bytes, "stored_bytes": t.stored_bytes,
+            })).collect::<Vec<_>>(),
+            "provenance": provenance,
+            "tensors": container.tensors(),
+            "report": report,
+        }));
+    }
+    let mut text = String::new();
+    if args.tensors {
+        let mut table =
+            Table::new(&["<tensor", "<shape", "<encoding", "bytes", "bits/weight", "rel. MSE", "<reason"]);
+        for tensor in container.tensors() {
+            let told = report.as_ref().and_then(|r| r.tensors.iter().find(|t| t.name == tensor.name));
+            let error = match told {
+                Some(told) if told.relative_mse > 0.0 => format!("{:.3e}", told.relative_mse),
+                Some(_) => "exact".to_owned(),
+                None => "?".to_owned(),
+            };
+            table.row([
+                units::printable(&tensor.name),
+                shape(&tensor.shape),
+                tensor.encoding.name(),
+                units::count(tensor.bytes),
+                format!("{:.3}", 8.0 * tensor.bytes as f64 / tensor.elements().max(1) as f64),
+                error,
+                told.map_or_else(String::new, |told| told.reason.clone()),
+            ]);
+        }
+        text += &table.render();
+        text.push('\n');
+    }
+    let mut table = Table::new(&["<part", "bytes"]);
+    table.row(["tensors".to_owned(), units::count(payload)]);
+    for entry in container.texts() {
+        table.row([
+            TextKind::from_code(entry.kind).map_or("unknown text", TextKind::name).to_owned(),
+            units::count(entry.stored_bytes),
+        ]);
+    }
+    table.row(["header, tables, padding".to_owned(), units::count(rest)]);
+    table.row(["file".to_owned(), units::count(container.file_bytes())]);
+    text += &table.render();
+    if let Some(report) = &report {
+        text += &format!(
+            "\n{:.3} bits per weight, body {:.3}; relative error {:.3e}\n",
+            report.bits, report.body_bits, report.relative_mse
+        );
+    }
+    if let Some(provenance) = &provenance {
+        text += &format!("made by {} {} from\n", provenance.tool, provenance.version);
+        for file in &provenance.source.files {
+            text += &format!(
+                "  {}  {}  {}\n",
+                file.sha256,
+                units::printable(&file.name),
+                units::bytes(file.bytes)
+            );
+        }
+    }
+    text += &format!(
+        "file sha256     {}\npayload sha256  {}\n",
+        container.file_sha256(),
+        container.payload_sha256()
+    );
+    output.data(&text)
+}

@@ -1,0 +1,41 @@
+//! One file per command; each has its arguments and a `run`.
+
+pub mod bench;
+pub mod completions;
+pub mod convert;
+pub mod demo;
+pub mod eval;
+pub mod inspect;
+pub mod man;
+pub mod plan;
+pub mod run;
+pub mod verify;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Failure;
+
+/// Runs the command that was asked for.
+pub fn dispatch(cli: &Cli) -> Result<(), Failure> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Convert(args) => convert::run(args, global),
+        Command::Plan(args) => plan::run(args, global),
+        Command::Inspect(args) => inspect::run(args, global),
+        Command::Verify(args) => verify::run(args, global),
+        Command::Eval(args) => eval::run(args, global),
+        Command::Run(args) => run::run(args, global),
+        Command::Bench(args) => bench::run(args, global),
+        Command::Demo(args) => demo::run(args, global),
+        Command::Completions(args) => completions::run(args, global),
+        Command::Man(args) => man::run(args, global),
+    }
+}
+
+/// Arithmetic of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Activations {
+    /// Rounded to int8, one scale per 32 after the rotation.
+    Int8,
+    /// As they are.
+    F32,
+}

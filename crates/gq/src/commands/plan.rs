@@ -1,0 +1,24 @@
+//! `gq plan`: what `gq convert` would do, without writing anything.
+
+use crate::cli::Global;
+use crate::commands::convert::{self, Recipe};
+use crate::failure::Failure;
+use std::path::PathBuf;
+
+/// Show what convert would do: every tensor's encoding and reason, the exact size and the memory needed.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  gq plan ./gemma-3-270m --bits 3 --override 'down_proj=tq4'")]
+pub struct PlanArgs {
+    /// Checkpoint directory.
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+    #[command(flatten)]
+    recipe: Recipe,
+    /// List every tensor.
+    #[arg(long)]
+    tensors: bool,
+}
+
+pub fn run(args: &PlanArgs, global: &Global) -> Result<(), Failure> {
+    convert::show_plan(&args.source, &args.recipe, args.tensors, global)
+}

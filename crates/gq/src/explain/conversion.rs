@@ -1,0 +1,74 @@
+//! Failures of planning and executing conversions.
+
+use super::sentence;
+use crate::failure::{Exit, Failure};
+use crate::units;
+use gq_convert::{ConvertError, JournalError, PlanError};
+
+impl From<PlanError> for Failure {
+    fn from(error: PlanError) -> Failure {
+        let message = sentence(&error);
+        let bad = |exit, code, place: &str| Failure::new(exit, code, &message).at(place);
+        match error {
+            PlanError::Policy(error) => error.into(),
+            PlanError::NotSourceDtype { tensor, limit, actual } => {
+                bad(Exit::Usage, "plan.not_source_dtype", &tensor).limit(limit).actual(actual)
+            }
+            PlanError::NotFloat { tensor, actual } => {
+                bad(Exit::Input, "plan.not_float", &tensor).limit("a floating point dtype").actual(actual)
+            }
+            PlanError::Scaled { tensor, actual } => bad(Exit::Input, "plan.scaled", &tensor)
+                .limit("weights without separate scales")
+                .actual(actual),
+            PlanError::Shape { tensor, actual } => bad(Exit::Input, "plan.shape", &tensor)
+                .limit("no dimension of 0")
+                .actual(format!("{actual:?}")),
+            PlanError::Rotation { tensor, source } => {
+                bad(Exit::Usage, "plan.rotation", &tensor).limit("--rotation hadamard").actual(source)
+            }
+            PlanError::Memory { limit, actual } => {
+                let message = format!(
+                    "the conversion needs {} of memory, --max-memory allows {}",
+                    units::bytes(actual),
+                    units::bytes(limit)
+                );
+                let failure = Failure::new(Exit::Environment, "plan.memory", message);
+                failure.at("--max-memory").limit(limit).actual(actual)
+            }
+        }
+    }
+}
+
+impl From<ConvertError> for Failure {
+    fn from(error: ConvertError) -> Failure {
+        let message = sentence(&error);
+        let bad = |exit, code, place: &str| Failure::new(exit, code, &message).at(place);
+        match error {
+            ConvertError::Read { path, source } => Failure::io(&path, &source),
+            ConvertError::Checkpoint(error) => error.into(),
+            ConvertError::NotFinite { tensor, row, col } => {
+                let place = format!("{tensor}[{row}, {col}]");
+                bad(Exit::Input, "tensor.not_finite", &place)
+                    .limit("finite numbers")
+                    .actual("NaN or infinity")
+            }
+            ConvertError::Coder { tensor, .. } => bad(Exit::Usage, "convert.coder", &tensor),
+            ConvertError::SourceChanged { tensor, limit, actual } => {
+                bad(Exit::Input, "convert.source_changed", &tensor).limit(limit).actual(actual)
+            }
+            ConvertError::Journal(JournalError::Io { path, source }) => Failure::io(&path, &source),
+            ConvertError::Journal(JournalError::Busy { path }) => {
+                let place = path.display().to_string();
+                bad(Exit::Environment, "convert.busy", &place).limit("one process").actual("two")
+            }
+            ConvertError::Journal(JournalError::Differs { path, what, limit, actual }) => {
+                let place = format!("{}: {what}", path.display());
+                bad(Exit::Usage, "convert.differs", &place).limit(limit).actual(actual)
+            }
+            ConvertError::Write(error) => error.into(),
+            ConvertError::Text(_) | ConvertError::Provenance(_) => bad(Exit::Input, "convert.text", "texts"),
+            ConvertError::Json { source } => Failure::internal("report", &source),
+            ConvertError::Threads { .. } => bad(Exit::Environment, "convert.threads", "--threads"),
+        }
+    }
+}

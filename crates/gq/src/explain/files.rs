@@ -1,0 +1,73 @@
+//! Failures of reading, checking and writing `.gq` files and files of reference outputs.
+
+use super::sentence;
+use crate::failure::{Exit, Failure};
+use gq_container::{ContainerError, FormatError, VerifyError, WriteError};
+use gq_eval::OutputsError;
+
+impl From<ContainerError> for Failure {
+    fn from(error: ContainerError) -> Failure {
+        let message = sentence(&error);
+        match error {
+            ContainerError::Io { path, source } => Failure::io(&path, &source),
+            ContainerError::Format { path, source } => Failure::new(Exit::Input, "container.format", message)
+                .at(path.display())
+                .actual(source.code()),
+        }
+    }
+}
+
+impl From<FormatError> for Failure {
+    fn from(error: FormatError) -> Failure {
+        Failure::new(Exit::Input, "container.format", sentence(&error)).actual(error.code())
+    }
+}
+
+impl From<VerifyError> for Failure {
+    fn from(error: VerifyError) -> Failure {
+        Failure::new(Exit::Check, "verify.damaged", sentence(&error)).actual(error.code())
+    }
+}
+
+impl From<WriteError> for Failure {
+    fn from(error: WriteError) -> Failure {
+        let message = sentence(&error);
+        match error {
+            WriteError::Io { path, source } => match source.kind() {
+                std::io::ErrorKind::NotFound => {
+                    Failure::new(Exit::Environment, "output.missing_folder", message).at(path.display())
+                }
+                _ => Failure::new(Exit::Environment, "output.io", message).at(path.display()),
+            },
+            WriteError::Busy { path } => {
+                let failure = Failure::new(Exit::Environment, "convert.busy", message);
+                failure.at(path.display()).limit("one process").actual("two")
+            }
+            WriteError::Rule { path, .. } => {
+                Failure::new(Exit::Input, "output.rule", message).at(path.display())
+            }
+        }
+    }
+}
+
+impl From<OutputsError> for Failure {
+    fn from(error: OutputsError) -> Failure {
+        use OutputsError as E;
+        let message = sentence(&error);
+        let bad = |code, path: &std::path::Path| Failure::new(Exit::Input, code, &message).at(path.display());
+        match &error {
+            E::Io { path, source } if source.kind() == std::io::ErrorKind::UnexpectedEof => {
+                bad("outputs.truncated", path).limit("a whole file")
+            }
+            E::Io { path, source } => Failure::io(path, source),
+            E::Header { path, limit, actual } => bad("outputs.header", path).limit(limit).actual(actual),
+            E::Json { path, source } => {
+                bad("outputs.json", path).limit("a safetensors header").actual(source)
+            }
+            E::Missing { path, name } => bad("outputs.missing", path).limit(name).actual("missing"),
+            E::Tensor { path, limit, actual, .. } => bad("outputs.tensor", path).limit(limit).actual(actual),
+            E::Token { path, limit, actual, .. } => bad("outputs.token", path).limit(limit).actual(actual),
+            E::NotFinite { path, .. } => bad("outputs.not_finite", path).limit("finite numbers"),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Sizes and times as people write and read them.
+
+/// Parses a size in bytes: `4GiB`, `500 MB`, `1073741824`. A bare `G` is refused because it means two things.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return Err("expected a number with B, kB, MB, GB, TB, KiB, MiB, GiB or TiB".to_owned()),
+    };
+    let number: f64 = number.parse().map_err(|_| "expected a number such as 4GiB".to_owned())?;
+    let bytes = number * scale as f64;
+    if bytes.is_finite() && bytes < 1e18 { Ok(bytes as u64) } else { Err("too large".to_owned()) }
+}
+
+/// Bytes in decimal units, three digits: `70.5 MB`.
+pub fn bytes(n: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    match (unit, value) {
+        (0, _) => format!("{n} B"),
+        (_, v) if v < 9.995 => format!("{v:.2} {}", units[unit]),
+        (_, v) if v < 99.95 => format!("{v:.1} {}", units[unit]),
+        (_, v) => format!("{v:.0} {}", units[unit]),
+    }
+}
+
+/// Seconds as `0.84 s`, `12 s`, `3 min 20 s`, `2 h 05 min`.
+pub fn seconds(s: f64) -> String {
+    let whole = s.round() as u64;
+    match s {
+        s if s < 9.95 => format!("{s:.2} s"),
+        s if s < 99.5 => format!("{s:.0} s"),
+        s if s < 3570.0 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// A count with thousands separated: `134,515,008`.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Text from a file made safe for a terminal: control characters are escaped.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let escaped = c.is_control();
+            let shown: Vec<char> = if escaped { c.escape_default().collect() } else { vec![c] };
+            shown
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(parse_bytes("4GiB"), Ok(4 << 30));
+        assert_eq!(parse_bytes("1.5 MB"), Ok(1_500_000));
+        assert_eq!(parse_bytes("12"), Ok(12));
+        assert!(parse_bytes("4G").is_err());
+        assert!(parse_bytes("GiB").is_err());
+        assert!(parse_bytes("9999999TB").is_err());
+    }
+
+    #[test]
+    fn sizes_times_and_counts_are_written() {
+        assert_eq!(
+            [bytes(12), bytes(1500), bytes(70_512_345), bytes(999_999)],
+            ["12 B", "1.50 kB", "70.5 MB", "1.00 MB"]
+        );
+        assert_eq!([seconds(0.84), seconds(200.0), seconds(7500.0)], ["0.84 s", "3 min 20 s", "2 h 05 min"]);
+        assert_eq!([count(7), count(1234), count(134515008)], ["7", "1,234", "134,515,008"]);
+        assert_eq!(printable("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+    }
+}

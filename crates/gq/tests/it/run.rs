@@ -1,0 +1,61 @@
+//! Runs the program in tests.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The program with its own scratch directory as current directory.
+pub struct Gq {
+    /// Scratch directory.
+    pub dir: tempfile::TempDir,
+}
+
+impl Gq {
+    /// A fresh scratch directory.
+    pub fn new() -> Gq {
+        Gq { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// The program, not yet started.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gq"));
+        command.current_dir(self.dir.path()).env_clear();
+        command
+    }
+
+    /// Runs the program.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command().args(args).output().unwrap()
+    }
+
+    /// Runs the program, which must succeed; gives standard output.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let shown = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "gq {args:?}: {shown}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs the program with `--json`, which must succeed.
+    pub fn json(&self, args: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.ok(&[args, &["--json"]].concat())).unwrap()
+    }
+
+    /// Runs the program, which must fail with this code; gives standard error.
+    pub fn fails(&self, code: i32, args: &[&str]) -> String {
+        let output = self.run(args);
+        let shown = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "gq {args:?}: {shown}");
+        shown
+    }
+
+    /// A path in the scratch directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+/// A path below `testdata/`.
+pub fn testdata(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name);
+    path.to_str().unwrap().to_owned()
+}

@@ -1,0 +1,192 @@
+//! The layout of the repository, kept true: who imports whom, how long files are, what is listed where.
+
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Which of our crates each crate may import. `docs/ARCHITECTURE.md` says why.
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("gq-tensor", &[]),
+    ("gq-codec", &["gq-tensor"]),
+    ("gq-container", &["gq-tensor"]),
+    ("gq-checkpoint", &["gq-tensor"]),
+    ("gq-hub", &[]),
+    ("gq-cuda", &["gq-tensor"]),
+    ("gq-model", &["gq-tensor", "gq-codec", "gq-container", "gq-checkpoint", "gq-cuda"]),
+    ("gq-convert", &["gq-tensor", "gq-codec", "gq-container", "gq-checkpoint", "gq-model", "gq-eval"]),
+    ("gq-eval", &["gq-tensor", "gq-checkpoint", "gq-container", "gq-model"]),
+    (
+        "gq",
+        &[
+            "gq-tensor",
+            "gq-codec",
+            "gq-container",
+            "gq-checkpoint",
+            "gq-hub",
+            "gq-cuda",
+            "gq-model",
+            "gq-convert",
+            "gq-eval",
+        ],
+    ),
+];
+
+/// Files of generated numbers, free of the length limit.
+const GENERATED: &[&str] = &["tables.rs"];
+/// Most lines of a source file, tests aside.
+const MAX_LINES: usize = 800;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Every file of the repository that a person wrote or a script generated.
+fn files() -> Vec<PathBuf> {
+    fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            match path.is_dir() {
+                true if ["target", ".git", ".venv", "out", "__pycache__"].contains(&name) => {}
+                true => walk(&path, out),
+                false => out.push(path),
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(&root(), &mut out);
+    out.sort();
+    out
+}
+
+fn with_extension(extension: &str) -> Vec<(PathBuf, String)> {
+    let of_kind = files().into_iter().filter(|f| f.extension().is_some_and(|e| e == extension));
+    of_kind.map(|f| (f.clone(), std::fs::read_to_string(&f).unwrap())).collect()
+}
+
+#[test]
+fn crates_import_only_what_the_table_allows() {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let allowed: BTreeMap<_, _> = IMPORTS.iter().copied().collect();
+    let mut seen = BTreeSet::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        let row = allowed.get(name).unwrap_or_else(|| panic!("crate {name} is not in the table"));
+        seen.insert(name.to_owned());
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let import = dependency["name"].as_str().unwrap();
+            let normal = dependency["kind"].is_null();
+            if normal && (import == "gq" || import.starts_with("gq-")) {
+                assert!(row.contains(&import), "{name} must not import {import}");
+            }
+        }
+    }
+    assert_eq!(seen.len(), IMPORTS.len(), "the table names a crate that does not exist");
+}
+
+#[test]
+fn source_files_are_short() {
+    for (path, text) in with_extension("rs") {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let lines = text.lines().take_while(|line| *line != "#[cfg(test)]").count();
+        assert!(lines <= MAX_LINES || GENERATED.contains(&name), "{} has {lines} lines", path.display());
+        assert!(!["utils.rs", "util.rs", "helpers.rs", "misc.rs"].contains(&name), "{}", path.display());
+    }
+}
+
+#[test]
+fn every_crate_says_what_it_does_not_know() {
+    for (path, text) in with_extension("rs") {
+        if path.ends_with("src/lib.rs") && !path.components().any(|c| c.as_os_str() == "fuzz") {
+            let docs: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
+            assert!(docs.contains("does not know"), "{} does not say it", path.display());
+        }
+    }
+}
+
+#[test]
+fn nothing_is_ignored_or_tied_to_a_machine() {
+    // Put together here so that this file passes its own test.
+    let forbidden = [["#[ign", "ore"], ["/o", "pt/"], ["/wo", "rk/"], ["/ro", "ot/"], ["/ho", "me/"]];
+    for path in files() {
+        // Some files are no text.
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        if path.starts_with(root().join("testdata"))
+            && path.extension().is_some_and(|e| e == "txt" || e == "json")
+        {
+            continue;
+        }
+        for part in forbidden.map(|halves| halves.concat()) {
+            // A path starts a word: `a/work/b` is something else.
+            let found = text.match_indices(&part).any(|(at, _)| {
+                !text[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || "._-~}".contains(c))
+            });
+            assert!(!found, "{} contains {part}", path.display());
+        }
+    }
+}
+
+#[test]
+fn links_between_documents_resolve() {
+    for (path, text) in with_extension("md") {
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split([')', ' ', '\n']).next().unwrap();
+            let target = target.split('#').next().unwrap();
+            let external = target.is_empty() || target.contains("://") || target.starts_with("mailto:");
+            let resolved = path.parent().unwrap().join(target);
+            assert!(external || resolved.exists(), "{}: {target} does not exist", path.display());
+        }
+    }
+}
+
+#[test]
+fn test_data_is_listed_with_its_digest() {
+    let dir = root().join("testdata");
+    let readme = std::fs::read_to_string(dir.join("README.md")).unwrap();
+    let rows = readme.lines().filter_map(|line| {
+        let cells: Vec<_> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        (cells.len() == 5 && cells[3].len() == 64).then(|| (cells[1].to_owned(), cells[3].to_owned()))
+    });
+    let listed: BTreeMap<String, String> = rows.collect();
+    let digest = |path: &Path| {
+        let digest = Sha256::digest(std::fs::read(path).unwrap());
+        digest.iter().map(|b| format!("{b:02x}")).collect::<String>()
+    };
+    let name = |path: &Path| path.strip_prefix(&dir).ok().map(|p| p.to_str().unwrap().replace('\\', "/"));
+    let mut actual = BTreeMap::new();
+    for path in files() {
+        if let Some(name) = name(&path).filter(|name| name != "README.md") {
+            actual.insert(name, digest(&path));
+        }
+    }
+    assert_eq!(listed, actual, "run scripts/list_testdata.py");
+}
+
+#[test]
+fn the_registry_lists_every_encoding() {
+    let registry = std::fs::read_to_string(root().join("formats/registry.md")).unwrap();
+    for encoding in gq_tensor::Encoding::all() {
+        let code = format!("0x{:04x}", encoding.code());
+        let name = format!("`{encoding}`");
+        let listed = registry.lines().any(|line| line.to_lowercase().contains(&code) && line.contains(&name));
+        assert!(listed, "formats/registry.md has no line with {code} and {name}");
+    }
+}
+
+#[test]
+fn the_version_has_a_heading_in_the_changelog() {
+    let changelog = std::fs::read_to_string(root().join("docs/CHANGELOG.md")).unwrap();
+    assert!(changelog.contains("## Unreleased"));
+    assert!(changelog.contains("### Formats"));
+    let version = env!("CARGO_PKG_VERSION");
+    let released = version != "0.1.0";
+    assert!(!released || changelog.contains(&format!("## {version}")), "no heading for {version}");
+}
