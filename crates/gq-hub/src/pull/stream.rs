@@ -221,7 +221,7 @@ fn fetch_chunk(
                 match cause {
                     None => {
                         // The end of the body frees the connection for the next chunk.
-                        body.read(&mut buffer[..1]).ok();
+                        std::io::copy(&mut body.take(1), &mut std::io::sink()).ok();
                         break;
                     }
                     Some(failure) => failure,

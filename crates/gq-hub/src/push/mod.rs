@@ -176,7 +176,7 @@ impl Hub {
         let commit = match commit::send(self, plan, &small, &large, options, &control) {
             Ok(commit) => commit,
             // A commit whose answer was lost is there all the same.
-            Err(error) => match self.landed(plan, &files, options, &control) {
+            Err(error) => match self.landed(plan, small.iter().chain(&large), options, &control) {
                 Some(commit) => commit,
                 None => return Err(error),
             },
@@ -187,10 +187,10 @@ impl Hub {
 
 impl Hub {
     /// The branch's commit, if it has moved and holds everything that was to be sent.
-    fn landed(
+    fn landed<'f>(
         &self,
         plan: &PushPlan,
-        files: &[&PushFile],
+        mut files: impl Iterator<Item = &'f &'f PushFile>,
         options: &PushOptions,
         control: &Control<'_>,
     ) -> Option<String> {
@@ -200,10 +200,10 @@ impl Hub {
         }
         let remote = self.list_files(&plan.repo, &commit, control).ok()?;
         let remote: HashMap<&str, &RemoteFile> = remote.iter().map(|f| (f.path.as_str(), f)).collect();
-        let same = |f: &&PushFile| {
+        let same = |f: &PushFile| {
             examine(f.path.clone(), f.source.clone(), &remote).is_ok_and(|now| now.state == PushState::Same)
         };
-        files.iter().all(same).then_some(commit)
+        files.all(|f| same(f)).then_some(commit)
     }
 }
 
