@@ -95,7 +95,7 @@ fn of_codec(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
     let (level, cols) = (global.level()?, args.cols);
     let rotation = RotationSpec { kind: RotationKind::Hadamard, seed: 1 };
     let rotation = Rotation::new(rotation, cols)
-        .map_err(|e| Failure::new(Exit::Usage, "bench.cols", &e).at("--cols").actual(cols))?;
+        .map_err(|e| Failure::new(Exit::Usage, "bench.cols", e).at("--cols").actual(cols))?;
     let data = normal(cols * CODEC_ROWS);
     let mut table = Table::new(&["<encoding", "bits/weight", "rel. MSE", "M weights/s"]);
     let mut rows = Vec::new();
