@@ -20,6 +20,8 @@ pub struct Linear {
     /// `None` where rows are stored as they are.
     pub(crate) transform: Option<Arc<Rotation>>,
     pub(crate) bias: Option<Vec<f32>>,
+    /// Whether inputs stay f32 in every mode: a router, where a small error chooses another expert.
+    pub(crate) precise: bool,
 }
 
 /// Where a payload is.

@@ -36,7 +36,7 @@ pub(crate) fn silu(x: f32) -> f32 {
 /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, as `x * sigmoid(2 ...)`.
 #[inline]
 pub(crate) fn gelu_tanh(x: f32) -> f32 {
-    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
     silu_of(x, TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x))
 }
 

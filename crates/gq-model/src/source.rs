@@ -57,8 +57,8 @@ impl Source {
         let shape = MatrixShape { rows: leading.iter().product(), cols };
         let decoder = self.decoder(name, encoding, rotation, cols)?;
         let transform = self.rotation(name, rotation, cols)?;
-        let linear = Linear { name: name.to_owned(), bytes, shape, rotation, decoder, transform, bias: None };
-        Ok(linear)
+        let name = name.to_owned();
+        Ok(Linear { name, bytes, shape, rotation, decoder, transform, bias: None, precise: false })
     }
 
     /// The projection `NAME.weight [rows, cols]`, with `NAME.bias [rows]` where the model has biases.

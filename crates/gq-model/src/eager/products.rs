@@ -39,7 +39,8 @@ pub(super) struct Basis {
 
 impl Basis {
     pub(super) fn of(weight: &Linear, mode: ActivationMode) -> Basis {
-        let int8 = mode == ActivationMode::Int8 && !weight.encoding().is_exact();
+        let codes = !weight.precise && !weight.encoding().is_exact();
+        let int8 = mode == ActivationMode::Int8 && codes;
         Basis { rotation: weight.rotation, int8 }
     }
 }
@@ -58,7 +59,7 @@ pub(super) fn linear<const N: usize>(
     if tokens == 1 {
         let inputs = std::array::from_fn::<_, N, _>(|index| {
             let first = first_of(&bases[index]) == index;
-            first.then(|| input(level, bases[index], weights[index], &x.data)).unwrap_or_default()
+            if first { input(level, bases[index], weights[index], &x.data) } else { Input::default() }
         });
         let jobs = out.iter_mut().enumerate().map(|(index, out)| Job {
             weight: weights[index],

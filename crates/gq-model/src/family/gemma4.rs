@@ -226,7 +226,7 @@ impl KeysValues {
     fn load(
         attention: &AttentionSpec,
         hidden: usize,
-        name: impl Fn(&str) -> String,
+        name: &dyn Fn(&str) -> String,
         source: &mut Source,
     ) -> Result<KeysValues, LoadError> {
         let (kv, bias) = (attention.kv_width(), attention.bias);
@@ -263,7 +263,7 @@ impl Moe {
         moe: &MoeSpec,
         mlp: &MlpSpec,
         hidden: usize,
-        name: impl Fn(&str) -> String,
+        name: &dyn Fn(&str) -> String,
         source: &mut Source,
     ) -> Result<Moe, LoadError> {
         let MoeSpec { experts, top_k, width, input_scale } = *moe;
@@ -271,7 +271,7 @@ impl Moe {
         Ok(Moe {
             router_norm: Norm { weight: Some(scale), ..source.plain_norm(hidden) },
             router_scale: input_scale,
-            router: source.linear(&name("router.proj"), experts, hidden, false)?,
+            router: Linear { precise: true, ..source.linear(&name("router.proj"), experts, hidden, false)? },
             post_dense_norm: source.norm(&name("post_feedforward_layernorm_1"), hidden)?,
             pre_norm: source.norm(&name("pre_feedforward_layernorm_2"), hidden)?,
             experts: Experts {
@@ -304,7 +304,7 @@ impl PerLayer {
         index: usize,
         ple: &PerLayerEmbedding,
         hidden: usize,
-        name: impl Fn(&str) -> String,
+        name: &dyn Fn(&str) -> String,
         source: &mut Source,
     ) -> Result<PerLayer, LoadError> {
         Ok(PerLayer {

@@ -14,7 +14,7 @@ use gq_checkpoint::{Family, ModelSpec};
 pub(crate) enum Graph {
     Llama(llama::Llama),
     Gemma3(gemma3::Gemma3),
-    Gemma4(gemma4::Gemma4),
+    Gemma4(Box<gemma4::Gemma4>),
 }
 
 impl Graph {
@@ -22,7 +22,7 @@ impl Graph {
         Ok(match spec.family {
             Family::Llama => Graph::Llama(llama::Llama::load(spec, source)?),
             Family::Gemma3 => Graph::Gemma3(gemma3::Gemma3::load(spec, source)?),
-            Family::Gemma4 => Graph::Gemma4(gemma4::Gemma4::load(spec, source)?),
+            Family::Gemma4 => Graph::Gemma4(Box::new(gemma4::Gemma4::load(spec, source)?)),
         })
     }
 

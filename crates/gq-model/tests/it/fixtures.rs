@@ -1,11 +1,14 @@
 //! Tiny checkpoints and their reference outputs.
 
 use gq_checkpoint::Checkpoint;
-use gq_model::{ActivationMode, KvType, Model, RunOptions};
-use gq_tensor::CpuLevel;
-use safetensors::SafeTensors;
+use gq_codec::{EncodeScratch, Encoder, Rotation};
+use gq_container::{Container, StoredText, TensorSpec, TextKind, Writer};
+use gq_model::{ActivationMode, KvType, LogitRows, Model, RunOptions};
+use gq_tensor::{CpuLevel, Encoding, RotationKind, RotationSpec};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Every tiny checkpoint; a missing one fails its tests.
@@ -83,4 +86,101 @@ pub fn max_error(actual: &[f32], expected: &[f64]) -> f64 {
             error
         }
     })
+}
+
+/// Largest difference of two rows of logits.
+pub fn difference(a: &[f32], b: &[f32]) -> f64 {
+    let b: Vec<_> = b.iter().map(|&b| f64::from(b)).collect();
+    max_error(a, &b)
+}
+
+/// All logits of `tokens`, in one batch.
+pub fn prefill(model: &Model, tokens: &[u32]) -> Vec<f32> {
+    let (mut cache, mut logits) = (model.new_cache(tokens.len()), Vec::new());
+    model.forward(tokens, &mut cache, LogitRows::All, &mut logits).unwrap();
+    logits
+}
+
+/// What becomes of a matrix in a test's container.
+#[derive(Clone, Copy)]
+pub struct Recipe {
+    pub encoding: Encoding,
+    pub rotation: RotationKind,
+}
+
+/// Encodes a checkpoint: matrices by the recipe where their width allows, everything else as it is.
+pub fn contained(checkpoint: &Checkpoint, recipe: Recipe, path: &Path) -> Arc<Container> {
+    let mut writer = Writer::create(path).unwrap();
+    for expected in checkpoint.spec().expected_tensors() {
+        let tensor = checkpoint.tensor(&expected.name).unwrap();
+        let (rows, cols) = (tensor.rows(), tensor.cols());
+        let exact = tensor.shape.len() < 2 || !recipe.encoding.supports_cols(cols);
+        let encoding = if exact { Encoding::Exact(tensor.dtype) } else { recipe.encoding };
+        let rotation = match encoding.is_exact() {
+            true => RotationSpec::NONE,
+            false => RotationSpec { kind: recipe.rotation, seed: 7 },
+        };
+        let payload = match encoding.is_exact() {
+            true => {
+                let mut bytes = vec![0; tensor.bytes as usize];
+                checkpoint.read_bytes(tensor, 0..tensor.bytes, &mut bytes).unwrap();
+                bytes
+            }
+            false => {
+                let mut values = vec![0.0; rows * cols];
+                checkpoint.read_rows_f32(tensor, 0..rows, &mut values).unwrap();
+                encode(&values, cols, encoding, rotation)
+            }
+        };
+        let shape = tensor.shape.iter().map(|&n| n as u64).collect();
+        let (name, source_dtype) = (expected.name, tensor.dtype);
+        writer.write_tensor(TensorSpec { name, shape, encoding, rotation, source_dtype }, &payload).unwrap();
+    }
+    let config = StoredText::new(TextKind::Config, &checkpoint.texts().unwrap().config).unwrap();
+    writer.finish(vec![config]).unwrap();
+    Arc::new(Container::open(path).unwrap())
+}
+
+fn encode(values: &[f32], cols: usize, encoding: Encoding, rotation: RotationSpec) -> Vec<u8> {
+    let level = CpuLevel::Scalar;
+    let encoder = Encoder::new(encoding, rotation, cols).unwrap();
+    let transform = Rotation::new(rotation, cols).unwrap();
+    let (mut codes, mut scales) = (Vec::new(), Vec::new());
+    for row in values.chunks(cols) {
+        let mut rotated = row.to_vec();
+        transform.forward(level, &mut rotated, &mut Vec::new());
+        let mut row_codes = vec![0; encoding.codes_row_bytes(cols)];
+        let mut row_scales = vec![0; encoding.scales_row_bytes(cols)];
+        let scratch = &mut EncodeScratch::default();
+        encoder.encode_row(level, &rotated, &mut row_codes, &mut row_scales, scratch);
+        codes.extend(row_codes);
+        scales.extend(row_scales);
+    }
+    codes.extend(scales);
+    codes
+}
+
+/// Writes a checkpoint in f32 whose matrices are `change`d; vectors are copied.
+pub fn rewritten(
+    checkpoint: &Checkpoint,
+    dir: &Path,
+    change: impl Fn(&str, usize, &mut Vec<f32>),
+) -> Arc<Checkpoint> {
+    let tensors = checkpoint.spec().expected_tensors().into_iter().map(|expected| {
+        let tensor = checkpoint.tensor(&expected.name).unwrap();
+        let mut values = vec![0.0; tensor.rows() * tensor.cols()];
+        checkpoint.read_rows_f32(tensor, 0..tensor.rows(), &mut values).unwrap();
+        if tensor.shape.len() > 1 {
+            change(&expected.name, tensor.cols(), &mut values);
+        }
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        (expected.name, expected.shape, bytes)
+    });
+    let tensors: Vec<_> = tensors.collect();
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, &dir.join("model.safetensors")).unwrap();
+    std::fs::write(dir.join("config.json"), checkpoint.texts().unwrap().config).unwrap();
+    Arc::new(Checkpoint::open(dir).unwrap())
 }

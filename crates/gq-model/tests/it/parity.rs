@@ -1,7 +1,7 @@
 //! Every family against its reference implementation.
 
-use crate::fixtures::{Reference, TINY, exact, max_error, tiny_model};
-use gq_model::LogitRows;
+use crate::fixtures::{Greedy, Reference, TINY, exact, max_error, tiny_model};
+use gq_model::{Generation, GenerationOptions, LogitRows, Sampling};
 use gq_tensor::CpuLevel;
 
 /// Three times what the reference's own f32 differs from its f64.
@@ -18,6 +18,21 @@ fn logits_equal_the_reference() {
                 eprintln!("{name} on {}: {error:.1e}, floor {floor:.1e}", level.name());
                 assert!(error <= 3.0 * floor, "{name} on {}: {error:e} > 3 x {floor:e}", level.name());
             }
+        }
+    }
+}
+
+/// The end-of-sequence token does not stop the reference's continuations.
+#[test]
+fn greedy_continuations_equal_the_reference() {
+    for name in TINY {
+        let model = tiny_model(name, exact(CpuLevel::detect()));
+        for Greedy { prompt, tokens } in Reference::read(name).facts.greedy {
+            let sampling = Sampling::default();
+            let options = GenerationOptions { max_tokens: tokens.len(), sampling, stop: Vec::new() };
+            let generation = Generation::start(&model, None, &prompt, options).unwrap();
+            let generated: Vec<_> = generation.map(|piece| piece.unwrap().token.unwrap()).collect();
+            assert_eq!(generated, tokens, "{name}");
         }
     }
 }
