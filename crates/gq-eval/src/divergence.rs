@@ -1,7 +1,9 @@
 //! Two distributions over the vocabulary at one position.
 
+use crate::exponential::exp;
+
 /// Sums run over this many lanes in a fixed order, so that they are the same at any thread count and vectorize.
-const LANES: usize = 8;
+const LANES: usize = 16;
 
 /// How far a model is from its reference at one position; natural logarithms.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -22,50 +24,116 @@ pub struct Divergence {
     pub squared_logit_error: f64,
 }
 
-/// Compares logits `[vocab]` of one position; `target` is the next token, where there is one.
-pub fn compare(model: &[f32], reference: &[f64], target: Option<usize>) -> Divergence {
-    let model_max = f64::from(model.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x)));
-    let reference_max = reference.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(x));
-    let model_norm: f64 = model_max + lanes(model.len(), |i| (f64::from(model[i]) - model_max).exp()).ln();
-    let reference_norm =
-        reference_max + lanes(reference.len(), |i| (reference[i] - reference_max).exp()).ln();
-    let mut difference = Divergence::default();
-    let kld = lanes(reference.len().min(model.len()), |i| {
-        let log_p = reference[i] - reference_norm;
-        log_p.exp() * (log_p - (f64::from(model[i]) - model_norm))
-    });
-    // Rounding can leave a hair below zero for equal distributions.
-    difference.kld = kld.max(0.0);
-    difference.same_top = top(model.iter().map(|&x| f64::from(x))) == top(reference.iter().copied());
-    for (&m, &r) in model.iter().zip(reference) {
-        let error = f64::from(m) - r;
-        difference.max_logit_error = difference.max_logit_error.max(error.abs());
-        difference.squared_logit_error += error * error;
+/// Compares finite logits `[vocab]` of one position; `target` is the next token, where there is one.
+///
+/// # Panics
+/// When the two have other lengths, or `target` is beyond them.
+pub fn compare<R: Copy + Into<f64> + PartialOrd>(
+    model: &[f32],
+    reference: &[R],
+    target: Option<usize>,
+) -> Divergence {
+    assert_eq!(model.len(), reference.len(), "entries of the vocabulary");
+    let ((model_top, model_max), (reference_top, reference_max)) = (top(model), top(reference));
+    let mut sums = Sums::default();
+    let (models, model_rest) = model.as_chunks::<LANES>();
+    let (references, reference_rest) = reference.as_chunks::<LANES>();
+    for (model, reference) in models.iter().zip(references) {
+        sums.add(model.map(f64::from), reference.map(R::into), model_max, reference_max);
     }
+    // The rest fills a block with logits of no probability in both.
+    let mut rest = ([f64::NEG_INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
+    for (lane, (&model, &reference)) in model_rest.iter().zip(reference_rest).enumerate() {
+        (rest.0[lane], rest.1[lane]) = (model.into(), reference.into());
+    }
+    sums.add_rest(rest.0, rest.1, model_rest.len(), model_max, reference_max);
+
+    let [model_sum, reference_sum, excess, squared_logit_error] =
+        [sums.model, sums.reference, sums.excess, sums.squared].map(|lanes| lanes.iter().sum::<f64>());
+    // Logarithms of the normalizations, less the largest logits.
+    let (model_norm, reference_norm) = (model_sum.ln(), reference_sum.ln());
+    let mut divergence = Divergence {
+        // sum p (log p - log q); rounding can leave a hair below zero for equal distributions.
+        kld: (excess / reference_sum - reference_norm + model_norm).max(0.0),
+        same_top: model_top == reference_top,
+        max_logit_error: sums.largest.iter().fold(0.0, |most, &error| error.max(most)),
+        squared_logit_error,
+        ..Divergence::default()
+    };
     if let Some(target) = target {
-        let model_log = f64::from(model[target]) - model_norm;
-        let reference_log = reference[target] - reference_norm;
-        difference.model_nll = -model_log;
-        difference.reference_nll = -reference_log;
-        difference.delta_p = model_log.exp() - reference_log.exp();
+        let model_log = f64::from(model[target]) - model_max - model_norm;
+        let reference_log = reference[target].into() - reference_max - reference_norm;
+        divergence.model_nll = -model_log;
+        divergence.reference_nll = -reference_log;
+        divergence.delta_p = model_log.exp() - reference_log.exp();
     }
-    difference
+    divergence
 }
 
-fn lanes(len: usize, term: impl Fn(usize) -> f64) -> f64 {
-    let mut sums = [0.0; LANES];
-    for i in 0..len {
-        sums[i % LANES] += term(i);
-    }
-    sums.iter().sum()
+/// Sums over the vocabulary, in lanes.
+#[derive(Default)]
+struct Sums {
+    /// exp(model - its largest).
+    model: [f64; LANES],
+    /// exp(reference - its largest).
+    reference: [f64; LANES],
+    /// exp(reference - its largest) times (reference - its largest) - (model - its largest).
+    excess: [f64; LANES],
+    /// (model - reference)^2.
+    squared: [f64; LANES],
+    /// The largest |model - reference|.
+    largest: [f64; LANES],
 }
 
-fn top(logits: impl Iterator<Item = f64>) -> Option<usize> {
-    let best = logits.enumerate().fold(None, |best: Option<(usize, f64)>, (i, x)| match best {
-        Some((_, most)) if x <= most => best,
-        _ => Some((i, x)),
-    });
-    best.map(|(index, _)| index)
+impl Sums {
+    #[inline(always)]
+    fn add(&mut self, model: [f64; LANES], reference: [f64; LANES], model_max: f64, reference_max: f64) {
+        let q = exp(model.map(|logit| logit - model_max));
+        let p = exp(reference.map(|logit| logit - reference_max));
+        for lane in 0..LANES {
+            let error = model[lane] - reference[lane];
+            self.model[lane] += q[lane];
+            self.reference[lane] += p[lane];
+            self.excess[lane] += p[lane] * ((reference[lane] - reference_max) - (model[lane] - model_max));
+            self.squared[lane] += error * error;
+            self.largest[lane] =
+                if error.abs() > self.largest[lane] { error.abs() } else { self.largest[lane] };
+        }
+    }
+
+    /// The first `len` lanes of a block.
+    fn add_rest(
+        &mut self,
+        model: [f64; LANES],
+        reference: [f64; LANES],
+        len: usize,
+        model_max: f64,
+        reference_max: f64,
+    ) {
+        let mut block = Sums::default();
+        block.add(model, reference, model_max, reference_max);
+        for lane in 0..len {
+            self.model[lane] += block.model[lane];
+            self.reference[lane] += block.reference[lane];
+            self.excess[lane] += block.excess[lane];
+            self.squared[lane] += block.squared[lane];
+            self.largest[lane] = self.largest[lane].max(block.largest[lane]);
+        }
+    }
+}
+
+/// The largest logit and the first place that has it.
+fn top<R: Copy + Into<f64> + PartialOrd>(logits: &[R]) -> (usize, f64) {
+    let Some(&first) = logits.first() else { return (0, 0.0) };
+    let (blocks, rest) = logits.as_chunks::<LANES>();
+    let mut most = [first; LANES];
+    for block in blocks {
+        for (most, &logit) in most.iter_mut().zip(block) {
+            *most = if logit > *most { logit } else { *most };
+        }
+    }
+    let most = most.iter().chain(rest).fold(first, |most, &logit| if logit > most { logit } else { most });
+    (logits.iter().position(|&logit| logit == most).unwrap_or(0), most.into())
 }
 
 #[cfg(test)]
@@ -96,5 +164,35 @@ mod tests {
     fn the_first_of_equal_tops_counts() {
         assert!(compare(&[1.0, 1.0], &[2.0, 1.0], None).same_top);
         assert!(!compare(&[1.0, 1.0], &[1.0, 2.0], None).same_top);
+    }
+
+    /// The textbook sum, term by term, with the standard library's functions.
+    fn plain(model: &[f32], reference: &[f64]) -> f64 {
+        let norm = |logits: &[f64]| logits.iter().map(|x| x.exp()).sum::<f64>().ln();
+        let model: Vec<f64> = model.iter().map(|&x| f64::from(x)).collect();
+        let (q, p) = (norm(&model), norm(reference));
+        let terms = model.iter().zip(reference).map(|(m, r)| (r - p).exp() * ((r - p) - (m - q)));
+        terms.sum()
+    }
+
+    #[test]
+    fn as_the_textbook_sum_at_every_length() {
+        let reference: Vec<f64> = (0..1003).map(|i| 9.0 * (f64::from(i) * 0.7).sin() - 4.0).collect();
+        let model: Vec<f32> =
+            reference.iter().enumerate().map(|(i, r)| (r + 0.1 * (i as f64 * 1.3).cos()) as f32).collect();
+        for len in (1..40).chain([1000, 1001, 1003]) {
+            let d = compare(&model[..len], &reference[..len], Some(len - 1));
+            let expected = plain(&model[..len], &reference[..len]);
+            assert!((d.kld - expected).abs() < 1e-13 + 1e-11 * expected, "{len}: {} {expected}", d.kld);
+            let errors = model[..len].iter().zip(&reference).map(|(&m, r)| (f64::from(m) - r).abs());
+            assert_eq!(d.max_logit_error, errors.fold(0.0, f64::max));
+            assert_eq!(compare(&model[..len], &model[..len], None).kld, 0.0);
+        }
+    }
+
+    #[test]
+    fn logits_far_below_the_largest_count_for_nothing() {
+        let d = compare(&[0.0f32, -3e5, -3e38], &[0.0f32, -1e5, -3e38], Some(0));
+        assert!(d.kld < 1e-200 && d.model_nll == 0.0 && d.same_top, "{d:?}");
     }
 }

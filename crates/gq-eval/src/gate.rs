@@ -23,18 +23,43 @@ pub struct GateError {
 
 impl Gate {
     /// Figures that can be limited.
-    pub const NAMES: [&'static str; 8] =
-        ["kld", "kld-median", "kld-p99", "kld-p999", "kld-max", "ppl-ratio", "top1", "logit-error"];
+    pub const NAMES: [&'static str; 10] = [
+        "kld",
+        "kld-median",
+        "kld-p90",
+        "kld-p99",
+        "kld-p999",
+        "kld-max",
+        "ppl-ratio",
+        "rms-delta-p",
+        "top1",
+        "logit-error",
+    ];
+
+    /// Reads a list such as `kld=0.05,ppl-ratio=1.02`.
+    ///
+    /// # Errors
+    /// For the first entry that is not a gate; an empty list is one.
+    pub fn parse_list(text: &str) -> Result<Vec<Gate>, GateError> {
+        text.split(',').map(str::parse).collect()
+    }
+
+    /// The gates that `report` fails, in their order.
+    pub fn failed<'a>(gates: &'a [Gate], report: &EvalReport) -> Vec<&'a Gate> {
+        gates.iter().filter(|gate| !gate.passes(report)).collect()
+    }
 
     /// The figure in `report`; `None` where it was not measured.
     pub fn actual(&self, report: &EvalReport) -> Option<f64> {
         match self.name.as_str() {
             "kld" => Some(report.kld.mean),
             "kld-median" => Some(report.kld.median),
+            "kld-p90" => Some(report.kld.p90),
             "kld-p99" => Some(report.kld.p99),
             "kld-p999" => Some(report.kld.p999),
             "kld-max" => Some(report.kld.max),
             "ppl-ratio" => report.ln_ratio.map(|ln| ln.value.exp()),
+            "rms-delta-p" => report.ppl.map(|_| report.rms_delta_p),
             "top1" => Some(report.top1),
             "logit-error" => report.logits.map(|l| l.max_abs_error),
             _ => None,
@@ -71,9 +96,12 @@ mod tests {
 
     #[test]
     fn parsed() {
-        assert_eq!("kld=0.05".parse(), Ok(Gate { name: "kld".to_owned(), limit: 0.05 }));
-        for bad in ["kld", "kld=", "kld=nan", "KLD=1", "ppl=1", "=1"] {
-            assert!(bad.parse::<Gate>().is_err(), "{bad}");
+        let gate = |name: &str, limit| Gate { name: name.to_owned(), limit };
+        assert_eq!("kld=0.05".parse(), Ok(gate("kld", 0.05)));
+        let list = Gate::parse_list("kld=0.05, ppl-ratio=1.02");
+        assert_eq!(list, Ok(vec![gate("kld", 0.05), gate("ppl-ratio", 1.02)]));
+        for bad in ["", "kld", "kld=", "kld=nan", "kld=inf", "KLD=1", "ppl=1", "=1", "kld=0.1,", "kld=1=2"] {
+            assert!(Gate::parse_list(bad).is_err(), "{bad}");
         }
     }
 }

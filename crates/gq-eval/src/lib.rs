@@ -6,21 +6,40 @@
 //! This crate does not know conversion, the network or a terminal: progress is a callback.
 #![forbid(unsafe_code)]
 
+mod cache;
+mod checksum;
 mod divergence;
 mod error;
 mod evaluate;
+mod exponential;
 mod gate;
+mod histogram;
+mod identity;
 mod outputs;
+mod pieces;
 mod report;
+mod save;
 mod sizes;
+mod source;
 mod statistics;
 mod windows;
 
+pub use cache::LogitCache;
 pub use divergence::{Divergence, compare};
 pub use error::EvalError;
-pub use evaluate::{TextOptions, evaluate_outputs, evaluate_text};
+pub use evaluate::{
+    CachedReference, ReferenceRun, TextOptions, compare_on_text, compare_with_outputs, evaluate_outputs,
+    evaluate_text,
+};
 pub use gate::{Gate, GateError};
-pub use outputs::{OutputsError, OutputsReader, OutputsWriter};
-pub use report::{Bits, Bytes, Estimate, EvalReport, Kld, LogitError, Perplexity};
+pub use histogram::Histogram;
+pub use identity::Identity;
+pub use outputs::{OutputsError, OutputsReader};
+pub use report::{
+    Bits, Bytes, Estimate, EvalReport, Kld, LogitError, Names, NoiseFloor, Perplexity, ReferenceLogits,
+    Scored,
+};
+pub use save::OutputsWriter;
 pub use sizes::{Sizes, checkpoint_sizes, container_sizes};
+pub use source::{LogitSource, ModelLogits};
 pub use windows::{WindowError, Windows};

@@ -1,43 +1,118 @@
 //! Files of reference outputs: safetensors with `input_ids` i64 `[n, t]` and `logits` `[n, t, vocab]`.
 
+use gq_checkpoint::safetensors::{Header, HeaderEntry, HeaderError, header_bytes, parse_header};
 use gq_tensor::DType;
 use half::{bf16, f16};
-use serde_json::Value;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Headers of two tensors need no more.
-const HEADER_LIMIT: u64 = 1 << 20;
+/// Element types of logits.
+const LOGIT_DTYPES: [DType; 4] = [DType::F64, DType::F32, DType::F16, DType::BF16];
 
-/// A file of reference outputs that cannot be used.
+/// A file of reference outputs that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
 pub enum OutputsError {
+    /// The operating system refuses.
     #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: std::io::Error },
-    #[error("{}: the header is {actual} bytes, the file leaves room for {limit}", path.display())]
-    Header { path: PathBuf, limit: u64, actual: u64 },
-    #[error("{}: the header is not a safetensors header: {source}", path.display())]
-    Json { path: PathBuf, source: serde_json::Error },
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not a whole safetensors file.
+    #[error("{}: not a whole safetensors file: {source}", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// Which rule is broken.
+        source: HeaderError,
+    },
+    /// One of the two tensors is not there.
     #[error("{}: there is no tensor {name:?}", path.display())]
-    Missing { path: PathBuf, name: &'static str },
-    #[error("{}: tensor {name:?} is {actual}, expected {limit}", path.display())]
-    Tensor { path: PathBuf, name: &'static str, limit: String, actual: String },
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        name: &'static str,
+    },
+    /// A tensor of another element type.
+    #[error("{}: {name} has dtype {actual}, expected {limit}", path.display())]
+    DType {
+        /// The file.
+        path: PathBuf,
+        /// `input_ids` or `logits`.
+        name: &'static str,
+        /// Element types that can be read.
+        limit: String,
+        /// That of the file.
+        actual: DType,
+    },
+    /// A tensor with another number of dimensions, or an empty one.
+    #[error("{}: {name} has shape {actual:?}, expected {limit} with no dimension 0", path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// `input_ids` or `logits`.
+        name: &'static str,
+        /// What the dimensions are.
+        limit: &'static str,
+        /// Those of the file.
+        actual: Vec<usize>,
+    },
+    /// Token numbers and logits of other rows or positions.
+    #[error("{}: logits have shape {actual:?}, input_ids {limit:?}", path.display())]
+    ShapesDiffer {
+        /// The file.
+        path: PathBuf,
+        /// Shape of the token numbers.
+        limit: Vec<usize>,
+        /// Shape of the logits.
+        actual: Vec<usize>,
+    },
+    /// A token beyond the vocabulary.
     #[error("{}: input_ids[{row}, {col}] is {actual}, the vocabulary has {limit} tokens", path.display())]
-    Token { path: PathBuf, row: usize, col: usize, limit: usize, actual: i64 },
-    #[error("{}: logits[{row}, {col}] hold a value that is not finite", path.display())]
-    NotFinite { path: PathBuf, row: usize, col: usize },
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Which row.
+        row: usize,
+        /// Which position.
+        col: usize,
+        /// Entries of the vocabulary.
+        limit: usize,
+        /// The token.
+        actual: i64,
+    },
+    /// A logit that is infinite or not a number.
+    #[error("{}: logits[{row}, {col}, {index}] is {actual}, which is not finite", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// Which row.
+        row: usize,
+        /// Which position.
+        col: usize,
+        /// Which entry of the vocabulary.
+        index: usize,
+        /// The value.
+        actual: f64,
+    },
+    /// Fewer or more logits written than the header of the file says.
+    #[error("{}: {actual} logits were written, {limit} were announced", path.display())]
+    Written {
+        /// The file.
+        path: PathBuf,
+        /// Logits announced.
+        limit: usize,
+        /// Logits written.
+        actual: usize,
+    },
 }
 
-struct Tensor {
-    dtype: DType,
-    shape: Vec<u64>,
-    offset: u64,
-}
-
-/// An open file of reference outputs; logits are read row by row.
+/// An open file of reference outputs; logits are read position by position.
 #[derive(Debug)]
 pub struct OutputsReader {
     path: PathBuf,
@@ -46,6 +121,7 @@ pub struct OutputsReader {
     positions: usize,
     vocab: usize,
     dtype: DType,
+    /// First byte of the logits.
     logits: u64,
 }
 
@@ -57,54 +133,34 @@ impl OutputsReader {
     pub fn open(path: &Path) -> Result<OutputsReader, OutputsError> {
         let io = |source| OutputsError::Io { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(io)?;
-        let length = file.metadata().map_err(io)?.len();
-        let mut prefix = [0; 8];
-        file.read_exact(&mut prefix).map_err(io)?;
-        let header = u64::from_le_bytes(prefix);
-        let limit = length.saturating_sub(8).min(HEADER_LIMIT);
-        if header > limit {
-            return Err(OutputsError::Header { path: path.to_owned(), limit, actual: header });
-        }
-        let mut text = vec![0; header as usize];
-        file.read_exact(&mut text).map_err(io)?;
-        let json: Value = serde_json::from_slice(&text)
-            .map_err(|source| OutputsError::Json { path: path.to_owned(), source })?;
-        let find = |name, dtypes: &[DType], dims| find(path, &json, name, dtypes, dims, length - 8 - header);
-        let ids = find("input_ids", &[DType::I64], 2)?;
-        let logits = find("logits", &[DType::F64, DType::F32, DType::F16, DType::BF16], 3)?;
+        let header = read_header(path, &mut file)?;
+        let ids = tensor(path, &header, "input_ids", &[DType::I64], ("[n, t]", 2))?;
+        let logits = tensor(path, &header, "logits", &LOGIT_DTYPES, ("[n, t, vocab]", 3))?;
         if logits.shape[..2] != ids.shape[..] {
-            return Err(OutputsError::Tensor {
-                path: path.to_owned(),
-                name: "logits",
-                limit: format!("{:?} and the vocabulary", ids.shape),
-                actual: format!("{:?}", logits.shape),
-            });
+            let (limit, actual) = (ids.shape.clone(), logits.shape.clone());
+            return Err(OutputsError::ShapesDiffer { path: path.to_owned(), limit, actual });
         }
-        let (rows, positions, vocab) =
-            (ids.shape[0] as usize, ids.shape[1] as usize, logits.shape[2] as usize);
-        let mut bytes = vec![0; rows * positions * 8];
-        file.read_exact_at(&mut bytes, 8 + header + ids.offset).map_err(io)?;
-        let mut numbers = Vec::with_capacity(rows);
-        for (row, bytes) in bytes.chunks_exact((positions * 8).max(1)).enumerate() {
-            let mut line = Vec::with_capacity(positions);
-            for (col, bytes) in bytes.as_chunks::<8>().0.iter().enumerate() {
+        let (positions, vocab) = (ids.shape[1], logits.shape[2]);
+        // No more than the file holds: the header was checked against its length.
+        let mut bytes = vec![0; ids.bytes as usize];
+        file.read_exact_at(&mut bytes, ids.offset).map_err(io)?;
+        let mut rows = Vec::with_capacity(ids.shape[0]);
+        for (row, bytes) in bytes.chunks_exact(positions * 8).enumerate() {
+            let number = |(col, bytes): (usize, &[u8; 8])| {
                 let actual = i64::from_le_bytes(*bytes);
                 let token = u32::try_from(actual).ok().filter(|&token| (token as usize) < vocab);
-                let bad = || OutputsError::Token { path: path.to_owned(), row, col, limit: vocab, actual };
-                line.push(token.ok_or_else(bad)?);
-            }
-            numbers.push(line);
+                let path = || path.to_owned();
+                token.ok_or_else(|| OutputsError::Token { path: path(), row, col, limit: vocab, actual })
+            };
+            rows.push(bytes.as_chunks().0.iter().enumerate().map(number).collect::<Result<Vec<_>, _>>()?);
         }
-        let at = 8 + header + logits.offset;
-        Ok(OutputsReader {
-            path: path.to_owned(),
-            file,
-            ids: numbers,
-            positions,
-            vocab,
-            dtype: logits.dtype,
-            logits: at,
-        })
+        let (dtype, logits) = (logits.dtype, logits.offset);
+        Ok(OutputsReader { path: path.to_owned(), file, ids: rows, positions, vocab, dtype, logits })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Token numbers, one list per row.
@@ -117,118 +173,83 @@ impl OutputsReader {
         self.vocab
     }
 
-    /// Logits `[vocab]` at one position.
+    /// Element type of the logits.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Logits `[vocab]` at one position, as they are.
     ///
     /// # Errors
     /// When the file cannot be read or holds a value that is not finite.
     pub fn logits(&self, row: usize, col: usize) -> Result<Vec<f64>, OutputsError> {
-        let size = self.dtype.size();
-        let mut bytes = vec![0; self.vocab * size];
-        let at = self.logits + ((row * self.positions + col) * self.vocab * size) as u64;
+        let position_bytes = self.vocab * self.dtype.size();
+        let mut bytes = vec![0; position_bytes];
+        let at = self.logits + (row * self.positions + col) as u64 * position_bytes as u64;
         let read = self.file.read_exact_at(&mut bytes, at);
         read.map_err(|source| OutputsError::Io { path: self.path.clone(), source })?;
-        let values: Vec<f64> = match self.dtype {
-            DType::F64 => bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
-            DType::F32 => {
-                bytes.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
+        let values = decode(self.dtype, &bytes);
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(index) => {
+                let (path, actual) = (self.path.clone(), values[index]);
+                Err(OutputsError::NotFinite { path, row, col, index, actual })
             }
-            DType::F16 => bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f64()).collect(),
-            _ => bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f64()).collect(),
-        };
-        match values.iter().all(|v| v.is_finite()) {
-            true => Ok(values),
-            false => Err(OutputsError::NotFinite { path: self.path.clone(), row, col }),
         }
     }
 }
 
-fn find(
+fn read_header(path: &Path, file: &mut File) -> Result<Header, OutputsError> {
+    let io = |source| OutputsError::Io { path: path.to_owned(), source };
+    let broken = |source| OutputsError::Header { path: path.to_owned(), source };
+    let file_bytes = file.metadata().map_err(io)?.len();
+    let mut head = vec![0; file_bytes.min(8) as usize];
+    file.read_exact(&mut head).map_err(io)?;
+    let length = header_bytes(&head, file_bytes).map_err(broken)?;
+    head.resize(length as usize, 0);
+    file.read_exact_at(&mut head, 0).map_err(io)?;
+    parse_header(&head, file_bytes).map_err(broken)
+}
+
+/// The tensor of this name, if it is of one of these types and has this many dimensions.
+fn tensor<'a>(
     path: &Path,
-    json: &Value,
+    header: &'a Header,
     name: &'static str,
     dtypes: &[DType],
-    dims: usize,
-    data: u64,
-) -> Result<Tensor, OutputsError> {
-    let entry = json.get(name).ok_or_else(|| OutputsError::Missing { path: path.to_owned(), name })?;
-    let names: Vec<&str> = dtypes.iter().map(|d| d.name()).collect();
-    let limit = format!("{} with {dims} dimensions, inside the file", names.join(" or "));
-    let bad = || OutputsError::Tensor {
-        path: path.to_owned(),
-        name,
-        limit: limit.clone(),
-        actual: entry.to_string(),
-    };
-    let dtype = entry.get("dtype").and_then(Value::as_str).and_then(DType::from_name);
-    let dtype = dtype.filter(|dtype| dtypes.contains(dtype)).ok_or_else(bad)?;
-    let numbers =
-        |key: &str| -> Option<Vec<u64>> { entry.get(key)?.as_array()?.iter().map(Value::as_u64).collect() };
-    let shape =
-        numbers("shape").filter(|shape| shape.len() == dims && !shape.contains(&0)).ok_or_else(bad)?;
-    let range = numbers("data_offsets").filter(|range| range.len() == 2).ok_or_else(bad)?;
-    let bytes =
-        shape.iter().try_fold(dtype.size() as u64, |bytes, &n| bytes.checked_mul(n)).ok_or_else(bad)?;
-    if range[0].checked_add(bytes) != Some(range[1]) || range[1] > data {
-        return Err(bad());
+    (limit, rank): (&'static str, usize),
+) -> Result<&'a HeaderEntry, OutputsError> {
+    let path = || path.to_owned();
+    let entry = header.entries.iter().find(|entry| entry.name == name);
+    let entry = entry.ok_or_else(|| OutputsError::Missing { path: path(), name })?;
+    if !dtypes.contains(&entry.dtype) {
+        let limit = dtypes.iter().map(|dtype| dtype.name()).collect::<Vec<_>>().join(", ");
+        return Err(OutputsError::DType { path: path(), name, limit, actual: entry.dtype });
     }
-    Ok(Tensor { dtype, shape, offset: range[0] })
+    match entry.shape.len() == rank && !entry.shape.contains(&0) {
+        true => Ok(entry),
+        false => Err(OutputsError::Shape { path: path(), name, limit, actual: entry.shape.clone() }),
+    }
 }
 
-/// Writes a model's outputs as such a file, f32, row by row; the file appears only when it is complete.
-#[derive(Debug)]
-pub struct OutputsWriter {
-    path: PathBuf,
-    partial: PathBuf,
-    file: std::io::BufWriter<File>,
+fn decode(dtype: DType, bytes: &[u8]) -> Vec<f64> {
+    match dtype {
+        DType::F64 => each(bytes, f64::from_le_bytes),
+        DType::F32 => each(bytes, |b: [u8; 4]| f64::from(f32::from_le_bytes(b))),
+        DType::F16 => each(bytes, |b: [u8; 2]| f16::from_le_bytes(b).to_f64()),
+        DType::BF16 => each(bytes, |b: [u8; 2]| bf16::from_le_bytes(b).to_f64()),
+        // The others were refused when the file was opened.
+        DType::F8E4M3
+        | DType::F8E5M2
+        | DType::I64
+        | DType::I32
+        | DType::I16
+        | DType::I8
+        | DType::U8
+        | DType::Bool => Vec::new(),
+    }
 }
 
-impl OutputsWriter {
-    /// Begins the file with its token numbers; logits follow position by position.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn create(path: &Path, rows: &[Vec<u32>], vocab: usize) -> Result<OutputsWriter, OutputsError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".partial");
-        let partial = PathBuf::from(name);
-        let positions = rows.first().map_or(0, Vec::len);
-        let ids = rows.len() * positions * 8;
-        let end = ids + rows.len() * positions * vocab * 4;
-        let mut header = serde_json::json!({
-            "input_ids": {"dtype": "I64", "shape": [rows.len(), positions], "data_offsets": [0, ids]},
-            "logits": {"dtype": "F32", "shape": [rows.len(), positions, vocab], "data_offsets": [ids, end]},
-        })
-        .to_string();
-        header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
-        let begin = || -> std::io::Result<std::io::BufWriter<File>> {
-            let mut file = std::io::BufWriter::with_capacity(1 << 20, File::create(&partial)?);
-            file.write_all(&(header.len() as u64).to_le_bytes())?;
-            file.write_all(header.as_bytes())?;
-            for token in rows.iter().flatten() {
-                file.write_all(&i64::from(*token).to_le_bytes())?;
-            }
-            Ok(file)
-        };
-        let file = begin().map_err(|source| OutputsError::Io { path: path.to_owned(), source })?;
-        Ok(OutputsWriter { path: path.to_owned(), partial, file })
-    }
-
-    /// Adds logits of the next positions.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    pub fn append(&mut self, logits: &[f32]) -> Result<(), OutputsError> {
-        let bytes: Vec<u8> = logits.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.file.write_all(&bytes).map_err(|source| OutputsError::Io { path: self.path.clone(), source })
-    }
-
-    /// Gives the file its name.
-    ///
-    /// # Errors
-    /// When it cannot be synced or renamed.
-    pub fn finish(mut self) -> Result<(), OutputsError> {
-        let sync = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
-        let named = sync.and_then(|()| std::fs::rename(&self.partial, &self.path));
-        named.map_err(|source| OutputsError::Io { path: self.path, source })
-    }
+fn each<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f64) -> Vec<f64> {
+    bytes.as_chunks().0.iter().map(|element| convert(*element)).collect()
 }

@@ -1,12 +1,13 @@
 //! What an evaluation found.
 
 use crate::divergence::Divergence;
+use crate::histogram::Histogram;
 use crate::sizes::Sizes;
 use crate::statistics::{estimate, quantile};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A value and its standard error.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The mean.
     pub value: f64,
@@ -15,7 +16,7 @@ pub struct Estimate {
 }
 
 /// Perplexities: exp of the mean negative log-likelihood.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Perplexity {
     /// The model's.
     pub model: f64,
@@ -28,12 +29,13 @@ pub struct Perplexity {
 }
 
 /// `KL(reference || model)` over positions, in nats.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Kld {
     pub mean: f64,
     /// Standard error of the mean.
     pub stderr: f64,
+    pub min: f64,
     pub median: f64,
     pub p90: f64,
     pub p99: f64,
@@ -42,7 +44,7 @@ pub struct Kld {
 }
 
 /// Differences of logits, against a file of reference outputs.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogitError {
     /// Largest absolute difference.
     pub max_abs_error: f64,
@@ -51,7 +53,7 @@ pub struct LogitError {
 }
 
 /// Bytes of the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bytes {
     /// Of the file, or of a checkpoint's weight files.
     pub file: u64,
@@ -60,7 +62,7 @@ pub struct Bytes {
 }
 
 /// Bits per weight.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bits {
     /// File bits over all weights.
     pub file: f64,
@@ -68,9 +70,64 @@ pub struct Bits {
     pub body: f64,
 }
 
+/// Which positions were compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scored {
+    /// Tokens of a window.
+    pub ctx: usize,
+    /// First position of each window whose logits were compared.
+    pub begin: usize,
+    /// One after the last.
+    pub end: usize,
+}
+
+/// The reference's distance from itself when it computes a little differently.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NoiseFloor {
+    /// What was different.
+    pub arithmetic: String,
+    /// Windows it was measured on: the first ones.
+    pub windows: usize,
+    /// Positions scored.
+    pub tokens: usize,
+    /// KL divergence of the second run from the first.
+    pub kld: Kld,
+    /// Share of positions with the same likeliest token.
+    pub top1: f64,
+}
+
+/// Where the reference's logits came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReferenceLogits {
+    /// Computed in this run.
+    #[default]
+    Computed,
+    /// Computed in this run and kept for the next.
+    Stored,
+    /// Kept by an earlier run.
+    Cached,
+    /// Read from a file of reference outputs.
+    Outputs,
+}
+
+/// What was compared, as the caller names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// The model.
+    pub model: String,
+    /// The reference.
+    pub reference: String,
+    /// The text; empty against a file of reference outputs.
+    pub text: String,
+}
+
 /// An evaluation.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalReport {
+    /// What was compared; empty until the caller fills it in.
+    #[serde(default)]
+    pub names: Names,
     /// Perplexities; `None` where no position has a next token.
     pub ppl: Option<Perplexity>,
     /// Mean difference of log-likelihoods, `ln(ppl.model / ppl.reference)`, paired.
@@ -81,8 +138,16 @@ pub struct EvalReport {
     pub top1: f64,
     /// Its standard error.
     pub top1_stderr: f64,
-    /// Root of the mean squared change of the next token's probability.
+    /// Root of the mean squared change of the next token's probability; 0 where there is none.
     pub rms_delta_p: f64,
+    /// Its standard error.
+    pub rms_delta_p_stderr: f64,
+    /// Mean change of the next token's probability.
+    pub mean_delta_p: f64,
+    /// The largest loss.
+    pub min_delta_p: f64,
+    /// The largest gain.
+    pub max_delta_p: f64,
     /// Differences of logits; only against a file of reference outputs.
     pub logits: Option<LogitError>,
     /// Sizes in bytes.
@@ -93,74 +158,128 @@ pub struct EvalReport {
     pub windows: usize,
     /// Positions scored.
     pub tokens: usize,
-    /// Mean KL divergence of the reference from itself with keys and values rounded to half precision,
-    /// on the first windows; `None` against a file.
+    /// Positions with a next token: those of the perplexities.
+    pub targets: usize,
+    /// Which positions.
+    pub scored: Scored,
+    /// Mean KL divergence of the reference from itself; `None` against a file.
     pub noise_floor: Option<f64>,
-    /// Mean KL divergence by position within the window.
+    /// How the noise floor was measured, and more of it.
+    pub noise: Option<NoiseFloor>,
+    /// Where the reference's logits came from.
+    pub reference_logits: ReferenceLogits,
+    /// Mean KL divergence by position within the window, from `scored.begin`.
     pub kld_by_position: Vec<f64>,
+    /// Mean KL divergence by window.
+    pub kld_by_window: Vec<f64>,
+    /// Positions by KL divergence.
+    pub kld_histogram: Histogram,
+}
+
+/// Everything that was seen, before it is summed up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Observations {
+    /// Positions of each window, all of one length.
+    pub(crate) windows: Vec<Vec<Divergence>>,
+    /// Positions of a window that have a next token: the first ones.
+    pub(crate) targets: usize,
+    pub(crate) scored: Scored,
+    /// Entries of the vocabulary.
+    pub(crate) vocab: usize,
+}
+
+impl Kld {
+    /// Of positions in any order.
+    pub(crate) fn new(values: &[f64]) -> Kld {
+        let mut sorted = values.to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let mean = estimate(values.iter().copied());
+        Kld {
+            mean: mean.value,
+            stderr: mean.stderr,
+            min: sorted.first().copied().unwrap_or(0.0),
+            median: quantile(&sorted, 0.5),
+            p90: quantile(&sorted, 0.9),
+            p99: quantile(&sorted, 0.99),
+            p999: quantile(&sorted, 0.999),
+            max: sorted.last().copied().unwrap_or(0.0),
+        }
+    }
+}
+
+/// Share of positions with the same likeliest token.
+pub(crate) fn top1(positions: &[&Divergence]) -> Estimate {
+    estimate(positions.iter().map(|d| f64::from(u8::from(d.same_top))))
 }
 
 impl EvalReport {
-    /// Sums up positions, `windows` windows of equally many; `targets` says whether they have a next token.
-    pub(crate) fn new(
-        positions: &[Vec<Divergence>],
-        has_target: impl Fn(usize) -> bool,
-        sizes: Sizes,
-        vocab: Option<usize>,
-        noise_floor: Option<f64>,
-    ) -> EvalReport {
-        let all: Vec<&Divergence> = positions.iter().flatten().collect();
-        let scored: Vec<&Divergence> = positions
-            .iter()
-            .flat_map(|window| window.iter().enumerate().filter(|(i, _)| has_target(*i)).map(|(_, d)| d))
-            .collect();
-        let mut sorted: Vec<f64> = all.iter().map(|d| d.kld).collect();
-        sorted.sort_unstable_by(f64::total_cmp);
-        let kld = estimate(all.iter().map(|d| d.kld));
-        let top1 = estimate(all.iter().map(|d| f64::from(u8::from(d.same_top))));
-        let model = estimate(scored.iter().map(|d| d.model_nll));
-        let reference = estimate(scored.iter().map(|d| d.reference_nll));
+    /// Sums up, in the order of the positions.
+    pub(crate) fn new(seen: &Observations, sizes: Sizes, noise: Option<NoiseFloor>) -> EvalReport {
+        let all: Vec<&Divergence> = seen.windows.iter().flatten().collect();
+        let target = |window: &Vec<Divergence>| window.len().min(seen.targets);
+        let with_target = seen.windows.iter().flat_map(|window| window.iter().take(target(window)));
+        let with_target: Vec<&Divergence> = with_target.collect();
+        let klds: Vec<f64> = all.iter().map(|d| d.kld).collect();
+        let top1 = top1(&all);
+        let mean_of = |value: fn(&Divergence) -> f64| estimate(with_target.iter().map(|d| value(d)));
+        let (model, reference) = (mean_of(|d| d.model_nll), mean_of(|d| d.reference_nll));
         let ppl = Perplexity {
             model: model.value.exp(),
             model_stderr: model.value.exp() * model.stderr,
             reference: reference.value.exp(),
             reference_stderr: reference.value.exp() * reference.stderr,
         };
-        let ln_ratio = estimate(scored.iter().map(|d| d.model_nll - d.reference_nll));
-        let delta = scored.iter().map(|d| d.delta_p * d.delta_p).sum::<f64>() / scored.len().max(1) as f64;
-        let logits = vocab.map(|vocab| LogitError {
-            max_abs_error: all.iter().fold(0.0, |m, d| m.max(d.max_logit_error)),
-            rms_error: (all.iter().map(|d| d.squared_logit_error).sum::<f64>()
-                / (all.len() * vocab).max(1) as f64)
-                .sqrt(),
-        });
-        let width = positions.first().map_or(0, Vec::len);
+        let squared_delta = mean_of(|d| d.delta_p * d.delta_p);
+        let rms_delta_p = squared_delta.value.sqrt();
+        let delta = || with_target.iter().map(|d| d.delta_p);
+        let width = seen.windows.first().map_or(0, Vec::len);
         let by_position = (0..width).map(|i| {
-            let column = positions.iter().filter_map(|window| window.get(i)).map(|d| d.kld);
-            column.sum::<f64>() / positions.len() as f64
+            let column = seen.windows.iter().filter_map(|window| window.get(i)).map(|d| d.kld);
+            column.sum::<f64>() / seen.windows.len() as f64
         });
+        let by_window = seen.windows.iter().map(|window| estimate(window.iter().map(|d| d.kld)).value);
+        let some = !with_target.is_empty();
         EvalReport {
-            ppl: (!scored.is_empty()).then_some(ppl),
-            ln_ratio: (!scored.is_empty()).then_some(ln_ratio),
-            kld: Kld {
-                mean: kld.value,
-                stderr: kld.stderr,
-                median: quantile(&sorted, 0.5),
-                p90: quantile(&sorted, 0.9),
-                p99: quantile(&sorted, 0.99),
-                p999: quantile(&sorted, 0.999),
-                max: sorted.last().copied().unwrap_or(0.0),
-            },
+            names: Names::default(),
+            ppl: some.then_some(ppl),
+            ln_ratio: some.then(|| mean_of(|d| d.model_nll - d.reference_nll)),
+            kld: Kld::new(&klds),
             top1: top1.value,
             top1_stderr: top1.stderr,
-            rms_delta_p: delta.sqrt(),
-            logits,
+            rms_delta_p,
+            // The derivative of the root, as llama-perplexity has it.
+            rms_delta_p_stderr: if rms_delta_p == 0.0 {
+                0.0
+            } else {
+                0.5 * squared_delta.stderr / rms_delta_p
+            },
+            mean_delta_p: mean_of(|d| d.delta_p).value,
+            min_delta_p: delta().reduce(f64::min).unwrap_or(0.0),
+            max_delta_p: delta().reduce(f64::max).unwrap_or(0.0),
+            logits: None,
             bytes: sizes.bytes(),
             bpw: sizes.bits(),
-            windows: positions.len(),
+            windows: seen.windows.len(),
             tokens: all.len(),
-            noise_floor,
+            targets: with_target.len(),
+            scored: seen.scored,
+            noise_floor: noise.as_ref().map(|noise| noise.kld.mean),
+            noise,
+            reference_logits: ReferenceLogits::default(),
             kld_by_position: by_position.collect(),
+            kld_by_window: by_window.collect(),
+            kld_histogram: Histogram::new(&klds),
+        }
+    }
+}
+
+impl LogitError {
+    pub(crate) fn new(seen: &Observations) -> LogitError {
+        let all = || seen.windows.iter().flatten();
+        let squared: f64 = all().map(|d| d.squared_logit_error).sum();
+        LogitError {
+            max_abs_error: all().fold(0.0, |most, d| most.max(d.max_logit_error)),
+            rms_error: (squared / (all().count() * seen.vocab).max(1) as f64).sqrt(),
         }
     }
 }

@@ -108,7 +108,12 @@ impl Model {
 
     /// An empty cache for one sequence of up to `max_tokens` tokens.
     pub fn new_cache(&self, max_tokens: usize) -> KvCache {
-        KvCache::new(&self.spec, max_tokens, self.options.kv)
+        self.new_cache_of(max_tokens, self.options.kv)
+    }
+
+    /// An empty cache that stores keys and values as `kv`, whatever the options say.
+    pub fn new_cache_of(&self, max_tokens: usize, kv: KvType) -> KvCache {
+        KvCache::new(&self.spec, max_tokens, kv)
     }
 
     /// Runs `tokens` after those in `cache`, adds them to it, and replaces `out` by logits `[rows, vocab_size]`.

@@ -67,7 +67,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
 
 fn measure(args: &EvalArgs, global: &Global) -> Result<EvalReport, Failure> {
     let loaded = source::model(&args.model, args.activations, global)?;
-    let options = TextOptions { save_outputs: args.save_outputs.as_deref() };
+    let options = TextOptions { save_outputs: args.save_outputs.as_deref(), ..TextOptions::default() };
     if is_outputs(&args.reference)? {
         let reference = OutputsReader::open(&args.reference)?;
         let rows = reference.input_ids().len() as u64;

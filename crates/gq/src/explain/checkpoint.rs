@@ -87,7 +87,7 @@ fn config(failure: Failure, error: &ConfigError) -> Failure {
     }
 }
 
-fn header(failure: Failure, error: &HeaderError) -> Failure {
+pub(super) fn header(failure: Failure, error: &HeaderError) -> Failure {
     use HeaderError as E;
     let file = failure.place.clone().unwrap_or_default();
     let at = |failure: Failure, code, name: &str| failure.code(code).at(format!("{file}: {name}"));

@@ -60,14 +60,20 @@ impl From<OutputsError> for Failure {
                 bad("outputs.truncated", path).limit("a whole file")
             }
             E::Io { path, source } => Failure::io(path, source),
-            E::Header { path, limit, actual } => bad("outputs.header", path).limit(limit).actual(actual),
-            E::Json { path, source } => {
-                bad("outputs.json", path).limit("a safetensors header").actual(source)
-            }
+            E::Header { path, source } => super::checkpoint::header(bad("outputs", path), source),
             E::Missing { path, name } => bad("outputs.missing", path).limit(name).actual("missing"),
-            E::Tensor { path, limit, actual, .. } => bad("outputs.tensor", path).limit(limit).actual(actual),
+            E::DType { path, limit, actual, .. } => bad("outputs.dtype", path).limit(limit).actual(actual),
+            E::Shape { path, limit, actual, .. } => {
+                bad("outputs.shape", path).limit(limit).actual(format!("{actual:?}"))
+            }
+            E::ShapesDiffer { path, limit, actual } => {
+                bad("outputs.shapes_differ", path).limit(format!("{limit:?}")).actual(format!("{actual:?}"))
+            }
             E::Token { path, limit, actual, .. } => bad("outputs.token", path).limit(limit).actual(actual),
-            E::NotFinite { path, .. } => bad("outputs.not_finite", path).limit("finite numbers"),
+            E::NotFinite { path, actual, .. } => {
+                bad("outputs.not_finite", path).limit("finite numbers").actual(actual)
+            }
+            E::Written { path, limit, actual } => bad("outputs.written", path).limit(limit).actual(actual),
         }
     }
 }
