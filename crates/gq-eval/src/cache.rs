@@ -19,7 +19,7 @@ const HEAD_BYTES: usize = 4096;
 /// Elements that are converted at a time.
 const STEP: usize = 1 << 14;
 /// An unfinished entry this old was left by a program that was killed.
-const ABANDONED: Duration = Duration::from_hours(24);
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A directory of reference logits with a size limit; those not used for longest go first.
 #[derive(Clone, Debug, PartialEq, Eq)]

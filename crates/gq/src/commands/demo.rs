@@ -66,7 +66,7 @@ fn in_directory(dir: &Path, prompt: &str, global: &Global) -> Result<(), Failure
 fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(), Failure> {
     let output = global.output();
     let checkpoint = source::checkpoint(source)?;
-    let mut reference = source::model(source, None, global)?;
+    let reference = source::model(source, None, global)?;
     let mut table = Table::new(&[
         "<model",
         "bytes",
@@ -89,7 +89,7 @@ fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(
         output.note(&format!("{encoding}: converted and verified, measuring"));
         let loaded = source::model(&path, None, global)?;
         let options = TextOptions::default();
-        let report = eval::on_text(&loaded, &mut reference, TEXT, (CTX, Some(WINDOWS)), options, &quiet)?;
+        let report = eval::on_text(&loaded, &reference, TEXT, (CTX, Some(WINDOWS)), options, &quiet)?;
         let answer = sample(&loaded, prompt)?;
         let rate = answer.tokens.len().saturating_sub(1) as f64 / answer.seconds.max(1e-9);
         if rows.is_empty() {

@@ -90,14 +90,14 @@ fn measure(args: &EvalArgs, global: &Global) -> Result<EvalReport, Failure> {
             Failure::new(Exit::Input, "eval.text_not_utf8", format!("{place}: {}", e.utf8_error())).at(&place)
         })
     })?;
-    let mut reference = source::model(&args.reference, None, global)?;
-    on_text(&loaded, &mut reference, &text, (args.ctx, args.windows), options, global)
+    let reference = source::model(&args.reference, None, global)?;
+    on_text(&loaded, &reference, &text, (args.ctx, args.windows), options, global)
 }
 
 /// Compares two models on text.
 pub fn on_text(
     model: &Loaded,
-    reference: &mut Loaded,
+    reference: &Loaded,
     text: &str,
     (ctx, count): (usize, Option<usize>),
     options: TextOptions<'_>,
@@ -110,7 +110,7 @@ pub fn on_text(
     let mut progress = Progress::new(global.progress, global.output(), "eval", Unit::Items("windows"), total);
     let mut step = |done: usize, _: usize| progress.set(done as u64, "");
     let report =
-        evaluate_text(&model.model, &mut reference.model, &windows, model.sizes, options, &mut step)?;
+        evaluate_text(&model.model, &reference.model, &windows, model.sizes, options, &mut step)?;
     progress.finish();
     Ok(report)
 }
