@@ -109,8 +109,7 @@ pub fn on_text(
     let total = windows.windows().len() as u64;
     let mut progress = Progress::new(global.progress, global.output(), "eval", Unit::Items("windows"), total);
     let mut step = |done: usize, _: usize| progress.set(done as u64, "");
-    let report =
-        evaluate_text(&model.model, &reference.model, &windows, model.sizes, options, &mut step)?;
+    let report = evaluate_text(&model.model, &reference.model, &windows, model.sizes, options, &mut step)?;
     progress.finish();
     Ok(report)
 }
