@@ -19,7 +19,7 @@ impl Output {
     /// Writes data to standard output as it is.
     ///
     /// # Errors
-    /// [`Failure::closed_pipe`] when the reader went away, which ends the program silently.
+    /// [`Failure::stdout`] when the reader went away, which ends the program silently.
     pub fn data(&self, text: &str) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Failure::stdout(&e))
