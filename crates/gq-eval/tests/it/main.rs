@@ -1,5 +1,5 @@
 //! Evaluations on made-up logits, worked by hand or recomputed, and on the tiny checkpoints.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::useless_vec)] // helpers of tests are tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod cache;
 mod figures;

@@ -54,7 +54,7 @@ fn each_malformed_file_has_its_own_error() {
     let i32_ids =
         safetensors(&[("input_ids", "I32", &[2, 2], &ids[..16]), ("logits", "F64", &[2, 2, 3], &logits)]);
     let duplicate = String::from_utf8_lossy(&good[8..header_end]).replace("logits", "input_ids");
-    let duplicate = [&good[..8], &vec![b' '; 0], duplicate.as_bytes(), &good[header_end..]].concat();
+    let duplicate = [&good[..8], duplicate.as_bytes(), &good[header_end..]].concat();
     type Check = fn(&OutputsError) -> bool;
     let cases: [(&str, Vec<u8>, Check); 16] = [
         ("empty", Vec::new(), |e| {
