@@ -14,6 +14,7 @@ mod error;
 mod escape;
 mod expected;
 mod family;
+pub mod gguf;
 mod json;
 pub mod limits;
 mod map;

@@ -3,6 +3,7 @@
 
 mod configs;
 mod f8;
+mod gguf;
 mod headers;
 mod malformed;
 mod mutation;

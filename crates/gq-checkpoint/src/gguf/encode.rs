@@ -1,0 +1,134 @@
+//! f32 to blocks: the types of 32 elements as the format's reference rounds them, and plain types.
+//!
+//! Only IEEE operations in a fixed order decide a code: the same values give the same bytes everywhere.
+
+use super::{GgmlType, encode_k};
+use half::{bf16, f16};
+
+/// Whether values can be written as this type.
+pub fn is_encodable(kind: GgmlType) -> bool {
+    encoder(kind).is_some() || matches!(kind, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16)
+}
+
+/// One block: values to bytes.
+type Encoder = fn(&[f32], &mut [u8]);
+
+fn encoder(kind: GgmlType) -> Option<Encoder> {
+    match kind {
+        GgmlType::Q4_0 => Some(q4_0),
+        GgmlType::Q4_1 => Some(q4_1),
+        GgmlType::Q5_0 => Some(q5_0),
+        GgmlType::Q5_1 => Some(q5_1),
+        GgmlType::Q8_0 => Some(q8_0),
+        GgmlType::Q4_K => Some(encode_k::q4_k),
+        GgmlType::Q5_K => Some(encode_k::q5_k),
+        GgmlType::Q6_K => Some(encode_k::q6_k),
+        _ => None,
+    }
+}
+
+/// Encodes whole blocks (one row or several) as a type into `out`; false when it cannot be written.
+///
+/// Values are finite. Encodes as many blocks as both sides hold.
+pub fn encode_blocks(kind: GgmlType, values: &[f32], out: &mut [u8]) -> bool {
+    match kind {
+        GgmlType::F32 => each(values, out, f32::to_le_bytes),
+        GgmlType::F16 => each(values, out, |v| f16::from_f32(v).to_le_bytes()),
+        GgmlType::BF16 => each(values, out, |v| bf16::from_f32(v).to_le_bytes()),
+        _ => {
+            let Some(encode) = encoder(kind) else { return false };
+            let blocks = values.chunks_exact(kind.block_len());
+            for (values, block) in blocks.zip(out.chunks_exact_mut(kind.block_bytes())) {
+                encode(values, block);
+            }
+        }
+    }
+    true
+}
+
+fn each<const N: usize>(values: &[f32], out: &mut [u8], convert: impl Fn(f32) -> [u8; N]) {
+    for (value, bytes) in values.iter().zip(out.as_chunks_mut::<N>().0) {
+        *bytes = convert(*value);
+    }
+}
+
+pub(super) fn put_half(block: &mut [u8], at: usize, value: f32) {
+    block[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
+}
+
+/// 1/d, or 0 for 0.
+pub(super) fn inverse(d: f32) -> f32 {
+    if d == 0.0 { 0.0 } else { 1.0 / d }
+}
+
+/// The value of largest magnitude, with its sign; the first of equals.
+pub(super) fn extreme(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |best: f32, &v| if v.abs() > best.abs() { v } else { best })
+}
+
+fn min_max(values: &[f32]) -> (f32, f32) {
+    values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), &v| (min.min(v), max.max(v)))
+}
+
+/// Rounds down a value that is not negative, to at most `top`.
+fn code(value: f32, top: u8) -> u8 {
+    (value as u8).min(top)
+}
+
+fn pack_nibbles(codes: &[u8; 32], out: &mut [u8]) {
+    for (i, byte) in out.iter_mut().enumerate().take(16) {
+        *byte = codes[i] & 0xF | codes[i + 16] << 4;
+    }
+}
+
+fn fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
+    let bits = codes.iter().enumerate().fold(0u32, |bits, (i, code)| bits | u32::from(code >> 4) << i);
+    bits.to_le_bytes()
+}
+
+fn q4_0(values: &[f32], out: &mut [u8]) {
+    let d = extreme(values) / -8.0;
+    let id = inverse(d);
+    let codes = std::array::from_fn(|i| code(values[i] * id + 8.5, 15));
+    put_half(out, 0, d);
+    pack_nibbles(&codes, &mut out[2..]);
+}
+
+fn q4_1(values: &[f32], out: &mut [u8]) {
+    let (min, max) = min_max(values);
+    let d = (max - min) / 15.0;
+    let id = inverse(d);
+    let codes = std::array::from_fn(|i| code((values[i] - min) * id + 0.5, 15));
+    put_half(out, 0, d);
+    put_half(out, 2, min);
+    pack_nibbles(&codes, &mut out[4..]);
+}
+
+fn q5_0(values: &[f32], out: &mut [u8]) {
+    let d = extreme(values) / -16.0;
+    let id = inverse(d);
+    let codes = std::array::from_fn(|i| code(values[i] * id + 16.5, 31));
+    put_half(out, 0, d);
+    out[2..6].copy_from_slice(&fifth_bits(&codes));
+    pack_nibbles(&codes, &mut out[6..]);
+}
+
+fn q5_1(values: &[f32], out: &mut [u8]) {
+    let (min, max) = min_max(values);
+    let d = (max - min) / 31.0;
+    let id = inverse(d);
+    let codes = std::array::from_fn(|i| code((values[i] - min) * id + 0.5, 31));
+    put_half(out, 0, d);
+    put_half(out, 2, min);
+    out[4..8].copy_from_slice(&fifth_bits(&codes));
+    pack_nibbles(&codes, &mut out[8..]);
+}
+
+fn q8_0(values: &[f32], out: &mut [u8]) {
+    let d = extreme(values).abs() / 127.0;
+    let id = inverse(d);
+    put_half(out, 0, d);
+    for (byte, value) in out[2..].iter_mut().zip(values) {
+        *byte = (value * id).round() as i8 as u8; // halves away from zero
+    }
+}

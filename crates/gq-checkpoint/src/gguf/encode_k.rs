@@ -1,0 +1,186 @@
+//! f32 to K-quants. The format fixes what codes mean; which codes are chosen is ours: for each sub-block the
+//! scale (and minimum) with the least squared error among a row of starts, each improved by least squares.
+
+use super::decode_k::scales_and_mins;
+use super::encode::{extreme, inverse, put_half};
+use half::f16;
+
+/// Starts tried for each scale: the full range widened or narrowed by this many steps of 1/20 of a code.
+const STEPS: i32 = 12;
+
+pub(super) fn q4_k(values: &[f32], out: &mut [u8]) {
+    let (scales, codes) = affine(values, 15, &mut out[..16]);
+    for (i, byte) in out[16..144].iter_mut().enumerate() {
+        let (pair, place) = (i / 32, i % 32);
+        *byte = codes[pair * 64 + place] | codes[pair * 64 + 32 + place] << 4;
+    }
+    debug_assert_eq!(scales, scales_and_mins(&out[4..16]));
+}
+
+pub(super) fn q5_k(values: &[f32], out: &mut [u8]) {
+    let (_, codes) = affine(values, 31, &mut out[..16]);
+    for (place, byte) in out[16..48].iter_mut().enumerate() {
+        *byte = (0..8).fold(0, |bits, s| bits | (codes[s * 32 + place] >> 4) << s);
+    }
+    for (i, byte) in out[48..176].iter_mut().enumerate() {
+        let (pair, place) = (i / 32, i % 32);
+        *byte = codes[pair * 64 + place] & 0xF | codes[pair * 64 + 32 + place] << 4;
+    }
+}
+
+/// Eight sub-blocks of 32 as `d * scale * code - dmin * min`: writes the 16 bytes of scales, gives the codes.
+fn affine(values: &[f32], top: u8, header: &mut [u8]) -> ([(u8, u8); 8], [u8; 256]) {
+    let fits: [(f32, f32); 8] = std::array::from_fn(|s| fit_affine(&values[s * 32..][..32], top));
+    let largest = |pick: fn(&(f32, f32)) -> f32| fits.iter().map(pick).fold(0.0, f32::max);
+    let (d, dmin) = (stored(largest(|f| f.0) / 63.0), stored(largest(|f| f.1) / 63.0));
+    let (id, imin) = (inverse(d), inverse(dmin));
+    let six_bits = |value: f32| value.round().clamp(0.0, 63.0) as u8;
+    let scales = fits.map(|(scale, min)| (six_bits(scale * id), six_bits(min * imin)));
+    put_half(header, 0, d);
+    put_half(header, 2, dmin);
+    let packed = &mut header[4..16];
+    packed.fill(0);
+    for (i, &(scale, min)) in scales.iter().enumerate() {
+        if i < 4 {
+            packed[i] |= scale;
+            packed[i + 4] |= min;
+        } else {
+            packed[i + 4] = scale & 0xF | (min & 0xF) << 4;
+            packed[i - 4] |= (scale >> 4) << 6;
+            packed[i] |= (min >> 4) << 6;
+        }
+    }
+    let mut codes = [0; 256];
+    for (i, (code, value)) in codes.iter_mut().zip(values).enumerate() {
+        let (scale, min) = scales[i / 32];
+        let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
+        *code = ((value + min) * inverse(scale)).round().clamp(0.0, f32::from(top)) as u8;
+    }
+    (scales, codes)
+}
+
+/// As the file will give it back.
+fn stored(value: f32) -> f32 {
+    f16::from_f32(value).to_f32()
+}
+
+/// Scale and minimum, both not negative, with `scale * code - min` near the values.
+fn fit_affine(values: &[f32], top: u8) -> (f32, f32) {
+    let low = values.iter().fold(0.0, |low: f32, &v| low.min(v)); // zero stays representable
+    let high = values.iter().fold(low, |high: f32, &v| high.max(v));
+    let top = f32::from(top);
+    let range = high - low;
+    if range == 0.0 {
+        return (0.0, -low);
+    }
+    let mut best = (range / top, -low);
+    let mut least = affine_error(values, best, top);
+    for step in -STEPS..=STEPS {
+        let mut fit = (range / (top + 0.05 * step as f32), -low);
+        for _ in 0..2 {
+            fit = refit_affine(values, fit, top);
+            let error = affine_error(values, fit, top);
+            if error < least {
+                (best, least) = (fit, error);
+            }
+        }
+    }
+    best
+}
+
+fn affine_code(value: f32, (scale, min): (f32, f32), top: f32) -> f32 {
+    ((value + min) * inverse(scale)).round().clamp(0.0, top)
+}
+
+fn affine_error(values: &[f32], fit: (f32, f32), top: f32) -> f32 {
+    let error = |v: f32| fit.0 * affine_code(v, fit, top) - fit.1 - v;
+    values.iter().map(|&v| error(v) * error(v)).sum()
+}
+
+/// Least squares of scale and minimum for the codes that `fit` gives.
+fn refit_affine(values: &[f32], fit: (f32, f32), top: f32) -> (f32, f32) {
+    let n = values.len() as f32;
+    let (mut sl, mut sll, mut sx, mut slx) = (0.0, 0.0, 0.0, 0.0);
+    for &v in values {
+        let l = affine_code(v, fit, top);
+        sl += l;
+        sll += l * l;
+        sx += v;
+        slx += l * v;
+    }
+    let determinant = n * sll - sl * sl;
+    if determinant <= 0.0 {
+        return fit;
+    }
+    let scale = (n * slx - sl * sx) / determinant;
+    let min = (sl * slx - sll * sx) / determinant;
+    if scale <= 0.0 {
+        fit
+    } else if min < 0.0 {
+        // Minima are subtracted: the best with none.
+        (if sll > 0.0 { slx / sll } else { scale }, 0.0)
+    } else {
+        (scale, min)
+    }
+}
+
+pub(super) fn q6_k(values: &[f32], out: &mut [u8]) {
+    let fits: [f32; 16] = std::array::from_fn(|s| fit_symmetric(&values[s * 16..][..16]));
+    let d = stored(extreme(&fits) / -128.0);
+    let id = inverse(d);
+    let scales = fits.map(|fit| (fit * id).round().clamp(-128.0, 127.0) as i8);
+    let mut codes = [0u8; 256];
+    for (i, (code, value)) in codes.iter_mut().zip(values).enumerate() {
+        let step = d * f32::from(scales[i / 16]);
+        *code = ((value * inverse(step)).round().clamp(-32.0, 31.0) + 32.0) as u8;
+    }
+    for (i, code) in codes.iter().enumerate() {
+        let (half, place) = (i / 128, i % 128);
+        let (low, high) = (half * 64 + place % 64, 128 + half * 32 + place % 32);
+        if place < 64 {
+            out[low] = code & 0xF;
+        } else {
+            out[low] |= code << 4;
+        }
+        if place < 32 {
+            out[high] = code >> 4;
+        } else {
+            out[high] |= (code >> 4) << (place / 32 * 2);
+        }
+    }
+    for (byte, scale) in out[192..208].iter_mut().zip(scales) {
+        *byte = scale as u8;
+    }
+    put_half(out, 208, d);
+}
+
+/// The step, of either sign, with `step * code` near the values, codes -32 to 31.
+fn fit_symmetric(values: &[f32]) -> f32 {
+    let largest = extreme(values);
+    if largest == 0.0 {
+        return 0.0;
+    }
+    let code = |v: f32, step: f32| (v * inverse(step)).round().clamp(-32.0, 31.0);
+    let error = |step: f32| -> f32 {
+        values.iter().map(|&v| (step * code(v, step) - v) * (step * code(v, step) - v)).sum()
+    };
+    let mut best = largest / -32.0;
+    let mut least = error(best);
+    for n in -STEPS..=STEPS {
+        let start = largest / (-32.0 + 0.1 * n as f32);
+        let (mut up, mut down) = (0.0, 0.0);
+        for &v in values {
+            let l = code(v, start);
+            up += l * v;
+            down += l * l;
+        }
+        let step = if down > 0.0 { up / down } else { start };
+        for step in [start, step] {
+            let now = error(step);
+            if now < least {
+                (best, least) = (step, now);
+            }
+        }
+    }
+    best
+}

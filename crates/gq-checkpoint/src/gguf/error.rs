@@ -1,0 +1,252 @@
+//! What can be wrong with a GGUF file.
+
+use crate::escape::{Escaped, EscapedPath};
+use crate::{ConfigError, TensorError};
+use std::path::PathBuf;
+
+/// A GGUF file that cannot be used. Foreign text is escaped when shown.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GgufError {
+    /// The operating system refused.
+    #[error("{}: {source}", EscapedPath(.path))]
+    Io {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another kind of file.
+    #[error("not a GGUF file: begins with {actual:02x?}")]
+    Magic {
+        /// First bytes.
+        actual: [u8; 4],
+    },
+    /// A version that is not read.
+    #[error("GGUF version {actual}; 2 and 3 are read, little-endian")]
+    Version {
+        /// As stored.
+        actual: u32,
+    },
+    /// The file ends inside of its header.
+    #[error("the file ends at byte {at}, where {needed} more bytes were promised")]
+    Truncated {
+        /// Where reading stopped.
+        at: u64,
+        /// Bytes that should follow.
+        needed: u64,
+    },
+    /// Longer than the cap.
+    #[error("the header goes beyond {limit} bytes")]
+    HeaderTooLong {
+        /// The cap.
+        limit: u64,
+    },
+    /// A count beyond its cap.
+    #[error("{what}: {actual}, allowed are {limit}")]
+    Count {
+        /// What is counted.
+        what: &'static str,
+        /// As stored.
+        actual: u64,
+        /// The cap.
+        limit: u64,
+    },
+    /// A string beyond its cap.
+    #[error("a string of {actual} bytes at byte {at}, allowed are {limit}")]
+    StringLen {
+        /// Where it starts.
+        at: u64,
+        /// As stored.
+        actual: u64,
+        /// The cap.
+        limit: u64,
+    },
+    /// A string that is not UTF-8.
+    #[error("the string at byte {at} is not UTF-8")]
+    Utf8 {
+        /// Where it starts.
+        at: u64,
+    },
+    /// An array beyond its cap.
+    #[error("an array of {actual} elements at byte {at}, allowed are {limit}")]
+    ArrayLen {
+        /// Where it starts.
+        at: u64,
+        /// As stored.
+        actual: u64,
+        /// The cap.
+        limit: u64,
+    },
+    /// Arrays in arrays in arrays.
+    #[error("arrays nested deeper than {limit} at byte {at}")]
+    TooDeep {
+        /// Where.
+        at: u64,
+        /// The cap.
+        limit: usize,
+    },
+    /// A value type that does not exist.
+    #[error("value type {actual} at byte {at}; types are 0 to 12")]
+    ValueType {
+        /// Where.
+        at: u64,
+        /// As stored.
+        actual: u32,
+    },
+    /// A truth value that is neither.
+    #[error("truth value {actual} at byte {at}")]
+    Bool {
+        /// Where.
+        at: u64,
+        /// As stored.
+        actual: u8,
+    },
+    /// A key that appears twice.
+    #[error("key {} appears twice", Escaped(.key))]
+    DuplicateKey {
+        /// The key.
+        key: String,
+    },
+    /// A tensor that appears twice.
+    #[error("tensor {} appears twice", Escaped(.name))]
+    DuplicateTensor {
+        /// The tensor.
+        name: String,
+    },
+    /// An alignment that is not a power of two, or beyond its cap.
+    #[error("alignment {actual}; powers of two up to {limit} are allowed")]
+    Alignment {
+        /// As stored.
+        actual: u64,
+        /// The cap.
+        limit: u64,
+    },
+    /// A type number that is not known.
+    #[error("tensor {} has type number {actual}, known are {}", Escaped(.name), known_types())]
+    UnknownType {
+        /// The tensor.
+        name: String,
+        /// As stored.
+        actual: u32,
+    },
+    /// A type that can be measured, but not decoded.
+    #[error("tensor {} is {kind}, which cannot be decoded; supported: {}", Escaped(.name), super::decode::supported_names())]
+    UndecodableType {
+        /// The tensor.
+        name: String,
+        /// Name of the type.
+        kind: &'static str,
+    },
+    /// Dimensions that are zero, too many, or too large.
+    #[error("tensor {} has dimensions {dims:?}", Escaped(.name))]
+    Dims {
+        /// The tensor.
+        name: String,
+        /// Innermost first, as stored.
+        dims: Vec<u64>,
+    },
+    /// A row that blocks do not divide.
+    #[error("tensor {} has rows of {cols} elements, {kind} has blocks of {block}", Escaped(.name))]
+    RowLen {
+        /// The tensor.
+        name: String,
+        /// Name of the type.
+        kind: &'static str,
+        /// Elements of a row.
+        cols: u64,
+        /// Elements of a block.
+        block: usize,
+    },
+    /// Bytes outside of the file, before another tensor's end, or not aligned.
+    #[error("tensor {} at {offset} with {bytes} bytes: {fault}", Escaped(.name))]
+    Place {
+        /// The tensor.
+        name: String,
+        /// From the beginning of the data.
+        offset: u64,
+        /// As type and dimensions give.
+        bytes: u64,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// A key that is needed.
+    #[error("metadata {} is missing", Escaped(.key))]
+    MissingKey {
+        /// The key.
+        key: String,
+    },
+    /// A key with another kind of value.
+    #[error("metadata {} is {actual}, expected {expected}", Escaped(.key))]
+    KeyType {
+        /// The key.
+        key: String,
+        /// What it is.
+        actual: &'static str,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// A value that means something that is not supported.
+    #[error("metadata {} is {}, supported: {supported}", Escaped(.key), Escaped(.actual))]
+    Unsupported {
+        /// The key.
+        key: String,
+        /// As stored.
+        actual: String,
+        /// What is.
+        supported: String,
+    },
+    /// Two facts that contradict each other.
+    #[error("metadata {}: {}", Escaped(.key), Escaped(.fault))]
+    Contradiction {
+        /// The key.
+        key: String,
+        /// What does not fit.
+        fault: String,
+    },
+    /// A file of a split that is missing or another's.
+    #[error("{}: {fault}", EscapedPath(.path))]
+    Split {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// A tensor that the architecture does not have.
+    #[error("tensor {} is not part of a {architecture} model", Escaped(.name))]
+    UnknownTensor {
+        /// The tensor.
+        name: String,
+        /// `general.architecture`.
+        architecture: &'static str,
+    },
+    /// The metadata makes a configuration that is not understood.
+    #[error("metadata as a configuration: {source}")]
+    Config {
+        /// Why.
+        #[source]
+        source: ConfigError,
+    },
+    /// The tensors are not those of the configuration.
+    #[error("{source}")]
+    Tensors {
+        /// Why.
+        #[source]
+        source: TensorError,
+    },
+    /// A request outside of a tensor.
+    #[error("tensor {}: {requested} of {actual}", Escaped(.name))]
+    OutOfRange {
+        /// The tensor.
+        name: String,
+        /// Asked for, as `rows 3..9` or `buffer 7`.
+        requested: String,
+        /// What there is.
+        actual: u64,
+    },
+}
+
+fn known_types() -> String {
+    super::GgmlType::all().map(|kind| kind.code().to_string()).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,294 @@
+//! The header of one file: pure, from bytes to metadata and tensor places, every length checked before use.
+
+use super::value::Value;
+use super::{GgmlType, GgufError, limits};
+use std::collections::HashMap;
+use std::io::Read;
+
+/// Metadata in file order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metadata {
+    entries: Vec<(String, Value)>,
+    by_key: HashMap<String, usize>,
+}
+
+impl Metadata {
+    /// Key and value, in file order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.entries.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.by_key.get(key).and_then(|&index| self.entries.get(index)).map(|entry| &entry.1)
+    }
+
+    /// Sets a key; a new one goes to the end.
+    pub fn set(&mut self, key: &str, value: Value) {
+        match self.by_key.get(key).and_then(|&index| self.entries.get_mut(index)) {
+            Some(entry) => entry.1 = value,
+            None => {
+                self.by_key.insert(key.to_owned(), self.entries.len());
+                self.entries.push((key.to_owned(), value));
+            }
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// Where a tensor is in its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Name, as stored.
+    pub name: String,
+    /// Dimensions, outermost first (the file has them the other way round).
+    pub shape: Vec<usize>,
+    /// Element type.
+    pub kind: GgmlType,
+    /// First byte, from the beginning of the file.
+    pub offset: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl TensorInfo {
+    /// Elements of a row.
+    pub fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// All dimensions but the last.
+    pub fn rows(&self) -> usize {
+        self.shape.split_last().map_or(1, |(_, leading)| leading.iter().product())
+    }
+}
+
+/// What a header says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Header {
+    /// 2 or 3.
+    pub version: u32,
+    /// Metadata.
+    pub metadata: Metadata,
+    /// Tensors, in file order.
+    pub tensors: Vec<TensorInfo>,
+    /// Offsets are multiples of it.
+    pub alignment: u64,
+    /// First byte after the padded header.
+    pub data_start: u64,
+}
+
+impl Header {
+    /// Reads and validates the header of a file of `file_bytes` bytes.
+    ///
+    /// # Errors
+    /// The first broken rule. Memory stays within a small multiple of the bytes that are there.
+    pub fn read(source: &mut dyn Read, file_bytes: u64) -> Result<Header, GgufError> {
+        let mut reader = Reader { source, at: 0, end: file_bytes };
+        let magic: [u8; 4] = reader.number(|bytes: [u8; 4]| bytes)?;
+        if magic != *b"GGUF" {
+            return Err(GgufError::Magic { actual: magic });
+        }
+        let version = reader.number(u32::from_le_bytes)?;
+        if !matches!(version, 2 | 3) {
+            return Err(GgufError::Version { actual: version });
+        }
+        let tensor_count = reader.count("tensors", limits::TENSORS)?;
+        let entry_count = reader.count("metadata entries", limits::ENTRIES)?;
+        let mut metadata = Metadata::default();
+        for _ in 0..entry_count {
+            let key = reader.string(limits::KEY_BYTES)?;
+            let code = reader.number(u32::from_le_bytes)?;
+            let value = Value::read(&mut reader, code)?;
+            if metadata.get(&key).is_some() {
+                return Err(GgufError::DuplicateKey { key });
+            }
+            metadata.set(&key, value);
+        }
+        let alignment = alignment(&metadata)?;
+        let mut tensors = Vec::new();
+        for _ in 0..tensor_count {
+            tensors.push(read_tensor(&mut reader)?);
+        }
+        let data_start = reader.at.next_multiple_of(alignment);
+        place(&mut tensors, data_start, alignment, file_bytes)?;
+        Ok(Header { version, metadata, tensors, alignment, data_start })
+    }
+}
+
+fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
+    let key = "general.alignment";
+    let Some(value) = metadata.get(key) else { return Ok(32) };
+    let wrong = || GgufError::KeyType { key: key.to_owned(), actual: value.kind(), expected: "an integer" };
+    let actual = value.as_u64().ok_or_else(wrong)?;
+    if actual.is_power_of_two() && actual <= limits::ALIGNMENT {
+        Ok(actual)
+    } else {
+        Err(GgufError::Alignment { actual, limit: limits::ALIGNMENT })
+    }
+}
+
+/// A tensor whose `offset` is still counted from the beginning of the data.
+fn read_tensor(reader: &mut Reader<'_>) -> Result<TensorInfo, GgufError> {
+    let name = reader.string(limits::NAME_BYTES)?;
+    let count = reader.number(u32::from_le_bytes)?;
+    if count > limits::DIMS {
+        let (actual, limit) = (count.into(), limits::DIMS.into());
+        return Err(GgufError::Count { what: "dimensions", actual, limit });
+    }
+    let dims = reader.numbers(count.into(), u64::from_le_bytes)?;
+    let code = reader.number(u32::from_le_bytes)?;
+    let offset = reader.number(u64::from_le_bytes)?;
+    let kind = match GgmlType::from_code(code) {
+        Some(kind) => kind,
+        None => return Err(GgufError::UnknownType { name, actual: code }),
+    };
+    let bad = || GgufError::Dims { name: name.clone(), dims: dims.clone() };
+    let cols = dims.first().copied().unwrap_or(1);
+    let elements = dims.iter().try_fold(1u64, |product, &dim| product.checked_mul(dim));
+    let elements = elements.filter(|&n| n > 0 && n <= 1 << 48).ok_or_else(bad)?;
+    let shape: Option<Vec<usize>> = dims.iter().rev().map(|&dim| usize::try_from(dim).ok()).collect();
+    let shape = shape.ok_or_else(bad)?;
+    let block = kind.block_len();
+    if cols % block as u64 != 0 {
+        return Err(GgufError::RowLen { name, kind: kind.name(), cols, block });
+    }
+    let bytes = (elements / block as u64).checked_mul(kind.block_bytes() as u64).ok_or_else(bad)?;
+    Ok(TensorInfo { name, shape, kind, offset, bytes })
+}
+
+/// Makes offsets absolute; refuses overlaps, and bytes outside of the file.
+fn place(
+    tensors: &mut [TensorInfo],
+    data_start: u64,
+    alignment: u64,
+    file_bytes: u64,
+) -> Result<(), GgufError> {
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    order.sort_by_key(|&i| tensors[i].offset);
+    let mut end = 0;
+    for &index in &order {
+        let tensor = &mut tensors[index];
+        let fault = |fault| GgufError::Place {
+            name: tensor.name.clone(),
+            offset: tensor.offset,
+            bytes: tensor.bytes,
+            fault,
+        };
+        if !tensor.offset.is_multiple_of(alignment) {
+            return Err(fault("the offset is not aligned"));
+        }
+        if tensor.offset < end {
+            return Err(fault("it overlaps the tensor before it"));
+        }
+        let last = tensor.offset.checked_add(tensor.bytes).and_then(|end| end.checked_add(data_start));
+        if last.is_none_or(|last| last > file_bytes) {
+            return Err(fault("it ends after the file"));
+        }
+        end = tensor.offset + tensor.bytes;
+        tensor.offset += data_start;
+    }
+    let mut seen = std::collections::HashSet::new();
+    match tensors.iter().find(|tensor| !seen.insert(tensor.name.as_str())) {
+        Some(tensor) => Err(GgufError::DuplicateTensor { name: tensor.name.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Reads numbers and strings, never more than there is.
+pub(super) struct Reader<'a> {
+    source: &'a mut dyn Read,
+    at: u64,
+    end: u64,
+}
+
+/// Bytes read at once where a length comes from the file.
+const STEP: usize = 1 << 16;
+
+impl Reader<'_> {
+    pub(super) fn position(&self) -> u64 {
+        self.at
+    }
+
+    /// Refuses what the rest of the file cannot hold, before anything is allocated for it.
+    fn need(&self, bytes: Option<u64>) -> Result<u64, GgufError> {
+        let needed = bytes.unwrap_or(u64::MAX);
+        if needed > self.end - self.at {
+            return Err(GgufError::Truncated { at: self.at, needed });
+        }
+        if needed > limits::HEADER_BYTES - self.at.min(limits::HEADER_BYTES) {
+            return Err(GgufError::HeaderTooLong { limit: limits::HEADER_BYTES });
+        }
+        Ok(needed)
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), GgufError> {
+        let needed = self.need(Some(buffer.len() as u64))?;
+        let at = self.at;
+        self.source.read_exact(buffer).map_err(|_| GgufError::Truncated { at, needed })?;
+        self.at += needed;
+        Ok(())
+    }
+
+    pub(super) fn number<const N: usize, T>(
+        &mut self,
+        convert: impl Fn([u8; N]) -> T,
+    ) -> Result<T, GgufError> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(convert(bytes))
+    }
+
+    pub(super) fn numbers<const N: usize, T>(
+        &mut self,
+        count: u64,
+        convert: impl Fn([u8; N]) -> T,
+    ) -> Result<Vec<T>, GgufError> {
+        self.need(count.checked_mul(N as u64))?;
+        let mut out = Vec::with_capacity(count as usize);
+        let mut buffer = [0; STEP];
+        let mut left = count as usize * N;
+        while left > 0 {
+            let now = left.min(STEP / N * N);
+            self.fill(&mut buffer[..now])?;
+            out.extend(buffer[..now].as_chunks::<N>().0.iter().map(|bytes| convert(*bytes)));
+            left -= now;
+        }
+        Ok(out)
+    }
+
+    /// `count` items of at least `fewest` bytes each.
+    pub(super) fn list<T>(
+        &mut self,
+        count: u64,
+        fewest: u64,
+        read: impl Fn(&mut Self) -> Result<T, GgufError>,
+    ) -> Result<Vec<T>, GgufError> {
+        self.need(count.checked_mul(fewest))?;
+        (0..count).map(|_| read(self)).collect()
+    }
+
+    pub(super) fn string(&mut self, limit: u64) -> Result<String, GgufError> {
+        let at = self.at;
+        let actual = self.number(u64::from_le_bytes)?;
+        if actual > limit {
+            return Err(GgufError::StringLen { at, actual, limit });
+        }
+        let bytes = self.numbers(actual, |[byte]: [u8; 1]| byte)?;
+        String::from_utf8(bytes).map_err(|_| GgufError::Utf8 { at })
+    }
+
+    fn count(&mut self, what: &'static str, limit: u64) -> Result<u64, GgufError> {
+        let actual = self.number(u64::from_le_bytes)?;
+        if actual > limit { Err(GgufError::Count { what, actual, limit }) } else { Ok(actual) }
+    }
+}

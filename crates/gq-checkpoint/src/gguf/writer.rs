@@ -1,0 +1,176 @@
+//! GGUF version 3, written in one pass: the header is known before the first weight, the file appears whole or not.
+
+use super::header::Metadata;
+use super::value::write_string;
+use super::{GgmlType, GgufError};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+const ALIGNMENT: u64 = 32;
+
+/// A tensor to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTensor {
+    /// Name in the file.
+    pub name: String,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// Type.
+    pub kind: GgmlType,
+}
+
+impl NewTensor {
+    /// Bytes of it; `None` when blocks do not divide its rows, or it overflows.
+    pub fn bytes(&self) -> Option<u64> {
+        let (&cols, leading) = self.shape.split_last().unwrap_or((&1, &[]));
+        let rows = leading.iter().try_fold(1u64, |rows, &dim| rows.checked_mul(dim as u64))?;
+        rows.checked_mul(self.kind.row_bytes(cols)? as u64)
+    }
+}
+
+/// A file being written; tensors' bytes follow in the order they were announced.
+#[derive(Debug)]
+pub struct GgufWriter {
+    path: PathBuf,
+    temporary: PathBuf,
+    out: Option<BufWriter<File>>,
+    left: Vec<(String, u64)>,
+    next: usize,
+    total: u64,
+}
+
+impl GgufWriter {
+    /// Bytes of the finished file.
+    ///
+    /// # Errors
+    /// When a tensor cannot have its type.
+    pub fn file_bytes(metadata: &Metadata, tensors: &[NewTensor]) -> Result<u64, GgufError> {
+        let header = header(metadata, tensors)?;
+        let data: u64 = sizes(tensors)?.iter().map(|(_, bytes)| bytes.next_multiple_of(ALIGNMENT)).sum();
+        Ok(header.len() as u64 + data)
+    }
+
+    /// Begins a file beside `path`; it gets that name when it is finished.
+    ///
+    /// # Errors
+    /// When a tensor cannot have its type, or the disk fails.
+    pub fn create(path: &Path, metadata: &Metadata, tensors: &[NewTensor]) -> Result<GgufWriter, GgufError> {
+        let header = header(metadata, tensors)?;
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".partial");
+        let temporary = path.with_file_name(name);
+        let failed = |source| GgufError::Io { path: temporary.clone(), source };
+        let mut out = BufWriter::with_capacity(1 << 18, File::create(&temporary).map_err(failed)?);
+        out.write_all(&header).map_err(failed)?;
+        let left = sizes(tensors)?;
+        Ok(GgufWriter {
+            path: path.to_owned(),
+            temporary,
+            out: Some(out),
+            left,
+            next: 0,
+            total: header.len() as u64,
+        })
+    }
+
+    /// Appends bytes of the current tensor; the next one begins when it is full.
+    ///
+    /// # Errors
+    /// When there are more bytes than the current tensor has left, or the disk fails.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), GgufError> {
+        let Some((name, left)) = self.left.get_mut(self.next) else {
+            return Err(GgufError::OutOfRange {
+                name: String::new(),
+                requested: format!("{} bytes after the last tensor", bytes.len()),
+                actual: 0,
+            });
+        };
+        let Some(rest) = left.checked_sub(bytes.len() as u64) else {
+            let requested = format!("{} bytes", bytes.len());
+            return Err(GgufError::OutOfRange { name: name.clone(), requested, actual: *left });
+        };
+        *left = rest;
+        self.put(bytes)?;
+        if rest == 0 {
+            self.next += 1;
+            let padding = (self.total.next_multiple_of(ALIGNMENT) - self.total) as usize;
+            self.put(&[0; ALIGNMENT as usize][..padding])?;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), GgufError> {
+        let failed = |source| GgufError::Io { path: self.temporary.clone(), source };
+        if let Some(out) = &mut self.out {
+            out.write_all(bytes).map_err(failed)?;
+            self.total += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes the file durable and gives it its name; gives its bytes.
+    ///
+    /// # Errors
+    /// When a tensor is not full, or the disk fails.
+    pub fn finish(mut self) -> Result<u64, GgufError> {
+        if let Some((name, left)) = self.left.get(self.next) {
+            let requested = format!("end with {left} bytes missing");
+            return Err(GgufError::OutOfRange { name: name.clone(), requested, actual: *left });
+        }
+        let failed = |source| GgufError::Io { path: self.temporary.clone(), source };
+        if let Some(out) = self.out.take() {
+            let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
+            file.sync_all().map_err(failed)?;
+        }
+        std::fs::rename(&self.temporary, &self.path)
+            .map_err(|source| GgufError::Io { path: self.path.clone(), source })?;
+        Ok(self.total)
+    }
+}
+
+impl Drop for GgufWriter {
+    /// An unfinished file is of no use: it is cheap to make again.
+    fn drop(&mut self) {
+        if self.out.take().is_some() {
+            std::fs::remove_file(&self.temporary).ok();
+        }
+    }
+}
+
+fn sizes(tensors: &[NewTensor]) -> Result<Vec<(String, u64)>, GgufError> {
+    let size = |tensor: &NewTensor| {
+        let bad = || GgufError::RowLen {
+            name: tensor.name.clone(),
+            kind: tensor.kind.name(),
+            cols: tensor.shape.last().copied().unwrap_or(1) as u64,
+            block: tensor.kind.block_len(),
+        };
+        Ok((tensor.name.clone(), tensor.bytes().ok_or_else(bad)?))
+    };
+    tensors.iter().map(size).collect()
+}
+
+/// The header with its padding.
+fn header(metadata: &Metadata, tensors: &[NewTensor]) -> Result<Vec<u8>, GgufError> {
+    let mut out = b"GGUF".to_vec();
+    out.extend(3u32.to_le_bytes());
+    out.extend((tensors.len() as u64).to_le_bytes());
+    out.extend((metadata.len() as u64).to_le_bytes());
+    for (key, value) in metadata.iter() {
+        write_string(&mut out, key);
+        out.extend(value.code().to_le_bytes());
+        value.write(&mut out);
+    }
+    let mut offset = 0u64;
+    for (tensor, (_, bytes)) in tensors.iter().zip(sizes(tensors)?) {
+        write_string(&mut out, &tensor.name);
+        out.extend((tensor.shape.len() as u32).to_le_bytes());
+        tensor.shape.iter().rev().for_each(|&dim| out.extend((dim as u64).to_le_bytes()));
+        out.extend(tensor.kind.code().to_le_bytes());
+        out.extend(offset.to_le_bytes());
+        offset += bytes.next_multiple_of(ALIGNMENT);
+    }
+    out.resize(out.len().next_multiple_of(ALIGNMENT as usize), 0);
+    Ok(out)
+}

@@ -1,0 +1,6 @@
+//! GGUF: the format, its blocks, hostile files, and models in it.
+
+mod blocks;
+mod damage;
+mod format;
+mod support;
