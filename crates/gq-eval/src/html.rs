@@ -1,6 +1,6 @@
 //! Evaluations as one page that needs nothing else: a table and plots, light or dark as the reader prefers.
 
-use crate::plot::{COLORS, Mark, Plot, Scale, Series, escape, short};
+use crate::plot::{COLORS, Mark, Plot, Scale, Series, escape};
 use crate::report::EvalReport;
 use std::fmt::Write;
 
@@ -110,9 +110,8 @@ fn table(reports: &[EvalReport]) -> String {
         let klds = [kld.median, kld.p99, kld.p999, kld.max].map(|kld| format!("<td>{}</td>", digits(kld)));
         let _ = write!(
             table,
-            "<tr class=\"floor\"><td>Noise floor: {}</td><td></td><td></td><td></td><td></td><td>{}</td>{}\
+            "<tr class=\"floor\"><td>noise floor</td><td></td><td></td><td></td><td></td><td>{}</td>{}\
              <td>{:.2} %</td><td></td>{}</tr>",
-            escape(&noise.arithmetic),
             with_error(kld.mean, kld.stderr),
             klds.concat(),
             100.0 * noise.top1,
@@ -253,8 +252,12 @@ fn with_error(value: f64, error: f64) -> String {
 /// Three significant digits.
 fn digits(value: f64) -> String {
     match value.abs() {
-        size if size != 0.0 && size < 1e-4 => format!("{value:.1e}"),
-        _ => short(value),
+        0.0 => "0".to_owned(),
+        size if size < 1e-4 => format!("{value:.1e}"),
+        size => {
+            let decimals = (2 - size.log10().floor() as i32).clamp(0, 6) as usize;
+            format!("{value:.decimals$}")
+        }
     }
 }
 
@@ -283,7 +286,7 @@ mod tests {
     fn figures_in_a_table() {
         assert_eq!(with_error(41.366_283, 2.680_26), "41.4 <small>\u{b1} 2.7</small>");
         assert_eq!(with_error(0.007_778, 0.000_264_5), "0.00778 <small>\u{b1} 0.00026</small>");
-        assert_eq!(with_error(1.0, 0.0), "1");
+        assert_eq!(with_error(1.0, 0.0), "1.00");
         assert_eq!((digits(2.5e-9), digits(0.0)), ("2.5e-9".to_owned(), "0".to_owned()));
         assert_eq!((bytes(1_920_347), bytes(999)), ("1.92 MB".to_owned(), "1.0 kB".to_owned()));
         assert_eq!((count(1_234_567), count(12)), ("1\u{202f}234\u{202f}567".to_owned(), "12".to_owned()));

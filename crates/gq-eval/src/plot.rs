@@ -63,12 +63,11 @@ impl Plot {
     pub(crate) fn svg(&self) -> String {
         let [left, right, top, bottom] = FRAME;
         let points = || self.series.iter().flat_map(|series| &series.points);
-        let x = Axis::new(self.x.1, points().map(|point| point.0), (left, right), Floor::Tight);
-        // Filled steps stand on zero.
-        let floor = match self.series.iter().any(|series| series.mark == Mark::Steps) {
-            true => Floor::Zero,
-            false => Floor::Loose,
-        };
+        let has = |mark: Mark| self.series.iter().any(|series| series.mark == mark);
+        // Dots keep off the frame; filled steps stand on zero.
+        let side = if has(Mark::Dot) { Floor::Loose } else { Floor::Tight };
+        let floor = if has(Mark::Steps) { Floor::Zero } else { Floor::Loose };
+        let x = Axis::new(self.x.1, points().map(|point| point.0), (left, right), side);
         let y = Axis::new(self.y.1, points().map(|point| point.1), (bottom, top), floor);
         let (Some(x), Some(y)) = (x, y) else { return String::new() };
         let mut svg = format!(
@@ -194,7 +193,7 @@ impl Axis {
         let (low, high) = self.range;
         let decades = low.ceil() as i32..=high.floor() as i32;
         let values: Vec<(f64, String)> = match self.scale {
-            Scale::Log if decades.clone().count() >= 2 => {
+            Scale::Log if decades.clone().count() >= 3 => {
                 let step = (decades.clone().count() / 8 + 1) as i32;
                 decades.filter(|k| k % step == 0).map(|k| (10f64.powi(k), power(k))).collect()
             }

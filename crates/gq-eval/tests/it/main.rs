@@ -6,5 +6,6 @@ mod figures;
 mod fixtures;
 mod models;
 mod outputs;
+mod page;
 mod recompute;
 mod text;
