@@ -4,15 +4,20 @@
 //! activations without being decoded first ([`Decoder`], [`Activations`]). Everything that decides a stored
 //! byte is defined in `formats/encodings.md` and gives the same bits on every CPU level.
 //!
-//! This crate does not know files, containers, models, threads or GPUs.
+//! This crate does not know files, containers, models or GPUs. Large products use
+//! the threads of the caller's pool; results do not depend on them.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod activations;
+mod calibrated;
 mod codebook;
 mod decoder;
 mod encoder;
 mod error;
+mod factor;
+mod fixed_product;
 mod kernel;
+mod ldlq;
 mod packing;
 mod polar;
 mod prod;
@@ -24,9 +29,13 @@ mod tables;
 mod turbo;
 
 pub use activations::Activations;
+pub use calibrated::encode_calibrated;
 pub use codebook::Codebook;
 pub use decoder::Decoder;
 pub use encoder::{EncodeScratch, Encoder};
 pub use error::{CodecError, RotationError};
+pub use factor::{Factor, NotPositive};
+pub use fixed_product::{Operand, fixed_product};
+pub use ldlq::{ColumnQuantizer, StripOutcome, round_strip};
 pub use rotation::Rotation;
 pub use study::{EncodingStudy, study_encoding};

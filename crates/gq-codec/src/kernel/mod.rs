@@ -26,6 +26,17 @@ macro_rules! at_level {
     };
 }
 
+/// Rows and columns of a product that one call of [`fixed_tile`] computes.
+pub(crate) const TILE_ROWS: usize = 6;
+pub(crate) const TILE_COLS: usize = 16;
+
+/// `acc[i][j] = fma(a[k][i], b[k][j], acc[i][j])` for k ascending, `a [k, TILE_ROWS]` and `b [k, TILE_COLS]`.
+/// The same bits at every level: a fused multiply-add is rounded once wherever it is computed.
+pub(crate) fn fixed_tile(level: CpuLevel, a: &[f32], b: &[f32], acc: &mut [[f32; TILE_COLS]; TILE_ROWS]) {
+    assert!(a.len().is_multiple_of(TILE_ROWS) && a.len() / TILE_ROWS * TILE_COLS == b.len());
+    at_level!(level, fixed_tile(a, b, acc));
+}
+
 /// `x[i] *= factors[i]`.
 pub(crate) fn multiply(level: CpuLevel, x: &mut [f32], factors: &[f32]) {
     assert_eq!(x.len(), factors.len());

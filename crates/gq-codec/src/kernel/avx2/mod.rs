@@ -4,11 +4,13 @@
 mod planes;
 mod products;
 mod rounding;
+mod tile;
 mod vector;
 mod walsh;
 
 pub(super) use products::{exact_decode, exact_dot, turbo_decode, turbo_dot, turbo_dot_f32};
 pub(super) use rounding::{energy, quantize_activations, round, score};
+pub(super) use tile::fixed_tile;
 pub(super) use walsh::walsh_hadamard;
 
 use super::scalar;

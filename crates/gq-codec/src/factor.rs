@@ -1,0 +1,142 @@
+//! Factorization of second-moment matrices for error feedback: `H + damping = U D U^T`, U unit upper triangular.
+
+use rayon::prelude::*;
+
+/// Columns eliminated together; their update of the rest is one pass over the matrix.
+const PANEL: usize = 48;
+
+/// `H = U D U^T` of a damped second-moment matrix.
+///
+/// Rounding column j after columns k < j toward `w_j + sum_k (w_k - q_k) U[k][j]` costs
+/// `D[j] * residual^2` (LDLQ, arXiv 2307.13304, section 3.1, with columns in ascending order).
+#[derive(Clone, Debug)]
+pub struct Factor {
+    n: usize,
+    /// Row-major `[n, n]`; zeros below the diagonal, ones on it.
+    upper: Vec<f32>,
+    diagonal: Vec<f64>,
+    damping: f64,
+    mean_feedback: f64,
+}
+
+/// A matrix that no allowed damping makes positive definite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NotPositive {
+    /// Column whose pivot was not positive.
+    pub column: usize,
+    /// Damping at the last attempt, in units of the mean diagonal.
+    pub damping: f64,
+}
+
+impl Factor {
+    /// Factors symmetric `h` `[n, n]` (row-major, lower triangle read) plus `damping` times its mean diagonal.
+    ///
+    /// When a pivot is not above 1e-9 of the mean diagonal, the damping is doubled and the factorization
+    /// starts over, up to 10 times the mean diagonal; [`damping`](Self::damping) says what it took.
+    ///
+    /// # Errors
+    /// [`NotPositive`] when even that does not help, or entries are not finite.
+    pub fn new(h: &[f32], n: usize, damping: f64) -> Result<Factor, NotPositive> {
+        let mean = (0..n).map(|i| f64::from(h[i * n + i])).sum::<f64>() / n.max(1) as f64;
+        let mut damping = damping;
+        loop {
+            match eliminate(h, n, mean, damping) {
+                Ok((a, diagonal)) => return Ok(finish(&a, n, diagonal, damping)),
+                Err(column) if damping >= 10.0 || !damping.is_finite() || !mean.is_finite() => {
+                    return Err(NotPositive { column, damping });
+                }
+                Err(_) => damping = (damping * 2.0).max(1e-3),
+            }
+        }
+    }
+
+    /// Width.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// U, row-major `[n, n]`.
+    pub fn upper(&self) -> &[f32] {
+        &self.upper
+    }
+
+    /// D.
+    pub fn diagonal(&self) -> &[f64] {
+        &self.diagonal
+    }
+
+    /// The damping that was used, in units of the mean diagonal.
+    pub fn damping(&self) -> f64 {
+        self.damping
+    }
+
+    /// Mean over columns of `sum_k<j U[k][j]^2`: how much feedback inflates the values to be rounded.
+    pub fn mean_feedback(&self) -> f64 {
+        self.mean_feedback
+    }
+}
+
+fn finish(a: &[f64], n: usize, diagonal: Vec<f64>, damping: f64) -> Factor {
+    let mut upper = vec![0.0f32; n * n];
+    // Column j of U was left in row j of `a`, left of the diagonal.
+    upper.par_chunks_mut(n.max(1)).enumerate().for_each(|(k, row)| {
+        row[k] = 1.0;
+        for j in k + 1..n {
+            row[j] = a[j * n + k] as f32;
+        }
+    });
+    let squares: f64 = (0..n).map(|j| a[j * n..j * n + j].iter().map(|u| u * u).sum::<f64>()).sum();
+    Factor { n, upper, diagonal, damping, mean_feedback: squares / n.max(1) as f64 }
+}
+
+/// Right-looking elimination from the last column to the first; row j of the result holds U[..j][j].
+fn eliminate(h: &[f32], n: usize, mean: f64, damping: f64) -> Result<(Vec<f64>, Vec<f64>), usize> {
+    let mut a: Vec<f64> = vec![0.0; n * n];
+    a.par_chunks_mut(n.max(1)).enumerate().for_each(|(i, row)| {
+        for (a, &h) in row.iter_mut().zip(&h[i * n..i * n + i + 1]) {
+            *a = f64::from(h);
+        }
+        // A width that no token ever reached still needs a pivot.
+        row[i] += if mean > 0.0 { damping * mean } else { 1.0 };
+    });
+    let floor = if mean > 0.0 { mean * 1e-9 } else { 0.0 };
+    let mut diagonal = vec![0.0; n];
+    let mut end = n;
+    while end > 0 {
+        let start = end.saturating_sub(PANEL);
+        // Within the panel: rows start..end, one column after the other.
+        for j in (start..end).rev() {
+            let pivot = a[j * n + j];
+            if pivot <= floor || pivot.is_nan() {
+                return Err(j);
+            }
+            diagonal[j] = pivot;
+            let (above, row) = a.split_at_mut(j * n);
+            let row = &mut row[..j];
+            for u in row.iter_mut() {
+                *u /= pivot;
+            }
+            for i in start..j {
+                let factor = row[i] * pivot;
+                for (a, &u) in above[i * n..i * n + i + 1].iter_mut().zip(row.iter()) {
+                    *a -= factor * u;
+                }
+            }
+        }
+        // Everything above the panel, all its columns at once.
+        let (above, panel) = a.split_at_mut(start * n);
+        let (panel, diagonal) = (&*panel, &diagonal);
+        above.par_chunks_mut(n).enumerate().for_each(|(i, row)| {
+            let row = &mut row[..=i];
+            for j in (start..end).rev() {
+                let u = &panel[(j - start) * n..][..=i];
+                let factor = u[i] * diagonal[j];
+                for (a, &u) in row.iter_mut().zip(u) {
+                    *a -= factor * u;
+                }
+            }
+        });
+        end = start;
+    }
+    Ok((a, diagonal))
+}

@@ -1,0 +1,123 @@
+//! Matrix product with one fixed arithmetic: every element of C is a single chain of fused multiply-adds
+//! over k, ascending. The result does not depend on CPU level, blocking or threads, so it may decide codes.
+
+use crate::kernel::{self, TILE_COLS as NR, TILE_ROWS as MR};
+use gq_tensor::CpuLevel;
+use rayon::prelude::*;
+
+/// Depth and height of the packed blocks: KC x NR and KC x MR panels stay in the first-level cache.
+const KC: usize = 256;
+const MC: usize = 96;
+const NC: usize = 1024;
+
+/// A matrix operand: element (i, j) is `data[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand<'a> {
+    /// Elements.
+    pub data: &'a [f32],
+    /// Distance between rows.
+    pub row_stride: usize,
+    /// Distance between columns.
+    pub col_stride: usize,
+}
+
+impl<'a> Operand<'a> {
+    /// Row-major `[_, cols]`.
+    pub fn rows(data: &'a [f32], cols: usize) -> Self {
+        Operand { data, row_stride: cols, col_stride: 1 }
+    }
+
+    /// The transpose of this operand.
+    pub fn t(self) -> Self {
+        Operand { data: self.data, row_stride: self.col_stride, col_stride: self.row_stride }
+    }
+}
+
+/// `C[m, n] += A[m, k] B[k, n]`; `c` is row-major with rows `c_stride` apart.
+///
+/// Element (i, j) becomes `fma(a[i][k-1], b[k-1][j], … fma(a[i][0], b[0][j], c[i][j]))` in f32.
+/// Threads of the current rayon pool share the rows of C.
+///
+/// # Panics
+/// When an operand does not reach as far as the shape says, or rows of C overlap.
+pub fn fixed_product(
+    level: CpuLevel,
+    (m, n, k): (usize, usize, usize),
+    a: Operand<'_>,
+    b: Operand<'_>,
+    c: &mut [f32],
+    c_stride: usize,
+) {
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    assert!(n <= c_stride && (m - 1) * c_stride + n <= c.len(), "rows of the product");
+    let mut packed_b = vec![0.0f32; NC.min(n.next_multiple_of(NR)) * KC.min(k)];
+    for j0 in (0..n).step_by(NC) {
+        let nc = NC.min(n - j0);
+        for k0 in (0..k).step_by(KC) {
+            let kc = KC.min(k - k0);
+            let panels = nc.div_ceil(NR);
+            packed_b.par_chunks_mut(NR * kc).take(panels).enumerate().for_each(|(panel, out)| {
+                pack(b.t(), j0 + panel * NR, n, k0, kc, NR, out);
+            });
+            let packed_b = &packed_b;
+            c.par_chunks_mut(MC * c_stride).take(m.div_ceil(MC)).enumerate().for_each(|(block, c)| {
+                let i0 = block * MC;
+                let mc = MC.min(m - i0);
+                let mut packed_a = vec![0.0f32; MR * kc];
+                for i in (0..mc).step_by(MR) {
+                    pack(a, i0 + i, m, k0, kc, MR, &mut packed_a);
+                    for panel in 0..panels {
+                        let j = panel * NR;
+                        tile(
+                            level,
+                            kc,
+                            &packed_a,
+                            &packed_b[panel * NR * kc..(panel + 1) * NR * kc],
+                            &mut c[i * c_stride + j0 + j..],
+                            c_stride,
+                            (MR.min(mc - i), NR.min(nc - j)),
+                        );
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// Packs `width` rows of `x` from `first` (zeros past `limit`), `kc` deep, k-major.
+fn pack(x: Operand<'_>, first: usize, limit: usize, k0: usize, kc: usize, width: usize, out: &mut [f32]) {
+    for w in 0..width {
+        let row = first + w;
+        if row >= limit {
+            for k in 0..kc {
+                out[k * width + w] = 0.0;
+            }
+            continue;
+        }
+        let base = row * x.row_stride + k0 * x.col_stride;
+        for k in 0..kc {
+            out[k * width + w] = x.data[base + k * x.col_stride];
+        }
+    }
+}
+
+fn tile(
+    level: CpuLevel,
+    kc: usize,
+    a: &[f32],
+    b: &[f32],
+    c: &mut [f32],
+    c_stride: usize,
+    (rows, cols): (usize, usize),
+) {
+    let mut acc = [[0.0f32; NR]; MR];
+    for (row, acc) in acc.iter_mut().enumerate().take(rows) {
+        acc[..cols].copy_from_slice(&c[row * c_stride..][..cols]);
+    }
+    kernel::fixed_tile(level, &a[..kc * MR], &b[..kc * NR], &mut acc);
+    for (row, acc) in acc.iter().enumerate().take(rows) {
+        c[row * c_stride..][..cols].copy_from_slice(&acc[..cols]);
+    }
+}
