@@ -104,6 +104,149 @@ def make_types() -> None:
     writer.close()
 
 
+TEXT = (ROOT / "testdata/demo/eval.txt")
+SAMPLE = """Hello, world!  Two  spaces,\ttabs\n\nand\r\nlines. I'll don't WE'VE 12345 6 78 3.14
+äöü ß ñ é 你好，世界 こんにちは мир 🙂👩‍👩‍👧 \u00a0nbsp \u200bzero <bos> <|turn>user x<turn|> </s> ▁ <0x41>
+def f(x): return x**2  # trailing   
+"""
+LLAMA_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+               r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+TEMPLATE = "{% for m in messages %}<|turn>{{ m['role'] }}\n{{ m['content'] }}<turn|>\n{% endfor %}"
+
+
+def bpe_tokenizer(folder: Path) -> None:
+    """Byte-level BPE with Llama 3's pre-tokenizer, 288 tokens."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(LLAMA_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = [AddedToken(t, special=True, normalized=False) for t in ("<pad>", "<eos>", "<bos>", "<|turn>", "<turn|>")]
+    trainer = trainers.BpeTrainer(vocab_size=288, special_tokens=specials, show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator([TEXT.read_text()], trainer)
+    tokenizer.post_processor = processors.Sequence([
+        processors.ByteLevel(trim_offsets=True),
+        processors.TemplateProcessing(single="<bos> $A", pair="<bos> $A <bos>:1 $B:1", special_tokens=[("<bos>", 2)])])
+    finish_tokenizer(folder, tokenizer)
+
+
+def spm_tokenizer(folder: Path, name: str) -> None:
+    """SentencePiece BPE with byte fallback, 288 tokens, and its tokenizer.json as Gemma's is made."""
+    from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+    from tokenizers import Tokenizer
+    model = sentencepiece_model_pb2.ModelProto()
+    piece = sentencepiece_model_pb2.ModelProto.SentencePiece
+    merged = ["▁t", "he", "▁a", "in", "▁the", "er", "nd", "▁and", "is", "on", "re", "▁th", "or"]
+    letters = list("▁etaonisrhd")
+    table = [("<pad>", piece.CONTROL), ("<eos>", piece.CONTROL), ("<bos>", piece.CONTROL), ("<unk>", piece.UNKNOWN),
+             ("<|turn>", piece.CONTROL), ("<turn|>", piece.CONTROL), ("\n", piece.USER_DEFINED), ("▁▁", piece.USER_DEFINED)]
+    table += [(f"<0x{byte:02X}>", piece.BYTE) for byte in range(256)]
+    for text, kind in table:
+        model.pieces.add(piece=text, score=0, type=kind)
+    for rank, text in enumerate(merged + letters):
+        model.pieces.add(piece=text, score=-rank, type=piece.NORMAL)
+    spec, normalizer = model.trainer_spec, model.normalizer_spec
+    spec.model_type, spec.vocab_size, spec.byte_fallback = spec.BPE, len(model.pieces), True
+    spec.pad_id, spec.eos_id, spec.bos_id, spec.unk_id = 0, 1, 2, 3
+    spec.pad_piece, spec.eos_piece, spec.bos_piece, spec.unk_piece = "<pad>", "<eos>", "<bos>", "<unk>"
+    normalizer.name, normalizer.add_dummy_prefix, normalizer.remove_extra_whitespaces = "identity", False, False
+    model = model.SerializeToString()
+    if name == "gemma3":
+        (folder / "tokenizer.model").write_bytes(model)
+    sp = SentencePieceProcessor(model_proto=model)
+    n = sp.get_piece_size()
+    pieces = [sp.id_to_piece(i) for i in range(n)]
+    vocab = {p: i for i, p in enumerate(pieces)}
+    merges = []
+    for i, piece in enumerate(pieces):
+        if sp.is_control(i) or sp.is_byte(i) or sp.is_unknown(i):
+            continue
+        local = [(vocab[piece[:k]], vocab[piece[k:]], piece[:k], piece[k:]) for k in range(1, len(piece))
+                 if piece[:k] in vocab and piece[k:] in vocab]
+        merges += [(sp.get_score(i), a, b) for _, _, a, b in sorted(local)]
+    merges.sort(key=lambda m: m[0], reverse=True)
+    added = [{"id": i, "content": p, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+              "special": sp.is_control(i) or sp.is_unknown(i)}
+             for i, p in enumerate(pieces) if sp.is_control(i) or sp.is_unknown(i) or p in ("\n", "▁▁")]
+    bos = {"SpecialToken": {"id": "<bos>", "type_id": 0}}
+    tokenizer = Tokenizer.from_str(json.dumps({
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
+        "post_processor": {"type": "TemplateProcessing", "single": [bos, {"Sequence": {"id": "A", "type_id": 0}}],
+                           "pair": [bos, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                           "special_tokens": {"<bos>": {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}}},
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
+                  "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False,
+                  "vocab": vocab, "merges": [[a, b] for _, a, b in merges]}}))
+    finish_tokenizer(folder, tokenizer)
+
+
+def finish_tokenizer(folder: Path, tokenizer) -> None:
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    config = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "add_bos_token": True, 
+              "tokenizer_class": "PreTrainedTokenizerFast"}
+    if "gemma" in folder.name:
+        config |= {"unk_token": "<unk>", "additional_special_tokens": ["<|turn>", "<turn|>"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    ids = {"text": SAMPLE, "ids": tokenizer.encode(SAMPLE).ids, "plain": tokenizer.encode(SAMPLE, add_special_tokens=False).ids}
+    (folder / "ids.json").write_text(json.dumps(ids) + "\n")
+
+
+def make_tokenizers() -> None:
+    for name in ("llama", "gemma3", "gemma4"):
+        folder = OUT / "tokenizers" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        bpe_tokenizer(folder) if name == "llama" else spm_tokenizer(folder, name)
+
+
+# Checkpoint, tokenizer, and what of its configuration GGUF has no place for.
+MODELS = [
+    ("llama", "llama", {}), ("llama3", "llama", {}), ("gemma3", "gemma3", {"query_pre_attn_scalar": 32}),
+    ("gemma4-e2b", "gemma4", {}), ("gemma4-e4b", "gemma4", {}), ("gemma4-moe", "gemma4", {}), ("gemma4-dense", "gemma4", {}),
+]
+
+
+def make_models(sources: Path) -> None:
+    import hashlib
+    import shutil
+    import subprocess
+    import tempfile
+    folder = OUT / "models"
+    folder.mkdir(exist_ok=True)
+    # The converter knows byte-level tokenizers by the hash of their ids; ours are new.
+    patch = ("import sys; sys.argv = ['convert'] + sys.argv[1:]; from conversion.base import TextModel; "
+             "TextModel.get_vocab_base_pre = lambda self, tokenizer: 'llama-bpe'; "
+             "import runpy; runpy.run_path('convert_hf_to_gguf.py', run_name='__main__')")
+    from gguf import GGUFReader
+    for name, tokenizer, changes in MODELS:
+        with tempfile.TemporaryDirectory() as scratch:
+            model = Path(scratch) / "tiny-model"
+            shutil.copytree(ROOT / "testdata/tiny" / name, model)
+            for extra in ("reference.safetensors", "reference.json"):
+                (model / extra).unlink()
+            for file in (OUT / "tokenizers" / tokenizer).iterdir():
+                if file.name != "ids.json":
+                    shutil.copy(file, model)
+            config = json.loads((model / "config.json").read_text())
+            (model / "config.json").write_text(json.dumps({**config, **changes}))
+            out = Path(scratch) / "out.gguf"
+            for kind in ("f16", "q8_0"):
+                subprocess.run([sys.executable, "-c", patch, str(model), "--outfile", str(out), "--outtype", kind],
+                               cwd=sources, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                reader = GGUFReader(out)
+                keys = {key: {"type": [t.name for t in field.types], "value": field.contents()}
+                        for key, field in reader.fields.items() if not key.startswith("GGUF.")}
+                tensors = [{"name": t.name, "type": t.tensor_type.name, "shape": [int(n) for n in reversed(t.shape)],
+                            "sha256": hashlib.sha256(t.data.tobytes()).hexdigest()} for t in reader.tensors]
+                (folder / f"{name}-{kind}.json").write_text(json.dumps(
+                    {"changes": changes, "metadata": keys, "tensors": tensors}, ensure_ascii=False, indent=None) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama-cpp", type=Path, help="source tree with convert_hf_to_gguf.py")
@@ -114,6 +257,10 @@ def main() -> None:
         sys.path[:0] = [str(args.llama_cpp), str(args.llama_cpp / "gguf-py")]
     if args.only in (None, "types"):
         make_types()
+    if args.only in (None, "tokenizers"):
+        make_tokenizers()
+    if args.only in (None, "models"):
+        make_models(args.llama_cpp)
 
 
 if __name__ == "__main__":

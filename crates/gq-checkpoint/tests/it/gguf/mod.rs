@@ -3,4 +3,5 @@
 mod blocks;
 mod damage;
 mod format;
+mod models;
 mod support;

@@ -1,0 +1,305 @@
+//! A model as a GGUF: which tensors, of which types, with which metadata. Planned first, then written in one pass.
+
+use super::export_meta::model_metadata;
+use super::export_tokenizer::tokenizer_metadata;
+use super::names::{ROPE_FREQS, Transform, gguf_name};
+use super::writer::{GgufWriter, NewTensor};
+use super::{GgmlType, GgufError, Metadata, encode};
+use crate::{Family, ModelSpec, RopeKind, RopeSpec, Texts};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+/// What is exported: a checkpoint's or a container's model.
+#[derive(Clone, Copy, Debug)]
+pub struct ExportSource<'a> {
+    /// The model.
+    pub spec: &'a ModelSpec,
+    /// Tokenizer, chat template, generation settings, licence name.
+    pub texts: &'a Texts,
+    /// Canonical names and shapes, in the order they are to be written. Towers are left out by the caller.
+    pub tensors: &'a [(String, Vec<usize>)],
+}
+
+/// How.
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    /// Type of matrices.
+    pub kind: GgmlType,
+    /// Types of single tensors, by canonical name.
+    pub overrides: BTreeMap<String, GgmlType>,
+    /// `general.name`.
+    pub name: String,
+    /// Rows encoded at a time by as many threads.
+    pub threads: usize,
+}
+
+impl ExportOptions {
+    /// All matrices of one type.
+    pub fn new(kind: GgmlType, name: &str) -> ExportOptions {
+        ExportOptions { kind, overrides: BTreeMap::new(), name: name.to_owned(), threads: 1 }
+    }
+}
+
+/// One tensor of the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExportTensor {
+    /// As it will be in the file.
+    pub new: NewTensor,
+    /// Canonical name of what it is made from; `None` for factors that the configuration gives.
+    pub source: Option<String>,
+    transform: Transform,
+    values: Vec<f32>,
+}
+
+/// Everything about the file but the weights.
+#[derive(Clone, Debug)]
+pub struct ExportPlan {
+    metadata: Metadata,
+    tensors: Vec<ExportTensor>,
+    file_bytes: u64,
+    threads: usize,
+}
+
+/// Rows as f32: canonical name, rows, where to put them.
+pub type ReadRows<'a, E> = dyn FnMut(&str, Range<usize>, &mut [f32]) -> Result<(), E> + 'a;
+
+/// An export that stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError<E: std::error::Error + 'static> {
+    /// The file could not be written.
+    #[error(transparent)]
+    Write(#[from] GgufError),
+    /// The source could not be read.
+    #[error("reading {name}")]
+    Read {
+        /// Canonical name of the tensor.
+        name: String,
+        /// Why.
+        #[source]
+        source: E,
+    },
+}
+
+impl ExportPlan {
+    /// Decides everything; reads and writes nothing.
+    ///
+    /// # Errors
+    /// When GGUF has no place for something that the model is: a tokenizer, an attention scale, a tensor, a type.
+    pub fn new(source: ExportSource<'_>, options: &ExportOptions) -> Result<ExportPlan, GgufError> {
+        let spec = source.spec;
+        let mut tensors: Vec<ExportTensor> = rope_factors(spec)?.into_iter().map(made_tensor).collect();
+        for (name, shape) in source.tensors {
+            let unknown =
+                || GgufError::UnknownTensor { name: name.clone(), architecture: spec.family.name() };
+            let gguf = gguf_name(spec.family, name).ok_or_else(unknown)?;
+            let wanted = options.overrides.get(name).copied().unwrap_or(options.kind);
+            let kind = kind_for(&gguf, shape, wanted)?;
+            // An untied copy of the embedding is not written twice.
+            if name == "lm_head.weight" && spec.tied_head {
+                continue;
+            }
+            let transform = Transform::of(spec, name);
+            let new = NewTensor { name: gguf, shape: shape.clone(), kind };
+            tensors.push(ExportTensor { new, source: Some(name.clone()), transform, values: Vec::new() });
+        }
+        let mut metadata = Metadata::default();
+        model_metadata(&mut metadata, source, options, &tensors)?;
+        tokenizer_metadata(&mut metadata, source)?;
+        let new: Vec<_> = tensors.iter().map(|tensor| tensor.new.clone()).collect();
+        let file_bytes = GgufWriter::file_bytes(&metadata, &new)?;
+        Ok(ExportPlan { metadata, tensors, file_bytes, threads: options.threads.max(1) })
+    }
+
+    /// Metadata, in file order.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Sets or adds an entry, such as provenance; before writing.
+    ///
+    /// # Errors
+    /// As [`GgufWriter::file_bytes`].
+    pub fn set(&mut self, key: &str, value: super::Value) -> Result<(), GgufError> {
+        self.metadata.set(key, value);
+        let new: Vec<_> = self.tensors.iter().map(|tensor| tensor.new.clone()).collect();
+        self.file_bytes = GgufWriter::file_bytes(&self.metadata, &new)?;
+        Ok(())
+    }
+
+    /// Tensors, in file order.
+    pub fn tensors(&self) -> &[ExportTensor] {
+        &self.tensors
+    }
+
+    /// Bytes of the finished file, exactly.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// Writes the file; it gets its name when it is whole. `progress` gets bytes of weights written so far.
+    ///
+    /// # Errors
+    /// When the source fails or the disk does; nothing is left then.
+    pub fn write<E: std::error::Error + 'static>(
+        &self,
+        path: &Path,
+        read: &mut ReadRows<'_, E>,
+        progress: &dyn Fn(u64),
+    ) -> Result<u64, ExportError<E>> {
+        let new: Vec<_> = self.tensors.iter().map(|tensor| tensor.new.clone()).collect();
+        let mut writer = GgufWriter::create(path, &self.metadata, &new)?;
+        let mut done = 0;
+        let (mut values, mut bytes) = (Vec::new(), Vec::new());
+        for tensor in &self.tensors {
+            let cols = tensor.new.shape.last().copied().unwrap_or(1);
+            let row_bytes = tensor.new.kind.row_bytes(cols).unwrap_or(0);
+            let rows = tensor.new.bytes().unwrap_or(0) as usize / row_bytes.max(1);
+            // A head is read whole, so that its rows can be put in order.
+            let unit = match tensor.transform {
+                Transform::Interleave { heads } if tensor.new.shape.len() > 1 => rows / heads.max(1),
+                _ => 1,
+            };
+            let step = ((1 << 20) / (cols * unit).max(1)).max(1) * unit;
+            for first in (0..rows).step_by(step) {
+                let now = first..(first + step).min(rows);
+                values.resize(now.len() * cols, 0.0);
+                tensor.fill(now.clone(), cols, &mut values, read)?;
+                bytes.resize(now.len() * row_bytes, 0);
+                encode_rows(tensor.new.kind, &values, &mut bytes, row_bytes, cols, self.threads);
+                writer.append(&bytes)?;
+                done += bytes.len() as u64;
+                progress(done);
+            }
+        }
+        Ok(writer.finish()?)
+    }
+}
+
+impl ExportTensor {
+    /// Values of rows as they are stored; rows begin and end with heads where those are reordered.
+    fn fill<E: std::error::Error + 'static>(
+        &self,
+        rows: Range<usize>,
+        cols: usize,
+        out: &mut [f32],
+        read: &mut ReadRows<'_, E>,
+    ) -> Result<(), ExportError<E>> {
+        let Some(name) = &self.source else {
+            out.copy_from_slice(&self.values);
+            return Ok(());
+        };
+        let failed = |source| ExportError::Read { name: name.clone(), source };
+        read(name, rows.clone(), out).map_err(failed)?;
+        match self.transform {
+            Transform::None => {}
+            Transform::PlusOne => out.iter_mut().for_each(|value| *value += 1.0),
+            Transform::Interleave { heads } => {
+                let (count, width) = match self.new.shape.len() {
+                    1 => (out.len(), 1), // a bias: elements move as rows do
+                    _ => (rows.len(), cols),
+                };
+                let total: usize = self.new.shape[..self.new.shape.len().max(2) - 1].iter().product();
+                let heads_here = heads * count / total.max(1);
+                let local = Transform::Interleave { heads: heads_here.max(1) };
+                let plain = out.to_vec();
+                for (row, values) in plain.chunks_exact(width.max(1)).enumerate() {
+                    let at = local.stored_row(row, count) * width;
+                    out[at..at + width].copy_from_slice(values);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Encodes rows on several threads; each row on its own, so the bytes do not depend on their number.
+fn encode_rows(
+    kind: GgmlType,
+    values: &[f32],
+    bytes: &mut [u8],
+    row_bytes: usize,
+    cols: usize,
+    threads: usize,
+) {
+    let rows = values.len() / cols.max(1);
+    let share = rows.div_ceil(threads).max(1);
+    if threads == 1 || rows < 2 {
+        encode::encode_blocks(kind, values, bytes);
+        return;
+    }
+    std::thread::scope(|scope| {
+        for (values, bytes) in values.chunks(share * cols).zip(bytes.chunks_mut(share * row_bytes)) {
+            scope.spawn(move || encode::encode_blocks(kind, values, bytes));
+        }
+    });
+}
+
+/// The type that a tensor gets when `wanted` is asked for: vectors, norms and routers stay f32; rows that blocks of
+/// 256 do not divide get blocks of 32 of the next larger type, rows that those do not divide get f16.
+fn kind_for(gguf: &str, shape: &[usize], wanted: GgmlType) -> Result<GgmlType, GgufError> {
+    let is_weight = gguf.ends_with(".weight");
+    let is_router = gguf.contains("ffn_gate_inp.");
+    if shape.len() < 2 || gguf.ends_with("_norm.weight") || !is_weight || is_router {
+        return Ok(GgmlType::F32);
+    }
+    if !encode::is_encodable(wanted) {
+        return Err(GgufError::Unsupported {
+            key: "type".to_owned(),
+            actual: wanted.name().to_owned(),
+            supported: GgmlType::all()
+                .filter(|kind| encode::is_encodable(*kind))
+                .map(GgmlType::name)
+                .collect::<Vec<_>>()
+                .join(", "),
+        });
+    }
+    let fallback = match wanted {
+        GgmlType::Q4_K => GgmlType::Q5_0,
+        GgmlType::Q5_K => GgmlType::Q5_1,
+        GgmlType::Q6_K => GgmlType::Q8_0,
+        other => other,
+    };
+    let cols = shape.last().copied().unwrap_or(1);
+    let fits = |kind: &GgmlType| cols.is_multiple_of(kind.block_len());
+    Ok([wanted, fallback].into_iter().find(fits).unwrap_or(GgmlType::F16))
+}
+
+fn made_tensor(values: Vec<f32>) -> ExportTensor {
+    let new = NewTensor { name: ROPE_FREQS.to_owned(), shape: vec![values.len()], kind: GgmlType::F32 };
+    ExportTensor { new, source: None, transform: Transform::None, values }
+}
+
+/// The rotary embedding of layers without a window (or of the only kind there is).
+pub(super) fn full_rope(spec: &ModelSpec) -> Option<&RopeSpec> {
+    let full = spec.layers.iter().find(|layer| layer.attention.window.is_none()).or(spec.layers.first());
+    full.and_then(|layer| spec.ropes.get(layer.attention.rope))
+}
+
+/// Factors on frequencies that the format keeps as a tensor.
+fn rope_factors(spec: &ModelSpec) -> Result<Option<Vec<f32>>, GgufError> {
+    let Some(rope) = full_rope(spec) else { return Ok(None) };
+    let half = rope.head_dim / 2;
+    match (spec.family, rope.kind) {
+        (Family::Llama, RopeKind::Llama3 { .. }) => {
+            let plain = |i: usize| rope.theta.powf(-2.0 * i as f64 / rope.head_dim as f64);
+            let factor = |(i, &frequency): (usize, &f32)| (plain(i) / f64::from(frequency)) as f32;
+            Ok(Some(rope.inv_freq.iter().enumerate().map(factor).map(snap).collect()))
+        }
+        (Family::Gemma4, RopeKind::Proportional { rotary_fraction, factor: 1.0 }) => {
+            let turning = (rotary_fraction * half as f64) as usize;
+            Ok(Some((0..half).map(|i| if i < turning { 1.0 } else { 1e30 }).collect()))
+        }
+        (Family::Gemma4, _) => Err(GgufError::Unsupported {
+            key: ROPE_FREQS.to_owned(),
+            actual: "another rotary embedding on full layers".to_owned(),
+            supported: "proportional with factor 1".to_owned(),
+        }),
+        _ => Ok(None),
+    }
+}
+
+/// Factors that are whole but for rounding.
+fn snap(factor: f32) -> f32 {
+    if (factor - factor.round()).abs() < 1e-5 { factor.round() } else { factor }
+}

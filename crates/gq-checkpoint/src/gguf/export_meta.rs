@@ -1,0 +1,239 @@
+//! Metadata of a model, key by key as llama.cpp's converter writes it.
+
+use super::export::{ExportOptions, ExportSource, ExportTensor, full_rope};
+use super::{Array, GgmlType, GgufError, Metadata, Value};
+use crate::{Family, LayerSpec, ModelSpec, RopeKind};
+
+/// Version of block layouts.
+const QUANTIZATION_VERSION: u32 = 2;
+
+/// Writes `general.*` and the architecture's keys.
+pub(super) fn model_metadata(
+    metadata: &mut Metadata,
+    source: ExportSource<'_>,
+    options: &ExportOptions,
+    tensors: &[ExportTensor],
+) -> Result<(), GgufError> {
+    let spec = source.spec;
+    metadata.set("general.architecture", text(spec.family.name()));
+    metadata.set("general.type", text("model"));
+    sampling(metadata, source.texts.generation_config.as_deref());
+    metadata.set("general.name", text(&options.name));
+    metadata.set("general.size_label", text(&size_label(tensors)));
+    if let Some(licence) = &source.texts.licence_name {
+        metadata.set("general.license", text(licence));
+    }
+    let first = spec.layers.first().ok_or_else(|| unsupported("block_count", "no layers", "one or more"))?;
+    check_scale(spec)?;
+    let mut set = |key: &str, value: Value| metadata.set(&format!("{}.{key}", spec.family.name()), value);
+    set("block_count", int(spec.layers.len()));
+    set("context_length", int(spec.max_positions));
+    set("embedding_length", int(spec.hidden_size));
+    set("feed_forward_length", per_layer(spec, |layer| layer.mlp.width));
+    set("attention.head_count", int(first.attention.heads));
+    set("attention.head_count_kv", per_layer(spec, |layer| layer.attention.kv_heads));
+    rope(&mut set, spec)?;
+    set("attention.layer_norm_rms_epsilon", Value::F32(spec.norm_eps));
+    if let Some(moe) = first.moe {
+        set("expert_count", int(moe.experts));
+        set("expert_used_count", int(moe.top_k));
+    }
+    let full = spec.layers.iter().find(|layer| layer.attention.window.is_none()).unwrap_or(first);
+    set("attention.key_length", int(full.attention.head_dim));
+    set("attention.value_length", int(full.attention.head_dim));
+    match spec.family {
+        Family::Llama => {
+            set("vocab_size", int(spec.vocab_size));
+            set("rope.dimension_count", int(first.attention.head_dim));
+        }
+        Family::Gemma3 => gemma3(&mut set, spec),
+        Family::Gemma4 => gemma4(&mut set, spec, full.attention.head_dim),
+    }
+    if let Some(file_type) = file_type(options.kind, tensors) {
+        metadata.set("general.file_type", Value::U32(file_type));
+    }
+    metadata.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
+    Ok(())
+}
+
+type Set<'a> = dyn FnMut(&str, Value) + 'a;
+
+fn text(value: &str) -> Value {
+    Value::String(value.to_owned())
+}
+
+fn int(value: usize) -> Value {
+    Value::U32(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+fn unsupported(key: &str, actual: impl ToString, supported: &str) -> GgufError {
+    GgufError::Unsupported {
+        key: key.to_owned(),
+        actual: actual.to_string(),
+        supported: supported.to_owned(),
+    }
+}
+
+/// One number when all layers agree, else one per layer.
+fn per_layer(spec: &ModelSpec, of: impl Fn(&LayerSpec) -> usize) -> Value {
+    let list: Vec<usize> = spec.layers.iter().map(of).collect();
+    match list.windows(2).all(|pair| pair[0] == pair[1]) {
+        true => int(list.first().copied().unwrap_or(0)),
+        false => {
+            Value::Array(Array::I32(list.iter().map(|&v| i32::try_from(v).unwrap_or(i32::MAX)).collect()))
+        }
+    }
+}
+
+/// The scale of attention is not stored: readers derive it.
+fn check_scale(spec: &ModelSpec) -> Result<(), GgufError> {
+    for layer in &spec.layers {
+        let attention = &layer.attention;
+        let width = match spec.family {
+            Family::Gemma3 if spec.layers.len() == 62 => spec.hidden_size / attention.heads.max(1),
+            Family::Llama | Family::Gemma3 => attention.head_dim,
+            Family::Gemma4 => 1,
+        };
+        let derived = (1.0 / (width as f64).sqrt()) as f32;
+        if (attention.scale / derived - 1.0).abs() > 1e-5 {
+            return Err(unsupported("query_pre_attn_scalar", attention.scale.powi(-2), &width.to_string()));
+        }
+        if attention.softcap.is_some() {
+            return Err(unsupported("attn_logit_softcapping", "a number", "none"));
+        }
+    }
+    Ok(())
+}
+
+fn rope(set: &mut Set<'_>, spec: &ModelSpec) -> Result<(), GgufError> {
+    let Some(rope) = full_rope(spec) else { return Ok(()) };
+    match rope.kind {
+        RopeKind::Default | RopeKind::Llama3 { .. } | RopeKind::Proportional { .. } => {}
+        RopeKind::Linear { factor } => {
+            set("rope.scaling.type", text("linear"));
+            set("rope.scaling.factor", Value::F32(factor as f32));
+        }
+        RopeKind::Yarn { factor, beta_fast, beta_slow, original_max_positions } => {
+            set("rope.scaling.type", text("yarn"));
+            set("rope.scaling.factor", Value::F32(factor as f32));
+            set("rope.scaling.original_context_length", int(original_max_positions as usize));
+            set("rope.scaling.attn_factor", Value::F32(rope.attention_factor));
+            set("rope.scaling.yarn_beta_fast", Value::F32(beta_fast as f32));
+            set("rope.scaling.yarn_beta_slow", Value::F32(beta_slow as f32));
+        }
+    }
+    set("rope.freq_base", Value::F32(rope.theta as f32));
+    let sliding = spec.layers.iter().find(|layer| layer.attention.window.is_some());
+    if let Some(local) = sliding.and_then(|layer| spec.ropes.get(layer.attention.rope)) {
+        if local.kind != RopeKind::Default {
+            return Err(unsupported(
+                "rope.freq_base_swa",
+                "a scaled rotary embedding",
+                "none on sliding layers",
+            ));
+        }
+        set("rope.freq_base_swa", Value::F32(local.theta as f32));
+    }
+    Ok(())
+}
+
+fn window(spec: &ModelSpec) -> Value {
+    int(spec.layers.iter().find_map(|layer| layer.attention.window).unwrap_or(spec.max_positions))
+}
+
+fn pattern(spec: &ModelSpec) -> Vec<bool> {
+    spec.layers.iter().map(|layer| layer.attention.window.is_some()).collect()
+}
+
+fn gemma3(set: &mut Set<'_>, spec: &ModelSpec) {
+    if let Some(cap) = spec.final_softcap {
+        set("final_logit_softcapping", Value::F32(cap));
+    }
+    set("attention.sliding_window", window(spec));
+    let sliding = pattern(spec);
+    // Every sixth layer is full unless the file says otherwise.
+    if sliding.iter().enumerate().any(|(i, &sliding)| sliding != ((i + 1) % 6 != 0)) {
+        set("attention.sliding_window_pattern", Value::Array(Array::Bool(sliding)));
+    }
+}
+
+fn gemma4(set: &mut Set<'_>, spec: &ModelSpec, full_dim: usize) {
+    if let Some(cap) = spec.final_softcap {
+        set("final_logit_softcapping", Value::F32(cap));
+    }
+    set("attention.sliding_window", window(spec));
+    let shared = spec.layers.iter().filter(|layer| layer.attention.kv_shared_with.is_some()).count();
+    set("attention.shared_kv_layers", int(shared));
+    set("embedding_length_per_layer_input", int(spec.per_layer_embedding.map_or(0, |ple| ple.width)));
+    set("attention.sliding_window_pattern", Value::Array(Array::Bool(pattern(spec))));
+    let sliding = spec.layers.iter().find(|layer| layer.attention.window.is_some());
+    let dim = int(sliding.map_or(full_dim, |layer| layer.attention.head_dim));
+    set("attention.key_length_swa", dim.clone());
+    set("attention.value_length_swa", dim.clone());
+    if let Some(moe) = spec.layers.first().and_then(|layer| layer.moe) {
+        set("expert_feed_forward_length", int(moe.width));
+    }
+    set("rope.dimension_count", int(full_dim));
+    set("rope.dimension_count_swa", dim);
+}
+
+/// Settings of generation that the model comes with.
+fn sampling(metadata: &mut Metadata, generation_config: Option<&str>) {
+    let config: Option<serde_json::Value> =
+        generation_config.and_then(|text| serde_json::from_str(text).ok());
+    let number =
+        |key: &str| config.as_ref().and_then(|config| config.get(key)).and_then(serde_json::Value::as_f64);
+    if let Some(top_k) = number("top_k") {
+        metadata.set("general.sampling.top_k", Value::I32(top_k as i32));
+    }
+    let rest = [
+        ("top_p", "top_p"),
+        ("min_p", "min_p"),
+        ("temperature", "temp"),
+        ("repetition_penalty", "penalty_repeat"),
+    ];
+    for (key, name) in rest {
+        if let Some(value) = number(key) {
+            metadata.set(&format!("general.sampling.{name}"), Value::F32(value as f32));
+        }
+    }
+}
+
+/// `general.file_type`: that of the type most weights have.
+fn file_type(wanted: GgmlType, tensors: &[ExportTensor]) -> Option<u32> {
+    if tensors.iter().any(|tensor| tensor.new.kind == wanted) {
+        return wanted.file_type();
+    }
+    let largest = tensors.iter().max_by_key(|tensor| tensor.new.bytes());
+    largest.and_then(|tensor| tensor.new.kind.file_type())
+}
+
+/// Parameters in two digits or more: `270M`, `8x138K`.
+fn size_label(tensors: &[ExportTensor]) -> String {
+    let (mut all, mut experts, mut counts) = (0, 0, Vec::new());
+    for tensor in tensors {
+        let size: usize = tensor.new.shape.iter().product();
+        if tensor.new.name.contains("_exps.") && tensor.new.shape.len() >= 3 {
+            experts += size / tensor.new.shape[0].max(1);
+            counts.push(tensor.new.shape[0]);
+        } else {
+            all += size;
+        }
+    }
+    match counts.len() {
+        0 => rounded(all),
+        n => format!("{}x{}", counts.iter().sum::<usize>() / n, rounded(all + experts)),
+    }
+}
+
+fn rounded(parameters: usize) -> String {
+    let n = parameters as f64;
+    let scales = [(1e12, 1e-12, "T"), (1e9, 1e-9, "B"), (1e6, 1e-6, "M")];
+    let (scale, suffix) = scales
+        .into_iter()
+        .find(|(above, ..)| n > *above)
+        .map_or((1e-3, "K"), |(_, scale, suffix)| (scale, suffix));
+    let scaled = n * scale;
+    let digits = format!("{scaled:.0}").trim_start_matches('0').len();
+    format!("{scaled:.*}{suffix}", 2usize.saturating_sub(digits))
+}

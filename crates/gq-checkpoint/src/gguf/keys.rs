@@ -1,0 +1,130 @@
+//! Metadata of one architecture, by kind of value; a key that nobody asks for is an error.
+
+use super::{Array, Gguf, GgufError, Value};
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+/// Keys below `<architecture>.`.
+pub(super) struct Keys<'a> {
+    gguf: &'a Gguf,
+    architecture: &'static str,
+    seen: RefCell<HashSet<String>>,
+}
+
+impl<'a> Keys<'a> {
+    pub(super) fn new(gguf: &'a Gguf, architecture: &'static str) -> Keys<'a> {
+        Keys { gguf, architecture, seen: RefCell::new(HashSet::new()) }
+    }
+
+    pub(super) fn name(&self, key: &str) -> String {
+        format!("{}.{key}", self.architecture)
+    }
+
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        let name = self.name(key);
+        let value = self.gguf.metadata().get(&name);
+        self.seen.borrow_mut().insert(name);
+        value
+    }
+
+    fn wrong(&self, key: &str, value: &Value, expected: &'static str) -> GgufError {
+        GgufError::KeyType { key: self.name(key), actual: value.kind(), expected }
+    }
+
+    pub(super) fn missing(&self, key: &str) -> GgufError {
+        GgufError::MissingKey { key: self.name(key) }
+    }
+
+    pub(super) fn contradiction(&self, key: &str, fault: impl Into<String>) -> GgufError {
+        GgufError::Contradiction { key: self.name(key), fault: fault.into() }
+    }
+
+    /// An integer.
+    pub(super) fn opt_int(&self, key: &str) -> Result<Option<u64>, GgufError> {
+        let integer = |value: &Value| value.as_u64().ok_or_else(|| self.wrong(key, value, "an integer"));
+        self.get(key).map(integer).transpose()
+    }
+
+    pub(super) fn int(&self, key: &str) -> Result<u64, GgufError> {
+        self.opt_int(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A number.
+    pub(super) fn opt_float(&self, key: &str) -> Result<Option<f64>, GgufError> {
+        let number = |value: &Value| {
+            let number = value.as_f64().or_else(|| value.as_u64().map(|v| v as f64));
+            number.ok_or_else(|| self.wrong(key, value, "a number"))
+        };
+        self.get(key).map(number).transpose()
+    }
+
+    pub(super) fn float(&self, key: &str) -> Result<f64, GgufError> {
+        self.opt_float(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A text.
+    pub(super) fn opt_text(&self, key: &str) -> Result<Option<&'a str>, GgufError> {
+        let text = |value: &'a Value| value.as_str().ok_or_else(|| self.wrong(key, value, "a string"));
+        self.get(key).map(text).transpose()
+    }
+
+    /// One integer per layer, or one for all.
+    pub(super) fn opt_ints(&self, key: &str, layers: usize) -> Result<Option<Vec<u64>>, GgufError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let list = match value {
+            Value::Array(array) => array.to_u64s(),
+            single => single.as_u64().map(|v| vec![v; layers]),
+        };
+        let list = list.ok_or_else(|| self.wrong(key, value, "integers"))?;
+        self.per_layer(key, list.len(), layers)?;
+        Ok(Some(list))
+    }
+
+    /// One truth value per layer; or the period n of a pattern whose every n-th layer is false.
+    pub(super) fn opt_pattern(&self, key: &str, layers: usize) -> Result<Option<Vec<bool>>, GgufError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let list = match (value, value.as_u64()) {
+            (_, Some(period)) => Some((1..=layers as u64).map(|n| period == 0 || n % period != 0).collect()),
+            (Value::Array(Array::Bool(list)), _) => Some(list.clone()),
+            (Value::Array(array), _) => array.to_u64s().map(|list| list.iter().map(|&v| v != 0).collect()),
+            _ => None,
+        };
+        let list: Vec<bool> = list.ok_or_else(|| self.wrong(key, value, "truth values"))?;
+        self.per_layer(key, list.len(), layers)?;
+        Ok(Some(list))
+    }
+
+    fn per_layer(&self, key: &str, actual: usize, layers: usize) -> Result<(), GgufError> {
+        if actual == layers {
+            return Ok(());
+        }
+        Err(self.contradiction(key, format!("{actual} entries for {layers} layers")))
+    }
+
+    /// Refuses a value other than `expected`, where there is one.
+    pub(super) fn only(&self, key: &str, expected: u64) -> Result<(), GgufError> {
+        match self.opt_int(key)? {
+            Some(actual) if actual != expected => Err(GgufError::Unsupported {
+                key: self.name(key),
+                actual: actual.to_string(),
+                supported: expected.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a key that could change the graph.
+    pub(super) fn finish(&self) -> Result<(), GgufError> {
+        let seen = self.seen.borrow();
+        let prefix = format!("{}.", self.architecture);
+        let mut ours = self.gguf.metadata().iter().filter(|(key, _)| key.starts_with(&prefix));
+        match ours.find(|(key, _)| !seen.contains(*key)) {
+            Some((key, value)) => Err(GgufError::Unsupported {
+                key: key.to_owned(),
+                actual: value.kind().to_owned(),
+                supported: "no such key".to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
