@@ -1,7 +1,8 @@
 //! A block of rows from source bytes to codes: convert, check, rotate, round, measure; in parallel over rows.
 
+use gq_checkpoint::{Checkpoint, ReadError, SourceTensor};
 use gq_codec::{CodecError, Decoder, EncodeScratch, Encoder, Rotation, RotationError};
-use gq_tensor::{CpuLevel, DType, EncodedMatrix, Encoding, MatrixShape, RotationSpec, decode_f32};
+use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,13 +17,6 @@ pub(crate) struct Coded {
     pub scales: Vec<u8>,
     /// Squared error and squared norm of each row.
     pub sums: Vec<(f64, f64)>,
-}
-
-/// A value that is no number, by row and column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotFinite {
-    pub row: usize,
-    pub col: usize,
 }
 
 /// What is needed to code rows of one width in one way.
@@ -87,16 +81,16 @@ struct Scratch {
 }
 
 impl RowCoder {
-    /// Codes the rows in `source`, the first of which is row `first` of its tensor.
+    /// Codes the rows in `source`, the first of which is row `first` of `tensor`.
     pub(crate) fn code(
         &self,
         level: CpuLevel,
-        dtype: DType,
+        (checkpoint, tensor): (&Checkpoint, &SourceTensor),
         source: &[u8],
         first: usize,
         out: &mut Coded,
-    ) -> Result<(), NotFinite> {
-        let source_row = self.cols * dtype.size();
+    ) -> Result<(), ReadError> {
+        let source_row = tensor.row_bytes();
         let codes_row = self.encoding.codes_row_bytes(self.cols);
         let scales_row = self.encoding.scales_row_bytes(self.cols);
         let rows = source.len() / source_row;
@@ -114,31 +108,24 @@ impl RowCoder {
             let rows = rows.zip(scales.chunks_exact_mut(scales_row)).zip(sums).enumerate();
             for (row, (((source, codes), scales), sums)) in rows {
                 let row = first + chunk * CHUNK_ROWS + row;
-                *sums = self
-                    .code_row(level, dtype, source, codes, scales, scratch)
-                    .map_err(|col| NotFinite { row, col })?;
+                scratch.row.resize(self.cols, 0.0);
+                checkpoint.decode_rows_f32(tensor, row..row + 1, source, &mut scratch.row)?;
+                *sums = self.code_row(level, codes, scales, scratch);
             }
             Ok(())
         })
     }
 
-    /// Codes one row; gives its squared error and squared norm, both in the rotated basis, or the column of a bad value.
+    /// Codes the row in `scratch`; gives its squared error and squared norm, both in the rotated basis.
     fn code_row(
         &self,
         level: CpuLevel,
-        dtype: DType,
-        source: &[u8],
         codes: &mut [u8],
         scales: &mut [u8],
         scratch: &mut Scratch,
-    ) -> Result<(f64, f64), usize> {
+    ) -> (f64, f64) {
         let Scratch { row, decoded, rotate, encode, payload } = scratch;
-        row.resize(self.cols, 0.0);
         decoded.resize(self.cols, 0.0);
-        decode_f32(dtype, source, row);
-        if let Some(col) = first_not_finite(row) {
-            return Err(col);
-        }
         self.rotation.forward(level, row, rotate);
         self.encoder.encode_row(level, row, codes, scales, encode);
         payload.clear();
@@ -148,15 +135,8 @@ impl RowCoder {
         if let Ok(matrix) = EncodedMatrix::new(shape, self.encoding, self.rotation_spec, payload) {
             self.decoder.decode_row(level, &matrix, 0, decoded);
         }
-        Ok(squared_error(row, decoded))
+        squared_error(row, decoded)
     }
-}
-
-/// Column of the first NaN or infinity.
-pub(crate) fn first_not_finite(row: &[f32]) -> Option<usize> {
-    // One pass without branches: the exponent is all ones only in what is no number.
-    let all_finite = row.iter().fold(true, |ok, v| ok & v.is_finite());
-    if all_finite { None } else { row.iter().position(|v| !v.is_finite()) }
 }
 
 /// Sums of squared differences and of squares, over eight lanes in a fixed order.
@@ -185,11 +165,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_and_bad_values() {
+    fn sums() {
         let x: Vec<f32> = (0..19).map(|i| i as f32).collect();
         let y: Vec<f32> = x.iter().map(|v| v + 2.0).collect();
         assert_eq!(squared_error(&x, &y), (76.0, x.iter().map(|v| f64::from(v * v)).sum()));
-        assert_eq!(first_not_finite(&x), None);
-        assert_eq!(first_not_finite(&[0.0, f32::NEG_INFINITY, f32::NAN]), Some(1));
     }
 }

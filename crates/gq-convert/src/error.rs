@@ -2,7 +2,7 @@
 
 use crate::encode::CoderError;
 use crate::journal::JournalError;
-use gq_checkpoint::CheckpointError;
+use gq_checkpoint::{CheckpointError, ReadError};
 use gq_container::{ProvenanceError, WriteError, WriteRule};
 use std::path::PathBuf;
 
@@ -21,14 +21,13 @@ pub enum ConvertError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A weight is NaN or infinite.
-    #[error("tensor {tensor:?}, row {row}, column {col}: the value is not finite")]
-    NotFinite {
+    #[error(transparent)]
+    Values(#[from] ReadError),
+    /// The plan was made for another checkpoint.
+    #[error("tensor {tensor:?} of the plan is not in the checkpoint")]
+    OtherSource {
         /// The tensor.
         tensor: String,
-        /// Its row; leading dimensions are multiplied.
-        row: usize,
-        /// Its column.
-        col: usize,
     },
     /// A coder that cannot be made.
     #[error("tensor {tensor:?}: {source}")]

@@ -3,14 +3,15 @@
 //! Results do not depend on threads: a block's rows are coded in parallel, each row by itself,
 //! and blocks follow each other in the order of the source's files.
 
-use crate::encode::{Coded, Coders, NotFinite, RowCoder, first_not_finite};
+use crate::encode::{Coded, Coders, RowCoder};
 use crate::error::ConvertError;
-use crate::output::Output;
-use crate::plan::Plan;
+use crate::output::{Output, discard};
+use crate::plan::{Plan, Step};
 use crate::report::Report;
 use crate::source::{Piece, SourceFile, SourceReader, Use, pieces};
-use gq_checkpoint::Checkpoint;
-use gq_tensor::{CpuLevel, DType, decode_f32};
+use gq_checkpoint::{Checkpoint, ReadError, SourceTensor};
+use gq_tensor::CpuLevel;
+use std::ops::Range;
 use std::path::Path;
 
 /// How to execute; nothing here changes the output's bytes.
@@ -64,7 +65,12 @@ pub fn execute(
     progress: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<Report, ConvertError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(plan.memory.threads).build()?;
-    pool.install(|| run(plan, checkpoint, path, options, progress))
+    let outcome = pool.install(|| run(plan, checkpoint, path, options, progress));
+    if let Err(ConvertError::Values(ReadError::NotFinite { .. })) = &outcome {
+        // Running the same again would end the same: nothing is left to take up.
+        discard(path)?;
+    }
+    outcome
 }
 
 fn run(
@@ -81,7 +87,7 @@ fn run(
         progress(Event::Resumed { tensors: output.finished() });
     }
     let finished = output.finished();
-    let coders = coders(plan, finished)?;
+    let work = Work { checkpoint, finished, level: options.level, steps: works(plan, checkpoint, finished)? };
     let mut reader = SourceReader::new(files);
     // The three stages of a piece, one iteration apart: `reading` k, `coding` k - 1, `writing` k - 2.
     let (mut reading, mut coding, mut writing) = (Slot::default(), Slot::default(), Slot::default());
@@ -94,11 +100,7 @@ fn run(
             || to_read.map_or(Ok(()), |piece| read(&mut reader, piece, &mut reading)),
             || {
                 rayon::join(
-                    || {
-                        to_code.map_or(Ok(()), |piece| {
-                            code(plan, &coders, piece, finished, options.level, &mut coding)
-                        })
-                    },
+                    || to_code.map_or(Ok(()), |piece| code(&work, piece, &mut coding)),
                     || to_write.map_or(Ok(()), |piece| write(&mut output, piece, &writing)),
                 )
             },
@@ -122,18 +124,35 @@ pub(crate) fn source_files(checkpoint: &Checkpoint) -> Vec<SourceFile> {
     checkpoint.files().iter().map(|file| SourceFile { path: file.path.clone(), bytes: file.bytes }).collect()
 }
 
-/// One coder per step that is coded, shared among equals.
-fn coders(plan: &Plan, finished: usize) -> Result<Vec<Option<RowCoder>>, ConvertError> {
+/// What coding a piece takes.
+struct Work<'a> {
+    checkpoint: &'a Checkpoint,
+    finished: usize,
+    level: CpuLevel,
+    /// The source of each step, and its coder unless it is exact.
+    steps: Vec<(&'a SourceTensor, Option<RowCoder>)>,
+}
+
+/// Sources and coders of the steps, in order; coders are shared among equals.
+fn works<'a>(
+    plan: &Plan,
+    checkpoint: &'a Checkpoint,
+    finished: usize,
+) -> Result<Vec<(&'a SourceTensor, Option<RowCoder>)>, ConvertError> {
     let mut coders = Coders::default();
-    let coder = |(index, step): (usize, &crate::plan::Step)| {
+    let work = |(index, step): (usize, &Step)| {
+        let tensor = || step.tensor.clone();
+        let source = checkpoint.tensor(&step.tensor);
+        let source = source.ok_or_else(|| ConvertError::OtherSource { tensor: tensor() })?;
         if index < finished || step.encoding.is_exact() {
-            return Ok(None);
+            return Ok((source, None));
         }
         let (_, cols) = step.rows_cols();
         let coder = coders.get(step.encoding, step.rotation, cols);
-        coder.map(Some).map_err(|source| ConvertError::Coder { tensor: step.tensor.clone(), source })
+        let coder = coder.map_err(|source| ConvertError::Coder { tensor: tensor(), source })?;
+        Ok((source, Some(coder)))
     };
-    plan.steps.iter().enumerate().map(coder).collect()
+    plan.steps.iter().enumerate().map(work).collect()
 }
 
 fn read(reader: &mut SourceReader, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertError> {
@@ -145,48 +164,31 @@ fn read(reader: &mut SourceReader, piece: &Piece, slot: &mut Slot) -> Result<(),
     Ok(())
 }
 
-fn code(
-    plan: &Plan,
-    coders: &[Option<RowCoder>],
-    piece: &Piece,
-    finished: usize,
-    level: CpuLevel,
-    slot: &mut Slot,
-) -> Result<(), ConvertError> {
-    let Use::Rows { step: index, rows, .. } = &piece.use_ else { return Ok(()) };
-    if *index < finished {
+fn code(work: &Work<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertError> {
+    let Use::Rows { step, rows, .. } = &piece.use_ else { return Ok(()) };
+    if *step < work.finished {
         return Ok(());
     }
-    let step = &plan.steps[*index];
+    let (tensor, coder) = &work.steps[*step];
     let Slot { source, coded, .. } = slot;
-    let outcome = match &coders[*index] {
-        Some(coder) => coder.code(level, step.source_dtype, source, rows.start, coded),
-        None => copy(step.source_dtype, step.rows_cols().1, source, rows.start, coded),
-    };
-    outcome.map_err(|NotFinite { row, col }| ConvertError::NotFinite {
-        tensor: step.tensor.clone(),
-        row,
-        col,
-    })
+    match coder {
+        Some(coder) => coder.code(work.level, (work.checkpoint, tensor), source, rows.start, coded)?,
+        None => copy(work.checkpoint, tensor, rows, source, coded)?,
+    }
+    Ok(())
 }
 
 /// Exact tensors: the source's bytes, once they are seen to be numbers.
 fn copy(
-    dtype: DType,
-    cols: usize,
+    checkpoint: &Checkpoint,
+    tensor: &SourceTensor,
+    rows: &Range<usize>,
     source: &mut Vec<u8>,
-    first: usize,
     coded: &mut Coded,
-) -> Result<(), NotFinite> {
-    const ELEMENTS: usize = 4096;
-    let mut values = vec![0.0; ELEMENTS];
-    for (chunk, bytes) in source.chunks(ELEMENTS * dtype.size()).enumerate() {
-        let values = &mut values[..bytes.len() / dtype.size()];
-        decode_f32(dtype, bytes, values);
-        if let Some(at) = first_not_finite(values) {
-            let element = chunk * ELEMENTS + at;
-            return Err(NotFinite { row: first + element / cols, col: element % cols });
-        }
+) -> Result<(), ReadError> {
+    let mut values = vec![0.0; tensor.cols()];
+    for (row, bytes) in rows.clone().zip(source.chunks(tensor.row_bytes())) {
+        checkpoint.decode_rows_f32(tensor, row..row + 1, bytes, &mut values)?;
     }
     std::mem::swap(source, &mut coded.codes);
     coded.scales.clear();

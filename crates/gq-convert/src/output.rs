@@ -42,14 +42,7 @@ impl<'a> Output<'a> {
         let fingerprint = fingerprint(plan, checkpoint, &texts);
         let journal_path = journal_path(path);
         if restart {
-            for stale in [&journal_path, &partial_path(path)] {
-                match std::fs::remove_file(stale) {
-                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(ConvertError::Read { path: stale.clone(), source });
-                    }
-                    _ => {}
-                }
-            }
+            discard(path)?;
         }
         let mut journal = Journal::open(&journal_path, &fingerprint)?;
         let usable = journal.entries().iter().zip(&plan.steps).map(|(entry, step)| stored(entry, step));
@@ -239,6 +232,19 @@ fn fingerprint(plan: &Plan, checkpoint: &Checkpoint, texts: &Texts) -> Fingerpri
         files: weights.map(|file| (file.name.clone(), file.bytes)).collect(),
         facts: hex(&facts.finalize()),
     }
+}
+
+/// Removes what an interrupted conversion to `path` left beside it.
+pub(crate) fn discard(path: &Path) -> Result<(), ConvertError> {
+    for stale in [journal_path(path), partial_path(path)] {
+        match std::fs::remove_file(&stale) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(ConvertError::Read { path: stale, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// `path.journal`.

@@ -98,13 +98,15 @@ pub enum PlanError {
         /// Its dtype.
         actual: DType,
     },
-    /// FP8 weights with scales beside them, which are not multiplied in here.
-    #[error("tensor {tensor:?} is {actual} with separate scales; convert it to bf16 first")]
+    /// FP8 weights with scales beside them: their bytes alone are not the weights.
+    #[error("tensor {tensor:?} is {actual} with separate scales and cannot be kept exactly ({reason})")]
     Scaled {
         /// The tensor.
         tensor: String,
         /// Its dtype.
         actual: DType,
+        /// Why it would be kept exactly.
+        reason: String,
     },
     /// A tensor with a dimension of zero or more elements than can be addressed.
     #[error("tensor {tensor:?} has shape {actual:?}, which cannot be stored")]
@@ -188,9 +190,6 @@ fn step(
     if !tensor.dtype.is_float() {
         return Err(PlanError::NotFloat { tensor: name(), actual: tensor.dtype });
     }
-    if tensor.scaled {
-        return Err(PlanError::Scaled { tensor: name(), actual: tensor.dtype });
-    }
     if shape.contains(&0) {
         return Err(unshaped());
     }
@@ -206,6 +205,9 @@ fn step(
             None => (coded, reason),
         },
     };
+    if tensor.scaled && encoding.is_exact() {
+        return Err(PlanError::Scaled { tensor: name(), actual: tensor.dtype, reason });
+    }
     let rotation = if encoding.is_exact() { RotationSpec::NONE } else { rotation };
     let mut step = Step {
         tensor: name(),

@@ -83,6 +83,14 @@ impl Progress {
         }
     }
 
+    /// Changes the total once it is known.
+    pub fn set_total(&mut self, total: u64) {
+        self.total = total;
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+        }
+    }
+
     /// Removes the bar and gives back the seconds the work took.
     pub fn finish(self) -> f64 {
         if let Some(bar) = &self.bar {

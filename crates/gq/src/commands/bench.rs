@@ -2,9 +2,11 @@
 
 use crate::cli::Global;
 use crate::failure::{Exit, Failure};
+use crate::profile::{Profile, profile};
 use crate::table::Table;
 use crate::{source, units};
 use gq_codec::{Rotation, study_encoding};
+use gq_container::Container;
 use gq_model::LogitRows;
 use gq_tensor::{Encoding, RotationKind, RotationSpec};
 use std::path::{Path, PathBuf};
@@ -70,24 +72,51 @@ fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failur
     }
     let best = |rates: &[f64]| rates.iter().fold(0.0f64, |m, &r| m.max(r));
     let output = global.output();
-    let bandwidth = best(&decode) * loaded.sizes.file_bytes as f64;
+    let profile = match path.is_dir() {
+        true => None,
+        false => Some(profile(&Container::open(path)?, model.spec(), model.options())?),
+    };
     if output.json {
         return output.document(&serde_json::json!({
             "threads": global.threads(), "cpu": global.level()?.name(), "file_bytes": loaded.sizes.file_bytes,
             "pp": {"tokens": prompt.len(), "tokens_per_second": prefill},
             "tg": {"tokens": args.tg, "tokens_per_second": decode},
+            "profile": profile,
         }));
     }
     let mut table = Table::new(&["<test", "tokens/s"]);
     table.row([format!("pp{}", prompt.len()), format!("{:.1}", best(&prefill))]);
     table.row([format!("tg{}", args.tg), format!("{:.1}", best(&decode))]);
-    output.data(&format!(
-        "{}{} threads, {}; generation reads {}/s of the file\n",
+    let of_token = profile.map_or_else(String::new, |profile| explain(&profile, 1.0 / best(&decode)));
+    let (threads, level) = (global.threads(), global.level()?.name());
+    output.data(&format!("{}{threads} threads, {level}\n{of_token}", table.render()))
+}
+
+/// Where the time of a generated token goes: products measured by themselves, and what is left for all else.
+fn explain(profile: &Profile, token: f64) -> String {
+    let mut table = Table::new(&["<one token", "<encoding", "ms", "share", "read", "GB/s"]);
+    let mut row = |name: &str, encoding: &str, seconds: f64, bytes: Option<u64>| {
+        table.row([
+            name.to_owned(),
+            encoding.to_owned(),
+            format!("{:.3}", 1e3 * seconds),
+            format!("{:.0} %", 100.0 * seconds / token),
+            bytes.map_or_else(String::new, units::bytes),
+            bytes.map_or_else(String::new, |bytes| format!("{:.1}", bytes as f64 / seconds / 1e9)),
+        ]);
+    };
+    for part in &profile.products {
+        row(part.role, &part.encoding, part.seconds, Some(part.bytes));
+    }
+    row("all products", "", profile.seconds(), Some(profile.bytes()));
+    row("all else", "", (token - profile.seconds()).max(0.0), None);
+    let memory = profile.memory_bytes_per_second;
+    format!(
+        "\n{}memory reads {:.1} GB/s: no token can take less than {:.3} ms\n",
         table.render(),
-        global.threads(),
-        global.level()?.name(),
-        units::bytes(bandwidth as u64),
-    ))
+        memory / 1e9,
+        1e3 * profile.bytes() as f64 / memory,
+    )
 }
 
 /// Size and distortion of every encoding on rows of normal numbers, with the seconds it takes to code them.

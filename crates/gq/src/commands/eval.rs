@@ -6,7 +6,11 @@ use crate::progress::{Progress, Unit};
 use crate::source::{self, Loaded};
 use crate::table::Table;
 use crate::units;
-use gq_eval::{EvalReport, Gate, OutputsReader, TextOptions, Windows, evaluate_outputs, evaluate_text};
+use gq_checkpoint::{FileKind, SourceFile};
+use gq_eval::{
+    CachedReference, EvalReport, Gate, Identity, LogitCache, Names, OutputsReader, ReferenceLogits,
+    TextOptions, Windows, evaluate_outputs, evaluate_text,
+};
 use gq_model::{SpecialText, Tokenizer};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +20,7 @@ use std::path::{Path, PathBuf};
 Examples:
   gq eval smol.gq --reference ./SmolLM2-135M --text wiki.test.txt --windows 40
   gq eval smol.gq --reference ./SmolLM2-135M --text wiki.test.txt --fail-above kld=0.05,ppl-ratio=1.02
+  gq eval smol.gq --reference ./SmolLM2-135M --text wiki.test.txt --html report.html
   gq eval ./SmolLM2-135M --reference outputs.safetensors --json")]
 pub struct EvalArgs {
     /// A .gq file or a checkpoint directory.
@@ -39,6 +44,15 @@ pub struct EvalArgs {
     /// Write MODEL's logits as a file of reference outputs.
     #[arg(long, value_name = "FILE")]
     save_outputs: Option<PathBuf>,
+    /// Write a page with the figures and their distributions, one self-contained HTML file.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Directory where logits of references are kept for the next evaluation [default: gq/logits in the user's cache].
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Most bytes to keep there, the least recently used go first; 0 keeps nothing.
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = units::parse_bytes)]
+    cache_limit: u64,
     /// Exit with 1 when a figure is above its limit: kld, kld-p99, ppl-ratio, …
     #[arg(long, value_name = "NAME=LIMIT,…", value_delimiter = ',')]
     fail_above: Vec<String>,
@@ -46,8 +60,13 @@ pub struct EvalArgs {
 
 pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
     let gates = args.fail_above.iter().map(|gate| gate.parse()).collect::<Result<Vec<Gate>, _>>()?;
-    let report = source::with_threads(global, || measure(args, global))??;
+    let mut report = source::with_threads(global, || measure(args, global))??;
+    report.names = names(args);
     let output = global.output();
+    if let Some(path) = &args.html {
+        std::fs::write(path, gq_eval::html::render(std::slice::from_ref(&report)))
+            .map_err(|e| Failure::io(path, &e))?;
+    }
     let failed: Vec<&Gate> = gates.iter().filter(|gate| !gate.passes(&report)).collect();
     if output.json {
         let mut document = serde_json::to_value(&report).map_err(|e| Failure::internal("report", &e))?;
@@ -91,7 +110,65 @@ fn measure(args: &EvalArgs, global: &Global) -> Result<EvalReport, Failure> {
         })
     })?;
     let reference = source::model(&args.reference, None, global)?;
-    on_text(&loaded, &reference, &text, (args.ctx, args.windows), options, global)
+    let cache = cache_dir(args).map(|dir| LogitCache::new(&dir, args.cache_limit));
+    let identity =
+        cache.as_ref().map(|cache| identity(&args.reference, &reference, cache, global)).transpose()?;
+    let cached = cache.as_ref().zip(identity.as_ref());
+    let cached = cached.map(|(cache, identity)| CachedReference { cache, identity });
+    let options = TextOptions { cache: cached, ..options };
+    let report = on_text(&loaded, &reference, &text, (args.ctx, args.windows), options, global)?;
+    if let (ReferenceLogits::Stored, Some(cache)) = (&report.reference_logits, &cache) {
+        let kept = format!("{} of logits kept in {}", units::bytes(cache.bytes()), cache.dir().display());
+        global.output().note(&kept);
+    }
+    Ok(report)
+}
+
+/// Names for the report: what was given, without directories.
+fn names(args: &EvalArgs) -> Names {
+    let name = |path: &Path| {
+        let absolute = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        absolute.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    Names {
+        model: name(&args.model),
+        reference: name(&args.reference),
+        text: args.text.as_deref().map(name).unwrap_or_default(),
+    }
+}
+
+/// Where logits are kept; nowhere when nothing may be kept or the user has no cache.
+fn cache_dir(args: &EvalArgs) -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let user = || variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+    let dir = args.cache.clone().or_else(|| Some(user()?.join("gq").join("logits")));
+    dir.filter(|_| args.cache_limit > 0)
+}
+
+/// What stands for the reference in the cache: digests of its files, its arithmetic, this program.
+fn identity(
+    path: &Path,
+    reference: &Loaded,
+    cache: &LogitCache,
+    global: &Global,
+) -> Result<Identity, Failure> {
+    let files = match path.is_dir() {
+        true => {
+            let checkpoint = source::checkpoint(path)?;
+            let decisive = |file: &&SourceFile| file.kind == FileKind::Weights || file.name == "config.json";
+            checkpoint.files().iter().filter(decisive).map(|file| file.path.clone()).collect()
+        }
+        false => vec![path.to_owned()],
+    };
+    let mut progress = Progress::new(global.progress, global.output(), "digest", Unit::Bytes, 0);
+    let mut step = |done, total| {
+        progress.set_total(total);
+        progress.set(done, "");
+    };
+    let build = concat!("gq ", env!("CARGO_PKG_VERSION"));
+    let identity = Identity::of_files(&files, reference.model.options(), build, cache.dir(), &mut step);
+    progress.finish();
+    identity.map_err(|e| Failure::io(path, &e))
 }
 
 /// Compares two models on text.

@@ -3,33 +3,59 @@
 use crate::cli::Global;
 use crate::commands::convert::shape;
 use crate::failure::Failure;
+use crate::machine::Machine;
 use crate::table::Table;
 use crate::{source, units};
 use gq_container::{Container, TextKind};
 use gq_convert::Report;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Show what is in a .gq file or a checkpoint directory.
+/// Show what is in a .gq file or a checkpoint directory, or what this machine offers.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  gq inspect smol.gq --tensors\n  gq inspect --machine --json")]
 pub struct InspectArgs {
     /// A .gq file or a checkpoint directory.
-    #[arg(value_name = "MODEL")]
-    model: PathBuf,
+    #[arg(value_name = "MODEL", required_unless_present = "machine")]
+    model: Option<PathBuf>,
+    /// Describe this machine instead: processor, kernels, memory.
+    #[arg(long, conflicts_with = "model")]
+    machine: bool,
     /// List every tensor.
     #[arg(long)]
     tensors: bool,
 }
 
 pub fn run(args: &InspectArgs, global: &Global) -> Result<(), Failure> {
-    let found = std::fs::metadata(&args.model).map_err(|e| Failure::io(&args.model, &e))?;
+    let Some(model) = &args.model else { return machine(global) };
+    let found = std::fs::metadata(model).map_err(|e| Failure::io(model, &e))?;
     match found.is_dir() {
-        true => checkpoint(args, global),
-        false => container(args, global),
+        true => checkpoint(model, args, global),
+        false => container(model, args, global),
     }
 }
 
-fn checkpoint(args: &InspectArgs, global: &Global) -> Result<(), Failure> {
-    let checkpoint = source::checkpoint(&args.model)?;
+fn machine(global: &Global) -> Result<(), Failure> {
+    let machine = Machine::detect();
+    let output = global.output();
+    if output.json {
+        return output.document(&machine);
+    }
+    let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "not known".to_owned(), units::bytes);
+    output.data(&format!(
+        "gq         {}\nplatform   {}\nprocessor  {}\nthreads    {}\nkernels    {} (of {})\nmemory     {}, {} available\n",
+        machine.version,
+        machine.platform,
+        machine.cpu.as_deref().unwrap_or("not known"),
+        machine.threads,
+        machine.level,
+        machine.levels.join(", "),
+        bytes(machine.memory_bytes),
+        bytes(machine.available_bytes),
+    ))
+}
+
+fn checkpoint(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Failure> {
+    let checkpoint = source::checkpoint(model)?;
     let output = global.output();
     if output.json {
         let tensors = checkpoint.tensors().iter().map(|t| {
@@ -66,8 +92,8 @@ fn checkpoint(args: &InspectArgs, global: &Global) -> Result<(), Failure> {
     output.data(&text)
 }
 
-fn container(args: &InspectArgs, global: &Global) -> Result<(), Failure> {
-    let container = Container::open(&args.model)?;
+fn container(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Failure> {
+    let container = Container::open(model)?;
     let output = global.output();
     let provenance = container.provenance()?;
     let report = container.text(TextKind::Report)?;

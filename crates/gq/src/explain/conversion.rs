@@ -17,9 +17,9 @@ impl From<PlanError> for Failure {
             PlanError::NotFloat { tensor, actual } => {
                 bad(Exit::Input, "plan.not_float", &tensor).limit("a floating point dtype").actual(actual)
             }
-            PlanError::Scaled { tensor, actual } => bad(Exit::Input, "plan.scaled", &tensor)
-                .limit("weights without separate scales")
-                .actual(actual),
+            PlanError::Scaled { tensor, actual, .. } => {
+                bad(Exit::Usage, "plan.scaled", &tensor).limit("an encoding").actual(actual)
+            }
             PlanError::Shape { tensor, actual } => bad(Exit::Input, "plan.shape", &tensor)
                 .limit("no dimension of 0")
                 .actual(format!("{actual:?}")),
@@ -46,12 +46,8 @@ impl From<ConvertError> for Failure {
         match error {
             ConvertError::Read { path, source } => Failure::io(&path, &source),
             ConvertError::Checkpoint(error) => error.into(),
-            ConvertError::NotFinite { tensor, row, col } => {
-                let place = format!("{tensor}[{row}, {col}]");
-                bad(Exit::Input, "tensor.not_finite", &place)
-                    .limit("finite numbers")
-                    .actual("NaN or infinity")
-            }
+            ConvertError::Values(error) => error.into(),
+            ConvertError::OtherSource { tensor } => Failure::internal(&tensor, &message),
             ConvertError::Coder { tensor, .. } => bad(Exit::Usage, "convert.coder", &tensor),
             ConvertError::SourceChanged { tensor, limit, actual } => {
                 bad(Exit::Input, "convert.source_changed", &tensor).limit(limit).actual(actual)

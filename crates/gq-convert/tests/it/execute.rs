@@ -1,0 +1,111 @@
+//! Executions: what was planned is what is in the file, and it decodes to the source.
+
+use crate::support::{bf16, convert, plan, policy, testdata, write_llama};
+use gq_checkpoint::Checkpoint;
+use gq_codec::{Decoder, Rotation};
+use gq_container::{Container, partial_path};
+use gq_convert::ConvertError;
+use gq_tensor::{CpuLevel, DType};
+use std::path::Path;
+
+/// Rows of a stored tensor in the source's basis.
+fn decoded(container: &Container, name: &str) -> Vec<f32> {
+    let entry = container.tensor(name).unwrap();
+    let matrix = container.matrix(entry).unwrap();
+    let (cols, level) = (matrix.shape().cols, CpuLevel::Scalar);
+    let decoder = Decoder::new(matrix.encoding(), matrix.rotation(), cols).unwrap();
+    let rotation = Rotation::new(matrix.rotation(), cols).unwrap();
+    let mut out = vec![0.0; matrix.shape().rows * cols];
+    for (row, out) in out.chunks_mut(cols).enumerate() {
+        decoder.decode_row(level, &matrix, row, out);
+        rotation.inverse(level, out, &mut Vec::new());
+    }
+    out
+}
+
+fn relative_error(source: &[f32], decoded: &[f32]) -> f64 {
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let error: f64 = source.iter().zip(decoded).map(|(x, y)| square(x - y)).sum();
+    error / source.iter().map(|&x| square(x)).sum::<f64>()
+}
+
+#[test]
+fn what_was_planned_is_in_the_file_and_decodes_to_the_source() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["tiny/llama", "tiny/gemma4-moe", "tiny/gemma4-e4b"] {
+        let checkpoint = testdata(name);
+        let policy = policy("tq5", &[("down_proj", "tq3-g32"), ("o_proj", "exact")]);
+        let planned = plan(&checkpoint, &policy);
+        let (report, container) = convert(&checkpoint, &policy, &dir.path().join("m.gq")).unwrap();
+        assert_eq!(container.tensors().len(), planned.steps.len());
+        for (step, told) in planned.steps.iter().zip(&report.tensors) {
+            let entry = container.tensor(&step.tensor).unwrap();
+            assert_eq!((entry.encoding, entry.bytes), (step.encoding, step.bytes), "{}", step.tensor);
+            let source = checkpoint.tensor(&step.tensor).unwrap();
+            let mut values = vec![0.0; source.rows() * source.cols()];
+            checkpoint.read_rows_f32(source, 0..source.rows(), &mut values).unwrap();
+            let error = relative_error(&values, &decoded(&container, &step.tensor));
+            assert!((error - told.relative_mse).abs() <= 1e-3 * told.relative_mse + 1e-12, "{}", step.tensor);
+            assert_eq!(error == 0.0, step.encoding.is_exact(), "{}", step.tensor);
+        }
+    }
+}
+
+#[test]
+fn scales_of_f8_weights_are_multiplied_in() {
+    const UP: &str = "model.layers.0.mlp.up_proj.weight";
+    let dir = tempfile::tempdir().unwrap();
+    let (hidden, width) = (256, 128);
+    let scales: Vec<u8> = (0..width).flat_map(|row| (0.5f32 + row as f32).to_le_bytes()).collect();
+    let tensor = |name: &str, n: usize| match name == UP {
+        true => (DType::F8E4M3, (0..n).map(|i| (i * 29 % 120) as u8 | ((i as u8 & 1) << 7)).collect()),
+        false => bf16(n, 3),
+    };
+    let scale_name = format!("{UP}_scale");
+    write_llama(dir.path(), (hidden, width), tensor, &[(&scale_name, &[width, 1], DType::F32, scales)]);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let (report, container) = convert(&checkpoint, &policy("tq6", &[]), &dir.path().join("m.gq")).unwrap();
+    let source = checkpoint.tensor(UP).unwrap();
+    let mut values = vec![0.0; width * hidden];
+    checkpoint.read_rows_f32(source, 0..width, &mut values).unwrap();
+    assert!(relative_error(&values, &decoded(&container, UP)) < 2e-3);
+    assert!(report.dropped.iter().any(|dropped| dropped.reason == "multiplied into its tensor"));
+    // The bytes alone are not the weights.
+    let exact = gq_convert::plan(&checkpoint, &policy("exact", &[]), crate::support::TWO_THREADS);
+    assert!(exact.unwrap_err().to_string().contains("separate scales"));
+}
+
+#[test]
+fn a_value_that_is_no_number_ends_it_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let poisoned = |name: &str, n: usize| {
+        let (dtype, mut bytes) = bf16(n, 2);
+        if name.contains("gate_proj") {
+            bytes[2 * (3 * 64 + 5)..][..2].copy_from_slice(&[0x80, 0x7F]);
+        }
+        (dtype, bytes)
+    };
+    write_llama(dir.path(), (64, 96), poisoned, &[]);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let path = dir.path().join("m.gq");
+    let error = convert(&checkpoint, &policy("tq4", &[]), &path).unwrap_err();
+    assert!(matches!(error, ConvertError::Values(_)), "{error}");
+    assert!(error.to_string().contains("row 3, column 5"), "{error}");
+    assert!(!path.exists() && !partial_path(&path).exists());
+    assert!(!Path::new(&format!("{}.journal", path.display())).exists());
+}
+
+#[test]
+fn a_plan_of_another_checkpoint_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let planned = plan(&testdata("tiny/gemma3"), &policy("tq4", &[]));
+    let options = gq_convert::ExecuteOptions { level: CpuLevel::Scalar, restart: false };
+    let outcome = gq_convert::execute(
+        &planned,
+        &testdata("tiny/llama"),
+        &dir.path().join("m.gq"),
+        options,
+        &mut |_| {},
+    );
+    assert!(matches!(outcome, Err(ConvertError::OtherSource { .. })));
+}

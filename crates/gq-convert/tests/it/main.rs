@@ -1,0 +1,6 @@
+//! Plans and executions on small checkpoints written here and in `testdata/`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
+mod execute;
+mod plan;
+mod support;
