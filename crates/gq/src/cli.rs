@@ -28,7 +28,7 @@ Exit codes:
   1  a check failed (verify, --fail-above)
   2  the command line is wrong
   3  a file is not what it should be
-  4  the environment failed (disk, memory, permissions)";
+  4  the environment failed (disk, memory, network, permissions)";
 
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]
@@ -101,6 +101,8 @@ pub enum Command {
     Verify(commands::verify::VerifyArgs),
     Eval(commands::eval::EvalArgs),
     Run(commands::run::RunArgs),
+    Pull(commands::pull::PullArgs),
+    Push(commands::push::PushArgs),
     Bench(commands::bench::BenchArgs),
     Demo(commands::demo::DemoArgs),
     Completions(commands::completions::CompletionsArgs),

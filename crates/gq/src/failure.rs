@@ -43,6 +43,12 @@ impl Failure {
         Failure { code, exit, message, place: None, limit: None, actual: None, silent: false, told: false }
     }
 
+    /// Puts something before the sentence.
+    pub fn prefixed(mut self, text: &str) -> Failure {
+        self.message.insert_str(0, text);
+        self
+    }
+
     /// Says which failure more precisely.
     pub fn code(mut self, code: &'static str) -> Failure {
         self.code = code;

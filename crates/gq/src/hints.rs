@@ -4,7 +4,9 @@
 pub fn hint(code: &str) -> Option<&'static str> {
     let hint = match code {
         "usage" => "`gq help` lists the commands, `gq help COMMAND` its options",
-        "source.unknown" => "give a checkpoint directory (config.json and *.safetensors) or a .gq file",
+        "source.unknown" => {
+            "give a checkpoint directory (config.json and *.safetensors), a .gq file or hf://ORG/NAME"
+        }
         "path.missing" => "check the path; relative paths start at the current directory",
         "convert.differs" => "use the same options to continue it, or --restart to discard it",
         "convert.source_changed" => "--restart discards what was done and begins again",
@@ -16,6 +18,29 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "plan.memory" => "raise --max-memory, or use fewer --threads",
         "override.unmatched" => "`gq inspect SRC --tensors` lists the names",
         "verify.damaged" => "fetch or convert the file again",
+        "hub.bad_name" => "repositories are called ORG/NAME, such as HuggingFaceTB/SmolLM2-135M",
+        "hub.offline" | "hub.incomplete" => {
+            "unset HF_HUB_OFFLINE and `gq pull` it, or check HF_HOME if it is in another cache"
+        }
+        "hub.repository_missing" => "check the name on the Hub, and that the token may see the repository",
+        "hub.repository_missing_or_private" => {
+            "check the name on the Hub; for a private repository set HF_TOKEN or run `hf auth login`"
+        }
+        "hub.revision_missing" => "the repository's page on the Hub lists its branches and tags",
+        "hub.nothing_selected" => "`gq pull REPO --all --dry-run` lists the files",
+        "hub.gated_no_token" => {
+            "accept the conditions on the repository's page, then set HF_TOKEN or run `hf auth login`"
+        }
+        "hub.gated" => "accept the conditions on the repository's page with the account of this token",
+        "hub.token_refused" => "make a token in the Hub's settings and set HF_TOKEN or run `hf auth login`",
+        "hub.forbidden" => "the token needs write access to the repository",
+        "hub.no_connection" => "check the network and HF_ENDPOINT; what was fetched is kept",
+        "hub.rate_limited" | "hub.status" | "hub.cut_short" => {
+            "run the same command again later; what was fetched is kept"
+        }
+        "hub.locked" => "another process is fetching the same file: wait for it",
+        "hub.hash_mismatch" => "run the same command again; if it stays, the mirror serves other bytes",
+        "disk.full" => "free space, or move the cache with HF_HOME",
         "internal" => "this is a defect of gq: please report the command and this message",
         _ => return None,
     };

@@ -7,6 +7,7 @@ mod commands;
 mod explain;
 mod failure;
 mod hints;
+mod hub;
 mod machine;
 mod output;
 mod profile;

@@ -1,15 +1,89 @@
-//! What a path on the command line is: a checkpoint directory or a `.gq` file.
+//! What a SRC on the command line is: a checkpoint directory or a file, here, in the Hub's cache or on the Hub.
 
 use crate::cli::Global;
 use crate::commands::Activations;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
+use crate::{hub, units};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_eval::{Sizes, checkpoint_sizes, container_sizes};
+use gq_hub::{Globs, HubError, Located, MODEL_FILES, PullOptions};
 use gq_model::{ActivationMode, Model, RunOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// A SRC, found on this disk.
+pub struct Found {
+    /// The folder or file.
+    pub path: PathBuf,
+    /// What people call it: the last part of what was given, without directories, revisions and commits.
+    pub name: String,
+}
+
+/// Finds what was given: a path, a repository in the Hub's cache, or one on the Hub, which is fetched.
+///
+/// Offline first: the network is used for `hf://` and `ORG/NAME` only, when the cache lacks files of it.
+pub fn find(given: &Path, global: &Global) -> Result<Found, Failure> {
+    let missing = match std::fs::metadata(given) {
+        Ok(_) => {
+            let absolute = given.canonicalize().unwrap_or_else(|_| given.to_owned());
+            let name =
+                absolute.file_name().map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned());
+            return Ok(Found { path: given.to_owned(), name });
+        }
+        Err(error) => Failure::io(given, &error),
+    };
+    let Some(text) = given.to_str().filter(|text| names_a_repository(text)) else { return Err(missing) };
+    let hub = hub::connect()?;
+    let (reference, exact) = match hub.locate(text) {
+        Ok(Located::Here(source)) => {
+            let name = source.snapshot.map_or_else(|| text.to_owned(), |s| s.repo.name().to_owned());
+            return Ok(Found { path: source.path, name });
+        }
+        // A single word is a path that is missing unless the cache knows it.
+        Ok(Located::Remote(_)) if !text.contains('/') => return Err(missing),
+        Ok(Located::Remote(reference)) if hub.config().offline => {
+            let what = format!("{}@{}", reference.repo, reference.revision());
+            return Err(HubError::Offline { what }.into());
+        }
+        Ok(Located::Partly { snapshot, missing, wanted, .. }) if hub.config().offline => {
+            return Err(HubError::Incomplete { repo: snapshot.repo, missing, wanted }.into());
+        }
+        Ok(Located::Remote(reference) | Located::Partly { reference, .. }) => {
+            let exact = reference.path.clone();
+            (reference, exact)
+        }
+        Err(HubError::NotFound { .. }) => return Err(missing),
+        Err(error) => return Err(error.into()),
+    };
+    let files = match &exact {
+        Some(path) => Globs::including(&[path.clone(), format!("{path}/")]),
+        None => Globs::including(&MODEL_FILES),
+    };
+    let output = global.output();
+    let options = PullOptions { files, ..PullOptions::default() };
+    let talk = |event: gq_hub::Event<'_>| hub::chatter(&event, output);
+    let plan = hub.plan_pull(&reference.repo, reference.revision(), &options, &talk).map_err(|error| {
+        let failure = Failure::from(error);
+        match text.starts_with("hf://") {
+            true => failure,
+            // It may have been meant as a path.
+            false => failure.prefixed(&format!("no file or folder {} here; ", units::printable(text))),
+        }
+    })?;
+    let commit = plan.commit.get(..12).unwrap_or(&plan.commit);
+    output.note(&format!("fetching {} at {commit}: {}", plan.repo, units::bytes(plan.fetch_bytes())));
+    let (snapshot, ..) = hub::pull(&hub, &plan, &options, global)?;
+    let path = reference.path.map_or(snapshot.dir.clone(), |path| snapshot.dir.join(path));
+    Ok(Found { path, name: snapshot.repo.name().to_owned() })
+}
+
+/// Whether a text that is no path here can mean a repository: `hf://…`, `ORG/NAME[@REV]`, or a cached `NAME`.
+fn names_a_repository(text: &str) -> bool {
+    let file = [".gq", ".gguf", ".safetensors", ".json", ".txt"].iter().any(|end| text.ends_with(end));
+    text.starts_with("hf://") || !file
+}
 
 /// Opens a checkpoint directory.
 pub fn checkpoint(path: &Path) -> Result<Checkpoint, Failure> {

@@ -19,7 +19,7 @@ const CODEC_ROWS: usize = 64;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  gq bench smol.gq --threads 2\n  gq bench --codec --cols 2048")]
 pub struct BenchArgs {
-    /// A .gq file or a checkpoint directory.
+    /// A .gq file or a checkpoint directory, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "MODEL", required_unless_present = "codec")]
     model: Option<PathBuf>,
     /// Measure each encoding's size, distortion and speed instead.
@@ -51,6 +51,7 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
 
 /// Prompt and generation speed: the best of the repetitions, and all of them under `--json`.
 fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failure> {
+    let path = &source::find(path, global)?.path;
     let loaded = source::model(path, args.activations, global)?;
     let model = &loaded.model;
     let vocab = model.vocab_size() as u32;

@@ -31,7 +31,7 @@ Encodings (bits per weight without scales; `gq bench --codec` shows distortion a
   polar4222, polar4322, polar5333  PolarQuant (reference mode)
   exact                the source's own bytes")]
 pub struct ConvertArgs {
-    /// Checkpoint directory.
+    /// Checkpoint directory, or a repository (hf://ORG/NAME, hf://ORG/NAME@REV).
     #[arg(value_name = "SRC")]
     source: PathBuf,
     /// File to write [default: the source's name and the encoding, such as SmolLM2-135M-tq4.gq].
@@ -114,12 +114,13 @@ impl Recipe {
 }
 
 pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
+    let found = source::find(&args.source, global)?;
     if args.dry_run {
-        return show_plan(&args.source, &args.recipe, false, global);
+        return show_plan(&found.path, &args.recipe, false, global);
     }
     let policy = args.recipe.policy();
-    let output_path = args.output.clone().unwrap_or_else(|| default_output(&args.source, &policy));
-    let checkpoint = source::checkpoint(&args.source)?;
+    let output_path = args.output.clone().unwrap_or_else(|| default_output(&found.name, &policy));
+    let checkpoint = source::checkpoint(&found.path)?;
     let output = global.output();
     source::warn_incomplete(&checkpoint, output);
     let resources = Resources { threads: global.threads(), max_memory: args.recipe.max_memory };
@@ -173,9 +174,7 @@ fn note_exceptions(plan: &Plan, output: Output) {
     }
 }
 
-fn default_output(source: &Path, policy: &Policy) -> PathBuf {
-    let absolute = source.canonicalize().unwrap_or_else(|_| source.to_owned());
-    let name = absolute.file_name().map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned());
+fn default_output(name: &str, policy: &Policy) -> PathBuf {
     PathBuf::from(format!("{name}-{}.gq", policy.body.name()))
 }
 

@@ -3,7 +3,7 @@
 use crate::cli::Global;
 use crate::failure::{Exit, Failure};
 use crate::progress::{Progress, Unit};
-use crate::source::{self, Loaded};
+use crate::source::{self, Found, Loaded};
 use crate::table::Table;
 use crate::units;
 use gq_checkpoint::{FileKind, SourceFile};
@@ -23,10 +23,10 @@ Examples:
   gq eval smol.gq --reference ./SmolLM2-135M --text wiki.test.txt --html report.html
   gq eval ./SmolLM2-135M --reference outputs.safetensors --json")]
 pub struct EvalArgs {
-    /// A .gq file or a checkpoint directory.
+    /// A .gq file or a checkpoint directory, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "MODEL")]
     model: PathBuf,
-    /// A checkpoint directory, a .gq file, or a file of reference outputs (safetensors with input_ids and logits).
+    /// The same, or a file of reference outputs (safetensors with input_ids and logits).
     #[arg(long, value_name = "REF")]
     reference: PathBuf,
     /// Text to measure on; not needed against a file of reference outputs.
@@ -60,8 +60,10 @@ pub struct EvalArgs {
 
 pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
     let gates = args.fail_above.iter().map(|gate| gate.parse()).collect::<Result<Vec<Gate>, _>>()?;
-    let mut report = source::with_threads(global, || measure(args, global))??;
-    report.names = names(args);
+    let model = source::find(&args.model, global)?;
+    let reference = source::find(&args.reference, global)?;
+    let mut report = source::with_threads(global, || measure(args, &model, &reference, global))??;
+    report.names = names(args, model, reference);
     let output = global.output();
     if let Some(path) = &args.html {
         std::fs::write(path, gq_eval::html::render(std::slice::from_ref(&report)))
@@ -84,11 +86,17 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
     Err(failure.at(&gate.name).limit(gate.limit).actual(actual).shown(output.json))
 }
 
-fn measure(args: &EvalArgs, global: &Global) -> Result<EvalReport, Failure> {
-    let loaded = source::model(&args.model, args.activations, global)?;
+fn measure(
+    args: &EvalArgs,
+    model: &Found,
+    reference: &Found,
+    global: &Global,
+) -> Result<EvalReport, Failure> {
+    let reference_path = &reference.path;
+    let loaded = source::model(&model.path, args.activations, global)?;
     let options = TextOptions { save_outputs: args.save_outputs.as_deref(), ..TextOptions::default() };
-    if is_outputs(&args.reference)? {
-        let reference = OutputsReader::open(&args.reference)?;
+    if is_outputs(reference_path)? {
+        let reference = OutputsReader::open(reference_path)?;
         let rows = reference.input_ids().len() as u64;
         let mut progress = Progress::new(global.progress, global.output(), "eval", Unit::Items("rows"), rows);
         let mut step = |done: usize, _: usize| progress.set(done as u64, "");
@@ -109,10 +117,10 @@ fn measure(args: &EvalArgs, global: &Global) -> Result<EvalReport, Failure> {
             Failure::new(Exit::Input, "eval.text_not_utf8", format!("{place}: {}", e.utf8_error())).at(&place)
         })
     })?;
-    let reference = source::model(&args.reference, None, global)?;
+    let reference = source::model(reference_path, None, global)?;
     let cache = cache_dir(args).map(|dir| LogitCache::new(&dir, args.cache_limit));
     let identity =
-        cache.as_ref().map(|cache| identity(&args.reference, &reference, cache, global)).transpose()?;
+        cache.as_ref().map(|cache| identity(reference_path, &reference, cache, global)).transpose()?;
     let cached = cache.as_ref().zip(identity.as_ref());
     let cached = cached.map(|(cache, identity)| CachedReference { cache, identity });
     let options = TextOptions { cache: cached, ..options };
@@ -125,16 +133,9 @@ fn measure(args: &EvalArgs, global: &Global) -> Result<EvalReport, Failure> {
 }
 
 /// Names for the report: what was given, without directories.
-fn names(args: &EvalArgs) -> Names {
-    let name = |path: &Path| {
-        let absolute = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        absolute.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-    };
-    Names {
-        model: name(&args.model),
-        reference: name(&args.reference),
-        text: args.text.as_deref().map(name).unwrap_or_default(),
-    }
+fn names(args: &EvalArgs, model: Found, reference: Found) -> Names {
+    let text = args.text.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    Names { model: model.name, reference: reference.name, text: text.unwrap_or_default() }
 }
 
 /// Where logits are kept; nowhere when nothing may be kept or the user has no cache.

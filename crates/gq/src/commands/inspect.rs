@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  gq inspect smol.gq --tensors\n  gq inspect --machine --json")]
 pub struct InspectArgs {
-    /// A .gq file or a checkpoint directory.
+    /// A .gq file or a checkpoint directory, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "MODEL", required_unless_present = "machine")]
     model: Option<PathBuf>,
     /// Describe this machine instead: processor, kernels, memory.
@@ -27,10 +27,10 @@ pub struct InspectArgs {
 
 pub fn run(args: &InspectArgs, global: &Global) -> Result<(), Failure> {
     let Some(model) = &args.model else { return machine(global) };
-    let found = std::fs::metadata(model).map_err(|e| Failure::io(model, &e))?;
-    match found.is_dir() {
-        true => checkpoint(model, args, global),
-        false => container(model, args, global),
+    let found = source::find(model, global)?;
+    match found.path.is_dir() {
+        true => checkpoint(&found.path, args, global),
+        false => container(&found.path, args, global),
     }
 }
 

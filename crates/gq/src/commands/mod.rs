@@ -8,6 +8,8 @@ pub mod eval;
 pub mod inspect;
 pub mod man;
 pub mod plan;
+pub mod pull;
+pub mod push;
 pub mod run;
 pub mod verify;
 
@@ -24,6 +26,8 @@ pub fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(args, global),
         Command::Eval(args) => eval::run(args, global),
         Command::Run(args) => run::run(args, global),
+        Command::Pull(args) => pull::run(args, global),
+        Command::Push(args) => push::run(args, global),
         Command::Bench(args) => bench::run(args, global),
         Command::Demo(args) => demo::run(args, global),
         Command::Completions(args) => completions::run(args, global),

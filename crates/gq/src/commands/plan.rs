@@ -3,13 +3,14 @@
 use crate::cli::Global;
 use crate::commands::convert::{self, Recipe};
 use crate::failure::Failure;
+use crate::source;
 use std::path::PathBuf;
 
 /// Show what convert would do: every tensor's encoding and reason, the exact size and the memory needed.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  gq plan ./gemma-3-270m --bits 3 --override 'down_proj=tq4'")]
 pub struct PlanArgs {
-    /// Checkpoint directory.
+    /// Checkpoint directory, or a repository (hf://ORG/NAME, hf://ORG/NAME@REV).
     #[arg(value_name = "SRC")]
     source: PathBuf,
     #[command(flatten)]
@@ -20,5 +21,6 @@ pub struct PlanArgs {
 }
 
 pub fn run(args: &PlanArgs, global: &Global) -> Result<(), Failure> {
-    convert::show_plan(&args.source, &args.recipe, args.tensors, global)
+    let found = source::find(&args.source, global)?;
+    convert::show_plan(&found.path, &args.recipe, args.tensors, global)
 }

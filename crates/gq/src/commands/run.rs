@@ -17,7 +17,7 @@ Examples:
   gq run smol.gq -p 'Once upon a time' -n 100
   gq run smol.gq --chat -p 'Why is the sky blue?' --temp 0.7 --top-p 0.9 --seed 1")]
 pub struct RunArgs {
-    /// A .gq file or a checkpoint directory.
+    /// A .gq file or a checkpoint directory, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// The text to continue, or the question under --chat.
@@ -74,7 +74,8 @@ pub fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
 
 fn generate_and_show(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     let output = global.output();
-    let loaded = source::model(&args.model, args.activations, global)?;
+    let found = source::find(&args.model, global)?;
+    let loaded = source::model(&found.path, args.activations, global)?;
     let sampling = Sampling {
         temperature: args.temp,
         top_k: args.top_k,

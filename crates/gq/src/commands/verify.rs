@@ -3,20 +3,22 @@
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::progress::{Progress, Unit};
+use crate::source;
 use gq_container::Container;
 use std::path::PathBuf;
 
 /// Check a .gq file: its structure, and every digest against its bytes.
 #[derive(clap::Args, Debug)]
 pub struct VerifyArgs {
-    /// The .gq file.
+    /// The .gq file, or one in a repository: hf://ORG/NAME/FILE.gq.
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
 
 pub fn run(args: &VerifyArgs, global: &Global) -> Result<(), Failure> {
     let output = global.output();
-    let container = Container::open(&args.file)?;
+    let found = source::find(&args.file, global)?;
+    let container = Container::open(&found.path)?;
     let total = container.tensors().iter().map(|tensor| tensor.bytes).sum();
     let mut progress = Progress::new(global.progress, output, "verify", Unit::Bytes, total);
     let mut done = 0;

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod conversion;
 mod files;
+mod hub;
 mod models;
 
 use std::error::Error;

@@ -3,6 +3,9 @@
 
 mod contract;
 mod help;
+mod hub;
 mod job;
 mod run;
+#[path = "../../../gq-hub/tests/it/server.rs"]
+mod server;
 mod tidy;
