@@ -1,6 +1,10 @@
 //! Elementary functions from additions, multiplications and bit patterns: the same on every machine, and simple
 //! enough that a compiler turns loops over them into vector instructions.
 
+use gq_checkpoint::Activation;
+
+const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
+
 /// `e^x` to 2 units in the last place; arguments are cut to [-87.3, 88.7], where results are normal numbers.
 #[inline]
 pub(crate) fn exp(x: f32) -> f32 {
@@ -36,8 +40,21 @@ pub(crate) fn silu(x: f32) -> f32 {
 /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, as `x * sigmoid(2 ...)`.
 #[inline]
 pub(crate) fn gelu_tanh(x: f32) -> f32 {
-    const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
     silu_of(x, TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x))
+}
+
+/// A gate's activation and the slope of it.
+#[inline]
+pub(crate) fn value_and_slope(activation: Activation, x: f32) -> (f32, f32) {
+    let (inner, inner_slope) = match activation {
+        Activation::Silu => (x, 1.0),
+        Activation::GeluTanh => (
+            TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x),
+            TWICE_SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044_715 * x * x),
+        ),
+    };
+    let sigmoid = 1.0 / (1.0 + exp(-inner));
+    (x * sigmoid, sigmoid + x * sigmoid * (1.0 - sigmoid) * inner_slope)
 }
 
 #[inline]

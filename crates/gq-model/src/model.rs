@@ -174,14 +174,24 @@ impl Model {
         logits
     }
 
-    fn check(&self, tokens: &[u32], cache: &KvCache, logits: LogitRows) -> Result<Range<usize>, ModelError> {
-        let last = tokens.len().checked_sub(1).ok_or(ModelError::NoTokens)?;
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Whether all tokens are in the vocabulary, and there are some.
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), ModelError> {
         let per_layer = self.spec.per_layer_embedding.as_ref();
         let limit = per_layer.map_or(usize::MAX, |ple| ple.vocab_size).min(self.spec.vocab_size);
-        if let Some((index, &token)) = tokens.iter().enumerate().find(|(_, token)| **token as usize >= limit)
-        {
-            return Err(ModelError::Token { token, index, limit });
+        match tokens.iter().enumerate().find(|(_, token)| **token as usize >= limit) {
+            Some((index, &token)) => Err(ModelError::Token { token, index, limit }),
+            None if tokens.is_empty() => Err(ModelError::NoTokens),
+            None => Ok(()),
         }
+    }
+
+    fn check(&self, tokens: &[u32], cache: &KvCache, logits: LogitRows) -> Result<Range<usize>, ModelError> {
+        let last = tokens.len().checked_sub(1).ok_or(ModelError::NoTokens)?;
+        self.check_tokens(tokens)?;
         if !cache.fits(&self.spec) {
             return Err(ModelError::ForeignCache);
         }

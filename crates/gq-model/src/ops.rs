@@ -69,7 +69,7 @@ pub struct Norm {
 }
 
 /// The experts of one layer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Experts {
     /// `[experts * 2 * width, hidden]`: the gate rows of an expert, then its up rows.
     pub gate_up: Linear,

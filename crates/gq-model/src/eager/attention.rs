@@ -114,7 +114,7 @@ impl Task<'_> {
 }
 
 /// Softmax in place.
-pub(super) fn softmax(scores: &mut [f32]) {
+pub(crate) fn softmax(scores: &mut [f32]) {
     let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     scores.iter_mut().for_each(|score| *score = math::exp(*score - largest));
     let factor = (1.0 / sum(scores)) as f32;

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 const PARALLEL: usize = 1 << 15;
 
 /// Calls `work` on pieces of `x` made of whole rows of `width`, with the index of their first element.
-pub(super) fn in_pieces(x: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Send + Sync) {
+pub(crate) fn in_pieces(x: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Send + Sync) {
     if x.len() < 2 * PARALLEL {
         return work(0, x);
     }
@@ -18,7 +18,7 @@ pub(super) fn in_pieces(x: &mut [f32], width: usize, work: impl Fn(usize, &mut [
     x.par_chunks_mut(piece).enumerate().for_each(|(index, part)| work(index * piece, part));
 }
 
-pub(super) fn map(mut x: Matrix, f: impl Fn(f32) -> f32 + Send + Sync) -> Matrix {
+pub(crate) fn map(mut x: Matrix, f: impl Fn(f32) -> f32 + Send + Sync) -> Matrix {
     in_pieces(&mut x.data, x.width, |_, part| part.iter_mut().for_each(|x| *x = f(*x)));
     x
 }
@@ -31,18 +31,18 @@ fn zip(mut x: Matrix, y: &Matrix, f: impl Fn(f32, f32) -> f32 + Send + Sync) -> 
     x
 }
 
-pub(super) fn add(x: Matrix, y: &Matrix) -> Matrix {
+pub(crate) fn add(x: Matrix, y: &Matrix) -> Matrix {
     zip(x, y, |x, y| x + y)
 }
 
-pub(super) fn gated(activation: Activation, gate: Matrix, up: &Matrix) -> Matrix {
+pub(crate) fn gated(activation: Activation, gate: Matrix, up: &Matrix) -> Matrix {
     match activation {
         Activation::Silu => zip(gate, up, |gate, up| math::silu(gate) * up),
         Activation::GeluTanh => zip(gate, up, |gate, up| math::gelu_tanh(gate) * up),
     }
 }
 
-pub(super) fn rms_norm(x: &Matrix, norm: &Norm) -> Matrix {
+pub(crate) fn rms_norm(x: &Matrix, norm: &Norm) -> Matrix {
     let mut y = x.clone();
     in_pieces(&mut y.data, norm.width, |_, part| {
         part.chunks_exact_mut(norm.width).for_each(|row| norm_row(row, norm));

@@ -9,9 +9,9 @@ use gq_tensor::CpuLevel;
 
 /// An expert chosen for a token.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Choice {
-    expert: usize,
-    factor: f32,
+pub(crate) struct Choice {
+    pub(crate) expert: usize,
+    pub(crate) factor: f32,
 }
 
 pub(super) fn experts(
@@ -31,7 +31,7 @@ pub(super) fn experts(
 }
 
 /// The `top_k` largest probabilities, renormalized, times the experts' own factors; of equals the first.
-fn choose(scores: &mut [f32], experts: &Experts) -> Vec<Choice> {
+pub(crate) fn choose(scores: &mut [f32], experts: &Experts) -> Vec<Choice> {
     softmax(scores);
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));

@@ -1,11 +1,13 @@
 //! The inference backend: every operator computes at once, on the CPU, in f32.
 
 mod attention;
-mod elementwise;
+pub(crate) mod elementwise;
 mod experts;
-mod products;
+pub(crate) mod products;
 mod rope;
 
+pub(crate) use attention::softmax;
+pub(crate) use experts::{Choice, choose};
 pub(crate) use rope::Turns;
 
 use crate::cache::KvCache;
@@ -37,7 +39,7 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    fn zeros(rows: usize, width: usize) -> Matrix {
+    pub(crate) fn zeros(rows: usize, width: usize) -> Matrix {
         Matrix { width, data: vec![0.0; rows * width] }
     }
 

@@ -19,7 +19,7 @@ const PARALLEL: usize = 1 << 16;
 /// Elements of a decoded tile: 1 MiB of f32.
 const TILE: usize = 1 << 18;
 
-pub(super) fn embed(level: CpuLevel, table: &Linear, tokens: &[u32]) -> Matrix {
+pub(crate) fn embed(level: CpuLevel, table: &Linear, tokens: &[u32]) -> Matrix {
     let width = table.shape.cols;
     let mut out = Matrix::zeros(tokens.len(), width);
     in_pieces(&mut out.data, width, |first, part| {

@@ -18,7 +18,8 @@ impl Turns {
         let mut turns = Turns { head_dim: spec.head_dim, cos: Vec::new(), sin: Vec::new() };
         for position in start..start + positions {
             for &frequency in &spec.inv_freq {
-                let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
+                // Not the platform's: results decide codes where this runs for a calibration.
+                let (sin, cos) = libm::sincos(f64::from(position as f32 * frequency));
                 turns.cos.push(cos as f32 * spec.attention_factor);
                 turns.sin.push(sin as f32 * spec.attention_factor);
             }
@@ -27,7 +28,16 @@ impl Turns {
     }
 
     /// Turns every head of `x [positions, heads * head_dim]`.
-    pub(super) fn apply(&self, mut x: Matrix) -> Matrix {
+    pub(crate) fn apply(&self, x: Matrix) -> Matrix {
+        self.turn(x, 1.0)
+    }
+
+    /// Turns back, with the same factor on lengths: the transpose.
+    pub(crate) fn apply_inverse(&self, x: Matrix) -> Matrix {
+        self.turn(x, -1.0)
+    }
+
+    fn turn(&self, mut x: Matrix, direction: f32) -> Matrix {
         let (width, half) = (x.width, self.head_dim / 2);
         in_pieces(&mut x.data, width, |first, part| {
             let pairs = self.cos.chunks_exact(half).zip(self.sin.chunks_exact(half)).skip(first / width);
@@ -35,6 +45,7 @@ impl Turns {
                 for head in row.chunks_exact_mut(self.head_dim) {
                     let (low, high) = head.split_at_mut(half);
                     for ((a, b), (cos, sin)) in low.iter_mut().zip(high).zip(cos.iter().zip(sin)) {
+                        let sin = direction * sin;
                         (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
                     }
                 }

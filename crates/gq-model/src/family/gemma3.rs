@@ -1,5 +1,6 @@
 //! Gemma 3: norms before and after attention and MLP, norms of queries and keys, sliding and full layers.
 
+use super::Residual;
 use crate::LoadError;
 use crate::linear::Linear;
 use crate::ops::{Norm, Ops};
@@ -10,7 +11,7 @@ use gq_checkpoint::{AttentionSpec, LayerSpec, MlpSpec, ModelSpec};
 pub(crate) struct Gemma3 {
     embedding: Linear,
     embed_scale: f32,
-    layers: Vec<Layer>,
+    pub(super) layers: Vec<Layer>,
     norm: Norm,
     /// `None`: the embedding is the head.
     head: Option<Linear>,
@@ -18,7 +19,7 @@ pub(crate) struct Gemma3 {
 }
 
 #[derive(Debug)]
-struct Layer {
+pub(super) struct Layer {
     index: usize,
     attention: AttentionSpec,
     input_norm: Norm,
@@ -56,18 +57,28 @@ impl Gemma3 {
         })
     }
 
-    pub(crate) fn hidden<O: Ops>(&self, ops: &mut O, tokens: &[u32]) -> O::Value {
+    pub(crate) fn start<O: Ops>(&self, ops: &mut O, tokens: &[u32]) -> Residual<O::Value> {
         let x = ops.embed(&self.embedding, tokens); // [tokens, hidden]
-        let mut x = ops.scale(x, self.embed_scale); // [tokens, hidden]
-        for layer in &self.layers {
-            x = layer.forward(ops, x); // [tokens, hidden]
-        }
-        x
+        let x = ops.scale(x, self.embed_scale); // [tokens, hidden]
+        Residual { x, per_layer: None }
+    }
+
+    pub(crate) fn layer<O: Ops>(&self, ops: &mut O, index: usize, x: O::Value) -> O::Value {
+        self.layers[index].forward(ops, x) // [tokens, hidden]
+    }
+
+    /// Rows of the residual stream as the head takes them: `[rows, hidden]` to the same shape.
+    pub(crate) fn head_input<O: Ops>(&self, ops: &mut O, hidden: &O::Value) -> O::Value {
+        ops.rms_norm(hidden, &self.norm) // [rows, hidden]
+    }
+
+    pub(crate) fn head(&self) -> &Linear {
+        self.head.as_ref().unwrap_or(&self.embedding)
     }
 
     pub(crate) fn logits<O: Ops>(&self, ops: &mut O, hidden: &O::Value) -> O::Value {
-        let x = ops.rms_norm(hidden, &self.norm); // [rows, hidden]
-        let [logits] = ops.linear(&x, [self.head.as_ref().unwrap_or(&self.embedding)]); // [rows, vocab]
+        let x = self.head_input(ops, hidden); // [rows, hidden]
+        let [logits] = ops.linear(&x, [self.head()]); // [rows, vocab]
         match self.final_softcap {
             Some(cap) => ops.softcap(logits, cap), // [rows, vocab]
             None => logits,

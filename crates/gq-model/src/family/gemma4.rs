@@ -1,5 +1,6 @@
 //! Gemma 4: two head sizes, shared caches, values from keys, per-layer embeddings, experts beside the dense MLP.
 
+use super::Residual;
 use crate::LoadError;
 use crate::linear::Linear;
 use crate::ops::{Experts, Norm, Ops};
@@ -11,7 +12,7 @@ pub(crate) struct Gemma4 {
     embedding: Linear,
     embed_scale: f32,
     per_layer: Option<PerLayerInputs>,
-    layers: Vec<Layer>,
+    pub(super) layers: Vec<Layer>,
     norm: Norm,
     /// `None`: the embedding is the head.
     head: Option<Linear>,
@@ -30,7 +31,7 @@ struct PerLayerInputs {
 }
 
 #[derive(Debug)]
-struct Layer {
+pub(super) struct Layer {
     attention: AttentionSpec,
     /// The layer whose keys and values are read.
     cache: usize,
@@ -102,24 +103,41 @@ impl Gemma4 {
         })
     }
 
-    pub(crate) fn hidden<O: Ops>(&self, ops: &mut O, tokens: &[u32]) -> O::Value {
+    pub(crate) fn start<O: Ops>(&self, ops: &mut O, tokens: &[u32]) -> Residual<O::Value> {
         let x = ops.embed(&self.embedding, tokens); // [tokens, hidden]
-        let mut x = ops.scale(x, self.embed_scale); // [tokens, hidden]
+        let x = ops.scale(x, self.embed_scale); // [tokens, hidden]
         let per_layer = self.per_layer.as_ref().map(|inputs| inputs.forward(ops, &x, tokens)); // [tokens, layers * width]
-        for layer in &self.layers {
-            x = layer.attend(ops, x); // [tokens, hidden]
-            x = layer.feed_forward(ops, x); // [tokens, hidden]
-            if let (Some(part), Some(vectors)) = (&layer.per_layer, &per_layer) {
-                x = part.forward(ops, x, vectors, &layer.mlp); // [tokens, hidden]
-            }
-            x = ops.scale(x, layer.scalar); // [tokens, hidden]
+        Residual { x, per_layer }
+    }
+
+    pub(crate) fn layer<O: Ops>(
+        &self,
+        ops: &mut O,
+        index: usize,
+        x: O::Value,
+        per_layer: Option<&O::Value>,
+    ) -> O::Value {
+        let layer = &self.layers[index];
+        let x = layer.attend(ops, x); // [tokens, hidden]
+        let mut x = layer.feed_forward(ops, x); // [tokens, hidden]
+        if let (Some(part), Some(vectors)) = (&layer.per_layer, per_layer) {
+            x = part.forward(ops, x, vectors, &layer.mlp); // [tokens, hidden]
         }
-        x
+        ops.scale(x, layer.scalar) // [tokens, hidden]
+    }
+
+    /// Rows of the residual stream as the head takes them: `[rows, hidden]` to the same shape.
+    pub(crate) fn head_input<O: Ops>(&self, ops: &mut O, hidden: &O::Value) -> O::Value {
+        ops.rms_norm(hidden, &self.norm) // [rows, hidden]
+    }
+
+    pub(crate) fn head(&self) -> &Linear {
+        self.head.as_ref().unwrap_or(&self.embedding)
     }
 
     pub(crate) fn logits<O: Ops>(&self, ops: &mut O, hidden: &O::Value) -> O::Value {
-        let x = ops.rms_norm(hidden, &self.norm); // [rows, hidden]
-        let [logits] = ops.linear(&x, [self.head.as_ref().unwrap_or(&self.embedding)]); // [rows, vocab]
+        let x = self.head_input(ops, hidden); // [rows, hidden]
+        let [logits] = ops.linear(&x, [self.head()]); // [rows, vocab]
         match self.final_softcap {
             Some(cap) => ops.softcap(logits, cap), // [rows, vocab]
             None => logits,

@@ -1,5 +1,6 @@
 //! Llama: grouped-query attention and a gated MLP, each behind one norm.
 
+use super::Residual;
 use crate::LoadError;
 use crate::linear::Linear;
 use crate::ops::{Norm, Ops};
@@ -9,14 +10,14 @@ use gq_checkpoint::{AttentionSpec, LayerSpec, MlpSpec, ModelSpec};
 #[derive(Debug)]
 pub(crate) struct Llama {
     embedding: Linear,
-    layers: Vec<Layer>,
+    pub(super) layers: Vec<Layer>,
     norm: Norm,
     /// `None`: the embedding is the head.
     head: Option<Linear>,
 }
 
 #[derive(Debug)]
-struct Layer {
+pub(super) struct Layer {
     index: usize,
     attention: AttentionSpec,
     input_norm: Norm,
@@ -48,17 +49,27 @@ impl Llama {
         })
     }
 
-    pub(crate) fn hidden<O: Ops>(&self, ops: &mut O, tokens: &[u32]) -> O::Value {
-        let mut x = ops.embed(&self.embedding, tokens); // [tokens, hidden]
-        for layer in &self.layers {
-            x = layer.forward(ops, x); // [tokens, hidden]
-        }
-        x
+    pub(crate) fn start<O: Ops>(&self, ops: &mut O, tokens: &[u32]) -> Residual<O::Value> {
+        let x = ops.embed(&self.embedding, tokens); // [tokens, hidden]
+        Residual { x, per_layer: None }
+    }
+
+    pub(crate) fn layer<O: Ops>(&self, ops: &mut O, index: usize, x: O::Value) -> O::Value {
+        self.layers[index].forward(ops, x) // [tokens, hidden]
+    }
+
+    /// Rows of the residual stream as the head takes them: `[rows, hidden]` to the same shape.
+    pub(crate) fn head_input<O: Ops>(&self, ops: &mut O, hidden: &O::Value) -> O::Value {
+        ops.rms_norm(hidden, &self.norm) // [rows, hidden]
+    }
+
+    pub(crate) fn head(&self) -> &Linear {
+        self.head.as_ref().unwrap_or(&self.embedding)
     }
 
     pub(crate) fn logits<O: Ops>(&self, ops: &mut O, hidden: &O::Value) -> O::Value {
-        let x = ops.rms_norm(hidden, &self.norm); // [rows, hidden]
-        let [logits] = ops.linear(&x, [self.head.as_ref().unwrap_or(&self.embedding)]); // [rows, vocab]
+        let x = self.head_input(ops, hidden); // [rows, hidden]
+        let [logits] = ops.linear(&x, [self.head()]); // [rows, vocab]
         logits
     }
 }

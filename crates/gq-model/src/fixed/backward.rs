@@ -1,0 +1,132 @@
+//! Gradients, from the last record of a tape to the first.
+
+use super::tape::{Gradients, Record};
+use super::{Fixed, attention, experts, product};
+use crate::Linear;
+use crate::eager::{Matrix, elementwise};
+use crate::math;
+use crate::ops::Norm;
+
+impl Fixed<'_> {
+    /// Empties the tape. `gradients` starts with those of the results and ends with those of the leaves.
+    ///
+    /// `seen(weight, expert, dy)` is called with the gradient `[tokens, rows]` at every product.
+    pub(crate) fn backward(
+        &mut self,
+        gradients: &mut Gradients,
+        seen: &mut dyn FnMut(&Linear, Option<usize>, &Matrix),
+    ) {
+        let records = self.tape.take().map(|tape| tape.records).unwrap_or_default();
+        for record in records.into_iter().rev() {
+            self.back(record, gradients, seen);
+        }
+    }
+
+    fn back(
+        &self,
+        record: Record,
+        gradients: &mut Gradients,
+        seen: &mut dyn FnMut(&Linear, Option<usize>, &Matrix),
+    ) {
+        let level = self.level;
+        match record {
+            Record::Linear { x, y, weight } => {
+                let Some(dy) = gradients.take(y) else { return };
+                seen(&weight, None, &dy);
+                let cols = weight.shape.cols;
+                let mut dx = Matrix { width: cols, data: vec![0.0; dy.rows() * cols] };
+                product::back(level, &weight, 0..weight.shape.rows, &dy, &mut dx);
+                gradients.add(x, dx);
+            }
+            Record::RmsNorm { x, y, norm } => {
+                let Some(dy) = gradients.take(y) else { return };
+                gradients.add(x.id, rms_norm(&x.matrix, &norm, dy));
+            }
+            Record::Rope { x, y, rope } => {
+                let Some(dy) = gradients.take(y) else { return };
+                let dx = match self.turns.get(rope) {
+                    Some(turns) => turns.apply_inverse(dy),
+                    None => dy,
+                };
+                gradients.add(x, dx);
+            }
+            Record::Attention { q, k, v, y, spec } => {
+                let Some(dy) = gradients.take(y) else { return };
+                let by = attention::backward(level, &q.matrix, &k.matrix, &v.matrix, &spec, &dy);
+                gradients.add(q.id, by.q);
+                gradients.add(k.id, by.k);
+                gradients.add(v.id, by.v);
+            }
+            Record::Gated { activation, gate, up, y } => {
+                let Some(mut dy) = gradients.take(y) else { return };
+                let mut by_gate = dy.clone();
+                let inputs = gate.matrix.data.iter().zip(&up.matrix.data);
+                for ((by_gate, by_up), (&gate, &up)) in by_gate.data.iter_mut().zip(&mut dy.data).zip(inputs)
+                {
+                    let (value, slope) = math::value_and_slope(activation, gate);
+                    *by_gate *= up * slope;
+                    *by_up *= value;
+                }
+                gradients.add(gate.id, by_gate);
+                gradients.add(up.id, dy);
+            }
+            Record::Experts { x, scores, experts, y } => {
+                let Some(dy) = gradients.take(y) else { return };
+                let (dx, by_scores) =
+                    experts::backward(level, &x.matrix, &scores.matrix, &experts, &dy, seen);
+                gradients.add(x.id, dx);
+                gradients.add(scores.id, by_scores);
+            }
+            Record::Add { x, y, sum } => {
+                let Some(d) = gradients.take(sum) else { return };
+                gradients.add(x, d.clone());
+                gradients.add(y, d);
+            }
+            Record::Scale { x, y, factor } => {
+                let Some(dy) = gradients.take(y) else { return };
+                gradients.add(x, elementwise::map(dy, |d| d * factor));
+            }
+            Record::Softcap { x, y, cap } => {
+                let Some(mut dy) = gradients.take(y.id) else { return };
+                for (d, &y) in dy.data.iter_mut().zip(&y.matrix.data) {
+                    let t = y / cap;
+                    *d *= 1.0 - t * t;
+                }
+                gradients.add(x, dy);
+            }
+            Record::Rows { x, y, rows, total } => {
+                let Some(dy) = gradients.take(y) else { return };
+                let mut dx = Matrix { width: dy.width, data: vec![0.0; total * dy.width] };
+                dx.data[rows.start * dy.width..rows.end * dy.width].copy_from_slice(&dy.data);
+                gradients.add(x, dx);
+            }
+            Record::Columns { x, y, columns, width } => {
+                let Some(dy) = gradients.take(y) else { return };
+                let mut dx = Matrix { width, data: vec![0.0; dy.rows() * width] };
+                for (dx, dy) in dx.data.chunks_exact_mut(width).zip(dy.data.chunks_exact(dy.width)) {
+                    dx[columns.clone()].copy_from_slice(dy);
+                }
+                gradients.add(x, dx);
+            }
+        }
+    }
+}
+
+/// `y = x r w` with `r = 1 / sqrt(mean(x^2) + eps)`: `dx = r w dy - x r^3 mean(w dy x)`.
+fn rms_norm(x: &Matrix, norm: &Norm, mut dy: Matrix) -> Matrix {
+    elementwise::in_pieces(&mut dy.data, norm.width, |first, part| {
+        let rows = x.data[first..].chunks_exact(norm.width);
+        for (dy, x) in part.chunks_exact_mut(norm.width).zip(rows) {
+            if let Some(weight) = &norm.weight {
+                dy.iter_mut().zip(weight).for_each(|(d, w)| *d *= w);
+            }
+            let n = norm.width as f64;
+            let square: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            let dot: f64 = x.iter().zip(dy.iter()).map(|(&x, &d)| f64::from(x) * f64::from(d)).sum();
+            let r = 1.0 / (square / n + f64::from(norm.eps)).sqrt();
+            let pull = r * r * r * dot / n;
+            dy.iter_mut().zip(x).for_each(|(d, &x)| *d = (f64::from(*d) * r - f64::from(x) * pull) as f32);
+        }
+    });
+    dy
+}

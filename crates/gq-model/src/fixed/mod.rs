@@ -1,0 +1,196 @@
+//! The backend whose results decide codes and budgets: one fixed arithmetic on every CPU and thread count,
+//! observers at every linear input, and a tape for gradients.
+//!
+//! A batch is one whole sequence from position 0. Matrix products are [`gq_codec::fixed_product`]; everything else
+//! is IEEE operations in a fixed order.
+
+mod attention;
+mod backward;
+mod experts;
+mod product;
+mod tape;
+
+pub(crate) use tape::Gradients;
+
+use crate::eager::{Matrix, Turns, elementwise};
+use crate::linear::Linear;
+use crate::ops::{Experts, Norm, Ops};
+use gq_checkpoint::{Activation, AttentionSpec};
+use gq_tensor::CpuLevel;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use tape::{Record, Tape};
+
+/// A computed matrix and its place on the tape.
+#[derive(Clone, Debug)]
+pub(crate) struct Value {
+    pub(crate) id: usize,
+    pub(crate) matrix: Arc<Matrix>,
+}
+
+/// Inputs that meet one or more weights.
+#[derive(Debug)]
+pub struct Observation<'a> {
+    /// Weights that are multiplied by this input.
+    pub weights: &'a [&'a Linear],
+    /// The expert, for weights `[experts * rows, cols]`.
+    pub expert: Option<usize>,
+    /// `[tokens, cols]`, as the graph has it: not rotated.
+    pub input: &'a Matrix,
+}
+
+/// Called at every product.
+pub(crate) type Observer<'a> = &'a mut dyn FnMut(Observation<'_>);
+
+/// Keys and values of layers that later layers read.
+pub(crate) type SharedKeys = BTreeMap<usize, (Value, Value)>;
+
+/// One sequence on its way through a graph.
+pub(crate) struct Fixed<'a> {
+    pub(crate) level: CpuLevel,
+    /// One table per rotary embedding, from position 0.
+    pub(crate) turns: &'a [Turns],
+    pub(crate) shared: SharedKeys,
+    pub(crate) observer: Option<Observer<'a>>,
+    pub(crate) tape: Option<Tape>,
+    next: usize,
+}
+
+impl<'a> Fixed<'a> {
+    pub(crate) fn new(level: CpuLevel, turns: &'a [Turns]) -> Fixed<'a> {
+        Fixed { level, turns, shared: SharedKeys::new(), observer: None, tape: None, next: 0 }
+    }
+
+    /// A value that was computed elsewhere.
+    pub(crate) fn leaf(&mut self, matrix: impl Into<Arc<Matrix>>) -> Value {
+        self.next += 1;
+        Value { id: self.next - 1, matrix: matrix.into() }
+    }
+
+    fn record(&mut self, make: impl FnOnce() -> Record) {
+        if let Some(tape) = &mut self.tape {
+            tape.records.push(make());
+        }
+    }
+}
+
+fn owned(x: Value) -> Matrix {
+    Arc::unwrap_or_clone(x.matrix)
+}
+
+impl Ops for Fixed<'_> {
+    type Value = Value;
+
+    fn embed(&mut self, table: &Linear, tokens: &[u32]) -> Value {
+        let rows = crate::eager::products::embed(self.level, table, tokens);
+        self.leaf(rows)
+    }
+
+    fn linear<const N: usize>(&mut self, x: &Value, weights: [&Linear; N]) -> [Value; N] {
+        if let Some(observer) = &mut self.observer {
+            observer(Observation { weights: &weights, expert: None, input: &x.matrix });
+        }
+        weights.map(|weight| {
+            let y = product::linear(self.level, weight, &x.matrix);
+            let y = self.leaf(y);
+            self.record(|| Record::Linear { x: x.id, y: y.id, weight: weight.clone() });
+            y
+        })
+    }
+
+    fn rms_norm(&mut self, x: &Value, norm: &Norm) -> Value {
+        let y = self.leaf(elementwise::rms_norm(&x.matrix, norm));
+        self.record(|| Record::RmsNorm { x: x.clone(), y: y.id, norm: norm.clone() });
+        y
+    }
+
+    fn rope(&mut self, x: Value, rope: usize) -> Value {
+        let id = x.id;
+        let turned = match self.turns.get(rope) {
+            Some(turns) => turns.apply(owned(x)),
+            None => owned(x),
+        };
+        let y = self.leaf(turned);
+        self.record(|| Record::Rope { x: id, y: y.id, rope });
+        y
+    }
+
+    fn attention(
+        &mut self,
+        q: Value,
+        new: Option<(Value, Value)>,
+        cache: usize,
+        spec: &AttentionSpec,
+    ) -> Value {
+        if let Some(new) = new {
+            self.shared.insert(cache, new);
+        }
+        let Some((k, v)) = self.shared.get(&cache).cloned() else { return q };
+        let y = attention::attention(self.level, &q.matrix, &k.matrix, &v.matrix, spec);
+        let y = self.leaf(y);
+        self.record(|| Record::Attention { q, k, v, y: y.id, spec: spec.clone() });
+        y
+    }
+
+    fn gated(&mut self, activation: Activation, gate: Value, up: &Value) -> Value {
+        let y = match self.tape {
+            Some(_) => elementwise::gated(activation, gate.matrix.as_ref().clone(), &up.matrix),
+            None => elementwise::gated(activation, owned(gate.clone()), &up.matrix),
+        };
+        let y = self.leaf(y);
+        self.record(|| Record::Gated { activation, gate, up: up.clone(), y: y.id });
+        y
+    }
+
+    fn experts(&mut self, x: &Value, scores: &Value, experts: &Experts) -> Value {
+        let y = experts::experts(self.level, &x.matrix, &scores.matrix, experts, &mut self.observer);
+        let y = self.leaf(y);
+        self.record(|| Record::Experts {
+            x: x.clone(),
+            scores: scores.clone(),
+            experts: Box::new(experts.clone()),
+            y: y.id,
+        });
+        y
+    }
+
+    fn add(&mut self, x: Value, y: &Value) -> Value {
+        let id = x.id;
+        let sum = self.leaf(elementwise::add(x.matrix.as_ref().clone(), &y.matrix));
+        self.record(|| Record::Add { x: id, y: y.id, sum: sum.id });
+        sum
+    }
+
+    fn scale(&mut self, x: Value, factor: f32) -> Value {
+        let id = x.id;
+        let y = self.leaf(elementwise::map(owned(x), |x| x * factor));
+        self.record(|| Record::Scale { x: id, y: y.id, factor });
+        y
+    }
+
+    fn softcap(&mut self, x: Value, cap: f32) -> Value {
+        let id = x.id;
+        let y = self.leaf(elementwise::map(owned(x), |x| cap * crate::math::tanh(x / cap)));
+        self.record(|| Record::Softcap { x: id, y: y.clone(), cap });
+        y
+    }
+
+    fn rows(&mut self, x: Value, rows: Range<usize>) -> Value {
+        let (id, total) = (x.id, x.matrix.rows());
+        let width = x.matrix.width;
+        let data = x.matrix.data[rows.start * width..rows.end * width].to_vec();
+        let y = self.leaf(Matrix { width, data });
+        self.record(|| Record::Rows { x: id, y: y.id, rows, total });
+        y
+    }
+
+    fn columns(&mut self, x: &Value, columns: Range<usize>) -> Value {
+        let parts = x.matrix.data.chunks_exact(x.matrix.width).flat_map(|row| &row[columns.clone()]);
+        let y = Matrix { width: columns.len(), data: parts.copied().collect() };
+        let (id, width) = (x.id, x.matrix.width);
+        let y = self.leaf(y);
+        self.record(|| Record::Columns { x: id, y: y.id, columns, width });
+        y
+    }
+}

@@ -1,0 +1,51 @@
+//! What was computed, in order, and gradients of it.
+
+use super::Value;
+use crate::eager::Matrix;
+use crate::linear::Linear;
+use crate::ops::{Experts, Norm};
+use gq_checkpoint::{Activation, AttentionSpec};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Operators in the order they ran; numbers are ids of values.
+#[derive(Debug, Default)]
+pub(crate) struct Tape {
+    pub(super) records: Vec<Record>,
+}
+
+#[derive(Debug)]
+pub(super) enum Record {
+    Linear { x: usize, y: usize, weight: Linear },
+    RmsNorm { x: Value, y: usize, norm: Norm },
+    Rope { x: usize, y: usize, rope: usize },
+    Attention { q: Value, k: Value, v: Value, y: usize, spec: AttentionSpec },
+    Gated { activation: Activation, gate: Value, up: Value, y: usize },
+    Experts { x: Value, scores: Value, experts: Box<Experts>, y: usize },
+    Add { x: usize, y: usize, sum: usize },
+    Scale { x: usize, y: usize, factor: f32 },
+    Softcap { x: usize, y: Value, cap: f32 },
+    Rows { x: usize, y: usize, rows: Range<usize>, total: usize },
+    Columns { x: usize, y: usize, columns: Range<usize>, width: usize },
+}
+
+/// Gradients of a loss with respect to values, by their ids.
+#[derive(Debug, Default)]
+pub(crate) struct Gradients(BTreeMap<usize, Matrix>);
+
+impl Gradients {
+    /// Adds `gradient` to that of a value.
+    pub(crate) fn add(&mut self, id: usize, gradient: Matrix) {
+        match self.0.get_mut(&id) {
+            Some(sum) => sum.data.iter_mut().zip(&gradient.data).for_each(|(sum, x)| *sum += x),
+            None => {
+                self.0.insert(id, gradient);
+            }
+        }
+    }
+
+    /// Takes a value's gradient: all that depends on the value has been visited.
+    pub(crate) fn take(&mut self, id: usize) -> Option<Matrix> {
+        self.0.remove(&id)
+    }
+}

@@ -1,0 +1,457 @@
+//! What a calibration measures on a model: the inputs of every product, and gradients at every product's output.
+
+use crate::ModelError;
+use crate::eager::{Matrix, Turns, softmax};
+use crate::family::Residual;
+use crate::fixed::{Fixed, Gradients, Observation, Value};
+use crate::linear::Linear;
+use crate::model::Model;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Keys and values by the layer that made them.
+type SharedMatrices = BTreeMap<usize, (Arc<Matrix>, Arc<Matrix>)>;
+
+/// Positions whose logits are held at once.
+const HEAD_ROWS: usize = 64;
+
+/// Sequences that pass through a model layer by layer.
+///
+/// Memory is the residual stream of all sequences and one layer's work for one sequence. All arithmetic is fixed:
+/// the same observations on every CPU and thread count.
+#[derive(Debug)]
+pub struct CalibrationPass<'m> {
+    model: &'m Model,
+    sequences: Vec<Sequence>,
+    next: usize,
+}
+
+#[derive(Debug)]
+struct Sequence {
+    tokens: Vec<u32>,
+    x: Arc<Matrix>,
+    /// Keys and values of layers that later layers read.
+    shared: SharedMatrices,
+}
+
+impl<'m> CalibrationPass<'m> {
+    /// Each sequence starts at position 0 with an empty cache.
+    ///
+    /// # Errors
+    /// For an empty sequence or a token beyond the vocabulary.
+    pub fn new(model: &'m Model, sequences: Vec<Vec<u32>>) -> Result<CalibrationPass<'m>, ModelError> {
+        let sequence = |tokens: Vec<u32>| {
+            model.check_tokens(&tokens)?;
+            Ok(Sequence { tokens, x: Arc::default(), shared: BTreeMap::new() })
+        };
+        let sequences = sequences.into_iter().map(sequence).collect::<Result<_, _>>()?;
+        Ok(CalibrationPass { model, sequences, next: 0 })
+    }
+
+    /// Layers of the model.
+    pub fn layers(&self) -> usize {
+        self.model.graph().layers()
+    }
+
+    /// Runs the next layer over all sequences in order; `observe` sees the input of each of its products.
+    /// Before the first layer, it also sees those of what comes before the layers. `false`: no layer was left.
+    pub fn next_layer(&mut self, observe: &mut dyn FnMut(Observation<'_>)) -> bool {
+        let (graph, layer) = (self.model.graph(), self.next);
+        if layer == graph.layers() {
+            return false;
+        }
+        let spec = self.model.spec();
+        let read_later = |cache: &usize| {
+            spec.layers.iter().skip(layer + 1).any(|later| later.attention.kv_shared_with == Some(*cache))
+        };
+        for sequence in &mut self.sequences {
+            let turns = turns(self.model, sequence.tokens.len());
+            let level = self.model.options().level;
+            let mut per_layer = None;
+            if layer == 0 || spec.per_layer_embedding.is_some() {
+                // The vectors of all layers together are several times the residual: made again for each layer.
+                let mut ops = Fixed::new(level, &turns);
+                ops.observer = if layer == 0 { Some(&mut *observe) } else { None };
+                let start = graph.start(&mut ops, &sequence.tokens);
+                per_layer = start.per_layer.map(|vectors| vectors.matrix);
+                if layer == 0 {
+                    sequence.x = start.x.matrix;
+                }
+            }
+            let mut ops = Fixed::new(level, &turns);
+            ops.observer = Some(&mut *observe);
+            let per_layer = per_layer.map(|vectors| ops.leaf(vectors));
+            for (&cache, (keys, values)) in &sequence.shared {
+                let pair = (ops.leaf(keys.clone()), ops.leaf(values.clone()));
+                ops.shared.insert(cache, pair);
+            }
+            let x = ops.leaf(std::mem::take(&mut sequence.x));
+            let x = graph.layer(&mut ops, layer, x, per_layer.as_ref());
+            sequence.x = x.matrix;
+            let shared = std::mem::take(&mut ops.shared).into_iter();
+            let kept = shared.filter(|(cache, _)| read_later(cache));
+            sequence.shared = kept.map(|(cache, (k, v))| (cache, (k.matrix, v.matrix))).collect();
+        }
+        self.next += 1;
+        true
+    }
+
+    /// After the last layer: shows `observe` the head's inputs. Logits are not computed.
+    pub fn head(&self, observe: &mut dyn FnMut(Observation<'_>)) {
+        let graph = self.model.graph();
+        for sequence in &self.sequences {
+            let mut ops = Fixed::new(self.model.options().level, &[]);
+            let x = ops.leaf(sequence.x.clone());
+            let x = graph.head_input(&mut ops, &x);
+            observe(Observation { weights: &[graph.head()], expert: None, input: &x.matrix });
+        }
+    }
+}
+
+/// Sums over positions of squared gradients at the outputs of products.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OutputMoments {
+    /// By weight: one sum per row of the weight matrix, in nats^2 per squared unit of the output.
+    pub rows: BTreeMap<String, Vec<f64>>,
+    /// Positions summed over.
+    pub positions: usize,
+}
+
+/// Squared gradients of `-log p(label)` with labels drawn from the model's own distribution: the diagonal of the
+/// Fisher information in the products' outputs (K-FAC, arXiv 1503.05671, section 2.3).
+///
+/// Memory: the residual stream of one sequence at every layer, and one layer's tape.
+/// `progress` is called after each sequence.
+///
+/// # Errors
+/// For an empty sequence or a token beyond the vocabulary.
+pub fn output_moments(
+    model: &Model,
+    sequences: &[Vec<u32>],
+    seed: u64,
+    progress: &mut dyn FnMut(usize),
+) -> Result<OutputMoments, ModelError> {
+    let mut moments = OutputMoments::default();
+    for (index, tokens) in sequences.iter().enumerate() {
+        model.check_tokens(tokens)?;
+        add_sequence(model, tokens, seed.wrapping_add(index as u64), &mut moments);
+        progress(index + 1);
+    }
+    Ok(moments)
+}
+
+fn add_sequence(model: &Model, tokens: &[u32], seed: u64, moments: &mut OutputMoments) {
+    let turns = turns(model, tokens.len());
+    let mut ops = Fixed::new(model.options().level, &turns);
+    let Residual { x, per_layer } = model.graph().start(&mut ops, tokens);
+    let mut layers = Layers::forward(model, &turns, x.matrix, per_layer.map(|vectors| vectors.matrix));
+    let rows = &mut moments.rows;
+    let mut seen = |weight: &Linear, expert: Option<usize>, dy: &Matrix| {
+        let sums = rows.entry(weight.name().to_owned()).or_insert_with(|| vec![0.0; weight.shape().rows]);
+        let first = expert.map_or(0, |expert| expert * dy.width);
+        for row in dy.data.chunks_exact(dy.width) {
+            let sums = sums.iter_mut().skip(first);
+            sums.zip(row).for_each(|(sum, &d)| *sum += f64::from(d) * f64::from(d));
+        }
+    };
+    let hidden = layers.inputs.pop().unwrap_or_default();
+    let dx = head(model, &hidden, seed, &mut seen);
+    layers.backward(model, &turns, dx, &mut seen);
+    moments.positions += tokens.len();
+}
+
+/// The layers' work on one sequence.
+struct Layers {
+    /// Residual stream before each layer, and after the last.
+    inputs: Vec<Arc<Matrix>>,
+    shared: SharedMatrices,
+    per_layer: Option<Arc<Matrix>>,
+}
+
+impl Layers {
+    fn forward(model: &Model, turns: &[Turns], x: Arc<Matrix>, per_layer: Option<Arc<Matrix>>) -> Layers {
+        let mut layers = Layers { inputs: vec![x], shared: BTreeMap::new(), per_layer };
+        for layer in 0..model.graph().layers() {
+            let LayerRun { x, mut ops, .. } = layers.run(model, turns, layer, false);
+            let new = std::mem::take(&mut ops.shared).into_iter();
+            layers.shared = new.map(|(cache, (k, v))| (cache, (k.matrix, v.matrix))).collect();
+            layers.inputs.push(x.matrix);
+        }
+        layers
+    }
+
+    /// From the gradient after the last layer to that before the first.
+    fn backward(
+        &self,
+        model: &Model,
+        turns: &[Turns],
+        mut dx: Matrix,
+        seen: &mut dyn FnMut(&Linear, Option<usize>, &Matrix),
+    ) -> Matrix {
+        // What later layers ask of a layer's keys and values.
+        let mut asked: BTreeMap<usize, (Matrix, Matrix)> = BTreeMap::new();
+        for layer in (0..model.graph().layers()).rev() {
+            let LayerRun { x, input, mut ops } = self.run(model, turns, layer, true);
+            let mut gradients = Gradients::default();
+            gradients.add(x.id, dx);
+            let shared = std::mem::take(&mut ops.shared);
+            if let (Some((k, v)), Some((dk, dv))) = (shared.get(&layer), asked.remove(&layer)) {
+                gradients.add(k.id, dk);
+                gradients.add(v.id, dv);
+            }
+            ops.backward(&mut gradients, seen);
+            for (cache, (k, v)) in shared.into_iter().filter(|(cache, _)| *cache != layer) {
+                let (Some(dk), Some(dv)) = (gradients.take(k.id), gradients.take(v.id)) else { continue };
+                match asked.get_mut(&cache) {
+                    Some((sum_k, sum_v)) => {
+                        add(sum_k, &dk);
+                        add(sum_v, &dv);
+                    }
+                    None => {
+                        asked.insert(cache, (dk, dv));
+                    }
+                }
+            }
+            dx = gradients.take(input).unwrap_or_default();
+        }
+        dx
+    }
+
+    fn run<'t>(&self, model: &Model, turns: &'t [Turns], layer: usize, taped: bool) -> LayerRun<'t> {
+        let mut ops = Fixed::new(model.options().level, turns);
+        // A layer's own keys and values of the forward pass are not its input.
+        for (&cache, (keys, values)) in self.shared.iter().filter(|(cache, _)| **cache < layer) {
+            let pair = (ops.leaf(keys.clone()), ops.leaf(values.clone()));
+            ops.shared.insert(cache, pair);
+        }
+        let x = ops.leaf(self.inputs[layer].clone());
+        let input = x.id;
+        let vectors = self.per_layer.clone().map(|vectors| ops.leaf(vectors));
+        ops.tape = taped.then(Default::default);
+        let x = model.graph().layer(&mut ops, layer, x, vectors.as_ref());
+        LayerRun { x, input, ops }
+    }
+}
+
+/// One layer's result, the id of its input, and what it recorded.
+struct LayerRun<'t> {
+    x: Value,
+    input: usize,
+    ops: Fixed<'t>,
+}
+
+fn add(sum: &mut Matrix, x: &Matrix) {
+    sum.data.iter_mut().zip(&x.data).for_each(|(sum, x)| *sum += x);
+}
+
+/// Draws labels and returns the gradient at the residual stream `hidden`.
+fn head(
+    model: &Model,
+    hidden: &Arc<Matrix>,
+    seed: u64,
+    seen: &mut dyn FnMut(&Linear, Option<usize>, &Matrix),
+) -> Matrix {
+    let mut dx = Matrix { width: hidden.width, data: Vec::with_capacity(hidden.data.len()) };
+    for (block, rows) in hidden.data.chunks(HEAD_ROWS * hidden.width).enumerate() {
+        let mut ops = Fixed::new(model.options().level, &[]);
+        ops.tape = Some(Default::default());
+        let x = ops.leaf(Matrix { width: hidden.width, data: rows.to_vec() });
+        let input = x.id;
+        let logits = model.graph().logits(&mut ops, &x);
+        let mut by_logit = logits.matrix.as_ref().clone();
+        let width = by_logit.width;
+        by_logit.data.par_chunks_exact_mut(width).enumerate().for_each(|(row, logits)| {
+            let position = (block * HEAD_ROWS + row) as u64;
+            softmax(logits);
+            let label = draw(logits, uniform(seed, position));
+            logits[label] -= 1.0;
+        });
+        let mut gradients = Gradients::default();
+        gradients.add(logits.id, by_logit);
+        ops.backward(&mut gradients, seen);
+        dx.data.extend(gradients.take(input).unwrap_or_default().data);
+    }
+    dx
+}
+
+/// The first index at which the running sum passes `u` times the sum.
+fn draw(probabilities: &[f32], u: f64) -> usize {
+    let total: f64 = probabilities.iter().map(|&p| f64::from(p)).sum();
+    let mut left = u * total;
+    for (index, &p) in probabilities.iter().enumerate() {
+        left -= f64::from(p);
+        if left < 0.0 {
+            return index;
+        }
+    }
+    probabilities.len() - 1
+}
+
+/// In [0, 1), from SplitMix64 of seed and position.
+fn uniform(seed: u64, position: u64) -> f64 {
+    let mut z = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ position.wrapping_mul(0xD1B5_4A32_D192_ED03);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn turns(model: &Model, tokens: usize) -> Vec<Turns> {
+    model.spec().ropes.iter().map(|rope| Turns::new(rope, 0, tokens)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ActivationMode, KvType, LogitRows, RunOptions};
+    use gq_checkpoint::Checkpoint;
+    use gq_tensor::CpuLevel;
+    use std::path::Path;
+
+    const TINY: [&str; 6] = ["llama", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense"];
+
+    fn model(name: &str, level: CpuLevel) -> Model {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);
+        let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
+        Model::from_checkpoint(Arc::new(Checkpoint::open(path).unwrap()), options).unwrap()
+    }
+
+    fn tokens(model: &Model, count: usize) -> Vec<u32> {
+        (0..count).map(|i| (i * i * 7 + 3 * i + 5) as u32 % model.vocab_size() as u32).collect()
+    }
+
+    fn numbers(n: usize, seed: u64) -> Vec<f32> {
+        (0..n as u64).map(|i| (uniform(seed, i) * 2.0 - 1.0) as f32).collect()
+    }
+
+    fn dot(a: &[f32], b: &[f32]) -> f64 {
+        a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    }
+
+    #[test]
+    fn the_pass_computes_what_inference_does() {
+        for name in TINY {
+            let model = model(name, CpuLevel::detect());
+            let tokens = tokens(&model, 40);
+            let mut pass = CalibrationPass::new(&model, vec![tokens.clone()]).unwrap();
+            let mut products = 0;
+            while pass.next_layer(&mut |seen| {
+                products += seen.weights.len();
+                assert_eq!(seen.input.width, seen.weights[0].shape().cols);
+            }) {}
+            assert!(products >= 5 * pass.layers(), "{name}: {products}");
+            let hidden = pass.sequences[0].x.clone();
+            let mut ops = Fixed::new(CpuLevel::detect(), &[]);
+            let x = ops.leaf(hidden);
+            let fixed = model.graph().logits(&mut ops, &x).matrix;
+            let (mut cache, mut logits) = (model.new_cache(tokens.len()), Vec::new());
+            model.forward(&tokens, &mut cache, LogitRows::All, &mut logits).unwrap();
+            let error = fixed.data.iter().zip(&logits).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(error < 5e-4, "{name}: {error:e}");
+        }
+    }
+
+    #[test]
+    fn the_same_bits_on_every_level_and_thread_count() {
+        for name in TINY {
+            let run = |level: CpuLevel, threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let model = model(name, level);
+                let sequences = vec![tokens(&model, 37), tokens(&model, 5)];
+                pool.install(|| output_moments(&model, &sequences, 3, &mut |_| ()).unwrap())
+            };
+            let first = run(CpuLevel::detect(), 1);
+            assert_eq!(first, run(CpuLevel::detect(), 3), "{name}");
+            for level in CpuLevel::available() {
+                assert_eq!(first, run(level, 2), "{name} on {}", level.name());
+            }
+            assert!(first.rows.values().flatten().all(|x| x.is_finite()), "{name}");
+        }
+    }
+
+    /// Directional derivatives of a random functional of the last residual stream, and of the head's loss.
+    #[test]
+    fn gradients_equal_finite_differences() {
+        for name in TINY {
+            let model = model(name, CpuLevel::detect());
+            let tokens = tokens(&model, 24);
+            let turns = turns(&model, tokens.len());
+            let mut ops = Fixed::new(CpuLevel::detect(), &turns);
+            let Residual { x, per_layer } = model.graph().start(&mut ops, &tokens);
+            let per_layer = per_layer.map(|vectors| vectors.matrix);
+            let run = |x: &Matrix| Layers::forward(&model, &turns, Arc::new(x.clone()), per_layer.clone());
+            let x = x.matrix.as_ref().clone();
+            let layers = run(&x);
+            let functional = numbers(x.data.len(), 11);
+            let given = Matrix { width: x.width, data: functional.clone() };
+            let dx = layers.backward(&model, &turns, given, &mut |_, _, _| ());
+            let size = (dot(&x.data, &x.data) / x.data.len() as f64).sqrt() as f32;
+            let mut checked = 0;
+            for seed in 0..8 {
+                let direction = numbers(x.data.len(), 100 + seed);
+                let at = |step: f32| {
+                    let data = x.data.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
+                    let run = run(&Matrix { width: x.width, data });
+                    dot(&run.inputs.last().unwrap().data, &functional)
+                };
+                let difference = |step: f32| (at(step) - at(-step)) / (2.0 * f64::from(step));
+                let (near, far) = (difference(1e-3 * size), difference(2e-3 * size));
+                let gradient = dot(&dx.data, &direction);
+                let scale = (dot(&dx.data, &dx.data) * dot(&direction, &direction)).sqrt()
+                    / (x.data.len() as f64).sqrt();
+                // Where a token changes its expert there is no derivative: the two differences show it.
+                if (near - far).abs() < 5e-3 * scale {
+                    assert!((gradient - near).abs() < 0.01 * scale, "{name}: {gradient} {near} {scale}");
+                    checked += 1;
+                }
+            }
+            assert!(checked >= 4, "{name}: {checked} directions");
+        }
+    }
+
+    #[test]
+    fn the_head_gives_the_gradient_of_drawn_labels() {
+        for name in ["llama", "gemma4-e2b"] {
+            let model = model(name, CpuLevel::detect());
+            let hidden = Arc::new(Matrix {
+                width: model.spec().hidden_size,
+                data: numbers(9 * model.spec().hidden_size, 5),
+            });
+            let dx = head(&model, &hidden, 77, &mut |_, _, _| ());
+            let probabilities = |hidden: &Arc<Matrix>| {
+                let mut ops = Fixed::new(CpuLevel::detect(), &[]);
+                let x = ops.leaf(hidden.clone());
+                let mut logits = model.graph().logits(&mut ops, &x).matrix.as_ref().clone();
+                logits.data.chunks_exact_mut(model.vocab_size()).for_each(softmax);
+                logits
+            };
+            let base = probabilities(&hidden);
+            let rows = base.data.chunks_exact(model.vocab_size()).enumerate();
+            let labels: Vec<_> = rows.map(|(row, p)| draw(p, uniform(77, row as u64))).collect();
+            let direction = numbers(hidden.data.len(), 6);
+            let loss = |step: f32| {
+                let data = hidden.data.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
+                let p = probabilities(&Arc::new(Matrix { width: hidden.width, data }));
+                let rows = p.data.chunks_exact(model.vocab_size()).zip(&labels);
+                rows.map(|(p, &label)| -f64::from(p[label]).ln()).sum::<f64>()
+            };
+            let difference = (loss(2e-3) - loss(-2e-3)) / 4e-3;
+            let gradient = dot(&dx.data, &direction);
+            assert!(
+                (gradient - difference).abs() < 0.01 * difference.abs().max(1.0),
+                "{gradient} {difference}"
+            );
+        }
+    }
+
+    #[test]
+    fn labels_follow_their_probabilities() {
+        let p = [0.1f32, 0.0, 0.6, 0.3];
+        let mut counts = [0usize; 4];
+        (0..20_000).for_each(|i| counts[draw(&p, uniform(1, i))] += 1);
+        for (count, p) in counts.iter().zip(p) {
+            let (mean, spread) = (20_000.0 * p, (20_000.0 * p * (1.0 - p)).sqrt());
+            assert!((*count as f32 - mean).abs() <= 4.0 * spread, "{counts:?}");
+        }
+    }
+}
