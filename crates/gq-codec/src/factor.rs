@@ -20,7 +20,8 @@ pub struct Factor {
 }
 
 /// A matrix that no allowed damping makes positive definite.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("column {column} of the second moment has no positive pivot at a damping of {damping}")]
 pub struct NotPositive {
     /// Column whose pivot was not positive.
     pub column: usize,

@@ -1,5 +1,6 @@
 //! A block of rows from source bytes to codes: convert, check, rotate, round, measure; in parallel over rows.
 
+use crate::calibrated::OutputSums;
 use gq_checkpoint::{Checkpoint, ReadError, SourceTensor};
 use gq_codec::{CodecError, Decoder, EncodeScratch, Encoder, Rotation, RotationError};
 use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec};
@@ -17,17 +18,19 @@ pub(crate) struct Coded {
     pub scales: Vec<u8>,
     /// Squared error and squared norm of each row.
     pub sums: Vec<(f64, f64)>,
+    /// Output errors, where codes were rounded with the inputs in view.
+    pub outputs: OutputSums,
 }
 
 /// What is needed to code rows of one width in one way.
 #[derive(Clone)]
 pub(crate) struct RowCoder {
-    encoding: Encoding,
-    cols: usize,
-    rotation_spec: RotationSpec,
-    rotation: Arc<Rotation>,
+    pub(crate) encoding: Encoding,
+    pub(crate) cols: usize,
+    pub(crate) rotation_spec: RotationSpec,
+    pub(crate) rotation: Arc<Rotation>,
     encoder: Arc<Encoder>,
-    decoder: Arc<Decoder>,
+    pub(crate) decoder: Arc<Decoder>,
 }
 
 /// A coder that cannot be made.
@@ -97,6 +100,7 @@ impl RowCoder {
         out.codes.resize(rows * codes_row, 0);
         out.scales.resize(rows * scales_row, 0);
         out.sums.resize(rows, (0.0, 0.0));
+        out.outputs = OutputSums::default();
         let chunks = source
             .par_chunks(CHUNK_ROWS * source_row)
             .zip(out.codes.par_chunks_mut(CHUNK_ROWS * codes_row))
@@ -140,7 +144,7 @@ impl RowCoder {
 }
 
 /// Sums of squared differences and of squares, over eight lanes in a fixed order.
-fn squared_error(original: &[f32], decoded: &[f32]) -> (f64, f64) {
+pub(crate) fn squared_error(original: &[f32], decoded: &[f32]) -> (f64, f64) {
     const LANES: usize = 8;
     let (mut error, mut energy) = ([0f64; LANES], [0f64; LANES]);
     let (blocks, tail) = original.as_chunks::<LANES>();

@@ -2,7 +2,9 @@
 
 use crate::encode::CoderError;
 use crate::journal::JournalError;
+use crate::tune::TuneFileError;
 use gq_checkpoint::{CheckpointError, ReadError};
+use gq_codec::NotPositive;
 use gq_container::{ProvenanceError, WriteError, WriteRule};
 use std::path::PathBuf;
 
@@ -36,6 +38,17 @@ pub enum ConvertError {
         tensor: String,
         /// Why.
         source: CoderError,
+    },
+    /// Measurements that cannot be read.
+    #[error(transparent)]
+    Tune(#[from] TuneFileError),
+    /// A second moment that cannot be factored in the basis of the codes.
+    #[error("tensor {tensor:?}: {source}")]
+    Moment {
+        /// The tensor.
+        tensor: String,
+        /// Where it stopped.
+        source: NotPositive,
     },
     /// The source changed since the interrupted conversion began.
     #[error(

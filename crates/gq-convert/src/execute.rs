@@ -3,12 +3,14 @@
 //! Results do not depend on threads: a block's rows are coded in parallel, each row by itself,
 //! and blocks follow each other in the order of the source's files.
 
+use crate::calibrated::{CalibratedCoder, Factors, OutputSums};
 use crate::encode::{Coded, Coders, RowCoder};
 use crate::error::ConvertError;
 use crate::output::{Output, discard};
 use crate::plan::{Plan, Step};
 use crate::report::Report;
 use crate::source::{Piece, SourceFile, SourceReader, Use, pieces};
+use crate::tune::Tune;
 use gq_checkpoint::{Checkpoint, ReadError, SourceTensor};
 use gq_tensor::CpuLevel;
 use std::ops::Range;
@@ -16,11 +18,13 @@ use std::path::Path;
 
 /// How to execute; nothing here changes the output's bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct ExecuteOptions {
+pub struct ExecuteOptions<'a> {
     /// Kernels to code with.
     pub level: CpuLevel,
     /// Discard an interrupted conversion to the same output.
     pub restart: bool,
+    /// Measurements on the same source that the plan was made with; they decide codes.
+    pub tune: Option<&'a Tune>,
 }
 
 /// What is reported while executing.
@@ -61,7 +65,7 @@ pub fn execute(
     plan: &Plan,
     checkpoint: &Checkpoint,
     path: &Path,
-    options: ExecuteOptions,
+    options: ExecuteOptions<'_>,
     progress: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<Report, ConvertError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(plan.memory.threads).build()?;
@@ -77,7 +81,7 @@ fn run(
     plan: &Plan,
     checkpoint: &Checkpoint,
     path: &Path,
-    options: ExecuteOptions,
+    options: ExecuteOptions<'_>,
     progress: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<Report, ConvertError> {
     let files = source_files(checkpoint);
@@ -87,7 +91,8 @@ fn run(
         progress(Event::Resumed { tensors: output.finished() });
     }
     let finished = output.finished();
-    let work = Work { checkpoint, finished, level: options.level, steps: works(plan, checkpoint, finished)? };
+    let steps = works(plan, checkpoint, finished, options.tune)?;
+    let work = Work { checkpoint, finished, level: options.level, steps, factors: Factors::default() };
     let mut reader = SourceReader::new(files);
     // The three stages of a piece, one iteration apart: `reading` k, `coding` k - 1, `writing` k - 2.
     let (mut reading, mut coding, mut writing) = (Slot::default(), Slot::default(), Slot::default());
@@ -130,7 +135,18 @@ struct Work<'a> {
     finished: usize,
     level: CpuLevel,
     /// The source of each step, and its coder unless it is exact.
-    steps: Vec<(&'a SourceTensor, Option<RowCoder>)>,
+    steps: Vec<(&'a SourceTensor, Coder<'a>)>,
+    factors: Factors,
+}
+
+/// How a tensor is coded.
+enum Coder<'a> {
+    /// As it is.
+    Exact,
+    /// Row by row, to nearest.
+    Nearest(RowCoder),
+    /// With its inputs in view.
+    Calibrated(CalibratedCoder<'a>),
 }
 
 /// Sources and coders of the steps, in order; coders are shared among equals.
@@ -138,19 +154,27 @@ fn works<'a>(
     plan: &Plan,
     checkpoint: &'a Checkpoint,
     finished: usize,
-) -> Result<Vec<(&'a SourceTensor, Option<RowCoder>)>, ConvertError> {
+    tune: Option<&'a Tune>,
+) -> Result<Vec<(&'a SourceTensor, Coder<'a>)>, ConvertError> {
     let mut coders = Coders::default();
     let work = |(index, step): (usize, &Step)| {
         let tensor = || step.tensor.clone();
         let source = checkpoint.tensor(&step.tensor);
         let source = source.ok_or_else(|| ConvertError::OtherSource { tensor: tensor() })?;
         if index < finished || step.encoding.is_exact() {
-            return Ok((source, None));
+            return Ok((source, Coder::Exact));
         }
-        let (_, cols) = step.rows_cols();
-        let coder = coders.get(step.encoding, step.rotation, cols);
-        let coder = coder.map_err(|source| ConvertError::Coder { tensor: tensor(), source })?;
-        Ok((source, Some(coder)))
+        let (rows, cols) = step.rows_cols();
+        let failed = |source| ConvertError::Coder { tensor: tensor(), source };
+        if let Some(tune) = tune.filter(|_| step.calibrated) {
+            let how = (step.encoding, step.rotation);
+            let coder = CalibratedCoder::new(tune, source, how, (rows, cols), &mut coders).map_err(failed)?;
+            if let Some(coder) = coder {
+                return Ok((source, Coder::Calibrated(coder)));
+            }
+        }
+        let coder = coders.get(step.encoding, step.rotation, cols).map_err(failed)?;
+        Ok((source, Coder::Nearest(coder)))
     };
     plan.steps.iter().enumerate().map(work).collect()
 }
@@ -172,8 +196,13 @@ fn code(work: &Work<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertEr
     let (tensor, coder) = &work.steps[*step];
     let Slot { source, coded, .. } = slot;
     match coder {
-        Some(coder) => coder.code(work.level, (work.checkpoint, tensor), source, rows.start, coded)?,
-        None => copy(work.checkpoint, tensor, rows, source, coded)?,
+        Coder::Nearest(coder) => {
+            coder.code(work.level, (work.checkpoint, tensor), source, rows.start, coded)?
+        }
+        Coder::Calibrated(coder) => {
+            coder.code(work.level, &work.factors, (work.checkpoint, tensor), source, rows.start, coded)?;
+        }
+        Coder::Exact => copy(work.checkpoint, tensor, rows, source, coded)?,
     }
     Ok(())
 }
@@ -193,6 +222,7 @@ fn copy(
     std::mem::swap(source, &mut coded.codes);
     coded.scales.clear();
     coded.sums.clear();
+    coded.outputs = OutputSums::default();
     Ok(())
 }
 

@@ -40,6 +40,9 @@ pub struct Entry {
     pub error: u64,
     /// Sum of squared weights, as the bits of an f64.
     pub energy: u64,
+    /// Output errors and energies, in sample and held out, as the bits of f64.
+    #[serde(default)]
+    pub outputs: [u64; 4],
 }
 
 /// A journal that cannot be used.
@@ -235,6 +238,7 @@ mod tests {
             source_sha256: sha256,
             error: 1,
             energy: 2,
+            outputs: [0; 4],
         }
     }
 

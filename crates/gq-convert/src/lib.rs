@@ -5,6 +5,8 @@
 //! This crate does not know the network or a terminal: progress is a callback.
 #![forbid(unsafe_code)]
 
+mod allocate;
+mod calibrated;
 mod encode;
 mod error;
 mod execute;
@@ -15,6 +17,7 @@ mod plan;
 mod policy;
 mod report;
 mod source;
+mod tune;
 
 pub use encode::CoderError;
 pub use error::ConvertError;
@@ -22,8 +25,12 @@ pub use execute::{Event, ExecuteOptions, execute};
 pub use journal::JournalError;
 pub use memory::Memory;
 pub use plan::{Dropped, Facts, Plan, PlanError, Step};
-pub use policy::{Choice, Override, Policy, PolicyError, Resources};
+pub use policy::{Budget, Calibration, Choice, Override, Policy, PolicyError, Resources};
 pub use report::{Report, TensorReport};
+pub use tune::{
+    CalibrationText, InputMeasured, SequenceError, TensorMeasured, Tune, TuneError, TuneEvent, TuneFileError,
+    TuneOptions, TuneText, measure, sequences,
+};
 
 use gq_checkpoint::Checkpoint;
 
@@ -32,7 +39,26 @@ use gq_checkpoint::Checkpoint;
 /// # Errors
 /// When the policy does not fit the tensors, or the peak memory exceeds the limit.
 pub fn plan(checkpoint: &Checkpoint, policy: &Policy, resources: Resources) -> Result<Plan, PlanError> {
+    plan_measured(checkpoint, policy, resources, None)
+}
+
+/// Plans with measurements on the same source: codes are rounded with their inputs in view, and a budget is spent
+/// where it lowers the expected divergence most.
+///
+/// # Errors
+/// When the policy does not fit the tensors, the budget is too small, or the peak memory exceeds the limit.
+pub fn plan_measured(
+    checkpoint: &Checkpoint,
+    policy: &Policy,
+    resources: Resources,
+    tune: Option<&Tune>,
+) -> Result<Plan, PlanError> {
     let texts = checkpoint.files().iter().filter(|file| file.kind == gq_checkpoint::FileKind::Text);
     let text_bytes = texts.map(|file| file.bytes).sum();
-    Plan::new(Facts { tensors: checkpoint.tensors(), spec: checkpoint.spec(), text_bytes }, policy, resources)
+    let stored_text_bytes = match policy.budget {
+        Some(Budget::FileBytes(_)) => output::stored_text_bytes(checkpoint),
+        _ => 0,
+    };
+    let (tensors, spec) = (checkpoint.tensors(), checkpoint.spec());
+    Plan::new(Facts { tensors, spec, text_bytes, stored_text_bytes, tune }, policy, resources)
 }

@@ -1,5 +1,6 @@
 //! The file being made: payloads in the plan's order, a journal line after each, texts at the end.
 
+use crate::calibrated::OutputSums;
 use crate::encode::Coded;
 use crate::error::ConvertError;
 use crate::journal::{Entry, Fingerprint, Journal};
@@ -56,8 +57,11 @@ impl<'a> Output<'a> {
             0 => Writer::create(path)?,
             _ => Writer::resume(path, &entries[..intact])?,
         };
-        let sums =
-            |entry: &Entry| Sums { error: f64::from_bits(entry.error), energy: f64::from_bits(entry.energy) };
+        let sums = |entry: &Entry| Sums {
+            error: f64::from_bits(entry.error),
+            energy: f64::from_bits(entry.energy),
+            outputs: OutputSums::from_bits(entry.outputs),
+        };
         let sums = journal.entries().iter().map(sums).collect();
         Ok(Output {
             plan,
@@ -101,6 +105,7 @@ impl<'a> Output<'a> {
             self.current.error += error;
             self.current.energy += energy;
         }
+        self.current.outputs.add(&coded.outputs);
         if !last {
             return Ok(());
         }
@@ -115,6 +120,7 @@ impl<'a> Output<'a> {
             source_sha256: source_sha256.to_owned(),
             error: self.current.error.to_bits(),
             energy: self.current.energy.to_bits(),
+            outputs: self.current.outputs.to_bits(),
         })?;
         Ok(())
     }
@@ -139,12 +145,13 @@ impl<'a> Output<'a> {
             bytes: file.bytes,
             sha256: digest_of(digest).unwrap_or(Digest::ZERO),
         });
+        let calibration = self.plan.policy.calibration.as_ref();
         let provenance = Provenance {
             tool: "gq".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             source: Source { repo: None, revision: None, files: files.collect() },
             recipe: serde_json::to_value(&self.plan.policy)?,
-            calibration_sha256: None,
+            calibration_sha256: calibration.and_then(|calibration| digest_of(&calibration.text_sha256)),
             seed: self.plan.policy.seed,
         };
         let mut texts = carried(&self.texts)?;
@@ -154,6 +161,13 @@ impl<'a> Output<'a> {
         self.journal.remove()?;
         Ok(report)
     }
+}
+
+/// Bytes that the checkpoint's texts and their table take in a file; texts that cannot be stored fail later, by name.
+pub(crate) fn stored_text_bytes(checkpoint: &Checkpoint) -> u64 {
+    let texts = checkpoint.texts().ok().and_then(|texts| carried(&texts).ok()).unwrap_or_default();
+    let entry = gq_container::layout::TEXT_ENTRY_BYTES as u64;
+    texts.iter().map(|text| text.stored_bytes() + entry).sum::<u64>() + 2 * entry
 }
 
 /// Texts of the checkpoint as they are stored.

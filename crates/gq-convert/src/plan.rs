@@ -1,7 +1,10 @@
 //! Policy and facts in, one step per tensor out: pure, printable, and the whole truth about what will be written.
 
+use crate::allocate::allocate;
+use crate::calibrated;
 use crate::memory::Memory;
 use crate::policy::{Choice, Policy, PolicyError, Resources, Wish};
+use crate::tune::Tune;
 use gq_checkpoint::{ModelSpec, Role, SourceTensor};
 use gq_codec::{Rotation, RotationError};
 use gq_tensor::{DType, Encoding, RotationKind, RotationSpec};
@@ -30,6 +33,9 @@ pub struct Step {
     pub reason: String,
     /// Whether the tensor counts as body: everything but embedding tables and the head.
     pub body: bool,
+    /// Whether it is rounded with its inputs in view.
+    #[serde(default)]
+    pub calibrated: bool,
 }
 
 impl Step {
@@ -124,6 +130,17 @@ pub enum PlanError {
         /// Limit and width.
         source: RotationError,
     },
+    /// The smallest file is above the budget.
+    #[error("the smallest payloads take {actual} bytes, the budget leaves {limit} for them")]
+    Budget {
+        /// Bytes for payloads.
+        limit: u64,
+        /// Bytes of the smallest.
+        actual: u64,
+    },
+    /// A budget without measurements to spend it by.
+    #[error("a budget is spent by measurements, and there are none")]
+    NotMeasured,
     /// The execution would need more memory than allowed.
     #[error("the conversion needs {actual} bytes of memory, {limit} are allowed")]
     Memory {
@@ -143,7 +160,16 @@ pub struct Facts<'a> {
     pub spec: &'a ModelSpec,
     /// Bytes of the texts that ride along, held in memory until the file is finished.
     pub text_bytes: u64,
+    /// Bytes of the texts as they will be stored, when a budget counts them.
+    pub stored_text_bytes: u64,
+    /// Measurements on this source; the policy names them.
+    pub tune: Option<&'a Tune>,
 }
+
+/// Stored bytes of provenance and report beside their lines per tensor, at most.
+const REPORT_BYTES: u64 = 8 << 10;
+/// Stored bytes of one tensor's part of the report, at most.
+const REPORT_TENSOR_BYTES: u64 = 160;
 
 impl Plan {
     /// Decides every tensor's fate. Nothing is read or written.
@@ -167,6 +193,23 @@ impl Plan {
                     dropped.push(Dropped { tensor: tensor.name.clone(), source_bytes: tensor.bytes, reason })
                 }
             }
+        }
+        if let Some(tune) = facts.tune {
+            for step in &mut steps {
+                let measured = tune.tensors.get(&step.tensor).is_some_and(|tensor| !tensor.inputs.is_empty());
+                step.calibrated = measured && calibrated::supports(step.encoding);
+            }
+        }
+        if let Some(budget) = policy.budget {
+            let tune = facts.tune.ok_or(PlanError::NotMeasured)?;
+            let free = |step: &Step| {
+                let named = rules.last_match(&step.tensor).is_some();
+                !named && !step.encoding.is_exact() && tune.tensors.contains_key(&step.tensor)
+            };
+            let names = steps.iter().map(|step| (step.tensor.as_str(), 0));
+            let tables = gq_container::layout::file_bytes(names, []).unwrap_or(u64::MAX);
+            let texts = facts.stored_text_bytes + REPORT_BYTES + REPORT_TENSOR_BYTES * steps.len() as u64;
+            allocate(&mut steps, tune, budget, tables.saturating_add(texts), &free)?;
         }
         let source_bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
         let payload_bytes = steps.iter().map(|step| step.bytes).sum();
@@ -220,6 +263,7 @@ fn step(
         bytes: 0,
         reason,
         body: !matches!(tensor.role, Role::Embedding | Role::Head | Role::PerLayerTable),
+        calibrated: false,
     };
     let (rows, cols) = step.rows_cols();
     step.bytes = encoding.payload_bytes(rows, cols).ok_or_else(unshaped)?;

@@ -55,7 +55,7 @@ pub struct Override {
 }
 
 /// Everything that decides the bytes of the output, given a source and a version of this program.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
     /// Projections of attention and MLP, experts included.
     pub body: Choice,
@@ -73,6 +73,33 @@ pub struct Policy {
     pub rotation: RotationKind,
     /// Source of the rotation's signs or entries.
     pub seed: u64,
+    /// The measurements that decide codes and allocation.
+    #[serde(default)]
+    pub calibration: Option<Calibration>,
+    /// Bytes or bits to spend; `body` is then where no measurement says otherwise.
+    #[serde(default)]
+    pub budget: Option<Budget>,
+}
+
+/// Identity of measurements.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// sha256 of the texts.
+    pub text_sha256: String,
+    /// Tokens that moments were measured on.
+    pub tokens: usize,
+    /// Digest of everything measured.
+    pub sha256: String,
+}
+
+/// What a conversion may spend.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// Bytes of the whole file.
+    FileBytes(u64),
+    /// Mean bits per weight of the body, scales included.
+    BodyBits(f64),
 }
 
 /// Limits that leave the output's bytes alone.
@@ -120,6 +147,8 @@ impl Policy {
             overrides: Vec::new(),
             rotation: RotationKind::Hadamard,
             seed: 0,
+            calibration: None,
+            budget: None,
         }
     }
 

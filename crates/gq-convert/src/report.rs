@@ -2,6 +2,7 @@
 //!
 //! Only what the source and the recipe decide is in it (no times, no threads), so that the file's bytes are too.
 
+use crate::calibrated::OutputSums;
 use crate::plan::{Dropped, Plan, Step};
 use gq_tensor::{DType, Encoding};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,12 @@ pub struct TensorReport {
     pub bits: f64,
     /// Squared error over squared norm, in the rotated basis; 0 for exact tensors.
     pub relative_mse: f64,
+    /// Squared error over squared norm of the outputs, on the tokens that decided the codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<f64>,
+    /// The same on tokens that were held out, over a sample of rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out_error: Option<f64>,
     /// Why it is stored so.
     pub reason: String,
 }
@@ -59,6 +66,7 @@ pub struct Report {
 pub(crate) struct Sums {
     pub error: f64,
     pub energy: f64,
+    pub outputs: OutputSums,
 }
 
 impl Sums {
@@ -79,11 +87,14 @@ impl Report {
             bytes: step.bytes,
             bits: per_element(step.bytes, step.elements()),
             relative_mse: sums.relative_mse(),
+            output_error: ratio(sums.outputs.error, sums.outputs.energy),
+            held_out_error: ratio(sums.outputs.held_out_error, sums.outputs.held_out_energy),
             reason: step.reason.clone(),
         };
         let total = sums.iter().fold(Sums::default(), |total, sums| Sums {
             error: total.error + sums.error,
             energy: total.energy + sums.energy,
+            outputs: OutputSums::default(),
         });
         let body = || plan.steps.iter().filter(|step| step.body);
         let elements = plan.steps.iter().map(Step::elements).sum();
@@ -101,6 +112,10 @@ impl Report {
             dropped: plan.dropped.clone(),
         }
     }
+}
+
+fn ratio(error: f64, energy: f64) -> Option<f64> {
+    (energy > 0.0).then(|| error / energy)
 }
 
 fn per_element(bytes: u64, elements: u64) -> f64 {

@@ -65,13 +65,14 @@ impl<'m> CalibrationPass<'m> {
         let read_later = |cache: &usize| {
             spec.layers.iter().skip(layer + 1).any(|later| later.attention.kv_shared_with == Some(*cache))
         };
-        for sequence in &mut self.sequences {
+        for (index, sequence) in self.sequences.iter_mut().enumerate() {
             let turns = turns(self.model, sequence.tokens.len());
             let level = self.model.options().level;
             let mut per_layer = None;
             if layer == 0 || spec.per_layer_embedding.is_some() {
                 // The vectors of all layers together are several times the residual: made again for each layer.
                 let mut ops = Fixed::new(level, &turns);
+                ops.sequence = index;
                 ops.observer = if layer == 0 { Some(&mut *observe) } else { None };
                 let start = graph.start(&mut ops, &sequence.tokens);
                 per_layer = start.per_layer.map(|vectors| vectors.matrix);
@@ -80,6 +81,7 @@ impl<'m> CalibrationPass<'m> {
                 }
             }
             let mut ops = Fixed::new(level, &turns);
+            ops.sequence = index;
             ops.observer = Some(&mut *observe);
             let per_layer = per_layer.map(|vectors| ops.leaf(vectors));
             for (&cache, (keys, values)) in &sequence.shared {
@@ -100,11 +102,12 @@ impl<'m> CalibrationPass<'m> {
     /// After the last layer: shows `observe` the head's inputs. Logits are not computed.
     pub fn head(&self, observe: &mut dyn FnMut(Observation<'_>)) {
         let graph = self.model.graph();
-        for sequence in &self.sequences {
+        for (index, sequence) in self.sequences.iter().enumerate() {
             let mut ops = Fixed::new(self.model.options().level, &[]);
             let x = ops.leaf(sequence.x.clone());
             let x = graph.head_input(&mut ops, &x);
-            observe(Observation { weights: &[graph.head()], expert: None, input: &x.matrix });
+            let weights = &[graph.head()];
+            observe(Observation { sequence: index, weights, expert: None, input: &x.matrix });
         }
     }
 }
@@ -114,6 +117,10 @@ impl<'m> CalibrationPass<'m> {
 pub struct OutputMoments {
     /// By weight: one sum per row of the weight matrix, in nats^2 per squared unit of the output.
     pub rows: BTreeMap<String, Vec<f64>>,
+    /// The same at looked-up rows of the embedding, summed over their columns.
+    pub embedding: f64,
+    /// The same at looked-up rows of the per-layer table.
+    pub per_layer_table: f64,
     /// Positions summed over.
     pub positions: usize,
 }
@@ -157,7 +164,12 @@ fn add_sequence(model: &Model, tokens: &[u32], seed: u64, moments: &mut OutputMo
     };
     let hidden = layers.inputs.pop().unwrap_or_default();
     let dx = head(model, &hidden, seed, &mut seen);
-    layers.backward(model, &turns, dx, &mut seen);
+    let (dx, by_vectors) = layers.backward(model, &turns, dx, &mut seen);
+    let scale = f64::from(model.spec().embed_scale.unwrap_or(1.0));
+    moments.embedding += scale * scale * squares(&dx);
+    let ple = model.spec().per_layer_embedding.as_ref();
+    let scale = ple.map_or(0.0, |ple| f64::from(ple.sum_scale) * f64::from(ple.table_scale));
+    moments.per_layer_table += scale * scale * by_vectors;
     moments.positions += tokens.len();
 }
 
@@ -181,18 +193,20 @@ impl Layers {
         layers
     }
 
-    /// From the gradient after the last layer to that before the first.
+    /// From the gradient after the last layer to that before the first, and the sum of squared gradients at the
+    /// per-layer vectors.
     fn backward(
         &self,
         model: &Model,
         turns: &[Turns],
         mut dx: Matrix,
         seen: &mut dyn FnMut(&Linear, Option<usize>, &Matrix),
-    ) -> Matrix {
+    ) -> (Matrix, f64) {
+        let mut by_vectors = 0.0;
         // What later layers ask of a layer's keys and values.
         let mut asked: BTreeMap<usize, (Matrix, Matrix)> = BTreeMap::new();
         for layer in (0..model.graph().layers()).rev() {
-            let LayerRun { x, input, mut ops } = self.run(model, turns, layer, true);
+            let LayerRun { x, input, vectors, mut ops } = self.run(model, turns, layer, true);
             let mut gradients = Gradients::default();
             gradients.add(x.id, dx);
             let shared = std::mem::take(&mut ops.shared);
@@ -213,9 +227,10 @@ impl Layers {
                     }
                 }
             }
+            by_vectors += vectors.and_then(|id| gradients.take(id)).map_or(0.0, |d| squares(&d));
             dx = gradients.take(input).unwrap_or_default();
         }
-        dx
+        (dx, by_vectors)
     }
 
     fn run<'t>(&self, model: &Model, turns: &'t [Turns], layer: usize, taped: bool) -> LayerRun<'t> {
@@ -230,15 +245,20 @@ impl Layers {
         let vectors = self.per_layer.clone().map(|vectors| ops.leaf(vectors));
         ops.tape = taped.then(Default::default);
         let x = model.graph().layer(&mut ops, layer, x, vectors.as_ref());
-        LayerRun { x, input, ops }
+        LayerRun { x, input, vectors: vectors.map(|vectors| vectors.id), ops }
     }
 }
 
-/// One layer's result, the id of its input, and what it recorded.
+/// One layer's result, the ids of its inputs, and what it recorded.
 struct LayerRun<'t> {
     x: Value,
     input: usize,
+    vectors: Option<usize>,
     ops: Fixed<'t>,
+}
+
+fn squares(x: &Matrix) -> f64 {
+    x.data.iter().map(|&x| f64::from(x) * f64::from(x)).sum()
 }
 
 fn add(sum: &mut Matrix, x: &Matrix) {
@@ -384,7 +404,7 @@ mod tests {
             let layers = run(&x);
             let functional = numbers(x.data.len(), 11);
             let given = Matrix { width: x.width, data: functional.clone() };
-            let dx = layers.backward(&model, &turns, given, &mut |_, _, _| ());
+            let (dx, _) = layers.backward(&model, &turns, given, &mut |_, _, _| ());
             let size = (dot(&x.data, &x.data) / x.data.len() as f64).sqrt() as f32;
             let mut checked = 0;
             for seed in 0..8 {

@@ -25,6 +25,7 @@ pub(super) fn experts(
     x: &Matrix,
     scores: &Matrix,
     experts: &Experts,
+    sequence: usize,
     observer: &mut Option<Observer<'_>>,
 ) -> Matrix {
     let mut sum = Matrix { width: x.width, data: vec![0.0; x.data.len()] };
@@ -33,8 +34,8 @@ pub(super) fn experts(
         let Some(group) = Group::new(level, expert, x, &choices, experts) else { continue };
         if let Some(observer) = observer {
             let expert = Some(expert);
-            observer(Observation { weights: &[&experts.gate_up], expert, input: &group.input });
-            observer(Observation { weights: &[&experts.down], expert, input: &group.hidden });
+            observer(Observation { sequence, weights: &[&experts.gate_up], expert, input: &group.input });
+            observer(Observation { sequence, weights: &[&experts.down], expert, input: &group.hidden });
         }
         for ((token, factor), output) in group.tokens.iter().zip(group.output.data.chunks_exact(x.width)) {
             let sum = &mut sum.data[token * x.width..][..x.width];

@@ -32,6 +32,8 @@ pub(crate) struct Value {
 /// Inputs that meet one or more weights.
 #[derive(Debug)]
 pub struct Observation<'a> {
+    /// Index of the sequence.
+    pub sequence: usize,
     /// Weights that are multiplied by this input.
     pub weights: &'a [&'a Linear],
     /// The expert, for weights `[experts * rows, cols]`.
@@ -54,12 +56,14 @@ pub(crate) struct Fixed<'a> {
     pub(crate) shared: SharedKeys,
     pub(crate) observer: Option<Observer<'a>>,
     pub(crate) tape: Option<Tape>,
+    /// Index of the sequence, for the observer.
+    pub(crate) sequence: usize,
     next: usize,
 }
 
 impl<'a> Fixed<'a> {
     pub(crate) fn new(level: CpuLevel, turns: &'a [Turns]) -> Fixed<'a> {
-        Fixed { level, turns, shared: SharedKeys::new(), observer: None, tape: None, next: 0 }
+        Fixed { level, turns, shared: SharedKeys::new(), observer: None, tape: None, sequence: 0, next: 0 }
     }
 
     /// A value that was computed elsewhere.
@@ -89,7 +93,8 @@ impl Ops for Fixed<'_> {
 
     fn linear<const N: usize>(&mut self, x: &Value, weights: [&Linear; N]) -> [Value; N] {
         if let Some(observer) = &mut self.observer {
-            observer(Observation { weights: &weights, expert: None, input: &x.matrix });
+            let sequence = self.sequence;
+            observer(Observation { sequence, weights: &weights, expert: None, input: &x.matrix });
         }
         weights.map(|weight| {
             let y = product::linear(self.level, weight, &x.matrix);
@@ -144,7 +149,14 @@ impl Ops for Fixed<'_> {
     }
 
     fn experts(&mut self, x: &Value, scores: &Value, experts: &Experts) -> Value {
-        let y = experts::experts(self.level, &x.matrix, &scores.matrix, experts, &mut self.observer);
+        let y = experts::experts(
+            self.level,
+            &x.matrix,
+            &scores.matrix,
+            experts,
+            self.sequence,
+            &mut self.observer,
+        );
         let y = self.leaf(y);
         self.record(|| Record::Experts {
             x: x.clone(),

@@ -1,0 +1,213 @@
+//! A block of rows to codes with the inputs' second moments in view.
+
+use crate::encode::{Coded, CoderError, Coders, RowCoder, squared_error};
+use crate::error::ConvertError;
+use crate::tune::{Tune, rotate};
+use gq_checkpoint::{Checkpoint, SourceTensor};
+use gq_codec::{Codebook, Factor, Operand, encode_calibrated, fixed_product};
+use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec, ScaleGroup};
+use rayon::prelude::*;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Rows rounded together. Scheduling only: for codes of single rows, results do not depend on it.
+const STRIP: usize = 256;
+
+/// Of so many rows, one is measured on the held-out tokens.
+const SAMPLE: usize = 16;
+
+/// Factors kept: products of one input follow each other closely in a file.
+const KEPT: usize = 3;
+
+/// Squared output errors and energies of the rows, with the input's moments.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct OutputSums {
+    /// On the tokens that decided the codes; every row.
+    pub(crate) error: f64,
+    pub(crate) energy: f64,
+    /// On the tokens held out; a sample of rows.
+    pub(crate) held_out_error: f64,
+    pub(crate) held_out_energy: f64,
+}
+
+impl OutputSums {
+    pub(crate) fn to_bits(self) -> [u64; 4] {
+        [self.error, self.energy, self.held_out_error, self.held_out_energy].map(f64::to_bits)
+    }
+
+    pub(crate) fn from_bits(bits: [u64; 4]) -> OutputSums {
+        let [error, energy, held_out_error, held_out_energy] = bits.map(f64::from_bits);
+        OutputSums { error, energy, held_out_error, held_out_energy }
+    }
+
+    pub(crate) fn add(&mut self, other: &OutputSums) {
+        self.error += other.error;
+        self.energy += other.energy;
+        self.held_out_error += other.held_out_error;
+        self.held_out_energy += other.held_out_energy;
+    }
+}
+
+/// Factors of inputs in use.
+#[derive(Default)]
+pub(crate) struct Factors {
+    kept: Mutex<Vec<Arc<Input>>>,
+}
+
+/// One input's moments in the basis of the codes.
+struct Input {
+    name: String,
+    rotation: RotationSpec,
+    factor: Factor,
+    held_out: Vec<f32>,
+}
+
+/// Whether this encoding has a calibrated rounding.
+pub(crate) fn supports(encoding: Encoding) -> bool {
+    matches!(encoding, Encoding::Turbo { group: ScaleGroup::Row, .. })
+}
+
+/// What is needed to code one tensor.
+pub(crate) struct CalibratedCoder<'a> {
+    tensor: String,
+    rows: RowCoder,
+    book: Codebook,
+    tune: &'a Tune,
+    /// One, or one per expert.
+    inputs: &'a [String],
+    /// Rows that share an input.
+    group: usize,
+}
+
+impl<'a> CalibratedCoder<'a> {
+    /// `None` when nothing was measured for the tensor or its encoding is rounded row by row.
+    pub(crate) fn new(
+        tune: &'a Tune,
+        tensor: &SourceTensor,
+        (encoding, rotation): (Encoding, RotationSpec),
+        (rows, cols): (usize, usize),
+        coders: &mut Coders,
+    ) -> Result<Option<CalibratedCoder<'a>>, CoderError> {
+        let measured = tune.tensors.get(&tensor.name).filter(|measured| !measured.inputs.is_empty());
+        let Some(measured) = measured else { return Ok(None) };
+        let Encoding::Turbo { bits, group: ScaleGroup::Row } = encoding else { return Ok(None) };
+        let Some(book) = Codebook::of(bits) else { return Ok(None) };
+        Ok(Some(CalibratedCoder {
+            tensor: tensor.name.clone(),
+            rows: coders.get(encoding, rotation, cols)?,
+            book,
+            tune,
+            inputs: &measured.inputs,
+            group: rows / measured.inputs.len().max(1),
+        }))
+    }
+
+    /// Codes the rows in `source`, the first of which is row `first` of `tensor`.
+    pub(crate) fn code(
+        &self,
+        level: CpuLevel,
+        factors: &Factors,
+        (checkpoint, tensor): (&Checkpoint, &SourceTensor),
+        source: &[u8],
+        first: usize,
+        out: &mut Coded,
+    ) -> Result<(), ConvertError> {
+        let (encoding, cols) = (self.rows.encoding, self.rows.cols);
+        let (codes_row, scales_row) = (encoding.codes_row_bytes(cols), encoding.scales_row_bytes(cols));
+        let source_row = tensor.row_bytes();
+        let rows = source.len() / source_row;
+        out.codes.resize(rows * codes_row, 0);
+        out.scales.resize(rows * scales_row, 0);
+        out.sums.resize(rows, (0.0, 0.0));
+        out.outputs = OutputSums::default();
+        let mut done = 0;
+        while done < rows {
+            let group = (first + done) / self.group.max(1);
+            let end = rows.min((group + 1) * self.group.max(1) - first);
+            let input = self.input(level, factors, group)?;
+            let strips = source[done * source_row..end * source_row]
+                .par_chunks(STRIP * source_row)
+                .zip(out.codes[done * codes_row..end * codes_row].par_chunks_mut(STRIP * codes_row))
+                .zip(out.scales[done * scales_row..end * scales_row].par_chunks_mut(STRIP * scales_row))
+                .zip(out.sums[done..end].par_chunks_mut(STRIP))
+                .enumerate();
+            let sums: Vec<OutputSums> = strips
+                .map(|(index, (((source, codes), scales), sums))| {
+                    let row = first + done + index * STRIP;
+                    let mut weights = vec![0.0; sums.len() * cols];
+                    checkpoint.decode_rows_f32(tensor, row..row + sums.len(), source, &mut weights)?;
+                    self.rows.rotation.forward(level, &mut weights, &mut Vec::new());
+                    let outcome = encode_calibrated(level, self.book, &input.factor, &weights, codes, scales);
+                    let mut total = self.measure(level, &input, &weights, (codes, scales), sums);
+                    total.error = outcome.errors.iter().sum();
+                    total.energy = outcome.energies.iter().sum();
+                    Ok(total)
+                })
+                .collect::<Result<_, ConvertError>>()?;
+            sums.iter().for_each(|sums| out.outputs.add(sums));
+            done = end;
+        }
+        Ok(())
+    }
+
+    /// Plain errors of all rows, held-out errors of some.
+    fn measure(
+        &self,
+        level: CpuLevel,
+        input: &Input,
+        weights: &[f32],
+        (codes, scales): (&[u8], &[u8]),
+        sums: &mut [(f64, f64)],
+    ) -> OutputSums {
+        let cols = self.rows.cols;
+        let payload = [codes, scales].concat();
+        let shape = MatrixShape { rows: sums.len(), cols };
+        let Ok(matrix) = EncodedMatrix::new(shape, self.rows.encoding, self.rows.rotation_spec, &payload)
+        else {
+            return OutputSums::default();
+        };
+        let mut decoded = vec![0.0; cols];
+        let mut sampled = Vec::new();
+        for (row, (weights, sums)) in weights.chunks_exact(cols).zip(sums).enumerate() {
+            self.rows.decoder.decode_row(level, &matrix, row, &mut decoded);
+            *sums = squared_error(weights, &decoded);
+            if row % SAMPLE == 0 {
+                sampled.extend(weights.iter().zip(&decoded).map(|(w, q)| w - q));
+                sampled.extend_from_slice(weights);
+            }
+        }
+        let count = sampled.len() / cols;
+        let mut products = vec![0.0f32; sampled.len()];
+        let (left, right) = (Operand::rows(&sampled, cols), Operand::rows(&input.held_out, cols));
+        fixed_product(level, (count, cols, cols), left, right, &mut products, cols);
+        let mut total = OutputSums::default();
+        for (index, (x, hx)) in sampled.chunks_exact(cols).zip(products.chunks_exact(cols)).enumerate() {
+            let square: f64 = x.iter().zip(hx).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
+            match index % 2 {
+                0 => total.held_out_error += square,
+                _ => total.held_out_energy += square,
+            }
+        }
+        total
+    }
+
+    fn input(&self, level: CpuLevel, factors: &Factors, group: usize) -> Result<Arc<Input>, ConvertError> {
+        let name = &self.inputs[group.min(self.inputs.len() - 1)];
+        let rotation = self.rows.rotation_spec;
+        let mut kept = factors.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(input) = kept.iter().find(|input| input.name == *name && input.rotation == rotation) {
+            return Ok(input.clone());
+        }
+        let (mut moment, mut held_out) = self.tune.moments(name)?;
+        rotate(level, &mut moment, &self.rows.rotation);
+        rotate(level, &mut held_out, &self.rows.rotation);
+        let damping = self.tune.inputs.get(name).map_or(0.1, |measured| measured.damping);
+        let factor = Factor::new(&moment, self.rows.cols, damping)
+            .map_err(|source| ConvertError::Moment { tensor: self.tensor.clone(), source })?;
+        let input = Arc::new(Input { name: name.clone(), rotation, factor, held_out });
+        if kept.len() >= KEPT {
+            kept.remove(0);
+        }
+        kept.push(input.clone());
+        Ok(input)
+    }
+}

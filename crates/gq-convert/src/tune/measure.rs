@@ -1,0 +1,353 @@
+//! Runs a model over calibration text: gradients first, then moments layer by layer.
+
+use super::damping::{self, Chosen};
+use super::moment::{Moment, rotate, square};
+use super::saved::{InputMeasured, TensorMeasured, Tune, TuneFileError};
+use super::sequences::{CalibrationText, digest};
+use gq_checkpoint::{Checkpoint, FileKind, ReadError, Role};
+use gq_codec::{NotPositive, Rotation};
+use gq_model::{CalibrationPass, Model, ModelError, Observation, OutputMoments, output_moments};
+use gq_tensor::{CpuLevel, RotationKind, RotationSpec};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Every so many sequences, one is held out.
+const HELD_OUT: usize = 12;
+
+/// How to measure.
+#[derive(Clone, Debug)]
+pub struct TuneOptions {
+    /// Kernels; the result is the same on all.
+    pub level: CpuLevel,
+    /// Sequences that gradients are measured on, of those given; 0: none, sensitivities weigh all outputs alike.
+    pub gradient_sequences: usize,
+    /// Seed of the labels drawn for gradients.
+    pub seed: u64,
+}
+
+/// What to measure on.
+#[derive(Clone, Copy, Debug)]
+pub struct TuneText<'a> {
+    /// Texts, for their digest.
+    pub texts: &'a [CalibrationText],
+    /// The same as tokens.
+    pub sequences: &'a [Vec<u32>],
+}
+
+/// What is reported while measuring.
+#[derive(Clone, Copy, Debug)]
+pub enum TuneEvent {
+    /// Gradients of so many sequences are there.
+    Gradients {
+        /// Done.
+        done: usize,
+        /// To do.
+        of: usize,
+    },
+    /// Moments of so many layers are there; the head counts as one.
+    Moments {
+        /// Done.
+        done: usize,
+        /// To do.
+        of: usize,
+    },
+}
+
+/// A measurement that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TuneError {
+    /// Tokens the model does not have.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The directory cannot be written.
+    #[error(transparent)]
+    File(#[from] TuneFileError),
+    /// Weights that cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Activations that overflowed or were not numbers.
+    #[error("inputs of {tensor:?}: {source}")]
+    Moment {
+        /// The first tensor that they meet.
+        tensor: String,
+        /// Where the factorization stopped.
+        source: NotPositive,
+    },
+}
+
+/// Measures the tensors that `wanted` names and saves the result in `dir`.
+///
+/// Memory: the residual stream of all sequences, the moments of one layer's inputs, one layer's work.
+///
+/// # Errors
+/// [`TuneError`]; `dir` then holds no measurement.
+pub fn measure(
+    checkpoint: &Checkpoint,
+    model: &Model,
+    text: TuneText<'_>,
+    wanted: &dyn Fn(&str) -> bool,
+    options: &TuneOptions,
+    dir: &Path,
+    progress: &mut dyn FnMut(TuneEvent),
+) -> Result<Tune, TuneError> {
+    let TuneText { texts, sequences } = text;
+    let mut tune = Tune::begin(dir)?;
+    tune.files = source_files(checkpoint);
+    tune.text_sha256 = digest(texts);
+    tune.ctx = sequences.first().map_or(0, Vec::len);
+    tune.seed = options.seed;
+    let gradients = gradients(model, sequences, options, &mut tune, progress)?;
+    let held =
+        |index: usize| index % HELD_OUT == HELD_OUT - 1 || (index + 1 == sequences.len() && index < HELD_OUT);
+    let length = |keep: bool| -> usize {
+        let kept = sequences.iter().enumerate().filter(|(index, _)| held(*index) == keep);
+        kept.map(|(_, sequence)| sequence.len()).sum()
+    };
+    (tune.tokens, tune.held_out_tokens) = (length(false), length(true));
+
+    let mut pass = CalibrationPass::new(model, sequences.to_vec())?;
+    let of = pass.layers() + 1;
+    for done in 0..of {
+        let collected = RefCell::new(Collected::default());
+        let mut observe = |seen: Observation<'_>| {
+            collected.borrow_mut().add(checkpoint, options.level, wanted, held(seen.sequence), &seen);
+        };
+        if !pass.next_layer(&mut observe) {
+            pass.head(&mut observe);
+        }
+        let collected = collected.into_inner();
+        save(&mut tune, checkpoint, collected, done, gradients.as_ref(), options.level)?;
+        progress(TuneEvent::Moments { done: done + 1, of });
+    }
+    if let Some(gradients) = &gradients {
+        lookups(&mut tune, checkpoint, wanted, gradients)?;
+    }
+    tune.finish()?;
+    Ok(tune)
+}
+
+/// Weight files of a checkpoint, by which a measurement knows its source.
+pub(crate) fn source_files(checkpoint: &Checkpoint) -> Vec<(String, u64)> {
+    let weights = checkpoint.files().iter().filter(|file| file.kind != FileKind::Text);
+    weights.map(|file| (file.name.clone(), file.bytes)).collect()
+}
+
+fn gradients(
+    model: &Model,
+    sequences: &[Vec<u32>],
+    options: &TuneOptions,
+    tune: &mut Tune,
+    progress: &mut dyn FnMut(TuneEvent),
+) -> Result<Option<OutputMoments>, TuneError> {
+    let of = options.gradient_sequences.min(sequences.len());
+    if of == 0 {
+        return Ok(None);
+    }
+    // Spread over all sequences, so that every text is among them.
+    let some: Vec<Vec<u32>> = (0..of).map(|i| sequences[i * sequences.len() / of].clone()).collect();
+    let moments = output_moments(model, &some, options.seed, &mut |done| {
+        progress(TuneEvent::Gradients { done, of });
+    })?;
+    tune.gradient_tokens = moments.positions;
+    tune.save_gradients(&moments.rows)?;
+    Ok(Some(moments))
+}
+
+/// Moments of one layer's inputs.
+#[derive(Default)]
+struct Collected {
+    inputs: BTreeMap<String, Pair>,
+    /// Inputs of each tensor: one, or by expert.
+    tensors: BTreeMap<String, BTreeMap<usize, String>>,
+}
+
+struct Pair {
+    train: Moment,
+    held: Moment,
+}
+
+impl Collected {
+    fn add(
+        &mut self,
+        checkpoint: &Checkpoint,
+        level: CpuLevel,
+        wanted: &dyn Fn(&str) -> bool,
+        held: bool,
+        seen: &Observation<'_>,
+    ) {
+        let names = seen.weights.iter().map(|weight| weight.name());
+        let names: Vec<&str> = names.filter(|name| wanted(name)).collect();
+        let Some(first) = names.first() else { return };
+        // What experts' gates see is the layer's one residual stream; only their own hidden units differ.
+        let own = checkpoint.tensor(first).is_some_and(|tensor| tensor.role == Role::ExpertDown);
+        let expert = seen.expert.filter(|_| own);
+        let input = match expert {
+            Some(expert) => format!("{first}#{expert}"),
+            None => (*first).to_owned(),
+        };
+        for name in &names {
+            let inputs = self.tensors.entry((*name).to_owned()).or_default();
+            inputs.insert(expert.unwrap_or(0), input.clone());
+        }
+        let n = seen.input.width;
+        let new = || Pair { train: Moment::new(n), held: Moment::new(n) };
+        let pair = self.inputs.entry(input).or_insert_with(new);
+        let moment = if held { &mut pair.held } else { &mut pair.train };
+        moment.add(level, seen.input);
+    }
+
+    /// Experts see few tokens: each moment is that of its own tokens and, with the weight of one token per column,
+    /// the mean of all experts.
+    fn share_among_experts(&mut self) {
+        for inputs in self.tensors.values().filter(|inputs| inputs.len() > 1) {
+            let mut mean: Option<Pair> = None;
+            for input in inputs.values() {
+                let Some(pair) = self.inputs.get(input) else { continue };
+                match &mut mean {
+                    Some(mean) => {
+                        mean.train.join(&pair.train);
+                        mean.held.join(&pair.held);
+                    }
+                    None => mean = Some(Pair { train: pair.train.clone(), held: pair.held.clone() }),
+                }
+            }
+            let Some(mean) = mean else { continue };
+            for input in inputs.values() {
+                if let Some(pair) = self.inputs.get_mut(input) {
+                    blend(&mut pair.train, &mean.train);
+                    blend(&mut pair.held, &mean.held);
+                }
+            }
+        }
+    }
+}
+
+/// Adds `mean` with the weight of as many tokens as there are columns. The count of tokens stays the expert's own.
+fn blend(moment: &mut Moment, mean: &Moment) {
+    let (own, prior) = (moment.tokens as f64, moment.n as f64);
+    let factor = prior / mean.tokens.max(1) as f64;
+    let scale = if own > 0.0 { own / (own + prior) } else { 1.0 / prior };
+    for (x, &m) in moment.sum.iter_mut().zip(&mean.sum) {
+        *x = ((f64::from(*x) + f64::from(m) * factor) * scale) as f32;
+    }
+    moment.tokens = moment.tokens.max(1);
+}
+
+fn save(
+    tune: &mut Tune,
+    checkpoint: &Checkpoint,
+    mut collected: Collected,
+    layer: usize,
+    gradients: Option<&OutputMoments>,
+    level: CpuLevel,
+) -> Result<(), TuneError> {
+    if collected.inputs.is_empty() {
+        return Ok(());
+    }
+    collected.share_among_experts();
+    let file = format!("moments-{layer:04}.safetensors");
+    let mut triangles = Vec::new();
+    let mut costs: BTreeMap<String, Chosen> = BTreeMap::new();
+    for (input, pair) in std::mem::take(&mut collected.inputs) {
+        let n = pair.train.n;
+        let (train, held) = (pair.train.triangle(), pair.held.triangle());
+        let chosen = choose(level, &train, &held, n);
+        let chosen = chosen.map_err(|source| TuneError::Moment { tensor: input.clone(), source })?;
+        tune.inputs.insert(
+            input.clone(),
+            InputMeasured {
+                file: file.clone(),
+                cols: n,
+                tokens: pair.train.tokens,
+                held_out_tokens: pair.held.tokens,
+                damping: chosen.damping,
+                cost: chosen.cost / n as f64,
+                nearest_cost: chosen.trace / n as f64,
+            },
+        );
+        costs.insert(input.clone(), chosen);
+        triangles.push((format!("{input}.moment"), train));
+        triangles.push((format!("{input}.held_out"), held));
+    }
+    tune.save_moments(&file, triangles)?;
+    for (name, inputs) in collected.tensors {
+        let rows = row_costs(checkpoint, &name, gradients)?;
+        let experts = inputs.keys().max().map_or(1, |last| last + 1);
+        let per_expert = rows.len() / experts.max(1);
+        let total = |of: &dyn Fn(&Chosen) -> f64| -> f64 {
+            let parts = inputs.iter().map(|(expert, input)| {
+                let rows: f64 = rows.iter().skip(expert * per_expert).take(per_expert).sum();
+                costs.get(input).map_or(0.0, |chosen| rows * of(chosen))
+            });
+            parts.sum()
+        };
+        let (sensitivity, nearest_sensitivity) =
+            (total(&|chosen| chosen.cost), total(&|chosen| chosen.trace));
+        let inputs = inputs.into_values().collect();
+        tune.tensors.insert(name, TensorMeasured { inputs, sensitivity, nearest_sensitivity });
+    }
+    Ok(())
+}
+
+/// Tables are looked up: an error in a row goes where the row goes, whatever the token.
+fn lookups(
+    tune: &mut Tune,
+    checkpoint: &Checkpoint,
+    wanted: &dyn Fn(&str) -> bool,
+    gradients: &OutputMoments,
+) -> Result<(), TuneError> {
+    for tensor in checkpoint.tensors().iter().filter(|tensor| wanted(&tensor.name)) {
+        let squares = match tensor.role {
+            Role::Embedding => gradients.embedding,
+            Role::PerLayerTable => gradients.per_layer_table,
+            _ => continue,
+        };
+        // Half of the mean squared gradient of a column times the mean squared element of the table.
+        let rows = row_costs(checkpoint, &tensor.name, None)?;
+        let mean = rows.iter().sum::<f64>() / rows.len().max(1) as f64;
+        let cost = mean * squares / gradients.positions.max(1) as f64;
+        let measured = tune.tensors.entry(tensor.name.clone()).or_insert_with(|| TensorMeasured {
+            inputs: Vec::new(),
+            sensitivity: 0.0,
+            nearest_sensitivity: 0.0,
+        });
+        measured.sensitivity += cost;
+        measured.nearest_sensitivity += cost;
+    }
+    Ok(())
+}
+
+/// In the basis that weights are usually rounded in.
+fn choose(level: CpuLevel, train: &[f32], held: &[f32], n: usize) -> Result<Chosen, NotPositive> {
+    let (mut train, mut held) = (square(train, n), square(held, n));
+    if let Ok(rotation) = Rotation::new(RotationSpec { kind: RotationKind::Hadamard, seed: 0 }, n) {
+        rotate(level, &mut train, &rotation);
+        rotate(level, &mut held, &rotation);
+    }
+    damping::choose(level, &train, &held, n)
+}
+
+/// `1/2 g_i^2 ||w_i||^2 / n` of every row: what a unit of relative error costs per unit of the input's cost.
+fn row_costs(
+    checkpoint: &Checkpoint,
+    name: &str,
+    gradients: Option<&OutputMoments>,
+) -> Result<Vec<f64>, TuneError> {
+    let Some(tensor) = checkpoint.tensor(name) else { return Ok(Vec::new()) };
+    let cols = tensor.cols();
+    let rows = tensor.shape.iter().rev().skip(1).product::<usize>();
+    let sums = gradients.and_then(|gradients| gradients.rows.get(name));
+    let mut values = vec![0.0; cols];
+    let mut costs = Vec::with_capacity(rows);
+    for row in 0..rows {
+        checkpoint.read_rows_f32(tensor, row..row + 1, &mut values)?;
+        let energy: f64 = values.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        let gradient = match sums.and_then(|sums| sums.get(row)) {
+            Some(sum) => sum / gradients.map_or(1.0, |gradients| gradients.positions.max(1) as f64),
+            None => 1.0,
+        };
+        costs.push(0.5 * gradient * energy / cols as f64);
+    }
+    Ok(costs)
+}

@@ -1,0 +1,12 @@
+//! Measurements that calibrated rounding and byte budgets are decided from: a stage of its own with a saved value.
+
+mod damping;
+mod measure;
+mod moment;
+mod saved;
+mod sequences;
+
+pub use measure::{TuneError, TuneEvent, TuneOptions, TuneText, measure};
+pub(crate) use moment::rotate;
+pub use saved::{InputMeasured, TensorMeasured, Tune, TuneFileError};
+pub use sequences::{CalibrationText, SequenceError, sequences};

@@ -1,0 +1,274 @@
+//! The saved value of a measurement: `tune.json` and the moments beside it.
+
+use super::moment::square;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Version of the layout.
+const FORMAT: u32 = 1;
+/// The file that is written last: without it, a directory holds no measurement.
+const INDEX: &str = "tune.json";
+/// Squared gradients at products' outputs, one f64 vector per tensor.
+const GRADIENTS: &str = "gradients.safetensors";
+
+/// What was measured on a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tune {
+    /// Layout.
+    pub format: u32,
+    /// Version of the program that measured.
+    pub version: String,
+    /// Weight files of the source: name and size.
+    pub files: Vec<(String, u64)>,
+    /// sha256 of the calibration texts.
+    pub text_sha256: String,
+    /// Tokens of a sequence.
+    pub ctx: usize,
+    /// Tokens that moments were measured on.
+    pub tokens: usize,
+    /// Tokens held out.
+    pub held_out_tokens: usize,
+    /// Tokens that gradients were measured on; 0: none were.
+    pub gradient_tokens: usize,
+    /// Seed of the labels that gradients were drawn for.
+    pub seed: u64,
+    /// Inputs by name: that of the first tensor they meet, `#` and the expert where each has its own.
+    pub inputs: BTreeMap<String, InputMeasured>,
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, TensorMeasured>,
+    /// sha256 of each file of moments and gradients.
+    pub digests: BTreeMap<String, String>,
+    /// Where it lies.
+    #[serde(skip)]
+    pub(crate) dir: PathBuf,
+}
+
+/// Inputs of one or more products.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InputMeasured {
+    /// File with its moments.
+    pub file: String,
+    /// Width.
+    pub cols: usize,
+    /// Tokens seen.
+    pub tokens: usize,
+    /// Tokens held out.
+    pub held_out_tokens: usize,
+    /// Damping that was best on the held-out tokens, in units of the mean diagonal.
+    pub damping: f64,
+    /// `tr(U^-1 H U^-T) / n` on the held-out tokens: expected output error per unit variance of rounding errors.
+    pub cost: f64,
+    /// `tr(H) / n` on the held-out tokens: the same when rounding to nearest.
+    pub nearest_cost: f64,
+}
+
+/// A weight matrix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TensorMeasured {
+    /// Its inputs: one, or one per expert.
+    pub inputs: Vec<String>,
+    /// Divergence in nats per token for each unit of relative squared rounding error, rounded with feedback.
+    pub sensitivity: f64,
+    /// The same when rounding to nearest.
+    pub nearest_sensitivity: f64,
+}
+
+/// Measurements that cannot be used or saved.
+#[derive(Debug, thiserror::Error)]
+pub enum TuneFileError {
+    /// Reading or writing failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Not what this program writes.
+    #[error("{}: {actual}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        actual: String,
+    },
+    /// Measured on another source or by another version.
+    #[error("{}: measured with {what} {actual}, this is {limit}", path.display())]
+    Differs {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What is needed.
+        limit: String,
+        /// What was measured.
+        actual: String,
+    },
+}
+
+impl Tune {
+    /// Reads `dir/tune.json`.
+    ///
+    /// # Errors
+    /// When it is not there, or was not written by this version.
+    pub fn open(dir: &Path) -> Result<Tune, TuneFileError> {
+        let path = dir.join(INDEX);
+        let bytes = read(&path)?;
+        let tune: Tune = serde_json::from_slice(&bytes)
+            .map_err(|e| TuneFileError::Malformed { path: path.clone(), actual: e.to_string() })?;
+        let version = env!("CARGO_PKG_VERSION");
+        if tune.format != FORMAT || tune.version != version {
+            let (limit, actual) = (version.to_owned(), tune.version);
+            return Err(TuneFileError::Differs { path, what: "gq", limit, actual });
+        }
+        Ok(Tune { dir: dir.to_owned(), ..tune })
+    }
+
+    /// Whether it was measured on these weight files.
+    ///
+    /// # Errors
+    /// [`TuneFileError::Differs`] with both lists.
+    pub fn check_source(&self, files: &[(String, u64)]) -> Result<(), TuneFileError> {
+        if self.files == files {
+            return Ok(());
+        }
+        let list = |files: &[(String, u64)]| {
+            files.iter().map(|(name, bytes)| format!("{name} ({bytes} bytes)")).collect::<Vec<_>>().join(", ")
+        };
+        let path = self.dir.join(INDEX);
+        Err(TuneFileError::Differs {
+            path,
+            what: "weight files",
+            limit: list(files),
+            actual: list(&self.files),
+        })
+    }
+
+    /// Digest of everything measured.
+    pub fn sha256(&self) -> String {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        crate::source::hex(&Sha256::digest(json))
+    }
+
+    /// The moment of an input's tokens, and that of the held-out ones: `[n, n]` each.
+    pub(crate) fn moments(&self, input: &str) -> Result<(Vec<f32>, Vec<f32>), TuneFileError> {
+        let index = self.dir.join(INDEX);
+        let malformed =
+            |path: &Path, actual: String| TuneFileError::Malformed { path: path.to_owned(), actual };
+        let measured = self.inputs.get(input);
+        let measured = measured.ok_or_else(|| malformed(&index, format!("no input {input:?}")))?;
+        let path = self.dir.join(&measured.file);
+        let bytes = read(&path)?;
+        if self.digests.get(&measured.file) != Some(&crate::source::hex(&Sha256::digest(&bytes))) {
+            return Err(malformed(&path, "its sha256 is not the one in tune.json".to_owned()));
+        }
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| malformed(&path, e.to_string()))?;
+        let n = measured.cols;
+        let half = |part: &str| {
+            let name = format!("{input}.{part}");
+            let tensor = tensors.tensor(&name).map_err(|e| malformed(&path, e.to_string()))?;
+            let values: Vec<f32> =
+                tensor.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+            match values.len() == n * (n + 1) / 2 {
+                true => Ok(square(&values, n)),
+                false => Err(malformed(&path, format!("{name} has {} elements", values.len()))),
+            }
+        };
+        Ok((half("moment")?, half("held_out")?))
+    }
+
+    /// Writes sums of squared gradients.
+    pub(super) fn save_gradients(&mut self, rows: &BTreeMap<String, Vec<f64>>) -> Result<(), TuneFileError> {
+        let bytes = rows.iter().map(|(name, sums)| {
+            (name.clone(), vec![sums.len()], sums.iter().flat_map(|x| x.to_le_bytes()).collect())
+        });
+        self.save(GRADIENTS, Dtype::F64, bytes.collect())
+    }
+
+    /// Writes a file of lower triangles.
+    pub(super) fn save_moments(
+        &mut self,
+        file: &str,
+        triangles: Vec<(String, Vec<f32>)>,
+    ) -> Result<(), TuneFileError> {
+        let bytes = triangles.into_iter().map(|(name, values)| {
+            (name, vec![values.len()], values.iter().flat_map(|x| x.to_le_bytes()).collect())
+        });
+        self.save(file, Dtype::F32, bytes.collect())
+    }
+
+    fn save(
+        &mut self,
+        file: &str,
+        dtype: Dtype,
+        tensors: Vec<(String, Vec<usize>, Vec<u8>)>,
+    ) -> Result<(), TuneFileError> {
+        let path = self.dir.join(file);
+        let malformed = |actual: String| TuneFileError::Malformed { path: path.clone(), actual };
+        let view = |(name, shape, bytes): &'_ (String, Vec<usize>, Vec<u8>)| {
+            TensorView::new(dtype, shape.clone(), bytes).map(|_| name.clone())
+        };
+        tensors
+            .iter()
+            .try_for_each(|tensor| view(tensor).map(|_| ()))
+            .map_err(|e| malformed(e.to_string()))?;
+        let views = tensors.iter().filter_map(|(name, shape, bytes)| {
+            Some((name.clone(), TensorView::new(dtype, shape.clone(), bytes).ok()?))
+        });
+        let bytes = safetensors::serialize(views, None).map_err(|e| malformed(e.to_string()))?;
+        self.digests.insert(file.to_owned(), crate::source::hex(&Sha256::digest(&bytes)));
+        write(&path, &bytes)
+    }
+
+    /// Writes the index: the measurement is complete.
+    pub(super) fn finish(&self) -> Result<(), TuneFileError> {
+        let path = self.dir.join(INDEX);
+        let json = serde_json::to_vec_pretty(self)
+            .map_err(|e| TuneFileError::Malformed { path: path.clone(), actual: e.to_string() })?;
+        write(&path, &json)
+    }
+
+    /// An empty measurement in `dir`, which is made; an old index there is removed first.
+    pub(super) fn begin(dir: &Path) -> Result<Tune, TuneFileError> {
+        let io = |source| TuneFileError::Io { path: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(io)?;
+        match std::fs::remove_file(dir.join(INDEX)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+        Ok(Tune {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            files: Vec::new(),
+            text_sha256: String::new(),
+            ctx: 0,
+            tokens: 0,
+            held_out_tokens: 0,
+            gradient_tokens: 0,
+            seed: 0,
+            inputs: BTreeMap::new(),
+            tensors: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            dir: dir.to_owned(),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TuneFileError> {
+    std::fs::read(path).map_err(|source| TuneFileError::Io { path: path.to_owned(), source })
+}
+
+/// Writes beside, syncs, renames.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), TuneFileError> {
+    let io = |source| TuneFileError::Io { path: path.to_owned(), source };
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    let partial = PathBuf::from(name);
+    let mut file = std::fs::File::create(&partial).map_err(io)?;
+    std::io::Write::write_all(&mut file, bytes).and_then(|()| file.sync_all()).map_err(io)?;
+    std::fs::rename(&partial, path).map_err(io)
+}
