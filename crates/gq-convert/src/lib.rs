@@ -29,7 +29,7 @@ pub use policy::{Budget, Calibration, Choice, Override, Policy, PolicyError, Res
 pub use report::{Report, TensorReport};
 pub use tune::{
     CalibrationText, InputMeasured, SequenceError, TensorMeasured, Tune, TuneError, TuneEvent, TuneFileError,
-    TuneOptions, TuneText, measure, sequences,
+    TuneOptions, TuneText, measure, sequences, source_files, texts_digest,
 };
 
 use gq_checkpoint::Checkpoint;

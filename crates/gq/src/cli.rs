@@ -96,6 +96,7 @@ impl Global {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     Convert(commands::convert::ConvertArgs),
+    Tune(commands::tune::TuneArgs),
     Plan(commands::plan::PlanArgs),
     Inspect(commands::inspect::InspectArgs),
     Verify(commands::verify::VerifyArgs),

@@ -128,7 +128,7 @@ pub fn measure(
 }
 
 /// Weight files of a checkpoint, by which a measurement knows its source.
-pub(crate) fn source_files(checkpoint: &Checkpoint) -> Vec<(String, u64)> {
+pub fn source_files(checkpoint: &Checkpoint) -> Vec<(String, u64)> {
     let weights = checkpoint.files().iter().filter(|file| file.kind != FileKind::Text);
     weights.map(|file| (file.name.clone(), file.bytes)).collect()
 }

@@ -6,7 +6,8 @@ mod moment;
 mod saved;
 mod sequences;
 
+pub use measure::source_files;
 pub use measure::{TuneError, TuneEvent, TuneOptions, TuneText, measure};
 pub(crate) use moment::rotate;
 pub use saved::{InputMeasured, TensorMeasured, Tune, TuneFileError};
-pub use sequences::{CalibrationText, SequenceError, sequences};
+pub use sequences::{CalibrationText, SequenceError, digest as texts_digest, sequences};

@@ -91,7 +91,7 @@ fn shares(counts: &[usize], wanted: usize) -> Vec<usize> {
 }
 
 /// sha256 over all texts' contents, in order, each after its length.
-pub(super) fn digest(texts: &[CalibrationText]) -> String {
+pub fn digest(texts: &[CalibrationText]) -> String {
     let mut hash = Sha256::new();
     for text in texts {
         hash.update((text.text.len() as u64).to_le_bytes());

@@ -99,7 +99,7 @@ fn a_value_that_is_no_number_ends_it_and_leaves_nothing() {
 fn a_plan_of_another_checkpoint_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let planned = plan(&testdata("tiny/gemma3"), &policy("tq4", &[]));
-    let options = gq_convert::ExecuteOptions { level: CpuLevel::Scalar, restart: false };
+    let options = gq_convert::ExecuteOptions { level: CpuLevel::Scalar, restart: false, tune: None };
     let outcome = gq_convert::execute(
         &planned,
         &testdata("tiny/llama"),

@@ -1,16 +1,20 @@
 //! `gq convert`: a checkpoint becomes one file.
 
 use crate::cli::Global;
+use crate::commands::tune::{self, CalibrationArgs};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::progress::{Progress, Unit};
 use crate::table::Table;
 use crate::{source, units};
 use gq_checkpoint::Checkpoint;
-use gq_convert::{Choice, Event, ExecuteOptions, Override, Plan, Policy, Report, Resources};
+use gq_convert::{
+    Budget, Calibration, Choice, Event, ExecuteOptions, Override, Plan, Policy, Report, Resources, Tune,
+};
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Quantize a checkpoint into one .gq file that holds everything needed to run it.
 ///
@@ -39,6 +43,8 @@ pub struct ConvertArgs {
     output: Option<PathBuf>,
     #[command(flatten)]
     recipe: Recipe,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
     /// Show the plan and stop.
     #[arg(long)]
     dry_run: bool,
@@ -80,6 +86,15 @@ pub struct Recipe {
     /// Refuse to start when more memory would be needed, such as 4GiB; smaller blocks are tried first.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
     max_memory: Option<u64>,
+    /// Measurements made by `gq tune` on the same checkpoint: rounds with the inputs in view.
+    #[arg(long, value_name = "DIR")]
+    tune: Option<PathBuf>,
+    /// Bytes of the whole file, such as 80MB: never above, spent where the measurements say; needs --tune or --calibration.
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, conflicts_with_all = ["bits", "encoding"])]
+    size: Option<u64>,
+    /// Mean bits per weight of the body, scales included, spent where the measurements say.
+    #[arg(long, value_name = "B", conflicts_with_all = ["bits", "encoding", "size"])]
+    bpw: Option<f64>,
 }
 
 fn choice(name: &str) -> Result<Choice, String> {
@@ -97,6 +112,32 @@ fn rotation(name: &str) -> Result<RotationKind, String> {
 }
 
 impl Recipe {
+    /// The measurements these options name.
+    ///
+    /// # Errors
+    /// When they cannot be read, were made on another checkpoint, or a budget comes without any.
+    pub fn tune(&self, checkpoint: &Checkpoint, measured: Option<Tune>) -> Result<Option<Tune>, Failure> {
+        let tune = match (&self.tune, measured) {
+            (Some(dir), None) => Some(Tune::open(dir)?),
+            (_, measured) => measured,
+        };
+        if let Some(tune) = &tune {
+            tune.check_source(&gq_convert::source_files(checkpoint))?;
+        }
+        Ok(tune)
+    }
+
+    /// The policy these options ask for, with measurements where there are some.
+    pub fn measured_policy(&self, tune: Option<&Tune>) -> Policy {
+        let budget = self.size.map(Budget::FileBytes).or(self.bpw.map(Budget::BodyBits));
+        let calibration = tune.map(|tune| Calibration {
+            text_sha256: tune.text_sha256.clone(),
+            tokens: tune.tokens,
+            sha256: tune.sha256(),
+        });
+        Policy { budget, calibration, ..self.policy() }
+    }
+
     /// The policy these options ask for.
     pub fn policy(&self) -> Policy {
         let bits = Choice::Coded(Encoding::Turbo { bits: self.bits.unwrap_or(4), group: ScaleGroup::Row });
@@ -118,13 +159,24 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     if args.dry_run {
         return show_plan(&found.path, &args.recipe, false, global);
     }
-    let policy = args.recipe.policy();
-    let output_path = args.output.clone().unwrap_or_else(|| default_output(&found.name, &policy));
-    let checkpoint = source::checkpoint(&found.path)?;
+    let checkpoint = Arc::new(source::checkpoint(&found.path)?);
     let output = global.output();
     source::warn_incomplete(&checkpoint, output);
+    let output_path =
+        args.output.clone().unwrap_or_else(|| default_output(&found.name, &args.recipe.policy()));
+    let measurements = measurements_path(&output_path);
+    let measured = match &args.calibration.calibration {
+        Some(_) => Some(taken_up(&checkpoint, &args.calibration, &measurements, global)?),
+        None => None,
+    };
+    let tune = args.recipe.tune(&checkpoint, measured)?;
+    let policy = args.recipe.measured_policy(tune.as_ref());
     let resources = Resources { threads: global.threads(), max_memory: args.recipe.max_memory };
-    let (report, seconds) = convert(&checkpoint, &policy, resources, &output_path, args.restart, global)?;
+    let sources = (&*checkpoint, tune.as_ref());
+    let (report, seconds) = convert(sources, &policy, resources, &output_path, args.restart, global)?;
+    if args.calibration.calibration.is_some() {
+        std::fs::remove_dir_all(&measurements).map_err(|e| Failure::io(&measurements, &e))?;
+    }
     let file_bytes = std::fs::metadata(&output_path).map_err(|e| Failure::io(&output_path, &e))?.len();
     if output.json {
         return output.document(&serde_json::json!({
@@ -139,15 +191,15 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
 
 /// Plans and executes, with progress. Gives the report and the seconds it took.
 pub fn convert(
-    checkpoint: &Checkpoint,
+    (checkpoint, tune): (&Checkpoint, Option<&Tune>),
     policy: &Policy,
     resources: Resources,
     path: &Path,
     restart: bool,
     global: &Global,
 ) -> Result<(Report, f64), Failure> {
-    let plan = gq_convert::plan(checkpoint, policy, resources)?;
-    let options = ExecuteOptions { level: global.level()?, restart };
+    let plan = gq_convert::plan_measured(checkpoint, policy, resources, tune)?;
+    let options = ExecuteOptions { level: global.level()?, restart, tune };
     let output = global.output();
     note_exceptions(&plan, output);
     let mut progress = Progress::new(global.progress, output, "convert", Unit::Bytes, plan.source_bytes);
@@ -172,6 +224,27 @@ fn note_exceptions(plan: &Plan, output: Output) {
     for (reason, (tensors, bytes)) in reasons {
         output.warn(&format!("{tensors} matrices ({}) are {reason}", units::bytes(bytes)));
     }
+}
+
+/// `path.tune`: measurements made for one conversion, kept until it is done.
+fn measurements_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tune");
+    PathBuf::from(name)
+}
+
+/// Measurements left by an interrupted conversion to the same output, or new ones.
+fn taken_up(
+    checkpoint: &Arc<Checkpoint>,
+    args: &CalibrationArgs,
+    dir: &Path,
+    global: &Global,
+) -> Result<Tune, Failure> {
+    if let Some(tune) = tune::finished(checkpoint, args, dir)? {
+        global.output().note(&format!("taking up the measurements in {}", dir.display()));
+        return Ok(tune);
+    }
+    Ok(tune::measure(checkpoint, args, dir, global)?.0)
 }
 
 fn default_output(name: &str, policy: &Policy) -> PathBuf {
@@ -265,7 +338,9 @@ fn groups<'a>(rows: impl Iterator<Item = Row<'a>>) -> String {
 pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -> Result<(), Failure> {
     let checkpoint = source::checkpoint(path)?;
     let resources = Resources { threads: global.threads(), max_memory: recipe.max_memory };
-    let plan = gq_convert::plan(&checkpoint, &recipe.policy(), resources)?;
+    let tune = recipe.tune(&checkpoint, None)?;
+    let policy = recipe.measured_policy(tune.as_ref());
+    let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, tune.as_ref())?;
     let output = global.output();
     if output.json {
         return output.document(&plan);

@@ -84,7 +84,14 @@ fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(
         let path = dir.join(format!("{encoding}.gq"));
         let resources = Resources { threads: global.threads(), max_memory: None };
         let quiet = Global { quiet: true, ..global.clone() };
-        convert::convert(&checkpoint, &Policy::new(Choice::Coded(encoding)), resources, &path, true, &quiet)?;
+        convert::convert(
+            (&checkpoint, None),
+            &Policy::new(Choice::Coded(encoding)),
+            resources,
+            &path,
+            true,
+            &quiet,
+        )?;
         Container::open(&path)?.verify(|_, _| {})?;
         output.note(&format!("{encoding}: converted and verified, measuring"));
         let loaded = source::model(&path, None, global)?;

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod pull;
 pub mod push;
 pub mod run;
+pub mod tune;
 pub mod verify;
 
 use crate::cli::{Cli, Command};
@@ -21,6 +22,7 @@ pub fn dispatch(cli: &Cli) -> Result<(), Failure> {
     let global = &cli.global;
     match &cli.command {
         Command::Convert(args) => convert::run(args, global),
+        Command::Tune(args) => tune::run(args, global),
         Command::Plan(args) => plan::run(args, global),
         Command::Inspect(args) => inspect::run(args, global),
         Command::Verify(args) => verify::run(args, global),

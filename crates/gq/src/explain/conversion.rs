@@ -26,6 +26,20 @@ impl From<PlanError> for Failure {
             PlanError::Rotation { tensor, source } => {
                 bad(Exit::Usage, "plan.rotation", &tensor).limit("--rotation hadamard").actual(source)
             }
+            PlanError::Budget { limit, actual } => {
+                let message = format!(
+                    "the smallest file needs {} for its weights, the budget leaves {}",
+                    units::bytes(actual),
+                    units::bytes(limit)
+                );
+                Failure::new(Exit::Usage, "plan.budget", message)
+                    .at("--size, --bpw")
+                    .limit(limit)
+                    .actual(actual)
+            }
+            PlanError::NotMeasured => {
+                bad(Exit::Usage, "plan.not_measured", "--size, --bpw").limit("--tune or --calibration")
+            }
             PlanError::Memory { limit, actual } => {
                 let message = format!(
                     "the conversion needs {} of memory, --max-memory allows {}",
@@ -52,6 +66,8 @@ impl From<ConvertError> for Failure {
             ConvertError::SourceChanged { tensor, limit, actual } => {
                 bad(Exit::Input, "convert.source_changed", &tensor).limit(limit).actual(actual)
             }
+            ConvertError::Tune(error) => error.into(),
+            ConvertError::Moment { tensor, .. } => bad(Exit::Input, "convert.moment", &tensor),
             ConvertError::Journal(JournalError::Io { path, source }) => Failure::io(&path, &source),
             ConvertError::Journal(JournalError::Busy { path }) => {
                 let place = path.display().to_string();

@@ -1,0 +1,258 @@
+//! `gq tune`: measures a checkpoint once, so that any size can be planned and made from it.
+
+use crate::cli::Global;
+use crate::failure::{Exit, Failure};
+use crate::progress::{Progress, Unit};
+use crate::table::Table;
+use crate::{source, units};
+use gq_checkpoint::{Checkpoint, Role};
+use gq_convert::{CalibrationText, Tune, TuneError, TuneEvent, TuneOptions, TuneText};
+use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Measure a checkpoint on calibration text: what every later conversion with --tune rounds and spends by.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  gq tune ./SmolLM2-135M -o smol.tune --calibration texts/
+  gq convert ./SmolLM2-135M --tune smol.tune --size 80MB -o smol.gq
+  gq plan ./SmolLM2-135M --tune smol.tune --bpw 3.5")]
+pub struct TuneArgs {
+    /// Checkpoint directory, or a repository on the Hub.
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+    /// Directory for the measurements.
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
+}
+
+/// What to measure on.
+#[derive(clap::Args, Debug, Clone)]
+pub struct CalibrationArgs {
+    /// Calibration text: a file, or a directory whose .txt and .md files count equally.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub calibration: Option<PathBuf>,
+    /// Tokens to measure second moments on [default: 300 per input dimension, at most 131072].
+    #[arg(long, value_name = "N")]
+    pub calibration_tokens: Option<usize>,
+    /// Tokens of a calibration sequence.
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub calibration_ctx: usize,
+    /// Tokens to measure gradients on; 0: budgets weigh all outputs alike.
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    pub gradient_tokens: usize,
+}
+
+pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
+    let found = source::find(&args.source, global)?;
+    let checkpoint = Arc::new(source::checkpoint(&found.path)?);
+    let (tune, seconds) = measure(&checkpoint, &args.calibration, &args.output, global)?;
+    let output = global.output();
+    if output.json {
+        return output.document(&serde_json::json!({
+            "output": args.output.display().to_string(),
+            "seconds": seconds,
+            "tune": tune,
+        }));
+    }
+    output.data(&summary(&tune, &checkpoint, &args.output, seconds))
+}
+
+/// Measures `checkpoint` and saves the result in `dir`. Gives it and the seconds it took.
+pub fn measure(
+    checkpoint: &Arc<Checkpoint>,
+    args: &CalibrationArgs,
+    dir: &Path,
+    global: &Global,
+) -> Result<(Tune, f64), Failure> {
+    let path = args.calibration.as_deref().ok_or_else(|| {
+        let message = "--calibration is needed: a text file or a directory of them";
+        Failure::new(Exit::Usage, "calibration.missing", message.to_owned()).at("--calibration")
+    })?;
+    let texts = texts(path)?;
+    let level = global.level()?;
+    let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
+    let model = Model::from_checkpoint(checkpoint.clone(), options)?;
+    let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
+    let widest =
+        checkpoint.tensors().iter().filter(|t| is_product(t.role)).map(|t| t.cols()).max().unwrap_or(0);
+    let tokens = args.calibration_tokens.unwrap_or((300 * widest).min(131_072));
+    let sequences = gq_convert::sequences(&tokenizer, &texts, tokens, args.calibration_ctx)?;
+    let options = TuneOptions {
+        level,
+        gradient_sequences: args.gradient_tokens.div_ceil(args.calibration_ctx.max(1)),
+        seed: 0,
+    };
+    let wanted = |name: &str| checkpoint.tensor(name).is_some_and(|tensor| is_measured(tensor.role));
+    let of = sequences.len().min(options.gradient_sequences);
+    let output = global.output();
+    let mut progress = Progress::new(
+        global.progress,
+        output,
+        "tune",
+        Unit::Items("steps"),
+        (of + checkpoint.spec().layers.len() + 1) as u64,
+    );
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(global.threads()).build();
+    let pool = pool.map_err(|e| Failure::new(Exit::Environment, "threads", format!("threads: {e}")))?;
+    let text = TuneText { texts: &texts, sequences: &sequences };
+    let tune = pool.install(|| {
+        gq_convert::measure(checkpoint, &model, text, &wanted, &options, dir, &mut |event| match event {
+            TuneEvent::Gradients { done, .. } => progress.set(done as u64, "gradients"),
+            TuneEvent::Moments { done, .. } => progress.set((of + done) as u64, "layers"),
+        })
+    })?;
+    Ok((tune, progress.finish()))
+}
+
+/// The finished measurement in `dir`, when it is of this checkpoint and these texts.
+pub fn finished(
+    checkpoint: &Checkpoint,
+    args: &CalibrationArgs,
+    dir: &Path,
+) -> Result<Option<Tune>, Failure> {
+    let (Ok(tune), Some(path)) = (Tune::open(dir), args.calibration.as_deref()) else { return Ok(None) };
+    let same = tune.check_source(&gq_convert::source_files(checkpoint)).is_ok()
+        && tune.text_sha256 == gq_convert::texts_digest(&texts(path)?)
+        && tune.ctx == args.calibration_ctx;
+    Ok(Some(tune).filter(|_| same))
+}
+
+fn is_product(role: Role) -> bool {
+    is_measured(role) && !matches!(role, Role::Embedding | Role::PerLayerTable)
+}
+
+/// Roles whose tensors may be coded.
+fn is_measured(role: Role) -> bool {
+    use Role::{
+        Down, Embedding, ExpertDown, ExpertGateUp, Gate, Head, Key, Output, PerLayerGate, PerLayerProjection,
+        PerLayerTable, Query, Up, Value,
+    };
+    matches!(
+        role,
+        Embedding
+            | Head
+            | Query
+            | Key
+            | Value
+            | Output
+            | Gate
+            | Up
+            | Down
+            | ExpertGateUp
+            | ExpertDown
+            | PerLayerTable
+            | PerLayerProjection
+            | PerLayerGate
+    )
+}
+
+/// The texts of a file, or of the .txt and .md files of a directory in the order of their names.
+fn texts(path: &Path) -> Result<Vec<CalibrationText>, Failure> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |error: std::io::Error| Failure::io(&path, &error)
+    };
+    let mut files = Vec::new();
+    if std::fs::metadata(path).map_err(io(path))?.is_dir() {
+        for entry in std::fs::read_dir(path).map_err(io(path))? {
+            let file = entry.map_err(io(path))?.path();
+            if file.extension().is_some_and(|end| end == "txt" || end == "md") {
+                files.push(file);
+            }
+        }
+        files.sort();
+    } else {
+        files.push(path.to_owned());
+    }
+    if files.is_empty() {
+        let message = format!("{}: no .txt or .md file in this directory", path.display());
+        return Err(Failure::new(Exit::Input, "calibration.empty", message).at(path.display()));
+    }
+    let read = |file: PathBuf| {
+        let bytes = std::fs::read(&file).map_err(io(&file))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            let message = format!("{}: byte {at} is not UTF-8", file.display());
+            Failure::new(Exit::Input, "calibration.utf8", message)
+                .at(file.display())
+                .actual(format!("byte {at}"))
+        })?;
+        let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Ok(CalibrationText { name, text })
+    };
+    files.into_iter().map(read).collect()
+}
+
+/// Where the damage lies, by role.
+fn summary(tune: &Tune, checkpoint: &Checkpoint, dir: &Path, seconds: f64) -> String {
+    let mut roles: Vec<(Role, usize, f64, f64)> = Vec::new();
+    let mut total = 0.0;
+    for (name, measured) in &tune.tensors {
+        let Some(tensor) = checkpoint.tensor(name) else { continue };
+        total += measured.sensitivity;
+        let gain = measured.nearest_sensitivity / measured.sensitivity;
+        match roles.iter_mut().find(|(role, ..)| *role == tensor.role) {
+            Some((_, count, sum, gains)) => {
+                *count += 1;
+                *sum += measured.sensitivity;
+                *gains += gain;
+            }
+            None => roles.push((tensor.role, 1, measured.sensitivity, gain)),
+        }
+    }
+    roles.sort_by(|a, b| b.2.total_cmp(&a.2));
+    let mut table = Table::new(&["<tensors of", "count", "share of damage", "gain of feedback"]);
+    for (role, count, sum, gains) in roles {
+        table.row([
+            role.to_string(),
+            units::count(count as u64),
+            format!("{:.1} %", 100.0 * sum / total),
+            format!("{:.2}x", gains / count as f64),
+        ]);
+    }
+    format!(
+        "{}\n{}: {} tokens, {} held out, gradients on {}, in {}\n",
+        table.render(),
+        dir.display(),
+        units::count(tune.tokens as u64),
+        units::count(tune.held_out_tokens as u64),
+        units::count(tune.gradient_tokens as u64),
+        units::seconds(seconds),
+    )
+}
+
+impl From<TuneError> for Failure {
+    fn from(error: TuneError) -> Failure {
+        match error {
+            TuneError::File(error) => error.into(),
+            other => Failure::new(Exit::Input, "tune", other.to_string()),
+        }
+    }
+}
+
+impl From<gq_convert::TuneFileError> for Failure {
+    fn from(error: gq_convert::TuneFileError) -> Failure {
+        use gq_convert::TuneFileError as E;
+        let message = error.to_string();
+        match error {
+            E::Io { path, source } => Failure::io(&path, &source),
+            E::Malformed { path, actual } => {
+                Failure::new(Exit::Input, "tune.malformed", message).at(path.display()).actual(actual)
+            }
+            E::Differs { path, limit, actual, .. } => Failure::new(Exit::Input, "tune.other", message)
+                .at(path.display())
+                .limit(limit)
+                .actual(actual),
+        }
+    }
+}
+
+impl From<gq_convert::SequenceError> for Failure {
+    fn from(error: gq_convert::SequenceError) -> Failure {
+        Failure::new(Exit::Input, "calibration.text", error.to_string())
+    }
+}
