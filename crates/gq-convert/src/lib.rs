@@ -33,6 +33,17 @@ use gq_checkpoint::Checkpoint;
 /// When the policy does not fit the tensors, or the peak memory exceeds the limit.
 pub fn plan(checkpoint: &Checkpoint, policy: &Policy, resources: Resources) -> Result<Plan, PlanError> {
     let texts = checkpoint.files().iter().filter(|file| file.kind == gq_checkpoint::FileKind::Text);
-    let text_bytes = texts.map(|file| file.bytes).sum();
-    Plan::new(Facts { tensors: checkpoint.tensors(), spec: checkpoint.spec(), text_bytes }, policy, resources)
+    let text_bytes = texts.map(|file| file.bytes).sum::<u64>() + checkpoint.merge_bytes(resources.threads);
+    let facts = Facts { tensors: checkpoint.tensors(), spec: checkpoint.spec(), text_bytes };
+    let plan = Plan::new(facts, policy, resources)?;
+    let merged = |step: &&Step| checkpoint.tensor(&step.tensor).is_some_and(|t| checkpoint.is_merged(t));
+    let narrow = |step: &&Step| step.encoding.is_exact() && step.source_dtype.size() < 2;
+    match plan.steps.iter().filter(merged).find(narrow) {
+        None => Ok(plan),
+        Some(step) => Err(PlanError::Merged {
+            tensor: step.tensor.clone(),
+            actual: step.source_dtype,
+            reason: step.reason.clone(),
+        }),
+    }
 }

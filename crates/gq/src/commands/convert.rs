@@ -22,6 +22,7 @@ Examples:
   gq convert ./SmolLM2-135M -o smol.gq
   gq convert ./SmolLM2-135M -o smol.gq --bits 3 --override 'down_proj=tq4' --embedding tq6
   gq convert ./gemma-3-270m -o gemma.gq --encoding tq4-g64 --max-memory 1GiB
+  gq convert ./SmolLM2-135M -o mine.gq --lora ./my-adapter --lora ./style=0.5
 
 Encodings (bits per weight without scales; `gq bench --codec` shows distortion and speed):
   tq1 … tq8            TurboQuant: rotation and Lloyd-Max codes, one scale per row
@@ -71,6 +72,9 @@ pub struct Recipe {
     /// Encoding of the tensors whose names match; repeatable, the last match wins.
     #[arg(long = "override", value_name = "REGEX=ENC", value_parser = override_rule)]
     overrides: Vec<Override>,
+    /// Merge an adapter into the checkpoint first: a folder as PEFT and Unsloth write it; repeatable, with weights.
+    #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
+    loras: Vec<source::Lora>,
     /// Transform of the rows before coding: hadamard, haar (dense, slow) or none.
     #[arg(long, value_name = "KIND", default_value = "hadamard", value_parser = rotation)]
     rotation: RotationKind,
@@ -120,7 +124,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     }
     let policy = args.recipe.policy();
     let output_path = args.output.clone().unwrap_or_else(|| default_output(&found.name, &policy));
-    let checkpoint = source::checkpoint(&found.path)?;
+    let checkpoint = source::checkpoint_with(&found.path, &args.recipe.loras, global)?;
     let output = global.output();
     source::warn_incomplete(&checkpoint, output);
     let resources = Resources { threads: global.threads(), max_memory: args.recipe.max_memory };
@@ -263,7 +267,7 @@ fn groups<'a>(rows: impl Iterator<Item = Row<'a>>) -> String {
 
 /// Plans and prints: the whole of `gq plan`.
 pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -> Result<(), Failure> {
-    let checkpoint = source::checkpoint(path)?;
+    let checkpoint = source::checkpoint_with(path, &recipe.loras, global)?;
     let resources = Resources { threads: global.threads(), max_memory: recipe.max_memory };
     let plan = gq_convert::plan(&checkpoint, &recipe.policy(), resources)?;
     let output = global.output();
