@@ -126,9 +126,9 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     let output_path = args.output.clone().unwrap_or_else(|| default_output(&found.name, &policy));
     let checkpoint = source::checkpoint_with(&found.path, &args.recipe.loras, global)?;
     let output = global.output();
-    source::warn_incomplete(&checkpoint, output);
     let resources = Resources { threads: global.threads(), max_memory: args.recipe.max_memory };
     let (report, seconds) = convert(&checkpoint, &policy, resources, &output_path, args.restart, global)?;
+    source::warn_incomplete(&checkpoint, output);
     let file_bytes = std::fs::metadata(&output_path).map_err(|e| Failure::io(&output_path, &e))?.len();
     if output.json {
         return output.document(&serde_json::json!({
@@ -153,7 +153,6 @@ pub fn convert(
     let plan = gq_convert::plan(checkpoint, policy, resources)?;
     let options = ExecuteOptions { level: global.level()?, restart };
     let output = global.output();
-    note_exceptions(&plan, output);
     let mut progress = Progress::new(global.progress, output, "convert", Unit::Bytes, plan.source_bytes);
     let report = gq_convert::execute(&plan, checkpoint, path, options, &mut |event| match event {
         Event::Resumed { tensors } => {
@@ -161,7 +160,9 @@ pub fn convert(
         }
         Event::Advanced { bytes, tensor } => progress.set(bytes, tensor),
     })?;
-    Ok((report, progress.finish()))
+    let seconds = progress.finish();
+    note_exceptions(&plan, output);
+    Ok((report, seconds))
 }
 
 /// Matrices that the recipe would code and that are kept exactly deserve a word.
