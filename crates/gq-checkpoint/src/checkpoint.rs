@@ -1,6 +1,7 @@
 //! A directory in the Hub's layout, opened as facts: files, specification, tensors. Weights stay on disk.
 
 use crate::catalog::{Catalog, Shard};
+use crate::lora::{Adapter, AdapterError, Merge};
 use crate::read_at::read_exact_at;
 use crate::safetensors::{Header, HeaderError, Index, IndexError, header_bytes, parse_header, parse_index};
 use crate::scale::WeightScale;
@@ -24,6 +25,7 @@ pub struct Checkpoint {
     tensors: Vec<SourceTensor>,
     by_name: HashMap<String, usize>,
     scales: HashMap<String, WeightScale>,
+    merge: Option<Merge>,
 }
 
 /// A file of a checkpoint.
@@ -98,7 +100,8 @@ impl Checkpoint {
         let names = tensors.iter().enumerate();
         let by_name = names.map(|(index, tensor)| (tensor.name.clone(), index)).collect();
         let scales_of = HashMap::with_capacity(scales.len());
-        let mut checkpoint = Checkpoint { dir, files, handles, spec, tensors, by_name, scales: scales_of };
+        let mut checkpoint =
+            Checkpoint { dir, files, handles, spec, tensors, by_name, scales: scales_of, merge: None };
         for source in scales {
             let Some(tensor) = checkpoint.tensors.get(source.scale) else { continue };
             let mut values = vec![0.0; tensor.rows() * tensor.cols()];
@@ -147,6 +150,37 @@ impl Checkpoint {
     pub fn texts(&self) -> Result<Texts, CheckpointError> {
         let texts = self.files.iter().filter(|file| file.kind == FileKind::Text);
         read_texts(&texts.map(|file| file.path.clone()).collect::<Vec<_>>())
+    }
+
+    /// The same checkpoint with adapters merged in: every read of rows gives the merged ones.
+    ///
+    /// # Errors
+    /// When an adapter does not fit the tensors, or changes one of two tied ones alone.
+    pub fn with_adapters(mut self, adapters: Vec<Adapter>) -> Result<Checkpoint, AdapterError> {
+        self.merge = match adapters.is_empty() {
+            true => None,
+            false => Some(Merge::new(adapters, &self.spec, &self.tensors)?),
+        };
+        Ok(self)
+    }
+
+    /// Adapters that are merged in.
+    pub fn adapters(&self) -> &[Adapter] {
+        self.merge.as_ref().map_or(&[], Merge::adapters)
+    }
+
+    /// Whether an adapter changes a tensor: then its bytes in the file are not its values.
+    pub fn is_merged(&self, tensor: &SourceTensor) -> bool {
+        self.merge.as_ref().is_some_and(|merge| merge.changes(&tensor.name))
+    }
+
+    /// Bytes of memory that merging takes when this many threads read rows.
+    pub fn merge_bytes(&self, threads: usize) -> u64 {
+        self.merge.as_ref().map_or(0, |merge| merge.memory_bytes(threads, &self.tensors))
+    }
+
+    pub(crate) fn merge(&self) -> Option<&Merge> {
+        self.merge.as_ref()
     }
 
     /// Open weight files, in the order of [`SourceTensor::file`].

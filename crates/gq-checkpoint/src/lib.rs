@@ -17,6 +17,7 @@ mod family;
 pub mod gguf;
 mod json;
 pub mod limits;
+mod lora;
 mod map;
 mod names;
 mod read;
@@ -33,6 +34,7 @@ pub use checkpoint::{Checkpoint, FileKind, SourceFile};
 pub use config::parse_config;
 pub use error::{CheckpointError, ConfigError, ReadError, TensorError};
 pub use expected::ExpectedTensor;
+pub use lora::{Adapter, AdapterError, AdapterFile};
 pub use map::MappedWeights;
 pub use role::Role;
 pub use spec::{

@@ -9,7 +9,7 @@ use std::ops::Range;
 const CHUNK_BYTES: usize = 1 << 18;
 
 impl Checkpoint {
-    /// Reads rows as f32 into `out`, `[rows.len(), cols]`; F8 scales are applied.
+    /// Reads rows as f32 into `out`, `[rows.len(), cols]`; F8 scales are applied and adapters merged.
     ///
     /// Rows of a 3-D tensor are those of all its matrices in turn. Any number of threads may read.
     ///
@@ -38,7 +38,8 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Decodes the bytes of rows, as they are in the file, to f32 `[rows.len(), cols]`; F8 scales are applied.
+    /// Decodes the bytes of rows, as they are in the file, to f32 `[rows.len(), cols]`; F8 scales are applied
+    /// and adapters merged.
     ///
     /// For callers that read files themselves. `rows` says which rows the bytes are.
     ///
@@ -60,6 +61,9 @@ impl Checkpoint {
         decode_f32(tensor.dtype, bytes, out);
         if let Some(scale) = self.scale(tensor) {
             scale.apply(rows.clone(), tensor.cols(), out);
+        }
+        if let Some(merge) = self.merge() {
+            merge.apply(tensor, rows.clone(), out)?;
         }
         check_finite(tensor, rows.start, out)
     }

@@ -32,6 +32,20 @@ pub struct Source {
     pub revision: Option<String>,
     /// Files that were read.
     pub files: Vec<SourceFile>,
+    /// Adapters that were merged into it, in order; absent when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<SourceAdapter>,
+}
+
+/// A low-rank adapter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceAdapter {
+    /// Name of its folder.
+    pub name: String,
+    /// What its change was multiplied by.
+    pub weight: serde_json::Number,
+    /// Its files.
+    pub files: Vec<SourceFile>,
 }
 
 /// A file of a checkpoint.
@@ -72,7 +86,8 @@ impl Provenance {
     /// # Errors
     /// When a file is not named relative to its checkpoint, or the text is too long.
     pub fn to_text(&self) -> Result<StoredText, ProvenanceError> {
-        if let Some(file) = self.source.files.iter().find(|file| !is_relative(&file.name)) {
+        let of_adapters = self.source.adapters.iter().flat_map(|adapter| &adapter.files);
+        if let Some(file) = self.source.files.iter().chain(of_adapters).find(|f| !is_relative(&f.name)) {
             return Err(ProvenanceError::NotRelative { name: file.name.clone() });
         }
         let json = serde_json::to_string(self).map_err(|source| ProvenanceError::Json { source })?;

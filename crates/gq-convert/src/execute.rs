@@ -12,7 +12,7 @@ use crate::report::Report;
 use crate::source::{Piece, SourceFile, SourceReader, Use, pieces};
 use crate::tune::Tune;
 use gq_checkpoint::{Checkpoint, ReadError, SourceTensor};
-use gq_tensor::CpuLevel;
+use gq_tensor::{CpuLevel, encode_f32};
 use std::ops::Range;
 use std::path::Path;
 
@@ -207,7 +207,7 @@ fn code(work: &Work<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertEr
     Ok(())
 }
 
-/// Exact tensors: the source's bytes, once they are seen to be numbers.
+/// Exact tensors: the source's bytes, once they are seen to be numbers; merged ones rounded to the source's dtype.
 fn copy(
     checkpoint: &Checkpoint,
     tensor: &SourceTensor,
@@ -216,8 +216,12 @@ fn copy(
     coded: &mut Coded,
 ) -> Result<(), ReadError> {
     let mut values = vec![0.0; tensor.cols()];
-    for (row, bytes) in rows.clone().zip(source.chunks(tensor.row_bytes())) {
+    let merged = checkpoint.is_merged(tensor);
+    for (row, bytes) in rows.clone().zip(source.chunks_mut(tensor.row_bytes())) {
         checkpoint.decode_rows_f32(tensor, row..row + 1, bytes, &mut values)?;
+        if merged {
+            encode_f32(tensor.dtype, &values, bytes);
+        }
     }
     std::mem::swap(source, &mut coded.codes);
     coded.scales.clear();

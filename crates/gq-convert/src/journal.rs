@@ -19,6 +19,9 @@ pub struct Fingerprint {
     pub policy: Policy,
     /// Weight files of the source: name and size.
     pub files: Vec<(String, u64)>,
+    /// Adapters that are merged in: name, weight and digests of each.
+    #[serde(default)]
+    pub adapters: Vec<String>,
     /// sha256 over the texts that ride along, and the tensors' names, shapes and places.
     pub facts: String,
 }
@@ -214,6 +217,9 @@ fn refuse_difference(path: &Path, begun: &Fingerprint, now: &Fingerprint) -> Res
     if begun.files != now.files {
         return differs("source files", list(&begun.files), list(&now.files));
     }
+    if begun.adapters != now.adapters {
+        return differs("adapters", begun.adapters.join(", "), now.adapters.join(", "));
+    }
     differs("source texts or tensors", begun.facts.clone(), now.facts.clone())
 }
 
@@ -225,7 +231,7 @@ mod tests {
     fn fingerprint() -> Fingerprint {
         let files = vec![("model.safetensors".to_owned(), 9)];
         let policy = Policy::new(Choice::from_name("tq4").unwrap());
-        Fingerprint { version: "1".to_owned(), policy, files, facts: "00".to_owned() }
+        Fingerprint { version: "1".to_owned(), policy, files, adapters: Vec::new(), facts: "00".to_owned() }
     }
 
     fn entry(step: usize) -> Entry {
@@ -280,6 +286,7 @@ mod tests {
         assert_eq!(named(&|f| f.policy.seed = 7), "seed");
         assert_eq!(named(&|f| f.policy.per_layer_table = Choice::Exact), "per layer table");
         assert_eq!(named(&|f| f.files[0].1 = 8), "source files");
+        assert_eq!(named(&|f| f.adapters.push("a".to_owned())), "adapters");
         assert_eq!(named(&|f| f.facts.push('1')), "source texts or tensors");
     }
 }

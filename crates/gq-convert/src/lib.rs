@@ -54,11 +54,22 @@ pub fn plan_measured(
     tune: Option<&Tune>,
 ) -> Result<Plan, PlanError> {
     let texts = checkpoint.files().iter().filter(|file| file.kind == gq_checkpoint::FileKind::Text);
-    let text_bytes = texts.map(|file| file.bytes).sum();
+    let text_bytes = texts.map(|file| file.bytes).sum::<u64>() + checkpoint.merge_bytes(resources.threads);
     let stored_text_bytes = match policy.budget {
         Some(Budget::FileBytes(_)) => output::stored_text_bytes(checkpoint),
         _ => 0,
     };
     let (tensors, spec) = (checkpoint.tensors(), checkpoint.spec());
-    Plan::new(Facts { tensors, spec, text_bytes, stored_text_bytes, tune }, policy, resources)
+    let facts = Facts { tensors, spec, text_bytes, stored_text_bytes, tune };
+    let plan = Plan::new(facts, policy, resources)?;
+    let merged = |step: &&Step| checkpoint.tensor(&step.tensor).is_some_and(|t| checkpoint.is_merged(t));
+    let narrow = |step: &&Step| step.encoding.is_exact() && step.source_dtype.size() < 2;
+    match plan.steps.iter().filter(merged).find(narrow) {
+        None => Ok(plan),
+        Some(step) => Err(PlanError::Merged {
+            tensor: step.tensor.clone(),
+            actual: step.source_dtype,
+            reason: step.reason.clone(),
+        }),
+    }
 }

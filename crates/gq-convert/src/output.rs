@@ -7,10 +7,10 @@ use crate::journal::{Entry, Fingerprint, Journal};
 use crate::plan::{Plan, Step};
 use crate::report::{Report, Sums};
 use crate::source::hex;
-use gq_checkpoint::{Checkpoint, FileKind, Texts};
+use gq_checkpoint::{Adapter, Checkpoint, FileKind, Texts};
 use gq_container::{
-    Digest, Provenance, Source, SourceFile, StoredText, TensorEntry, TensorSpec, TextKind, Writer,
-    partial_path,
+    Digest, Provenance, Source, SourceAdapter, SourceFile, StoredText, TensorEntry, TensorSpec, TextKind,
+    Writer, partial_path,
 };
 use sha2::{Digest as _, Sha256};
 use std::ffi::OsString;
@@ -149,7 +149,12 @@ impl<'a> Output<'a> {
         let provenance = Provenance {
             tool: "gq".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            source: Source { repo: None, revision: None, files: files.collect() },
+            source: Source {
+                repo: None,
+                revision: None,
+                files: files.collect(),
+                adapters: adapters(self.checkpoint),
+            },
             recipe: serde_json::to_value(&self.plan.policy)?,
             calibration_sha256: calibration.and_then(|calibration| digest_of(&calibration.text_sha256)),
             seed: self.plan.policy.seed,
@@ -168,6 +173,24 @@ pub(crate) fn stored_text_bytes(checkpoint: &Checkpoint) -> u64 {
     let texts = checkpoint.texts().ok().and_then(|texts| carried(&texts).ok()).unwrap_or_default();
     let entry = gq_container::layout::TEXT_ENTRY_BYTES as u64;
     texts.iter().map(|text| text.stored_bytes() + entry).sum::<u64>() + 2 * entry
+}
+
+/// Adapters that are merged in, by name and digest.
+fn adapters(checkpoint: &Checkpoint) -> Vec<SourceAdapter> {
+    let adapter = |adapter: &Adapter| SourceAdapter {
+        name: adapter.name().to_owned(),
+        weight: serde_json::Number::from_f64(adapter.weight()).unwrap_or_else(|| 1.into()),
+        files: adapter
+            .files()
+            .iter()
+            .map(|file| SourceFile {
+                name: file.name.clone(),
+                bytes: file.bytes,
+                sha256: digest_of(&file.sha256).unwrap_or(Digest::ZERO),
+            })
+            .collect(),
+    };
+    checkpoint.adapters().iter().map(adapter).collect()
 }
 
 /// Texts of the checkpoint as they are stored.
@@ -244,8 +267,15 @@ fn fingerprint(plan: &Plan, checkpoint: &Checkpoint, texts: &Texts) -> Fingerpri
         version: env!("CARGO_PKG_VERSION").to_owned(),
         policy: plan.policy.clone(),
         files: weights.map(|file| (file.name.clone(), file.bytes)).collect(),
+        adapters: checkpoint.adapters().iter().map(identity).collect(),
         facts: hex(&facts.finalize()),
     }
+}
+
+/// `NAME x WEIGHT (DIGESTS)`.
+fn identity(adapter: &Adapter) -> String {
+    let digests: Vec<&str> = adapter.files().iter().map(|file| file.sha256.as_str()).collect();
+    format!("{} x {} ({})", adapter.name(), adapter.weight(), digests.join(" "))
 }
 
 /// Removes what an interrupted conversion to `path` left beside it.

@@ -114,6 +114,16 @@ pub enum PlanError {
         /// Why it would be kept exactly.
         reason: String,
     },
+    /// FP8 weights that an adapter changes: the sums have more digits.
+    #[error("tensor {tensor:?} is {actual} with an adapter merged in and cannot be kept exactly ({reason})")]
+    Merged {
+        /// The tensor.
+        tensor: String,
+        /// Its dtype.
+        actual: DType,
+        /// Why it would be kept exactly.
+        reason: String,
+    },
     /// A tensor with a dimension of zero or more elements than can be addressed.
     #[error("tensor {tensor:?} has shape {actual:?}, which cannot be stored")]
     Shape {
@@ -158,7 +168,7 @@ pub struct Facts<'a> {
     pub tensors: &'a [SourceTensor],
     /// The graph they belong to.
     pub spec: &'a ModelSpec,
-    /// Bytes of the texts that ride along, held in memory until the file is finished.
+    /// Bytes held in memory until the file is finished: texts that ride along, factors of adapters.
     pub text_bytes: u64,
     /// Bytes of the texts as they will be stored, when a budget counts them.
     pub stored_text_bytes: u64,

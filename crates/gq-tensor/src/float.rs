@@ -23,6 +23,27 @@ pub fn decode_f32(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Encodes values as little-endian elements of `dtype`, rounded to nearest even; the inverse of [`decode_f32`].
+///
+/// Gives false and writes nothing for dtypes of less than 16 bits and for integers.
+pub fn encode_f32(dtype: DType, values: &[f32], out: &mut [u8]) -> bool {
+    match dtype {
+        DType::F64 => each_out(values, out, |v| f64::from(v).to_le_bytes()),
+        DType::F32 => each_out(values, out, f32::to_le_bytes),
+        DType::F16 => each_out(values, out, |v| f16::from_f32(v).to_le_bytes()),
+        DType::BF16 => each_out(values, out, |v| bf16::from_f32(v).to_le_bytes()),
+        _ => return false,
+    }
+    true
+}
+
+fn each_out<const N: usize>(values: &[f32], out: &mut [u8], convert: impl Fn(f32) -> [u8; N]) {
+    let (elements, _) = out.as_chunks_mut::<N>();
+    for (element, value) in elements.iter_mut().zip(values) {
+        *element = convert(*value);
+    }
+}
+
 fn each<const N: usize>(bytes: &[u8], out: &mut [f32], convert: impl Fn([u8; N]) -> f32) {
     let (elements, _) = bytes.as_chunks::<N>();
     for (value, element) in out.iter_mut().zip(elements) {
@@ -50,6 +71,26 @@ pub fn f8_e5m2_to_f32(byte: u8) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_decoded_is_encoded_again() {
+        for (dtype, bytes) in [
+            (DType::F64, 8u64.to_le_bytes().to_vec()),
+            (DType::F32, 1.5f32.to_le_bytes().to_vec()),
+            (DType::F16, vec![0x01, 0x3c]),
+            (DType::BF16, vec![0x81, 0x3f]),
+        ] {
+            let (mut value, mut again) = ([0.0], bytes.clone());
+            decode_f32(dtype, &bytes, &mut value);
+            again.fill(0xff);
+            assert!(encode_f32(dtype, &value, &mut again));
+            assert!(again == bytes || dtype == DType::F64 && value == [0.0], "{dtype}");
+        }
+        let mut rounded = [0; 2];
+        assert!(encode_f32(DType::BF16, &[1.0 + 1.0 / 256.0], &mut rounded)); // half way: to even
+        assert_eq!(rounded, [0x80, 0x3f]);
+        assert!(!encode_f32(DType::F8E4M3, &[1.0], &mut [0]) && !encode_f32(DType::I8, &[1.0], &mut [0]));
+    }
 
     #[test]
     fn f8_values_of_the_standard() {

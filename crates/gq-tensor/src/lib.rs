@@ -16,6 +16,6 @@ pub use cpu::{Avx2, CpuLevel};
 pub use distortion::Distortion;
 pub use dtype::DType;
 pub use encoding::{Encoding, Polar, ScaleGroup, Sketch};
-pub use float::{decode_f32, f8_e4m3_to_f32, f8_e5m2_to_f32};
+pub use float::{decode_f32, encode_f32, f8_e4m3_to_f32, f8_e5m2_to_f32};
 pub use matrix::{EncodedMatrix, MatrixShape, ShapeMismatch};
 pub use rotation::{RotationKind, RotationSpec};

@@ -41,6 +41,14 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "hub.locked" => "another process is fetching the same file: wait for it",
         "hub.hash_mismatch" => "run the same command again; if it stays, the mirror serves other bytes",
         "disk.full" => "free space, or move the cache with HF_HOME",
+        "adapter.option" => "merge it with PEFT (`merge_and_unload`) and convert the result",
+        "adapter.tensor_missing" | "adapter.shape" => {
+            "the adapter was trained on another model: give the checkpoint that its base_model_name_or_path names"
+        }
+        "adapter.no_file" => "give the folder with adapter_config.json and adapter_model.safetensors",
+        "adapter.untied" => {
+            "merge it with PEFT, which unties the two in the configuration, and convert the result"
+        }
         "internal" => "this is a defect of gq: please report the command and this message",
         _ => return None,
     };

@@ -5,7 +5,7 @@ use crate::commands::Activations;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::{hub, units};
-use gq_checkpoint::Checkpoint;
+use gq_checkpoint::{Adapter, Checkpoint};
 use gq_container::Container;
 use gq_eval::{Sizes, checkpoint_sizes, container_sizes};
 use gq_hub::{Globs, HubError, Located, MODEL_FILES, PullOptions};
@@ -96,6 +96,35 @@ pub fn checkpoint(path: &Path) -> Result<Checkpoint, Failure> {
     Ok(Checkpoint::open(path)?)
 }
 
+/// An adapter on the command line.
+#[derive(Clone, Debug)]
+pub struct Lora {
+    given: PathBuf,
+    weight: f64,
+}
+
+/// Parses `DIR` or `DIR=WEIGHT`.
+pub fn lora(text: &str) -> Result<Lora, String> {
+    let whole = |given: &str| Lora { given: given.into(), weight: 1.0 };
+    match text.rsplit_once('=') {
+        // A folder may have such a name.
+        _ if Path::new(text).exists() => Ok(whole(text)),
+        None => Ok(whole(text)),
+        Some((given, weight)) => match weight.parse::<f64>() {
+            Ok(weight) if weight.is_finite() => Ok(Lora { given: given.into(), weight }),
+            _ => Err("expected DIR or DIR=WEIGHT, such as ./adapter=0.5".to_owned()),
+        },
+    }
+}
+
+/// Opens a checkpoint directory and merges adapters into it.
+pub fn checkpoint_with(path: &Path, loras: &[Lora], global: &Global) -> Result<Checkpoint, Failure> {
+    let checkpoint = checkpoint(path)?;
+    let open = |lora: &Lora| Ok(Adapter::open(find(&lora.given, global)?.path, lora.weight)?);
+    let adapters = loras.iter().map(open).collect::<Result<Vec<_>, Failure>>()?;
+    Ok(checkpoint.with_adapters(adapters)?)
+}
+
 /// Says what a checkpoint lacks to be run on text.
 pub fn warn_incomplete(checkpoint: &Checkpoint, output: Output) {
     if !checkpoint.has_tokenizer() {
@@ -113,6 +142,16 @@ pub struct Loaded {
 
 /// Loads a checkpoint directory or a `.gq` file. Codes meet int8 activations, floats f32, unless told otherwise.
 pub fn model(path: &Path, activations: Option<Activations>, global: &Global) -> Result<Loaded, Failure> {
+    model_with(path, &[], activations, global)
+}
+
+/// The same with adapters merged into a checkpoint.
+pub fn model_with(
+    path: &Path,
+    loras: &[Lora],
+    activations: Option<Activations>,
+    global: &Global,
+) -> Result<Loaded, Failure> {
     let found = std::fs::metadata(path).map_err(|e| Failure::io(path, &e))?;
     let mode = |default| match activations {
         None => default,
@@ -123,10 +162,15 @@ pub fn model(path: &Path, activations: Option<Activations>, global: &Global) -> 
         Ok(RunOptions { level: global.level()?, activations, ..RunOptions::default() })
     };
     if found.is_dir() {
-        let checkpoint = Arc::new(Checkpoint::open(path)?);
+        let checkpoint = Arc::new(checkpoint_with(path, loras, global)?);
         let sizes = checkpoint_sizes(&checkpoint);
         let model = Model::from_checkpoint(checkpoint, options(mode(ActivationMode::F32))?)?;
         return Ok(Loaded { model, sizes });
+    }
+    if !loras.is_empty() {
+        let message = format!("{}: adapters are merged into checkpoints, not into .gq files", path.display());
+        let failure = Failure::new(Exit::Usage, "adapter.not_a_checkpoint", message);
+        return Err(failure.at(path.display()).limit("a checkpoint directory").actual("a file"));
     }
     let container = Arc::new(Container::open(path)?);
     let model = Model::from_container(container.clone(), options(mode(ActivationMode::Int8))?)?;

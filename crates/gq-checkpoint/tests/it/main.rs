@@ -5,6 +5,7 @@ mod configs;
 mod f8;
 mod gguf;
 mod headers;
+mod lora;
 mod malformed;
 mod mutation;
 mod open;

@@ -64,7 +64,12 @@ pub fn provenance() -> Provenance {
     Provenance {
         tool: "gq".to_owned(),
         version: "0.1.0".to_owned(),
-        source: Source { repo: Some("someone/model".to_owned()), revision: None, files: vec![file] },
+        source: Source {
+            repo: Some("someone/model".to_owned()),
+            revision: None,
+            files: vec![file],
+            adapters: vec![],
+        },
         recipe: serde_json::json!({"encoding": "tq4"}),
         calibration_sha256: None,
         seed: 7,

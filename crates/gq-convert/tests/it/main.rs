@@ -1,6 +1,8 @@
 //! Plans and executions on small checkpoints written here and in `testdata/`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
+mod calibrated;
 mod execute;
+mod lora;
 mod plan;
 mod support;

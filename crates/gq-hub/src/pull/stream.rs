@@ -85,6 +85,8 @@ fn prepare<'p>(
 ) -> Result<Option<(Job<'p>, Vec<u64>)>, HubError> {
     let file = files[0];
     let link_cached = || {
+        // Whoever was killed between naming the blob and tidying up left a journal.
+        partial_paths(cache, file).forget();
         for file in files {
             (control.progress)(Event::Started { path: &file.path, size: file.size, have: file.size });
             cache.link(&plan.commit, &file.path, file.digest)?;

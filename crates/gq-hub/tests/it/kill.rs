@@ -149,3 +149,14 @@ fn killed_twenty_times_at_random_moments_it_finishes_with_the_same_bytes() {
     assert_eq!(bench.server.served_bytes(), served, "the last run had everything");
     assert_eq!(bench.blobs().len(), files().len());
 }
+
+#[test]
+fn a_journal_left_beside_a_finished_file_goes_away() {
+    let bench = Bench::new();
+    bench.snapshot();
+    let blobs = bench.blobs();
+    let stale = bench.repo_dir().join("blobs").join(format!("{}.gq.journal", blobs[0]));
+    std::fs::write(stale, b"as a kill between rename and removal leaves it").unwrap();
+    bench.snapshot();
+    assert_eq!(bench.blobs(), blobs);
+}

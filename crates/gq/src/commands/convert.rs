@@ -26,6 +26,7 @@ Examples:
   gq convert ./SmolLM2-135M -o smol.gq
   gq convert ./SmolLM2-135M -o smol.gq --bits 3 --override 'down_proj=tq4' --embedding tq6
   gq convert ./gemma-3-270m -o gemma.gq --encoding tq4-g64 --max-memory 1GiB
+  gq convert ./SmolLM2-135M -o mine.gq --lora ./my-adapter --lora ./style=0.5
 
 Encodings (bits per weight without scales; `gq bench --codec` shows distortion and speed):
   tq1 … tq8            TurboQuant: rotation and Lloyd-Max codes, one scale per row
@@ -77,6 +78,9 @@ pub struct Recipe {
     /// Encoding of the tensors whose names match; repeatable, the last match wins.
     #[arg(long = "override", value_name = "REGEX=ENC", value_parser = override_rule)]
     overrides: Vec<Override>,
+    /// Merge an adapter into the checkpoint first: a folder as PEFT and Unsloth write it; repeatable, with weights.
+    #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
+    loras: Vec<source::Lora>,
     /// Transform of the rows before coding: hadamard, haar (dense, slow) or none.
     #[arg(long, value_name = "KIND", default_value = "hadamard", value_parser = rotation)]
     rotation: RotationKind,
@@ -159,9 +163,8 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     if args.dry_run {
         return show_plan(&found.path, &args.recipe, false, global);
     }
-    let checkpoint = Arc::new(source::checkpoint(&found.path)?);
+    let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.recipe.loras, global)?);
     let output = global.output();
-    source::warn_incomplete(&checkpoint, output);
     let output_path =
         args.output.clone().unwrap_or_else(|| default_output(&found.name, &args.recipe.policy()));
     let measurements = measurements_path(&output_path);
@@ -177,6 +180,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     if args.calibration.calibration.is_some() {
         std::fs::remove_dir_all(&measurements).map_err(|e| Failure::io(&measurements, &e))?;
     }
+    source::warn_incomplete(&checkpoint, output);
     let file_bytes = std::fs::metadata(&output_path).map_err(|e| Failure::io(&output_path, &e))?.len();
     if output.json {
         return output.document(&serde_json::json!({
@@ -201,7 +205,6 @@ pub fn convert(
     let plan = gq_convert::plan_measured(checkpoint, policy, resources, tune)?;
     let options = ExecuteOptions { level: global.level()?, restart, tune };
     let output = global.output();
-    note_exceptions(&plan, output);
     let mut progress = Progress::new(global.progress, output, "convert", Unit::Bytes, plan.source_bytes);
     let report = gq_convert::execute(&plan, checkpoint, path, options, &mut |event| match event {
         Event::Resumed { tensors } => {
@@ -209,7 +212,9 @@ pub fn convert(
         }
         Event::Advanced { bytes, tensor } => progress.set(bytes, tensor),
     })?;
-    Ok((report, progress.finish()))
+    let seconds = progress.finish();
+    note_exceptions(&plan, output);
+    Ok((report, seconds))
 }
 
 /// Matrices that the recipe would code and that are kept exactly deserve a word.
@@ -336,7 +341,7 @@ fn groups<'a>(rows: impl Iterator<Item = Row<'a>>) -> String {
 
 /// Plans and prints: the whole of `gq plan`.
 pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -> Result<(), Failure> {
-    let checkpoint = source::checkpoint(path)?;
+    let checkpoint = source::checkpoint_with(path, &recipe.loras, global)?;
     let resources = Resources { threads: global.threads(), max_memory: recipe.max_memory };
     let tune = recipe.tune(&checkpoint, None)?;
     let policy = recipe.measured_policy(tune.as_ref());

@@ -21,6 +21,7 @@ Examples:
   gq eval smol.gq --reference ./SmolLM2-135M --text wiki.test.txt --windows 40
   gq eval smol.gq --reference ./SmolLM2-135M --text wiki.test.txt --fail-above kld=0.05,ppl-ratio=1.02
   gq eval smol.gq --reference ./SmolLM2-135M --text wiki.test.txt --html report.html
+  gq eval mine.gq --reference ./SmolLM2-135M --lora ./my-adapter --text wiki.test.txt
   gq eval ./SmolLM2-135M --reference outputs.safetensors --json")]
 pub struct EvalArgs {
     /// A .gq file or a checkpoint directory, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
@@ -29,6 +30,9 @@ pub struct EvalArgs {
     /// The same, or a file of reference outputs (safetensors with input_ids and logits).
     #[arg(long, value_name = "REF")]
     reference: PathBuf,
+    /// Merge an adapter into REF first; repeatable, with weights.
+    #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
+    loras: Vec<source::Lora>,
     /// Text to measure on; not needed against a file of reference outputs.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
@@ -96,6 +100,10 @@ fn measure(
     let loaded = source::model(&model.path, args.activations, global)?;
     let options = TextOptions { save_outputs: args.save_outputs.as_deref(), ..TextOptions::default() };
     if is_outputs(reference_path)? {
+        if !args.loras.is_empty() {
+            let message = "--lora: adapters are merged into a checkpoint, not into reference outputs";
+            return Err(Failure::new(Exit::Usage, "adapter.not_a_checkpoint", message).at("--lora"));
+        }
         let reference = OutputsReader::open(reference_path)?;
         let rows = reference.input_ids().len() as u64;
         let mut progress = Progress::new(global.progress, global.output(), "eval", Unit::Items("rows"), rows);
@@ -117,10 +125,12 @@ fn measure(
             Failure::new(Exit::Input, "eval.text_not_utf8", format!("{place}: {}", e.utf8_error())).at(&place)
         })
     })?;
-    let reference = source::model(reference_path, None, global)?;
+    let reference = source::model_with(reference_path, &args.loras, None, global)?;
     let cache = cache_dir(args).map(|dir| LogitCache::new(&dir, args.cache_limit));
-    let identity =
-        cache.as_ref().map(|cache| identity(reference_path, &reference, cache, global)).transpose()?;
+    let identity = cache
+        .as_ref()
+        .map(|cache| identity(reference_path, &args.loras, &reference, cache, global))
+        .transpose()?;
     let cached = cache.as_ref().zip(identity.as_ref());
     let cached = cached.map(|(cache, identity)| CachedReference { cache, identity });
     let options = TextOptions { cache: cached, ..options };
@@ -149,6 +159,7 @@ fn cache_dir(args: &EvalArgs) -> Option<PathBuf> {
 /// What stands for the reference in the cache: digests of its files, its arithmetic, this program.
 fn identity(
     path: &Path,
+    loras: &[source::Lora],
     reference: &Loaded,
     cache: &LogitCache,
     global: &Global,
@@ -166,8 +177,14 @@ fn identity(
         progress.set_total(total);
         progress.set(done, "");
     };
-    let build = concat!("gq ", env!("CARGO_PKG_VERSION"));
-    let identity = Identity::of_files(&files, reference.model.options(), build, cache.dir(), &mut step);
+    let mut build = concat!("gq ", env!("CARGO_PKG_VERSION")).to_owned();
+    if !loras.is_empty() {
+        for adapter in source::checkpoint_with(path, loras, global)?.adapters() {
+            let digests: Vec<&str> = adapter.files().iter().map(|file| file.sha256.as_str()).collect();
+            build += &format!(" + {} x {}", adapter.weight(), digests.join(" "));
+        }
+    }
+    let identity = Identity::of_files(&files, reference.model.options(), &build, cache.dir(), &mut step);
     progress.finish();
     identity.map_err(|e| Failure::io(path, &e))
 }

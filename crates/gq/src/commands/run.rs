@@ -20,6 +20,9 @@ pub struct RunArgs {
     /// A .gq file or a checkpoint directory, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "MODEL")]
     model: PathBuf,
+    /// Merge an adapter into the checkpoint first; repeatable, with weights.
+    #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
+    loras: Vec<source::Lora>,
     /// The text to continue, or the question under --chat.
     #[arg(short, long)]
     prompt: String,
@@ -75,7 +78,7 @@ pub fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
 fn generate_and_show(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     let output = global.output();
     let found = source::find(&args.model, global)?;
-    let loaded = source::model(&found.path, args.activations, global)?;
+    let loaded = source::model_with(&found.path, &args.loras, args.activations, global)?;
     let sampling = Sampling {
         temperature: args.temp,
         top_k: args.top_k,

@@ -20,6 +20,9 @@ impl From<PlanError> for Failure {
             PlanError::Scaled { tensor, actual, .. } => {
                 bad(Exit::Usage, "plan.scaled", &tensor).limit("an encoding").actual(actual)
             }
+            PlanError::Merged { tensor, actual, .. } => {
+                bad(Exit::Usage, "plan.merged", &tensor).limit("an encoding").actual(actual)
+            }
             PlanError::Shape { tensor, actual } => bad(Exit::Input, "plan.shape", &tensor)
                 .limit("no dimension of 0")
                 .actual(format!("{actual:?}")),

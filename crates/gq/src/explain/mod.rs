@@ -1,5 +1,6 @@
 //! Errors of the libraries as failures: code, exit code, where, limit and actual.
 
+mod adapter;
 mod checkpoint;
 mod conversion;
 mod files;

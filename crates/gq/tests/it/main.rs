@@ -5,6 +5,7 @@ mod contract;
 mod help;
 mod hub;
 mod job;
+mod lora;
 mod run;
 #[path = "../../../gq-hub/tests/it/server.rs"]
 mod server;

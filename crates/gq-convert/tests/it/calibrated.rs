@@ -1,0 +1,165 @@
+//! Measurements, codes rounded by them, and budgets spent by them.
+
+use crate::support::{policy, testdata};
+use gq_checkpoint::Checkpoint;
+use gq_container::Container;
+use gq_convert::{
+    Budget, Calibration, ExecuteOptions, PlanError, Policy, Report, Resources, Tune, TuneOptions, TuneText,
+    execute, measure, plan_measured,
+};
+use gq_model::{ActivationMode, KvType, LogitRows, Model, RunOptions};
+use gq_tensor::CpuLevel;
+use std::path::Path;
+use std::sync::Arc;
+
+const VARIANTS: [&str; 6] = [
+    "tiny/llama",
+    "tiny/gemma3",
+    "tiny/gemma4-e2b",
+    "tiny/gemma4-e4b",
+    "tiny/gemma4-moe",
+    "tiny/gemma4-dense",
+];
+
+fn options(level: CpuLevel) -> RunOptions {
+    RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 }
+}
+
+/// Tokens that a model of this vocabulary has.
+fn tokens(vocab: usize, count: usize, seed: usize) -> Vec<u32> {
+    (0..count).map(|i| ((i + seed) * (i + 3 * seed + 7) * 31 % vocab) as u32).collect()
+}
+
+/// Measures on sequences of the model's own greedy-like noise.
+fn tuned(checkpoint: &Arc<Checkpoint>, dir: &Path, level: CpuLevel, threads: usize) -> Tune {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let model = Model::from_checkpoint(checkpoint.clone(), options(level)).unwrap();
+    let sequences: Vec<_> = (0..13).map(|seed| tokens(model.vocab_size(), 64, seed)).collect();
+    let text = TuneText { texts: &[], sequences: &sequences };
+    let wanted =
+        |name: &str| name.ends_with("proj.weight") || name.contains("experts") || name.contains("embed");
+    let options = TuneOptions { level, gradient_sequences: 2, seed: 5 };
+    pool.install(|| measure(checkpoint, &model, text, &wanted, &options, dir, &mut |_| ()).unwrap())
+}
+
+fn with(policy: Policy, tune: &Tune, budget: Option<Budget>) -> Policy {
+    let calibration =
+        Calibration { text_sha256: tune.text_sha256.clone(), tokens: tune.tokens, sha256: tune.sha256() };
+    Policy { calibration: Some(calibration), budget, ..policy }
+}
+
+fn converted(
+    checkpoint: &Checkpoint,
+    policy: &Policy,
+    tune: Option<&Tune>,
+    path: &Path,
+    (level, threads): (CpuLevel, usize),
+) -> Report {
+    let resources = Resources { threads, max_memory: None };
+    let plan = plan_measured(checkpoint, policy, resources, tune).unwrap();
+    execute(&plan, checkpoint, path, ExecuteOptions { level, restart: false, tune }, &mut |_| {}).unwrap()
+}
+
+#[test]
+fn the_same_bytes_on_every_level_and_thread_count() {
+    for name in VARIANTS {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = Arc::new(testdata(name));
+        let mut first: Option<(Vec<u8>, Vec<u8>)> = None;
+        let levels = CpuLevel::available().into_iter();
+        for (index, (level, threads)) in
+            levels.map(|level| (level, 1)).chain([(CpuLevel::detect(), 3)]).enumerate()
+        {
+            let place = dir.path().join(index.to_string());
+            let tune = tuned(&checkpoint, &place, level, threads);
+            let policy = with(policy("tq3", &[]), &tune, None);
+            let output = dir.path().join(format!("{index}.gq"));
+            let report = converted(&checkpoint, &policy, Some(&tune), &output, (level, threads));
+            assert!(report.tensors.iter().any(|tensor| tensor.held_out_error.is_some()), "{name}");
+            let made = (std::fs::read(place.join("tune.json")).unwrap(), std::fs::read(&output).unwrap());
+            match &first {
+                None => first = Some(made),
+                Some(first) => assert!(first == &made, "{name} on {} with {threads}", level.name()),
+            }
+        }
+    }
+}
+
+/// Mean squared error of logits on tokens that were not calibrated on.
+fn logit_error(checkpoint: &Arc<Checkpoint>, path: &Path) -> f64 {
+    let reference = Model::from_checkpoint(checkpoint.clone(), options(CpuLevel::detect())).unwrap();
+    let container = Arc::new(Container::open(path).unwrap());
+    let model = Model::from_container(container, options(CpuLevel::detect())).unwrap();
+    let tokens = tokens(reference.vocab_size(), 96, 1000);
+    let logits = |model: &Model| {
+        let mut out = Vec::new();
+        model.forward(&tokens, &mut model.new_cache(tokens.len()), LogitRows::All, &mut out).unwrap();
+        out
+    };
+    let (a, b) = (logits(&reference), logits(&model));
+    a.iter().zip(&b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / a.len() as f64
+}
+
+#[test]
+fn calibrated_codes_are_closer_at_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Arc::new(testdata("demo"));
+    let tune = tuned(&checkpoint, &dir.path().join("tune"), CpuLevel::detect(), 2);
+    let (plain, calibrated) = (dir.path().join("plain.gq"), dir.path().join("calibrated.gq"));
+    let how = (CpuLevel::detect(), 2);
+    let before = converted(&checkpoint, &policy("tq3", &[]), None, &plain, how);
+    let recipe = with(policy("tq3", &[]), &tune, None);
+    let after = converted(&checkpoint, &recipe, Some(&tune), &calibrated, how);
+    assert_eq!(before.payload_bytes, after.payload_bytes);
+    let (before, after) = (logit_error(&checkpoint, &plain), logit_error(&checkpoint, &calibrated));
+    eprintln!("mean squared logit error: nearest {before:.4}, calibrated {after:.4}");
+    assert!(after < 0.7 * before, "{before} {after}");
+}
+
+#[test]
+fn budgets_are_kept_and_spent() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Arc::new(testdata("demo"));
+    let tune = tuned(&checkpoint, &dir.path().join("tune"), CpuLevel::detect(), 2);
+    let mut errors = Vec::new();
+    for budget in [1_500_000u64, 1_800_000, 2_200_000] {
+        let path = dir.path().join(format!("{budget}.gq"));
+        let recipe = with(policy("tq4", &[]), &tune, Some(Budget::FileBytes(budget)));
+        converted(&checkpoint, &recipe, Some(&tune), &path, (CpuLevel::detect(), 2));
+        let bytes = std::fs::metadata(&path).unwrap().len();
+        assert!(bytes <= budget && bytes * 100 > budget * 98, "{bytes} of {budget}");
+        errors.push(logit_error(&checkpoint, &path));
+    }
+    assert!(errors.windows(2).all(|pair| pair[1] < pair[0]), "{errors:?}");
+    let recipe = with(policy("tq4", &[]), &tune, Some(Budget::BodyBits(3.5)));
+    let path = dir.path().join("bits.gq");
+    let report = converted(&checkpoint, &recipe, Some(&tune), &path, (CpuLevel::detect(), 2));
+    assert!(report.body_bits <= 3.5 && report.body_bits > 3.45, "{}", report.body_bits);
+    let resources = Resources { threads: 1, max_memory: None };
+    let small = with(policy("tq4", &[]), &tune, Some(Budget::FileBytes(300_000)));
+    let error = plan_measured(&checkpoint, &small, resources, Some(&tune)).unwrap_err();
+    assert!(matches!(error, PlanError::Budget { .. }), "{error}");
+    let error = plan_measured(&checkpoint, &small, resources, None).unwrap_err();
+    assert!(matches!(error, PlanError::NotMeasured), "{error}");
+}
+
+#[test]
+fn measurements_are_known_by_their_source_and_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Arc::new(testdata("tiny/llama"));
+    let place = dir.path().join("tune");
+    let tune = tuned(&checkpoint, &place, CpuLevel::detect(), 2);
+    assert_eq!(Tune::open(&place).unwrap().sha256(), tune.sha256());
+    let other = gq_convert::source_files(&testdata("tiny/gemma3"));
+    assert!(tune.check_source(&other).is_err());
+    let file = place.join("moments-0000.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let recipe = with(policy("tq3", &[]), &tune, None);
+    let plan =
+        plan_measured(&checkpoint, &recipe, Resources { threads: 1, max_memory: None }, Some(&tune)).unwrap();
+    let options = ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: Some(&tune) };
+    let error = execute(&plan, &checkpoint, &dir.path().join("x.gq"), options, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("sha256"), "{error}");
+}
