@@ -28,17 +28,7 @@ pub fn encode_calibrated(
         rotated.len() == rows * n && codes.len() == rows * row_bytes && scales.len() == 2 * rows,
         "strip"
     );
-    // What is fed back adds to what is rounded: its variance solves t = w + D t feedback.
-    let fed_back = (book.distortion() * factor.mean_feedback()).min(0.75);
-    let inflation = (1.0 / (1.0 - fed_back)).sqrt();
-    let start: Vec<f32> = rotated
-        .chunks_exact(n)
-        .map(|row| {
-            let energy: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-            let scale = ((energy / n as f64).sqrt() * inflation * book.gaussian_scale()) as f32;
-            if scale.is_finite() { scale } else { 0.0 }
-        })
-        .collect();
+    let start = start_scales(rotated, factor, book.gaussian_scale(), book.distortion());
     let mut quantizer = ScalarColumns { book, codes: vec![0; rotated.len()] };
     let mut values = vec![0.0; rotated.len()];
     let outcome = round_strip(level, factor, rotated, &start, &mut quantizer, &mut values);
@@ -53,6 +43,25 @@ pub fn encode_calibrated(
         scale.copy_from_slice(&if fitted.is_finite() { fitted } else { f16::ZERO }.to_le_bytes());
     }
     outcome
+}
+
+/// Scales to round the rows of a strip at: those that suit Gaussian rows of their norms, a little larger because
+/// what is fed back adds to what is rounded: its variance solves t = w + D t feedback.
+pub(crate) fn start_scales(
+    rotated: &[f32],
+    factor: &Factor,
+    gaussian_scale: f64,
+    distortion: f64,
+) -> Vec<f32> {
+    let n = factor.n();
+    let fed_back = (distortion * factor.mean_feedback()).min(0.75);
+    let inflation = (1.0 / (1.0 - fed_back)).sqrt();
+    let scale = |row: &[f32]| {
+        let energy: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        let scale = ((energy / n as f64).sqrt() * inflation * gaussian_scale) as f32;
+        if scale.is_finite() { scale } else { 0.0 }
+    };
+    rotated.chunks_exact(n).map(scale).collect()
 }
 
 /// Nearest levels, column by column.

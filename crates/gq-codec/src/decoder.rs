@@ -2,7 +2,7 @@
 
 use crate::{
     Activations, Codebook, codebook::LevelTables, encoder::check_width, error::CodecError, kernel,
-    kernel::TurboRows, polar::PolarCode, prod::ProdCode,
+    kernel::TurboRows, polar::PolarCode, prod::ProdCode, trellis::Trellis, trellis_strip::for_strips,
 };
 use gq_tensor::{CpuLevel, DType, EncodedMatrix, Encoding, RotationSpec, ScaleGroup};
 use half::f16;
@@ -22,6 +22,7 @@ enum Code {
     Turbo { book: Codebook, tables: Box<LevelTables>, group: ScaleGroup },
     Prod { code: ProdCode, tables: Box<LevelTables> },
     Polar(PolarCode),
+    Trellis(Box<Trellis>),
 }
 
 impl Decoder {
@@ -42,6 +43,9 @@ impl Decoder {
                 Code::Prod { tables: Box::new(LevelTables::new(code.book())), code }
             }
             Encoding::Polar(polar) => Code::Polar(PolarCode::new(polar)),
+            Encoding::Trellis { .. } => {
+                Code::Trellis(Box::new(Trellis::of(encoding).ok_or(CodecError::Unregistered { encoding })?))
+            }
         };
         Ok(Decoder { encoding, cols, code })
     }
@@ -56,13 +60,42 @@ impl Decoder {
         self.cols
     }
 
-    /// Decodes one row, in the rotated basis (exact encodings: as it was). The same bits at every level.
+    /// Decodes rows to `out [rows.len(), cols]`, in the rotated basis (exact encodings: as they were).
+    /// The same bits at every level.
+    ///
+    /// Trellis codes are read 32 rows at a time: ranges of few rows cost as much.
+    ///
+    /// # Panics
+    /// When `matrix` is of another encoding or width, `rows` is out of range, or `out` has another length.
+    pub fn decode_rows(
+        &self,
+        level: CpuLevel,
+        matrix: &EncodedMatrix<'_>,
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) {
+        self.check(matrix, &rows, rows.len());
+        assert_eq!(out.len(), rows.len() * self.cols, "rows and output");
+        if let Code::Trellis(trellis) = &self.code {
+            return for_strips(trellis, matrix, rows, |at, strip| {
+                let out = &mut out[at * self.cols..(at + strip.steps.len()) * self.cols];
+                kernel::trellis_decode(level, strip, out);
+            });
+        }
+        for (row, out) in rows.zip(out.chunks_exact_mut(self.cols)) {
+            self.decode_one(level, matrix, row, out);
+        }
+    }
+
+    /// [`decode_rows`](Decoder::decode_rows) for one row.
     ///
     /// # Panics
     /// When `matrix` is of another encoding or width, `row` is out of range, or `out` is not a row long.
     pub fn decode_row(&self, level: CpuLevel, matrix: &EncodedMatrix<'_>, row: usize, out: &mut [f32]) {
-        self.check(matrix, &(row..row.saturating_add(1)), 1);
-        assert_eq!(out.len(), self.cols, "row length");
+        self.decode_rows(level, matrix, row..row.saturating_add(1), out);
+    }
+
+    fn decode_one(&self, level: CpuLevel, matrix: &EncodedMatrix<'_>, row: usize, out: &mut [f32]) {
         let (codes, scales) = (matrix.codes(row), matrix.scales(row));
         match &self.code {
             Code::Exact(dtype) => kernel::exact_decode(level, *dtype, codes, out),
@@ -76,12 +109,13 @@ impl Decoder {
                 code.add_residual(level, parts.signs, parts.gamma, out);
             }
             Code::Polar(code) => code.decode_row(codes, scales, out),
+            Code::Trellis(_) => {}
         }
     }
 
-    /// `out[i]` = inner product of row `rows.start + i` and the activations, without decoding scalar codes.
+    /// `out[i]` = inner product of row `rows.start + i` and the activations, without decoding scalar or trellis codes.
     ///
-    /// Scalar codes multiply the int8 values; other encodings multiply the dequantized activations.
+    /// Scalar and trellis codes multiply the int8 values; other encodings multiply the dequantized activations.
     /// Sums are ordered as suits the level: results differ between levels by f32 rounding.
     ///
     /// # Panics
@@ -99,6 +133,13 @@ impl Decoder {
                 self.check(matrix, &rows, out.len());
                 let (codes, scales) = self.slices(matrix, &rows);
                 kernel::turbo_dot(level, self.turbo(*book, tables, *group, codes, scales), x, out);
+            }
+            Code::Trellis(trellis) => {
+                self.check(matrix, &rows, out.len());
+                for_strips(trellis, matrix, rows, |at, strip| {
+                    let out = &mut out[at..at + strip.steps.len()];
+                    kernel::trellis_dot(level, strip, x, out);
+                });
             }
             Code::Exact(_) | Code::Prod { .. } | Code::Polar(_) => {
                 let mut plain = vec![0.0; self.cols];
@@ -122,6 +163,12 @@ impl Decoder {
     ) {
         self.check(matrix, &rows, out.len());
         assert_eq!(x.len(), self.cols, "activations");
+        if let Code::Trellis(trellis) = &self.code {
+            return for_strips(trellis, matrix, rows, |at, strip| {
+                let out = &mut out[at..at + strip.steps.len()];
+                kernel::trellis_dot_f32(level, strip, x, out);
+            });
+        }
         let (codes, scales) = self.slices(matrix, &rows);
         match &self.code {
             Code::Exact(dtype) => kernel::exact_dot(level, *dtype, codes, x, out),
@@ -144,6 +191,7 @@ impl Decoder {
                     *out = kernel::dot(level, &decoded, x);
                 }
             }
+            Code::Trellis(_) => {}
         }
     }
 

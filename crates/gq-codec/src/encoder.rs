@@ -1,6 +1,7 @@
 //! Rows in, codes and scales out.
 
-use crate::{Codebook, error::CodecError, packing, polar::PolarCode, prod::ProdCode, turbo};
+use crate::trellis_strip::encode_strip;
+use crate::{Codebook, Trellis, error::CodecError, packing, polar::PolarCode, prod::ProdCode, turbo};
 use gq_tensor::{CpuLevel, Encoding, RotationSpec, ScaleGroup};
 
 /// Rounds rows to the nearest codes of one encoding and width.
@@ -16,6 +17,7 @@ enum Code {
     Turbo { book: Codebook, group: ScaleGroup },
     Prod(ProdCode),
     Polar(PolarCode),
+    Trellis(Box<Trellis>),
 }
 
 /// Buffers of [`Encoder::encode_row`]; keep one per thread.
@@ -41,6 +43,9 @@ impl Encoder {
             }
             Encoding::Prod { bits, sketch } => Code::Prod(ProdCode::new(bits, sketch, rotation.seed, cols)?),
             Encoding::Polar(polar) => Code::Polar(PolarCode::new(polar)),
+            Encoding::Trellis { .. } => {
+                Code::Trellis(Box::new(Trellis::of(encoding).ok_or(CodecError::Unregistered { encoding })?))
+            }
         };
         Ok(Encoder { encoding, cols, code })
     }
@@ -50,10 +55,39 @@ impl Encoder {
         self.encoding
     }
 
-    /// Rounds one row, already rotated. The same bytes at every level.
+    /// Rounds the rows `[rows, cols]` of a matrix, already rotated. The same bytes at every level and thread count.
     ///
+    /// Rows may be given in parts, each of which begins with a strip: a multiple of
+    /// [`strip_rows`](Encoding::strip_rows) after the first row.
     /// A row (or scale group) with a non-finite element is stored with scale NaN and decodes to NaN;
     /// one too small for an fp16 scale decodes to zeros.
+    ///
+    /// # Panics
+    /// When a slice's length is not what the rows take.
+    pub fn encode_rows(
+        &self,
+        level: CpuLevel,
+        rotated: &[f32],
+        codes: &mut [u8],
+        scales: &mut [u8],
+        scratch: &mut EncodeScratch,
+    ) {
+        let rows = rotated.len() / self.cols;
+        assert_eq!(rotated.len(), rows * self.cols, "row length");
+        assert_eq!(Some(codes.len()), self.encoding.codes_bytes(rows, self.cols), "code bytes");
+        assert_eq!(scales.len(), rows * self.encoding.scales_row_bytes(self.cols), "scale bytes");
+        let strip = self.encoding.strip_rows();
+        let codes = codes.chunks_mut(strip * self.encoding.codes_row_bytes(self.cols));
+        let scales = scales.chunks_mut(strip * self.encoding.scales_row_bytes(self.cols));
+        for ((rotated, codes), scales) in rotated.chunks(strip * self.cols).zip(codes).zip(scales) {
+            match &self.code {
+                Code::Trellis(trellis) => encode_strip(level, trellis, self.cols, rotated, codes, scales),
+                _ => self.encode_one(level, rotated, codes, scales, scratch),
+            }
+        }
+    }
+
+    /// [`encode_rows`](Encoder::encode_rows) for a matrix of one row.
     ///
     /// # Panics
     /// When a slice's length is not that of a row.
@@ -66,8 +100,17 @@ impl Encoder {
         scratch: &mut EncodeScratch,
     ) {
         assert_eq!(rotated.len(), self.cols, "row length");
-        assert_eq!(codes.len(), self.encoding.codes_row_bytes(self.cols), "code bytes");
-        assert_eq!(scales.len(), self.encoding.scales_row_bytes(self.cols), "scale bytes");
+        self.encode_rows(level, rotated, codes, scales, scratch);
+    }
+
+    fn encode_one(
+        &self,
+        level: CpuLevel,
+        rotated: &[f32],
+        codes: &mut [u8],
+        scales: &mut [u8],
+        scratch: &mut EncodeScratch,
+    ) {
         match &self.code {
             Code::Turbo { book, group } => {
                 scratch.codes.resize(self.cols, 0);
@@ -80,6 +123,7 @@ impl Encoder {
             }
             Code::Prod(code) => code.encode_row(level, rotated, codes, scales, scratch),
             Code::Polar(code) => code.encode_row(rotated, codes, scales),
+            Code::Trellis(_) => {}
         }
     }
 }

@@ -26,6 +26,8 @@ mod random;
 mod rotation;
 mod study;
 mod tables;
+mod trellis;
+mod trellis_strip;
 mod turbo;
 
 pub use activations::Activations;
@@ -39,3 +41,5 @@ pub use fixed_product::{Operand, fixed_product};
 pub use ldlq::{ColumnQuantizer, StripOutcome, round_strip};
 pub use rotation::Rotation;
 pub use study::{EncodingStudy, study_encoding};
+pub use trellis::{Trellis, TrellisScratch};
+pub use trellis_strip::{TrellisColumns, encode_trellis_calibrated};

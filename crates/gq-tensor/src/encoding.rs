@@ -3,10 +3,11 @@
 use crate::DType;
 use serde::{Deserialize, Serialize};
 
-/// How a matrix's elements are stored. Rows are independent; see `formats/encodings.md`.
+/// How a matrix's elements are stored; see `formats/encodings.md`.
 ///
-/// A payload is `rows` code rows of [`codes_row_bytes`](Encoding::codes_row_bytes) each,
-/// followed by `rows` scale rows of [`scales_row_bytes`](Encoding::scales_row_bytes) each.
+/// A payload is the codes, then `rows` scale rows of [`scales_row_bytes`](Encoding::scales_row_bytes) each.
+/// Rows are independent, `rows` code rows of [`codes_row_bytes`](Encoding::codes_row_bytes) each, except those of
+/// `Trellis`, which are coded in strips of [`strip_rows`](Encoding::strip_rows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// Elements as the source has them, little-endian.
@@ -27,6 +28,50 @@ pub enum Encoding {
     },
     /// PolarQuant: recursive polar angles over blocks of 16, fp16 radius each. Reference mode.
     Polar(Polar),
+    /// Trellis code: paths of a bitshift trellis down the rows of a strip, one per column, fp16 scale per row.
+    Trellis {
+        /// Bits per element, 2..=6.
+        bits: u8,
+        /// How many states a path chooses from.
+        states: States,
+    },
+}
+
+/// States of a trellis: more of them lose less and take longer to encode; decoding costs the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum States {
+    /// 2^10.
+    S10,
+    /// 2^12.
+    S12,
+}
+
+impl States {
+    /// Every number of states, in code order.
+    pub const ALL: [States; 2] = [States::S10, States::S12];
+
+    /// Base-2 logarithm of the number of states.
+    pub const fn log2(self) -> u32 {
+        match self {
+            States::S10 => 10,
+            States::S12 => 12,
+        }
+    }
+
+    const fn code(self) -> u16 {
+        match self {
+            States::S10 => 0,
+            States::S12 => 1,
+        }
+    }
+
+    const fn suffix(self) -> &'static str {
+        match self {
+            States::S10 => "",
+            States::S12 => "-s12",
+        }
+    }
 }
 
 /// What one fp16 scale covers.
@@ -115,6 +160,9 @@ impl Encoding {
     /// Widths must be a multiple of this for every encoding but `Exact`.
     pub const WIDTH_MULTIPLE: usize = 32;
 
+    /// Rows of a strip of a trellis code; the last strip of a matrix may have fewer.
+    pub const STRIP_ROWS: usize = 256;
+
     /// Every encoding of the registry, in code order.
     pub fn all() -> Vec<Encoding> {
         let floats = [DType::F32, DType::F16, DType::BF16, DType::F8E4M3, DType::F8E5M2, DType::F64];
@@ -145,6 +193,7 @@ impl Encoding {
             Encoding::Polar(Polar::P4222) => 0x0300,
             Encoding::Polar(Polar::P4322) => 0x0301,
             Encoding::Polar(Polar::P5333) => 0x0302,
+            Encoding::Trellis { bits, states } => 0x0400 | states.code() << 4 | bits as u16,
         }
     }
 
@@ -153,7 +202,8 @@ impl Encoding {
         Encoding::all().into_iter().find(|e| e.code() == code)
     }
 
-    /// The name used in options, reports and `formats/registry.md`, such as `bf16`, `tq4`, `tq3-g64`, `tqp3`, `polar4222`.
+    /// The name used in options, reports and `formats/registry.md`, such as `bf16`, `tq4`, `tq3-g64`, `tqp3`, `polar4222`,
+    /// `tt3`, `tt3-s12`.
     pub fn name(self) -> String {
         match self {
             Encoding::Exact(dtype) => dtype.name().to_ascii_lowercase(),
@@ -163,6 +213,7 @@ impl Encoding {
             Encoding::Polar(Polar::P4222) => "polar4222".to_owned(),
             Encoding::Polar(Polar::P4322) => "polar4322".to_owned(),
             Encoding::Polar(Polar::P5333) => "polar5333".to_owned(),
+            Encoding::Trellis { bits, states } => format!("tt{bits}{}", states.suffix()),
         }
     }
 
@@ -179,17 +230,27 @@ impl Encoding {
             Encoding::Turbo { group, .. } => {
                 cols > 0 && cols.is_multiple_of(Self::WIDTH_MULTIPLE) && cols.is_multiple_of(group.len(cols))
             }
-            Encoding::Prod { .. } | Encoding::Polar(_) => {
+            Encoding::Prod { .. } | Encoding::Polar(_) | Encoding::Trellis { .. } => {
                 cols > 0 && cols.is_multiple_of(Self::WIDTH_MULTIPLE)
             }
         }
     }
 
-    /// Bytes of one row of codes, `cols` elements wide.
+    /// Rows that are coded together: 1 where rows are independent.
+    pub const fn strip_rows(self) -> usize {
+        match self {
+            Encoding::Trellis { .. } => Self::STRIP_ROWS,
+            _ => 1,
+        }
+    }
+
+    /// Bytes of one row of codes, `cols` elements wide; of a trellis code, the share of one row of a whole strip.
     pub fn codes_row_bytes(self, cols: usize) -> usize {
         match self {
             Encoding::Exact(dtype) => cols * dtype.size(),
-            Encoding::Turbo { bits, .. } | Encoding::Prod { bits, .. } => cols * bits as usize / 8,
+            Encoding::Turbo { bits, .. } | Encoding::Prod { bits, .. } | Encoding::Trellis { bits, .. } => {
+                cols * bits as usize / 8
+            }
             Encoding::Polar(polar) => {
                 let plane = |(level, bits): (usize, u8)| ((cols >> (level + 1)) * bits as usize).div_ceil(8);
                 polar.level_bits().into_iter().enumerate().map(plane).sum()
@@ -204,13 +265,27 @@ impl Encoding {
             Encoding::Turbo { group, .. } => 2 * cols.div_ceil(group.len(cols).max(1)),
             Encoding::Prod { .. } => 4, // row scale, residual norm
             Encoding::Polar(_) => 2 * cols.div_ceil(16),
+            Encoding::Trellis { .. } => 2,
         }
+    }
+
+    /// Rows that the codes of a matrix of `rows` rows have room for: trellis codes fill whole bytes.
+    pub const fn coded_rows(self, rows: usize) -> Option<usize> {
+        match self {
+            Encoding::Trellis { .. } => rows.checked_next_multiple_of(8),
+            _ => Some(rows),
+        }
+    }
+
+    /// Bytes of the codes of a matrix; `None` when they do not fit in a usize.
+    pub fn codes_bytes(self, rows: usize, cols: usize) -> Option<usize> {
+        self.coded_rows(rows)?.checked_mul(self.codes_row_bytes(cols))
     }
 
     /// Bytes of a whole matrix; `None` when they do not fit in a u64.
     pub fn payload_bytes(self, rows: usize, cols: usize) -> Option<u64> {
-        let row = self.codes_row_bytes(cols).checked_add(self.scales_row_bytes(cols))?;
-        (rows as u64).checked_mul(row as u64)
+        let codes = (self.coded_rows(rows)? as u64).checked_mul(self.codes_row_bytes(cols) as u64)?;
+        codes.checked_add((rows as u64).checked_mul(self.scales_row_bytes(cols) as u64)?)
     }
 
     /// Whether elements come back bit for bit.
@@ -263,5 +338,10 @@ mod tests {
         let polar = Encoding::Polar(Polar::P4222);
         assert_eq!((polar.codes_row_bytes(64), polar.scales_row_bytes(64)), (23, 8));
         assert_eq!(polar.codes_row_bytes(32), 12);
+        let trellis = Encoding::Trellis { bits: 3, states: States::S12 };
+        // Rows are rounded up to whole bytes.
+        assert_eq!(trellis.codes_bytes(16, 64), Some(16 * 24));
+        assert_eq!(trellis.payload_bytes(13, 64), Some(16 * 24 + 13 * 2));
+        assert_eq!(trellis.payload_bytes(usize::MAX, 64), None);
     }
 }

@@ -1,5 +1,5 @@
 //! Inner loops. `scalar` is the definition of each; other levels give the same bits, except the
-//! products of [`turbo_dot`], [`turbo_dot_f32`] and [`exact_dot`], whose sums are ordered as suits the level.
+//! products of [`turbo_dot`], [`trellis_dot`], [`exact_dot`] and their f32 kin, whose sums are ordered as suits the level.
 //!
 //! Every function is defined for all inputs: lengths are checked here, once, before a level is chosen.
 
@@ -8,8 +8,8 @@
 mod avx2;
 mod scalar;
 
-use crate::{Activations, Codebook, codebook::LevelTables, packing::GROUP};
-use gq_tensor::{CpuLevel, DType};
+use crate::{Activations, Codebook, Trellis, codebook::LevelTables, packing::GROUP};
+use gq_tensor::{CpuLevel, DType, Encoding};
 
 /// Calls the kernel of a level.
 macro_rules! at_level {
@@ -197,4 +197,74 @@ pub(crate) fn exact_decode(level: CpuLevel, dtype: DType, bytes: &[u8], out: &mu
 pub(crate) fn exact_dot(level: CpuLevel, dtype: DType, bytes: &[u8], x: &[f32], out: &mut [f32]) {
     assert_eq!(bytes.len(), out.len() * x.len() * dtype.size());
     at_level!(level, exact_dot(dtype, bytes, x, out));
+}
+
+/// Rows that trellis kernels work on at once.
+pub(crate) const BLOCK_ROWS: usize = 32;
+
+/// Runs the search of a trellis code over `targets`, in levels.
+///
+/// `cost [2^L]` holds the cost of every state before the first row, and after the last on return.
+/// `branch [rows, 2^(L - bits)]` receives, for each group of states that have the same predecessors, the upper bits
+/// of the best one. Costs are compared with their lowest `bits` bits replaced by those upper bits, which makes
+/// every comparison strict and the result the same at every level.
+pub(crate) fn viterbi(
+    level: CpuLevel,
+    bits: u32,
+    values: &[f32],
+    targets: &[f32],
+    weights: &[f32],
+    cost: &mut [f32],
+    branch: &mut [u8],
+) {
+    assert!((2..=6).contains(&bits) && values.len() == cost.len() && (1024..=4096).contains(&values.len()));
+    assert!(targets.len() == weights.len() && branch.len() == targets.len() * (values.len() >> bits));
+    at_level!(level, viterbi(bits, values, targets, weights, cost, branch));
+}
+
+/// Some rows of a strip of a trellis code.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StripRows<'a> {
+    pub(crate) trellis: &'a Trellis,
+    pub(crate) cols: usize,
+    /// Codes of the strip, column after column.
+    pub(crate) codes: &'a [u8],
+    pub(crate) column_bytes: usize,
+    /// The first row wanted.
+    pub(crate) first: usize,
+    /// Value of level 1 in each row wanted.
+    pub(crate) steps: &'a [f32],
+}
+
+impl<'a> StripRows<'a> {
+    fn check(&self) {
+        let rows = self.column_bytes / self.trellis.bits() * 8;
+        assert!((8..=Encoding::STRIP_ROWS).contains(&rows) && self.first + self.steps.len() <= rows);
+        assert!(self.cols.is_multiple_of(GROUP) && self.codes.len() == self.cols * self.column_bytes);
+    }
+
+    fn column(&self, col: usize) -> &'a [u8] {
+        &self.codes[col * self.column_bytes..(col + 1) * self.column_bytes]
+    }
+}
+
+/// Decodes rows.
+pub(crate) fn trellis_decode(level: CpuLevel, strip: StripRows<'_>, out: &mut [f32]) {
+    strip.check();
+    assert_eq!(out.len(), strip.steps.len() * strip.cols);
+    at_level!(level, trellis_decode(strip, out));
+}
+
+/// `out[r] = <row r, x>`.
+pub(crate) fn trellis_dot(level: CpuLevel, strip: StripRows<'_>, x: &Activations, out: &mut [f32]) {
+    strip.check();
+    assert!(x.len() == strip.cols && out.len() == strip.steps.len());
+    at_level!(level, trellis_dot(strip, x, out));
+}
+
+/// `out[r] = <row r, x>`.
+pub(crate) fn trellis_dot_f32(level: CpuLevel, strip: StripRows<'_>, x: &[f32], out: &mut [f32]) {
+    strip.check();
+    assert!(x.len() == strip.cols && out.len() == strip.steps.len());
+    at_level!(level, trellis_dot_f32(strip, x, out));
 }

@@ -5,12 +5,14 @@ mod planes;
 mod products;
 mod rounding;
 mod tile;
+mod trellis;
 mod vector;
 mod walsh;
 
 pub(super) use products::{exact_decode, exact_dot, turbo_decode, turbo_dot, turbo_dot_f32};
 pub(super) use rounding::{energy, quantize_activations, round, score};
 pub(super) use tile::fixed_tile;
+pub(super) use trellis::{trellis_decode, trellis_dot, trellis_dot_f32, viterbi};
 pub(super) use walsh::walsh_hadamard;
 
 use super::scalar;

@@ -7,6 +7,7 @@ mod linear;
 mod products;
 mod rounding;
 mod tile;
+mod trellis;
 
 pub(super) use linear::{
     add_vector_matrix, dot, gram_schmidt, matrix_vector, mix_blocks, multiply, walsh_hadamard,
@@ -15,6 +16,7 @@ pub(super) use linear::{
 pub(super) use products::{exact_decode, exact_dot, turbo_decode, turbo_dot, turbo_dot_f32};
 pub(super) use rounding::{SMALLEST, energy, largest, quantize_activations, round, score};
 pub(super) use tile::fixed_tile;
+pub(super) use trellis::{trellis_decode, trellis_dot, trellis_dot_f32, viterbi};
 
 /// Lanes of every reduction.
 const LANES: usize = 8;
