@@ -7,9 +7,14 @@ use crate::table::Table;
 use crate::{source, units};
 use gq_checkpoint::{Checkpoint, Role};
 use gq_convert::{CalibrationText, Tune, TuneError, TuneEvent, TuneOptions, TuneText};
-use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
+use gq_model::{
+    ActivationMode, ChatError, ChatTemplate, KvType, Model, OwnTextOptions, RunOptions, Tokenizer, own_text,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The calibration text that the model writes.
+const SELF: &str = "self";
 
 /// Measure a checkpoint on calibration text: what every later conversion with --tune rounds and spends by.
 #[derive(clap::Args, Debug)]
@@ -32,8 +37,9 @@ pub struct TuneArgs {
 /// What to measure on.
 #[derive(clap::Args, Debug, Clone)]
 pub struct CalibrationArgs {
-    /// Calibration text: a file, or a directory whose .txt and .md files count equally.
-    #[arg(long, value_name = "FILE|DIR")]
+    /// Calibration text: a file, a directory whose .txt and .md files count equally, or `self`: what the model writes
+    /// when it is asked for prose, facts, code, mathematics and several languages.
+    #[arg(long, value_name = "FILE|DIR|self")]
     pub calibration: Option<PathBuf>,
     /// Tokens to measure second moments on [default: 300 per input dimension, at most 131072].
     #[arg(long, value_name = "N")]
@@ -72,7 +78,6 @@ pub fn measure(
         let message = "--calibration is needed: a text file or a directory of them";
         Failure::new(Exit::Usage, "calibration.missing", message.to_owned()).at("--calibration")
     })?;
-    let texts = texts(path)?;
     let level = global.level()?;
     let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
     let model = Model::from_checkpoint(checkpoint.clone(), options)?;
@@ -80,7 +85,14 @@ pub fn measure(
     let widest =
         checkpoint.tensors().iter().filter(|t| is_product(t.role)).map(|t| t.cols()).max().unwrap_or(0);
     let tokens = args.calibration_tokens.unwrap_or((300 * widest).min(131_072));
-    let sequences = gq_convert::sequences(&tokenizer, &texts, tokens, args.calibration_ctx)?;
+    let (texts, sequences) = match path.as_os_str() == SELF {
+        true => own_sequences(&model, &tokenizer, tokens, args.calibration_ctx, global)?,
+        false => {
+            let texts = texts(path)?;
+            let sequences = gq_convert::sequences(&tokenizer, &texts, tokens, args.calibration_ctx)?;
+            (texts, sequences)
+        }
+    };
     let options = TuneOptions {
         level,
         gradient_sequences: args.gradient_tokens.div_ceil(args.calibration_ctx.max(1)),
@@ -96,15 +108,13 @@ pub fn measure(
         Unit::Items("steps"),
         (of + checkpoint.spec().layers.len() + 1) as u64,
     );
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(global.threads()).build();
-    let pool = pool.map_err(|e| Failure::new(Exit::Environment, "threads", format!("threads: {e}")))?;
     let text = TuneText { texts: &texts, sequences: &sequences };
-    let tune = pool.install(|| {
+    let tune = source::with_threads(global, || {
         gq_convert::measure(checkpoint, &model, text, &wanted, &options, dir, &mut |event| match event {
             TuneEvent::Gradients { done, .. } => progress.set(done as u64, "gradients"),
             TuneEvent::Moments { done, .. } => progress.set((of + done) as u64, "layers"),
         })
-    })?;
+    })??;
     Ok((tune, progress.finish()))
 }
 
@@ -115,10 +125,39 @@ pub fn finished(
     dir: &Path,
 ) -> Result<Option<Tune>, Failure> {
     let (Ok(tune), Some(path)) = (Tune::open(dir), args.calibration.as_deref()) else { return Ok(None) };
+    if path.as_os_str() == SELF {
+        return Ok(None);
+    }
     let same = tune.check_source(&gq_convert::source_files(checkpoint)).is_ok()
         && tune.text_sha256 == gq_convert::texts_digest(&texts(path)?)
         && tune.ctx == args.calibration_ctx;
     Ok(Some(tune).filter(|_| same))
+}
+
+/// What the model writes, as sequences, and as the text that they are known by.
+fn own_sequences(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    tokens: usize,
+    ctx: usize,
+    global: &Global,
+) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
+    let chat = match ChatTemplate::new(model.texts()) {
+        Ok(chat) => Some(chat),
+        Err(ChatError::Missing) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let options = OwnTextOptions { tokens, answer: ctx, seed: 0 };
+    let output = global.output();
+    let mut progress = Progress::new(global.progress, output, "write", Unit::Items("tokens"), tokens as u64);
+    let written = source::with_threads(global, || {
+        own_text(model, tokenizer, chat.as_ref(), options, &mut |done| progress.set(done as u64, "own text"))
+    })?;
+    let written = written.map_err(|e| Failure::new(Exit::Input, "calibration.self", e.to_string()))?;
+    progress.finish();
+    let text = written.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    let sequences = written.chunks_exact(ctx).map(<[u32]>::to_vec).collect();
+    Ok((vec![CalibrationText { name: SELF.to_owned(), text }], sequences))
 }
 
 fn is_product(role: Role) -> bool {
