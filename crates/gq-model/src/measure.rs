@@ -3,7 +3,7 @@
 use crate::ModelError;
 use crate::eager::{Matrix, Turns, softmax};
 use crate::family::Residual;
-use crate::fixed::{Fixed, Gradients, Observation, Value};
+use crate::fixed::{Fixed, Gradients, Observation, Place, Value};
 use crate::linear::Linear;
 use crate::model::Model;
 use rayon::prelude::*;
@@ -117,10 +117,8 @@ impl<'m> CalibrationPass<'m> {
 pub struct OutputMoments {
     /// By weight: one sum per row of the weight matrix, in nats^2 per squared unit of the output.
     pub rows: BTreeMap<String, Vec<f64>>,
-    /// The same at looked-up rows of the embedding, summed over their columns.
-    pub embedding: f64,
-    /// The same at looked-up rows of the per-layer table.
-    pub per_layer_table: f64,
+    /// By table: the same at looked-up rows, summed over their columns.
+    pub lookups: BTreeMap<String, f64>,
     /// Positions summed over.
     pub positions: usize,
 }
@@ -151,12 +149,21 @@ pub fn output_moments(
 fn add_sequence(model: &Model, tokens: &[u32], seed: u64, moments: &mut OutputMoments) {
     let turns = turns(model, tokens.len());
     let mut ops = Fixed::new(model.options().level, &turns);
+    ops.tape = Some(Default::default());
     let Residual { x, per_layer } = model.graph().start(&mut ops, tokens);
-    let mut layers = Layers::forward(model, &turns, x.matrix, per_layer.map(|vectors| vectors.matrix));
-    let rows = &mut moments.rows;
-    let mut seen = |weight: &Linear, expert: Option<usize>, dy: &Matrix| {
+    let vectors = per_layer.as_ref().map(|vectors| vectors.matrix.clone());
+    let mut layers = Layers::forward(model, &turns, x.matrix.clone(), vectors);
+    let OutputMoments { rows, lookups, .. } = moments;
+    let mut seen = |weight: &Linear, place: Place, dy: &Matrix| {
+        let first = match place {
+            Place::Lookup => {
+                *lookups.entry(weight.name().to_owned()).or_default() += squares(dy);
+                return;
+            }
+            Place::Product => 0,
+            Place::Expert(expert) => expert * dy.width,
+        };
         let sums = rows.entry(weight.name().to_owned()).or_insert_with(|| vec![0.0; weight.shape().rows]);
-        let first = expert.map_or(0, |expert| expert * dy.width);
         for row in dy.data.chunks_exact(dy.width) {
             let sums = sums.iter_mut().skip(first);
             sums.zip(row).for_each(|(sum, &d)| *sum += f64::from(d) * f64::from(d));
@@ -165,11 +172,12 @@ fn add_sequence(model: &Model, tokens: &[u32], seed: u64, moments: &mut OutputMo
     let hidden = layers.inputs.pop().unwrap_or_default();
     let dx = head(model, &hidden, seed, &mut seen);
     let (dx, by_vectors) = layers.backward(model, &turns, dx, &mut seen);
-    let scale = f64::from(model.spec().embed_scale.unwrap_or(1.0));
-    moments.embedding += scale * scale * squares(&dx);
-    let ple = model.spec().per_layer_embedding.as_ref();
-    let scale = ple.map_or(0.0, |ple| f64::from(ple.sum_scale) * f64::from(ple.table_scale));
-    moments.per_layer_table += scale * scale * by_vectors;
+    let mut gradients = Gradients::default();
+    gradients.add(x.id, dx);
+    if let (Some(vectors), Some(by_vectors)) = (per_layer, by_vectors) {
+        gradients.add(vectors.id, by_vectors);
+    }
+    ops.backward(&mut gradients, &mut seen);
     moments.positions += tokens.len();
 }
 
@@ -193,16 +201,15 @@ impl Layers {
         layers
     }
 
-    /// From the gradient after the last layer to that before the first, and the sum of squared gradients at the
-    /// per-layer vectors.
+    /// From the gradient after the last layer to that before the first, and that of the per-layer vectors.
     fn backward(
         &self,
         model: &Model,
         turns: &[Turns],
         mut dx: Matrix,
-        seen: &mut dyn FnMut(&Linear, Option<usize>, &Matrix),
-    ) -> (Matrix, f64) {
-        let mut by_vectors = 0.0;
+        seen: &mut dyn FnMut(&Linear, Place, &Matrix),
+    ) -> (Matrix, Option<Matrix>) {
+        let mut by_vectors: Option<Matrix> = None;
         // What later layers ask of a layer's keys and values.
         let mut asked: BTreeMap<usize, (Matrix, Matrix)> = BTreeMap::new();
         for layer in (0..model.graph().layers()).rev() {
@@ -227,7 +234,11 @@ impl Layers {
                     }
                 }
             }
-            by_vectors += vectors.and_then(|id| gradients.take(id)).map_or(0.0, |d| squares(&d));
+            match (&mut by_vectors, vectors.and_then(|id| gradients.take(id))) {
+                (Some(sum), Some(more)) => add(sum, &more),
+                (None, more) => by_vectors = more,
+                (Some(_), None) => {}
+            }
             dx = gradients.take(input).unwrap_or_default();
         }
         (dx, by_vectors)
@@ -270,7 +281,7 @@ fn head(
     model: &Model,
     hidden: &Arc<Matrix>,
     seed: u64,
-    seen: &mut dyn FnMut(&Linear, Option<usize>, &Matrix),
+    seen: &mut dyn FnMut(&Linear, Place, &Matrix),
 ) -> Matrix {
     let mut dx = Matrix { width: hidden.width, data: Vec::with_capacity(hidden.data.len()) };
     for (block, rows) in hidden.data.chunks(HEAD_ROWS * hidden.width).enumerate() {

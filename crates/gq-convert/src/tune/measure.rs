@@ -298,11 +298,7 @@ fn lookups(
     gradients: &OutputMoments,
 ) -> Result<(), TuneError> {
     for tensor in checkpoint.tensors().iter().filter(|tensor| wanted(&tensor.name)) {
-        let squares = match tensor.role {
-            Role::Embedding => gradients.embedding,
-            Role::PerLayerTable => gradients.per_layer_table,
-            _ => continue,
-        };
+        let Some(squares) = gradients.lookups.get(&tensor.name) else { continue };
         // Half of the mean squared gradient of a column times the mean squared element of the table.
         let rows = row_costs(checkpoint, &tensor.name, None)?;
         let mean = rows.iter().sum::<f64>() / rows.len().max(1) as f64;

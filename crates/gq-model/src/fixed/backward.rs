@@ -1,6 +1,6 @@
 //! Gradients, from the last record of a tape to the first.
 
-use super::tape::{Gradients, Record};
+use super::tape::{Gradients, Place, Record};
 use super::{Fixed, attention, experts, product};
 use crate::Linear;
 use crate::eager::{Matrix, elementwise};
@@ -10,11 +10,12 @@ use crate::ops::Norm;
 impl Fixed<'_> {
     /// Empties the tape. `gradients` starts with those of the results and ends with those of the leaves.
     ///
-    /// `seen(weight, expert, dy)` is called with the gradient `[tokens, rows]` at every product.
+    /// `seen(weight, place, dy)` is called with the gradient `[tokens, rows]` at every product, and with that of
+    /// looked-up rows, `[tokens, cols]`.
     pub(crate) fn backward(
         &mut self,
         gradients: &mut Gradients,
-        seen: &mut dyn FnMut(&Linear, Option<usize>, &Matrix),
+        seen: &mut dyn FnMut(&Linear, Place, &Matrix),
     ) {
         let records = self.tape.take().map(|tape| tape.records).unwrap_or_default();
         for record in records.into_iter().rev() {
@@ -22,21 +23,20 @@ impl Fixed<'_> {
         }
     }
 
-    fn back(
-        &self,
-        record: Record,
-        gradients: &mut Gradients,
-        seen: &mut dyn FnMut(&Linear, Option<usize>, &Matrix),
-    ) {
+    fn back(&self, record: Record, gradients: &mut Gradients, seen: &mut dyn FnMut(&Linear, Place, &Matrix)) {
         let level = self.level;
         match record {
             Record::Linear { x, y, weight } => {
                 let Some(dy) = gradients.take(y) else { return };
-                seen(&weight, None, &dy);
+                seen(&weight, Place::Product, &dy);
                 let cols = weight.shape.cols;
                 let mut dx = Matrix { width: cols, data: vec![0.0; dy.rows() * cols] };
                 product::back(level, &weight, 0..weight.shape.rows, &dy, &mut dx);
                 gradients.add(x, dx);
+            }
+            Record::Embed { y, table } => {
+                let Some(dy) = gradients.take(y) else { return };
+                seen(&table, Place::Lookup, &dy);
             }
             Record::RmsNorm { x, y, norm } => {
                 let Some(dy) = gradients.take(y) else { return };

@@ -1,7 +1,7 @@
 //! Mixture of experts, forward and backward: expert after expert, each over the tokens that chose it.
 
 use super::product::{back, rows};
-use super::{Observation, Observer};
+use super::{Observation, Observer, Place};
 use crate::eager::{Choice, Matrix, choose, elementwise, softmax};
 use crate::ops::Experts;
 use gq_tensor::CpuLevel;
@@ -52,7 +52,7 @@ pub(super) fn backward(
     scores: &Matrix,
     experts: &Experts,
     dy: &Matrix,
-    seen: &mut dyn FnMut(&crate::Linear, Option<usize>, &Matrix),
+    seen: &mut dyn FnMut(&crate::Linear, Place, &Matrix),
 ) -> (Matrix, Matrix) {
     let mut dx = Matrix { width: x.width, data: vec![0.0; x.data.len()] };
     let choices = choices(scores, experts);
@@ -66,7 +66,7 @@ pub(super) fn backward(
             by_factor[token * scores.width + expert] = dot as f32;
             out.data.extend(dy.iter().map(|d| d * factor));
         }
-        seen(&experts.down, Some(expert), &out);
+        seen(&experts.down, Place::Expert(expert), &out);
         let mut hidden = Matrix { width: experts.width, data: vec![0.0; group.hidden.data.len()] };
         let first = expert * x.width;
         back(level, &experts.down, first..first + x.width, &out, &mut hidden);
@@ -80,7 +80,7 @@ pub(super) fn backward(
                 (*gate, *up) = (dh * *up * slope, dh * value);
             }
         }
-        seen(&experts.gate_up, Some(expert), &projected);
+        seen(&experts.gate_up, Place::Expert(expert), &projected);
         let mut input = Matrix { width: x.width, data: vec![0.0; group.input.data.len()] };
         let first = expert * 2 * experts.width;
         back(level, &experts.gate_up, first..first + 2 * experts.width, &projected, &mut input);

@@ -10,7 +10,7 @@ mod experts;
 mod product;
 mod tape;
 
-pub(crate) use tape::Gradients;
+pub(crate) use tape::{Gradients, Place};
 
 use crate::eager::{Matrix, Turns, elementwise};
 use crate::linear::Linear;
@@ -88,7 +88,9 @@ impl Ops for Fixed<'_> {
 
     fn embed(&mut self, table: &Linear, tokens: &[u32]) -> Value {
         let rows = crate::eager::products::embed(self.level, table, tokens);
-        self.leaf(rows)
+        let y = self.leaf(rows);
+        self.record(|| Record::Embed { y: y.id, table: table.clone() });
+        y
     }
 
     fn linear<const N: usize>(&mut self, x: &Value, weights: [&Linear; N]) -> [Value; N] {

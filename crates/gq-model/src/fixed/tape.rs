@@ -14,8 +14,20 @@ pub(crate) struct Tape {
     pub(super) records: Vec<Record>,
 }
 
+/// Where a gradient is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At the outputs of a product.
+    Product,
+    /// At the outputs of one expert's product.
+    Expert(usize),
+    /// At looked-up rows.
+    Lookup,
+}
+
 #[derive(Debug)]
 pub(super) enum Record {
+    Embed { y: usize, table: Linear },
     Linear { x: usize, y: usize, weight: Linear },
     RmsNorm { x: Value, y: usize, norm: Norm },
     Rope { x: usize, y: usize, rope: usize },
