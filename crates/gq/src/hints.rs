@@ -53,7 +53,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "release.differs" | "release.not_empty" => {
             "choose another folder, or --restart to discard what is there"
         }
-        "verify.no_release" => "give a .gq file or the folder that `gq release` made; `gq pull` a release first",
+        "verify.no_release" => {
+            "give a .gq file or the folder that `gq release` made; `gq pull` a release first"
+        }
         "verify.missing" | "verify.unlisted" | "verify.manifest" | "verify.sums" => {
             "make or fetch the release again; a release is checked whole"
         }

@@ -213,7 +213,14 @@ fn make(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Failure> {
         if !work.has(&names.file) {
             output.note(&format!("{} of {}: {}", index + 1, recipe.variants.len(), names.file));
             let resources = Resources { threads: global.threads(), max_memory: args.max_memory };
-            convert::convert(checkpoint, &variant.policy, resources, &dir.join(&names.file), false, global)?;
+            convert::convert(
+                (checkpoint, None),
+                &variant.policy,
+                resources,
+                &dir.join(&names.file),
+                false,
+                global,
+            )?;
             same_source(job, &dir.join(&names.file))?;
             work.note(&names.file)?;
         }
