@@ -8,12 +8,26 @@ const STYLE: &str = include_str!("page.css");
 /// Most points of a line; longer ones are averaged.
 const LINE_POINTS: usize = 128;
 
+/// Rounding errors of a model's tensors, in the order of its file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TensorErrors {
+    /// The model's name.
+    pub model: String,
+    /// Squared error over squared norm of each tensor; 0 where it is exact.
+    pub relative_mse: Vec<f64>,
+}
+
 /// A page about models that were compared with one reference, in the order given.
 pub fn render(reports: &[EvalReport]) -> String {
+    render_with_tensors(reports, &[])
+}
+
+/// The same with the errors of the models' tensors, in the same order.
+pub fn render_with_tensors(reports: &[EvalReport], tensors: &[TensorErrors]) -> String {
     let mut body = heading(reports);
     body.push_str(&table(reports));
     body.push_str("<div class=\"plots\">");
-    for (title, caption, plot) in plots(reports) {
+    for (title, caption, plot) in plots(reports).into_iter().chain(tensor_plot(tensors)) {
         let svg = plot.svg();
         if !svg.is_empty() {
             let (title, caption) = (escape(title), escape(&caption));
@@ -198,6 +212,25 @@ fn plots(reports: &[EvalReport]) -> Vec<(&'static str, String, Plot)> {
     plots
 }
 
+/// Errors of tensors over their place in the file.
+fn tensor_plot(tensors: &[TensorErrors]) -> Option<(&'static str, String, Plot)> {
+    let one = |(color, model): (usize, &TensorErrors)| Series {
+        name: model.model.clone(),
+        color,
+        mark: Mark::Points,
+        points: (1..).map(f64::from).zip(model.relative_mse.iter().copied()).collect(),
+    };
+    let plot = Plot {
+        title: "Relative error by tensor".to_owned(),
+        x: ("tensor, in the order of the file", Scale::Linear),
+        y: ("squared error / squared norm", Scale::Log),
+        series: tensors.iter().enumerate().map(one).collect(),
+    };
+    let caption =
+        "Rounding error of each coded tensor; tensors that are kept exactly are left out.".to_owned();
+    (!tensors.is_empty()).then_some(("Error of single tensors", caption, plot))
+}
+
 /// Values over their index, which begins at `first`; neighbors are averaged until few enough are left.
 fn averaged(values: &[f64], first: usize) -> Vec<(f64, f64)> {
     let group = values.len().div_ceil(LINE_POINTS).max(1);
@@ -243,7 +276,7 @@ fn with_error(value: f64, error: f64) -> String {
         true => (1 - error.log10().floor() as i32).clamp(0, 12) as usize,
         false => return digits(value),
     };
-    match value.abs() < 1e-4 {
+    match value.abs() < 1e-3 {
         true => format!("{} <small>\u{b1} {}</small>", digits(value), digits(error)),
         false => format!("{value:.decimals$} <small>\u{b1} {error:.decimals$}</small>"),
     }

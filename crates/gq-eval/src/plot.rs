@@ -30,6 +30,8 @@ pub(crate) enum Mark {
     Steps,
     /// A dot with its name beside it.
     Dot,
+    /// Small points, one beside the other.
+    Points,
 }
 
 /// Points of one color.
@@ -134,6 +136,9 @@ impl Series {
                      <path d=\"{line}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.6\"/>"
                 )
             }
+            Mark::Points => places.iter().try_for_each(|(x, y)| {
+                write!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2\" fill=\"{color}\"/>")
+            }),
             Mark::Dot => places.iter().try_for_each(|(x, y)| {
                 // Names stay inside the frame.
                 let (dx, anchor) = if *x > 380.0 { (-9.0, "end") } else { (9.0, "start") };

@@ -25,7 +25,7 @@ Examples:
 
 Exit codes:
   0  done
-  1  a check failed (verify, --fail-above)
+  1  a check failed (verify, --fail-above, a release's limits)
   2  the command line is wrong
   3  a file is not what it should be
   4  the environment failed (disk, memory, network, permissions)";
@@ -104,6 +104,7 @@ pub enum Command {
     Run(commands::run::RunArgs),
     Pull(commands::pull::PullArgs),
     Push(commands::push::PushArgs),
+    Release(commands::release::ReleaseArgs),
     Bench(commands::bench::BenchArgs),
     Demo(commands::demo::DemoArgs),
     Completions(commands::completions::CompletionsArgs),

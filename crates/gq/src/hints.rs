@@ -49,6 +49,16 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "adapter.untied" => {
             "merge it with PEFT, which unties the two in the configuration, and convert the result"
         }
+        "recipe" | "recipe.toml" => "docs/RELEASE.md lists the keys of a recipe",
+        "release.differs" | "release.not_empty" => {
+            "choose another folder, or --restart to discard what is there"
+        }
+        "verify.no_release" => {
+            "give a .gq file or the folder that `gq release` made; `gq pull` a release first"
+        }
+        "verify.missing" | "verify.unlisted" | "verify.manifest" | "verify.sums" => {
+            "make or fetch the release again; a release is checked whole"
+        }
         "internal" => "this is a defect of gq: please report the command and this message",
         _ => return None,
     };

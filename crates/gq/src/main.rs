@@ -12,6 +12,7 @@ mod machine;
 mod output;
 mod profile;
 mod progress;
+mod release;
 mod source;
 mod table;
 mod units;

@@ -19,6 +19,8 @@ pub struct Found {
     pub path: PathBuf,
     /// What people call it: the last part of what was given, without directories, revisions and commits.
     pub name: String,
+    /// The repository it came from, when it came from one.
+    pub repo: Option<String>,
 }
 
 /// Finds what was given: a path, a repository in the Hub's cache, or one on the Hub, which is fetched.
@@ -30,7 +32,7 @@ pub fn find(given: &Path, global: &Global) -> Result<Found, Failure> {
             let absolute = given.canonicalize().unwrap_or_else(|_| given.to_owned());
             let name =
                 absolute.file_name().map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned());
-            return Ok(Found { path: given.to_owned(), name });
+            return Ok(Found { path: given.to_owned(), name, repo: None });
         }
         Err(error) => Failure::io(given, &error),
     };
@@ -38,8 +40,9 @@ pub fn find(given: &Path, global: &Global) -> Result<Found, Failure> {
     let hub = hub::connect()?;
     let (reference, exact) = match hub.locate(text) {
         Ok(Located::Here(source)) => {
-            let name = source.snapshot.map_or_else(|| text.to_owned(), |s| s.repo.name().to_owned());
-            return Ok(Found { path: source.path, name });
+            let name = source.snapshot.as_ref().map_or(text, |s| s.repo.name()).to_owned();
+            let repo = source.snapshot.map(|s| s.repo.to_string());
+            return Ok(Found { path: source.path, name, repo });
         }
         // A single word is a path that is missing unless the cache knows it.
         Ok(Located::Remote(_)) if !text.contains('/') => return Err(missing),
@@ -76,7 +79,7 @@ pub fn find(given: &Path, global: &Global) -> Result<Found, Failure> {
     output.note(&format!("fetching {} at {commit}: {}", plan.repo, units::bytes(plan.fetch_bytes())));
     let (snapshot, ..) = hub::pull(&hub, &plan, &options, global)?;
     let path = reference.path.map_or(snapshot.dir.clone(), |path| snapshot.dir.join(path));
-    Ok(Found { path, name: snapshot.repo.name().to_owned() })
+    Ok(Found { path, name: snapshot.repo.name().to_owned(), repo: Some(snapshot.repo.to_string()) })
 }
 
 /// Whether a text that is no path here can mean a repository: `hf://…`, `ORG/NAME[@REV]`, or a cached `NAME`.
@@ -101,6 +104,13 @@ pub fn checkpoint(path: &Path) -> Result<Checkpoint, Failure> {
 pub struct Lora {
     given: PathBuf,
     weight: f64,
+}
+
+impl Lora {
+    /// An adapter with a weight.
+    pub fn new(given: PathBuf, weight: f64) -> Lora {
+        Lora { given, weight }
+    }
 }
 
 /// Parses `DIR` or `DIR=WEIGHT`.

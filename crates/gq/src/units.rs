@@ -50,6 +50,15 @@ pub fn seconds(s: f64) -> String {
     }
 }
 
+/// A value and its standard error with two digits of the error: `0.00758 ± 0.00049`.
+pub fn with_error(value: f64, error: f64) -> String {
+    let decimals = match error > 0.0 {
+        true => (1.0 - error.log10().floor()).clamp(0.0, 12.0) as usize,
+        false => 4,
+    };
+    format!("{value:.decimals$} ± {error:.decimals$}")
+}
+
 /// A count with thousands separated: `134,515,008`.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -96,6 +105,10 @@ mod tests {
         );
         assert_eq!([seconds(0.84), seconds(200.0), seconds(7500.0)], ["0.84 s", "3 min 20 s", "2 h 05 min"]);
         assert_eq!([count(7), count(1234), count(134515008)], ["7", "1,234", "134,515,008"]);
+        assert_eq!(
+            [with_error(0.00758, 0.00049), with_error(1.0, 0.0)],
+            ["0.00758 ± 0.00049", "1.0000 ± 0.0000"]
+        );
         assert_eq!(printable("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
     }
 }

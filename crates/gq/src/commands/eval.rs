@@ -126,7 +126,8 @@ fn measure(
         })
     })?;
     let reference = source::model_with(reference_path, &args.loras, None, global)?;
-    let cache = cache_dir(args).map(|dir| LogitCache::new(&dir, args.cache_limit));
+    let cache =
+        cache_dir(args.cache.as_deref(), args.cache_limit).map(|dir| LogitCache::new(&dir, args.cache_limit));
     let identity = cache
         .as_ref()
         .map(|cache| identity(reference_path, &args.loras, &reference, cache, global))
@@ -149,15 +150,15 @@ fn names(args: &EvalArgs, model: Found, reference: Found) -> Names {
 }
 
 /// Where logits are kept; nowhere when nothing may be kept or the user has no cache.
-fn cache_dir(args: &EvalArgs) -> Option<PathBuf> {
+pub fn cache_dir(chosen: Option<&Path>, limit: u64) -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let user = || variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
-    let dir = args.cache.clone().or_else(|| Some(user()?.join("gq").join("logits")));
-    dir.filter(|_| args.cache_limit > 0)
+    let dir = chosen.map(Path::to_owned).or_else(|| Some(user()?.join("gq").join("logits")));
+    dir.filter(|_| limit > 0)
 }
 
 /// What stands for the reference in the cache: digests of its files, its arithmetic, this program.
-fn identity(
+pub fn identity(
     path: &Path,
     loras: &[source::Lora],
     reference: &Loaded,

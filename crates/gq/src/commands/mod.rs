@@ -10,6 +10,7 @@ pub mod man;
 pub mod plan;
 pub mod pull;
 pub mod push;
+pub mod release;
 pub mod run;
 pub mod tune;
 pub mod verify;
@@ -30,6 +31,7 @@ pub fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Run(args) => run::run(args, global),
         Command::Pull(args) => pull::run(args, global),
         Command::Push(args) => push::run(args, global),
+        Command::Release(args) => release::run(args, global),
         Command::Bench(args) => bench::run(args, global),
         Command::Demo(args) => demo::run(args, global),
         Command::Completions(args) => completions::run(args, global),

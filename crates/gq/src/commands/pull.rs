@@ -9,8 +9,8 @@ use gq_hub::{FileState, Globs, Hub, HubError, Located, MODEL_FILES, PullOptions,
 /// Fetch a model from the Hub into its cache, which transformers and huggingface_hub share.
 ///
 /// A pull that was interrupted continues where it stopped. Files are verified against the Hub's digests.
-/// Without patterns the files of a model are fetched: weights in safetensors or .gq, configuration, tokenizer,
-/// licence; copies of the weights in other formats are left on the Hub.
+/// Without patterns the files of a model or a release are fetched: weights in safetensors or .gq, configuration,
+/// tokenizer, licence, checksums; copies of the weights in other formats are left on the Hub.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -95,9 +95,12 @@ fn included(args: &PullArgs, reference: &RepoRef) -> Vec<String> {
     match &reference.path {
         Some(path) => vec![path.clone(), format!("{path}/")],
         None if args.all => Vec::new(),
-        None if args.include.is_empty() => {
-            MODEL_FILES.iter().copied().chain(["*.gq", "SHA256SUMS"]).map(str::to_owned).collect()
-        }
+        None if args.include.is_empty() => MODEL_FILES
+            .iter()
+            .copied()
+            .chain(["*.gq", "SHA256SUMS", "report.html"])
+            .map(str::to_owned)
+            .collect(),
         None => args.include.clone(),
     }
 }

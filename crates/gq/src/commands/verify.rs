@@ -1,23 +1,30 @@
 //! `gq verify`: recomputes every digest of a file.
 
 use crate::cli::Global;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::progress::{Progress, Unit};
-use crate::source;
+use crate::release::verify;
+use crate::{source, units};
 use gq_container::Container;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Check a .gq file: its structure, and every digest against its bytes.
+/// Check a .gq file or a release: structure, and every digest against its bytes. The network is not used.
+///
+/// Of a release: that each file is there with the digest of SHA256SUMS and none besides, that the manifests describe
+/// the tensors, and that the evaluations and limits are those of release.json.
 #[derive(clap::Args, Debug)]
 pub struct VerifyArgs {
-    /// The .gq file, or one in a repository: hf://ORG/NAME/FILE.gq.
-    #[arg(value_name = "FILE")]
+    /// The .gq file, or a release's folder; here or in the cache (hf://ORG/NAME/FILE.gq).
+    #[arg(value_name = "FILE|DIR")]
     file: PathBuf,
 }
 
 pub fn run(args: &VerifyArgs, global: &Global) -> Result<(), Failure> {
     let output = global.output();
     let found = source::find(&args.file, global)?;
+    if found.path.is_dir() {
+        return release(&found.path, args, global);
+    }
     let container = Container::open(&found.path)?;
     let total = container.tensors().iter().map(|tensor| tensor.bytes).sum();
     let mut progress = Progress::new(global.progress, output, "verify", Unit::Bytes, total);
@@ -43,5 +50,38 @@ pub fn run(args: &VerifyArgs, global: &Global) -> Result<(), Failure> {
         container.tensors().len(),
         container.file_sha256(),
         container.payload_sha256(),
+    ))
+}
+
+fn release(dir: &Path, args: &VerifyArgs, global: &Global) -> Result<(), Failure> {
+    if !verify::is_release(dir) {
+        let message = format!("{}: neither a .gq file nor a release", dir.display());
+        let failure = Failure::new(Exit::Input, "verify.no_release", message).at(dir.display());
+        return Err(failure.limit("SHA256SUMS and release.json"));
+    }
+    let verified = verify::verify(dir, global)?;
+    let output = global.output();
+    let shown = args.file.display().to_string();
+    if output.json {
+        return output.document(&serde_json::json!({
+            "folder": shown,
+            "ok": true,
+            "files": verified.files,
+            "bytes": verified.bytes,
+            "tensors": verified.tensors,
+            "variants": verified.manifest.variants.len(),
+            "passed": verified.manifest.passed,
+        }));
+    }
+    let limits = match verified.manifest.passed {
+        true => "",
+        false => "; a limit of its recipe is exceeded, as release.json says",
+    };
+    output.data(&format!(
+        "{shown}: ok, {} files with {} bytes, {} sizes with {} tensors{limits}\n",
+        verified.files,
+        units::count(verified.bytes),
+        verified.manifest.variants.len(),
+        units::count(verified.tensors as u64),
     ))
 }

@@ -207,3 +207,25 @@ fn a_folder_is_pushed_and_pulled_back() {
     let (_, told) = run(with_token(), &["push", "release/m.gq", "me/out"], 3);
     assert!(told.contains("neither a file nor a folder") || told.contains("folder"), "{told}");
 }
+
+#[test]
+fn a_release_is_pushed_pulled_and_verified() {
+    let (gq, hub) = (Gq::new(), LoopbackHub::start());
+    std::fs::copy(testdata("demo/eval.txt"), gq.path("eval.txt")).unwrap();
+    let recipe = "name = 'demo'\nbase_model = 'a/b'\n[card]\nlicense = 'mit'\n[evaluation]\ntext = 'eval.txt'\n\
+                  ctx = 64\nwindows = 2\n[[variant]]\nbits = 4\n";
+    std::fs::write(gq.path("release.toml"), recipe).unwrap();
+    gq.ok(&["release", &testdata("demo"), "--recipe", "release.toml", "-o", "out", "--cache-limit", "0"]);
+    run(with_hub(&gq, &hub), &["push", "out", "me/demo-gq"], 0);
+    let (_, told) = run(with_hub(&gq, &hub), &["verify", "hf://me/demo-gq"], 3);
+    assert!(
+        told.contains("neither a .gq file nor a release"),
+        "only the files of a checkpoint were fetched: {told}"
+    );
+    run(with_hub(&gq, &hub), &["pull", "me/demo-gq"], 0);
+    let mut offline = with_hub(&gq, &hub);
+    offline.env("HF_HUB_OFFLINE", "1");
+    let (shown, _) = run(offline, &["verify", "hf://me/demo-gq"], 0);
+    assert!(shown.contains("ok, 6 files"), "{shown}");
+    run(with_hub(&gq, &hub), &["run", "hf://me/demo-gq/demo-tq4.gq", "-p", "It is", "-n", "1"], 0);
+}

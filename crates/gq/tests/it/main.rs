@@ -6,6 +6,7 @@ mod help;
 mod hub;
 mod job;
 mod lora;
+mod release;
 mod run;
 #[path = "../../../gq-hub/tests/it/server.rs"]
 mod server;

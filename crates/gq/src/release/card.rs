@@ -1,0 +1,219 @@
+//! `README.md`: the model card that the Hub shows.
+
+use super::manifest::{Entry, Manifest};
+use super::recipe::CardFields;
+use super::{PAGE, SUMS};
+use crate::units;
+use gq_eval::EvalReport;
+use std::fmt::Write;
+
+/// What the card says beyond the manifest.
+pub struct Facts<'a> {
+    /// The repository that was quantized.
+    pub base_model: &'a str,
+    /// The repository that the release will be in.
+    pub repo: Option<&'a str>,
+    /// Licence, languages, tags, a paragraph.
+    pub fields: &'a CardFields,
+    /// Identifier of the licence.
+    pub license: &'a str,
+    /// Name of the text.
+    pub text: &'a str,
+    /// Digest of the text.
+    pub text_sha256: &'a str,
+    /// Whether the model has a chat template.
+    pub chat: bool,
+    /// Adapters, with their weights.
+    pub adapters: &'a [(String, f64)],
+    /// Source files: name and digest.
+    pub source: &'a [(String, String)],
+    /// Licence files beside the card.
+    pub licences: &'a [String],
+    /// Program and CPU level.
+    pub tool: &'a str,
+}
+
+/// The card.
+pub fn render(manifest: &Manifest, reports: &[EvalReport], facts: &Facts<'_>) -> String {
+    let mut card = front_matter(facts);
+    let title = if facts.adapters.is_empty() { "quantized" } else { "fine-tuned and quantized" };
+    // Writing to a String does not fail.
+    let _ = write!(card, "\n# {}, {title}\n\n", manifest.name);
+    if let Some(text) = &facts.fields.description {
+        let _ = write!(card, "{}\n\n", text.trim());
+    }
+    let sizes = match manifest.variants.len() {
+        1 => "one file".to_owned(),
+        n => format!("{n} sizes"),
+    };
+    let _ = write!(
+        card,
+        "{} as {sizes} for `gq`. Each `.gq` file is complete: weights, configuration, tokenizer, chat template, \
+         licence and provenance.\n\n",
+        link(facts.base_model)
+    );
+    if !facts.adapters.is_empty() {
+        let list: Vec<String> =
+            facts.adapters.iter().map(|(name, weight)| format!("`{name}` (weight {weight})")).collect();
+        let _ = write!(card, "Adapters merged in before quantization: {}.\n\n", list.join(", "));
+    }
+    card += &table(manifest);
+    if let Some(report) = reports.first() {
+        let _ = write!(
+            card,
+            "\nMeasured against the original on `{}` (sha256 `{}`): {} positions in {} windows of {} tokens. \
+             KLD is the mean of KL(original ‖ file) of the next-token distributions in nats, ± one standard error; \
+             \"same top token\" is the share of positions with the same likeliest token. \
+             Figures for more quantiles, plots over size, position and tensor: [{PAGE}]({PAGE}).\n",
+            facts.text,
+            facts.text_sha256.get(..16).unwrap_or_default(),
+            units::count(report.tokens as u64),
+            units::count(report.windows as u64),
+            report.scored.ctx,
+        );
+    }
+    card += &run_lines(manifest, facts);
+    card += &origin(manifest, facts);
+    card
+}
+
+fn front_matter(facts: &Facts<'_>) -> String {
+    let fields = facts.fields;
+    let mut yaml = format!(
+        "---\nbase_model: {}\nbase_model_relation: quantized\nlibrary_name: gq\npipeline_tag: text-generation\nlicense: {}\n",
+        scalar(facts.base_model),
+        scalar(facts.license)
+    );
+    for (key, value) in [("license_name", &fields.license_name), ("license_link", &fields.license_link)] {
+        if let Some(value) = value {
+            let _ = writeln!(yaml, "{key}: {}", scalar(value));
+        }
+    }
+    let mut tags = vec!["gq".to_owned(), "quantized".to_owned(), "turboquant".to_owned()];
+    if !facts.adapters.is_empty() {
+        tags.push("lora".to_owned());
+    }
+    tags.extend(fields.tags.iter().filter(|tag| !tags.contains(tag)).cloned().collect::<Vec<_>>());
+    for (key, values) in [("language", &fields.language), ("tags", &tags)] {
+        if !values.is_empty() {
+            let _ = writeln!(yaml, "{key}:");
+            values.iter().for_each(|value| yaml += &format!("- {}\n", scalar(value)));
+        }
+    }
+    yaml + "---\n"
+}
+
+/// A YAML scalar: plain where nothing else could be read, quoted as JSON otherwise.
+fn scalar(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
+    let letter = text.starts_with(|c: char| c.is_ascii_alphabetic());
+    let word = !["true", "false", "yes", "no", "on", "off", "null", "y", "n"]
+        .contains(&text.to_ascii_lowercase().as_str());
+    match text.chars().all(plain) && letter && word {
+        true => text.to_owned(),
+        false => serde_json::Value::from(text).to_string(),
+    }
+}
+
+/// A repository on the Hub as a link; anything else as a name.
+fn link(model: &str) -> String {
+    match gq_hub::RepoId::new(model) {
+        Ok(id) if id.owner().is_some() => format!("[{model}](https://huggingface.co/{model})"),
+        _ => format!("`{model}`"),
+    }
+}
+
+fn table(manifest: &Manifest) -> String {
+    let mut table =
+        "| file | bytes | bits per weight | perplexity | KLD | same top token |\n|---|--:|--:|--:|--:|--:|\n"
+            .to_owned();
+    let number = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"));
+    let original = &manifest.original;
+    let _ = writeln!(
+        table,
+        "| the original | {} | {:.2} | {} | | |",
+        units::count(original.bytes),
+        original.bits,
+        number(original.ppl)
+    );
+    for entry in &manifest.variants {
+        let Entry { file, bytes, bits, ppl, kld, kld_stderr, top1, .. } = entry;
+        let _ = writeln!(
+            table,
+            "| [{file}]({file}) | {} | {bits:.2} | {} | {} | {:.1} % |",
+            units::count(*bytes),
+            number(*ppl),
+            units::with_error(*kld, *kld_stderr),
+            100.0 * top1
+        );
+    }
+    table
+}
+
+fn run_lines(manifest: &Manifest, facts: &Facts<'_>) -> String {
+    let Some(first) = manifest.variants.first() else { return String::new() };
+    let file = &first.file;
+    let prompt = match facts.chat {
+        true => "--chat -p 'Why is the sky blue?'",
+        false => "-p 'Once upon a time'",
+    };
+    let mut lines = "\n## Run it\n\n```sh\n".to_owned();
+    let at = facts.repo.map_or_else(|| format!("./{file}"), |repo| format!("hf://{repo}/{file}"));
+    let _ = write!(lines, "gq run {at} {prompt}\ngq inspect {at} --tensors\n");
+    if let Some(repo) = facts.repo {
+        let _ = writeln!(lines, "gq pull {repo} --include '{file}'");
+    }
+    lines += "```\n";
+    if facts.repo.is_some() {
+        lines += "\nA file is fetched once, and found in the cache from then on.\n";
+    }
+    let _ = write!(
+        lines,
+        "\n## Check it\n\nIn this folder, offline: every digest, manifest and limit.\n\n```sh\ngq verify .\n\
+         sha256sum -c {SUMS}\n```\n"
+    );
+    lines
+}
+
+fn origin(manifest: &Manifest, facts: &Facts<'_>) -> String {
+    let mut text =
+        format!("\n## Origin\n\nMade by {} from\n\n| source file | sha256 |\n|---|---|\n", facts.tool);
+    for (name, sha256) in facts.source {
+        let _ = writeln!(text, "| {} | `{sha256}` |", name.replace('|', "\\|"));
+    }
+    let _ = write!(
+        text,
+        "\n`release.json` has the recipe, and `{}-*.tensors.json` each tensor with its encoding, digest and rounding error. \
+         The same source, recipe and version give the same files, byte for byte.\n\n## Licence\n\nThat of the \
+         original, `{}`",
+        manifest.name, facts.license
+    );
+    match facts.licences {
+        [] => text += ".\n",
+        files => {
+            let files: Vec<String> = files.iter().map(|file| format!("[{file}]({file})")).collect();
+            let _ = writeln!(text, ": {}.", files.join(", "));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_cannot_be_misread() {
+        for (text, expected) in [
+            ("apache-2.0", "apache-2.0"),
+            ("org/name", "org/name"),
+            ("no", "\"no\""),
+            ("1.5", "\"1.5\""),
+            ("a: b", "\"a: b\""),
+            ("x\ny", "\"x\\ny\""),
+            ("", "\"\""),
+        ] {
+            assert_eq!(scalar(text), expected);
+        }
+    }
+}
