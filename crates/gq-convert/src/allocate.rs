@@ -31,6 +31,11 @@ fn damage(tune: &Tune, tensor: &str, encoding: Encoding) -> Option<f64> {
     Some(sensitivity * distortion(encoding)?)
 }
 
+/// The sum over all steps.
+pub(crate) fn expected_divergence(tune: &Tune, steps: &[Step]) -> f64 {
+    steps.iter().filter_map(|step| damage(tune, &step.tensor, step.encoding)).sum()
+}
+
 /// One tensor's choices: bytes and damage, both strictly monotone, on the lower convex hull.
 struct Choices {
     step: usize,
@@ -54,7 +59,7 @@ pub(crate) fn allocate(
     free: &dyn Fn(&Step) -> bool,
 ) -> Result<(), PlanError> {
     let counted = |step: &Step| match budget {
-        Budget::FileBytes(_) => true,
+        Budget::FileBytes(_) | Budget::Divergence(_) => true,
         Budget::BodyBits(_) => step.body,
     };
     let limit = match budget {
@@ -63,12 +68,20 @@ pub(crate) fn allocate(
             let weights: u64 = steps.iter().filter(|step| step.body).map(Step::elements).sum();
             (bits * weights as f64 / 8.0) as u64
         }
+        Budget::Divergence(_) => u64::MAX,
     };
     // Every payload is padded to the container's alignment.
     let stored = |bytes: u64| match budget {
-        Budget::FileBytes(_) => bytes.next_multiple_of(gq_container::layout::ALIGNMENT),
+        Budget::FileBytes(_) | Budget::Divergence(_) => {
+            bytes.next_multiple_of(gq_container::layout::ALIGNMENT)
+        }
         Budget::BodyBits(_) => bytes,
     };
+    let enough = match budget {
+        Budget::Divergence(limit) => limit,
+        Budget::FileBytes(_) | Budget::BodyBits(_) => 0.0,
+    };
+    let mut expected = 0.0;
     let mut choices: Vec<Choices> = Vec::new();
     let mut spent = 0u64;
     for (index, step) in steps.iter().enumerate().filter(|(_, step)| counted(step)) {
@@ -76,26 +89,34 @@ pub(crate) fn allocate(
         match options.first() {
             Some(first) => {
                 spent += first.0;
+                expected += first.1;
                 choices.push(Choices { step: index, options, chosen: 0 });
             }
-            None => spent += stored(step.bytes),
+            None => {
+                spent += stored(step.bytes);
+                expected += damage(tune, &step.tensor, step.encoding).unwrap_or(0.0);
+            }
         }
     }
     if spent > limit {
         return Err(PlanError::Budget { limit, actual: spent });
     }
-    loop {
+    while expected > enough {
         // The next step down a hull that gains most per byte, of those that fit.
         let next = choices.iter().enumerate().filter_map(|(index, choice)| {
             let (bytes, damage, _) = choice.options[choice.chosen];
             let (more, less, _) = *choice.options.get(choice.chosen + 1)?;
-            (spent + (more - bytes) <= limit)
-                .then(|| (index, (damage - less) / (more - bytes) as f64, more - bytes))
+            let (price, gain) = (more - bytes, damage - less);
+            (spent + price <= limit).then(|| (index, gain / price as f64, price, gain))
         });
         let best = next.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
-        let Some((index, _, bytes)) = best else { break };
+        let Some((index, _, price, gain)) = best else { break };
         choices[index].chosen += 1;
-        spent += bytes;
+        spent += price;
+        expected -= gain;
+    }
+    if enough > 0.0 && expected > enough {
+        return Err(PlanError::Divergence { limit: enough, actual: expected });
     }
     for choice in choices {
         let (_, damage, encoding) = choice.options[choice.chosen];

@@ -1,6 +1,6 @@
 //! Policy and facts in, one step per tensor out: pure, printable, and the whole truth about what will be written.
 
-use crate::allocate::allocate;
+use crate::allocate::{allocate, expected_divergence};
 use crate::calibrated;
 use crate::memory::Memory;
 use crate::policy::{Choice, Policy, PolicyError, Resources, Wish};
@@ -76,6 +76,9 @@ pub struct Plan {
     pub source_bytes: u64,
     /// Bytes of all payloads, alignment aside.
     pub payload_bytes: u64,
+    /// Divergence from the original that measurements lead to expect, in nats per token; of the tensors measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_divergence: Option<f64>,
     /// Memory the execution needs.
     pub memory: Memory,
 }
@@ -147,6 +150,16 @@ pub enum PlanError {
         limit: u64,
         /// Bytes of the smallest.
         actual: u64,
+    },
+    /// No choice of encodings is expected to stay as close as asked for.
+    #[error(
+        "the closest file is expected to diverge by {actual:.2e} nats per token, {limit:.2e} are allowed"
+    )]
+    Divergence {
+        /// Nats allowed.
+        limit: f64,
+        /// Nats expected.
+        actual: f64,
     },
     /// A budget without measurements to spend it by.
     #[error("a budget is spent by measurements, and there are none")]
@@ -227,7 +240,16 @@ impl Plan {
         if let Some(limit) = resources.max_memory.filter(|limit| memory.peak > *limit) {
             return Err(PlanError::Memory { limit, actual: memory.peak });
         }
-        Ok(Plan { policy: policy.clone(), steps, dropped, source_bytes, payload_bytes, memory })
+        let expected_divergence = facts.tune.map(|tune| expected_divergence(tune, &steps));
+        Ok(Plan {
+            policy: policy.clone(),
+            steps,
+            dropped,
+            source_bytes,
+            payload_bytes,
+            expected_divergence,
+            memory,
+        })
     }
 }
 

@@ -100,6 +100,8 @@ pub enum Budget {
     FileBytes(u64),
     /// Mean bits per weight of the body, scales included.
     BodyBits(f64),
+    /// Expected divergence from the original, in nats per token: the smallest file that keeps it.
+    Divergence(f64),
 }
 
 /// Limits that leave the output's bytes alone.

@@ -11,6 +11,7 @@ use gq_checkpoint::Checkpoint;
 use gq_convert::{
     Budget, Calibration, Choice, Event, ExecuteOptions, Override, Plan, Policy, Report, Resources, Tune,
 };
+use gq_model::{KvType, kv_cache_bytes, work_bytes};
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -99,6 +100,28 @@ pub struct Recipe {
     /// Mean bits per weight of the body, scales included, spent where the measurements say.
     #[arg(long, value_name = "B", conflicts_with_all = ["bits", "encoding", "size"])]
     bpw: Option<f64>,
+    /// Memory that weights, keys and values of --ctx tokens, and buffers are to fit in together, such as 16GiB.
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, conflicts_with_all = ["bits", "encoding", "size", "bpw"])]
+    fit: Option<u64>,
+    /// Tokens of context that --fit leaves room for.
+    #[arg(long, value_name = "N", default_value_t = 8192, requires = "fit")]
+    ctx: usize,
+    /// Keys and values that --fit leaves room for.
+    #[arg(long, value_name = "KIND", default_value = "f16", requires = "fit")]
+    kv: Kv,
+    /// Smallest file whose expected divergence from the original, in nats per token, is at most this; measure it with
+    /// `gq eval`.
+    #[arg(long, value_name = "X", conflicts_with_all = ["bits", "encoding", "size", "bpw", "fit"])]
+    max_kld: Option<f64>,
+}
+
+/// Storage of keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kv {
+    /// Half precision.
+    F16,
+    /// Single precision.
+    F32,
 }
 
 fn choice(name: &str) -> Result<Choice, String> {
@@ -132,8 +155,16 @@ impl Recipe {
     }
 
     /// The policy these options ask for, with measurements where there are some.
-    pub fn measured_policy(&self, tune: Option<&Tune>) -> Policy {
-        let budget = self.size.map(Budget::FileBytes).or(self.bpw.map(Budget::BodyBits));
+    pub fn measured_policy(&self, checkpoint: &Checkpoint, tune: Option<&Tune>) -> Policy {
+        let kv = match self.kv {
+            Kv::F16 => KvType::F16,
+            Kv::F32 => KvType::F32,
+        };
+        let beside = |spec| kv_cache_bytes(spec, self.ctx, kv) + work_bytes(spec);
+        let fit = self.fit.map(|bytes| bytes.saturating_sub(beside(checkpoint.spec())));
+        let bytes = self.size.or(fit).map(Budget::FileBytes);
+        let bits = self.bpw.map(Budget::BodyBits);
+        let budget = bytes.or(bits).or(self.max_kld.map(Budget::Divergence));
         let calibration = tune.map(|tune| Calibration {
             text_sha256: tune.text_sha256.clone(),
             tokens: tune.tokens,
@@ -173,7 +204,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         None => None,
     };
     let tune = args.recipe.tune(&checkpoint, measured)?;
-    let policy = args.recipe.measured_policy(tune.as_ref());
+    let policy = args.recipe.measured_policy(&checkpoint, tune.as_ref());
     let resources = Resources { threads: global.threads(), max_memory: args.recipe.max_memory };
     let sources = (&*checkpoint, tune.as_ref());
     let (report, seconds) = convert(sources, &policy, resources, &output_path, args.restart, global)?;
@@ -344,7 +375,7 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
     let checkpoint = source::checkpoint_with(path, &recipe.loras, global)?;
     let resources = Resources { threads: global.threads(), max_memory: recipe.max_memory };
     let tune = recipe.tune(&checkpoint, None)?;
-    let policy = recipe.measured_policy(tune.as_ref());
+    let policy = recipe.measured_policy(&checkpoint, tune.as_ref());
     let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, tune.as_ref())?;
     let output = global.output();
     if output.json {
@@ -385,6 +416,9 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
         units::bytes(plan.memory.peak),
         plan.memory.threads,
     );
+    if let Some(nats) = plan.expected_divergence {
+        text += &format!("expected divergence {nats:.2e} nats per token, of the tensors measured\n");
+    }
     output.data(&text)
 }
 

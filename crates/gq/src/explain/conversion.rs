@@ -40,6 +40,10 @@ impl From<PlanError> for Failure {
                     .limit(limit)
                     .actual(actual)
             }
+            PlanError::Divergence { limit, actual } => {
+                let failure = Failure::new(Exit::Usage, "plan.divergence", message);
+                failure.at("--max-kld").limit(format!("{limit:.2e}")).actual(format!("{actual:.2e}"))
+            }
             PlanError::NotMeasured => {
                 bad(Exit::Usage, "plan.not_measured", "--size, --bpw").limit("--tune or --calibration")
             }

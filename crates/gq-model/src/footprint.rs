@@ -1,0 +1,62 @@
+//! Memory of a running model beside its weights, from its specification alone.
+
+use crate::cache::KvType;
+use gq_checkpoint::ModelSpec;
+
+/// Tokens that pass through the layers together.
+const BATCH: u64 = 512;
+
+/// Decoded tiles, tokenizer, program.
+const BASE: u64 = 64 << 20;
+
+/// Bytes of keys and values of one sequence of `tokens` tokens: a ring of the window's length on layers that have
+/// one, nothing on layers that read another's.
+pub fn kv_cache_bytes(spec: &ModelSpec, tokens: usize, kind: KvType) -> u64 {
+    let element = match kind {
+        KvType::F32 => 4,
+        KvType::F16 => 2,
+    };
+    let layers = spec.layers.iter().map(|layer| &layer.attention);
+    let own = layers.filter(|attention| attention.kv_shared_with.is_none());
+    let elements = own.map(|attention| {
+        let slots = attention.window.map_or(tokens, |window| window.min(tokens)).max(1);
+        2 * (attention.kv_width() as u64) * slots as u64
+    });
+    element * elements.sum::<u64>()
+}
+
+/// Bytes of everything else: activations of one batch at the widest layer, logits, and a constant.
+pub fn work_bytes(spec: &ModelSpec) -> u64 {
+    let widest = spec.layers.iter().map(|layer| {
+        let experts = layer.moe.map_or(0, |moe| 3 * moe.width * moe.top_k);
+        let attention = layer.attention.q_width() + 2 * layer.attention.kv_width();
+        (3 * layer.mlp.width + experts).max(2 * attention)
+    });
+    let per_layer = spec.per_layer_embedding.map_or(0, |ple| 2 * ple.width * spec.layers.len());
+    let per_token = 4 * spec.hidden_size + widest.max().unwrap_or(0) + per_layer;
+    BASE + 4 * (BATCH * per_token as u64 + spec.vocab_size as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ActivationMode, Model, RunOptions};
+    use gq_checkpoint::Checkpoint;
+    use gq_tensor::CpuLevel;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    #[test]
+    fn what_is_stated_is_what_a_cache_takes() {
+        for name in ["llama", "gemma3", "gemma4-e2b", "gemma4-moe", "gemma4-dense"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);
+            let options =
+                RunOptions { level: CpuLevel::detect(), activations: ActivationMode::F32, kv: KvType::F16 };
+            let model = Model::from_checkpoint(Arc::new(Checkpoint::open(path).unwrap()), options).unwrap();
+            for tokens in [1, 7, 100] {
+                let stated = kv_cache_bytes(model.spec(), tokens, KvType::F16);
+                assert_eq!(stated, model.new_cache(tokens).bytes() as u64, "{name} {tokens}");
+            }
+        }
+    }
+}
