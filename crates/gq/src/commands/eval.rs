@@ -12,7 +12,11 @@ use gq_eval::{
     TextOptions, Windows, evaluate_outputs, evaluate_text,
 };
 use gq_model::{SpecialText, Tokenizer};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+
+/// Windows of a reference's own text.
+const OWN_WINDOWS: usize = 8;
 
 /// Measure perplexity and KL divergence of a model against a reference.
 #[derive(clap::Args, Debug)]
@@ -36,6 +40,10 @@ pub struct EvalArgs {
     /// Text to measure on; not needed against a file of reference outputs.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
+    /// Measure on what the reference writes when it is asked for prose, facts, code, mathematics and several
+    /// languages under its chat template; 8 windows unless --windows says otherwise. Kept in --cache.
+    #[arg(long = "self", conflicts_with = "text")]
+    own_text: bool,
     /// Tokens of a window.
     #[arg(long, default_value_t = 512, value_name = "N")]
     ctx: usize,
@@ -112,19 +120,23 @@ fn measure(
         progress.finish();
         return Ok(report);
     }
-    let Some(text) = &args.text else {
-        let message = "--text is needed unless --reference is a file of reference outputs";
+    if args.text.is_none() && !args.own_text {
+        let message = "--text or --self is needed unless --reference is a file of reference outputs";
         return Err(Failure::new(Exit::Usage, "eval.no_text", message)
             .at("--text")
             .limit("a file")
             .actual("none"));
-    };
-    let text = std::fs::read(text).map_err(|e| Failure::io(text, &e)).and_then(|bytes| {
-        let place = text.display();
-        String::from_utf8(bytes).map_err(|e| {
-            Failure::new(Exit::Input, "eval.text_not_utf8", format!("{place}: {}", e.utf8_error())).at(&place)
+    }
+    let read = |text: &PathBuf| {
+        std::fs::read(text).map_err(|e| Failure::io(text, &e)).and_then(|bytes| {
+            let place = text.display();
+            String::from_utf8(bytes).map_err(|e| {
+                Failure::new(Exit::Input, "eval.text_not_utf8", format!("{place}: {}", e.utf8_error()))
+                    .at(&place)
+            })
         })
-    })?;
+    };
+    let text = args.text.as_ref().map(read).transpose()?;
     let reference = source::model_with(reference_path, &args.loras, None, global)?;
     let cache =
         cache_dir(args.cache.as_deref(), args.cache_limit).map(|dir| LogitCache::new(&dir, args.cache_limit));
@@ -135,7 +147,18 @@ fn measure(
     let cached = cache.as_ref().zip(identity.as_ref());
     let cached = cached.map(|(cache, identity)| CachedReference { cache, identity });
     let options = TextOptions { cache: cached, ..options };
-    let report = on_text(&loaded, &reference, &text, (args.ctx, args.windows), options, global)?;
+    let report = match &text {
+        Some(text) => on_text(&loaded, &reference, text, (args.ctx, args.windows), options, global)?,
+        None => {
+            let count = args.windows.unwrap_or(OWN_WINDOWS);
+            let kept = cache.as_ref().map(LogitCache::dir).zip(identity.as_ref());
+            let tokens = own_tokens(&reference, (args.ctx, count), kept, global)?;
+            // Conversations begin with what they begin with: no window gets another BOS.
+            let windows =
+                Windows::new(&tokens, args.ctx, Some(count), None).map_err(gq_eval::EvalError::from)?;
+            on_windows(&loaded, &reference, &windows, options, global)?
+        }
+    };
     if let (ReferenceLogits::Stored, Some(cache)) = (&report.reference_logits, &cache) {
         let kept = format!("{} of logits kept in {}", units::bytes(cache.bytes()), cache.dir().display());
         global.output().note(&kept);
@@ -145,7 +168,12 @@ fn measure(
 
 /// Names for the report: what was given, without directories.
 fn names(args: &EvalArgs, model: Found, reference: Found) -> Names {
-    let text = args.text.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let text = match args.own_text {
+        true => Some("what the reference writes".to_owned()),
+        false => {
+            args.text.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned())
+        }
+    };
     Names { model: model.name, reference: reference.name, text: text.unwrap_or_default() }
 }
 
@@ -190,6 +218,33 @@ pub fn identity(
     identity.map_err(|e| Failure::io(path, &e))
 }
 
+/// What the reference writes, `count` windows of it; taken from the cache when it wrote it before.
+fn own_tokens(
+    reference: &Loaded,
+    (ctx, count): (usize, usize),
+    kept: Option<(&Path, &Identity)>,
+    global: &Global,
+) -> Result<Vec<u32>, Failure> {
+    let wanted = ctx * count;
+    let file = kept.map(|(dir, identity)| {
+        let key = Sha256::digest(format!("{identity:?} {wanted}"));
+        let name: String = key.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        dir.join(format!("self-{name}.json"))
+    });
+    let written = file.as_ref().and_then(|file| serde_json::from_slice(&std::fs::read(file).ok()?).ok());
+    if let Some(tokens) = written {
+        return Ok(tokens);
+    }
+    let model = &reference.model;
+    let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
+    let tokens = super::tune::own_tokens(model, &tokenizer, wanted, ctx, global)?;
+    if let Some(file) = file {
+        let kept = serde_json::to_vec(&tokens).map_err(|e| Failure::internal("tokens", &e))?;
+        std::fs::write(&file, kept).map_err(|e| Failure::io(&file, &e))?;
+    }
+    Ok(tokens)
+}
+
 /// Compares two models on text.
 pub fn on_text(
     model: &Loaded,
@@ -202,10 +257,20 @@ pub fn on_text(
     let tokenizer = Tokenizer::new(reference.model.texts(), reference.model.spec())?;
     let tokens = tokenizer.encode(text, SpecialText::Plain)?;
     let windows = Windows::new(&tokens, ctx, count, tokenizer.bos()).map_err(gq_eval::EvalError::from)?;
+    on_windows(model, reference, &windows, options, global)
+}
+
+fn on_windows(
+    model: &Loaded,
+    reference: &Loaded,
+    windows: &Windows,
+    options: TextOptions<'_>,
+    global: &Global,
+) -> Result<EvalReport, Failure> {
     let total = windows.windows().len() as u64;
     let mut progress = Progress::new(global.progress, global.output(), "eval", Unit::Items("windows"), total);
     let mut step = |done: usize, _: usize| progress.set(done as u64, "");
-    let report = evaluate_text(&model.model, &reference.model, &windows, model.sizes, options, &mut step)?;
+    let report = evaluate_text(&model.model, &reference.model, windows, model.sizes, options, &mut step)?;
     progress.finish();
     Ok(report)
 }

@@ -142,22 +142,33 @@ fn own_sequences(
     ctx: usize,
     global: &Global,
 ) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
+    let written = source::with_threads(global, || own_tokens(model, tokenizer, tokens, ctx, global))??;
+    let text = written.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    let sequences = written.chunks_exact(ctx).map(<[u32]>::to_vec).collect();
+    Ok((vec![CalibrationText { name: SELF.to_owned(), text }], sequences))
+}
+
+/// What the model writes, in the threads at hand.
+pub fn own_tokens(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    tokens: usize,
+    answer: usize,
+    global: &Global,
+) -> Result<Vec<u32>, Failure> {
     let chat = match ChatTemplate::new(model.texts()) {
         Ok(chat) => Some(chat),
         Err(ChatError::Missing) => None,
         Err(error) => return Err(error.into()),
     };
-    let options = OwnTextOptions { tokens, answer: ctx, seed: 0 };
+    let options = OwnTextOptions { tokens, answer, seed: 0 };
     let output = global.output();
     let mut progress = Progress::new(global.progress, output, "write", Unit::Items("tokens"), tokens as u64);
-    let written = source::with_threads(global, || {
-        own_text(model, tokenizer, chat.as_ref(), options, &mut |done| progress.set(done as u64, "own text"))
-    })?;
+    let written =
+        own_text(model, tokenizer, chat.as_ref(), options, &mut |done| progress.set(done as u64, "own text"));
     let written = written.map_err(|e| Failure::new(Exit::Input, "calibration.self", e.to_string()))?;
     progress.finish();
-    let text = written.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
-    let sequences = written.chunks_exact(ctx).map(<[u32]>::to_vec).collect();
-    Ok((vec![CalibrationText { name: SELF.to_owned(), text }], sequences))
+    Ok(written)
 }
 
 fn is_product(role: Role) -> bool {
