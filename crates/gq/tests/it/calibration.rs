@@ -1,0 +1,69 @@
+//! Measuring, planning and converting by measurements, as a person does it.
+
+use crate::run::{Gq, testdata};
+
+const FAST: [&str; 6] =
+    ["--calibration-ctx", "128", "--calibration-tokens", "4096", "--gradient-tokens", "512"];
+
+#[test]
+fn measured_once_planned_and_made_at_any_size() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    let tuned = gq.json(&[&["tune", &demo, "-o", "t", "--calibration", &text][..], &FAST].concat());
+    assert!(tuned["tune"]["tensors"].as_object().unwrap().len() > 40);
+    let measure = |file: &str| {
+        let options = ["--text", &text, "--ctx", "128", "--windows", "4", "--activations", "f32"];
+        let report = gq.json(&[&["eval", file, "--reference", &demo][..], &options].concat());
+        report["kld"]["mean"].as_f64().unwrap()
+    };
+    let plan = gq.json(&["plan", &demo, "--tune", "t", "--size", "1.6MB"]);
+    assert!(plan["expected_divergence"].as_f64().unwrap() > 0.0);
+    let made = gq.json(&["convert", &demo, "--tune", "t", "--size", "1.6MB", "-o", "a.gq"]);
+    assert!(made["file_bytes"].as_u64().unwrap() <= 1_600_000);
+    // Data-free at more bytes is further away.
+    let plain = gq.json(&["convert", &demo, "--bits", "3", "-o", "b.gq"]);
+    assert!(plain["file_bytes"].as_u64().unwrap() > made["file_bytes"].as_u64().unwrap());
+    let (near, far) = (measure("a.gq"), measure("b.gq"));
+    assert!(near < 0.5 * far, "{near} {far}");
+    // What a plan is expected to keep, it states.
+    let close = gq.json(&["plan", &demo, "--tune", "t", "--max-kld", "0.002"]);
+    assert!(close["expected_divergence"].as_f64().unwrap() <= 0.002);
+    let fit = gq.json(&["plan", &demo, "--tune", "t", "--fit", "80MiB", "--ctx", "256"]);
+    assert!(fit["payload_bytes"].as_u64().unwrap() < 80 << 20);
+    gq.fails(2, &["plan", &demo, "--tune", "t", "--max-kld", "0.0000001"]);
+}
+
+#[test]
+fn in_one_step_and_without_a_corpus() {
+    let gq = Gq::new();
+    let demo = testdata("demo");
+    let convert = ["convert", &demo, "--bpw", "3.5", "-o", "m.gq", "--calibration", "self"];
+    let made = gq.json(&[&convert[..], &FAST].concat());
+    assert!(made["report"]["body_bits"].as_f64().unwrap() <= 3.5);
+    assert!(!gq.path("m.gq.tune").exists(), "measurements for one conversion go when it is done");
+    let inspected = gq.json(&["inspect", "m.gq"]);
+    assert!(inspected.to_string().contains("calibration_sha256"));
+    let own = gq.json(&["eval", "m.gq", "--reference", &demo, "--self", "--ctx", "128", "--windows", "2"]);
+    assert!(own["kld"]["mean"].as_f64().unwrap() < 0.5);
+}
+
+#[test]
+fn what_goes_wrong() {
+    let gq = Gq::new();
+    let (demo, llama) = (testdata("demo"), testdata("tiny/llama"));
+    let text = testdata("demo/eval.txt");
+    gq.fails(2, &["plan", &demo, "--size", "1.6MB"]);
+    gq.fails(2, &["tune", &demo, "-o", "t"]);
+    gq.fails(3, &["plan", &demo, "--tune", "nowhere", "--bpw", "3"]);
+    std::fs::create_dir(gq.path("empty")).unwrap();
+    gq.fails(3, &["tune", &demo, "-o", "t", "--calibration", "empty"]);
+    std::fs::write(gq.path("latin1.txt"), [b'a', 0xe9, b'b']).unwrap();
+    gq.fails(3, &["tune", &demo, "-o", "t", "--calibration", "latin1.txt"]);
+    std::fs::write(gq.path("short.txt"), "too short").unwrap();
+    gq.fails(3, &["tune", &demo, "-o", "t", "--calibration", "short.txt"]);
+    gq.ok(&[&["tune", &demo, "-o", "t", "--calibration", &text][..], &FAST].concat());
+    gq.fails(3, &["plan", &llama, "--tune", "t", "--bpw", "3"]);
+    gq.fails(2, &["plan", &demo, "--tune", "t", "--size", "100kB"]);
+    std::fs::write(gq.path("t/tune.json"), "{").unwrap();
+    gq.fails(3, &["plan", &demo, "--tune", "t", "--bpw", "3"]);
+}
