@@ -2,14 +2,21 @@
 
 use crate::calibrated;
 use crate::plan::{PlanError, Step};
-use crate::policy::Budget;
+use crate::policy::{Budget, Codes};
 use crate::tune::Tune;
-use gq_codec::Codebook;
-use gq_tensor::{Encoding, ScaleGroup};
+use gq_codec::{Codebook, Trellis};
+use gq_tensor::{Encoding, MatrixShape, ScaleGroup, States, stacked_payload_bytes};
 
 /// Encodings that compete, in ascending order of bits.
-fn candidates() -> Vec<Encoding> {
-    (2..=8).map(|bits| Encoding::Turbo { bits, group: ScaleGroup::Row }).collect()
+fn candidates(codes: Codes) -> Vec<Encoding> {
+    let scalar = |bits| Encoding::Turbo { bits, group: ScaleGroup::Row };
+    let trellis =
+        |states| (2..=6).map(move |bits| Encoding::Trellis { bits, states }).chain([scalar(7), scalar(8)]);
+    match codes {
+        Codes::Scalar => (2..=8).map(scalar).collect(),
+        Codes::Trellis => trellis(States::S10).collect(),
+        Codes::TrellisLarge => trellis(States::S12).collect(),
+    }
 }
 
 /// Expected squared error of a coded weight of unit variance, scales aside; `None` where it is not known.
@@ -17,6 +24,7 @@ fn distortion(encoding: Encoding) -> Option<f64> {
     match encoding {
         Encoding::Exact(_) => Some(0.0),
         Encoding::Turbo { bits, group: ScaleGroup::Row } => Some(Codebook::of(bits)?.distortion()),
+        Encoding::Trellis { .. } => Some(Trellis::of(encoding)?.distortion()),
         _ => None,
     }
 }
@@ -54,7 +62,7 @@ struct Choices {
 pub(crate) fn allocate(
     steps: &mut [Step],
     tune: &Tune,
-    budget: Budget,
+    (budget, codes): (Budget, Codes),
     fixed_bytes: u64,
     free: &dyn Fn(&Step) -> bool,
 ) -> Result<(), PlanError> {
@@ -85,7 +93,7 @@ pub(crate) fn allocate(
     let mut choices: Vec<Choices> = Vec::new();
     let mut spent = 0u64;
     for (index, step) in steps.iter().enumerate().filter(|(_, step)| counted(step)) {
-        let options = if free(step) { hull(options(tune, step, &stored)) } else { Vec::new() };
+        let options = if free(step) { hull(options(tune, step, codes, &stored)) } else { Vec::new() };
         match options.first() {
             Some(first) => {
                 spent += first.0;
@@ -123,7 +131,8 @@ pub(crate) fn allocate(
         let step = &mut steps[choice.step];
         step.encoding = encoding;
         let (rows, cols) = step.rows_cols();
-        step.bytes = encoding.payload_bytes(rows, cols).unwrap_or(step.bytes);
+        let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding);
+        step.bytes = bytes.unwrap_or(step.bytes);
         step.reason = format!("budget: expected to cost {damage:.2e} nats");
         let inputs = tune.tensors.get(&step.tensor).is_some_and(|measured| !measured.inputs.is_empty());
         step.calibrated = inputs && calibrated::supports(encoding);
@@ -131,13 +140,13 @@ pub(crate) fn allocate(
     Ok(())
 }
 
-fn options(tune: &Tune, step: &Step, stored: &dyn Fn(u64) -> u64) -> Vec<(u64, f64, Encoding)> {
+fn options(tune: &Tune, step: &Step, codes: Codes, stored: &dyn Fn(u64) -> u64) -> Vec<(u64, f64, Encoding)> {
     let (rows, cols) = step.rows_cols();
     let option = |encoding: Encoding| {
-        let bytes = encoding.payload_bytes(rows, cols)?;
+        let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding)?;
         Some((stored(bytes), damage(tune, &step.tensor, encoding)?, encoding))
     };
-    candidates().into_iter().filter(|encoding| encoding.supports_cols(cols)).filter_map(option).collect()
+    candidates(codes).into_iter().filter(|encoding| encoding.supports_cols(cols)).filter_map(option).collect()
 }
 
 /// The lower convex hull of (bytes, damage), from the smallest on.

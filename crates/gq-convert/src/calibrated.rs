@@ -2,15 +2,18 @@
 
 use crate::encode::{Coded, CoderError, Coders, RowCoder, squared_error};
 use crate::error::ConvertError;
-use crate::tune::{Tune, rotate};
+use crate::tune::{Tune, TuneFileError, rotate};
 use gq_checkpoint::{Checkpoint, SourceTensor};
-use gq_codec::{Codebook, Factor, Operand, encode_calibrated, fixed_product};
+use gq_codec::{
+    Codebook, Factor, Operand, StripOutcome, Trellis, encode_calibrated, encode_trellis_calibrated,
+    fixed_product,
+};
 use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec, ScaleGroup};
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Rows rounded together. Scheduling only: for codes of single rows, results do not depend on it.
-const STRIP: usize = 256;
+/// Rows rounded together: a strip of a trellis code. For codes of single rows, results do not depend on it.
+const STRIP: usize = Encoding::STRIP_ROWS;
 
 /// Of so many rows, one is measured on the held-out tokens.
 const SAMPLE: usize = 16;
@@ -47,6 +50,17 @@ impl OutputSums {
     }
 }
 
+/// A coder that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CalibratedError {
+    /// The encoding or the rotation does not exist at this width.
+    #[error(transparent)]
+    Coder(#[from] CoderError),
+    /// Gradients that cannot be read.
+    #[error(transparent)]
+    Tune(#[from] TuneFileError),
+}
+
 /// Factors of inputs in use.
 #[derive(Default)]
 pub(crate) struct Factors {
@@ -63,14 +77,50 @@ struct Input {
 
 /// Whether this encoding has a calibrated rounding.
 pub(crate) fn supports(encoding: Encoding) -> bool {
-    matches!(encoding, Encoding::Turbo { group: ScaleGroup::Row, .. })
+    matches!(encoding, Encoding::Turbo { group: ScaleGroup::Row, .. } | Encoding::Trellis { .. })
+}
+
+/// A code that is rounded column by column.
+enum Code {
+    Scalar(Codebook),
+    /// With what an error in each row of the tensor costs, where that was measured.
+    Trellis(Box<Trellis>, Option<Vec<f32>>),
+}
+
+impl Code {
+    fn new(encoding: Encoding, tune: &Tune, tensor: &str) -> Result<Option<Code>, TuneFileError> {
+        if let Some(trellis) = Trellis::of(encoding) {
+            return Ok(Some(Code::Trellis(Box::new(trellis), tune.row_weights(tensor)?)));
+        }
+        let Encoding::Turbo { bits, group: ScaleGroup::Row } = encoding else { return Ok(None) };
+        Ok(Codebook::of(bits).map(Code::Scalar))
+    }
+
+    /// Rounds the rotated rows of a strip; `first` is the first's number in the tensor.
+    fn encode(
+        &self,
+        level: CpuLevel,
+        factor: &Factor,
+        (first, rotated): (usize, &[f32]),
+        codes: &mut [u8],
+        scales: &mut [u8],
+    ) -> StripOutcome {
+        match self {
+            Code::Scalar(book) => encode_calibrated(level, *book, factor, rotated, codes, scales),
+            Code::Trellis(trellis, weights) => {
+                let rows = first..first + scales.len() / 2;
+                let weights = weights.as_ref().and_then(|weights| weights.get(rows));
+                encode_trellis_calibrated(level, trellis, factor, rotated, weights, codes, scales)
+            }
+        }
+    }
 }
 
 /// What is needed to code one tensor.
 pub(crate) struct CalibratedCoder<'a> {
     tensor: String,
     rows: RowCoder,
-    book: Codebook,
+    code: Code,
     tune: &'a Tune,
     /// One, or one per expert.
     inputs: &'a [String],
@@ -86,15 +136,14 @@ impl<'a> CalibratedCoder<'a> {
         (encoding, rotation): (Encoding, RotationSpec),
         (rows, cols): (usize, usize),
         coders: &mut Coders,
-    ) -> Result<Option<CalibratedCoder<'a>>, CoderError> {
+    ) -> Result<Option<CalibratedCoder<'a>>, CalibratedError> {
         let measured = tune.tensors.get(&tensor.name).filter(|measured| !measured.inputs.is_empty());
         let Some(measured) = measured else { return Ok(None) };
-        let Encoding::Turbo { bits, group: ScaleGroup::Row } = encoding else { return Ok(None) };
-        let Some(book) = Codebook::of(bits) else { return Ok(None) };
+        let Some(code) = Code::new(encoding, tune, &tensor.name)? else { return Ok(None) };
         Ok(Some(CalibratedCoder {
             tensor: tensor.name.clone(),
             rows: coders.get(encoding, rotation, cols)?,
-            book,
+            code,
             tune,
             inputs: &measured.inputs,
             group: rows / measured.inputs.len().max(1),
@@ -112,10 +161,11 @@ impl<'a> CalibratedCoder<'a> {
         out: &mut Coded,
     ) -> Result<(), ConvertError> {
         let (encoding, cols) = (self.rows.encoding, self.rows.cols);
-        let (codes_row, scales_row) = (encoding.codes_row_bytes(cols), encoding.scales_row_bytes(cols));
+        let scales_row = encoding.scales_row_bytes(cols);
+        let codes_bytes = |rows: usize| encoding.codes_bytes(rows, cols).unwrap_or(0);
         let source_row = tensor.row_bytes();
         let rows = source.len() / source_row;
-        out.codes.resize(rows * codes_row, 0);
+        out.codes.resize(codes_bytes(rows), 0);
         out.scales.resize(rows * scales_row, 0);
         out.sums.resize(rows, (0.0, 0.0));
         out.outputs = OutputSums::default();
@@ -126,7 +176,7 @@ impl<'a> CalibratedCoder<'a> {
             let input = self.input(level, factors, group)?;
             let strips = source[done * source_row..end * source_row]
                 .par_chunks(STRIP * source_row)
-                .zip(out.codes[done * codes_row..end * codes_row].par_chunks_mut(STRIP * codes_row))
+                .zip(out.codes[codes_bytes(done)..codes_bytes(end)].par_chunks_mut(codes_bytes(STRIP)))
                 .zip(out.scales[done * scales_row..end * scales_row].par_chunks_mut(STRIP * scales_row))
                 .zip(out.sums[done..end].par_chunks_mut(STRIP))
                 .enumerate();
@@ -136,7 +186,7 @@ impl<'a> CalibratedCoder<'a> {
                     let mut weights = vec![0.0; sums.len() * cols];
                     checkpoint.decode_rows_f32(tensor, row..row + sums.len(), source, &mut weights)?;
                     self.rows.rotation.forward(level, &mut weights, &mut Vec::new());
-                    let outcome = encode_calibrated(level, self.book, &input.factor, &weights, codes, scales);
+                    let outcome = self.code.encode(level, &input.factor, (row, &weights), codes, scales);
                     let mut total = self.measure(level, &input, &weights, (codes, scales), sums);
                     total.error = outcome.errors.iter().sum();
                     total.energy = outcome.energies.iter().sum();
@@ -165,13 +215,14 @@ impl<'a> CalibratedCoder<'a> {
         else {
             return OutputSums::default();
         };
-        let mut decoded = vec![0.0; cols];
+        let mut decoded = vec![0.0; weights.len()];
+        self.rows.decoder.decode_rows(level, &matrix, 0..sums.len(), &mut decoded);
         let mut sampled = Vec::new();
-        for (row, (weights, sums)) in weights.chunks_exact(cols).zip(sums).enumerate() {
-            self.rows.decoder.decode_row(level, &matrix, row, &mut decoded);
-            *sums = squared_error(weights, &decoded);
+        let rows = weights.chunks_exact(cols).zip(decoded.chunks_exact(cols)).zip(sums);
+        for (row, ((weights, decoded), sums)) in rows.enumerate() {
+            *sums = squared_error(weights, decoded);
             if row % SAMPLE == 0 {
-                sampled.extend(weights.iter().zip(&decoded).map(|(w, q)| w - q));
+                sampled.extend(weights.iter().zip(decoded).map(|(w, q)| w - q));
                 sampled.extend_from_slice(weights);
             }
         }

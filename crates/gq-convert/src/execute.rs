@@ -3,7 +3,7 @@
 //! Results do not depend on threads: a block's rows are coded in parallel, each row by itself,
 //! and blocks follow each other in the order of the source's files.
 
-use crate::calibrated::{CalibratedCoder, Factors, OutputSums};
+use crate::calibrated::{CalibratedCoder, CalibratedError, Factors, OutputSums};
 use crate::encode::{Coded, Coders, RowCoder};
 use crate::error::ConvertError;
 use crate::output::{Output, discard};
@@ -146,7 +146,7 @@ enum Coder<'a> {
     /// Row by row, to nearest.
     Nearest(RowCoder),
     /// With its inputs in view.
-    Calibrated(CalibratedCoder<'a>),
+    Calibrated(Box<CalibratedCoder<'a>>),
 }
 
 /// Sources and coders of the steps, in order; coders are shared among equals.
@@ -168,9 +168,13 @@ fn works<'a>(
         let failed = |source| ConvertError::Coder { tensor: tensor(), source };
         if let Some(tune) = tune.filter(|_| step.calibrated) {
             let how = (step.encoding, step.rotation);
-            let coder = CalibratedCoder::new(tune, source, how, (rows, cols), &mut coders).map_err(failed)?;
+            let coder = CalibratedCoder::new(tune, source, how, (rows, cols), &mut coders);
+            let coder = coder.map_err(|error| match error {
+                CalibratedError::Coder(source) => failed(source),
+                CalibratedError::Tune(source) => ConvertError::Tune(source),
+            })?;
             if let Some(coder) = coder {
-                return Ok((source, Coder::Calibrated(coder)));
+                return Ok((source, Coder::Calibrated(Box::new(coder))));
             }
         }
         let coder = coders.get(step.encoding, step.rotation, cols).map_err(failed)?;

@@ -25,7 +25,7 @@ pub use execute::{Event, ExecuteOptions, execute};
 pub use journal::JournalError;
 pub use memory::Memory;
 pub use plan::{Dropped, Facts, Plan, PlanError, Step};
-pub use policy::{Budget, Calibration, Choice, Override, Policy, PolicyError, Resources};
+pub use policy::{Budget, Calibration, Choice, Codes, Override, Policy, PolicyError, Resources};
 pub use report::{Report, TensorReport};
 pub use tune::{
     CalibrationText, InputMeasured, SequenceError, TensorMeasured, Tune, TuneError, TuneEvent, TuneFileError,

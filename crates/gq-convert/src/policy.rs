@@ -76,6 +76,9 @@ pub struct Policy {
     /// The measurements that decide codes and allocation.
     #[serde(default)]
     pub calibration: Option<Calibration>,
+    /// Codes that a budget chooses among.
+    #[serde(default)]
+    pub codes: Codes,
     /// Bytes or bits to spend; `body` is then where no measurement says otherwise.
     #[serde(default)]
     pub budget: Option<Budget>,
@@ -90,6 +93,19 @@ pub struct Calibration {
     pub tokens: usize,
     /// Digest of everything measured.
     pub sha256: String,
+}
+
+/// Families of codes for budgets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Codes {
+    /// Lloyd-Max codes of 2 to 8 bits: the fastest to multiply.
+    Scalar,
+    /// Trellis codes of 2 to 6 bits with 2^10 states, and scalar ones of 7 and 8: closer at the same bytes.
+    #[default]
+    Trellis,
+    /// The same with 2^12 states: a little closer, several times slower to make.
+    TrellisLarge,
 }
 
 /// What a conversion may spend.
@@ -150,6 +166,7 @@ impl Policy {
             rotation: RotationKind::Hadamard,
             seed: 0,
             calibration: None,
+            codes: Codes::default(),
             budget: None,
         }
     }

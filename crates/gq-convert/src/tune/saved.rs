@@ -181,6 +181,22 @@ impl Tune {
         Ok((half("moment")?, half("held_out")?))
     }
 
+    /// What an error in each row of a tensor costs, relative to the costliest, where gradients were measured.
+    pub(crate) fn row_weights(&self, tensor: &str) -> Result<Option<Vec<f32>>, TuneFileError> {
+        if self.gradient_tokens == 0 {
+            return Ok(None);
+        }
+        let path = self.dir.join(GRADIENTS);
+        let bytes = read(&path)?;
+        let malformed = |actual: String| TuneFileError::Malformed { path: path.clone(), actual };
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| malformed(e.to_string()))?;
+        let Ok(tensor) = tensors.tensor(tensor) else { return Ok(None) };
+        let sums: Vec<f64> =
+            tensor.data().as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect();
+        let largest = sums.iter().fold(0.0, |largest, &sum| f64::max(largest, sum));
+        Ok((largest > 0.0).then(|| sums.iter().map(|sum| (sum / largest) as f32).collect()))
+    }
+
     /// Writes sums of squared gradients.
     pub(super) fn save_gradients(&mut self, rows: &BTreeMap<String, Vec<f64>>) -> Result<(), TuneFileError> {
         let bytes = rows.iter().map(|(name, sums)| {

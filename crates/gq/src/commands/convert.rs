@@ -9,7 +9,8 @@ use crate::table::Table;
 use crate::{source, units};
 use gq_checkpoint::Checkpoint;
 use gq_convert::{
-    Budget, Calibration, Choice, Event, ExecuteOptions, Override, Plan, Policy, Report, Resources, Tune,
+    Budget, Calibration, Choice, Codes, Event, ExecuteOptions, Override, Plan, Policy, Report, Resources,
+    Tune,
 };
 use gq_model::{KvType, kv_cache_bytes, work_bytes};
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
@@ -100,6 +101,9 @@ pub struct Recipe {
     /// Mean bits per weight of the body, scales included, spent where the measurements say.
     #[arg(long, value_name = "B", conflicts_with_all = ["bits", "encoding", "size"])]
     bpw: Option<f64>,
+    /// Codes that --size, --bpw, --fit and --max-kld choose among.
+    #[arg(long, value_name = "FAMILY", default_value = "trellis")]
+    codes: CodeFamily,
     /// Memory that weights, keys and values of --ctx tokens, and buffers are to fit in together, such as 16GiB.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, conflicts_with_all = ["bits", "encoding", "size", "bpw"])]
     fit: Option<u64>,
@@ -113,6 +117,17 @@ pub struct Recipe {
     /// `gq eval`.
     #[arg(long, value_name = "X", conflicts_with_all = ["bits", "encoding", "size", "bpw", "fit"])]
     max_kld: Option<f64>,
+}
+
+/// Families of codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CodeFamily {
+    /// tq2 to tq8: the fastest to run.
+    Scalar,
+    /// tt2 to tt6, tq7 and tq8: closer at the same bytes.
+    Trellis,
+    /// The trellises with 2^12 states: a little closer, slower to make.
+    TrellisS12,
 }
 
 /// Storage of keys and values.
@@ -170,7 +185,12 @@ impl Recipe {
             tokens: tune.tokens,
             sha256: tune.sha256(),
         });
-        Policy { budget, calibration, ..self.policy() }
+        let codes = match self.codes {
+            CodeFamily::Scalar => Codes::Scalar,
+            CodeFamily::Trellis => Codes::Trellis,
+            CodeFamily::TrellisS12 => Codes::TrellisLarge,
+        };
+        Policy { budget, codes, calibration, ..self.policy() }
     }
 
     /// The policy these options ask for.
