@@ -1,6 +1,7 @@
 """Decodes rows as formats/encodings.md says. Written from that document, not from the Rust code.
 
     decode("tq4", rows, cols, payload, seed) -> float32 array [rows, cols], in the rotated basis
+    decode("tt4", rows, cols, payload, height=rows of one expert) for matrices that are stacked
     rotate("hadamard", seed, x) and unrotate(...) on the last axis of a float32 array
 
 Numbers are read out of the document's own tables, so that a wrong table is found by the golden files.
@@ -232,6 +233,15 @@ def polar_tables():
     }
 
 
+@lru_cache(maxsize=None)
+def trellis_tables():
+    """Magnitudes of the upper half of the codebook, and (log2 of states, bits) -> multiplier."""
+    section = DOCUMENT.read_text().split("## Trellis codes")[1].split("\n## ")[0]
+    book = [int(v) for v in re.search(r"```\n([\d\s]+)```", section)[1].split()]
+    rows = re.findall(r"^\| (\d) \| (10|12) \| `0x([0-9A-F]+)` \|", section, re.M)
+    return np.array(book), {(int(states), int(bits)): int(m, 16) for bits, states, m in rows}
+
+
 # Encodings ----------------------------------------------------------------------------------------------
 
 PLANES = {1: [1], 2: [2], 3: [2, 1], 4: [4], 5: [4, 1], 6: [4, 2], 7: [4, 2, 1], 8: [8]}
@@ -293,6 +303,25 @@ def polar_row(level_bits, codes, scales, cols):
     return radii
 
 
+def trellis_matrix(bits, log_states, codes, rows, cols):
+    """Levels [rows, cols] of one matrix."""
+    book, multipliers = trellis_tables()
+    levels = np.concatenate([-book[::-1], book])
+    out, at = np.zeros((rows, cols), F32), 0
+    for first in range(0, rows, 256):
+        count = min(256, rows - first)
+        size = -(-count // 8) * bits
+        for col in range(cols):
+            stream = np.unpackbits(codes[at : at + size]).astype(np.int64)  # most significant bit first
+            at += size
+            for row in range(count):
+                ends = np.arange((row + 1) * bits - log_states, (row + 1) * bits) % len(stream)
+                state = int(stream[ends] @ (1 << np.arange(log_states)[::-1]))
+                mixed = state * multipliers[log_states, bits] % (1 << log_states)
+                out[first + row, col] = levels[mixed >> (log_states - 8)]
+    return out
+
+
 def exact(name, payload):
     if name == "bf16":
         return (payload.view("<u2").astype(np.uint32) << 16).view(F32)
@@ -322,9 +351,22 @@ def row_bytes(name, cols):
     return sum(-(-(cols >> level) * b // 8) for level, b in enumerate(bits, 1)), 2 * (cols // 16)
 
 
-def decode(name, rows, cols, payload, seed=0):
+def trellis(bits, log_states, rows, cols, payload, height):
+    """Stacked matrices of `height` rows: the codes of each, then the scales of all."""
+    one = -(-height // 8) * bits * cols
+    count = rows // height
+    if len(payload) != count * one + 2 * rows:
+        raise ValueError(f"tt{bits} [{rows}, {cols}]: {len(payload)} bytes, not {count * one + 2 * rows}")
+    parts = [trellis_matrix(bits, log_states, payload[i * one : (i + 1) * one], height, cols) for i in range(count)]
+    step = payload[count * one :].view("<f2").astype(F32) * F32(2.0**-5)
+    return step[:, None] * np.concatenate(parts)
+
+
+def decode(name, rows, cols, payload, seed=0, height=None):
     """A stored matrix as float32 [rows, cols], in the basis it is stored in."""
     payload = np.frombuffer(payload, np.uint8)
+    if match := re.fullmatch(r"tt(\d)(-s12)?", name):
+        return trellis(int(match[1]), 12 if match[2] else 10, rows, cols, payload, height or rows)
     code_bytes, scale_bytes = row_bytes(name, cols)
     if len(payload) != rows * (code_bytes + scale_bytes):
         raise ValueError(f"{name} [{rows}, {cols}]: {len(payload)} bytes, not {rows * (code_bytes + scale_bytes)}")

@@ -59,7 +59,18 @@ def encoding_name(code: int) -> str | None:
         return f"tq{bits}{GROUPS[variant][0]}"
     if kind == 2 and variant in (0, 1) and 2 <= bits <= 5:
         return f"tqp{'o' * variant}{bits}"
+    if kind == 4 and variant in (0, 1) and 2 <= bits <= 6:
+        return f"tt{bits}" + ("-s12" if variant else "")
     return POLAR[code][0] if code in POLAR else None
+
+
+def payload_bytes(code: int, shape: list[int], rows: int, cols: int) -> int | None:
+    """Bytes of a payload; None when the encoding does not support the width."""
+    if code >> 8 == 4 and cols % 32 == 0:
+        height = shape[-2] if len(shape) > 1 else 1
+        return rows // height * (-(-height // 8) * cols * (code & 15)) + 2 * rows
+    row = row_bytes(code, cols)
+    return None if row is None else rows * row
 
 
 def row_bytes(code: int, cols: int) -> int | None:
@@ -73,6 +84,8 @@ def row_bytes(code: int, cols: int) -> int | None:
         return None if cols % group else cols * (code & 15) // 8 + 2 * cols // group
     if code >> 8 == 2:
         return cols * (code & 15) // 8 + 4
+    if code >> 8 == 4:
+        return None
     angles = [(cols >> level, bits) for level, bits in enumerate(POLAR[code][1], 1)]
     return sum((count * bits + 7) // 8 for count, bits in angles) + 2 * ((cols + 15) // 16)
 
@@ -230,10 +243,10 @@ def read_entry(window: bytes) -> tuple[Tensor, int]:
     tensor = Tensor(name, shape, encoding, basis, SOURCE_DTYPES[dtype], offset, length, sha256.hex())
     rows, cols = tensor.rows_cols
     require(rows < 1 << 64, "shape-overflow", f"{name!r}: {shape}")
-    row = row_bytes(code, cols)
-    require(row is not None, "width", f"{name!r}: {cols}")
-    require(rows * row < 1 << 64, "shape-overflow", f"{name!r}: {shape}")
-    require(length == rows * row, "payload-bytes", f"{name!r}: {length}, not {rows * row}")
+    size = payload_bytes(code, shape, rows, cols)
+    require(size is not None, "width", f"{name!r}: {cols}")
+    require(size < 1 << 64, "shape-overflow", f"{name!r}: {shape}")
+    require(length == size, "payload-bytes", f"{name!r}: {length}, not {size}")
     return tensor, end
 
 

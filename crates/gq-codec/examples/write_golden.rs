@@ -61,26 +61,30 @@ fn decoded(
     Ok(out)
 }
 
-/// Three rows: Gaussian, heavy-tailed and small, zeros.
+/// Three rows: Gaussian, heavy-tailed and small, zeros; of trellis codes more Gaussian rows.
 fn encoded(encoding: Encoding) -> Result<Value, Box<dyn Error>> {
     let cols = match encoding {
         Encoding::Turbo { group: ScaleGroup::G64, .. } => 192,
         Encoding::Turbo { group: ScaleGroup::G128, .. } => 384,
+        Encoding::Trellis { .. } => 32,
         _ => 96,
     };
     let mut input = source::rows(Source::Gaussian, 1, cols, 1);
     input.extend(source::rows(Source::Student5, 1, cols, 2).iter().map(|v| v * 0.02));
     input.extend(vec![0.0; cols]);
+    if encoding.strip_rows() > 1 {
+        // Rows that do not fill bytes, and for one of them a second strip.
+        let more = if encoding.name() == "tt3" { Encoding::STRIP_ROWS + 18 } else { 18 };
+        input.extend(source::rows(Source::Gaussian, more, cols, 3));
+    }
+    let rows = input.len() / cols;
     let spec = RotationSpec { kind: RotationKind::None, seed: SEED };
     let encoder = Encoder::new(encoding, spec, cols)?;
-    let (code_bytes, scale_bytes) = (encoding.codes_row_bytes(cols), encoding.scales_row_bytes(cols));
-    let (mut codes, mut scales) = (vec![0; 3 * code_bytes], vec![0; 3 * scale_bytes]);
-    let outputs = codes.chunks_mut(code_bytes).zip(scales.chunks_mut(scale_bytes));
-    for (row, (codes, scales)) in input.chunks(cols).zip(outputs) {
-        encoder.encode_row(LEVEL, row, codes, scales, &mut EncodeScratch::default());
-    }
+    let mut codes = vec![0; encoding.codes_bytes(rows, cols).ok_or("too large")?];
+    let mut scales = vec![0; rows * encoding.scales_row_bytes(cols)];
+    encoder.encode_rows(LEVEL, &input, &mut codes, &mut scales, &mut EncodeScratch::default());
     let payload = [codes, scales].concat();
-    let shape = MatrixShape { rows: 3, cols };
+    let shape = MatrixShape { rows, cols };
     Ok(json!({
         "encoding": encoding.name(),
         "code": encoding.code(),

@@ -27,25 +27,26 @@ pub fn study_encoding(
     let cols = rotation.cols();
     let encoder = Encoder::new(encoding, rotation.spec(), cols)?;
     let decoder = Decoder::new(encoding, rotation.spec(), cols)?;
-    let (mut codes, mut scales) =
-        (vec![0; encoding.codes_row_bytes(cols)], vec![0; encoding.scales_row_bytes(cols)]);
-    let (mut row, mut decoded, mut payload) = (vec![0.0; cols], vec![0.0; cols], Vec::new());
+    let rows = Encoding::STRIP_ROWS;
+    let (mut rotated, mut decoded) = (Vec::new(), vec![0.0; rows * cols]);
     let (mut scratch, mut floats) = (EncodeScratch::default(), Vec::new());
     let mut distortion = Distortion::default();
-    for original in data.chunks_exact(cols.max(1)) {
-        row.copy_from_slice(original);
-        rotation.forward(level, &mut row, &mut floats);
-        encoder.encode_row(level, &row, &mut codes, &mut scales, &mut scratch);
-        payload.clear();
-        payload.extend_from_slice(&codes);
-        payload.extend_from_slice(&scales);
-        let shape = MatrixShape { rows: 1, cols };
+    for original in data.chunks(rows * cols.max(1)) {
+        let rows = original.len() / cols.max(1);
+        rotated.clear();
+        rotated.extend_from_slice(&original[..rows * cols]);
+        rotation.forward(level, &mut rotated, &mut floats);
+        let mut payload = vec![0; encoding.payload_bytes(rows, cols).unwrap_or(0) as usize];
+        let (codes, scales) = payload.split_at_mut(encoding.codes_bytes(rows, cols).unwrap_or(0));
+        encoder.encode_rows(level, &rotated, codes, scales, &mut scratch);
+        let shape = MatrixShape { rows, cols };
         if let Ok(matrix) = EncodedMatrix::new(shape, encoding, rotation.spec(), &payload) {
-            decoder.decode_row(level, &matrix, 0, &mut decoded);
-            distortion.add(&row, &decoded);
+            decoder.decode_rows(level, &matrix, 0..rows, &mut decoded[..rows * cols]);
+            distortion.add(&rotated, &decoded[..rows * cols]);
         }
     }
-    let bits_per_weight = 8.0 * (codes.len() + scales.len()) as f64 / cols as f64;
+    let row_bytes = encoding.codes_row_bytes(cols) + encoding.scales_row_bytes(cols);
+    let bits_per_weight = 8.0 * row_bytes as f64 / cols as f64;
     Ok(EncodingStudy { encoding, bits_per_weight, distortion })
 }
 

@@ -11,8 +11,9 @@ use gq_tensor::{CpuLevel, Encoding, States};
 /// Rows on either side of the seam that are looked at when the state in which a path starts and ends is chosen.
 const SEAM_ROWS: usize = 32;
 
-/// Targets beyond this many levels are taken as this: further out makes no difference to the path.
-const TARGET_LIMIT: f32 = 4096.0;
+/// Targets beyond this many levels are taken as this, so that no path costs as much as [`UNREACHABLE`] states.
+/// No element of a row is this far out at the row's own scale.
+const TARGET_LIMIT: f32 = 1048576.0;
 
 /// Cost of states that a path cannot start in.
 const UNREACHABLE: f32 = 1e30;
@@ -104,6 +105,11 @@ impl Trellis {
     /// Bits per element.
     pub fn bits(&self) -> usize {
         self.bits as usize
+    }
+
+    /// What states are multiplied by to choose their levels.
+    pub fn multiplier(&self) -> u16 {
+        self.multiplier
     }
 
     /// Scale of least error for rows of standard deviation 1.
@@ -232,18 +238,18 @@ fn put_bits(codes: &mut [u8], at: usize, bits: u32, value: u32) {
 
 /// Found by `examples/trellis_search.rs`.
 fn numbers(bits: u8, states: States) -> Option<Numbers> {
-    let (multiplier, ratio, distortion) = match (states, bits) {
-        (States::S10, 2) => (0x109, 1.04, 0.0728),
-        (States::S10, 3) => (0x07B, 1.10, 0.0184),
-        (States::S10, 4) => (0x043, 1.15, 0.0049),
-        (States::S10, 5) => (0x0F9, 1.26, 0.00133),
-        (States::S10, 6) => (0x1E1, 1.36, 0.00037),
-        (States::S12, 2) => (0xBE3, 1.04, 0.0708),
-        (States::S12, 3) => (0x211, 1.10, 0.0181),
-        (States::S12, 4) => (0x2FB, 1.15, 0.0046),
-        (States::S12, 5) => (0x9E1, 1.26, 0.00123),
-        (States::S12, 6) => (0xA3B, 1.36, 0.00035),
+    let (multiplier, deviation, distortion) = match (states, bits) {
+        (States::S10, 2) => (0x109, 41.424, 0.072514),
+        (States::S10, 3) => (0x083, 39.963, 0.018611),
+        (States::S10, 4) => (0x03D, 37.461, 0.004865),
+        (States::S10, 5) => (0x2A1, 34.875, 0.001318),
+        (States::S10, 6) => (0x21F, 31.752, 0.000376),
+        (States::S12, 2) => (0xBD9, 42.269, 0.070781),
+        (States::S12, 3) => (0xDF5, 40.796, 0.018001),
+        (States::S12, 4) => (0x107, 37.491, 0.004679),
+        (States::S12, 5) => (0x981, 35.586, 0.001255),
+        (States::S12, 6) => (0x33F, 31.752, 0.000358),
         _ => return None,
     };
-    Some(Numbers { multiplier, deviation: 43.94 / ratio, distortion })
+    Some(Numbers { multiplier, deviation, distortion })
 }

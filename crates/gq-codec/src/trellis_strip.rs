@@ -127,6 +127,7 @@ pub(crate) fn encode_strip(
     let energies: Vec<f64> = rotated.chunks_exact(n).map(|row| kernel::energy(level, row)).collect();
     let start = |&energy: &f64| {
         let scale = ((energy / n as f64).sqrt() * trellis.gaussian_scale()) as f32;
+        let scale = scale.min(f32::MAX);
         // Rows that no scale fits are left out of the search.
         if energy.is_finite() && f16::from_f32(scale) != f16::ZERO { scale } else { 0.0 }
     };

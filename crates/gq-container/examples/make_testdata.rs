@@ -23,6 +23,7 @@ fn main() {
         ("v1-two-tensors", two_tensors),
         ("v1-everything", forge::everything(scratch.path())),
         ("v1-skippable", forge::skippable(scratch.path())),
+        ("v1-trellis", forge::trellis(scratch.path())),
     ];
     for (name, bytes) in files {
         let path = golden.join(name).with_extension("gq");

@@ -3,7 +3,10 @@
 use crate::digest::{Digest, Hasher};
 use crate::limits;
 use crate::rule::TensorRule;
-use gq_tensor::{DType, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec, ShapeMismatch};
+use gq_tensor::{
+    DType, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec, ShapeMismatch,
+    stacked_payload_bytes,
+};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a table entry before its name.
@@ -90,14 +93,15 @@ impl TensorEntry {
         self.shape.iter().fold(1, |elements, d| elements.saturating_mul(*d))
     }
 
-    /// Views `payload` as the tensor's matrix: leading dimensions multiplied are its rows.
+    /// Views `payload` as the tensor's matrix: leading dimensions multiplied are its rows, and each matrix of the last
+    /// two dimensions is coded by itself.
     ///
     /// # Errors
     /// When the payload is another tensor's.
     pub fn matrix<'a>(&self, payload: &'a [u8]) -> Result<EncodedMatrix<'a>, ShapeMismatch> {
         let actual = payload.len() as u64;
         let shape = matrix_shape(&self.shape).map_err(|_| ShapeMismatch { expected: None, actual })?;
-        EncodedMatrix::new(shape, self.encoding, self.rotation, payload)
+        EncodedMatrix::stacked(shape, height(&self.shape), self.encoding, self.rotation, payload)
     }
 
     /// The entry's bytes in the table.
@@ -221,11 +225,18 @@ fn matrix_shape(shape: &[u64]) -> Result<MatrixShape, TensorRule> {
 }
 
 fn payload_bytes(shape: &[u64], encoding: Encoding) -> Result<u64, TensorRule> {
-    let MatrixShape { rows, cols } = matrix_shape(shape)?;
-    if !encoding.supports_cols(cols) {
-        return Err(TensorRule::Width { encoding, actual: cols });
+    let matrix = matrix_shape(shape)?;
+    if !encoding.supports_cols(matrix.cols) {
+        return Err(TensorRule::Width { encoding, actual: matrix.cols });
     }
-    encoding.payload_bytes(rows, cols).ok_or_else(|| TensorRule::Overflow { shape: shape.to_vec() })
+    let bytes = stacked_payload_bytes(matrix, height(shape), encoding);
+    bytes.ok_or_else(|| TensorRule::Overflow { shape: shape.to_vec() })
+}
+
+/// Rows of each of the matrices that a shape stacks; fits where the product of all leading dimensions does.
+fn height(shape: &[u64]) -> usize {
+    let height = shape.iter().rev().nth(1).copied().unwrap_or(1);
+    usize::try_from(height).unwrap_or(usize::MAX)
 }
 
 /// The number of a source dtype in `formats/container.md`.

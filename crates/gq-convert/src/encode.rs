@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// Rows handed to a thread at a time. Scheduling only: results do not depend on it.
 const CHUNK_ROWS: usize = 16;
 
+/// Rows of a strip handed to a thread at a time.
+pub(crate) const STRIP_CHUNK: usize = 32;
+
 /// Codes, scales and distortion of a block of rows.
 #[derive(Debug, Default)]
 pub(crate) struct Coded {
@@ -85,6 +88,7 @@ struct Scratch {
 
 impl RowCoder {
     /// Codes the rows in `source`, the first of which is row `first` of `tensor`.
+    /// Rows that depend on each other are whole strips of one matrix.
     pub(crate) fn code(
         &self,
         level: CpuLevel,
@@ -97,10 +101,13 @@ impl RowCoder {
         let codes_row = self.encoding.codes_row_bytes(self.cols);
         let scales_row = self.encoding.scales_row_bytes(self.cols);
         let rows = source.len() / source_row;
-        out.codes.resize(rows * codes_row, 0);
+        out.codes.resize(self.encoding.codes_bytes(rows, self.cols).unwrap_or(0), 0);
         out.scales.resize(rows * scales_row, 0);
         out.sums.resize(rows, (0.0, 0.0));
         out.outputs = OutputSums::default();
+        if self.encoding.strip_rows() > 1 {
+            return self.code_strips(level, (checkpoint, tensor), source, first, out);
+        }
         let chunks = source
             .par_chunks(CHUNK_ROWS * source_row)
             .zip(out.codes.par_chunks_mut(CHUNK_ROWS * codes_row))
@@ -118,6 +125,49 @@ impl RowCoder {
             }
             Ok(())
         })
+    }
+
+    fn code_strips(
+        &self,
+        level: CpuLevel,
+        (checkpoint, tensor): (&Checkpoint, &SourceTensor),
+        source: &[u8],
+        first: usize,
+        out: &mut Coded,
+    ) -> Result<(), ReadError> {
+        let source_row = tensor.row_bytes();
+        let shape = MatrixShape { rows: source.len() / source_row, cols: self.cols };
+        let mut rotated = vec![0.0; shape.rows * shape.cols];
+        let chunks = rotated.par_chunks_mut(STRIP_CHUNK * self.cols);
+        let chunks = chunks.zip(source.par_chunks(STRIP_CHUNK * source_row)).enumerate();
+        chunks.try_for_each_init(Vec::new, |scratch, (chunk, (rotated, source))| {
+            let row = first + chunk * STRIP_CHUNK;
+            checkpoint.decode_rows_f32(tensor, row..row + rotated.len() / self.cols, source, rotated)?;
+            self.rotation.forward(level, rotated, scratch);
+            Ok(())
+        })?;
+        self.encoder.encode_rows(
+            level,
+            &rotated,
+            &mut out.codes,
+            &mut out.scales,
+            &mut EncodeScratch::default(),
+        );
+        let payload = [&out.codes[..], &out.scales].concat();
+        let Ok(matrix) = EncodedMatrix::new(shape, self.encoding, self.rotation_spec, &payload) else {
+            return Ok(());
+        };
+        let chunks = rotated.par_chunks(STRIP_CHUNK * self.cols).zip(out.sums.par_chunks_mut(STRIP_CHUNK));
+        chunks.enumerate().for_each_init(Vec::new, |decoded, (chunk, (rotated, sums))| {
+            let row = chunk * STRIP_CHUNK;
+            decoded.resize(rotated.len(), 0.0);
+            self.decoder.decode_rows(level, &matrix, row..row + sums.len(), decoded);
+            let rows = rotated.chunks_exact(self.cols).zip(decoded.chunks_exact(self.cols));
+            for (sums, (original, decoded)) in sums.iter_mut().zip(rows) {
+                *sums = squared_error(original, decoded);
+            }
+        });
+        Ok(())
     }
 
     /// Codes the row in `scratch`; gives its squared error and squared norm, both in the rotated basis.

@@ -2,6 +2,7 @@
 //!
 //! Counted: anonymous memory and read buffers. Not counted: pages of mapped files.
 
+use crate::encode::STRIP_CHUNK;
 use crate::plan::Step;
 use gq_tensor::{Encoding, RotationKind};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,8 @@ const BLOCK: u64 = 4 << 20;
 const SMALLEST_BLOCK: u64 = 64 << 10;
 /// Program, allocator slack, stacks of the threads that are not counted one by one.
 const BASE: u64 = 6 << 20;
+/// Costs and branches of a trellis search.
+const TRELLIS: u64 = 384 << 10;
 /// Stack and allocator arena of one thread.
 const THREAD: u64 = 512 << 10;
 
@@ -42,11 +45,13 @@ impl Memory {
     }
 }
 
-/// Rows of `step` in one block of `block` source bytes: at least one.
+/// Rows of `step` in one block of `block` source bytes: whole strips, at least one.
 pub(crate) fn block_rows(step: &Step, block: u64) -> usize {
     let (rows, _) = step.rows_cols();
     let row = (step.source_bytes / (rows as u64).max(1)).max(1);
-    (usize::try_from(block / row).unwrap_or(usize::MAX)).clamp(1, rows.max(1))
+    let strip = step.encoding.strip_rows();
+    let (fit, most) = (usize::try_from(block / row).unwrap_or(usize::MAX), rows.next_multiple_of(strip));
+    (fit / strip * strip).clamp(strip, most.max(strip))
 }
 
 fn peak(steps: &[Step], texts: u64, threads: usize, block: u64) -> u64 {
@@ -57,11 +62,30 @@ fn peak(steps: &[Step], texts: u64, threads: usize, block: u64) -> u64 {
         let (rows, cols) = step.rows_cols();
         rows as u64 * step.encoding.scales_row_bytes(cols) as u64
     });
+    let strips = largest(&|step| strip_block(step, block));
     // Per thread: the row, the rotation's scratch, the decoded row, the encoder's scratch (two rows at most).
-    let scratch =
-        largest(&|step| if step.encoding.is_exact() { 64 << 10 } else { 5 * 4 * step.rows_cols().1 as u64 });
+    let scratch = largest(&|step| match step.encoding {
+        Encoding::Exact(_) => 64 << 10,
+        Encoding::Trellis { .. } => TRELLIS + (STRIP_CHUNK as u64 + 2) * 4 * step.rows_cols().1 as u64,
+        _ => 5 * 4 * step.rows_cols().1 as u64,
+    });
     // Two blocks are read ahead of the encoder, two are on their way to the file; scales wait for the codes.
-    BASE + texts + tables(steps) + 2 * source + 2 * coded + 2 * scales + threads as u64 * (scratch + THREAD)
+    BASE + texts
+        + tables(steps)
+        + 2 * source
+        + 2 * coded
+        + strips
+        + 2 * scales
+        + threads as u64 * (scratch + THREAD)
+}
+
+/// Rows that are coded together are held as f32, with their codes once more to measure them, and sums per 32 columns.
+fn strip_block(step: &Step, block: u64) -> u64 {
+    let (rows, cols) = (block_rows(step, block) as u64, step.rows_cols().1 as u64);
+    match step.encoding.strip_rows() {
+        1 => 0,
+        _ => rows * (4 * cols + cols / 2 + step.encoding.codes_row_bytes(cols as usize) as u64),
+    }
 }
 
 fn source_block(step: &Step, block: u64) -> u64 {

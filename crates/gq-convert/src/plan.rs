@@ -7,7 +7,7 @@ use crate::policy::{Choice, Policy, PolicyError, Resources, Wish};
 use crate::tune::Tune;
 use gq_checkpoint::{ModelSpec, Role, SourceTensor};
 use gq_codec::{Rotation, RotationError};
-use gq_tensor::{DType, Encoding, RotationKind, RotationSpec};
+use gq_tensor::{DType, Encoding, MatrixShape, RotationKind, RotationSpec, stacked_payload_bytes};
 use serde::{Deserialize, Serialize};
 
 /// What happens to one tensor of the source that is kept.
@@ -49,6 +49,11 @@ impl Step {
         let cols = self.shape.last().copied().unwrap_or(1);
         let rows = self.shape.iter().rev().skip(1).product::<u64>();
         (rows as usize, cols as usize)
+    }
+
+    /// Rows of each of the matrices that the tensor stacks: those of one expert.
+    pub(crate) fn height(&self) -> usize {
+        self.shape.iter().rev().nth(1).map_or(1, |&height| height as usize)
     }
 }
 
@@ -298,7 +303,8 @@ fn step(
         calibrated: false,
     };
     let (rows, cols) = step.rows_cols();
-    step.bytes = encoding.payload_bytes(rows, cols).ok_or_else(unshaped)?;
+    let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding);
+    step.bytes = bytes.ok_or_else(unshaped)?;
     Ok(step)
 }
 

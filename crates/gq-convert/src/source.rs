@@ -81,10 +81,14 @@ fn rows_of(pieces: &mut Vec<Piece>, plan: &Plan, step: usize, file: usize) {
     let (rows, cols) = tensor.rows_cols();
     let row_bytes = cols * tensor.source_dtype.size();
     let block = block_rows(tensor, plan.memory.block);
-    for start in (0..rows).step_by(block) {
-        let rows = start..(start + block).min(rows);
-        let last = rows.end == tensor.rows_cols().0;
-        pieces.push(Piece { file, bytes: rows.len() * row_bytes, use_: Use::Rows { step, rows, last } });
+    // Matrices whose rows depend on each other are coded each by itself.
+    let height = if tensor.encoding.strip_rows() == 1 { rows } else { tensor.height() };
+    for matrix in (0..rows).step_by(height.max(1)) {
+        for start in (matrix..matrix + height).step_by(block) {
+            let part = start..(start + block).min(matrix + height);
+            let (bytes, last) = (part.len() * row_bytes, part.end == rows);
+            pieces.push(Piece { file, bytes, use_: Use::Rows { step, rows: part, last } });
+        }
     }
 }
 

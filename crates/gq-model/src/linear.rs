@@ -15,6 +15,8 @@ pub struct Linear {
     pub(crate) name: String,
     pub(crate) bytes: Bytes,
     pub(crate) shape: MatrixShape,
+    /// Rows of each of the matrices stacked: those of one expert.
+    pub(crate) height: usize,
     pub(crate) rotation: RotationSpec,
     pub(crate) decoder: Arc<Decoder>,
     /// `None` where rows are stored as they are.
@@ -76,9 +78,7 @@ impl Linear {
     pub(crate) fn read_rotated_rows(&self, level: CpuLevel, rows: Range<usize>, out: &mut [f32]) {
         let matrix = self.matrix();
         assert_eq!(out.len(), rows.len() * self.shape.cols, "rows to read");
-        for (row, out) in rows.zip(out.chunks_exact_mut(self.shape.cols)) {
-            self.decoder.decode_row(level, &matrix, row, out);
-        }
+        self.decoder.decode_rows(level, &matrix, rows, out);
     }
 
     /// `out[i]` = inner product of row `rows.start + i` and an input in the same basis.
@@ -96,7 +96,7 @@ impl Linear {
             Bytes::Contained(container, entry) => container.payload(entry),
             Bytes::Owned(bytes) => bytes,
         };
-        match EncodedMatrix::new(self.shape, self.encoding(), self.rotation, bytes) {
+        match EncodedMatrix::stacked(self.shape, self.height, self.encoding(), self.rotation, bytes) {
             Ok(matrix) => matrix,
             Err(_) => unreachable!("{} was checked when it was loaded", self.name),
         }

@@ -55,10 +55,12 @@ impl Source {
         let Found { bytes, encoding, rotation, .. } = self.find(name, shape)?;
         let (&cols, leading) = shape.split_last().unwrap_or((&1, &[]));
         let shape = MatrixShape { rows: leading.iter().product(), cols };
+        let height = leading.last().copied().unwrap_or(1);
         let decoder = self.decoder(name, encoding, rotation, cols)?;
         let transform = self.rotation(name, rotation, cols)?;
         let name = name.to_owned();
-        Ok(Linear { name, bytes, shape, rotation, decoder, transform, bias: None, precise: false })
+        let (bias, precise) = (None, false);
+        Ok(Linear { name, bytes, shape, height, rotation, decoder, transform, bias, precise })
     }
 
     /// The projection `NAME.weight [rows, cols]`, with `NAME.bias [rows]` where the model has biases.

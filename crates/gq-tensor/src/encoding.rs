@@ -174,6 +174,9 @@ impl Encoding {
             all.extend((2..=5).map(|bits| Encoding::Prod { bits, sketch }));
         }
         all.extend(Polar::ALL.map(Encoding::Polar));
+        for states in States::ALL {
+            all.extend((2..=6).map(|bits| Encoding::Trellis { bits, states }));
+        }
         all
     }
 
@@ -338,7 +341,8 @@ mod tests {
         let polar = Encoding::Polar(Polar::P4222);
         assert_eq!((polar.codes_row_bytes(64), polar.scales_row_bytes(64)), (23, 8));
         assert_eq!(polar.codes_row_bytes(32), 12);
-        let trellis = Encoding::Trellis { bits: 3, states: States::S12 };
+        let trellis = Encoding::from_name("tt3-s12").unwrap();
+        assert_eq!(trellis, Encoding::Trellis { bits: 3, states: States::S12 });
         // Rows are rounded up to whole bytes.
         assert_eq!(trellis.codes_bytes(16, 64), Some(16 * 24));
         assert_eq!(trellis.payload_bytes(13, 64), Some(16 * 24 + 13 * 2));

@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn stacked_matrices_are_coded_each_by_itself() {
         let shape = MatrixShape { rows: 26, cols: 32 };
-        let trellis = Encoding::Trellis { bits: 2, states: crate::States::S10 };
+        let trellis = Encoding::from_name("tt2").unwrap();
         let payload = vec![0; 2 * 16 * 8 + 26 * 2];
         let matrix = EncodedMatrix::stacked(shape, 13, trellis, RotationSpec::NONE, &payload).unwrap();
         assert_eq!((matrix.all_codes().len(), matrix.all_scales().len()), (256, 52));

@@ -25,7 +25,7 @@ fn round_trip(name: &str, row: &[f32]) -> (Vec<u8>, Vec<f32>) {
     let (encoding, cols) = (encoding(name), row.len());
     let encoder = Encoder::new(encoding, RotationSpec::NONE, cols).unwrap();
     let mut payload = vec![0; encoding.payload_bytes(1, cols).unwrap() as usize];
-    let (codes, scales) = payload.split_at_mut(encoding.codes_row_bytes(cols));
+    let (codes, scales) = payload.split_at_mut(encoding.codes_bytes(1, cols).unwrap());
     encoder.encode_row(CpuLevel::detect(), row, codes, scales, &mut EncodeScratch::default());
     let matrix =
         EncodedMatrix::new(MatrixShape { rows: 1, cols }, encoding, RotationSpec::NONE, &payload).unwrap();
@@ -166,7 +166,7 @@ fn product_errors(name: &str, x: &[f32], y: &[f32], seeds: u64) -> (f64, f64, f6
         let spec = RotationSpec { kind: RotationKind::None, seed };
         let encoder = Encoder::new(encoding, spec, cols).unwrap();
         let mut payload = vec![0; encoding.payload_bytes(1, cols).unwrap() as usize];
-        let (codes, scales) = payload.split_at_mut(encoding.codes_row_bytes(cols));
+        let (codes, scales) = payload.split_at_mut(encoding.codes_bytes(1, cols).unwrap());
         encoder.encode_row(CpuLevel::detect(), x, codes, scales, &mut EncodeScratch::default());
         residual = half::f16::from_le_bytes([scales[2], scales[3]]).to_f64();
         let matrix = EncodedMatrix::new(MatrixShape { rows: 1, cols }, encoding, spec, &payload).unwrap();

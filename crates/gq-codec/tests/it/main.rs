@@ -10,4 +10,5 @@ mod levels;
 mod registry;
 mod rotation;
 mod source;
+mod trellis;
 mod worked_example;

@@ -25,6 +25,26 @@ fn rotation_of_a_unit_vector() {
 }
 
 #[test]
+fn trellis_code_of_eight_ramps() {
+    let encoding = Encoding::from_name("tt2").unwrap();
+    let (shape, spec) = (MatrixShape { rows: 8, cols: 32 }, RotationSpec::NONE);
+    let value = |row: u16, col: u16| (f32::from((37 * row + 8 * col) % 64) - 31.5) / 16.0;
+    let matrix: Vec<f32> = (0..8).flat_map(|row| (0..32).map(move |col| value(row, col))).collect();
+    let mut payload = vec![0; 64 + 16];
+    let (codes, scales) = payload.split_at_mut(64);
+    let encoder = Encoder::new(encoding, spec, 32).unwrap();
+    encoder.encode_rows(CpuLevel::Scalar, &matrix, codes, scales, &mut EncodeScratch::default());
+    for line in payload.chunks(16) {
+        let bytes: Vec<String> = line.iter().map(|b| format!("{b:02x}")).collect();
+        mentions(&bytes.join(" "));
+    }
+    let view = EncodedMatrix::new(shape, encoding, spec, &payload).unwrap();
+    let mut out = vec![0.0; 256];
+    Decoder::new(encoding, spec, 32).unwrap().decode_rows(CpuLevel::Scalar, &view, 0..8, &mut out);
+    mentions(&hex(&[out[0], out[32], out[64], out[96]]));
+}
+
+#[test]
 fn scalar_code_of_a_ramp() {
     let encoding = Encoding::from_name("tq3").unwrap();
     let ramp: Vec<f32> = (0..32u8).map(|i| (f32::from(i) - 16.0) / 16.0).collect();

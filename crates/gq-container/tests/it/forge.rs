@@ -76,10 +76,13 @@ pub fn provenance() -> Provenance {
     }
 }
 
-/// Every encoding, rank and text kind, and a name that must be escaped when shown.
+/// Every encoding of the first version, rank and text kind, and a name that must be escaped when shown.
 pub fn everything(dir: &Path) -> Vec<u8> {
-    let mut tensors: Vec<_> =
-        Encoding::all().into_iter().map(|e| spec(&format!("every.{e}"), &[2, 128], e)).collect();
+    let mut tensors: Vec<_> = Encoding::all()
+        .into_iter()
+        .filter(|e| e.strip_rows() == 1)
+        .map(|e| spec(&format!("every.{e}"), &[2, 128], e))
+        .collect();
     let f32 = Encoding::Exact(DType::F32);
     tensors.push(spec("rank 0", &[], f32));
     tensors.push(spec("rank 3", &[2, 3, 64], Encoding::from_name("tq3-g32").unwrap()));
@@ -97,6 +100,17 @@ pub fn everything(dir: &Path) -> Vec<u8> {
         .collect();
     texts.push(provenance().to_text().unwrap());
     write(dir, &tensors, texts)
+}
+
+/// Every trellis code: rows that do not fill bytes, two strips, two matrices stacked.
+pub fn trellis(dir: &Path) -> Vec<u8> {
+    let mut tensors = Vec::new();
+    for encoding in Encoding::all().into_iter().filter(|e| e.strip_rows() > 1) {
+        tensors.push(spec(&format!("{encoding}.short"), &[3, 32], encoding));
+        tensors.push(spec(&format!("{encoding}.stacked"), &[2, 13, 32], encoding));
+    }
+    tensors.push(spec("two strips", &[260, 32], Encoding::from_name("tt2").unwrap()));
+    write(dir, &tensors, vec![provenance().to_text().unwrap()])
 }
 
 /// `two_tensors` with a text of a kind that nobody knows, which readers must skip.

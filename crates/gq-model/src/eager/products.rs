@@ -19,6 +19,9 @@ const PARALLEL: usize = 1 << 16;
 /// Elements of a decoded tile: 1 MiB of f32.
 const TILE: usize = 1 << 18;
 
+/// Rows that trellis codes are read in; work is cut at multiples of it.
+const BLOCK_ROWS: usize = 32;
+
 pub(crate) fn embed(level: CpuLevel, table: &Linear, tokens: &[u32]) -> Matrix {
     let width = table.shape.cols;
     let mut out = Matrix::zeros(tokens.len(), width);
@@ -140,7 +143,7 @@ pub(super) fn run(level: CpuLevel, jobs: Vec<Job<'_>>) {
     let piece = (total / (4 * threads)).max(PARALLEL / 2);
     let mut pieces = Vec::with_capacity(5 * threads + jobs.len());
     for Job { weight, rows, input, out } in jobs {
-        let step = piece.div_ceil(weight.shape.cols).next_multiple_of(8);
+        let step = piece.div_ceil(weight.shape.cols).next_multiple_of(BLOCK_ROWS);
         for (start, out) in rows.clone().step_by(step).zip(out.chunks_mut(step)) {
             pieces.push(Job { weight, rows: start..start + out.len(), input, out });
         }
@@ -157,12 +160,12 @@ pub(super) fn multiply_rows(
     out: &mut Matrix,
 ) {
     let (cols, tokens, width) = (weight.shape.cols, x.rows(), out.width);
-    let step = (TILE / cols).next_multiple_of(16).min(rows.len());
+    let step = (TILE / cols).next_multiple_of(BLOCK_ROWS).min(rows.len());
     let mut tile = vec![0.0; step * cols];
     for start in rows.clone().step_by(step.max(1)) {
         let end = (start + step).min(rows.end);
         let tile = &mut tile[..(end - start) * cols];
-        in_pieces(tile, cols, |first, part| {
+        in_pieces(tile, BLOCK_ROWS * cols, |first, part| {
             let row = start + first / cols;
             weight.read_rotated_rows(level, row..row + part.len() / cols, part);
         });

@@ -129,7 +129,7 @@ pub fn contained(checkpoint: &Checkpoint, recipe: Recipe, path: &Path) -> Arc<Co
             false => {
                 let mut values = vec![0.0; rows * cols];
                 checkpoint.read_rows_f32(tensor, 0..rows, &mut values).unwrap();
-                encode(&values, cols, encoding, rotation)
+                encode(&values, tensor.shape[tensor.shape.len() - 2], cols, encoding, rotation)
             }
         };
         let shape = tensor.shape.iter().map(|&n| n as u64).collect();
@@ -141,20 +141,19 @@ pub fn contained(checkpoint: &Checkpoint, recipe: Recipe, path: &Path) -> Arc<Co
     Arc::new(Container::open(path).unwrap())
 }
 
-fn encode(values: &[f32], cols: usize, encoding: Encoding, rotation: RotationSpec) -> Vec<u8> {
+fn encode(values: &[f32], height: usize, cols: usize, encoding: Encoding, rotation: RotationSpec) -> Vec<u8> {
     let level = CpuLevel::Scalar;
     let encoder = Encoder::new(encoding, rotation, cols).unwrap();
     let transform = Rotation::new(rotation, cols).unwrap();
+    let mut rotated = values.to_vec();
+    rotated.chunks_mut(cols).for_each(|row| transform.forward(level, row, &mut Vec::new()));
     let (mut codes, mut scales) = (Vec::new(), Vec::new());
-    for row in values.chunks(cols) {
-        let mut rotated = row.to_vec();
-        transform.forward(level, &mut rotated, &mut Vec::new());
-        let mut row_codes = vec![0; encoding.codes_row_bytes(cols)];
-        let mut row_scales = vec![0; encoding.scales_row_bytes(cols)];
-        let scratch = &mut EncodeScratch::default();
-        encoder.encode_row(level, &rotated, &mut row_codes, &mut row_scales, scratch);
-        codes.extend(row_codes);
-        scales.extend(row_scales);
+    for matrix in rotated.chunks(height * cols) {
+        let mut part = vec![0; encoding.codes_bytes(height, cols).unwrap()];
+        let mut part_scales = vec![0; height * encoding.scales_row_bytes(cols)];
+        encoder.encode_rows(level, matrix, &mut part, &mut part_scales, &mut EncodeScratch::default());
+        codes.extend(part);
+        scales.extend(part_scales);
     }
     codes.extend(scales);
     codes
