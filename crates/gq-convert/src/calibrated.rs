@@ -3,7 +3,7 @@
 use crate::encode::{Coded, CoderError, Coders, RowCoder, squared_error};
 use crate::error::ConvertError;
 use crate::tune::{Tune, TuneFileError, rotate};
-use gq_checkpoint::{Checkpoint, SourceTensor};
+use gq_checkpoint::{Checkpoint, Role, SourceTensor};
 use gq_codec::{
     Codebook, Factor, Operand, StripOutcome, Trellis, encode_calibrated, encode_trellis_calibrated,
     fixed_product,
@@ -88,9 +88,12 @@ enum Code {
 }
 
 impl Code {
-    fn new(encoding: Encoding, tune: &Tune, tensor: &str) -> Result<Option<Code>, TuneFileError> {
+    fn new(encoding: Encoding, tune: &Tune, tensor: &SourceTensor) -> Result<Option<Code>, TuneFileError> {
         if let Some(trellis) = Trellis::of(encoding) {
-            return Ok(Some(Code::Trellis(Box::new(trellis), tune.row_weights(tensor)?)));
+            // Rows of a vocabulary that no label was drawn for are looked up and predicted all the same.
+            let vocabulary = matches!(tensor.role, Role::Embedding | Role::Head);
+            let weights = if vocabulary { None } else { tune.row_weights(&tensor.name)? };
+            return Ok(Some(Code::Trellis(Box::new(trellis), weights)));
         }
         let Encoding::Turbo { bits, group: ScaleGroup::Row } = encoding else { return Ok(None) };
         Ok(Codebook::of(bits).map(Code::Scalar))
@@ -139,7 +142,7 @@ impl<'a> CalibratedCoder<'a> {
     ) -> Result<Option<CalibratedCoder<'a>>, CalibratedError> {
         let measured = tune.tensors.get(&tensor.name).filter(|measured| !measured.inputs.is_empty());
         let Some(measured) = measured else { return Ok(None) };
-        let Some(code) = Code::new(encoding, tune, &tensor.name)? else { return Ok(None) };
+        let Some(code) = Code::new(encoding, tune, tensor)? else { return Ok(None) };
         Ok(Some(CalibratedCoder {
             tensor: tensor.name.clone(),
             rows: coders.get(encoding, rotation, cols)?,

@@ -273,7 +273,7 @@ fn fingerprint(plan: &Plan, checkpoint: &Checkpoint, texts: &Texts) -> Fingerpri
 }
 
 /// `NAME x WEIGHT (DIGESTS)`.
-fn identity(adapter: &Adapter) -> String {
+pub(crate) fn identity(adapter: &Adapter) -> String {
     let digests: Vec<&str> = adapter.files().iter().map(|file| file.sha256.as_str()).collect();
     format!("{} x {} ({})", adapter.name(), adapter.weight(), digests.join(" "))
 }

@@ -127,10 +127,15 @@ pub fn measure(
     Ok(tune)
 }
 
-/// Weight files of a checkpoint, by which a measurement knows its source.
+/// Weight files of a checkpoint and adapters merged into it, by which a measurement knows its source.
 pub fn source_files(checkpoint: &Checkpoint) -> Vec<(String, u64)> {
     let weights = checkpoint.files().iter().filter(|file| file.kind != FileKind::Text);
-    weights.map(|file| (file.name.clone(), file.bytes)).collect()
+    let weights = weights.map(|file| (file.name.clone(), file.bytes));
+    let adapter = |adapter: &gq_checkpoint::Adapter| {
+        let bytes = adapter.files().iter().map(|file| file.bytes).sum();
+        (format!("adapter {}", crate::output::identity(adapter)), bytes)
+    };
+    weights.chain(checkpoint.adapters().iter().map(adapter)).collect()
 }
 
 fn gradients(

@@ -15,6 +15,9 @@ const INDEX: &str = "tune.json";
 /// Squared gradients at products' outputs, one f64 vector per tensor.
 const GRADIENTS: &str = "gradients.safetensors";
 
+/// Weight of the mean in every row's squared gradient.
+const PRIOR: f64 = 0.1;
+
 /// What was measured on a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tune {
@@ -182,6 +185,8 @@ impl Tune {
     }
 
     /// What an error in each row of a tensor costs, relative to the costliest, where gradients were measured.
+    ///
+    /// A part of the mean is added to every row: a sample of labels says little of rows that it seldom reached.
     pub(crate) fn row_weights(&self, tensor: &str) -> Result<Option<Vec<f32>>, TuneFileError> {
         if self.gradient_tokens == 0 {
             return Ok(None);
@@ -193,8 +198,9 @@ impl Tune {
         let Ok(tensor) = tensors.tensor(tensor) else { return Ok(None) };
         let sums: Vec<f64> =
             tensor.data().as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect();
-        let largest = sums.iter().fold(0.0, |largest, &sum| f64::max(largest, sum));
-        Ok((largest > 0.0).then(|| sums.iter().map(|sum| (sum / largest) as f32).collect()))
+        let prior = PRIOR * sums.iter().sum::<f64>() / sums.len().max(1) as f64;
+        let largest = sums.iter().fold(0.0, |largest, &sum| f64::max(largest, sum)) + prior;
+        Ok((largest > 0.0).then(|| sums.iter().map(|sum| ((sum + prior) / largest) as f32).collect()))
     }
 
     /// Writes sums of squared gradients.

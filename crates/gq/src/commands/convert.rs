@@ -180,11 +180,7 @@ impl Recipe {
         let bytes = self.size.or(fit).map(Budget::FileBytes);
         let bits = self.bpw.map(Budget::BodyBits);
         let budget = bytes.or(bits).or(self.max_kld.map(Budget::Divergence));
-        let calibration = tune.map(|tune| Calibration {
-            text_sha256: tune.text_sha256.clone(),
-            tokens: tune.tokens,
-            sha256: tune.sha256(),
-        });
+        let calibration = tune.map(calibration);
         let codes = match self.codes {
             CodeFamily::Scalar => Codes::Scalar,
             CodeFamily::Trellis => Codes::Trellis,
@@ -207,6 +203,11 @@ impl Recipe {
             ..Policy::new(self.encoding.unwrap_or(bits))
         }
     }
+}
+
+/// What a recipe says about measurements.
+pub fn calibration(tune: &Tune) -> Calibration {
+    Calibration { text_sha256: tune.text_sha256.clone(), tokens: tune.tokens, sha256: tune.sha256() }
 }
 
 pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {

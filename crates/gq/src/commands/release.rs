@@ -14,7 +14,7 @@ use crate::table::Table;
 use crate::units;
 use gq_checkpoint::{Checkpoint, FileKind};
 use gq_container::Container;
-use gq_convert::{Report, Resources};
+use gq_convert::{Report, Resources, Tune};
 use gq_eval::html::{TensorErrors, render_with_tensors};
 use gq_eval::{CachedReference, EvalReport, LogitCache, ReferenceLogits, TextOptions, checkpoint_sizes};
 use serde_json::{Value, json};
@@ -75,6 +75,7 @@ struct Job<'a> {
     found: Found,
     loras: Vec<Lora>,
     checkpoint: Checkpoint,
+    tune: Option<Tune>,
     name: String,
     base_model: String,
     license: String,
@@ -107,10 +108,15 @@ pub fn run(args: &ReleaseArgs, global: &Global) -> Result<(), Failure> {
 }
 
 fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Failure> {
-    let recipe = Recipe::read(&args.recipe)?;
+    let mut recipe = Recipe::read(&args.recipe)?;
     let found = source::find(&args.source, global)?;
     let loras: Vec<Lora> = recipe.lora.iter().map(|lora| Lora::new(lora.path.clone(), lora.weight)).collect();
     let checkpoint = source::checkpoint_with(&found.path, &loras, global)?;
+    let tune = recipe.tune.as_deref().map(Tune::open).transpose()?;
+    if let Some(tune) = &tune {
+        tune.check_source(&gq_convert::source_files(&checkpoint))?;
+        recipe.variants.iter_mut().for_each(|v| v.policy.calibration = Some(convert::calibration(tune)));
+    }
     let texts = checkpoint.texts()?;
     let lacking = |field: &str, why: &str| {
         let message = format!("{}: {field} is missing, and {why}", args.recipe.display());
@@ -163,7 +169,7 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
     });
     // As it will be read from a file: numbers may change their form.
     let inputs = crate::release::verify::round_trip(&inputs)?;
-    Ok(Job { args, global, recipe, found, loras, checkpoint, name, base_model, license, text, inputs })
+    Ok(Job { args, global, recipe, found, loras, checkpoint, tune, name, base_model, license, text, inputs })
 }
 
 fn file_name(path: &Path) -> String {
@@ -214,7 +220,7 @@ fn make(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Failure> {
             output.note(&format!("{} of {}: {}", index + 1, recipe.variants.len(), names.file));
             let resources = Resources { threads: global.threads(), max_memory: args.max_memory };
             convert::convert(
-                (checkpoint, None),
+                (checkpoint, job.tune.as_ref()),
                 &variant.policy,
                 resources,
                 &dir.join(&names.file),

@@ -30,6 +30,9 @@ pub struct TuneArgs {
     /// Directory for the measurements.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
+    /// Merge an adapter into the checkpoint first, as the conversion will; repeatable, with weights.
+    #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
+    loras: Vec<source::Lora>,
     #[command(flatten)]
     calibration: CalibrationArgs,
 }
@@ -54,7 +57,7 @@ pub struct CalibrationArgs {
 
 pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
     let found = source::find(&args.source, global)?;
-    let checkpoint = Arc::new(source::checkpoint(&found.path)?);
+    let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
     let (tune, seconds) = measure(&checkpoint, &args.calibration, &args.output, global)?;
     let output = global.output();
     if output.json {

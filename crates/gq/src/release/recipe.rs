@@ -1,7 +1,8 @@
 //! `release.toml`: which sizes, measured on what, under which limits, described how.
 
 use crate::failure::{Exit, Failure};
-use gq_convert::{Choice, Override, Policy};
+use crate::units;
+use gq_convert::{Budget, Choice, Override, Policy};
 use gq_eval::Gate;
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ struct Written {
     repo: Option<String>,
     #[serde(default)]
     card: CardFields,
+    tune: Option<PathBuf>,
     #[serde(default)]
     lora: Vec<LoraEntry>,
     evaluation: Evaluation,
@@ -55,6 +57,9 @@ pub struct LoraEntry {
     pub weight: f64,
 }
 
+/// Where no measurement says otherwise.
+const FOUR_BITS: Choice = Choice::Coded(Encoding::Turbo { bits: 4, group: ScaleGroup::Row });
+
 fn one() -> f64 {
     1.0
 }
@@ -85,6 +90,9 @@ fn ctx() -> usize {
 struct Encodings {
     name: Option<String>,
     bits: Option<u8>,
+    size: Option<String>,
+    bpw: Option<f64>,
+    max_kld: Option<f64>,
     encoding: Option<String>,
     embedding: Option<String>,
     head: Option<String>,
@@ -109,6 +117,8 @@ pub struct Recipe {
     pub repo: Option<String>,
     /// What only the model card says.
     pub card: CardFields,
+    /// Measurements of `gq tune` to convert by, their folder resolved.
+    pub tune: Option<PathBuf>,
     /// Adapters, their folders resolved.
     pub lora: Vec<LoraEntry>,
     /// What the sizes are measured on, the text resolved.
@@ -163,12 +173,16 @@ impl Recipe {
         if let Some(name) = &written.name {
             check_name("name", name)?;
         }
+        if written.tune.is_none() && variants.iter().any(|variant| variant.policy.budget.is_some()) {
+            return Err(bad("variant", "size, bpw and max_kld need tune: measurements made by `gq tune`"));
+        }
         let resolve = |entry: LoraEntry| LoraEntry { path: folder.join(entry.path), ..entry };
         Ok(Recipe {
             name: written.name,
             base_model: written.base_model,
             repo: written.repo,
             card: written.card,
+            tune: written.tune.map(|dir| folder.join(dir)),
             lora: written.lora.into_iter().map(resolve).collect(),
             evaluation,
             variants,
@@ -177,16 +191,33 @@ impl Recipe {
 }
 
 fn variant(entry: &Encodings, defaults: &Encodings, common: &[Gate]) -> Result<Variant, Failure> {
+    let budget = match (&entry.size, entry.bpw, entry.max_kld) {
+        (None, None, None) => None,
+        (Some(size), None, None) => {
+            Some(Budget::FileBytes(units::parse_bytes(size).map_err(|e| bad("size", &e))?))
+        }
+        (None, Some(bits), None) if (0.5..=16.0).contains(&bits) => Some(Budget::BodyBits(bits)),
+        (None, Some(_), None) => return Err(bad("bpw", "expected 0.5 to 16")),
+        (None, None, Some(kld)) if kld.is_finite() && kld > 0.0 => Some(Budget::Divergence(kld)),
+        (None, None, Some(_)) => return Err(bad("max_kld", "expected a number above 0")),
+        _ => return Err(bad("variant", "more than one of size, bpw and max_kld is given")),
+    };
+    if budget.is_some() && (entry.bits.is_some() || entry.encoding.is_some()) {
+        return Err(bad("variant", "size, bpw and max_kld exclude bits and encoding"));
+    }
     let body = match (&entry.encoding, entry.bits, &defaults.encoding, defaults.bits) {
         (Some(_), Some(_), ..) => return Err(bad("variant", "both encoding and bits are given")),
         (Some(name), None, ..) | (None, None, Some(name), None) => choice("encoding", name)?,
         (None, Some(bits), ..) | (None, None, None, Some(bits)) if (1..=8).contains(&bits) => {
             Choice::Coded(Encoding::Turbo { bits, group: ScaleGroup::Row })
         }
-        (None, None, None, None) => return Err(bad("variant", "neither encoding nor bits is given")),
+        (None, None, None, None) if budget.is_some() => FOUR_BITS,
+        (None, None, None, None) => {
+            return Err(bad("variant", "none of encoding, bits, size, bpw and max_kld is given"));
+        }
         _ => return Err(bad("bits", "expected 1 to 8")),
     };
-    let mut policy = Policy::new(body);
+    let mut policy = Policy { budget, ..Policy::new(body) };
     let places: [(&str, &mut Choice, &Option<String>, &Option<String>); 4] = [
         ("embedding", &mut policy.embedding, &entry.embedding, &defaults.embedding),
         ("head", &mut policy.head, &entry.head, &defaults.head),
@@ -218,7 +249,12 @@ fn variant(entry: &Encodings, defaults: &Encodings, common: &[Gate]) -> Result<V
         limits.retain(|other| other.name != gate.name);
         limits.push(gate);
     }
-    let name = entry.name.clone().unwrap_or_else(|| policy.body.name());
+    let name = entry.name.clone().unwrap_or_else(|| match (&entry.size, entry.bpw, entry.max_kld) {
+        (Some(size), ..) => size.replace(' ', ""),
+        (None, Some(bits), _) => format!("{bits}bpw"),
+        (None, None, Some(kld)) => format!("kld{kld}"),
+        (None, None, None) => policy.body.name(),
+    });
     Ok(Variant { name, policy, gates: limits })
 }
 
@@ -279,7 +315,7 @@ mod tests {
             ("[[variant]]\nbits = 4", "missing field `evaluation`"),
             (SMALL, "missing field `variant`"),
             (&format!("{SMALL}[[variant]]\nbits = 9"), "bits: expected 1 to 8"),
-            (&format!("{SMALL}[[variant]]\nname = 'x'"), "neither encoding nor bits"),
+            (&format!("{SMALL}[[variant]]\nname = 'x'"), "none of encoding, bits"),
             (&format!("{SMALL}[[variant]]\nencoding = 'q4'"), "there is no encoding \"q4\""),
             (
                 &format!("{SMALL}[[variant]]\nbits = 4\n[[variant]]\nencoding = 'TQ4'"),
@@ -287,6 +323,9 @@ mod tests {
             ),
             (&format!("{SMALL}[[variant]]\nbits = 4\nname = '../x'"), "make a name"),
             (&format!("{SMALL}fail_above = ['kld']\n[[variant]]\nbits = 4"), "is not NAME=LIMIT"),
+            (&format!("{SMALL}[[variant]]\nbpw = 3.5"), "need tune"),
+            (&format!("tune = 't'\n{SMALL}[[variant]]\nbpw = 3.5\nbits = 4"), "exclude"),
+            (&format!("tune = 't'\n{SMALL}[[variant]]\nsize = '80G'"), "size: expected a number"),
             ("a = ", "line 1: "),
         ] {
             let error = parse(text).unwrap_err();

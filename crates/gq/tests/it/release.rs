@@ -255,3 +255,32 @@ fn adapters_are_part_of_a_release() {
     let card = std::fs::read_to_string(gq.path("out/README.md")).unwrap();
     assert!(card.contains("`demo` (weight 0.5)") && card.contains("- lora\n"), "{card}");
 }
+
+#[test]
+fn measurements_are_part_of_a_release() {
+    let recipe = RECIPE.replace("[card]", "tune = \"demo.tune\"\n[card]").replace("bits = 6", "bpw = 3.5");
+    let gq = folder(&recipe);
+    let demo = testdata("demo");
+    let text = testdata("demo/eval.txt");
+    let small = ["--calibration-tokens", "512", "--calibration-ctx", "128", "--gradient-tokens", "256"];
+    gq.ok(&[&["tune", &demo, "-o", "demo.tune", "--calibration", &text][..], &small].concat());
+    gq.ok(&args(&demo, "out"));
+    gq.ok(&args(&demo, "again"));
+    assert_eq!(digests(&gq.path("out")), digests(&gq.path("again")));
+    let entry = gq.json(&args(&demo, "out"))["variants"][0].clone();
+    assert_eq!(entry["file"], "demo-3.5bpw.gq");
+    assert!((3.0..=3.501).contains(&entry["body_bits"].as_f64().unwrap()), "{entry}");
+    gq.ok(&["verify", "out"]);
+    // Measurements of the model alone do not fit the model with an adapter.
+    let adapter = testdata("lora/demo");
+    std::fs::write(
+        gq.path("release.toml"),
+        recipe.replace("[card]", &format!("[[lora]]\npath = {adapter:?}\n[card]")),
+    )
+    .unwrap();
+    let told = gq.fails(3, &args(&demo, "merged"));
+    assert!(told.contains("weight files"), "{told}");
+    gq.ok(&[&["tune", &demo, "-o", "demo.tune", "--calibration", &text, "--lora", &adapter][..], &small]
+        .concat());
+    gq.ok(&args(&demo, "merged"));
+}
