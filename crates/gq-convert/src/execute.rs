@@ -121,6 +121,8 @@ fn run(
         std::mem::swap(&mut writing, &mut coding);
         std::mem::swap(&mut coding, &mut reading);
     }
+    // Texts are compressed at the end: the blocks' memory is free by then.
+    drop((reading, coding, writing, work));
     output.finish(&reader.finish())
 }
 

@@ -54,13 +54,14 @@ pub fn plan_measured(
     tune: Option<&Tune>,
 ) -> Result<Plan, PlanError> {
     let texts = checkpoint.files().iter().filter(|file| file.kind == gq_checkpoint::FileKind::Text);
-    let text_bytes = texts.map(|file| file.bytes).sum::<u64>() + checkpoint.merge_bytes(resources.threads);
+    let text_bytes = texts.map(|file| file.bytes).sum();
+    let merge_bytes = checkpoint.merge_bytes(resources.threads);
     let stored_text_bytes = match policy.budget {
         Some(Budget::FileBytes(_)) => output::stored_text_bytes(checkpoint),
         _ => 0,
     };
     let (tensors, spec) = (checkpoint.tensors(), checkpoint.spec());
-    let facts = Facts { tensors, spec, text_bytes, stored_text_bytes, tune };
+    let facts = Facts { tensors, spec, text_bytes, merge_bytes, stored_text_bytes, tune };
     let plan = Plan::new(facts, policy, resources)?;
     let merged = |step: &&Step| checkpoint.tensor(&step.tensor).is_some_and(|t| checkpoint.is_merged(t));
     let narrow = |step: &&Step| step.encoding.is_exact() && step.source_dtype.size() < 2;

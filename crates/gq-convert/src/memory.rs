@@ -12,9 +12,11 @@ const BLOCK: u64 = 4 << 20;
 /// Smaller blocks than this only cost time.
 const SMALLEST_BLOCK: u64 = 64 << 10;
 /// Program, allocator slack, stacks of the threads that are not counted one by one.
-const BASE: u64 = 6 << 20;
+const BASE: u64 = 7 << 20;
 /// Costs and branches of a trellis search.
 const TRELLIS: u64 = 384 << 10;
+/// Most that the compression of a text needs beside the text and its result; shorter texts need less.
+const COMPRESSION: u64 = 16 << 20;
 /// Stack and allocator arena of one thread.
 const THREAD: u64 = 512 << 10;
 
@@ -32,11 +34,11 @@ pub struct Memory {
 impl Memory {
     /// Memory for these steps, with the largest block that stays below `limit` where possible.
     ///
-    /// `texts` are the bytes of texts held until the file is finished.
-    pub(crate) fn new(steps: &[Step], texts: u64, threads: usize, limit: Option<u64>) -> Memory {
+    /// Held until the file is finished: bytes of texts, and of adapters that are merged.
+    pub(crate) fn new(steps: &[Step], held: (u64, u64), threads: usize, limit: Option<u64>) -> Memory {
         let mut block = BLOCK;
         loop {
-            let peak = peak(steps, texts, threads, block);
+            let peak = peak(steps, held, threads, block);
             if block <= SMALLEST_BLOCK || limit.is_none_or(|limit| peak <= limit) {
                 return Memory { threads, block, peak };
             }
@@ -54,7 +56,7 @@ pub(crate) fn block_rows(step: &Step, block: u64) -> usize {
     (fit / strip * strip).clamp(strip, most.max(strip))
 }
 
-fn peak(steps: &[Step], texts: u64, threads: usize, block: u64) -> u64 {
+fn peak(steps: &[Step], (texts, adapters): (u64, u64), threads: usize, block: u64) -> u64 {
     let largest = |of: &dyn Fn(&Step) -> u64| steps.iter().map(of).max().unwrap_or(0);
     let source = largest(&|step| source_block(step, block));
     let coded = largest(&|step| coded_block(step, block));
@@ -70,13 +72,11 @@ fn peak(steps: &[Step], texts: u64, threads: usize, block: u64) -> u64 {
         _ => 5 * 4 * step.rows_cols().1 as u64,
     });
     // Two blocks are read ahead of the encoder, two are on their way to the file; scales wait for the codes.
-    BASE + texts
-        + tables(steps)
-        + 2 * source
-        + 2 * coded
-        + strips
-        + 2 * scales
-        + threads as u64 * (scratch + THREAD)
+    let blocks =
+        tables(steps) + 2 * source + 2 * coded + strips + 2 * scales + threads as u64 * (scratch + THREAD);
+    // The blocks are gone when the texts are compressed.
+    let end = texts + COMPRESSION.min(8 * texts) + threads as u64 * THREAD;
+    BASE + texts + adapters + blocks.max(end)
 }
 
 /// Rows that are coded together are held as f32, with their codes once more to measure them, and sums per 32 columns.

@@ -186,8 +186,10 @@ pub struct Facts<'a> {
     pub tensors: &'a [SourceTensor],
     /// The graph they belong to.
     pub spec: &'a ModelSpec,
-    /// Bytes held in memory until the file is finished: texts that ride along, factors of adapters.
+    /// Bytes of the texts that ride along, held in memory until the file is finished.
     pub text_bytes: u64,
+    /// Bytes that merging adapters takes in memory.
+    pub merge_bytes: u64,
     /// Bytes of the texts as they will be stored, when a budget counts them.
     pub stored_text_bytes: u64,
     /// Measurements on this source; the policy names them.
@@ -241,7 +243,12 @@ impl Plan {
         }
         let source_bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
         let payload_bytes = steps.iter().map(|step| step.bytes).sum();
-        let memory = Memory::new(&steps, facts.text_bytes, resources.threads, resources.max_memory);
+        let memory = Memory::new(
+            &steps,
+            (facts.text_bytes, facts.merge_bytes),
+            resources.threads,
+            resources.max_memory,
+        );
         if let Some(limit) = resources.max_memory.filter(|limit| memory.peak > *limit) {
             return Err(PlanError::Memory { limit, actual: memory.peak });
         }

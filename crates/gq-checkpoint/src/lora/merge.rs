@@ -111,8 +111,9 @@ impl Merge {
         let largest = self.changes.values().map(factors).max().unwrap_or(0);
         let cols =
             tensors.iter().filter(|t| self.changes(&t.name)).map(SourceTensor::cols).max().unwrap_or(0);
+        let known = 4096 * self.changes.values().map(Vec::len).sum::<usize>() as u64; // names and places
         // Loading a tensor's factors holds their bytes and, for embeddings, a transposed copy besides.
-        (KEPT as u64 + 2) * largest + (threads * 3 * 8 * cols) as u64
+        known + (KEPT as u64 + 2) * largest + (threads * 3 * 8 * cols) as u64
     }
 
     /// Merges into decoded rows `[rows.len(), cols]`.
