@@ -4,13 +4,16 @@ use crate::encode::{Coded, CoderError, Coders, RowCoder, squared_error};
 use crate::error::ConvertError;
 use crate::tune::{Tune, rotate};
 use gq_checkpoint::{Checkpoint, SourceTensor};
-use gq_codec::{Codebook, Factor, Operand, encode_calibrated, fixed_product};
+use gq_codec::{
+    Codebook, Factor, Operand, StripOutcome, Trellis, encode_calibrated, encode_trellis_calibrated,
+    fixed_product,
+};
 use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec, ScaleGroup};
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Rows rounded together. Scheduling only: for codes of single rows, results do not depend on it.
-const STRIP: usize = 256;
+/// Rows rounded together: a strip of a trellis code. For codes of single rows, results do not depend on it.
+const STRIP: usize = Encoding::STRIP_ROWS;
 
 /// Of so many rows, one is measured on the held-out tokens.
 const SAMPLE: usize = 16;
@@ -63,14 +66,45 @@ struct Input {
 
 /// Whether this encoding has a calibrated rounding.
 pub(crate) fn supports(encoding: Encoding) -> bool {
-    matches!(encoding, Encoding::Turbo { group: ScaleGroup::Row, .. })
+    matches!(encoding, Encoding::Turbo { group: ScaleGroup::Row, .. } | Encoding::Trellis { .. })
+}
+
+/// A code that is rounded with the inputs in view.
+enum Code {
+    Scalar(Codebook),
+    Trellis(Box<Trellis>),
+}
+
+impl Code {
+    fn of(encoding: Encoding) -> Option<Code> {
+        match encoding {
+            Encoding::Turbo { bits, group: ScaleGroup::Row } => Codebook::of(bits).map(Code::Scalar),
+            _ => Trellis::of(encoding).map(|trellis| Code::Trellis(Box::new(trellis))),
+        }
+    }
+
+    fn encode(
+        &self,
+        level: CpuLevel,
+        factor: &Factor,
+        rows: &[f32],
+        codes: &mut [u8],
+        scales: &mut [u8],
+    ) -> StripOutcome {
+        match self {
+            Code::Scalar(book) => encode_calibrated(level, *book, factor, rows, codes, scales),
+            Code::Trellis(trellis) => {
+                encode_trellis_calibrated(level, trellis, factor, rows, None, codes, scales)
+            }
+        }
+    }
 }
 
 /// What is needed to code one tensor.
 pub(crate) struct CalibratedCoder<'a> {
     tensor: String,
     rows: RowCoder,
-    book: Codebook,
+    code: Code,
     tune: &'a Tune,
     /// One, or one per expert.
     inputs: &'a [String],
@@ -89,12 +123,11 @@ impl<'a> CalibratedCoder<'a> {
     ) -> Result<Option<CalibratedCoder<'a>>, CoderError> {
         let measured = tune.tensors.get(&tensor.name).filter(|measured| !measured.inputs.is_empty());
         let Some(measured) = measured else { return Ok(None) };
-        let Encoding::Turbo { bits, group: ScaleGroup::Row } = encoding else { return Ok(None) };
-        let Some(book) = Codebook::of(bits) else { return Ok(None) };
+        let Some(code) = Code::of(encoding) else { return Ok(None) };
         Ok(Some(CalibratedCoder {
             tensor: tensor.name.clone(),
             rows: coders.get(encoding, rotation, cols)?,
-            book,
+            code,
             tune,
             inputs: &measured.inputs,
             group: rows / measured.inputs.len().max(1),
@@ -115,7 +148,7 @@ impl<'a> CalibratedCoder<'a> {
         let (codes_row, scales_row) = (encoding.codes_row_bytes(cols), encoding.scales_row_bytes(cols));
         let source_row = tensor.row_bytes();
         let rows = source.len() / source_row;
-        out.codes.resize(rows * codes_row, 0);
+        out.codes.resize(encoding.codes_bytes(rows, cols).unwrap_or(0), 0);
         out.scales.resize(rows * scales_row, 0);
         out.sums.resize(rows, (0.0, 0.0));
         out.outputs = OutputSums::default();
@@ -124,9 +157,11 @@ impl<'a> CalibratedCoder<'a> {
             let group = (first + done) / self.group.max(1);
             let end = rows.min((group + 1) * self.group.max(1) - first);
             let input = self.input(level, factors, group)?;
+            // Rows that depend on each other come as whole strips of one matrix, whose codes fill bytes.
+            let codes = done * codes_row..encoding.coded_rows(end).unwrap_or(end) * codes_row;
             let strips = source[done * source_row..end * source_row]
                 .par_chunks(STRIP * source_row)
-                .zip(out.codes[done * codes_row..end * codes_row].par_chunks_mut(STRIP * codes_row))
+                .zip(out.codes[codes].par_chunks_mut(STRIP * codes_row))
                 .zip(out.scales[done * scales_row..end * scales_row].par_chunks_mut(STRIP * scales_row))
                 .zip(out.sums[done..end].par_chunks_mut(STRIP))
                 .enumerate();
@@ -136,7 +171,7 @@ impl<'a> CalibratedCoder<'a> {
                     let mut weights = vec![0.0; sums.len() * cols];
                     checkpoint.decode_rows_f32(tensor, row..row + sums.len(), source, &mut weights)?;
                     self.rows.rotation.forward(level, &mut weights, &mut Vec::new());
-                    let outcome = encode_calibrated(level, self.book, &input.factor, &weights, codes, scales);
+                    let outcome = self.code.encode(level, &input.factor, &weights, codes, scales);
                     let mut total = self.measure(level, &input, &weights, (codes, scales), sums);
                     total.error = outcome.errors.iter().sum();
                     total.energy = outcome.energies.iter().sum();
@@ -165,13 +200,14 @@ impl<'a> CalibratedCoder<'a> {
         else {
             return OutputSums::default();
         };
-        let mut decoded = vec![0.0; cols];
+        let mut decoded = vec![0.0; weights.len()];
+        self.rows.decoder.decode_rows(level, &matrix, 0..shape.rows, &mut decoded);
         let mut sampled = Vec::new();
-        for (row, (weights, sums)) in weights.chunks_exact(cols).zip(sums).enumerate() {
-            self.rows.decoder.decode_row(level, &matrix, row, &mut decoded);
-            *sums = squared_error(weights, &decoded);
+        let rows = weights.chunks_exact(cols).zip(decoded.chunks_exact(cols));
+        for (row, ((weights, decoded), sums)) in rows.zip(sums).enumerate() {
+            *sums = squared_error(weights, decoded);
             if row % SAMPLE == 0 {
-                sampled.extend(weights.iter().zip(&decoded).map(|(w, q)| w - q));
+                sampled.extend(weights.iter().zip(decoded).map(|(w, q)| w - q));
                 sampled.extend_from_slice(weights);
             }
         }
