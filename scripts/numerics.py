@@ -1,17 +1,23 @@
 #!/usr/bin/env python3
-"""Measure every data-free size of a checkpoint: bytes, perplexity, KL divergence, top-1 agreement.
+"""Measure sizes of a checkpoint: bytes, perplexity, KL divergence, top-1 agreement.
 
     cargo build --release -p gq
-    python3 scripts/numerics.py CHECKPOINT --text TEXT [--windows 40] [--out docs/measurements/NAME.json]
+    python3 scripts/numerics.py CHECKPOINT --text TEXT --out docs/measurements/NAME.json
+    target/release/gq tune CHECKPOINT -o TUNE --calibration CALIBRATION_TEXT
+    python3 scripts/numerics.py CHECKPOINT --text TEXT --tune TUNE --out docs/measurements/NAME.json \\
+        --rows '--encoding tq4' '--encoding tt4' '--bpw 4.02' '--size 105.5MB'
 
-Converts with `gq convert` at 8, 6, 5, 4, 3 and 2 bits (embedding and head at 8 bits) and scores each with `gq eval`,
-with int8 and with f32 activations. Needs only the Python standard library. TEXT is read byte for byte.
+Each row is what `gq convert` is told beside source and output; with --tune, every row uses those measurements.
+Without --rows: data-free at 8, 6, 5, 4, 3 and 2 bits. Embedding and head are at 8 bits but for `--size` rows, where they
+compete. Each file is scored by `gq eval` with f32 activations (codes alone), and with int8 as they run when --int8 is given.
+OUT is rewritten after every row; rows that it has already are kept and not measured again.
+Needs only the Python standard library. TEXT is read byte for byte.
 Compare quantizers only on checkpoints that do not sit on a quantization grid (`-smooth` of scripts/real_models.py).
 """
 import argparse, json, subprocess, tempfile
 from pathlib import Path
 
-BITS = (8, 6, 5, 4, 3, 2)
+DATA_FREE = [f"--bits {bits}" for bits in (8, 6, 5, 4, 3, 2)]
 
 
 def gq(program: Path, *arguments: str) -> dict:
@@ -24,30 +30,46 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--windows", type=int, default=40)
-    parser.add_argument("--bits", type=int, nargs="*", default=BITS)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--rows", nargs="*", default=DATA_FREE)
+    parser.add_argument("--tune", type=Path)
+    parser.add_argument("--int8", action="store_true", help="also with int8 activations")
+    parser.add_argument("--cache", type=Path, help="where the reference's logits are kept")
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--gq", type=Path, default=Path("target/release/gq"))
     options = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for bits in options.bits:
-            file = str(Path(folder) / f"{bits}.gq")
-            converted = gq(options.gq, "convert", str(options.checkpoint), "-o", file, "--bits", str(bits))
-            row = {"encoding": f"tq{bits}", "convert_seconds": converted["seconds"],
-                   "relative_mse": converted["report"]["relative_mse"]}
-            for activations in ("int8", "f32"):
-                report = gq(options.gq, "eval", file, "--reference", str(options.checkpoint), "--text",
-                            str(options.text), "--windows", str(options.windows), "--activations", activations)
-                report.pop("kld_by_position")
-                row[activations] = report
-            rows.append(row)
-            int8 = row["int8"]
-            print(f"| tq{bits} | {int8['bytes']['file']:,} | {int8['bpw']['body']:.3f} | {int8['ppl']['model']:.3f} "
-                  f"| {int8['kld']['mean']:.4f} | {row['f32']['kld']['mean']:.4f} | {100 * int8['top1']:.1f} |", flush=True)
-    if options.out:
-        result = {"made_by": "scripts/numerics.py", "checkpoint": options.checkpoint.name, "text": options.text.name,
-                  "windows": options.windows, "ctx": 512, "rows": rows}
+    head = {"made_by": "scripts/numerics.py", "checkpoint": options.checkpoint.name, "text": options.text.name,
+            "windows": options.windows, "ctx": 512}
+    result = json.loads(options.out.read_text()) if options.out.exists() else {**head, "rows": []}
+    if {key: result.get(key) for key in head} != head:
+        raise SystemExit(f"{options.out} was measured otherwise")
+    calibrated = {}
+    if options.tune:
+        tune = json.loads((options.tune / "tune.json").read_text())
+        calibrated = {key: tune[key] for key in ("text_sha256", "tokens", "held_out_tokens", "gradient_tokens")}
+    kept = ["--cache", str(options.cache), "--cache-limit", "16GiB"] if options.cache else []
+    for recipe in options.rows:
+        known = [row for row in result["rows"] if row["recipe"] == recipe and row.get("calibration", {}) == calibrated]
+        row = known[0] if known else {"recipe": recipe, **({"calibration": calibrated} if calibrated else {})}
+        wanted = [mode for mode in ("f32", "int8") if mode not in row and (mode == "f32" or options.int8)]
+        if not wanted:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            file = str(Path(folder) / "model.gq")
+            measured = ["--tune", str(options.tune)] if options.tune else []
+            converted = gq(options.gq, "convert", str(options.checkpoint), "-o", file, *recipe.split(), *measured)
+            row["convert_seconds"] = converted["seconds"]
+            row["relative_mse"] = converted["report"]["relative_mse"]
+            for mode in wanted:
+                report = gq(options.gq, "eval", file, "--reference", str(options.checkpoint), "--text", str(options.text),
+                            "--windows", str(options.windows), "--activations", mode, *kept)
+                report.pop("kld_by_position", None)
+                row[mode] = report
+        if not known:
+            result["rows"].append(row)
         options.out.write_text(json.dumps(result, indent=1) + "\n")
+        shown = row["f32"]
+        print(f"| {'calibrated ' if calibrated else ''}`{recipe}` | {shown['bytes']['file']:,} | {shown['bpw']['body']:.3f} "
+              f"| {shown['ppl']['model']:.3f} | {shown['kld']['mean']:.4f} | {100 * shown['top1']:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 //! Millions or billions of weights per second, one core, of each kernel at each CPU level.
 //!
-//! `cargo run --release -p gq-codec --example throughput [-- WIDTH ROWS]`
+//! `cargo run --release -p gq-codec --example throughput [-- WIDTH ROWS [PREFIX]]`
 
 use gq_codec::{Activations, Decoder, EncodeScratch, Encoder, Rotation};
 use gq_tensor::{
-    CpuLevel, DType, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec, ScaleGroup,
+    CpuLevel, DType, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec, ScaleGroup, States,
 };
 use std::{io::Write, time::Instant};
 
@@ -30,6 +30,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let cols: usize = arguments.next().map_or(Ok(640), |s| s.parse())?;
     let rows: usize = arguments.next().map_or(Ok(1024), |s| s.parse())?;
+    // Of encodings whose name starts so.
+    let prefix = arguments.next().unwrap_or_default();
+    // Encoding uses all threads of the pool.
+    rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
     let mut out = std::io::stdout();
     let spec = RotationSpec { kind: RotationKind::Hadamard, seed: 1 };
     let data = source::rows(source::Source::Gaussian, rows, cols, 3);
@@ -47,35 +51,30 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let turbo = |bits| Encoding::Turbo { bits, group: ScaleGroup::Row };
         let grouped = Encoding::Turbo { bits: 4, group: ScaleGroup::G32 };
         let exact = [DType::BF16, DType::F16, DType::F32, DType::F8E4M3].map(Encoding::Exact);
-        for encoding in (1..=8).map(turbo).chain([grouped]).chain(exact) {
+        let trellis = States::ALL.into_iter().flat_map(|states| (2..=6).map(move |bits| (bits, states)));
+        let trellis = trellis.map(|(bits, states)| Encoding::Trellis { bits, states });
+        let all: Vec<Encoding> = (1..=8).map(turbo).chain([grouped]).chain(trellis).chain(exact).collect();
+        for encoding in all.into_iter().filter(|e| e.name().starts_with(&prefix)) {
             let (code_bytes, scale_bytes) = (encoding.codes_row_bytes(cols), encoding.scales_row_bytes(cols));
-            let mut payload = vec![0u8; rows * (code_bytes + scale_bytes)];
+            let bytes = encoding.payload_bytes(rows, cols).ok_or("too large")?;
+            let mut payload = vec![0u8; usize::try_from(bytes)?];
             let mut encode = 0.0;
             if let Ok(encoder) = Encoder::new(encoding, spec, cols) {
-                let (codes, scales) = payload.split_at_mut(rows * code_bytes);
-                let subset = rows.min(64);
+                let split = encoding.codes_bytes(rows, cols).ok_or("too large")?;
+                let (codes, scales) = payload.split_at_mut(split);
+                // Whole strips, and enough rows of the others.
+                let subset = rows.min(64.max(encoding.strip_rows()));
+                let split = encoding.codes_bytes(subset, cols).ok_or("too large")?;
                 encode = rate(subset * cols, || {
-                    for r in 0..subset {
-                        let (code, scale) = (r * code_bytes, r * scale_bytes);
-                        encoder.encode_row(
-                            level,
-                            &data[r * cols..(r + 1) * cols],
-                            &mut codes[code..code + code_bytes],
-                            &mut scales[scale..scale + scale_bytes],
-                            &mut scratch,
-                        );
-                    }
+                    let (codes, scales) = (&mut codes[..split], &mut scales[..subset * scale_bytes]);
+                    encoder.encode_rows(level, &data[..subset * cols], codes, scales, &mut scratch);
                 });
             }
             let matrix = EncodedMatrix::new(MatrixShape { rows, cols }, encoding, spec, &payload)
                 .map_err(|e| format!("{e:?}"))?;
             let decoder = Decoder::new(encoding, spec, cols)?;
-            let mut row = vec![0.0; cols];
-            let decode = rate(rows * cols, || {
-                for r in 0..rows {
-                    decoder.decode_row(level, &matrix, r, &mut row);
-                }
-            });
+            let mut decoded = vec![0.0; rows * cols];
+            let decode = rate(rows * cols, || decoder.decode_rows(level, &matrix, 0..rows, &mut decoded));
             let mut result = vec![0.0; rows];
             let dot =
                 rate(rows * cols, || decoder.dot_rows(level, &matrix, 0..rows, &activations, &mut result));
@@ -83,7 +82,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 rate(rows * cols, || decoder.dot_rows_f32(level, &matrix, 0..rows, &x, &mut result));
             writeln!(
                 out,
-                "{:8} encode {:.3}  decode {:.2}  dot int8 {:.2} ({:.1} GB/s)  dot f32 {:.2}",
+                "{:8} encode {:.4}  decode {:.2}  dot int8 {:.2} ({:.1} GB/s)  dot f32 {:.2}",
                 encoding.name(),
                 encode / 1e9,
                 decode / 1e9,

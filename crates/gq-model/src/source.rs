@@ -36,9 +36,14 @@ struct Found {
 
 impl Source {
     pub(crate) fn checkpoint(checkpoint: Arc<Checkpoint>) -> Result<Source, LoadError> {
-        let weights = Arc::new(checkpoint.map().map_err(LoadError::Read)?);
         let spec = checkpoint.spec().clone();
-        Ok(Source::new(Kind::Checkpoint { checkpoint, weights }, &spec))
+        Source::checkpoint_as(checkpoint, &spec)
+    }
+
+    /// The weights of a checkpoint, read by another specification than its own.
+    pub(crate) fn checkpoint_as(checkpoint: Arc<Checkpoint>, spec: &ModelSpec) -> Result<Source, LoadError> {
+        let weights = Arc::new(checkpoint.map().map_err(LoadError::Read)?);
+        Ok(Source::new(Kind::Checkpoint { checkpoint, weights }, spec))
     }
 
     pub(crate) fn container(container: Arc<Container>, spec: &ModelSpec) -> Source {

@@ -65,18 +65,21 @@ fn the_same_bytes_on_every_level_and_thread_count() {
     for name in VARIANTS {
         let dir = tempfile::tempdir().unwrap();
         let checkpoint = Arc::new(testdata(name));
-        let mut first: Option<(Vec<u8>, Vec<u8>)> = None;
+        let mut first: Option<(Vec<u8>, [Vec<u8>; 2])> = None;
         let levels = CpuLevel::available().into_iter();
         for (index, (level, threads)) in
             levels.map(|level| (level, 1)).chain([(CpuLevel::detect(), 3)]).enumerate()
         {
             let place = dir.path().join(index.to_string());
             let tune = tuned(&checkpoint, &place, level, threads);
-            let policy = with(policy("tq3", &[]), &tune, None);
-            let output = dir.path().join(format!("{index}.gq"));
-            let report = converted(&checkpoint, &policy, Some(&tune), &output, (level, threads));
-            assert!(report.tensors.iter().any(|tensor| tensor.held_out_error.is_some()), "{name}");
-            let made = (std::fs::read(place.join("tune.json")).unwrap(), std::fs::read(&output).unwrap());
+            let files = ["tq3", "tt3"].map(|encoding| {
+                let policy = with(policy(encoding, &[]), &tune, None);
+                let output = dir.path().join(format!("{index}.{encoding}.gq"));
+                let report = converted(&checkpoint, &policy, Some(&tune), &output, (level, threads));
+                assert!(report.tensors.iter().any(|tensor| tensor.held_out_error.is_some()), "{name}");
+                std::fs::read(&output).unwrap()
+            });
+            let made = (std::fs::read(place.join("tune.json")).unwrap(), files);
             match &first {
                 None => first = Some(made),
                 Some(first) => assert!(first == &made, "{name} on {} with {threads}", level.name()),
@@ -107,13 +110,17 @@ fn calibrated_codes_are_closer_at_the_same_bytes() {
     let tune = tuned(&checkpoint, &dir.path().join("tune"), CpuLevel::detect(), 2);
     let (plain, calibrated) = (dir.path().join("plain.gq"), dir.path().join("calibrated.gq"));
     let how = (CpuLevel::detect(), 2);
-    let before = converted(&checkpoint, &policy("tq3", &[]), None, &plain, how);
-    let recipe = with(policy("tq3", &[]), &tune, None);
-    let after = converted(&checkpoint, &recipe, Some(&tune), &calibrated, how);
-    assert_eq!(before.payload_bytes, after.payload_bytes);
-    let (before, after) = (logit_error(&checkpoint, &plain), logit_error(&checkpoint, &calibrated));
-    eprintln!("mean squared logit error: nearest {before:.4}, calibrated {after:.4}");
-    assert!(after < 0.7 * before, "{before} {after}");
+    let errors = ["tq3", "tt3"].map(|encoding| {
+        let before = converted(&checkpoint, &policy(encoding, &[]), None, &plain, how);
+        let recipe = with(policy(encoding, &[]), &tune, None);
+        let after = converted(&checkpoint, &recipe, Some(&tune), &calibrated, how);
+        assert_eq!(before.payload_bytes, after.payload_bytes);
+        let (before, after) = (logit_error(&checkpoint, &plain), logit_error(&checkpoint, &calibrated));
+        eprintln!("mean squared logit error of {encoding}: nearest {before:.4}, calibrated {after:.4}");
+        assert!(after < 0.7 * before, "{encoding}: {before} {after}");
+        after
+    });
+    assert!(errors[1] < 0.8 * errors[0], "the trellis is better than the scalar code: {errors:?}");
 }
 
 #[test]

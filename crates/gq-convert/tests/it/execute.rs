@@ -32,9 +32,15 @@ fn relative_error(source: &[f32], decoded: &[f32]) -> f64 {
 #[test]
 fn what_was_planned_is_in_the_file_and_decodes_to_the_source() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["tiny/llama", "tiny/gemma4-moe", "tiny/gemma4-e4b"] {
+    for (name, encoding) in [
+        ("tiny/llama", "tq5"),
+        ("tiny/gemma4-moe", "tq5"),
+        ("tiny/gemma4-e4b", "tq5"),
+        ("tiny/llama", "tt3"),
+        ("tiny/gemma4-moe", "tt2-s12"),
+    ] {
         let checkpoint = testdata(name);
-        let policy = policy("tq5", &[("down_proj", "tq3-g32"), ("o_proj", "exact")]);
+        let policy = policy(encoding, &[("down_proj", "tq3-g32"), ("o_proj", "exact")]);
         let planned = plan(&checkpoint, &policy);
         let (report, container) = convert(&checkpoint, &policy, &dir.path().join("m.gq")).unwrap();
         assert_eq!(container.tensors().len(), planned.steps.len());

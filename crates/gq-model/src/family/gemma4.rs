@@ -342,3 +342,6 @@ impl PerLayer {
         ops.add(x, &h) // [tokens, hidden]
     }
 }
+
+#[cfg(test)]
+mod mutations;

@@ -42,6 +42,7 @@ fn codes_are_the_weights_they_stand_for() {
         ("tq2", RotationKind::Haar),
         ("tqp3", RotationKind::Hadamard),
         ("polar4222", RotationKind::Hadamard),
+        ("tt3", RotationKind::Hadamard),
     ];
     for (name, (encoding, rotation)) in TINY.iter().cycle().zip(recipes.iter().cycle()).take(24) {
         let recipe = Recipe { encoding: Encoding::from_name(encoding).unwrap(), rotation: *rotation };
