@@ -2,6 +2,7 @@
 
 use crate::encode::{Coded, CoderError, Coders, RowCoder, squared_error};
 use crate::error::ConvertError;
+use crate::memory::FACTORS;
 use crate::tune::{Tune, TuneFileError, rotate};
 use gq_checkpoint::{Checkpoint, Role, SourceTensor};
 use gq_codec::{
@@ -17,9 +18,6 @@ const STRIP: usize = Encoding::STRIP_ROWS;
 
 /// Of so many rows, one is measured on the held-out tokens.
 const SAMPLE: usize = 16;
-
-/// Factors kept: products of one input follow each other closely in a file.
-const KEPT: usize = 3;
 
 /// Squared output errors and energies of the rows, with the input's moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -258,7 +256,7 @@ impl<'a> CalibratedCoder<'a> {
         let factor = Factor::new(&moment, self.rows.cols, damping)
             .map_err(|source| ConvertError::Moment { tensor: self.tensor.clone(), source })?;
         let input = Arc::new(Input { name: name.clone(), rotation, factor, held_out });
-        if kept.len() >= KEPT {
+        if kept.len() >= FACTORS {
             kept.remove(0);
         }
         kept.push(input.clone());

@@ -72,11 +72,34 @@ fn peak(steps: &[Step], (texts, adapters): (u64, u64), threads: usize, block: u6
         _ => 5 * 4 * step.rows_cols().1 as u64,
     });
     // Two blocks are read ahead of the encoder, two are on their way to the file; scales wait for the codes.
-    let blocks =
-        tables(steps) + 2 * source + 2 * coded + strips + 2 * scales + threads as u64 * (scratch + THREAD);
+    let blocks = calibrated(steps, threads as u64)
+        + tables(steps)
+        + 2 * source
+        + 2 * coded
+        + strips
+        + 2 * scales
+        + threads as u64 * (scratch + THREAD);
     // The blocks are gone when the texts are compressed.
     let end = texts + COMPRESSION.min(8 * texts) + threads as u64 * THREAD;
     BASE + texts + adapters + blocks.max(end)
+}
+
+/// Inputs whose factors are kept at once: products of one input follow each other closely in a file.
+pub(crate) const FACTORS: usize = 3;
+
+/// Factors and held-out moments in use, one being made, and strips with what is fed back.
+fn calibrated(steps: &[Step], threads: u64) -> u64 {
+    let steps = || steps.iter().filter(|step| step.calibrated);
+    let cols = || steps().map(|step| step.rows_cols().1 as u64);
+    let widest = cols().max().unwrap_or(0);
+    // U and the held-out moment in f32 for each; while one is made: both triangles as read and as squares, a
+    // transposed copy, and the elimination in f64.
+    let kept = FACTORS as u64 * 8 * widest * widest;
+    let making = (8 + 8 + 4 + 8) * widest * widest;
+    // Weights, errors, residuals, projections, values and decoded rows of a strip; sampled rows twice.
+    let strip =
+        Encoding::STRIP_ROWS as u64 * widest * 4 * 6 + 2 * 4 * widest * Encoding::STRIP_ROWS as u64 / 8;
+    kept + making + threads * strip
 }
 
 /// Rows that are coded together are held as f32, with their codes once more to measure them, and sums per 32 columns.

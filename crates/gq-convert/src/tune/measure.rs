@@ -251,10 +251,9 @@ fn save(
         return Ok(());
     }
     collected.share_among_experts();
-    let file = format!("moments-{layer:04}.safetensors");
-    let mut triangles = Vec::new();
     let mut costs: BTreeMap<String, Chosen> = BTreeMap::new();
-    for (input, pair) in std::mem::take(&mut collected.inputs) {
+    for (index, (input, pair)) in std::mem::take(&mut collected.inputs).into_iter().enumerate() {
+        let file = format!("moments-{layer:04}-{index:03}.safetensors");
         let n = pair.train.n;
         let (train, held) = (pair.train.triangle(), pair.held.triangle());
         let chosen = choose(level, &train, &held, n);
@@ -272,10 +271,9 @@ fn save(
             },
         );
         costs.insert(input.clone(), chosen);
-        triangles.push((format!("{input}.moment"), train));
-        triangles.push((format!("{input}.held_out"), held));
+        let names = (format!("{input}.moment"), format!("{input}.held_out"));
+        tune.save_moments(&file, vec![(names.0, train), (names.1, held)])?;
     }
-    tune.save_moments(&file, triangles)?;
     for (name, inputs) in collected.tensors {
         let rows = row_costs(checkpoint, &name, gradients)?;
         let experts = inputs.keys().max().map_or(1, |last| last + 1);

@@ -159,7 +159,7 @@ fn measurements_are_known_by_their_source_and_checked() {
     assert_eq!(Tune::open(&place).unwrap().sha256(), tune.sha256());
     let other = gq_convert::source_files(&testdata("tiny/gemma3"));
     assert!(tune.check_source(&other).is_err());
-    let file = place.join("moments-0000.safetensors");
+    let file = place.join("moments-0000-000.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&file, bytes).unwrap();
