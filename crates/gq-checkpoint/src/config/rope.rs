@@ -110,7 +110,7 @@ fn original_positions(fields: &Fields<'_>, max_positions: usize) -> Result<f64, 
 
 /// `0.1 ln(factor) + 1`, or the ratio of two such terms where both `mscale` are given.
 fn yarn_attention_factor(fields: &Fields<'_>, factor: f64) -> Result<f64, ConfigError> {
-    let term = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
+    let term = |mscale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * libm::log(factor) + 1.0 };
     let mscale = fields.opt_float("mscale", 0.0..=1e3)?.filter(|value| *value != 0.0);
     let all_dims = fields.opt_float("mscale_all_dim", 0.0..=1e3)?.filter(|value| *value != 0.0);
     let inferred = match (mscale, all_dims) {
@@ -151,7 +151,7 @@ pub(crate) fn rope_spec(parameters: RopeParameters, head_dim: usize) -> RopeSpec
 }
 
 fn power(theta: f64, exponent: f32) -> f32 {
-    f64::from(theta as f32).powf(f64::from(exponent)) as f32
+    libm::pow(f64::from(theta as f32), f64::from(exponent)) as f32
 }
 
 /// Llama 3.1's rule for one frequency.
@@ -175,7 +175,7 @@ fn llama3(freq: f32, kind: RopeKind) -> f32 {
 /// First and last pair of YaRN's ramp.
 fn yarn_range(theta: f64, head_dim: usize, beta_fast: f64, beta_slow: f64, positions: f64) -> (f32, f32) {
     let dim = head_dim as f64;
-    let at = |turns: f64| dim * (positions / (turns * 2.0 * PI_F64)).ln() / (2.0 * theta.ln());
+    let at = |turns: f64| dim * libm::log(positions / (turns * 2.0 * PI_F64)) / (2.0 * libm::log(theta));
     let low = at(beta_fast).floor().max(0.0);
     let high = at(beta_slow).ceil().min(dim - 1.0);
     (low as f32, if low == high { high + 0.001 } else { high } as f32)
