@@ -123,8 +123,10 @@ pub(crate) fn allocate(
         spent += price;
         expected -= gain;
     }
-    if enough > 0.0 && expected > enough {
-        return Err(PlanError::Divergence { limit: enough, actual: expected });
+    if let Budget::Divergence(limit) = budget
+        && (expected > limit || expected.is_nan() || limit.is_nan())
+    {
+        return Err(PlanError::Divergence { limit, actual: expected });
     }
     for choice in choices {
         let (_, damage, encoding) = choice.options[choice.chosen];

@@ -169,7 +169,8 @@ impl<'a> CalibratedCoder<'a> {
         out.codes.resize(codes_bytes(rows), 0);
         out.scales.resize(rows * scales_row, 0);
         out.sums.resize(rows, (0.0, 0.0));
-        out.outputs = OutputSums::default();
+        out.outputs.clear();
+        out.outputs.resize(rows, OutputSums::default());
         let mut done = 0;
         while done < rows {
             let group = (first + done) / self.group.max(1);
@@ -180,66 +181,65 @@ impl<'a> CalibratedCoder<'a> {
                 .zip(out.codes[codes_bytes(done)..codes_bytes(end)].par_chunks_mut(codes_bytes(STRIP)))
                 .zip(out.scales[done * scales_row..end * scales_row].par_chunks_mut(STRIP * scales_row))
                 .zip(out.sums[done..end].par_chunks_mut(STRIP))
+                .zip(out.outputs[done..end].par_chunks_mut(STRIP))
                 .enumerate();
-            let sums: Vec<OutputSums> = strips
-                .map(|(index, (((source, codes), scales), sums))| {
-                    let row = first + done + index * STRIP;
-                    let mut weights = vec![0.0; sums.len() * cols];
-                    checkpoint.decode_rows_f32(tensor, row..row + sums.len(), source, &mut weights)?;
-                    self.rows.rotation.forward(level, &mut weights, &mut Vec::new());
-                    let outcome = self.code.encode(level, &input.factor, (row, &weights), codes, scales);
-                    let mut total = self.measure(level, &input, &weights, (codes, scales), sums);
-                    total.error = outcome.errors.iter().sum();
-                    total.energy = outcome.energies.iter().sum();
-                    Ok(total)
-                })
-                .collect::<Result<_, ConvertError>>()?;
-            sums.iter().for_each(|sums| out.outputs.add(sums));
+            strips.try_for_each(|(index, ((((source, codes), scales), sums), outputs))| {
+                let row = first + done + index * STRIP;
+                let mut weights = vec![0.0; sums.len() * cols];
+                checkpoint.decode_rows_f32(tensor, row..row + sums.len(), source, &mut weights)?;
+                self.rows.rotation.forward(level, &mut weights, &mut Vec::new());
+                let outcome = self.code.encode(level, &input.factor, (row, &weights), codes, scales);
+                let measured = outcome.errors.iter().zip(&outcome.energies);
+                for (output, (&error, &energy)) in outputs.iter_mut().zip(measured) {
+                    (output.error, output.energy) = (error, energy);
+                }
+                self.measure(level, &input, (row, &weights), (codes, scales), (sums, outputs));
+                Ok::<_, ConvertError>(())
+            })?;
             done = end;
         }
         Ok(())
     }
 
-    /// Plain errors of all rows, held-out errors of some.
+    /// Plain errors of all rows, held-out errors of some, chosen by their number in the tensor.
     fn measure(
         &self,
         level: CpuLevel,
         input: &Input,
-        weights: &[f32],
+        (first, weights): (usize, &[f32]),
         (codes, scales): (&[u8], &[u8]),
-        sums: &mut [(f64, f64)],
-    ) -> OutputSums {
+        (sums, outputs): (&mut [(f64, f64)], &mut [OutputSums]),
+    ) {
         let cols = self.rows.cols;
         let payload = [codes, scales].concat();
         let shape = MatrixShape { rows: sums.len(), cols };
         let Ok(matrix) = EncodedMatrix::new(shape, self.rows.encoding, self.rows.rotation_spec, &payload)
         else {
-            return OutputSums::default();
+            return;
         };
         let mut decoded = vec![0.0; weights.len()];
         self.rows.decoder.decode_rows(level, &matrix, 0..sums.len(), &mut decoded);
-        let mut sampled = Vec::new();
+        let (mut sampled, mut chosen) = (Vec::new(), Vec::new());
         let rows = weights.chunks_exact(cols).zip(decoded.chunks_exact(cols)).zip(sums);
         for (row, ((weights, decoded), sums)) in rows.enumerate() {
             *sums = squared_error(weights, decoded);
-            if row % SAMPLE == 0 {
+            if (first + row) % SAMPLE == 0 {
                 sampled.extend(weights.iter().zip(decoded).map(|(w, q)| w - q));
                 sampled.extend_from_slice(weights);
+                chosen.push(row);
             }
         }
-        let count = sampled.len() / cols;
         let mut products = vec![0.0f32; sampled.len()];
         let (left, right) = (Operand::rows(&sampled, cols), Operand::rows(&input.held_out, cols));
-        fixed_product(level, (count, cols, cols), left, right, &mut products, cols);
-        let mut total = OutputSums::default();
-        for (index, (x, hx)) in sampled.chunks_exact(cols).zip(products.chunks_exact(cols)).enumerate() {
-            let square: f64 = x.iter().zip(hx).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
-            match index % 2 {
-                0 => total.held_out_error += square,
-                _ => total.held_out_energy += square,
-            }
+        fixed_product(level, (2 * chosen.len(), cols, cols), left, right, &mut products, cols);
+        let squares = sampled
+            .chunks_exact(cols)
+            .zip(products.chunks_exact(cols))
+            .map(|(x, hx)| x.iter().zip(hx).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>());
+        let squares: Vec<f64> = squares.collect();
+        for (row, pair) in chosen.into_iter().zip(squares.chunks_exact(2)) {
+            (outputs[row].held_out_error, outputs[row].held_out_energy) = (pair[0], pair[1]);
         }
-        total
     }
 
     fn input(&self, level: CpuLevel, factors: &Factors, group: usize) -> Result<Arc<Input>, ConvertError> {

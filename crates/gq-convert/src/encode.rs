@@ -22,7 +22,7 @@ pub(crate) struct Coded {
     /// Squared error and squared norm of each row.
     pub sums: Vec<(f64, f64)>,
     /// Output errors, where codes were rounded with the inputs in view.
-    pub outputs: OutputSums,
+    pub outputs: Vec<OutputSums>,
 }
 
 /// What is needed to code rows of one width in one way.
@@ -104,7 +104,7 @@ impl RowCoder {
         out.codes.resize(self.encoding.codes_bytes(rows, self.cols).unwrap_or(0), 0);
         out.scales.resize(rows * scales_row, 0);
         out.sums.resize(rows, (0.0, 0.0));
-        out.outputs = OutputSums::default();
+        out.outputs.clear();
         if self.encoding.strip_rows() > 1 {
             return self.code_strips(level, (checkpoint, tensor), source, first, out);
         }

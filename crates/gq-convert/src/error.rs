@@ -50,6 +50,14 @@ pub enum ConvertError {
         /// Where it stopped.
         source: NotPositive,
     },
+    /// The texts that ride along took more than was set aside for them.
+    #[error("the file would have {actual} bytes, the budget is {limit}")]
+    Budget {
+        /// Bytes allowed.
+        limit: u64,
+        /// Bytes of the file.
+        actual: u64,
+    },
     /// The source changed since the interrupted conversion began.
     #[error(
         "tensor {tensor:?}: the source has changed since the unfinished conversion began (sha256 {limit}, now {actual})"

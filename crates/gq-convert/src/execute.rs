@@ -3,7 +3,7 @@
 //! Results do not depend on threads: a block's rows are coded in parallel, each row by itself,
 //! and blocks follow each other in the order of the source's files.
 
-use crate::calibrated::{CalibratedCoder, CalibratedError, Factors, OutputSums};
+use crate::calibrated::{CalibratedCoder, CalibratedError, Factors};
 use crate::encode::{Coded, Coders, RowCoder};
 use crate::error::ConvertError;
 use crate::output::{Output, discard};
@@ -232,7 +232,7 @@ fn copy(
     std::mem::swap(source, &mut coded.codes);
     coded.scales.clear();
     coded.sums.clear();
-    coded.outputs = OutputSums::default();
+    coded.outputs.clear();
     Ok(())
 }
 

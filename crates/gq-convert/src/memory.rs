@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes of source rows worked on at once, when memory allows.
 const BLOCK: u64 = 4 << 20;
+/// Strips of calibrated rows in a block, when memory allows.
+const STRIPS: usize = 16;
 /// Smaller blocks than this only cost time.
 const SMALLEST_BLOCK: u64 = 64 << 10;
 /// Program, allocator slack, stacks of the threads that are not counted one by one.
@@ -53,6 +55,8 @@ pub(crate) fn block_rows(step: &Step, block: u64) -> usize {
     let row = (step.source_bytes / (rows as u64).max(1)).max(1);
     let strip = step.encoding.strip_rows();
     let (fit, most) = (usize::try_from(block / row).unwrap_or(usize::MAX), rows.next_multiple_of(strip));
+    // Strips of calibrated codes are a thread's work: a full block has enough for all but the largest machines.
+    let fit = if step.calibrated && block == BLOCK { fit.max(STRIPS * Encoding::STRIP_ROWS) } else { fit };
     (fit / strip * strip).clamp(strip, most.max(strip))
 }
 
@@ -120,8 +124,8 @@ fn coded_block(step: &Step, block: u64) -> u64 {
     let (_, cols) = step.rows_cols();
     match step.encoding {
         Encoding::Exact(_) => source_block(step, block),
-        // Two f64 sums per row measure the distortion.
-        coded => block_rows(step, block) as u64 * (coded.codes_row_bytes(cols) as u64 + 16),
+        // Six f64 sums per row measure the distortion and the outputs.
+        coded => block_rows(step, block) as u64 * (coded.codes_row_bytes(cols) as u64 + 48),
     }
 }
 

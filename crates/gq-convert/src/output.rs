@@ -5,6 +5,7 @@ use crate::encode::Coded;
 use crate::error::ConvertError;
 use crate::journal::{Entry, Fingerprint, Journal};
 use crate::plan::{Plan, Step};
+use crate::policy::Budget;
 use crate::report::{Report, Sums};
 use crate::source::hex;
 use gq_checkpoint::{Adapter, Checkpoint, FileKind, Texts};
@@ -105,7 +106,7 @@ impl<'a> Output<'a> {
             self.current.error += error;
             self.current.energy += energy;
         }
-        self.current.outputs.add(&coded.outputs);
+        coded.outputs.iter().for_each(|row| self.current.outputs.add(row));
         if !last {
             return Ok(());
         }
@@ -162,6 +163,24 @@ impl<'a> Output<'a> {
         let mut texts = carried(&self.texts)?;
         texts.push(provenance.to_text()?);
         texts.push(StoredText::new(TextKind::Report, &serde_json::to_string(&report)?)?);
+        if let Some(Budget::FileBytes(limit)) = self.plan.policy.budget {
+            let tensors = self.plan.steps.iter().map(|step| (step.tensor.as_str(), step.bytes));
+            let stored = |texts: &[StoredText]| {
+                let texts = texts.iter().map(StoredText::stored_bytes);
+                gq_container::layout::file_bytes(tensors.clone(), texts).unwrap_or(u64::MAX)
+            };
+            if stored(&texts) > limit {
+                // Reasons are repeated by a plan at any time: the budget comes first.
+                let mut short = report.clone();
+                short.tensors.iter_mut().for_each(|tensor| tensor.reason.clear());
+                texts.pop();
+                texts.push(StoredText::new(TextKind::Report, &serde_json::to_string(&short)?)?);
+            }
+            let actual = stored(&texts);
+            if actual > limit {
+                return Err(ConvertError::Budget { limit, actual });
+            }
+        }
         self.writer.finish(texts)?;
         self.journal.remove()?;
         Ok(report)

@@ -238,7 +238,8 @@ impl Plan {
             };
             let names = steps.iter().map(|step| (step.tensor.as_str(), 0));
             let tables = gq_container::layout::file_bytes(names, []).unwrap_or(u64::MAX);
-            let texts = facts.stored_text_bytes + REPORT_BYTES + REPORT_TENSOR_BYTES * steps.len() as u64;
+            let lines = (steps.len() + dropped.len() + policy.overrides.len()) as u64;
+            let texts = facts.stored_text_bytes + REPORT_BYTES + REPORT_TENSOR_BYTES * lines;
             allocate(&mut steps, tune, (budget, policy.codes), tables.saturating_add(texts), &free)?;
         }
         let source_bytes = tensors.iter().map(|tensor| tensor.bytes).sum();

@@ -93,7 +93,7 @@ pub fn own_text(
     options: OwnTextOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<u32>, OwnTextError> {
-    let mut tokens = Vec::with_capacity(options.tokens + options.answer);
+    let mut tokens = Vec::new();
     let stop = tokenizer.stop_tokens(chat);
     for (round, request) in (0u64..).zip(REQUESTS.iter().cycle()) {
         if tokens.len() >= options.tokens {

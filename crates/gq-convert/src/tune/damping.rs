@@ -6,7 +6,7 @@ use gq_tensor::CpuLevel;
 /// Candidates, in units of the mean diagonal.
 const CANDIDATES: [f64; 5] = [0.003, 0.01, 0.03, 0.1, 0.3];
 
-/// Wider inputs take the middle candidate: choosing costs several times n^3.
+/// Wider inputs take the fourth candidate: choosing costs several times n^3.
 const WIDEST: usize = 8192;
 
 /// A damping and what it promises.
@@ -29,16 +29,23 @@ pub(super) struct Chosen {
 /// [`NotPositive`] when no damping makes the matrix positive definite.
 pub(super) fn choose(level: CpuLevel, train: &[f32], held: &[f32], n: usize) -> Result<Chosen, NotPositive> {
     let trace: f64 = (0..n).map(|i| f64::from(held[i * n + i])).sum();
+    // Nothing was seen: a factor of nothing would be rounding to nearest under another name.
+    if trace > 0.0 && (0..n).all(|i| train[i * n + i] == 0.0) {
+        return Err(NotPositive { column: 0, damping: 0.0 });
+    }
     let candidates = if n > WIDEST { &CANDIDATES[3..4] } else { &CANDIDATES[..] };
     let mut best: Option<Chosen> = None;
     for &damping in candidates {
         let factor = Factor::new(train, n, damping)?;
         let cost = expected_error(level, &factor, held);
+        if !cost.is_finite() {
+            continue;
+        }
         if best.is_none_or(|best| cost < best.cost) {
             best = Some(Chosen { damping: factor.damping(), cost, trace });
         }
     }
-    Ok(best.unwrap_or(Chosen { damping: CANDIDATES[3], cost: trace, trace }))
+    best.ok_or(NotPositive { column: 0, damping: f64::NAN })
 }
 
 /// `tr(U^-1 H U^-T)`.

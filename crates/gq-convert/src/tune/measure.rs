@@ -8,6 +8,7 @@ use gq_checkpoint::{Checkpoint, FileKind, ReadError, Role};
 use gq_codec::{NotPositive, Rotation};
 use gq_model::{CalibrationPass, Model, ModelError, Observation, OutputMoments, output_moments};
 use gq_tensor::{CpuLevel, RotationKind, RotationSpec};
+use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,6 +25,8 @@ pub struct TuneOptions {
     pub gradient_sequences: usize,
     /// Seed of the labels drawn for gradients.
     pub seed: u64,
+    /// What was asked for, in words of the caller's: kept, to know a finished measurement by.
+    pub asked: String,
 }
 
 /// What to measure on.
@@ -66,6 +69,20 @@ pub enum TuneError {
     /// Weights that cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Nothing to measure on, or nothing to hold out.
+    #[error("{actual} sequences to measure on, at least {limit} are needed")]
+    TooFew {
+        /// Sequences needed.
+        limit: usize,
+        /// Sequences given.
+        actual: usize,
+    },
+    /// Statistics that overflowed.
+    #[error("what was measured for {tensor:?} is not a number")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+    },
     /// Activations that overflowed or were not numbers.
     #[error("inputs of {tensor:?}: {source}")]
     Moment {
@@ -97,6 +114,10 @@ pub fn measure(
     tune.text_sha256 = digest(texts);
     tune.ctx = sequences.first().map_or(0, Vec::len);
     tune.seed = options.seed;
+    tune.asked.clone_from(&options.asked);
+    if sequences.len() < 2 {
+        return Err(TuneError::TooFew { limit: 2, actual: sequences.len() });
+    }
     let gradients = gradients(model, sequences, options, &mut tune, progress)?;
     let held =
         |index: usize| index % HELD_OUT == HELD_OUT - 1 || (index + 1 == sequences.len() && index < HELD_OUT);
@@ -135,7 +156,25 @@ pub fn source_files(checkpoint: &Checkpoint) -> Vec<(String, u64)> {
         let bytes = adapter.files().iter().map(|file| file.bytes).sum();
         (format!("adapter {}", crate::output::identity(adapter)), bytes)
     };
-    weights.chain(checkpoint.adapters().iter().map(adapter)).collect()
+    let sampled = std::iter::once((format!("sha256 of sampled rows {}", sampled_rows(checkpoint)), 0));
+    weights.chain(checkpoint.adapters().iter().map(adapter)).chain(sampled).collect()
+}
+
+/// Digest of a row from the middle of every tensor: checkpoints of one size are told apart at the price of a page each.
+/// A row that cannot be read counts as none; whoever needs it says so.
+fn sampled_rows(checkpoint: &Checkpoint) -> String {
+    let mut hash = Sha256::new();
+    for tensor in
+        checkpoint.tensors().iter().filter(|tensor| tensor.role.is_used() && tensor.dtype.is_float())
+    {
+        let mut row = vec![0.0; tensor.cols()];
+        let middle = tensor.shape.iter().rev().skip(1).product::<usize>() / 2;
+        if checkpoint.read_rows_f32(tensor, middle..middle + 1, &mut row).is_ok() {
+            hash.update(tensor.name.as_bytes());
+            row.iter().for_each(|x| hash.update(x.to_le_bytes()));
+        }
+    }
+    crate::source::hex(&hash.finalize())
 }
 
 fn gradients(
@@ -204,7 +243,17 @@ impl Collected {
 
     /// Experts see few tokens: each moment is that of its own tokens and, with the weight of one token per column,
     /// the mean of all experts.
-    fn share_among_experts(&mut self) {
+    fn share_among_experts(&mut self, checkpoint: &Checkpoint) {
+        // Experts that no token chose have the mean alone.
+        for (name, inputs) in &mut self.tensors {
+            let tensor = checkpoint.tensor(name).filter(|tensor| tensor.role == Role::ExpertDown);
+            let Some(tensor) = tensor else { continue };
+            for expert in 0..tensor.shape.first().copied().unwrap_or(0) {
+                let input = inputs.entry(expert).or_insert_with(|| format!("{name}#{expert}")).clone();
+                let new = || Pair { train: Moment::new(tensor.cols()), held: Moment::new(tensor.cols()) };
+                self.inputs.entry(input).or_insert_with(new);
+            }
+        }
         for inputs in self.tensors.values().filter(|inputs| inputs.len() > 1) {
             let mut mean: Option<Pair> = None;
             for input in inputs.values() {
@@ -250,7 +299,7 @@ fn save(
     if collected.inputs.is_empty() {
         return Ok(());
     }
-    collected.share_among_experts();
+    collected.share_among_experts(checkpoint);
     let mut costs: BTreeMap<String, Chosen> = BTreeMap::new();
     for (index, (input, pair)) in std::mem::take(&mut collected.inputs).into_iter().enumerate() {
         let file = format!("moments-{layer:04}-{index:03}.safetensors");
@@ -263,8 +312,8 @@ fn save(
             InputMeasured {
                 file: file.clone(),
                 cols: n,
-                tokens: pair.train.tokens,
-                held_out_tokens: pair.held.tokens,
+                tokens: pair.train.seen,
+                held_out_tokens: pair.held.seen,
                 damping: chosen.damping,
                 cost: chosen.cost / n as f64,
                 nearest_cost: chosen.trace / n as f64,
@@ -287,6 +336,9 @@ fn save(
         };
         let (sensitivity, nearest_sensitivity) =
             (total(&|chosen| chosen.cost), total(&|chosen| chosen.trace));
+        if !sensitivity.is_finite() || !nearest_sensitivity.is_finite() {
+            return Err(TuneError::NotFinite { tensor: name });
+        }
         let inputs = inputs.into_values().collect();
         tune.tensors.insert(name, TensorMeasured { inputs, sensitivity, nearest_sensitivity });
     }

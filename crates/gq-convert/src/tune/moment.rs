@@ -13,12 +13,15 @@ const BLOCK: usize = 256;
 pub(crate) struct Moment {
     pub(crate) n: usize,
     pub(crate) sum: Vec<f32>,
+    /// Divides the sum.
     pub(crate) tokens: usize,
+    /// Tokens that were seen, whatever was joined in.
+    pub(crate) seen: usize,
 }
 
 impl Moment {
     pub(crate) fn new(n: usize) -> Moment {
-        Moment { n, sum: vec![0.0; n * n], tokens: 0 }
+        Moment { n, sum: vec![0.0; n * n], tokens: 0, seen: 0 }
     }
 
     /// Adds tokens `[tokens, n]` in order: every element is one chain of fused multiply-adds.
@@ -31,12 +34,14 @@ impl Moment {
             fixed_product(level, (count, first + count, x.rows()), left, Operand::rows(&x.data, n), rows, n);
         }
         self.tokens += x.rows();
+        self.seen += x.rows();
     }
 
     /// Adds another sum.
     pub(crate) fn join(&mut self, other: &Moment) {
         self.sum.iter_mut().zip(&other.sum).for_each(|(sum, x)| *sum += x);
         self.tokens += other.tokens;
+        self.seen += other.seen;
     }
 
     /// The mean's lower triangle, row after row: `[n (n + 1) / 2]`.

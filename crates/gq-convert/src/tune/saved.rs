@@ -39,6 +39,9 @@ pub struct Tune {
     pub gradient_tokens: usize,
     /// Seed of the labels that gradients were drawn for.
     pub seed: u64,
+    /// What was asked for.
+    #[serde(default)]
+    pub asked: String,
     /// Inputs by name: that of the first tensor they meet, `#` and the expert where each has its own.
     pub inputs: BTreeMap<String, InputMeasured>,
     /// Tensors by name.
@@ -151,6 +154,23 @@ impl Tune {
         })
     }
 
+    /// Removes what was saved, and the directory when nothing else is in it.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn remove(&self) -> Result<(), TuneFileError> {
+        for file in self.digests.keys().map(String::as_str).chain([INDEX]) {
+            let path = self.dir.join(file);
+            std::fs::remove_file(&path).map_err(|source| TuneFileError::Io { path, source })?;
+        }
+        match std::fs::remove_dir(&self.dir) {
+            Err(source) if source.kind() != std::io::ErrorKind::DirectoryNotEmpty => {
+                Err(TuneFileError::Io { path: self.dir.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Digest of everything measured.
     pub fn sha256(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
@@ -194,6 +214,9 @@ impl Tune {
         let path = self.dir.join(GRADIENTS);
         let bytes = read(&path)?;
         let malformed = |actual: String| TuneFileError::Malformed { path: path.clone(), actual };
+        if self.digests.get(GRADIENTS) != Some(&crate::source::hex(&Sha256::digest(&bytes))) {
+            return Err(malformed("its sha256 is not the one in tune.json".to_owned()));
+        }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| malformed(e.to_string()))?;
         let Ok(tensor) = tensors.tensor(tensor) else { return Ok(None) };
         let sums: Vec<f64> =
@@ -272,6 +295,7 @@ impl Tune {
             held_out_tokens: 0,
             gradient_tokens: 0,
             seed: 0,
+            asked: String::new(),
             inputs: BTreeMap::new(),
             tensors: BTreeMap::new(),
             digests: BTreeMap::new(),

@@ -38,7 +38,7 @@ fn tuned(checkpoint: &Arc<Checkpoint>, dir: &Path, level: CpuLevel, threads: usi
     let text = TuneText { texts: &[], sequences: &sequences };
     let wanted =
         |name: &str| name.ends_with("proj.weight") || name.contains("experts") || name.contains("embed");
-    let options = TuneOptions { level, gradient_sequences: 2, seed: 5 };
+    let options = TuneOptions { level, gradient_sequences: 2, seed: 5, asked: String::new() };
     pool.install(|| measure(checkpoint, &model, text, &wanted, &options, dir, &mut |_| ()).unwrap())
 }
 
@@ -169,4 +169,59 @@ fn measurements_are_known_by_their_source_and_checked() {
     let options = ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: Some(&tune) };
     let error = execute(&plan, &checkpoint, &dir.path().join("x.gq"), options, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("sha256"), "{error}");
+}
+
+/// An expert that no token reaches has the mean of the others, and nobody's rows move.
+#[test]
+fn an_expert_that_was_never_chosen_is_rounded_by_what_others_see() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Arc::new(testdata("tiny/gemma4-moe"));
+    let model = Model::from_checkpoint(checkpoint.clone(), options(CpuLevel::detect())).unwrap();
+    // Two sequences of one token: of several experts, most are left out.
+    let sequences = vec![vec![5], vec![5]];
+    let text = TuneText { texts: &[], sequences: &sequences };
+    let options =
+        TuneOptions { level: CpuLevel::detect(), gradient_sequences: 1, seed: 5, asked: String::new() };
+    let wanted = |name: &str| name.contains("experts");
+    let place = dir.path().join("tune");
+    let tune = measure(&checkpoint, &model, text, &wanted, &options, &place, &mut |_| ()).unwrap();
+    let down: Vec<_> = tune.tensors.iter().filter(|(name, _)| name.contains("down")).collect();
+    assert!(!down.is_empty());
+    for (name, measured) in down {
+        let experts = checkpoint.tensor(name).unwrap().shape[0];
+        assert_eq!(measured.inputs.len(), experts, "{name}");
+        assert!(
+            measured.inputs.iter().any(|input| tune.inputs[input].tokens == 0),
+            "{name}: all were chosen"
+        );
+    }
+    for encoding in ["tt3", "tq3"] {
+        let recipe = with(policy(encoding, &[]), &tune, None);
+        let path = dir.path().join(format!("{encoding}.gq"));
+        converted(&checkpoint, &recipe, Some(&tune), &path, (CpuLevel::detect(), 2));
+        Container::open(&path).unwrap();
+    }
+}
+
+/// The report rides in the file: what it says must not depend on how rows were cut into blocks.
+#[test]
+fn memory_limits_leave_the_bytes_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Arc::new(testdata("demo"));
+    let tune = tuned(&checkpoint, &dir.path().join("tune"), CpuLevel::detect(), 2);
+    for encoding in ["tq3", "tt3"] {
+        let recipe = with(policy(encoding, &[]), &tune, None);
+        let free = Resources { threads: 2, max_memory: None };
+        let plan = plan_measured(&checkpoint, &recipe, free, Some(&tune)).unwrap();
+        let tight = Resources { max_memory: Some(plan.memory.peak - 1), ..free };
+        let small = plan_measured(&checkpoint, &recipe, tight, Some(&tune)).unwrap();
+        assert!(small.memory.block < plan.memory.block);
+        let bytes = [plan, small].map(|plan| {
+            let path = dir.path().join(format!("{encoding}-{}.gq", plan.memory.block));
+            let options = ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: Some(&tune) };
+            execute(&plan, &checkpoint, &path, options, &mut |_| {}).unwrap();
+            std::fs::read(path).unwrap()
+        });
+        assert!(bytes[0] == bytes[1], "{encoding}");
+    }
 }

@@ -99,7 +99,7 @@ pub struct Recipe {
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, conflicts_with_all = ["bits", "encoding"])]
     size: Option<u64>,
     /// Mean bits per weight of the body, scales included, spent where the measurements say.
-    #[arg(long, value_name = "B", conflicts_with_all = ["bits", "encoding", "size"])]
+    #[arg(long, value_name = "B", conflicts_with_all = ["bits", "encoding", "size"], value_parser = positive)]
     bpw: Option<f64>,
     /// Codes that --size, --bpw, --fit and --max-kld choose among.
     #[arg(long, value_name = "FAMILY", default_value = "trellis")]
@@ -115,7 +115,7 @@ pub struct Recipe {
     kv: Kv,
     /// Smallest file whose expected divergence from the original, in nats per token, is at most this; measure it with
     /// `gq eval`.
-    #[arg(long, value_name = "X", conflicts_with_all = ["bits", "encoding", "size", "bpw", "fit"])]
+    #[arg(long, value_name = "X", conflicts_with_all = ["bits", "encoding", "size", "bpw", "fit"], value_parser = positive)]
     max_kld: Option<f64>,
 }
 
@@ -137,6 +137,11 @@ pub enum Kv {
     F16,
     /// Single precision.
     F32,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0);
+    number.ok_or_else(|| "expected a number above 0".to_owned())
 }
 
 fn choice(name: &str) -> Result<Choice, String> {
@@ -221,6 +226,13 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         args.output.clone().unwrap_or_else(|| default_output(&found.name, &args.recipe.policy()));
     let measurements = measurements_path(&output_path);
     let measured = match &args.calibration.calibration {
+        Some(_) if args.recipe.tune.is_some() => {
+            let message = "--calibration measures anew, --tune takes what was measured: give one of them";
+            return Err(Failure::new(Exit::Usage, "calibration.twice", message).at("--calibration, --tune"));
+        }
+        Some(_) if args.restart => {
+            Some(tune::measure(&checkpoint, &args.calibration, &measurements, global)?.0)
+        }
         Some(_) => Some(taken_up(&checkpoint, &args.calibration, &measurements, global)?),
         None => None,
     };
@@ -230,7 +242,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     let sources = (&*checkpoint, tune.as_ref());
     let (report, seconds) = convert(sources, &policy, resources, &output_path, args.restart, global)?;
     if args.calibration.calibration.is_some() {
-        std::fs::remove_dir_all(&measurements).map_err(|e| Failure::io(&measurements, &e))?;
+        tune.iter().try_for_each(Tune::remove)?;
     }
     source::warn_incomplete(&checkpoint, output);
     let file_bytes = std::fs::metadata(&output_path).map_err(|e| Failure::io(&output_path, &e))?.len();
@@ -283,10 +295,10 @@ fn note_exceptions(plan: &Plan, output: Output) {
     }
 }
 
-/// `path.tune`: measurements made for one conversion, kept until it is done.
+/// `path.measurements`: measurements made for one conversion, kept until it is done.
 fn measurements_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".tune");
+    name.push(".measurements");
     PathBuf::from(name)
 }
 

@@ -225,9 +225,11 @@ fn own_tokens(
     kept: Option<(&Path, &Identity)>,
     global: &Global,
 ) -> Result<Vec<u32>, Failure> {
-    let wanted = ctx * count;
+    let wanted = ctx.saturating_mul(count);
+    let texts = reference.model.texts();
+    let said = [&texts.chat_template, &texts.tokenizer, &texts.tokenizer_config];
     let file = kept.map(|(dir, identity)| {
-        let key = Sha256::digest(format!("{identity:?} {wanted}"));
+        let key = Sha256::digest(format!("{identity:?} {ctx} {count} {said:?}"));
         let name: String = key.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         dir.join(format!("self-{name}.json"))
     });
@@ -240,7 +242,9 @@ fn own_tokens(
     let tokens = super::tune::own_tokens(model, &tokenizer, wanted, ctx, global)?;
     if let Some(file) = file {
         let kept = serde_json::to_vec(&tokens).map_err(|e| Failure::internal("tokens", &e))?;
-        std::fs::write(&file, kept).map_err(|e| Failure::io(&file, &e))?;
+        if let Err(error) = std::fs::write(&file, kept) {
+            global.output().note(&format!("{}: {error}; the text is not kept", file.display()));
+        }
     }
     Ok(tokens)
 }

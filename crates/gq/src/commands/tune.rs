@@ -48,11 +48,26 @@ pub struct CalibrationArgs {
     #[arg(long, value_name = "N")]
     pub calibration_tokens: Option<usize>,
     /// Tokens of a calibration sequence.
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = sequence_length)]
     pub calibration_ctx: usize,
     /// Tokens to measure gradients on; 0: budgets weigh all outputs alike.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub gradient_tokens: usize,
+}
+
+fn sequence_length(text: &str) -> Result<usize, String> {
+    let length = text.parse().ok().filter(|length| (2..=1 << 20).contains(length));
+    length.ok_or_else(|| "expected a number of tokens from 2 to 1048576".to_owned())
+}
+
+impl CalibrationArgs {
+    /// What was asked for beside the text, as one word.
+    fn asked(&self) -> String {
+        let own = self.calibration.as_deref().is_some_and(|path| path.as_os_str() == SELF);
+        let tokens = self.calibration_tokens.map_or_else(|| "default".to_owned(), |n| n.to_string());
+        let text = if own { "self" } else { "text" };
+        format!("{text} {tokens} {} {}", self.calibration_ctx, self.gradient_tokens)
+    }
 }
 
 pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
@@ -100,6 +115,7 @@ pub fn measure(
         level,
         gradient_sequences: args.gradient_tokens.div_ceil(args.calibration_ctx.max(1)),
         seed: 0,
+        asked: args.asked(),
     };
     let wanted = |name: &str| checkpoint.tensor(name).is_some_and(|tensor| is_measured(tensor.role));
     let of = sequences.len().min(options.gradient_sequences);
@@ -128,12 +144,12 @@ pub fn finished(
     dir: &Path,
 ) -> Result<Option<Tune>, Failure> {
     let (Ok(tune), Some(path)) = (Tune::open(dir), args.calibration.as_deref()) else { return Ok(None) };
-    if path.as_os_str() == SELF {
+    if tune.asked != args.asked() {
         return Ok(None);
     }
+    let own = path.as_os_str() == SELF;
     let same = tune.check_source(&gq_convert::source_files(checkpoint)).is_ok()
-        && tune.text_sha256 == gq_convert::texts_digest(&texts(path)?)
-        && tune.ctx == args.calibration_ctx;
+        && (own || tune.text_sha256 == gq_convert::texts_digest(&texts(path)?));
     Ok(Some(tune).filter(|_| same))
 }
 
@@ -147,7 +163,10 @@ fn own_sequences(
 ) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
     let written = source::with_threads(global, || own_tokens(model, tokenizer, tokens, ctx, global))??;
     let text = written.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
-    let sequences = written.chunks_exact(ctx).map(<[u32]>::to_vec).collect();
+    let mut sequences: Vec<Vec<u32>> = written.chunks_exact(ctx).map(<[u32]>::to_vec).collect();
+    if let Some(bos) = tokenizer.bos() {
+        sequences.iter_mut().filter_map(|sequence| sequence.first_mut()).for_each(|first| *first = bos);
+    }
     Ok((vec![CalibrationText { name: SELF.to_owned(), text }], sequences))
 }
 

@@ -74,6 +74,9 @@ impl From<ConvertError> for Failure {
                 bad(Exit::Input, "convert.source_changed", &tensor).limit(limit).actual(actual)
             }
             ConvertError::Tune(error) => error.into(),
+            ConvertError::Budget { limit, actual } => {
+                bad(Exit::Usage, "convert.budget", "--size").limit(limit).actual(actual)
+            }
             ConvertError::Moment { tensor, .. } => bad(Exit::Input, "convert.moment", &tensor),
             ConvertError::Journal(JournalError::Io { path, source }) => Failure::io(&path, &source),
             ConvertError::Journal(JournalError::Busy { path }) => {

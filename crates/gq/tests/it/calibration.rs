@@ -40,7 +40,7 @@ fn in_one_step_and_without_a_corpus() {
     let convert = ["convert", &demo, "--bpw", "3.5", "-o", "m.gq", "--calibration", "self"];
     let made = gq.json(&[&convert[..], &FAST].concat());
     assert!(made["report"]["body_bits"].as_f64().unwrap() <= 3.5);
-    assert!(!gq.path("m.gq.tune").exists(), "measurements for one conversion go when it is done");
+    assert!(!gq.path("m.gq.measurements").exists(), "measurements for one conversion go when it is done");
     let inspected = gq.json(&["inspect", "m.gq"]);
     assert!(inspected.to_string().contains("calibration_sha256"));
     let own = gq.json(&["eval", "m.gq", "--reference", &demo, "--self", "--ctx", "128", "--windows", "2"]);

@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Plot size against divergence: gq beside llama.cpp, one picture per model.
+
+    python3 scripts/frontier.py docs/measurements/gq-NAME.json docs/measurements/llama-cpp-NAME.json OUT.svg
+
+Needs matplotlib. Whole-file bytes; gq's points are its `--size` rows joined by a line, its `--bpw` rows apart.
+"""
+import json, sys
+
+import matplotlib
+
+matplotlib.use("Agg")
+matplotlib.rcParams["svg.hashsalt"] = "gq"
+import matplotlib.pyplot as plt
+
+
+def main() -> None:
+    ours, theirs, out = sys.argv[1:4]
+    rows = json.load(open(ours))["rows"]
+    quality = json.load(open(theirs))["quality"]["rows"]
+    figure, axes = plt.subplots(figsize=(7.5, 4.8))
+
+    def line(points, label, **style):
+        points = sorted(points)
+        axes.plot([bytes / 1e6 for bytes, _, _ in points], [kld for _, kld, _ in points], label=label, **style)
+        for bytes, kld, name in points:
+            if name:
+                axes.annotate(name, (bytes / 1e6, kld), textcoords="offset points", xytext=(5, 4), fontsize=7)
+
+    def points(kind, calibrated=True):
+        return [(row["f32"]["bytes"]["file"], row["f32"]["kld"]["mean"], "")
+                for row in rows if row["recipe"].startswith(kind) and bool(row.get("calibration")) == calibrated]
+
+    line(points("--size"), "gq, whole file to a byte budget", marker="o", color="#0b6e4f")
+    line(points("--bpw"), "gq, embedding kept at 8 bits", marker="s", color="#5aa786", linestyle=":")
+    for imatrix, color in ((True, "#b5651d"), (False, "#c9a27e")):
+        some = [(row["file_bytes"], row["kld"]["mean"], row["type"]) for row in quality
+                if row["imatrix"] == imatrix and row["type"] != "BF16"]
+        line(some, "llama.cpp" + (", imatrix" if imatrix else ""), marker="^", linestyle="", color=color)
+    axes.set_yscale("log")
+    axes.set_xlabel("file, MB")
+    axes.set_ylabel("mean KL divergence, nats per token")
+    axes.set_title(json.load(open(ours))["checkpoint"])
+    axes.grid(True, which="both", alpha=0.25)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(out, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
