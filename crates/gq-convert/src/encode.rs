@@ -170,6 +170,21 @@ impl RowCoder {
         Ok(())
     }
 
+    /// Does what coding a strip or a few rows of plain values takes, for its duration.
+    pub(crate) fn try_rows(&self, level: CpuLevel, shape: MatrixShape, mut values: Vec<f32>) {
+        self.rotation.forward(level, &mut values, &mut Vec::new());
+        let MatrixShape { rows, cols } = shape;
+        let mut codes = vec![0; self.encoding.codes_bytes(rows, cols).unwrap_or(0)];
+        let mut scales = vec![0; rows * self.encoding.scales_row_bytes(cols)];
+        self.encoder.encode_rows(level, &values, &mut codes, &mut scales, &mut EncodeScratch::default());
+        codes.append(&mut scales);
+        if let Ok(matrix) = EncodedMatrix::new(shape, self.encoding, self.rotation_spec, &codes) {
+            let mut decoded = vec![0.0; values.len()];
+            self.decoder.decode_rows(level, &matrix, 0..rows, &mut decoded);
+            std::hint::black_box(squared_error(&values, &decoded));
+        }
+    }
+
     /// Codes the row in `scratch`; gives its squared error and squared norm, both in the rotated basis.
     fn code_row(
         &self,

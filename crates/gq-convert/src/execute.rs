@@ -11,7 +11,7 @@ use crate::plan::{Plan, Step};
 use crate::report::Report;
 use crate::source::{Piece, SourceFile, SourceReader, Use, pieces};
 use crate::tune::Tune;
-use gq_checkpoint::{Checkpoint, ReadError, SourceTensor};
+use gq_checkpoint::{Checkpoint, ReadError, Role, SourceTensor};
 use gq_tensor::{CpuLevel, encode_f32};
 use std::ops::Range;
 use std::path::Path;
@@ -214,6 +214,7 @@ fn code(work: &Work<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertEr
 }
 
 /// Exact tensors: the source's bytes, once they are seen to be numbers; merged ones rounded to the source's dtype.
+/// Towers are not looked at: the bounds of clipped activations in them may be infinite.
 fn copy(
     checkpoint: &Checkpoint,
     tensor: &SourceTensor,
@@ -223,7 +224,8 @@ fn copy(
 ) -> Result<(), ReadError> {
     let mut values = vec![0.0; tensor.cols()];
     let merged = checkpoint.is_merged(tensor);
-    for (row, bytes) in rows.clone().zip(source.chunks_mut(tensor.row_bytes())) {
+    let checked = if tensor.role == Role::Tower { 0..0 } else { rows.clone() };
+    for (row, bytes) in checked.zip(source.chunks_mut(tensor.row_bytes())) {
         checkpoint.decode_rows_f32(tensor, row..row + 1, bytes, &mut values)?;
         if merged {
             encode_f32(tensor.dtype, &values, bytes);

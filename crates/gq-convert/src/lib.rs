@@ -9,6 +9,7 @@ mod allocate;
 mod calibrated;
 mod encode;
 mod error;
+mod estimate;
 mod execute;
 mod journal;
 mod memory;
@@ -21,10 +22,11 @@ mod tune;
 
 pub use encode::CoderError;
 pub use error::ConvertError;
+pub use estimate::Estimate;
 pub use execute::{Event, ExecuteOptions, execute};
 pub use journal::JournalError;
 pub use memory::Memory;
-pub use plan::{Dropped, Facts, Plan, PlanError, Step};
+pub use plan::{Dropped, Facts, LeftOut, Plan, PlanError, Step};
 pub use policy::{Budget, Calibration, Choice, Codes, Override, Policy, PolicyError, Resources};
 pub use report::{Report, TensorReport};
 pub use tune::{

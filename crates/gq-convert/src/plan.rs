@@ -31,7 +31,7 @@ pub struct Step {
     pub bytes: u64,
     /// Why it is stored so.
     pub reason: String,
-    /// Whether the tensor counts as body: everything but embedding tables and the head.
+    /// Whether the tensor counts as body: everything but embedding tables, the head and towers.
     pub body: bool,
     /// Whether it is rounded with its inputs in view.
     #[serde(default)]
@@ -68,6 +68,33 @@ pub struct Dropped {
     pub reason: String,
 }
 
+/// Tensors left out for one reason, summed up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Why.
+    pub reason: String,
+    /// How many.
+    pub tensors: usize,
+    /// Their bytes in the source: what is saved by not storing them.
+    pub source_bytes: u64,
+}
+
+impl LeftOut {
+    /// Sums by reason, in the order of the first tensor of each.
+    pub(crate) fn sums(dropped: &[Dropped]) -> Vec<LeftOut> {
+        let mut sums: Vec<LeftOut> = Vec::new();
+        for tensor in dropped {
+            let at = sums.iter().position(|sum| sum.reason == tensor.reason).unwrap_or_else(|| {
+                sums.push(LeftOut { reason: tensor.reason.clone(), tensors: 0, source_bytes: 0 });
+                sums.len() - 1
+            });
+            sums[at].tensors += 1;
+            sums[at].source_bytes += tensor.source_bytes;
+        }
+        sums
+    }
+}
+
 /// A conversion, decided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -77,6 +104,9 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Tensors left out.
     pub dropped: Vec<Dropped>,
+    /// The same, summed up by reason.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
     /// Bytes of all tensors of the source: kept and left out.
     pub source_bytes: u64,
     /// Bytes of all payloads, alignment aside.
@@ -209,12 +239,17 @@ impl Plan {
     pub fn new(facts: Facts<'_>, policy: &Policy, resources: Resources) -> Result<Plan, PlanError> {
         let mut tensors: Vec<&SourceTensor> = facts.tensors.iter().collect();
         tensors.sort_by_key(|tensor| (tensor.file, tensor.offset));
-        let names: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+        // Overrides are about the language model: what it does not compute with is dropped or carried whole.
+        let used = tensors.iter().filter(|tensor| tensor.role.is_used());
+        let names: Vec<&str> = used.map(|tensor| tensor.name.as_str()).collect();
         let rules = policy.rules(&names)?;
         let (mut steps, mut dropped) = (Vec::new(), Vec::new());
         for tensor in &tensors {
-            let wish = match rules.last_match(&tensor.name) {
+            let wish = match rules.last_match(&tensor.name).filter(|_| tensor.role.is_used()) {
                 Some(rule) => Wish::Store(rule.encoding, format!("override {:?}", rule.pattern)),
+                None if reads_other_cache(tensor, facts.spec) => {
+                    Wish::Drop("keys and values are another layer's".to_owned())
+                }
                 None => policy.wish(tensor.role, facts.spec.tied_head),
             };
             match wish {
@@ -257,6 +292,7 @@ impl Plan {
         Ok(Plan {
             policy: policy.clone(),
             steps,
+            left_out: LeftOut::sums(&dropped),
             dropped,
             source_bytes,
             payload_bytes,
@@ -264,6 +300,13 @@ impl Plan {
             memory,
         })
     }
+}
+
+/// Whether a tensor would make keys or values for a layer that reads another's.
+fn reads_other_cache(tensor: &SourceTensor, spec: &ModelSpec) -> bool {
+    let layer = tensor.layer.and_then(|layer| spec.layers.get(layer));
+    let shared = layer.is_some_and(|layer| layer.attention.kv_shared_with.is_some());
+    tensor.role == Role::Unused && shared && tensor.name.contains(".self_attn.")
 }
 
 fn step(
@@ -307,7 +350,7 @@ fn step(
         rotation,
         bytes: 0,
         reason,
-        body: !matches!(tensor.role, Role::Embedding | Role::Head | Role::PerLayerTable),
+        body: !matches!(tensor.role, Role::Embedding | Role::Head | Role::PerLayerTable | Role::Tower),
         calibrated: false,
     };
     let (rows, cols) = step.rows_cols();

@@ -73,6 +73,9 @@ pub struct Policy {
     pub rotation: RotationKind,
     /// Source of the rotation's signs or entries.
     pub seed: u64,
+    /// Whether vision and audio towers are carried along, byte for byte.
+    #[serde(default)]
+    pub keep_towers: bool,
     /// The measurements that decide codes and allocation.
     #[serde(default)]
     pub calibration: Option<Calibration>,
@@ -165,6 +168,7 @@ impl Policy {
             overrides: Vec::new(),
             rotation: RotationKind::Hadamard,
             seed: 0,
+            keep_towers: false,
             calibration: None,
             codes: Codes::default(),
             budget: None,
@@ -240,6 +244,7 @@ impl Policy {
             Role::Bias => store(Choice::Exact, "kept exactly: bias"),
             Role::Router => store(Choice::Exact, "kept exactly: router"),
             Role::Scalar => store(Choice::Exact, "kept exactly: scalar"),
+            Role::Tower if self.keep_towers => store(Choice::Exact, "kept exactly: vision or audio tower"),
             Role::Tower => Wish::Drop("vision or audio tower".to_owned()),
             Role::WeightScale => Wish::Drop("multiplied into its tensor".to_owned()),
             Role::Unused => Wish::Drop("not used by the graph".to_owned()),

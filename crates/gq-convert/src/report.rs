@@ -3,7 +3,7 @@
 //! Only what the source and the recipe decide is in it (no times, no threads), so that the file's bytes are too.
 
 use crate::calibrated::OutputSums;
-use crate::plan::{Dropped, Plan, Step};
+use crate::plan::{Dropped, LeftOut, Plan, Step};
 use gq_tensor::{DType, Encoding};
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,7 @@ pub struct Report {
     pub source_bytes: u64,
     /// Bytes of all payloads.
     pub payload_bytes: u64,
-    /// Bytes of the payloads of the body: all but embedding tables and the head.
+    /// Bytes of the payloads of the body: all but embedding tables, the head and towers.
     pub body_bytes: u64,
     /// Elements stored.
     pub elements: u64,
@@ -59,6 +59,9 @@ pub struct Report {
     pub tensors: Vec<TensorReport>,
     /// Tensors left out.
     pub dropped: Vec<Dropped>,
+    /// The same, summed up by reason.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
 }
 
 /// Sums of squared errors and squared weights of one tensor.
@@ -110,6 +113,7 @@ impl Report {
             relative_mse: total.relative_mse(),
             tensors: plan.steps.iter().zip(sums).map(tensor).collect(),
             dropped: plan.dropped.clone(),
+            left_out: plan.left_out.clone(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::report::{Bits, Bytes};
 use gq_checkpoint::{Checkpoint, FileKind, ModelSpec, Role};
 use gq_container::Container;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// Bytes and weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,14 +41,15 @@ fn is_body(role: Role) -> bool {
     !matches!(role, Role::Embedding | Role::Head | Role::PerLayerTable)
 }
 
-/// Sizes of a `.gq` file.
+/// Sizes of a `.gq` file; towers that ride along are left out of the weights.
 pub fn container_sizes(container: &Container, spec: &ModelSpec) -> Sizes {
     let expected = spec.expected_tensors();
-    let tables: HashSet<&str> =
-        expected.iter().filter(|t| !is_body(t.role)).map(|t| t.name.as_str()).collect();
+    let body: HashMap<&str, bool> = expected.iter().map(|t| (t.name.as_str(), is_body(t.role))).collect();
     let mut sizes = Sizes { file_bytes: container.file_bytes(), ..Sizes::default() };
     for tensor in container.tensors() {
-        sizes.add(tensor.bytes, tensor.elements(), !tables.contains(tensor.name.as_str()));
+        if let Some(&body) = body.get(tensor.name.as_str()) {
+            sizes.add(tensor.bytes, tensor.elements(), body);
+        }
     }
     sizes
 }

@@ -1,11 +1,11 @@
 //! Executions: what was planned is what is in the file, and it decodes to the source.
 
 use crate::support::{bf16, convert, plan, policy, testdata, write_llama};
-use gq_checkpoint::Checkpoint;
+use gq_checkpoint::{Checkpoint, Role};
 use gq_codec::{Decoder, Rotation};
 use gq_container::{Container, partial_path};
-use gq_convert::ConvertError;
-use gq_tensor::{CpuLevel, DType};
+use gq_convert::{ConvertError, Policy};
+use gq_tensor::{CpuLevel, DType, Encoding};
 use std::path::Path;
 
 /// Rows of a stored tensor in the source's basis.
@@ -55,6 +55,45 @@ fn what_was_planned_is_in_the_file_and_decodes_to_the_source() {
             assert_eq!(error == 0.0, step.encoding.is_exact(), "{}", step.tensor);
         }
     }
+}
+
+#[test]
+fn towers_are_carried_byte_for_byte_on_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = testdata("tiny/gemma4-vision");
+    let policy = Policy { keep_towers: true, ..policy("tq4", &[]) };
+    let (report, container) = convert(&checkpoint, &policy, &dir.path().join("m.gq")).unwrap();
+    assert!(report.dropped.iter().all(|dropped| !dropped.reason.contains("tower")));
+    let towers: Vec<_> = checkpoint.tensors().iter().filter(|tensor| tensor.role == Role::Tower).collect();
+    assert!(!towers.is_empty());
+    for tensor in towers {
+        let mut bytes = vec![0; tensor.bytes as usize];
+        checkpoint.read_bytes(tensor, 0..tensor.bytes, &mut bytes).unwrap();
+        let entry = container.tensor(&tensor.name).unwrap();
+        assert_eq!(container.payload(entry), bytes, "{}", tensor.name);
+        let shape: Vec<u64> = tensor.shape.iter().map(|&n| n as u64).collect();
+        assert_eq!(
+            (&entry.shape, entry.encoding),
+            (&shape, Encoding::Exact(tensor.dtype)),
+            "{}",
+            tensor.name
+        );
+    }
+}
+
+/// Scalars, and the infinite bounds of clipped activations.
+#[test]
+fn infinities_of_a_tower_are_carried() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "model.vision_tower.encoder.layers.0.mlp.up_proj.input_max";
+    let infinite = vec![0x80, 0x7F];
+    let tensor = |_: &str, n: usize| bf16(n, 4);
+    write_llama(dir.path(), (64, 96), tensor, &[(name, &[], DType::BF16, infinite.clone())]);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let policy = Policy { keep_towers: true, ..policy("tq4", &[]) };
+    let (_, container) = convert(&checkpoint, &policy, &dir.path().join("m.gq")).unwrap();
+    let found = container.tensors().iter().find(|entry| entry.name.ends_with("input_max")).unwrap();
+    assert_eq!(container.payload(found), infinite);
 }
 
 #[test]

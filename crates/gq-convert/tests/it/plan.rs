@@ -2,7 +2,7 @@
 
 use crate::support::{TWO_THREADS, bf16, plan, policy, testdata, write_llama};
 use gq_checkpoint::Checkpoint;
-use gq_convert::{Plan, PlanError, PolicyError, Resources};
+use gq_convert::{Estimate, LeftOut, Plan, PlanError, Policy, PolicyError, Resources};
 
 const TINY: [&str; 8] = [
     "tiny/llama",
@@ -53,8 +53,48 @@ fn each_role_gets_its_encoding_and_reason() {
     expect(&moe, "router", "bf16", "kept exactly: router");
     let tower = plan(&testdata("tiny/gemma4-vision"), &policy("tq3", &[]));
     assert!(tower.dropped.iter().any(|dropped| dropped.reason == "vision or audio tower"));
-    let unused = e2b.dropped.iter().filter(|dropped| dropped.reason == "not used by the graph");
-    assert!(unused.count() > 0, "key and value weights of layers that share a cache");
+}
+
+/// Two of the E2B variant's five layers read other layers' keys and values.
+#[test]
+fn what_is_not_stored_is_summed_up() {
+    let checkpoint = testdata("tiny/gemma4-e2b");
+    let plan = plan(&checkpoint, &policy("tq4", &[]));
+    let shared = |name: &str| name.contains("layers.3.self_attn.") || name.contains("layers.4.self_attn.");
+    let is_kv = |name: &str| ["k_proj", "v_proj", "k_norm"].iter().any(|part| name.contains(part));
+    let tensors = checkpoint.tensors().iter().filter(|t| shared(&t.name) && is_kv(&t.name));
+    let (count, bytes) = tensors.fold((0, 0), |(count, bytes), t| (count + 1, bytes + t.bytes));
+    assert!(bytes > 0);
+    let saved = LeftOut {
+        reason: "keys and values are another layer's".to_owned(),
+        tensors: count,
+        source_bytes: bytes,
+    };
+    assert_eq!(plan.left_out, [saved]);
+}
+
+#[test]
+fn overrides_leave_alone_what_the_graph_does_not_use() {
+    let checkpoint = testdata("tiny/gemma4-vision");
+    let all = policy("tq4", &[("proj", "tq6")]);
+    let dropped = |plan: &Plan| plan.dropped.iter().map(|d| d.tensor.clone()).collect::<Vec<_>>();
+    let (plain, ruled) = (plan(&checkpoint, &policy("tq4", &[])), plan(&checkpoint, &all));
+    assert_eq!(dropped(&plain), dropped(&ruled));
+    let kept = plan(&checkpoint, &Policy { keep_towers: true, ..all });
+    let towers: Vec<_> = kept.steps.iter().filter(|step| step.role == "tower").collect();
+    assert!(!towers.is_empty() && towers.iter().all(|step| step.encoding.is_exact() && !step.body));
+    let none = gq_convert::plan(&checkpoint, &policy("tq4", &[("vision", "tq6")]), TWO_THREADS);
+    assert!(matches!(none, Err(PlanError::Policy(PolicyError::Unmatched { .. }))));
+}
+
+#[test]
+fn the_time_is_estimated_where_it_can_be() {
+    let level = gq_tensor::CpuLevel::detect();
+    let of =
+        |encoding: &str| Estimate::new(&plan(&testdata("tiny/gemma4-moe"), &policy(encoding, &[])), level);
+    let (scalar, trellis) = (of("tq4").unwrap().seconds, of("tt4").unwrap().seconds);
+    assert!(scalar > 0.0 && trellis > scalar, "{scalar} {trellis}");
+    assert!(of("tqp3").is_none());
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::table::Table;
 use crate::{source, units};
 use gq_checkpoint::Checkpoint;
 use gq_convert::{
-    Budget, Calibration, Choice, Codes, Event, ExecuteOptions, Override, Plan, Policy, Report, Resources,
-    Tune,
+    Budget, Calibration, Choice, Codes, Estimate, Event, ExecuteOptions, LeftOut, Override, Plan, Policy,
+    Report, Resources, Tune,
 };
 use gq_model::{KvType, kv_cache_bytes, work_bytes};
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
@@ -80,6 +80,9 @@ pub struct Recipe {
     /// Encoding of the tensors whose names match; repeatable, the last match wins.
     #[arg(long = "override", value_name = "REGEX=ENC", value_parser = override_rule)]
     overrides: Vec<Override>,
+    /// Carry the tensors of vision and audio towers along, byte for byte; without this they are left out.
+    #[arg(long)]
+    keep_towers: bool,
     /// Merge an adapter into the checkpoint first: a folder as PEFT and Unsloth write it; repeatable, with weights.
     #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
     loras: Vec<source::Lora>,
@@ -205,6 +208,7 @@ impl Recipe {
             overrides: self.overrides.clone(),
             rotation: self.rotation,
             seed: self.seed,
+            keep_towers: self.keep_towers,
             ..Policy::new(self.encoding.unwrap_or(bits))
         }
     }
@@ -323,7 +327,7 @@ fn default_output(name: &str, policy: &Policy) -> PathBuf {
 fn summary(report: &Report, path: &Path, file_bytes: u64, seconds: f64) -> String {
     let rate = units::bytes((report.source_bytes as f64 / seconds.max(1e-9)) as u64);
     format!(
-        "{}\n{}: {} from {} in {} ({rate}/s)\n",
+        "{}{}\n{}: {} from {} in {} ({rate}/s)\n",
         groups(report.tensors.iter().map(|t| Row {
             encoding: t.encoding.name(),
             role: &t.role,
@@ -331,6 +335,7 @@ fn summary(report: &Report, path: &Path, file_bytes: u64, seconds: f64) -> Strin
             bytes: t.bytes,
             error: Some(t.relative_mse),
         })),
+        left_out(&report.left_out),
         path.display(),
         units::bytes(file_bytes),
         units::bytes(report.source_bytes),
@@ -403,6 +408,14 @@ fn groups<'a>(rows: impl Iterator<Item = Row<'a>>) -> String {
     table.render()
 }
 
+/// A line for each reason.
+fn left_out(sums: &[LeftOut]) -> String {
+    let line = |sum: &LeftOut| {
+        format!("left out: {} tensors ({}): {}\n", sum.tensors, units::bytes(sum.source_bytes), sum.reason)
+    };
+    sums.iter().map(line).collect()
+}
+
 /// Plans and prints: the whole of `gq plan`.
 pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -> Result<(), Failure> {
     let checkpoint = source::checkpoint_with(path, &recipe.loras, global)?;
@@ -411,8 +424,11 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
     let policy = recipe.measured_policy(&checkpoint, tune.as_ref());
     let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, tune.as_ref())?;
     let output = global.output();
+    let estimate = Estimate::new(&plan, global.level()?);
     if output.json {
-        return output.document(&plan);
+        let mut document = serde_json::to_value(&plan).map_err(gq_convert::ConvertError::from)?;
+        document["estimate"] = serde_json::to_value(estimate).map_err(gq_convert::ConvertError::from)?;
+        return output.document(&document);
     }
     let mut text = String::new();
     if tensors {
@@ -427,7 +443,13 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
                 step.reason.clone(),
             ]);
         }
-        text = table.render() + "\n";
+        text = table.render();
+        for dropped in &plan.dropped {
+            let name = units::printable(&dropped.tensor);
+            text +=
+                &format!("left out: {name} ({}): {}\n", units::bytes(dropped.source_bytes), dropped.reason);
+        }
+        text.push('\n');
     }
     text += &groups(plan.steps.iter().map(|step| Row {
         encoding: step.encoding.name(),
@@ -436,10 +458,7 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
         bytes: step.bytes,
         error: None,
     }));
-    for dropped in &plan.dropped {
-        let name = units::printable(&dropped.tensor);
-        text += &format!("left out: {name} ({}): {}\n", units::bytes(dropped.source_bytes), dropped.reason);
-    }
+    text += &left_out(&plan.left_out);
     text += &format!(
         "\nweights {} bytes ({}), {:.1} % of the source's {}; texts and tables come on top\nmemory  {} with {} threads\n",
         units::count(plan.payload_bytes),
@@ -449,6 +468,14 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
         units::bytes(plan.memory.peak),
         plan.memory.threads,
     );
+    text += &match estimate {
+        Some(estimate) => format!(
+            "time    about {} on this machine with {} threads, when the disk keeps up\n",
+            units::seconds(estimate.seconds),
+            estimate.threads,
+        ),
+        None => "time    not estimated: it depends on measurements or on a dense transform\n".to_owned(),
+    };
     if let Some(nats) = plan.expected_divergence {
         text += &format!("expected divergence {nats:.2e} nats per token, of the tensors measured\n");
     }

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::source;
 use std::path::PathBuf;
 
-/// Show what convert would do: every tensor's encoding and reason, the exact size and the memory needed.
+/// Show what convert would do: every tensor's encoding and reason, the exact size, memory and time.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  gq plan ./gemma-3-270m --bits 3 --override 'down_proj=tq4'")]
 pub struct PlanArgs {
