@@ -196,7 +196,7 @@ pub enum CheckpointError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: GgufError,
+        source: Box<GgufError>,
     },
     /// Tensors that do not make up the model.
     #[error(transparent)]
@@ -211,7 +211,7 @@ impl CheckpointError {
     pub(crate) fn gguf(path: &std::path::Path, source: GgufError) -> CheckpointError {
         match source {
             GgufError::Io { path, source } => CheckpointError::Io { path, source },
-            source => CheckpointError::Gguf { path: path.to_owned(), source },
+            source => CheckpointError::Gguf { path: path.to_owned(), source: Box::new(source) },
         }
     }
 }

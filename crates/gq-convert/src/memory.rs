@@ -121,7 +121,7 @@ fn coded_block(step: &Step, block: u64) -> u64 {
     match step.encoding {
         // Blocks of a GGUF grow to values.
         Encoding::Exact(dtype) => {
-            source_block(step, block).max((block_rows(step, block) * cols as usize * dtype.size()) as u64)
+            source_block(step, block).max((block_rows(step, block) * cols * dtype.size()) as u64)
         }
         // Two f64 sums per row measure the distortion.
         coded => block_rows(step, block) as u64 * (coded.codes_row_bytes(cols) as u64 + 16),

@@ -14,6 +14,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "make the file again with a type that is listed, or begin with the original checkpoint"
         }
         "gguf.key" => "the key may change what the model computes, so it is not passed over",
+        "export.exists" => "give another output, or remove what is there",
         "path.missing" => "check the path; relative paths start at the current directory",
         "convert.differs" => "use the same options to continue it, or --restart to discard it",
         "convert.source_changed" => "--restart discards what was done and begins again",

@@ -275,7 +275,7 @@ fn with_metadata(path: &Path, change: impl Fn(&mut Metadata)) -> Result<Checkpoi
     })
     .unwrap();
     Checkpoint::open(&changed).map_err(|error| match error {
-        CheckpointError::Gguf { source, .. } => source,
+        CheckpointError::Gguf { source, .. } => *source,
         other => panic!("{other:?}"),
     })
 }
