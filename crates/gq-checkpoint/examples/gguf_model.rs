@@ -1,7 +1,7 @@
 //! What a GGUF holds as a checkpoint, for `scripts/check_gguf.py`: texts into a folder, and the tensors' digests.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test tool
 
-use gq_checkpoint::gguf::GgufModel;
+use gq_checkpoint::Checkpoint;
 use sha2::{Digest, Sha256};
 
 fn main() {
@@ -10,8 +10,8 @@ fn main() {
         println!("usage: gguf_model FILE.gguf OUT_DIR");
         return;
     };
-    let model = GgufModel::open(path).unwrap();
-    let texts = model.texts();
+    let model = Checkpoint::open(path).unwrap();
+    let texts = model.texts().unwrap();
     std::fs::create_dir_all(&out).unwrap();
     let put = |name: &str, text: &str| std::fs::write(format!("{out}/{name}"), text).unwrap();
     put("config.json", &texts.config);

@@ -122,6 +122,7 @@ fn source_tensor(file: usize, entry: &HeaderEntry) -> SourceTensor {
         bytes: entry.bytes,
         role: Role::Unused,
         scaled: false,
+        gguf: None,
     }
 }
 

@@ -1,6 +1,7 @@
-//! A directory in the Hub's layout, opened as facts: files, specification, tensors. Weights stay on disk.
+//! A directory in the Hub's layout or a GGUF, opened as facts: files, specification, tensors. Weights stay on disk.
 
 use crate::catalog::{Catalog, Shard};
+use crate::gguf::{GgmlType, Gguf, GgufError, GgufModel, Storage};
 use crate::lora::{Adapter, AdapterError, Merge};
 use crate::read_at::read_exact_at;
 use crate::safetensors::{Header, HeaderError, Index, IndexError, header_bytes, parse_header, parse_index};
@@ -26,6 +27,8 @@ pub struct Checkpoint {
     by_name: HashMap<String, usize>,
     scales: HashMap<String, WeightScale>,
     merge: Option<Merge>,
+    /// Of a GGUF, whose metadata they are made from; a directory's are read when they are asked for.
+    texts: Option<Texts>,
 }
 
 /// A file of a checkpoint.
@@ -53,15 +56,19 @@ pub enum FileKind {
 }
 
 impl Checkpoint {
-    /// Opens and validates a directory.
+    /// Opens and validates a directory, or a GGUF (of a split, any one of its files).
     ///
     /// Reads `config.json`, the index and the headers; of tensors only F8 scales, and a head that the
     /// configuration ties to the embedding (to compare them).
     ///
     /// # Errors
     /// When a file is missing, broken or contradicts another, or the configuration is not understood in full.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
-        let dir = dir.as_ref();
+    pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
+        let dir = path.as_ref();
+        if dir.is_file() {
+            let failed = |source| CheckpointError::gguf(dir, source);
+            return Checkpoint::from_gguf(dir, Gguf::open(dir).map_err(failed)?).map_err(failed);
+        }
         let names = list_dir(dir)?;
         if !names.iter().any(|name| name == CONFIG) {
             return Err(CheckpointError::NoConfig { dir: dir.to_owned() });
@@ -89,6 +96,16 @@ impl Checkpoint {
         Checkpoint::assemble(dir.to_owned(), files, handles, spec, catalog)
     }
 
+    fn from_gguf(path: &Path, gguf: Gguf) -> Result<Checkpoint, GgufError> {
+        let GgufModel { spec, texts, tensors } = GgufModel::new(&gguf)?;
+        let (files, handles) = gguf.into_files().unzip();
+        let names = tensors.iter().enumerate();
+        let by_name = names.map(|(index, tensor)| (tensor.name.clone(), index)).collect();
+        let dir = path.to_owned();
+        let (scales, merge, texts) = (HashMap::new(), None, Some(texts));
+        Ok(Checkpoint { dir, files, handles, spec, tensors, by_name, scales, merge, texts })
+    }
+
     fn assemble(
         dir: PathBuf,
         files: Vec<SourceFile>,
@@ -100,8 +117,17 @@ impl Checkpoint {
         let names = tensors.iter().enumerate();
         let by_name = names.map(|(index, tensor)| (tensor.name.clone(), index)).collect();
         let scales_of = HashMap::with_capacity(scales.len());
-        let mut checkpoint =
-            Checkpoint { dir, files, handles, spec, tensors, by_name, scales: scales_of, merge: None };
+        let mut checkpoint = Checkpoint {
+            dir,
+            files,
+            handles,
+            spec,
+            tensors,
+            by_name,
+            scales: scales_of,
+            merge: None,
+            texts: None,
+        };
         for source in scales {
             let Some(tensor) = checkpoint.tensors.get(source.scale) else { continue };
             let mut values = vec![0.0; tensor.rows() * tensor.cols()];
@@ -113,7 +139,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// The directory.
+    /// The directory, or the GGUF.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -140,7 +166,27 @@ impl Checkpoint {
 
     /// Whether there is a `tokenizer.json`; without it the checkpoint works on token numbers only.
     pub fn has_tokenizer(&self) -> bool {
-        self.files.iter().any(|file| file.name == "tokenizer.json")
+        match &self.texts {
+            Some(texts) => texts.tokenizer.is_some(),
+            None => self.files.iter().any(|file| file.name == "tokenizer.json"),
+        }
+    }
+
+    /// Types of a GGUF's matrices that are coded, with the weights in each, most first; `None` when none is.
+    ///
+    /// Coding them again loses twice.
+    pub fn quantized(&self) -> Option<String> {
+        let mut weights: HashMap<GgmlType, u64> = HashMap::new();
+        for tensor in &self.tensors {
+            if let Some(kind) = tensor.gguf.map(Storage::kind).filter(|kind| kind.is_quantized()) {
+                *weights.entry(kind).or_default() += tensor.elements();
+            }
+        }
+        let mut weights: Vec<(GgmlType, u64)> = weights.into_iter().collect();
+        weights.sort_by_key(|&(kind, weights)| (std::cmp::Reverse(weights), kind.code()));
+        let listed: Vec<String> =
+            weights.iter().map(|(kind, weights)| format!("{kind} x {weights}")).collect();
+        (!listed.is_empty()).then(|| listed.join(", "))
     }
 
     /// Reads the texts beside the weights.
@@ -148,8 +194,17 @@ impl Checkpoint {
     /// # Errors
     /// When one cannot be read, is beyond its cap, is not UTF-8, or hides its chat template in broken JSON.
     pub fn texts(&self) -> Result<Texts, CheckpointError> {
+        if let Some(texts) = &self.texts {
+            return Ok(texts.clone());
+        }
         let texts = self.files.iter().filter(|file| file.kind == FileKind::Text);
         read_texts(&texts.map(|file| file.path.clone()).collect::<Vec<_>>())
+    }
+
+    /// Bytes of memory that the texts beside the weights take once they are read; those of a GGUF are held twice.
+    pub fn text_bytes(&self) -> u64 {
+        let files = self.files.iter().filter(|file| file.kind == FileKind::Text);
+        files.map(|file| file.bytes).sum::<u64>() + 2 * self.texts.as_ref().map_or(0, Texts::bytes)
     }
 
     /// The same checkpoint with adapters merged in: every read of rows gives the merged ones.

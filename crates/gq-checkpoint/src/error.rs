@@ -1,6 +1,7 @@
 //! What can go wrong, per family of operations. Foreign text is escaped when shown.
 
 use crate::escape::{Escaped, EscapedPath, Sentence};
+use crate::gguf::GgufError;
 use crate::safetensors::{HeaderError, IndexError};
 use gq_tensor::DType;
 use std::ops::Range;
@@ -188,12 +189,31 @@ pub enum CheckpointError {
         #[source]
         source: IndexError,
     },
+    /// A GGUF that is broken or not supported.
+    #[error("{}: {source}", EscapedPath(.path))]
+    Gguf {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<GgufError>,
+    },
     /// Tensors that do not make up the model.
     #[error(transparent)]
     Tensors(#[from] TensorError),
     /// A tensor that had to be read on opening (scales, a repeated head) could not be.
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+impl CheckpointError {
+    /// A fault of a GGUF; those of the operating system name their file themselves.
+    pub(crate) fn gguf(path: &std::path::Path, source: GgufError) -> CheckpointError {
+        match source {
+            GgufError::Io { path, source } => CheckpointError::Io { path, source },
+            source => CheckpointError::Gguf { path: path.to_owned(), source: Box::new(source) },
+        }
+    }
 }
 
 /// Tensors that contradict the index, each other or the configuration.

@@ -31,17 +31,25 @@ impl Checkpoint {
         for (first, part) in (rows.start..rows.end).step_by(step).zip(out.chunks_mut(step * cols)) {
             let now = part.len() / cols;
             let bytes = buffer.get_mut(..now * row_bytes).unwrap_or_default();
-            let start = first as u64 * row_bytes as u64;
-            self.read_bytes(tensor, start..start + bytes.len() as u64, bytes)?;
+            let start = |row: usize| row as u64 * row_bytes as u64;
+            if tensor.row_unit() == 1 {
+                self.read_bytes(tensor, start(first)..start(first + now), bytes)?;
+            } else {
+                for (row, bytes) in (first..).zip(bytes.chunks_exact_mut(row_bytes)) {
+                    let stored = tensor.stored_row(row);
+                    self.read_bytes(tensor, start(stored)..start(stored + 1), bytes)?;
+                }
+            }
             self.decode_rows_f32(tensor, first..first + now, bytes, part)?;
         }
         Ok(())
     }
 
-    /// Decodes the bytes of rows, as they are in the file, to f32 `[rows.len(), cols]`; F8 scales are applied
+    /// Decodes the bytes of rows, each as it is in the file, to f32 `[rows.len(), cols]`; F8 scales are applied
     /// and adapters merged.
     ///
-    /// For callers that read files themselves. `rows` says which rows the bytes are.
+    /// For callers that read files themselves. `rows` says which rows the bytes are; see
+    /// [`SourceTensor::order_rows`].
     ///
     /// # Errors
     /// When rows are out of range, a buffer has another length, or a value is not finite in f32.
@@ -58,7 +66,10 @@ impl Checkpoint {
             let (name, actual) = (tensor.name.clone(), bytes.len());
             return Err(ReadError::WrongBuffer { name, expected, actual });
         }
-        decode_f32(tensor.dtype, bytes, out);
+        match tensor.gguf {
+            Some(storage) => storage.decode(tensor.shape.len() == 1, bytes, out),
+            None => decode_f32(tensor.dtype, bytes, out),
+        }
         if let Some(scale) = self.scale(tensor) {
             scale.apply(rows.clone(), tensor.cols(), out);
         }
@@ -68,7 +79,7 @@ impl Checkpoint {
         check_finite(tensor, rows.start, out)
     }
 
-    /// Reads a range of a tensor's bytes into `out`.
+    /// Reads a range of a tensor's bytes, as they stand in the file, into `out`.
     ///
     /// # Errors
     /// When the range is out of range, `out` has another length, or the disk fails.

@@ -1,6 +1,7 @@
 //! One tensor of a checkpoint, as a fact.
 
 use crate::Role;
+use crate::gguf::Storage;
 use gq_tensor::DType;
 use serde::Serialize;
 
@@ -28,6 +29,9 @@ pub struct SourceTensor {
     /// Whether an F8 companion (`weight_scale`, `weight_scale_inv`) multiplies it: decode it with
     /// [`crate::Checkpoint::decode_rows_f32`] or [`crate::Checkpoint::read_rows_f32`], never from its bytes alone.
     pub scaled: bool,
+    /// How a GGUF stores it; `None` in safetensors, where the bytes are values of `dtype` in order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gguf: Option<Storage>,
 }
 
 impl SourceTensor {
@@ -42,13 +46,53 @@ impl SourceTensor {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// Bytes of one row.
+    /// Bytes of one row in the file.
     pub fn row_bytes(&self) -> usize {
-        self.cols() * self.dtype.size()
+        match self.gguf {
+            Some(storage) => storage.row_bytes(self.cols()),
+            None => self.cols() * self.dtype.size(),
+        }
+    }
+
+    /// Whether the bytes in the file are the values, in order, as `dtype` says.
+    pub fn is_plain(&self) -> bool {
+        !self.scaled && self.gguf.is_none_or(Storage::is_plain)
+    }
+
+    /// Rows that a file may keep in another order among themselves; whoever reads a file by itself reads whole units
+    /// and puts their rows in order with [`SourceTensor::order_rows`]. 1 where rows stand in order.
+    pub fn row_unit(&self) -> usize {
+        match self.gguf {
+            Some(storage) if self.shape.len() > 1 => storage.row_unit(self.rows()),
+            _ => 1,
+        }
+    }
+
+    /// Puts the rows of whole units, as they stand in the file, into the tensor's order.
+    pub fn order_rows(&self, bytes: &mut [u8]) {
+        let unit = self.row_unit();
+        if unit == 1 {
+            return;
+        }
+        let row_bytes = self.row_bytes();
+        let mut unit_bytes = Vec::new();
+        for stored in bytes.chunks_exact_mut((unit * row_bytes).max(1)) {
+            unit_bytes.clear();
+            unit_bytes.extend_from_slice(stored);
+            for (row, ordered) in stored.chunks_exact_mut(row_bytes.max(1)).enumerate() {
+                let from = self.stored_row(row) * row_bytes;
+                ordered.copy_from_slice(unit_bytes.get(from..from + row_bytes).unwrap_or_default());
+            }
+        }
+    }
+
+    /// Where the file keeps a row.
+    pub(crate) fn stored_row(&self, row: usize) -> usize {
+        self.gguf.map_or(row, |storage| storage.stored_row(row, self.rows()))
     }
 
     /// Elements in all.
     pub fn elements(&self) -> u64 {
-        self.bytes / self.dtype.size() as u64
+        self.shape.iter().map(|&n| n as u64).product()
     }
 }

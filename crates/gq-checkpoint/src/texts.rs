@@ -27,6 +27,22 @@ pub struct Texts {
     pub licence_name: Option<String>,
 }
 
+impl Texts {
+    /// Bytes of all of them.
+    pub(crate) fn bytes(&self) -> u64 {
+        let optional = [
+            &self.tokenizer,
+            &self.tokenizer_config,
+            &self.chat_template,
+            &self.generation_config,
+            &self.special_tokens_map,
+        ];
+        let optional = optional.into_iter().flatten().map(|text| text.len() as u64).sum::<u64>();
+        let licences = self.licences.iter().map(|file| file.text.len() as u64).sum::<u64>();
+        self.config.len() as u64 + optional + licences
+    }
+}
+
 /// A text file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedText {

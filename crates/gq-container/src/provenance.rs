@@ -35,6 +35,10 @@ pub struct Source {
     /// Adapters that were merged into it, in order; absent when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<SourceAdapter>,
+    /// Types of the source's weights that were quantized already, with the weights in each, as `Q4_K x 12345`; absent
+    /// when none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantized: Option<String>,
 }
 
 /// A low-rank adapter.

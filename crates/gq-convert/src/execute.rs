@@ -201,6 +201,7 @@ fn code(work: &Work<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertEr
     }
     let (tensor, coder) = &work.steps[*step];
     let Slot { source, coded, .. } = slot;
+    tensor.order_rows(source);
     match coder {
         Coder::Nearest(coder) => {
             coder.code(work.level, (work.checkpoint, tensor), source, rows.start, coded)?
@@ -213,7 +214,8 @@ fn code(work: &Work<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertEr
     Ok(())
 }
 
-/// Exact tensors: the source's bytes, once they are seen to be numbers; merged ones rounded to the source's dtype.
+/// Exact tensors: the source's bytes, once they are seen to be numbers; values that bytes alone do not give
+/// (merged ones, a GGUF's blocks) in the tensor's dtype.
 /// Towers are not looked at: the bounds of clipped activations in them may be infinite.
 fn copy(
     checkpoint: &Checkpoint,
@@ -223,15 +225,20 @@ fn copy(
     coded: &mut Coded,
 ) -> Result<(), ReadError> {
     let mut values = vec![0.0; tensor.cols()];
-    let merged = checkpoint.is_merged(tensor);
-    let checked = if tensor.role == Role::Tower { 0..0 } else { rows.clone() };
-    for (row, bytes) in checked.zip(source.chunks_mut(tensor.row_bytes())) {
+    let made = checkpoint.is_merged(tensor) || !tensor.is_plain();
+    let row_bytes = tensor.cols() * tensor.dtype.size();
+    coded.codes.resize(if made { rows.len() * row_bytes } else { 0 }, 0);
+    let mut codes = coded.codes.chunks_mut(row_bytes.max(1));
+    let checked = if tensor.role == Role::Tower && !made { 0..0 } else { rows.clone() };
+    for (row, bytes) in checked.zip(source.chunks(tensor.row_bytes())) {
         checkpoint.decode_rows_f32(tensor, row..row + 1, bytes, &mut values)?;
-        if merged {
-            encode_f32(tensor.dtype, &values, bytes);
+        if let Some(codes) = codes.next() {
+            encode_f32(tensor.dtype, &values, codes);
         }
     }
-    std::mem::swap(source, &mut coded.codes);
+    if !made {
+        std::mem::swap(source, &mut coded.codes);
+    }
     coded.scales.clear();
     coded.sums.clear();
     coded.outputs.clear();

@@ -55,8 +55,7 @@ pub fn plan_measured(
     resources: Resources,
     tune: Option<&Tune>,
 ) -> Result<Plan, PlanError> {
-    let texts = checkpoint.files().iter().filter(|file| file.kind == gq_checkpoint::FileKind::Text);
-    let text_bytes = texts.map(|file| file.bytes).sum();
+    let text_bytes = checkpoint.text_bytes();
     let merge_bytes = checkpoint.merge_bytes(resources.threads);
     let stored_text_bytes = match policy.budget {
         Some(Budget::FileBytes(_)) => output::stored_text_bytes(checkpoint),

@@ -49,11 +49,11 @@ impl Memory {
     }
 }
 
-/// Rows of `step` in one block of `block` source bytes: whole strips, at least one.
+/// Rows of `step` in one block of `block` source bytes: whole strips and heads, at least one.
 pub(crate) fn block_rows(step: &Step, block: u64) -> usize {
     let (rows, _) = step.rows_cols();
     let row = (step.source_bytes / (rows as u64).max(1)).max(1);
-    let strip = step.encoding.strip_rows();
+    let strip = step.whole_rows();
     let (fit, most) = (usize::try_from(block / row).unwrap_or(usize::MAX), rows.next_multiple_of(strip));
     // Strips of calibrated codes are a thread's work: a full block has enough for all but the largest machines.
     let fit = if step.calibrated && block == BLOCK { fit.max(STRIPS * Encoding::STRIP_ROWS) } else { fit };
@@ -123,7 +123,10 @@ fn source_block(step: &Step, block: u64) -> u64 {
 fn coded_block(step: &Step, block: u64) -> u64 {
     let (_, cols) = step.rows_cols();
     match step.encoding {
-        Encoding::Exact(_) => source_block(step, block),
+        // Blocks of a GGUF grow to values.
+        Encoding::Exact(dtype) => {
+            source_block(step, block).max((block_rows(step, block) * cols * dtype.size()) as u64)
+        }
         // Six f64 sums per row measure the distortion and the outputs.
         coded => block_rows(step, block) as u64 * (coded.codes_row_bytes(cols) as u64 + 48),
     }

@@ -155,6 +155,7 @@ impl<'a> Output<'a> {
                 revision: None,
                 files: files.collect(),
                 adapters: adapters(self.checkpoint),
+                quantized: self.checkpoint.quantized(),
             },
             recipe: serde_json::to_value(&self.plan.policy)?,
             calibration_sha256: calibration.and_then(|calibration| digest_of(&calibration.text_sha256)),

@@ -36,6 +36,18 @@ pub struct Step {
     /// Whether it is rounded with its inputs in view.
     #[serde(default)]
     pub calibrated: bool,
+    /// Rows that the source keeps in another order among themselves, read together; 1 but for heads in a GGUF.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub row_unit: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+fn is_one(unit: &usize) -> bool {
+    *unit == 1
 }
 
 impl Step {
@@ -54,6 +66,12 @@ impl Step {
     /// Rows of each of the matrices that the tensor stacks: those of one expert.
     pub(crate) fn height(&self) -> usize {
         self.shape.iter().rev().nth(1).map_or(1, |&height| height as usize)
+    }
+
+    /// Rows that cannot be cut apart when the source is read: whole strips of whole units.
+    pub(crate) fn whole_rows(&self) -> usize {
+        let (strip, unit) = (self.encoding.strip_rows(), self.row_unit.max(1));
+        (1..=unit).map(|n| n * strip).find(|rows| rows.is_multiple_of(unit)).unwrap_or(strip * unit)
     }
 }
 
@@ -352,6 +370,7 @@ fn step(
         reason,
         body: !matches!(tensor.role, Role::Embedding | Role::Head | Role::PerLayerTable | Role::Tower),
         calibrated: false,
+        row_unit: tensor.row_unit(),
     };
     let (rows, cols) = step.rows_cols();
     let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding);

@@ -78,8 +78,8 @@ fn hash_only(pieces: &mut Vec<Piece>, file: usize, mut bytes: u64, block: u64) {
 
 fn rows_of(pieces: &mut Vec<Piece>, plan: &Plan, step: usize, file: usize) {
     let tensor = &plan.steps[step];
-    let (rows, cols) = tensor.rows_cols();
-    let row_bytes = cols * tensor.source_dtype.size();
+    let (rows, _) = tensor.rows_cols();
+    let row_bytes = (tensor.source_bytes / (rows as u64).max(1)) as usize;
     let block = block_rows(tensor, plan.memory.block);
     // Matrices whose rows depend on each other are coded each by itself.
     let height = if tensor.encoding.strip_rows() == 1 { rows } else { tensor.height() };

@@ -163,8 +163,9 @@ fn in_checkpoint(
 ) -> Result<Option<Found>, LoadError> {
     let Some(tensor) = checkpoint.tensor(name) else { return Ok(None) };
     let (mut bytes, mut dtype) = (Bytes::Mapped(weights.clone(), tensor.clone()), tensor.dtype);
-    if tensor.scaled || checkpoint.is_merged(tensor) {
-        // F8 codes mean nothing without their scales, nor merged tensors without their adapters: held as f32.
+    if !tensor.is_plain() || checkpoint.is_merged(tensor) {
+        // F8 codes mean nothing without their scales, nor merged tensors without their adapters, and blocks of a GGUF
+        // are another format: held as f32.
         let mut values = vec![0.0; tensor.rows() * tensor.cols()];
         checkpoint.read_rows_f32(tensor, 0..tensor.rows(), &mut values).map_err(LoadError::Read)?;
         bytes = Bytes::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect());

@@ -102,6 +102,7 @@ pub enum Command {
     Verify(commands::verify::VerifyArgs),
     Eval(commands::eval::EvalArgs),
     Run(commands::run::RunArgs),
+    Export(commands::export::ExportArgs),
     Pull(commands::pull::PullArgs),
     Push(commands::push::PushArgs),
     Release(commands::release::ReleaseArgs),

@@ -5,8 +5,16 @@ pub fn hint(code: &str) -> Option<&'static str> {
     let hint = match code {
         "usage" => "`gq help` lists the commands, `gq help COMMAND` its options",
         "source.unknown" => {
-            "give a checkpoint directory (config.json and *.safetensors), a .gq file or hf://ORG/NAME"
+            "give a checkpoint directory (config.json and *.safetensors), a GGUF, a .gq file or hf://ORG/NAME"
         }
+        "source.quantized" => {
+            "begin with the original checkpoint if you can; --allow-requantize goes on with this one"
+        }
+        "gguf.type" => {
+            "make the file again with a type that is listed, or begin with the original checkpoint"
+        }
+        "gguf.key" => "the key may change what the model computes, so it is not passed over",
+        "export.exists" => "give another output, or remove what is there",
         "path.missing" => "check the path; relative paths start at the current directory",
         "convert.differs" => "use the same options to continue it, or --restart to discard it",
         "convert.source_changed" => "--restart discards what was done and begins again",

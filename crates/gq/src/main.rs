@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod explain;
+mod export;
 mod failure;
 mod hints;
 mod hub;

@@ -10,6 +10,7 @@ use gq_container::Container;
 use gq_eval::{Sizes, checkpoint_sizes, container_sizes};
 use gq_hub::{Globs, HubError, Located, MODEL_FILES, PullOptions};
 use gq_model::{ActivationMode, Model, RunOptions};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -88,15 +89,40 @@ fn names_a_repository(text: &str) -> bool {
     text.starts_with("hf://") || !file
 }
 
-/// Opens a checkpoint directory.
+/// Whether a path is a checkpoint: a directory, or a file that begins as a GGUF does.
+pub fn is_checkpoint(path: &Path) -> Result<bool, Failure> {
+    let failed = |error: std::io::Error| Failure::io(path, &error);
+    if std::fs::metadata(path).map_err(failed)?.is_dir() {
+        return Ok(true);
+    }
+    let mut magic = Vec::new();
+    std::fs::File::open(path).map_err(failed)?.take(4).read_to_end(&mut magic).map_err(failed)?;
+    Ok(magic == *b"GGUF")
+}
+
+/// Opens a checkpoint directory or a GGUF.
 pub fn checkpoint(path: &Path) -> Result<Checkpoint, Failure> {
-    let found = std::fs::metadata(path).map_err(|e| Failure::io(path, &e))?;
-    if !found.is_dir() {
-        let message = format!("{}: a checkpoint directory is expected, this is a file", path.display());
+    if !is_checkpoint(path)? {
+        let message = format!("{}: a checkpoint directory or a GGUF is expected", path.display());
         let failure = Failure::new(Exit::Input, "source.unknown", message);
-        return Err(failure.at(path.display()).limit("a directory").actual("a file"));
+        return Err(failure.at(path.display()).limit("a directory or a GGUF").actual("another file"));
     }
     Ok(Checkpoint::open(path)?)
+}
+
+/// Refuses to quantize what is quantized already, unless that was asked for.
+pub fn refuse_quantized(checkpoint: &Checkpoint, allowed: bool) -> Result<(), Failure> {
+    match checkpoint.quantized() {
+        Some(types) if !allowed => {
+            let place = checkpoint.dir().display();
+            let message = format!(
+                "{place}: the weights are quantized already ({types}); a second time adds to the loss"
+            );
+            let failure = Failure::new(Exit::Usage, "source.quantized", message);
+            Err(failure.at(place).limit("floating point weights").actual(types))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An adapter on the command line.
@@ -127,7 +153,7 @@ pub fn lora(text: &str) -> Result<Lora, String> {
     }
 }
 
-/// Opens a checkpoint directory and merges adapters into it.
+/// Opens a checkpoint directory or a GGUF and merges adapters into it.
 pub fn checkpoint_with(path: &Path, loras: &[Lora], global: &Global) -> Result<Checkpoint, Failure> {
     let checkpoint = checkpoint(path)?;
     let open = |lora: &Lora| Ok(Adapter::open(find(&lora.given, global)?.path, lora.weight)?);
@@ -150,7 +176,7 @@ pub struct Loaded {
     pub sizes: Sizes,
 }
 
-/// Loads a checkpoint directory or a `.gq` file. Codes meet int8 activations, floats f32, unless told otherwise.
+/// Loads a checkpoint directory, a GGUF or a `.gq` file. Codes meet int8 activations, floats f32, unless told otherwise.
 pub fn model(path: &Path, activations: Option<Activations>, global: &Global) -> Result<Loaded, Failure> {
     model_with(path, &[], activations, global)
 }
@@ -162,7 +188,6 @@ pub fn model_with(
     activations: Option<Activations>,
     global: &Global,
 ) -> Result<Loaded, Failure> {
-    let found = std::fs::metadata(path).map_err(|e| Failure::io(path, &e))?;
     let mode = |default| match activations {
         None => default,
         Some(Activations::Int8) => ActivationMode::Int8,
@@ -171,7 +196,7 @@ pub fn model_with(
     let options = |activations| -> Result<RunOptions, Failure> {
         Ok(RunOptions { level: global.level()?, activations, ..RunOptions::default() })
     };
-    if found.is_dir() {
+    if is_checkpoint(path)? {
         let checkpoint = Arc::new(checkpoint_with(path, loras, global)?);
         let sizes = checkpoint_sizes(&checkpoint);
         let model = Model::from_checkpoint(checkpoint, options(mode(ActivationMode::F32))?)?;

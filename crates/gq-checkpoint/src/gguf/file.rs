@@ -3,6 +3,7 @@
 use super::header::{Header, Metadata, TensorInfo};
 use super::{GgmlType, GgufError, decode, limits};
 use crate::read_at::read_exact_at;
+use crate::{FileKind, SourceFile};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufReader;
@@ -98,6 +99,14 @@ impl Gguf {
     /// Paths and lengths of the files.
     pub fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
         self.parts.iter().map(|part| (part.path.as_path(), part.bytes))
+    }
+
+    /// The files themselves, in order.
+    pub(crate) fn into_files(self) -> impl Iterator<Item = (SourceFile, File)> {
+        self.parts.into_iter().map(|Part { path, bytes, file }| {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            (SourceFile { name, path, bytes, kind: FileKind::Weights }, file)
+        })
     }
 
     /// The name of the type that most weights are of, for provenance; `None` without tensors.

@@ -19,7 +19,7 @@ const CODEC_ROWS: usize = 64;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  gq bench smol.gq --threads 2\n  gq bench --codec --cols 2048")]
 pub struct BenchArgs {
-    /// A .gq file or a checkpoint directory, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
+    /// A .gq file, a checkpoint directory or a GGUF, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "MODEL", required_unless_present = "codec")]
     model: Option<PathBuf>,
     /// Measure each encoding's size, distortion and speed instead.
@@ -73,7 +73,7 @@ fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failur
     }
     let best = |rates: &[f64]| rates.iter().fold(0.0f64, |m, &r| m.max(r));
     let output = global.output();
-    let profile = match path.is_dir() {
+    let profile = match source::is_checkpoint(path)? {
         true => None,
         false => Some(profile(&Container::open(path)?, model.spec(), model.options())?),
     };

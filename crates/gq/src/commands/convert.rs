@@ -38,7 +38,7 @@ Encodings (bits per weight without scales; `gq bench --codec` shows distortion a
   polar4222, polar4322, polar5333  PolarQuant (reference mode)
   exact                the source's own bytes")]
 pub struct ConvertArgs {
-    /// Checkpoint directory, or a repository (hf://ORG/NAME, hf://ORG/NAME@REV).
+    /// Checkpoint directory, a GGUF, or a repository (hf://ORG/NAME, hf://ORG/NAME@REV).
     #[arg(value_name = "SRC")]
     source: PathBuf,
     /// File to write [default: the source's name and the encoding, such as SmolLM2-135M-tq4.gq].
@@ -86,6 +86,9 @@ pub struct Recipe {
     /// Merge an adapter into the checkpoint first: a folder as PEFT and Unsloth write it; repeatable, with weights.
     #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
     loras: Vec<source::Lora>,
+    /// Quantize a source that is quantized already, such as a Q4_K GGUF; its types are recorded in the file.
+    #[arg(long)]
+    allow_requantize: bool,
     /// Transform of the rows before coding: hadamard, haar (dense, slow) or none.
     #[arg(long, value_name = "KIND", default_value = "hadamard", value_parser = rotation)]
     rotation: RotationKind,
@@ -225,6 +228,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         return show_plan(&found.path, &args.recipe, false, global);
     }
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.recipe.loras, global)?);
+    source::refuse_quantized(&checkpoint, args.recipe.allow_requantize)?;
     let output = global.output();
     let output_path =
         args.output.clone().unwrap_or_else(|| default_output(&found.name, &args.recipe.policy()));
@@ -321,6 +325,7 @@ fn taken_up(
 }
 
 fn default_output(name: &str, policy: &Policy) -> PathBuf {
+    let name = name.strip_suffix(".gguf").unwrap_or(name);
     PathBuf::from(format!("{name}-{}.gq", policy.body.name()))
 }
 
@@ -419,6 +424,7 @@ fn left_out(sums: &[LeftOut]) -> String {
 /// Plans and prints: the whole of `gq plan`.
 pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -> Result<(), Failure> {
     let checkpoint = source::checkpoint_with(path, &recipe.loras, global)?;
+    source::refuse_quantized(&checkpoint, recipe.allow_requantize)?;
     let resources = Resources { threads: global.threads(), max_memory: recipe.max_memory };
     let tune = recipe.tune(&checkpoint, None)?;
     let policy = recipe.measured_policy(&checkpoint, tune.as_ref());

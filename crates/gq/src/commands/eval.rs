@@ -28,7 +28,7 @@ Examples:
   gq eval mine.gq --reference ./SmolLM2-135M --lora ./my-adapter --text wiki.test.txt
   gq eval ./SmolLM2-135M --reference outputs.safetensors --json")]
 pub struct EvalArgs {
-    /// A .gq file or a checkpoint directory, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
+    /// A .gq file, a checkpoint directory or a GGUF, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// The same, or a file of reference outputs (safetensors with input_ids and logits).
@@ -193,7 +193,7 @@ pub fn identity(
     cache: &LogitCache,
     global: &Global,
 ) -> Result<Identity, Failure> {
-    let files = match path.is_dir() {
+    let files = match source::is_checkpoint(path)? {
         true => {
             let checkpoint = source::checkpoint(path)?;
             let decisive = |file: &&SourceFile| file.kind == FileKind::Weights || file.name == "config.json";

@@ -6,15 +6,16 @@ use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::table::Table;
 use crate::{source, units};
+use gq_checkpoint::SourceTensor;
 use gq_container::{Container, TextKind};
 use gq_convert::Report;
 use std::path::{Path, PathBuf};
 
-/// Show what is in a .gq file or a checkpoint directory, or what this machine offers.
+/// Show what is in a .gq file, a checkpoint directory or a GGUF, or what this machine offers.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  gq inspect smol.gq --tensors\n  gq inspect --machine --json")]
 pub struct InspectArgs {
-    /// A .gq file or a checkpoint directory, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
+    /// A .gq file, a checkpoint directory or a GGUF, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "MODEL", required_unless_present = "machine")]
     model: Option<PathBuf>,
     /// Describe this machine instead: processor, kernels, memory.
@@ -28,7 +29,7 @@ pub struct InspectArgs {
 pub fn run(args: &InspectArgs, global: &Global) -> Result<(), Failure> {
     let Some(model) = &args.model else { return machine(global) };
     let found = source::find(model, global)?;
-    match found.path.is_dir() {
+    match source::is_checkpoint(&found.path)? {
         true => checkpoint(&found.path, args, global),
         false => container(&found.path, args, global),
     }
@@ -60,13 +61,15 @@ fn checkpoint(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), F
     if output.json {
         let tensors = checkpoint.tensors().iter().map(|t| {
             serde_json::json!({
-                "name": t.name, "role": format!("{:?}", t.role), "shape": t.shape, "dtype": t.dtype, "bytes": t.bytes,
+                "name": t.name, "role": format!("{:?}", t.role), "shape": t.shape, "dtype": t.dtype,
+                "stored": stored(t), "bytes": t.bytes,
             })
         });
         let files = checkpoint.files().iter().map(|f| serde_json::json!({"name": f.name, "bytes": f.bytes}));
         return output.document(&serde_json::json!({
             "family": format!("{:?}", checkpoint.spec().family),
             "layers": checkpoint.spec().layers.len(),
+            "quantized": checkpoint.quantized(),
             "files": files.collect::<Vec<_>>(),
             "tensors": tensors.collect::<Vec<_>>(),
         }));
@@ -75,6 +78,9 @@ fn checkpoint(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), F
     for file in checkpoint.files() {
         text += &format!("{}  {}\n", units::printable(&file.name), units::bytes(file.bytes));
     }
+    if let Some(types) = checkpoint.quantized() {
+        text += &format!("quantized already: {types} weights\n");
+    }
     if args.tensors {
         let mut table = Table::new(&["<tensor", "<role", "<dtype", "<shape", "bytes"]);
         for tensor in checkpoint.tensors() {
@@ -82,7 +88,7 @@ fn checkpoint(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), F
             table.row([
                 units::printable(&tensor.name),
                 format!("{:?}", tensor.role),
-                tensor.dtype.name().to_ascii_lowercase(),
+                stored(tensor),
                 shape(&dims),
                 units::count(tensor.bytes),
             ]);
@@ -90,6 +96,12 @@ fn checkpoint(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), F
         text += &table.render();
     }
     output.data(&text)
+}
+
+/// The type in the file, lower case.
+fn stored(tensor: &SourceTensor) -> String {
+    let name = tensor.gguf.map_or(tensor.dtype.name(), |storage| storage.kind().name());
+    name.to_ascii_lowercase()
 }
 
 fn container(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Failure> {
@@ -167,6 +179,9 @@ fn container(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Fa
                 units::printable(&file.name),
                 units::bytes(file.bytes)
             );
+        }
+        if let Some(types) = &provenance.source.quantized {
+            text += &format!("  quantized already: {types} weights\n");
         }
     }
     text += &format!(

@@ -5,6 +5,7 @@ pub mod completions;
 pub mod convert;
 pub mod demo;
 pub mod eval;
+pub mod export;
 pub mod inspect;
 pub mod man;
 pub mod plan;
@@ -29,6 +30,7 @@ pub fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(args, global),
         Command::Eval(args) => eval::run(args, global),
         Command::Run(args) => run::run(args, global),
+        Command::Export(args) => export::run(args, global),
         Command::Pull(args) => pull::run(args, global),
         Command::Push(args) => push::run(args, global),
         Command::Release(args) => release::run(args, global),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  gq plan ./gemma-3-270m --bits 3 --override 'down_proj=tq4'")]
 pub struct PlanArgs {
-    /// Checkpoint directory, or a repository (hf://ORG/NAME, hf://ORG/NAME@REV).
+    /// Checkpoint directory, a GGUF, or a repository (hf://ORG/NAME, hf://ORG/NAME@REV).
     #[arg(value_name = "SRC")]
     source: PathBuf,
     #[command(flatten)]

@@ -44,7 +44,7 @@ A recipe (all keys are in docs/RELEASE.md):
   bits = 4
   fail_above = [\"kld=0.05\", \"ppl-ratio=1.03\"]")]
 pub struct ReleaseArgs {
-    /// Checkpoint directory, or a repository (hf://ORG/NAME, hf://ORG/NAME@REV).
+    /// Checkpoint directory, a GGUF, or a repository (hf://ORG/NAME, hf://ORG/NAME@REV).
     #[arg(value_name = "SRC")]
     source: PathBuf,
     /// The recipe.
@@ -53,6 +53,9 @@ pub struct ReleaseArgs {
     /// Folder to make.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
+    /// Quantize a source that is quantized already, such as a Q4_K GGUF.
+    #[arg(long)]
+    allow_requantize: bool,
     /// Refuse to start when more memory would be needed to convert.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
     max_memory: Option<u64>,
@@ -112,6 +115,7 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
     let found = source::find(&args.source, global)?;
     let loras: Vec<Lora> = recipe.lora.iter().map(|lora| Lora::new(lora.path.clone(), lora.weight)).collect();
     let checkpoint = source::checkpoint_with(&found.path, &loras, global)?;
+    source::refuse_quantized(&checkpoint, args.allow_requantize)?;
     let tune = recipe.tune.as_deref().map(Tune::open).transpose()?;
     if let Some(tune) = &tune {
         tune.check_source(&gq_convert::source_files(&checkpoint))?;

@@ -10,14 +10,14 @@ use gq_model::{
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Generate text from a .gq file or a checkpoint directory.
+/// Generate text from a .gq file, a checkpoint directory or a GGUF.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
   gq run smol.gq -p 'Once upon a time' -n 100
   gq run smol.gq --chat -p 'Why is the sky blue?' --temp 0.7 --top-p 0.9 --seed 1")]
 pub struct RunArgs {
-    /// A .gq file or a checkpoint directory, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
+    /// A .gq file, a checkpoint directory or a GGUF, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// Merge an adapter into the checkpoint first; repeatable, with weights.

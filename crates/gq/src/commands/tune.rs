@@ -24,7 +24,7 @@ Examples:
   gq convert ./SmolLM2-135M --tune smol.tune --size 80MB -o smol.gq
   gq plan ./SmolLM2-135M --tune smol.tune --bpw 3.5")]
 pub struct TuneArgs {
-    /// Checkpoint directory, or a repository on the Hub.
+    /// Checkpoint directory, a GGUF, or a repository on the Hub.
     #[arg(value_name = "SRC")]
     source: PathBuf,
     /// Directory for the measurements.

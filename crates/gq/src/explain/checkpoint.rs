@@ -1,5 +1,6 @@
 //! Failures of reading checkpoints.
 
+use super::gguf::gguf;
 use crate::failure::{Exit, Failure};
 use gq_checkpoint::safetensors::{HeaderError, IndexError};
 use gq_checkpoint::{CheckpointError, ConfigError, ReadError, TensorError};
@@ -31,6 +32,7 @@ impl From<CheckpointError> for Failure {
             E::Config { path, source } => config(bad("config", path), source),
             E::Header { path, source } => header(bad("safetensors", path), source),
             E::Index { path, source } => index(bad("index", path), source),
+            E::Gguf { path, source } => gguf(bad("gguf.format", path), &message, source),
             E::Tensors(source) => tensors(&message, source),
             E::Read(source) => read(&message, source),
         }
@@ -49,7 +51,7 @@ impl From<ReadError> for Failure {
     }
 }
 
-fn config(failure: Failure, error: &ConfigError) -> Failure {
+pub(super) fn config(failure: Failure, error: &ConfigError) -> Failure {
     use ConfigError as E;
     let file = failure.place.clone().unwrap_or_default();
     let at = |failure: Failure, code, field: &str| failure.code(code).at(format!("{file}: {field}"));
@@ -141,7 +143,7 @@ fn index(failure: Failure, error: &IndexError) -> Failure {
     }
 }
 
-fn tensors(message: &str, error: &TensorError) -> Failure {
+pub(super) fn tensors(message: &str, error: &TensorError) -> Failure {
     use TensorError as E;
     let bad = |code, name: &str| Failure::new(Exit::Input, code, message).at(name);
     match error {

@@ -4,6 +4,7 @@ mod adapter;
 mod checkpoint;
 mod conversion;
 mod files;
+mod gguf;
 mod hub;
 mod models;
 

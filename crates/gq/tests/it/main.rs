@@ -3,6 +3,7 @@
 
 mod calibration;
 mod contract;
+mod gguf;
 mod help;
 mod hub;
 mod job;

@@ -3,9 +3,9 @@
 use super::support::fixture;
 use crate::support::scratch;
 use gq_checkpoint::gguf::{
-    Array, ExportOptions, ExportPlan, ExportSource, GgmlType, GgufError, GgufModel, Metadata, Value,
+    Array, ExportOptions, ExportPlan, ExportSource, GgmlType, Gguf, GgufError, Metadata, Value,
 };
-use gq_checkpoint::{Checkpoint, ReadError, Role};
+use gq_checkpoint::{Checkpoint, CheckpointError, ReadError, Role};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -114,9 +114,8 @@ fn compare_metadata(model: &str, ours: &Metadata, theirs: &Json) {
     }
 }
 
-fn compare_tensors(model: &str, file: &GgufModel, theirs: &Json) {
+fn compare_tensors(model: &str, gguf: &Gguf, theirs: &Json) {
     let theirs = theirs["tensors"].as_array().unwrap();
-    let gguf = file.gguf();
     assert_eq!(gguf.tensors().len(), theirs.len(), "{model}");
     for expected in theirs {
         let name = expected["name"].as_str().unwrap();
@@ -141,7 +140,7 @@ fn exports_are_what_the_converter_writes() {
             let plan = export(&checkpoint, kind, &path).unwrap();
             let theirs = expected(model, fixture);
             compare_metadata(model, plan.metadata(), &theirs);
-            compare_tensors(model, &GgufModel::open(&path).unwrap(), &theirs);
+            compare_tensors(model, &Gguf::open(&path).unwrap(), &theirs);
         }
     }
 }
@@ -152,11 +151,12 @@ fn a_model_comes_back_as_it_went() {
         let (dir, checkpoint) = prepared(model, tokenizer);
         let path = dir.path().join("out.gguf");
         export(&checkpoint, GgmlType::BF16, &path).unwrap();
-        let back = GgufModel::open(&path).unwrap();
+        let back = Checkpoint::open(&path).unwrap();
         // The original context of stretched frequencies is found again, not only the frequencies.
         assert_eq!(back.spec(), checkpoint.spec(), "{model}");
         assert_eq!(back.tensors().len(), checkpoint.tensors().len(), "{model}");
-        assert!(!back.is_quantized());
+        assert_eq!(back.quantized(), None);
+        let mapped = back.map().unwrap();
         for tensor in back.tensors() {
             let original = checkpoint.tensor(&tensor.name).unwrap();
             assert_eq!(
@@ -168,11 +168,21 @@ fn a_model_comes_back_as_it_went() {
             back.read_rows_f32(tensor, 0..tensor.rows(), &mut values.0).unwrap();
             checkpoint.read_rows_f32(original, 0..tensor.rows(), &mut values.1).unwrap();
             assert_eq!(values.0, values.1, "{model}: {}", tensor.name);
+            // The way of a conversion: a file read in order, rows put in order, decoded one by one.
             let mut bytes = vec![0; tensor.bytes as usize];
-            back.read_row_bytes(tensor, 0..tensor.rows(), &mut bytes).unwrap();
+            back.read_bytes(tensor, 0..tensor.bytes, &mut bytes).unwrap();
+            tensor.order_rows(&mut bytes);
             let mut decoded = vec![0.0; values.0.len()];
-            gq_tensor::decode_f32(tensor.dtype, &bytes, &mut decoded);
+            let rows = bytes.chunks_exact(tensor.row_bytes()).zip(decoded.chunks_exact_mut(tensor.cols()));
+            for (row, (bytes, values)) in rows.enumerate() {
+                back.decode_rows_f32(tensor, row..row + 1, bytes, values).unwrap();
+            }
             assert_eq!(decoded, values.1, "{model}: {}", tensor.name);
+            // The way of a runtime: mapped bytes, where they are the values.
+            if tensor.is_plain() {
+                gq_tensor::decode_f32(tensor.dtype, mapped.bytes(tensor), &mut decoded);
+                assert_eq!(decoded, values.1, "{model}: {}", tensor.name);
+            }
             if tensor.rows() > 2 {
                 let mut one = vec![0.0; tensor.cols()];
                 back.read_rows_f32(tensor, 2..3, &mut one).unwrap();
@@ -188,9 +198,10 @@ fn tokenizers_give_the_same_ids_after_the_trip() {
         let (dir, checkpoint) = prepared(model, tokenizer);
         let path = dir.path().join("out.gguf");
         export(&checkpoint, GgmlType::Q8_0, &path).unwrap();
-        let back = GgufModel::open(&path).unwrap();
-        assert!(back.is_quantized());
-        let texts = back.texts();
+        let back = Checkpoint::open(&path).unwrap();
+        assert!(back.quantized().unwrap().starts_with("Q8_0 x "));
+        let texts = back.texts().unwrap();
+        assert!(back.has_tokenizer());
         assert_eq!(texts.chat_template, checkpoint.texts().unwrap().chat_template);
         let ids: Json = serde_json::from_str(
             &std::fs::read_to_string(fixture(&format!("tokenizers/{tokenizer}/ids.json"))).unwrap(),
@@ -242,8 +253,8 @@ fn what_gguf_has_no_place_for_is_refused() {
 }
 
 /// Rewrites the metadata of an exported file.
-fn with_metadata(path: &Path, change: impl Fn(&mut Metadata)) -> Result<GgufModel, GgufError> {
-    let gguf = gq_checkpoint::gguf::Gguf::open(path).unwrap();
+fn with_metadata(path: &Path, change: impl Fn(&mut Metadata)) -> Result<Checkpoint, GgufError> {
+    let gguf = Gguf::open(path).unwrap();
     let mut metadata = gguf.metadata().clone();
     change(&mut metadata);
     let tensors: Vec<_> = gguf
@@ -263,7 +274,10 @@ fn with_metadata(path: &Path, change: impl Fn(&mut Metadata)) -> Result<GgufMode
         bytes
     })
     .unwrap();
-    GgufModel::open(&changed)
+    Checkpoint::open(&changed).map_err(|error| match error {
+        CheckpointError::Gguf { source, .. } => *source,
+        other => panic!("{other:?}"),
+    })
 }
 
 #[test]
@@ -314,9 +328,8 @@ fn k_quants_fall_back_where_rows_are_short_and_bytes_do_not_depend_on_threads() 
     let (dir, checkpoint) = prepared("gemma4-e2b", "gemma4");
     let (one, two) = (dir.path().join("1.gguf"), dir.path().join("2.gguf"));
     export(&checkpoint, GgmlType::Q4_K, &one).unwrap();
-    let model = GgufModel::open(&one).unwrap();
-    let kinds: std::collections::BTreeSet<_> =
-        model.gguf().tensors().iter().map(|t| t.info.kind.name()).collect();
+    let model = Gguf::open(&one).unwrap();
+    let kinds: std::collections::BTreeSet<_> = model.tensors().iter().map(|t| t.info.kind.name()).collect();
     assert_eq!(
         kinds.into_iter().collect::<Vec<_>>(),
         ["F32", "Q5_0"],

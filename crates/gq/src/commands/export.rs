@@ -1,0 +1,242 @@
+//! `gq export`: a model in another format, for llama.cpp, Ollama or transformers.
+
+use crate::cli::Global;
+use crate::export::{Weights, modelfile, safetensors};
+use crate::failure::{Exit, Failure};
+use crate::progress::{Progress, Unit};
+use crate::table::Table;
+use crate::{source, units};
+use gq_checkpoint::ReadError;
+use gq_checkpoint::gguf::{ExportOptions, ExportPlan, ExportSource, GgmlType, is_encodable};
+use gq_model::{ModelTexts, Tokenizer};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Write a model as a GGUF for llama.cpp and Ollama, or as a bf16 checkpoint for transformers.
+///
+/// What it costs, in KL divergence, is measured by `gq eval OUT.gguf --reference SRC`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  gq export ./SmolLM2-135M --gguf -o smol-f16.gguf
+  gq export smol.gq --gguf --ollama -o smol.gguf && ollama create smol -f smol.Modelfile
+  gq export smol.gq --safetensors -o ./smol-bf16
+  gq eval smol.gguf --reference ./SmolLM2-135M --text wiki.txt")]
+#[command(group = clap::ArgGroup::new("format").required(true))]
+pub struct ExportArgs {
+    /// A .gq file, a checkpoint directory or a GGUF, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+    /// Write a GGUF.
+    #[arg(long, group = "format")]
+    gguf: bool,
+    /// Write a checkpoint directory in bf16.
+    #[arg(long, group = "format")]
+    safetensors: bool,
+    /// Type of the matrices in a GGUF: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, or `nearest`:
+    /// for each tensor the one nearest in size [default: nearest from a .gq file, else F16].
+    #[arg(long = "type", value_name = "TYPE", value_parser = wanted, conflicts_with = "safetensors")]
+    kind: Option<Wanted>,
+    /// File or directory to write.
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+    /// `general.name` of a GGUF [default: the source's name].
+    #[arg(long, value_name = "TEXT", conflicts_with = "safetensors")]
+    name: Option<String>,
+    /// Also write OUT's name with .Modelfile: template, stop strings and parameters for `ollama create`.
+    #[arg(long, conflicts_with = "safetensors")]
+    ollama: bool,
+}
+
+/// `--type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Nearest,
+    Type(GgmlType),
+}
+
+fn wanted(name: &str) -> Result<Wanted, String> {
+    if name.eq_ignore_ascii_case("nearest") {
+        return Ok(Wanted::Nearest);
+    }
+    let writable =
+        || GgmlType::all().filter(|kind| is_encodable(*kind)).map(GgmlType::name).collect::<Vec<_>>();
+    let found = GgmlType::from_name(name).filter(|kind| is_encodable(*kind));
+    found.map(Wanted::Type).ok_or_else(|| format!("expected nearest, {}", writable().join(", ")))
+}
+
+pub fn run(args: &ExportArgs, global: &Global) -> Result<(), Failure> {
+    let found = source::find(&args.source, global)?;
+    let weights = Weights::open(&found.path, global.level()?)?;
+    if same_file(&found.path, &args.output) {
+        let message = format!("{}: is the source", args.output.display());
+        return Err(Failure::new(Exit::Usage, "export.exists", message).at(args.output.display()));
+    }
+    if args.safetensors {
+        return checkpoint(args, &weights, global);
+    }
+    let name = args.name.clone().unwrap_or_else(|| {
+        let name = found.name.as_str();
+        name.strip_suffix(".gq").or(name.strip_suffix(".gguf")).unwrap_or(name).to_owned()
+    });
+    gguf(args, &weights, &name, global)
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+fn checkpoint(args: &ExportArgs, weights: &Weights, global: &Global) -> Result<(), Failure> {
+    let total = weights.tensors.iter().map(|t| 2 * t.shape.iter().product::<usize>() as u64).sum();
+    let mut progress = Progress::new(global.progress, global.output(), "export", Unit::Bytes, total);
+    let bytes = safetensors::write(weights, &args.output, &mut |done| progress.set(done, ""))?;
+    let seconds = progress.finish();
+    let output = global.output();
+    if output.json {
+        return output.document(&serde_json::json!({
+            "output": args.output.display().to_string(), "weight_bytes": bytes, "seconds": seconds,
+        }));
+    }
+    output.data(&format!(
+        "{}: {} in {}\n",
+        args.output.display(),
+        units::bytes(bytes),
+        units::seconds(seconds)
+    ))
+}
+
+fn gguf(args: &ExportArgs, weights: &Weights, name: &str, global: &Global) -> Result<(), Failure> {
+    let default = if weights.is_container() { Wanted::Nearest } else { Wanted::Type(GgmlType::F16) };
+    let wanted = args.kind.unwrap_or(default);
+    let mut options = ExportOptions::new(GgmlType::F16, name);
+    options.threads = global.threads();
+    match wanted {
+        Wanted::Type(kind) => options.kind = kind,
+        Wanted::Nearest => {
+            let matrices = weights.tensors.iter().filter(|tensor| tensor.shape.len() > 1);
+            let kinds =
+                matrices.map(|t| (t.name.clone(), nearest(t.bits, t.shape.last().copied().unwrap_or(1))));
+            options.overrides = kinds.collect();
+            options.kind = most(weights, &options.overrides).unwrap_or(GgmlType::F16);
+        }
+    }
+    let tensors: Vec<_> = weights.tensors.iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
+    let source = ExportSource { spec: &weights.spec, texts: &weights.texts, tensors: &tensors };
+    let plan = ExportPlan::new(source, &options)?;
+    let made = args.ollama.then(|| ollama(&args.output, weights)).transpose()?;
+    let progress = Progress::new(global.progress, global.output(), "export", Unit::Bytes, plan.file_bytes());
+    let progress = RefCell::new(progress);
+    let mut read = |name: &str, rows: Range<usize>, out: &mut [f32]| -> Result<(), ReadError> {
+        weights.read_rows(name, rows, out)
+    };
+    let bytes = plan.write(&args.output, &mut read, &|done| progress.borrow_mut().set(done, ""))?;
+    let seconds = progress.into_inner().finish();
+    if let Some((path, modelfile)) = &made {
+        write_whole(path, &modelfile.text)?;
+        modelfile.warnings.iter().for_each(|warning| global.output().warn(warning));
+    }
+    show(args, &plan, made.as_ref().map(|(path, _)| path), (bytes, seconds), global)
+}
+
+fn show(
+    args: &ExportArgs,
+    plan: &ExportPlan,
+    modelfile: Option<&PathBuf>,
+    (bytes, seconds): (u64, f64),
+    global: &Global,
+) -> Result<(), Failure> {
+    let mut kinds: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
+    for tensor in plan.tensors() {
+        let entry = kinds.entry(tensor.new.kind.name()).or_default();
+        entry.0 += 1;
+        entry.1 += tensor.new.shape.iter().map(|&n| n as u64).product::<u64>();
+        entry.2 += tensor.new.bytes().unwrap_or(0);
+    }
+    let output = global.output();
+    if output.json {
+        let kinds = kinds.iter().map(|(kind, (tensors, weights, bytes))| {
+            serde_json::json!({"type": kind, "tensors": tensors, "weights": weights, "bytes": bytes})
+        });
+        return output.document(&serde_json::json!({
+            "output": args.output.display().to_string(), "file_bytes": bytes, "seconds": seconds,
+            "types": kinds.collect::<Vec<_>>(), "modelfile": modelfile.map(|path| path.display().to_string()),
+        }));
+    }
+    let mut table = Table::new(&["<type", "tensors", "weights", "bytes"]);
+    for (kind, (tensors, weights, bytes)) in kinds {
+        table.row([kind.to_owned(), units::count(tensors), units::count(weights), units::count(bytes)]);
+    }
+    let mut text = table.render();
+    text += &format!("{}: {} in {}\n", args.output.display(), units::bytes(bytes), units::seconds(seconds));
+    if let Some(path) = modelfile {
+        text += &format!("{}\n", path.display());
+    }
+    output.data(&text)
+}
+
+/// The standard type nearest in size; of equal ones that of larger blocks.
+fn nearest(bits: f64, cols: usize) -> GgmlType {
+    let fits = |kind: &GgmlType| is_encodable(*kind) && cols.is_multiple_of(kind.block_len());
+    let distance = |kind: &GgmlType| (kind.bits() - bits).abs();
+    let mut best = GgmlType::F16;
+    for kind in GgmlType::all().filter(fits) {
+        let (new, old) = (distance(&kind), distance(&best));
+        if new < old || new == old && kind.block_len() > best.block_len() {
+            best = kind;
+        }
+    }
+    best
+}
+
+/// The type of most weights.
+fn most(weights: &Weights, kinds: &BTreeMap<String, GgmlType>) -> Option<GgmlType> {
+    let mut sums: BTreeMap<u32, usize> = BTreeMap::new();
+    for tensor in &weights.tensors {
+        if let Some(kind) = kinds.get(&tensor.name) {
+            *sums.entry(kind.code()).or_default() += tensor.shape.iter().product::<usize>();
+        }
+    }
+    sums.into_iter().max_by_key(|&(_, weights)| weights).and_then(|(code, _)| GgmlType::from_code(code))
+}
+
+/// The Modelfile beside `output`.
+fn ollama(output: &Path, weights: &Weights) -> Result<(PathBuf, modelfile::Modelfile), Failure> {
+    let texts = &weights.texts;
+    let texts = ModelTexts {
+        config: Some(texts.config.clone()),
+        tokenizer: texts.tokenizer.clone(),
+        tokenizer_config: texts.tokenizer_config.clone(),
+        chat_template: texts.chat_template.clone(),
+        generation_config: texts.generation_config.clone(),
+    };
+    let tokenizer = texts.tokenizer.is_some().then(|| Tokenizer::new(&texts, &weights.spec)).transpose()?;
+    let file = output.file_name().unwrap_or_default().to_string_lossy();
+    let made = modelfile::modelfile(&file, &texts, tokenizer.as_ref());
+    Ok((output.with_extension("Modelfile"), made))
+}
+
+/// A text file that appears when it is whole.
+fn write_whole(path: &Path, text: &str) -> Result<(), Failure> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    let partial = PathBuf::from(name);
+    std::fs::write(&partial, text).map_err(|error| Failure::io(&partial, &error))?;
+    std::fs::rename(&partial, path).map_err(|error| Failure::io(path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_types() {
+        assert_eq!(nearest(4.02, 512), GgmlType::Q4_K);
+        assert_eq!(nearest(4.02, 576), GgmlType::Q4_0);
+        assert_eq!(nearest(6.1, 256), GgmlType::Q6_K);
+        assert_eq!(nearest(8.03, 576), GgmlType::Q8_0);
+        assert_eq!(nearest(16.0, 576), GgmlType::F16);
+        assert_eq!(nearest(16.0, 7), GgmlType::F16);
+    }
+}

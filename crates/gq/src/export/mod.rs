@@ -1,0 +1,7 @@
+//! Ways out: the model of a checkpoint, a GGUF or a `.gq` file as f32 rows, written in other formats.
+
+pub mod modelfile;
+pub mod safetensors;
+mod weights;
+
+pub use weights::Weights;

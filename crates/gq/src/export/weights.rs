@@ -1,0 +1,146 @@
+//! The tensors of any source as rows of f32.
+
+use crate::failure::{Exit, Failure};
+use crate::source;
+use gq_checkpoint::{Checkpoint, ModelSpec, ReadError, Role, Texts, parse_config};
+use gq_codec::{Decoder, Rotation};
+use gq_container::{Container, TensorEntry, TextKind};
+use gq_tensor::{CpuLevel, Encoding, RotationKind, RotationSpec};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A model whose weights are read as f32.
+pub struct Weights {
+    /// What it is.
+    pub spec: ModelSpec,
+    /// Configuration, tokenizer, chat template, settings.
+    pub texts: Texts,
+    /// Tensors of the graph under canonical names, in the order of the source.
+    pub tensors: Vec<WeightTensor>,
+    kind: Kind,
+}
+
+/// A tensor of the graph.
+pub struct WeightTensor {
+    /// Canonical name.
+    pub name: String,
+    /// Outermost dimension first.
+    pub shape: Vec<usize>,
+    /// Bits per weight in the source, scales included.
+    pub bits: f64,
+}
+
+enum Kind {
+    Checkpoint(Box<Checkpoint>),
+    Container { container: Box<Container>, level: CpuLevel, coders: Coders },
+}
+
+type Coders = HashMap<(Encoding, RotationSpec, usize), (Decoder, Option<Arc<Rotation>>)>;
+
+impl Weights {
+    /// Opens a checkpoint directory, a GGUF or a `.gq` file.
+    pub fn open(path: &Path, level: CpuLevel) -> Result<Weights, Failure> {
+        match source::is_checkpoint(path)? {
+            true => Weights::checkpoint(source::checkpoint(path)?),
+            false => Weights::container(Container::open(path)?, level),
+        }
+    }
+
+    /// Whether the source is a `.gq` file.
+    pub fn is_container(&self) -> bool {
+        matches!(self.kind, Kind::Container { .. })
+    }
+
+    fn checkpoint(checkpoint: Checkpoint) -> Result<Weights, Failure> {
+        let (spec, texts) = (checkpoint.spec().clone(), checkpoint.texts()?);
+        let used = |role: Role| !matches!(role, Role::Tower | Role::Unused | Role::WeightScale);
+        let tensors = checkpoint.tensors().iter().filter(|tensor| used(tensor.role));
+        let tensors = tensors.map(|tensor| WeightTensor {
+            name: tensor.name.clone(),
+            shape: tensor.shape.clone(),
+            bits: 8.0 * tensor.bytes as f64 / tensor.elements().max(1) as f64,
+        });
+        Ok(Weights { spec, texts, tensors: tensors.collect(), kind: Kind::Checkpoint(Box::new(checkpoint)) })
+    }
+
+    fn container(container: Container, level: CpuLevel) -> Result<Weights, Failure> {
+        let text = |kind| container.text(kind);
+        let missing = || {
+            let place = container.path().display();
+            let message =
+                format!("{place}: the file has no configuration, so its tensors mean nothing elsewhere");
+            Failure::new(Exit::Input, "container.no_config", message).at(place).limit("config.json")
+        };
+        let config = text(TextKind::Config)?.ok_or_else(missing)?;
+        let texts = Texts {
+            tokenizer: text(TextKind::Tokenizer)?,
+            tokenizer_config: text(TextKind::TokenizerConfig)?,
+            chat_template: text(TextKind::ChatTemplate)?,
+            generation_config: text(TextKind::GenerationConfig)?,
+            special_tokens_map: text(TextKind::SpecialTokensMap)?,
+            licences: Vec::new(),
+            licence_name: text(TextKind::Licence)?.filter(|licence| !licence.contains('\n')),
+            config,
+        };
+        let spec = parse_config(&texts.config)?;
+        let expected = spec.expected_tensors();
+        let names: HashMap<&str, Role> = expected.iter().map(|t| (t.name.as_str(), t.role)).collect();
+        let mut coders = Coders::new();
+        let mut tensors = Vec::new();
+        for entry in container.tensors().iter().filter(|entry| names.contains_key(entry.name.as_str())) {
+            let shape: Vec<usize> = entry.shape.iter().map(|&n| n as usize).collect();
+            let bits = 8.0 * entry.bytes as f64 / entry.elements().max(1) as f64;
+            let key = key_of(entry);
+            if let std::collections::hash_map::Entry::Vacant(vacant) = coders.entry(key) {
+                vacant.insert(coder(key).map_err(|message| {
+                    let message = format!("tensor {}: {message}", entry.name);
+                    Failure::new(Exit::Input, "container.encoding", message).at(&entry.name)
+                })?);
+            }
+            tensors.push(WeightTensor { name: entry.name.clone(), shape, bits });
+        }
+        Ok(Weights {
+            spec,
+            texts,
+            tensors,
+            kind: Kind::Container { container: Box::new(container), level, coders },
+        })
+    }
+
+    /// Reads rows of a tensor as f32 into `out`, `[rows.len(), cols]`.
+    pub fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), ReadError> {
+        let absent = || ReadError::RowsOutOfRange { name: name.to_owned(), rows: rows.clone(), actual: 0 };
+        match &self.kind {
+            Kind::Checkpoint(checkpoint) => {
+                checkpoint.read_rows_f32(checkpoint.tensor(name).ok_or_else(absent)?, rows, out)
+            }
+            Kind::Container { container, level, coders } => {
+                let entry = container.tensor(name).ok_or_else(absent)?;
+                let (decoder, rotation) = coders.get(&key_of(entry)).ok_or_else(absent)?;
+                let matrix = container.matrix(entry).map_err(|_| absent())?;
+                decoder.decode_rows(*level, &matrix, rows.clone(), out);
+                if let Some(rotation) = rotation {
+                    rotation.inverse(*level, out, &mut Vec::new());
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn key_of(entry: &TensorEntry) -> (Encoding, RotationSpec, usize) {
+    (entry.encoding, entry.rotation, entry.shape.last().map_or(1, |&n| n as usize))
+}
+
+type Coder = (Decoder, Option<Arc<Rotation>>);
+
+fn coder((encoding, rotation, cols): (Encoding, RotationSpec, usize)) -> Result<Coder, String> {
+    let decoder = Decoder::new(encoding, rotation, cols).map_err(|error| error.to_string())?;
+    let rotation = match rotation.kind {
+        RotationKind::None => None,
+        _ => Some(Arc::new(Rotation::new(rotation, cols).map_err(|error| error.to_string())?)),
+    };
+    Ok((decoder, rotation))
+}

@@ -1,0 +1,107 @@
+//! GGUF in and out on the command line.
+
+use crate::run::{Gq, testdata};
+use serde_json::Value;
+
+fn measured(gq: &Gq, model: &str, reference: &str) -> Value {
+    let text = testdata("demo/eval.txt");
+    gq.json(&[
+        "eval",
+        model,
+        "--reference",
+        reference,
+        "--text",
+        &text,
+        "--ctx",
+        "128",
+        "--windows",
+        "2",
+        "--cache-limit",
+        "0",
+    ])
+}
+
+#[test]
+fn a_gguf_is_a_checkpoint() {
+    let gq = Gq::new();
+    let demo = testdata("demo");
+    gq.ok(&["export", &demo, "--gguf", "--type", "BF16", "-o", "demo.gguf"]);
+    let seen = gq.json(&["inspect", "demo.gguf"]);
+    assert_eq!((seen["family"].as_str(), &seen["quantized"]), (Some("Gemma4"), &Value::Null));
+    let report = measured(&gq, "demo.gguf", &demo);
+    assert_eq!(report["kld"]["mean"].as_f64(), Some(0.0), "{report}");
+    assert_eq!(measured(&gq, &demo, "demo.gguf")["kld"]["mean"].as_f64(), Some(0.0));
+    let say = |model: &str| gq.ok(&["run", model, "-p", "It is", "-n", "4", "--temp", "0"]);
+    assert_eq!(say("demo.gguf"), say(&demo));
+    // The same weights give the same codes, whatever file they come from.
+    gq.ok(&["convert", "demo.gguf", "-o", "a.gq"]);
+    gq.ok(&["convert", &demo, "-o", "b.gq"]);
+    let codes = |file: &str| {
+        let tensors = gq.json(&["inspect", file])["tensors"].clone();
+        let list = tensors.as_array().unwrap().iter().filter(|t| t["shape"].as_array().unwrap().len() > 1);
+        let mut list: Vec<_> = list.map(|t| (t["name"].to_string(), t["sha256"].to_string())).collect();
+        list.sort();
+        list
+    };
+    assert_eq!(codes("a.gq"), codes("b.gq"));
+    assert_eq!(gq.json(&["inspect", "a.gq"])["provenance"]["source"].get("quantized"), None);
+}
+
+#[test]
+fn what_is_quantized_is_quantized_again_only_when_asked() {
+    let gq = Gq::new();
+    gq.ok(&["export", &testdata("demo"), "--gguf", "--type", "Q8_0", "-o", "demo.gguf"]);
+    for command in [&["convert", "demo.gguf", "-o", "m.gq"][..], &["plan", "demo.gguf"]] {
+        let shown = gq.fails(2, command);
+        assert!(
+            shown.contains("quantized already (Q8_0 x ") && shown.contains("--allow-requantize"),
+            "{shown}"
+        );
+    }
+    assert!(!gq.path("m.gq").exists());
+    gq.ok(&["convert", "demo.gguf", "-o", "m.gq", "--allow-requantize", "--override", "q_proj=exact"]);
+    let told = gq.json(&["inspect", "m.gq"])["provenance"]["source"]["quantized"].clone();
+    assert!(told.as_str().unwrap().starts_with("Q8_0 x "), "{told}");
+    let report = measured(&gq, "m.gq", "demo.gguf");
+    assert!(report["kld"]["mean"].as_f64().unwrap() < 0.1, "{report}");
+    gq.ok(&["verify", "m.gq"]);
+}
+
+#[test]
+fn a_file_goes_out_in_types_of_its_own_sizes_with_a_modelfile() {
+    let gq = Gq::new();
+    let demo = testdata("demo");
+    gq.ok(&["convert", &demo, "-o", "m.gq", "--bits", "8"]);
+    let told = gq.json(&["export", "m.gq", "--gguf", "--ollama", "-o", "out.gguf"]);
+    let types: Vec<_> =
+        told["types"].as_array().unwrap().iter().map(|t| t["type"].as_str().unwrap()).collect();
+    assert!(types.contains(&"Q8_0") && types.contains(&"F32"), "{told}");
+    assert_eq!(told["file_bytes"].as_u64(), Some(std::fs::metadata(gq.path("out.gguf")).unwrap().len()));
+    let kld = measured(&gq, "out.gguf", "m.gq")["kld"]["mean"].as_f64().unwrap();
+    assert!(kld < 0.01, "{kld}");
+    let modelfile = std::fs::read_to_string(gq.path("out.Modelfile")).unwrap();
+    assert!(modelfile.starts_with("FROM ./out.gguf\n"), "{modelfile}");
+    gq.ok(&["export", "m.gq", "--safetensors", "-o", "out"]);
+    let kld = measured(&gq, "out", "m.gq")["kld"]["mean"].as_f64().unwrap();
+    assert!(kld < 0.01, "{kld}");
+    let shown = gq.fails(2, &["export", "m.gq", "--safetensors", "-o", "out"]);
+    assert!(shown.contains("exists already"), "{shown}");
+    let left =
+        std::fs::read_dir(gq.dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert!(left.into_iter().all(|name| !name.ends_with(".partial")));
+}
+
+#[test]
+fn what_cannot_be_exported_or_read_is_one_error() {
+    let gq = Gq::new();
+    let demo = testdata("demo");
+    let shown = gq.fails(2, &["export", &demo, "--gguf", "--type", "IQ4_XS", "-o", "x.gguf"]);
+    assert!(shown.contains("expected nearest, F32"), "{shown}");
+    gq.fails(2, &["export", &demo, "-o", "x.gguf"]);
+    std::fs::write(gq.path("cut.gguf"), b"GGUF\x03\0\0\0").unwrap();
+    let shown = gq.fails(3, &["inspect", "cut.gguf"]);
+    assert!(shown.contains("cut.gguf\": the file ends at byte"), "{shown}");
+    std::fs::write(gq.path("other.bin"), b"abc").unwrap();
+    let shown = gq.fails(3, &["convert", "other.bin", "-o", "x.gq"]);
+    assert!(shown.contains("a checkpoint directory or a GGUF is expected"), "{shown}");
+}
