@@ -234,7 +234,7 @@ mod tests {
     fn nearest_types() {
         assert_eq!(nearest(4.02, 512), GgmlType::Q4_K);
         assert_eq!(nearest(4.02, 576), GgmlType::Q4_0);
-        assert_eq!(nearest(6.1, 256), GgmlType::Q6_K);
+        assert_eq!(nearest(6.5, 256), GgmlType::Q6_K);
         assert_eq!(nearest(8.03, 576), GgmlType::Q8_0);
         assert_eq!(nearest(16.0, 576), GgmlType::F16);
         assert_eq!(nearest(16.0, 7), GgmlType::F16);
