@@ -120,6 +120,9 @@ fn run(
         }
         std::mem::swap(&mut writing, &mut coding);
         std::mem::swap(&mut coding, &mut reading);
+        // Two buffers of a kind suffice: source rows are free once coded, codes once written.
+        std::mem::swap(&mut reading.source, &mut writing.source);
+        std::mem::swap(&mut coding.coded, &mut reading.coded);
     }
     // Texts are compressed at the end: the blocks' memory is free by then.
     drop((reading, coding, writing, work));
@@ -221,7 +224,7 @@ fn copy(
     checkpoint: &Checkpoint,
     tensor: &SourceTensor,
     rows: &Range<usize>,
-    source: &mut Vec<u8>,
+    source: &[u8],
     coded: &mut Coded,
 ) -> Result<(), ReadError> {
     let mut values = vec![0.0; tensor.cols()];
@@ -237,7 +240,8 @@ fn copy(
         }
     }
     if !made {
-        std::mem::swap(source, &mut coded.codes);
+        // Not swapped: a buffer of codes would keep the size of a block of source rows.
+        coded.codes.extend_from_slice(source);
     }
     coded.scales.clear();
     coded.sums.clear();

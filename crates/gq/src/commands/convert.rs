@@ -476,7 +476,7 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
     );
     text += &match estimate {
         Some(estimate) => format!(
-            "time    about {} on this machine with {} threads, when the disk keeps up\n",
+            "time    about {} on this machine with {} threads, if nothing else runs and the disk keeps up\n",
             units::seconds(estimate.seconds),
             estimate.threads,
         ),
