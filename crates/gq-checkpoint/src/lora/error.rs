@@ -42,7 +42,7 @@ pub enum AdapterError {
         /// What the parser says.
         message: String,
     },
-    /// An option whose meaning for the merged weights is not implemented.
+    /// An option that changes the merged weights in a way that the merge does not know.
     #[error("adapter option {} is {}, supported: {supported}", Escaped(.option), Escaped(.value))]
     Option {
         /// Its name in `adapter_config.json`.

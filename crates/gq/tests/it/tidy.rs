@@ -125,7 +125,7 @@ fn nothing_is_ignored_or_tied_to_a_machine() {
             continue;
         }
         for part in forbidden.map(|halves| halves.concat()) {
-            // A path starts a word: `a/work/b` is something else.
+            // A path starts a word: a longer path with such a part inside is something else.
             let found = text.match_indices(&part).any(|(at, _)| {
                 !text[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || "._-~}".contains(c))
             });
