@@ -23,6 +23,8 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "tokenizer.missing" => {
             "convert a checkpoint that has tokenizer.json, or evaluate against reference outputs"
         }
+        "plan.not_measured" => "add --calibration TEXT, or --tune DIR with what `gq tune` wrote",
+        "plan.budget" => "allow more bytes, or fewer bits for tables: --embedding, --head, --per-layer-table",
         "plan.memory" => "raise --max-memory, or use fewer --threads",
         "override.unmatched" => "`gq inspect SRC --tensors` lists the names",
         "verify.damaged" => "fetch or convert the file again",

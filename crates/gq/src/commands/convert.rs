@@ -475,6 +475,7 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
         plan.memory.threads,
     );
     text += &match estimate {
+        Some(Estimate { seconds, .. }) if seconds < 1.0 => "time    under a second\n".to_owned(),
         Some(estimate) => format!(
             "time    about {} on this machine with {} threads, if nothing else runs and the disk keeps up\n",
             units::seconds(estimate.seconds),
