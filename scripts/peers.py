@@ -6,8 +6,9 @@
     nice .venv/bin/python scripts/peers.py quality WORK --checkpoint MODELS/smollm2-135m-instruct-smooth \\
         --like MODELS/gguf/smollm2-135m-instruct-q4_1.gguf --text wikitext2-test.raw.txt \\
         --out docs/measurements/llama-cpp-smollm2-135m.json [--imatrix-text FILE]
-    .venv/bin/python scripts/peers.py convert-speed WORK --checkpoint … --like … --out …   # on a quiet machine
-    .venv/bin/python scripts/peers.py decode-speed  WORK --checkpoint … --like … --out …   # on a quiet machine
+    .venv/bin/python scripts/peers.py convert-speed WORK --checkpoint … --like … --out … --gq target/release/gq
+    .venv/bin/python scripts/peers.py decode-speed  WORK --checkpoint … --like … --out … --gq target/release/gq \\
+        --gq-files tq4.gq tq8.gq            # both on a quiet machine; with --gq the peers take turns in one run
     .venv/bin/python scripts/peers.py table docs/measurements/llama-cpp-*.json              # JSON as Markdown
 
 `quality` writes the checkpoint as f32 GGUF (scripts/hf_to_gguf.py), lets llama-perplexity save its logits on
@@ -221,47 +222,72 @@ def quiet_load(options) -> float:
     raise SystemExit(f"the load is still {load:.1f} after ten minutes, {QUIET} is the limit (--busy measures all the same)")
 
 
+def timed(process: subprocess.Popen) -> dict:
+    """Wall and CPU seconds and peak memory of a process that has just been started."""
+    peak: dict = {}
+    start, before = time.monotonic(), os.times()
+    watcher = threading.Thread(target=watch_memory, args=(process, peak))
+    watcher.start()
+    process.communicate()
+    watcher.join()
+    after = os.times()
+    if process.returncode:
+        raise SystemExit(f"{process.args[0]} failed with code {process.returncode}")
+    return {"wall_s": time.monotonic() - start, "rss_anon_peak": peak["RssAnon"],
+            "cpu_s": after.children_user + after.children_system - before.children_user - before.children_system,
+            "rss_file_peak": peak.get("RssFile", 0)}
+
+
 def convert_speed(options, facts: dict, save) -> None:
-    """llama-quantize from bf16: wall and CPU seconds of each of a few runs, peak anonymous memory."""
-    llama, rows, load = Llama(options.work), [], quiet_load(options)
-    source, out = gguf_of(options, "bf16"), options.work / "speed.gguf"
-    for kind in options.types:
-        runs = []
-        for _ in range(options.repeat):
-            peak: dict = {}
-            start, before = time.monotonic(), os.times()
-            process = llama.start("llama-quantize", "--token-embedding-type", "q8_0", source, out, kind,
-                                  options.threads)
-            watcher = threading.Thread(target=watch_memory, args=(process, peak))
-            watcher.start()
-            process.communicate()
-            watcher.join()
-            after = os.times()
-            runs.append({"wall_s": time.monotonic() - start, "rss_anon_peak": peak["RssAnon"],
-                         "cpu_s": after.children_user + after.children_system
-                         - before.children_user - before.children_system,
-                         "rss_file_peak": peak.get("RssFile", 0)})
-        rows.append({"type": kind, "source_bytes": source.stat().st_size, "runs": runs})
-        print(kind, runs, flush=True)
-        out.unlink()
+    """llama-quantize from bf16, and with --gq `gq convert --bits 4` from the same weights, in turn."""
+    llama, load = Llama(options.work), quiet_load(options)
+    source, out = gguf_of(options, "bf16"), options.work / "speed.out"
+    threads = str(options.threads)
+    rows = [{"type": kind, "source_bytes": source.stat().st_size, "runs": []} for kind in options.types]
+    if options.gq:
+        rows.append({"type": "gq convert --bits 4", "runs": []})
+    for _ in range(options.repeat):
+        for row in rows:
+            if row["type"].startswith("gq"):
+                command = [options.gq, *row["type"].split()[1:], "--threads", threads, "--quiet", options.checkpoint,
+                           "-o", out]
+                row["runs"].append(timed(subprocess.Popen(command, stdout=subprocess.DEVNULL)))
+            else:
+                row["runs"].append(timed(llama.start("llama-quantize", "--token-embedding-type", "q8_0", source, out,
+                                                     row["type"], threads)))
+            print(row["type"], row["runs"][-1], flush=True)
+            out.unlink()
     facts["convert_speed"] = {"cpu": cpu(), "checkpoint": options.checkpoint.name, "threads": options.threads,
                               "load_average": load, "rows": rows, "commands": sorted(set(llama.commands))}
     save()
 
 
 def decode_speed(options, facts: dict, save) -> None:
-    """llama-bench pp512 and tg64, tokens per second."""
-    llama, rows, load = Llama(options.work), [], quiet_load(options)
-    for kind in options.types:
-        output = llama.run("llama-bench", "-m", quantize(llama, options, kind), "-t", options.threads, "-p", 512,
-                           "-n", 64, "-r", options.repeat, "-o", "json")
-        for test in json.loads(output[output.index("["):output.rindex("]") + 1]):
-            name = f"pp{test['n_prompt']}" if test["n_prompt"] else f"tg{test['n_gen']}"
-            rows.append({"type": kind, "test": name, "tokens_per_s": test["avg_ts"], "deviation": test["stddev_ts"],
-                         "samples": test["samples_ts"]})
-            print(kind, name, f"{test['avg_ts']:.1f} t/s", flush=True)
+    """llama-bench pp512 and tg64, tokens per second; with --gq `gq bench` on each of --gq-files, in turn."""
+    llama, rows, load = Llama(options.work), {}, quiet_load(options)
+    threads = str(options.threads)
+    files = {kind: quantize(llama, options, kind) for kind in options.types}
+
+    def add(name: str, test: str, sample: float) -> None:
+        row = rows.setdefault((name, test), {"type": name, "test": test, "samples": []})
+        row["samples"].append(sample)
+        print(name, test, f"{sample:.1f} t/s", flush=True)
+
+    for _ in range(options.repeat):
+        for kind, path in files.items():
+            output = llama.run("llama-bench", "-m", path, "-t", threads, "-p", 512, "-n", 64, "-r", 1, "-o", "json")
+            for test in json.loads(output[output.index("["):output.rindex("]") + 1]):
+                add(kind, f"pp{test['n_prompt']}" if test["n_prompt"] else f"tg{test['n_gen']}", test["avg_ts"])
+        for path in options.gq_files if options.gq else ():
+            done = subprocess.run([options.gq, "bench", path, "--threads", threads, "--repetitions", "1", "--json",
+                                   "--quiet"], check=True, stdout=subprocess.PIPE)
+            report = json.loads(done.stdout)
+            add(f"gq {path.stem}", "pp512", report["pp"]["tokens_per_second"])
+            add(f"gq {path.stem}", "tg64", report["tg"]["tokens_per_second"])
+    for row in rows.values():
+        row["tokens_per_s"] = sorted(row["samples"])[len(row["samples"]) // 2]
     facts["decode_speed"] = {"cpu": cpu(), "checkpoint": options.checkpoint.name, "threads": options.threads,
-                             "load_average": load, "rows": rows, "commands": llama.commands}
+                             "load_average": load, "rows": list(rows.values()), "commands": sorted(set(llama.commands))}
     save()
 
 
@@ -319,6 +345,9 @@ def main() -> None:
         command.add_argument("--repeat", type=int, default=3)
         if name != "quality":
             command.add_argument("--busy", action="store_true", help="do not wait for a quiet machine")
+            command.add_argument("--gq", type=Path, help="the gq program, measured in the same run")
+        if name == "decode-speed":
+            command.add_argument("--gq-files", type=Path, nargs="*", default=[], help=".gq files for `gq bench`")
         if name == "quality":
             command.add_argument("--text", type=Path, required=True)
             command.add_argument("--ctx", type=int, default=512)
