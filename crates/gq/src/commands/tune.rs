@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The calibration text that the model writes.
-const SELF: &str = "self";
+pub const SELF: &str = "self";
 
 /// Measure a checkpoint on calibration text: what every later conversion with --tune rounds and spends by.
 #[derive(clap::Args, Debug)]
@@ -55,7 +55,7 @@ pub struct CalibrationArgs {
     pub gradient_tokens: usize,
 }
 
-fn sequence_length(text: &str) -> Result<usize, String> {
+pub fn sequence_length(text: &str) -> Result<usize, String> {
     let length = text.parse().ok().filter(|length| (2..=1 << 20).contains(length));
     length.ok_or_else(|| "expected a number of tokens from 2 to 1048576".to_owned())
 }
@@ -154,7 +154,7 @@ pub fn finished(
 }
 
 /// What the model writes, as sequences, and as the text that they are known by.
-fn own_sequences(
+pub fn own_sequences(
     model: &Model,
     tokenizer: &Tokenizer,
     tokens: usize,
@@ -223,7 +223,7 @@ fn is_measured(role: Role) -> bool {
 }
 
 /// The texts of a file, or of the .txt and .md files of a directory in the order of their names.
-fn texts(path: &Path) -> Result<Vec<CalibrationText>, Failure> {
+pub fn texts(path: &Path) -> Result<Vec<CalibrationText>, Failure> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |error: std::io::Error| Failure::io(&path, &error)
