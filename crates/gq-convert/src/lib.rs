@@ -32,8 +32,8 @@ pub use policy::{Budget, Calibration, Choice, Codes, Override, Policy, PolicyErr
 pub use refine::{RefineError, RefineEvent, RefineOptions, Refined, Refinement, refine};
 pub use report::{Report, TensorReport};
 pub use tune::{
-    CalibrationText, InputMeasured, SequenceError, TensorMeasured, Tune, TuneError, TuneEvent, TuneFileError,
-    TuneOptions, TuneText, measure, sequences, source_files, texts_digest,
+    BuiltinError, CalibrationText, InputMeasured, SequenceError, TensorMeasured, Tune, TuneError, TuneEvent,
+    TuneFileError, TuneOptions, TuneText, builtin, measure, sequences, source_files, texts_digest,
 };
 
 use gq_checkpoint::Checkpoint;

@@ -1,6 +1,6 @@
 //! Memory of a running model beside its weights, from its specification alone.
 
-use crate::cache::KvType;
+use crate::cache::{KV_GROUP, KvType};
 use gq_checkpoint::ModelSpec;
 
 /// Tokens that pass through the layers together.
@@ -12,17 +12,18 @@ const BASE: u64 = 64 << 20;
 /// Bytes of keys and values of one sequence of `tokens` tokens: a ring of the window's length on layers that have
 /// one, nothing on layers that read another's.
 pub fn kv_cache_bytes(spec: &ModelSpec, tokens: usize, kind: KvType) -> u64 {
-    let element = match kind {
-        KvType::F32 => 4,
-        KvType::F16 => 2,
+    let head = |dim: usize| match kind {
+        KvType::F32 => 4 * dim as u64,
+        KvType::F16 => 2 * dim as u64,
+        KvType::Q8 => (dim + 2 * dim.div_ceil(KV_GROUP)) as u64,
     };
     let layers = spec.layers.iter().map(|layer| &layer.attention);
     let own = layers.filter(|attention| attention.kv_shared_with.is_none());
-    let elements = own.map(|attention| {
+    let bytes = own.map(|attention| {
         let slots = attention.window.map_or(tokens, |window| window.min(tokens)).max(1);
-        2 * (attention.kv_width() as u64) * slots as u64
+        2 * attention.kv_heads as u64 * head(attention.head_dim) * slots as u64
     });
-    element * elements.sum::<u64>()
+    bytes.sum()
 }
 
 /// Bytes of everything else: activations of one batch at the widest layer, logits, and a constant.
@@ -53,9 +54,11 @@ mod tests {
             let options =
                 RunOptions { level: CpuLevel::detect(), activations: ActivationMode::F32, kv: KvType::F16 };
             let model = Model::from_checkpoint(Arc::new(Checkpoint::open(path).unwrap()), options).unwrap();
-            for tokens in [1, 7, 100] {
-                let stated = kv_cache_bytes(model.spec(), tokens, KvType::F16);
-                assert_eq!(stated, model.new_cache(tokens).bytes() as u64, "{name} {tokens}");
+            for (tokens, kv) in
+                [1, 7, 100].into_iter().flat_map(|n| [KvType::F32, KvType::F16, KvType::Q8].map(|kv| (n, kv)))
+            {
+                let stated = kv_cache_bytes(model.spec(), tokens, kv);
+                assert_eq!(stated, model.new_cache_of(tokens, kv).bytes() as u64, "{name} {tokens} {kv:?}");
             }
         }
     }

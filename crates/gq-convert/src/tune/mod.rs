@@ -1,11 +1,13 @@
 //! Measurements that calibrated rounding and byte budgets are decided from: a stage of its own with a saved value.
 
+mod builtin;
 mod damping;
 mod measure;
 mod moment;
 mod saved;
 mod sequences;
 
+pub use builtin::{BuiltinError, builtin};
 pub use measure::source_files;
 pub use measure::{TuneError, TuneEvent, TuneOptions, TuneText, measure};
 pub(crate) use moment::rotate;

@@ -1,6 +1,7 @@
 //! `gq convert`: a checkpoint becomes one file.
 
 use crate::cli::Global;
+use crate::commands::Kv;
 use crate::commands::tune::{self, CalibrationArgs};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
@@ -12,7 +13,7 @@ use gq_convert::{
     Budget, Calibration, Choice, Codes, Estimate, Event, ExecuteOptions, LeftOut, Override, Plan, Policy,
     Report, Resources, Tune,
 };
-use gq_model::{KvType, kv_cache_bytes, work_bytes};
+use gq_model::{kv_cache_bytes, work_bytes};
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -116,7 +117,7 @@ pub struct Recipe {
     /// Tokens of context that --fit leaves room for.
     #[arg(long, value_name = "N", default_value_t = 8192, requires = "fit")]
     ctx: usize,
-    /// Keys and values that --fit leaves room for.
+    /// Keys and values that --fit leaves room for; run the file with the same.
     #[arg(long, value_name = "KIND", default_value = "f16", requires = "fit")]
     kv: Kv,
     /// Smallest file whose expected divergence from the original, in nats per token, is at most this; measure it with
@@ -134,15 +135,6 @@ pub enum CodeFamily {
     Trellis,
     /// The trellises with 2^12 states: a little closer, slower to make.
     TrellisS12,
-}
-
-/// Storage of keys and values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kv {
-    /// Half precision.
-    F16,
-    /// Single precision.
-    F32,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -182,11 +174,7 @@ impl Recipe {
 
     /// The policy these options ask for, with measurements where there are some.
     pub fn measured_policy(&self, checkpoint: &Checkpoint, tune: Option<&Tune>) -> Policy {
-        let kv = match self.kv {
-            Kv::F16 => KvType::F16,
-            Kv::F32 => KvType::F32,
-        };
-        let beside = |spec| kv_cache_bytes(spec, self.ctx, kv) + work_bytes(spec);
+        let beside = |spec| kv_cache_bytes(spec, self.ctx, self.kv.into()) + work_bytes(spec);
         let fit = self.fit.map(|bytes| bytes.saturating_sub(beside(checkpoint.spec())));
         let bytes = self.size.or(fit).map(Budget::FileBytes);
         let bits = self.bpw.map(Budget::BodyBits);

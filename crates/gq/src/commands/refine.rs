@@ -31,9 +31,9 @@ pub struct RefineArgs {
     /// Merge an adapter into the reference first, as the conversion did; repeatable, with weights.
     #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
     loras: Vec<source::Lora>,
-    /// Text to tune on: a file, a directory whose .txt and .md files count equally, or `self`.
-    #[arg(long, value_name = "FILE|DIR|self")]
-    calibration: PathBuf,
+    /// Text to tune on: a file, a directory whose .txt and .md files count equally, `self`, or what comes with gq.
+    #[arg(long, value_name = "FILE|DIR|builtin|self")]
+    calibration: Option<PathBuf>,
     /// Tokens of a sequence.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = tune::sequence_length)]
     calibration_ctx: usize,
@@ -70,14 +70,12 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
     let (steps, batch) = (usize::from(args.steps), usize::from(args.batch));
     // What is held out comes on top.
     let tokens = (steps * batch * 9).div_ceil(8).saturating_add(12) * args.calibration_ctx;
-    let (texts, sequences) = match args.calibration.as_os_str() == tune::SELF {
-        true => tune::own_sequences(&reference, &tokenizer, tokens, args.calibration_ctx, global)?,
-        false => {
-            let texts = tune::texts(&args.calibration)?;
-            let sequences = gq_convert::sequences(&tokenizer, &texts, tokens, args.calibration_ctx)?;
-            (texts, sequences)
-        }
-    };
+    let (texts, sequences) = tune::sequences(
+        args.calibration.as_deref(),
+        (&reference, &tokenizer),
+        (tokens, args.calibration_ctx),
+        global,
+    )?;
     let options = RefineOptions { steps, batch, rate: args.rate };
     let mut progress = Progress::new(
         global.progress,

@@ -8,18 +8,39 @@ use crate::{source, units};
 use gq_checkpoint::{Checkpoint, Role};
 use gq_convert::{CalibrationText, Tune, TuneError, TuneEvent, TuneOptions, TuneText};
 use gq_model::{
-    ActivationMode, ChatError, ChatTemplate, KvType, Model, OwnTextOptions, RunOptions, Tokenizer, own_text,
+    ActivationMode, ChatError, ChatTemplate, KvType, Model, ModelTexts, OwnTextOptions, RunOptions,
+    SpecialText, Tokenizer, own_text,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The calibration text that the model writes.
-pub const SELF: &str = "self";
+const SELF: &str = "self";
+/// The calibration text that comes with the program.
+const BUILTIN: &str = "builtin";
+
+/// Where calibration text comes from.
+enum TextSource<'a> {
+    Builtin,
+    Own,
+    Files(&'a Path),
+}
+
+impl TextSource<'_> {
+    fn of(given: Option<&Path>) -> TextSource<'_> {
+        match given {
+            Some(path) if path.as_os_str() == SELF => TextSource::Own,
+            Some(path) if path.as_os_str() != BUILTIN => TextSource::Files(path),
+            _ => TextSource::Builtin,
+        }
+    }
+}
 
 /// Measure a checkpoint on calibration text: what every later conversion with --tune rounds and spends by.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
+  gq tune ./SmolLM2-135M -o smol.tune
   gq tune ./SmolLM2-135M -o smol.tune --calibration texts/
   gq convert ./SmolLM2-135M --tune smol.tune --size 80MB -o smol.gq
   gq plan ./SmolLM2-135M --tune smol.tune --bpw 3.5")]
@@ -40,9 +61,10 @@ pub struct TuneArgs {
 /// What to measure on.
 #[derive(clap::Args, Debug, Clone)]
 pub struct CalibrationArgs {
-    /// Calibration text: a file, a directory whose .txt and .md files count equally, or `self`: what the model writes
-    /// when it is asked for prose, facts, code, mathematics and several languages.
-    #[arg(long, value_name = "FILE|DIR|self")]
+    /// Calibration text: a file, a directory whose .txt and .md files count equally, `builtin`: prose, code,
+    /// mathematics, 27 languages and conversations that come with gq, or `self`: what the model writes when it is asked
+    /// for such things [default of `gq tune`: builtin].
+    #[arg(long, value_name = "FILE|DIR|builtin|self")]
     pub calibration: Option<PathBuf>,
     /// Tokens to measure second moments on [default: 300 per input dimension, at most 131072].
     #[arg(long, value_name = "N")]
@@ -61,11 +83,18 @@ pub fn sequence_length(text: &str) -> Result<usize, String> {
 }
 
 impl CalibrationArgs {
+    fn source(&self) -> TextSource<'_> {
+        TextSource::of(self.calibration.as_deref())
+    }
+
     /// What was asked for beside the text, as one word.
     fn asked(&self) -> String {
-        let own = self.calibration.as_deref().is_some_and(|path| path.as_os_str() == SELF);
+        let text = match self.source() {
+            TextSource::Own => SELF,
+            TextSource::Builtin => BUILTIN,
+            TextSource::Files(_) => "text",
+        };
         let tokens = self.calibration_tokens.map_or_else(|| "default".to_owned(), |n| n.to_string());
-        let text = if own { "self" } else { "text" };
         format!("{text} {tokens} {} {}", self.calibration_ctx, self.gradient_tokens)
     }
 }
@@ -92,10 +121,6 @@ pub fn measure(
     dir: &Path,
     global: &Global,
 ) -> Result<(Tune, f64), Failure> {
-    let path = args.calibration.as_deref().ok_or_else(|| {
-        let message = "--calibration is needed: a text file or a directory of them";
-        Failure::new(Exit::Usage, "calibration.missing", message.to_owned()).at("--calibration")
-    })?;
     let level = global.level()?;
     let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
     let model = Model::from_checkpoint(checkpoint.clone(), options)?;
@@ -103,14 +128,8 @@ pub fn measure(
     let widest =
         checkpoint.tensors().iter().filter(|t| is_product(t.role)).map(|t| t.cols()).max().unwrap_or(0);
     let tokens = args.calibration_tokens.unwrap_or((300 * widest).min(131_072));
-    let (texts, sequences) = match path.as_os_str() == SELF {
-        true => own_sequences(&model, &tokenizer, tokens, args.calibration_ctx, global)?,
-        false => {
-            let texts = texts(path)?;
-            let sequences = gq_convert::sequences(&tokenizer, &texts, tokens, args.calibration_ctx)?;
-            (texts, sequences)
-        }
-    };
+    let (texts, sequences) =
+        sequences(args.calibration.as_deref(), (&model, &tokenizer), (tokens, args.calibration_ctx), global)?;
     let options = TuneOptions {
         level,
         gradient_sequences: args.gradient_tokens.div_ceil(args.calibration_ctx.max(1)),
@@ -143,18 +162,54 @@ pub fn finished(
     args: &CalibrationArgs,
     dir: &Path,
 ) -> Result<Option<Tune>, Failure> {
-    let (Ok(tune), Some(path)) = (Tune::open(dir), args.calibration.as_deref()) else { return Ok(None) };
+    let Ok(tune) = Tune::open(dir) else { return Ok(None) };
     if tune.asked != args.asked() {
         return Ok(None);
     }
-    let own = path.as_os_str() == SELF;
-    let same = tune.check_source(&gq_convert::source_files(checkpoint)).is_ok()
-        && (own || tune.text_sha256 == gq_convert::texts_digest(&texts(path)?));
+    if tune.check_source(&gq_convert::source_files(checkpoint)).is_err() {
+        return Ok(None);
+    }
+    let texts = given_texts(&args.source(), &ModelTexts::from_checkpoint(checkpoint)?)?;
+    let same = texts.is_none_or(|texts| tune.text_sha256 == gq_convert::texts_digest(&texts));
     Ok(Some(tune).filter(|_| same))
 }
 
+/// About `tokens` tokens of the text asked for, in sequences of `ctx`, and the texts that they are known by.
+pub fn sequences(
+    calibration: Option<&Path>,
+    (model, tokenizer): (&Model, &Tokenizer),
+    (tokens, ctx): (usize, usize),
+    global: &Global,
+) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
+    match given_texts(&TextSource::of(calibration), model.texts())? {
+        None => own_sequences(model, tokenizer, tokens, ctx, global),
+        Some(texts) => {
+            let sequences = gq_convert::sequences(tokenizer, &texts, tokens, ctx)?;
+            Ok((texts, sequences))
+        }
+    }
+}
+
+/// Texts that are there before the model has written any; `None`: it is to write them.
+fn given_texts(source: &TextSource<'_>, model: &ModelTexts) -> Result<Option<Vec<CalibrationText>>, Failure> {
+    match source {
+        TextSource::Own => Ok(None),
+        TextSource::Files(path) => texts(path).map(Some),
+        TextSource::Builtin => Ok(Some(gq_convert::builtin(template(model)?.as_ref())?)),
+    }
+}
+
+/// The model's chat template, where it has one.
+fn template(texts: &ModelTexts) -> Result<Option<ChatTemplate>, Failure> {
+    match ChatTemplate::new(texts) {
+        Ok(chat) => Ok(Some(chat)),
+        Err(ChatError::Missing) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// What the model writes, as sequences, and as the text that they are known by.
-pub fn own_sequences(
+fn own_sequences(
     model: &Model,
     tokenizer: &Tokenizer,
     tokens: usize,
@@ -167,7 +222,7 @@ pub fn own_sequences(
     if let Some(bos) = tokenizer.bos() {
         sequences.iter_mut().filter_map(|sequence| sequence.first_mut()).for_each(|first| *first = bos);
     }
-    Ok((vec![CalibrationText { name: SELF.to_owned(), text }], sequences))
+    Ok((vec![CalibrationText { name: SELF.to_owned(), text, special: SpecialText::Plain }], sequences))
 }
 
 /// What the model writes, in the threads at hand.
@@ -178,11 +233,7 @@ pub fn own_tokens(
     answer: usize,
     global: &Global,
 ) -> Result<Vec<u32>, Failure> {
-    let chat = match ChatTemplate::new(model.texts()) {
-        Ok(chat) => Some(chat),
-        Err(ChatError::Missing) => None,
-        Err(error) => return Err(error.into()),
-    };
+    let chat = template(model.texts())?;
     let options = OwnTextOptions { tokens, answer, seed: 0 };
     let output = global.output();
     let mut progress = Progress::new(global.progress, output, "write", Unit::Items("tokens"), tokens as u64);
@@ -223,7 +274,7 @@ fn is_measured(role: Role) -> bool {
 }
 
 /// The texts of a file, or of the .txt and .md files of a directory in the order of their names.
-pub fn texts(path: &Path) -> Result<Vec<CalibrationText>, Failure> {
+fn texts(path: &Path) -> Result<Vec<CalibrationText>, Failure> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |error: std::io::Error| Failure::io(&path, &error)
@@ -254,7 +305,7 @@ pub fn texts(path: &Path) -> Result<Vec<CalibrationText>, Failure> {
                 .actual(format!("byte {at}"))
         })?;
         let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        Ok(CalibrationText { name, text })
+        Ok(CalibrationText { name, text, special: SpecialText::Plain })
     };
     files.into_iter().map(read).collect()
 }
@@ -319,6 +370,15 @@ impl From<gq_convert::TuneFileError> for Failure {
                 .at(path.display())
                 .limit(limit)
                 .actual(actual),
+        }
+    }
+}
+
+impl From<gq_convert::BuiltinError> for Failure {
+    fn from(error: gq_convert::BuiltinError) -> Failure {
+        match error {
+            gq_convert::BuiltinError::Chat(error) => error.into(),
+            damaged => Failure::internal("builtin text", &damaged),
         }
     }
 }

@@ -67,12 +67,28 @@ fn in_one_step_and_without_a_corpus() {
 }
 
 #[test]
+fn the_text_that_comes_with_the_program() {
+    let gq = Gq::new();
+    let demo = testdata("demo");
+    let made =
+        |output: &str, more: &[&str]| gq.json(&[&["tune", &demo, "-o", output], more, &FAST[..]].concat());
+    let (unsaid, named) = (made("a", &[]), made("b", &["--calibration", "builtin"]));
+    assert_eq!(unsaid["tune"], named["tune"]);
+    assert_eq!(
+        unsaid["tune"]["tokens"].as_u64().unwrap() + unsaid["tune"]["held_out_tokens"].as_u64().unwrap(),
+        4096
+    );
+    let digest = unsaid["tune"]["text_sha256"].as_str().unwrap();
+    gq.ok(&["convert", &demo, "--tune", "a", "--bpw", "3", "-o", "m.gq"]);
+    assert!(gq.json(&["inspect", "m.gq"])["provenance"].to_string().contains(digest));
+}
+
+#[test]
 fn what_goes_wrong() {
     let gq = Gq::new();
     let (demo, llama) = (testdata("demo"), testdata("tiny/llama"));
     let text = testdata("demo/eval.txt");
     gq.fails(2, &["plan", &demo, "--size", "1.6MB"]);
-    gq.fails(2, &["tune", &demo, "-o", "t"]);
     gq.fails(3, &["plan", &demo, "--tune", "nowhere", "--bpw", "3"]);
     std::fs::create_dir(gq.path("empty")).unwrap();
     gq.fails(3, &["tune", &demo, "-o", "t", "--calibration", "empty"]);
