@@ -27,7 +27,7 @@ pub struct RefineOptions {
 
 impl Default for RefineOptions {
     fn default() -> RefineOptions {
-        RefineOptions { steps: 40, batch: 4, rate: 2e-3 }
+        RefineOptions { steps: 32, batch: 2, rate: 3e-3 }
     }
 }
 
@@ -113,8 +113,7 @@ pub enum RefineError {
     },
 }
 
-/// Tunes the factors of `container`, whose model is `model`, toward `reference` on `sequences`; the last ones are held
-/// out. Memory is that of one sequence's gradient and of the held-out sequences' last hidden states.
+/// Tunes the factors of `container`, whose model is `model`, toward `reference` on `sequences`; some are held out. Memory is that of one sequence's gradient and of the held-out sequences' last hidden states.
 ///
 /// # Errors
 /// When the vocabularies differ, there are too few sequences, or nothing can be tuned.
@@ -129,13 +128,11 @@ pub fn refine(
     if limit != actual {
         return Err(RefineError::Vocabulary { limit, actual });
     }
-    let held_out = (sequences.len() / HELD_OUT).clamp(1, HELD_OUT_MOST);
-    let Some((train, held_out)) = sequences.split_at_checked(sequences.len().saturating_sub(held_out)) else {
-        return Err(RefineError::TooShort { limit: 2, actual: sequences.len() });
-    };
-    if train.is_empty() || held_out.is_empty() {
+    if sequences.len() < 2 {
         return Err(RefineError::TooShort { limit: 2, actual: sequences.len() });
     }
+    let scattered = scattered(sequences);
+    let (held_out, train) = scattered.split_at((sequences.len() / HELD_OUT).clamp(1, HELD_OUT_MOST));
     let start = tunable(model, container);
     if start.is_empty() {
         return Err(RefineError::Nothing);
@@ -146,13 +143,15 @@ pub fn refine(
         done += 1;
         progress(RefineEvent::Sequences { done, of });
     };
+    let teacher = |tokens: &&Vec<u32>| Teacher::new(reference, (*tokens).clone());
+    let teachers = held_out.iter().map(teacher).collect::<Result<Vec<_>, _>>()?;
     let mean = |factors: &Factors, advance: &mut dyn FnMut()| {
         let mut sum = 0.0;
-        for tokens in held_out {
-            sum += Teacher::new(reference, tokens.clone())?.divergence(model, factors)?;
+        for teacher in &teachers {
+            sum += teacher.divergence(model, factors)?;
             advance();
         }
-        Ok::<f64, RefineError>(sum / held_out.len() as f64)
+        Ok::<f64, RefineError>(sum / teachers.len() as f64)
     };
     let before = mean(&start, &mut advance)?;
     let mut factors = start.clone();
@@ -163,16 +162,26 @@ pub fn refine(
         let mut gradients = FactorGradients::new();
         for index in 0..options.batch {
             let tokens = &train[(step * options.batch + index) % train.len()];
-            Teacher::new(reference, tokens.clone())?.gradient(model, &factors, &mut gradients)?;
+            teacher(tokens)?.gradient(model, &factors, &mut gradients)?;
             advance();
         }
         adam.step(&mut factors, &gradients, schedule(step, options.steps), &rate);
     }
     let factors = rewrite::storable(container, model, factors)?;
     let after = mean(&factors, &mut advance)?;
-    let tokens = |sequences: &[Vec<u32>]| sequences.iter().map(Vec::len).sum::<usize>();
+    let tokens = |sequences: &[&Vec<u32>]| sequences.iter().map(|tokens| tokens.len()).sum::<usize>();
     let each = tokens(train) / train.len();
     Ok(Refinement { factors, before, after, tokens: seen * each, held_out_tokens: tokens(held_out) })
+}
+
+/// The sequences in an order that has some of every text early and late: by a multiplicative hash of their index.
+fn scattered(sequences: &[Vec<u32>]) -> Vec<&Vec<u32>> {
+    let mut order: Vec<(u64, &Vec<u32>)> = (1u64..)
+        .zip(sequences)
+        .map(|(index, tokens)| (index.wrapping_mul(0x9E37_79B9_7F4A_7C15), tokens))
+        .collect();
+    order.sort_by_key(|(hash, _)| *hash);
+    order.into_iter().map(|(_, tokens)| tokens).collect()
 }
 
 /// Rises over the first steps and falls to nothing at the end.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 #[command(after_help = "\
 Examples:
   gq refine smol-3bit.gq --reference ./SmolLM2-135M --calibration texts/
-  gq refine smol-3bit.gq --reference ./SmolLM2-135M --calibration self --steps 80 -o smol-3bit-refined.gq
+  gq refine smol-3bit.gq --reference ./SmolLM2-135M --calibration self --steps 80 --batch 4 -o smol-3bit-refined.gq
 
 Time is about that of 10 forward passes over steps x batch x ctx tokens.")]
 pub struct RefineArgs {
@@ -38,13 +38,13 @@ pub struct RefineArgs {
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = tune::sequence_length)]
     calibration_ctx: usize,
     /// Steps of the optimizer.
-    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     steps: u16,
     /// Sequences per step.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
     /// Largest relative change of a row's scale per step.
-    #[arg(long, value_name = "X", default_value_t = 0.002)]
+    #[arg(long, value_name = "X", default_value_t = 0.003)]
     rate: f64,
     /// Where to write [default: in place of FILE].
     #[arg(short, long, value_name = "OUT")]
