@@ -30,8 +30,9 @@ pub use plan::{Dropped, Facts, LeftOut, Plan, PlanError, Step};
 pub use policy::{Budget, Calibration, Choice, Codes, Override, Policy, PolicyError, Resources};
 pub use report::{Report, TensorReport};
 pub use tune::{
-    BuiltinError, CalibrationText, InputMeasured, SequenceError, TensorMeasured, Tune, TuneError, TuneEvent,
-    TuneFileError, TuneOptions, TuneText, builtin, measure, sequences, source_files, texts_digest,
+    BuiltinError, CalibrationText, InputMeasured, MeasuringMemory, MeasuringSize, SequenceError,
+    TensorMeasured, Tune, TuneError, TuneEvent, TuneFileError, TuneOptions, TuneText, builtin, measure,
+    sequences, source_files, texts_digest,
 };
 
 use gq_checkpoint::Checkpoint;

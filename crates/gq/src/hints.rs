@@ -25,6 +25,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
         }
         "plan.not_measured" => "add --calibration TEXT, or --tune DIR with what `gq tune` wrote",
         "plan.budget" => "allow more bytes, or fewer bits for tables: --embedding, --head, --per-layer-table",
+        "tune.memory" => "raise --max-memory, use fewer --threads or a smaller --calibration-ctx",
         "plan.memory" => "raise --max-memory, or use fewer --threads",
         "override.unmatched" => "`gq inspect SRC --tensors` lists the names",
         "verify.damaged" => "fetch or convert the file again",

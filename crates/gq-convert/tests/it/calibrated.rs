@@ -38,7 +38,8 @@ fn tuned(checkpoint: &Arc<Checkpoint>, dir: &Path, level: CpuLevel, threads: usi
     let text = TuneText { texts: &[], sequences: &sequences };
     let wanted =
         |name: &str| name.ends_with("proj.weight") || name.contains("experts") || name.contains("embed");
-    let options = TuneOptions { level, gradient_sequences: 2, seed: 5, asked: String::new() };
+    let options =
+        TuneOptions { level, gradient_sequences: 2, seed: 5, asked: String::new(), max_memory: None };
     pool.install(|| measure(checkpoint, &model, text, &wanted, &options, dir, &mut |_| ()).unwrap())
 }
 
@@ -180,8 +181,13 @@ fn an_expert_that_was_never_chosen_is_rounded_by_what_others_see() {
     // Two sequences of one token: of several experts, most are left out.
     let sequences = vec![vec![5], vec![5]];
     let text = TuneText { texts: &[], sequences: &sequences };
-    let options =
-        TuneOptions { level: CpuLevel::detect(), gradient_sequences: 1, seed: 5, asked: String::new() };
+    let options = TuneOptions {
+        level: CpuLevel::detect(),
+        gradient_sequences: 1,
+        seed: 5,
+        asked: String::new(),
+        max_memory: None,
+    };
     let wanted = |name: &str| name.contains("experts");
     let place = dir.path().join("tune");
     let tune = measure(&checkpoint, &model, text, &wanted, &options, &place, &mut |_| ()).unwrap();

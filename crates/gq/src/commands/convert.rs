@@ -126,6 +126,9 @@ pub struct Recipe {
     max_kld: Option<f64>,
 }
 
+/// Threads whose memory --fit leaves room for: a constant, for a file depends on no machine.
+const FIT_THREADS: usize = 16;
+
 /// Families of codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum CodeFamily {
@@ -174,7 +177,8 @@ impl Recipe {
 
     /// The policy these options ask for, with measurements where there are some.
     pub fn measured_policy(&self, checkpoint: &Checkpoint, tune: Option<&Tune>) -> Policy {
-        let beside = |spec| kv_cache_bytes(spec, self.ctx, self.kv.into()) + work_bytes(spec);
+        let kv = self.kv.into();
+        let beside = |spec| kv_cache_bytes(spec, self.ctx, kv) + work_bytes(spec, self.ctx, kv, FIT_THREADS);
         let fit = self.fit.map(|bytes| bytes.saturating_sub(beside(checkpoint.spec())));
         let bytes = self.size.or(fit).map(Budget::FileBytes);
         let bits = self.bpw.map(Budget::BodyBits);
@@ -226,10 +230,12 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
             let message = "--calibration measures anew, --tune takes what was measured: give one of them";
             return Err(Failure::new(Exit::Usage, "calibration.twice", message).at("--calibration, --tune"));
         }
-        Some(_) if args.restart => {
-            Some(tune::measure(&checkpoint, &args.calibration, &measurements, global)?.0)
+        Some(_) if args.restart => Some(
+            tune::measure(&checkpoint, &args.calibration, &measurements, args.recipe.max_memory, global)?.0,
+        ),
+        Some(_) => {
+            Some(taken_up(&checkpoint, &args.calibration, &measurements, args.recipe.max_memory, global)?)
         }
-        Some(_) => Some(taken_up(&checkpoint, &args.calibration, &measurements, global)?),
         None => None,
     };
     let tune = args.recipe.tune(&checkpoint, measured)?;
@@ -303,13 +309,14 @@ fn taken_up(
     checkpoint: &Arc<Checkpoint>,
     args: &CalibrationArgs,
     dir: &Path,
+    max_memory: Option<u64>,
     global: &Global,
 ) -> Result<Tune, Failure> {
     if let Some(tune) = tune::finished(checkpoint, args, dir)? {
         global.output().note(&format!("taking up the measurements in {}", dir.display()));
         return Ok(tune);
     }
-    Ok(tune::measure(checkpoint, args, dir, global)?.0)
+    Ok(tune::measure(checkpoint, args, dir, max_memory, global)?.0)
 }
 
 fn default_output(name: &str, policy: &Policy) -> PathBuf {
