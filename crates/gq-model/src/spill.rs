@@ -19,11 +19,13 @@ pub(crate) struct Spill {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// Width and elements of the residual stream.
-    x: (usize, usize),
-    /// Layer that made them, then the same for keys and values.
-    shared: Vec<(usize, (usize, usize), (usize, usize))>,
+    x: Size,
+    /// Layer that made them, keys, values.
+    shared: Vec<(usize, Size, Size)>,
 }
+
+/// Width and elements of a matrix.
+type Size = (usize, usize);
 
 impl Spill {
     pub(crate) fn new(file: File, stride: u64, sequences: usize) -> Spill {
@@ -44,7 +46,7 @@ impl Spill {
     pub(crate) fn load(&self, sequence: usize) -> Result<(Arc<Matrix>, SharedMatrices)> {
         let mut file = &self.file;
         file.seek(SeekFrom::Start(sequence as u64 * self.stride))?;
-        let mut matrix = |(width, elements): (usize, usize)| -> Result<Arc<Matrix>> {
+        let mut matrix = |(width, elements): Size| -> Result<Arc<Matrix>> {
             let mut bytes = vec![0; 4 * elements];
             file.read_exact(&mut bytes)?;
             let data = bytes.as_chunks::<4>().0.iter().map(|&x| f32::from_le_bytes(x)).collect();
