@@ -10,8 +10,8 @@ use crate::table::Table;
 use crate::{source, units};
 use gq_checkpoint::Checkpoint;
 use gq_convert::{
-    Budget, Calibration, Choice, Codes, Estimate, Event, ExecuteOptions, LeftOut, Override, Plan, Policy,
-    Report, Resources, Tune,
+    Budget, Calibration, Choice, Codes, Estimate, Event, ExecuteOptions, Grids, LeftOut, Override, Plan,
+    Policy, Report, Resources, Tune,
 };
 use gq_model::{kv_cache_bytes, work_bytes};
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
@@ -37,6 +37,8 @@ Encodings (bits per weight without scales; `gq bench --codec` shows distortion a
   tqp2 … tqp5          TurboQuant_prod with a Gaussian sketch (reference mode)
   tqpo2 … tqpo5        TurboQuant_prod with an orthogonal sketch (reference mode)
   polar4222, polar4322, polar5333  PolarQuant (reference mode)
+  grid                 the grid that the weights already sit on, without loss (grid4 … grid8, mxfp4);
+                       without being asked for, it is used where it takes no more bytes
   exact                the source's own bytes")]
 pub struct ConvertArgs {
     /// Checkpoint directory, a GGUF, or a repository (hf://ORG/NAME, hf://ORG/NAME@REV).
@@ -90,6 +92,10 @@ pub struct Recipe {
     /// Quantize a source that is quantized already, such as a Q4_K GGUF; its types are recorded in the file.
     #[arg(long)]
     allow_requantize: bool,
+    /// Round weights that already sit on a grid (4-bit training, a dequantized file) like any others, even where the
+    /// grid itself takes no more bytes and loses nothing.
+    #[arg(long)]
+    no_grid: bool,
     /// Transform of the rows before coding: hadamard, haar (dense, slow) or none.
     #[arg(long, value_name = "KIND", default_value = "hadamard", value_parser = rotation)]
     rotation: RotationKind,
@@ -204,6 +210,7 @@ impl Recipe {
             rotation: self.rotation,
             seed: self.seed,
             keep_towers: self.keep_towers,
+            grids: !self.no_grid,
             ..Policy::new(self.encoding.unwrap_or(bits))
         }
     }
@@ -268,7 +275,8 @@ pub fn convert(
     restart: bool,
     global: &Global,
 ) -> Result<(Report, f64), Failure> {
-    let plan = gq_convert::plan_measured(checkpoint, policy, resources, tune)?;
+    let grids = grids(checkpoint, policy, resources, global)?;
+    let plan = gq_convert::plan_measured(checkpoint, policy, resources, tune, Some(&grids))?;
     let options = ExecuteOptions { level: global.level()?, restart, tune };
     let output = global.output();
     let mut progress = Progress::new(global.progress, output, "convert", Unit::Bytes, plan.source_bytes);
@@ -281,6 +289,23 @@ pub fn convert(
     let seconds = progress.finish();
     note_exceptions(&plan, output);
     Ok((report, seconds))
+}
+
+/// Looks for grids that the weights already sit on, with progress.
+fn grids(
+    checkpoint: &Checkpoint,
+    policy: &Policy,
+    resources: Resources,
+    global: &Global,
+) -> Result<Grids, Failure> {
+    let total = checkpoint.tensors().iter().map(|tensor| tensor.bytes).sum();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(resources.threads).build();
+    let pool = pool.map_err(gq_convert::ConvertError::from)?;
+    let mut progress = Progress::new(global.progress, global.output(), "look for grids", Unit::Bytes, total);
+    let found =
+        pool.install(|| Grids::find(checkpoint, policy, &mut |bytes, tensor| progress.set(bytes, tensor)));
+    progress.finish();
+    Ok(found?)
 }
 
 /// Matrices that the recipe would code and that are kept exactly deserve a word.
@@ -423,7 +448,8 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
     let resources = Resources { threads: global.threads(), max_memory: recipe.max_memory };
     let tune = recipe.tune(&checkpoint, None)?;
     let policy = recipe.measured_policy(&checkpoint, tune.as_ref());
-    let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, tune.as_ref())?;
+    let grids = grids(&checkpoint, &policy, resources, global)?;
+    let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, tune.as_ref(), Some(&grids))?;
     let output = global.output();
     let estimate = Estimate::new(&plan, global.level()?);
     if output.json {
