@@ -3,7 +3,6 @@
 
 mod calibrated;
 mod execute;
-mod grid;
 mod lora;
 mod plan;
 mod support;

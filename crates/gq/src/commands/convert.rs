@@ -92,8 +92,7 @@ pub struct Recipe {
     /// Quantize a source that is quantized already, such as a Q4_K GGUF; its types are recorded in the file.
     #[arg(long)]
     allow_requantize: bool,
-    /// Round weights that already sit on a grid (4-bit training, a dequantized file) like any others, even where the
-    /// grid itself takes no more bytes and loses nothing.
+    /// Round weights that sit on a grid already like any others, even where the grid would lose nothing.
     #[arg(long)]
     no_grid: bool,
     /// Transform of the rows before coding: hadamard, haar (dense, slow) or none.

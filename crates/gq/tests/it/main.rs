@@ -4,7 +4,6 @@
 mod calibration;
 mod contract;
 mod gguf;
-mod grid;
 mod help;
 mod hub;
 mod job;
