@@ -266,7 +266,7 @@ mod tests {
         for budget in (30_000_000..100_000_000).step_by(4_321_987) {
             let (mut steps, tune) = body();
             let budget_and_codes = (Budget::FileBytes(budget), Codes::Trellis);
-            allocate(&mut steps, &tune, budget_and_codes, 10_000, &|_| true).unwrap();
+            allocate(&mut steps, &tune, budget_and_codes, 10_000, &|_| true, None).unwrap();
             let bytes = spent(&steps) + 10_000;
             assert!(bytes <= budget && bytes as f64 >= 0.999 * budget as f64, "{bytes} of {budget}");
             let expected = expected_divergence(&tune, &steps);
@@ -279,7 +279,8 @@ mod tests {
     fn the_smallest_file_that_stays_close_has_no_step_to_spare() {
         for limit in [0.003, 0.011, 0.037, 0.12] {
             let (mut steps, tune) = body();
-            allocate(&mut steps, &tune, (Budget::Divergence(limit), Codes::Trellis), 0, &|_| true).unwrap();
+            allocate(&mut steps, &tune, (Budget::Divergence(limit), Codes::Trellis), 0, &|_| true, None)
+                .unwrap();
             let expected = expected_divergence(&tune, &steps);
             assert!(expected <= limit && expected > 0.99 * limit, "{expected} of {limit}");
             for step in &steps {
