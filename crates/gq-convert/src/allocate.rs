@@ -1,11 +1,12 @@
 //! Spends a budget where the model's output distribution cares.
 
 use crate::calibrated;
+use crate::grid::Grids;
 use crate::plan::{PlanError, Step};
 use crate::policy::{Budget, Codes};
 use crate::tune::Tune;
 use gq_codec::{Codebook, Trellis};
-use gq_tensor::{Encoding, MatrixShape, ScaleGroup, States, stacked_payload_bytes};
+use gq_tensor::{Encoding, MatrixShape, RotationSpec, ScaleGroup, States, stacked_payload_bytes};
 
 /// Encodings that compete, in ascending order of bits.
 fn candidates(codes: Codes) -> Vec<Encoding> {
@@ -22,7 +23,7 @@ fn candidates(codes: Codes) -> Vec<Encoding> {
 /// Expected squared error of a coded weight of unit variance, scales aside; `None` where it is not known.
 fn distortion(encoding: Encoding) -> Option<f64> {
     match encoding {
-        Encoding::Exact(_) => Some(0.0),
+        Encoding::Exact(_) | Encoding::Grid(_) | Encoding::Mxfp4 => Some(0.0),
         Encoding::Turbo { bits, group: ScaleGroup::Row } => Some(Codebook::of(bits)?.distortion()),
         Encoding::Trellis { .. } => Some(Trellis::of(encoding)?.distortion()),
         _ => None,
@@ -65,6 +66,7 @@ pub(crate) fn allocate(
     (budget, codes): (Budget, Codes),
     fixed_bytes: u64,
     free: &dyn Fn(&Step) -> bool,
+    grids: Option<&Grids>,
 ) -> Result<(), PlanError> {
     let counted = |step: &Step| match budget {
         Budget::FileBytes(_) | Budget::Divergence(_) => true,
@@ -93,7 +95,8 @@ pub(crate) fn allocate(
     let mut choices: Vec<Choices> = Vec::new();
     let mut spent = 0u64;
     for (index, step) in steps.iter().enumerate().filter(|(_, step)| counted(step)) {
-        let options = if free(step) { hull(options(tune, step, codes, &stored)) } else { Vec::new() };
+        let options =
+            if free(step) { hull(options(tune, step, (codes, grids), &stored)) } else { Vec::new() };
         match options.first() {
             Some(first) => {
                 spent += first.0;
@@ -138,7 +141,13 @@ pub(crate) fn allocate(
         let (rows, cols) = step.rows_cols();
         let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding);
         step.bytes = bytes.unwrap_or(step.bytes);
-        step.reason = format!("budget: expected to cost {damage:.2e} nats");
+        step.reason = match encoding.is_grid() {
+            true => "budget: on this grid already, no loss".to_owned(),
+            false => format!("budget: expected to cost {damage:.2e} nats"),
+        };
+        if encoding.is_grid() {
+            step.rotation = RotationSpec::NONE;
+        }
         let inputs = tune.tensors.get(&step.tensor).is_some_and(|measured| !measured.inputs.is_empty());
         step.calibrated = inputs && calibrated::supports(encoding);
     }
@@ -163,13 +172,24 @@ fn step_back(choices: &mut [Choices], enough: f64, expected: &mut f64) {
     }
 }
 
-fn options(tune: &Tune, step: &Step, codes: Codes, stored: &dyn Fn(u64) -> u64) -> Vec<(u64, f64, Encoding)> {
+fn options(
+    tune: &Tune,
+    step: &Step,
+    (codes, grids): (Codes, Option<&Grids>),
+    stored: &dyn Fn(u64) -> u64,
+) -> Vec<(u64, f64, Encoding)> {
     let (rows, cols) = step.rows_cols();
     let option = |encoding: Encoding| {
         let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding)?;
         Some((stored(bytes), damage(tune, &step.tensor, encoding)?, encoding))
     };
-    candidates(codes).into_iter().filter(|encoding| encoding.supports_cols(cols)).filter_map(option).collect()
+    let grid = grids.and_then(|grids| grids.get(&step.tensor));
+    candidates(codes)
+        .into_iter()
+        .chain(grid)
+        .filter(|encoding| encoding.supports_cols(cols))
+        .filter_map(option)
+        .collect()
 }
 
 /// The lower convex hull of (bytes, damage), from the smallest on.
@@ -246,7 +266,7 @@ mod tests {
         for budget in (30_000_000..100_000_000).step_by(4_321_987) {
             let (mut steps, tune) = body();
             let budget_and_codes = (Budget::FileBytes(budget), Codes::Trellis);
-            allocate(&mut steps, &tune, budget_and_codes, 10_000, &|_| true).unwrap();
+            allocate(&mut steps, &tune, budget_and_codes, 10_000, &|_| true, None).unwrap();
             let bytes = spent(&steps) + 10_000;
             assert!(bytes <= budget && bytes as f64 >= 0.999 * budget as f64, "{bytes} of {budget}");
             let expected = expected_divergence(&tune, &steps);
@@ -259,7 +279,8 @@ mod tests {
     fn the_smallest_file_that_stays_close_has_no_step_to_spare() {
         for limit in [0.003, 0.011, 0.037, 0.12] {
             let (mut steps, tune) = body();
-            allocate(&mut steps, &tune, (Budget::Divergence(limit), Codes::Trellis), 0, &|_| true).unwrap();
+            allocate(&mut steps, &tune, (Budget::Divergence(limit), Codes::Trellis), 0, &|_| true, None)
+                .unwrap();
             let expected = expected_divergence(&tune, &steps);
             assert!(expected <= limit && expected > 0.99 * limit, "{expected} of {limit}");
             for step in &steps {

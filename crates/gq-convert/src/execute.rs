@@ -207,7 +207,11 @@ fn code(work: &Work<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertEr
     tensor.order_rows(source);
     match coder {
         Coder::Nearest(coder) => {
-            coder.code(work.level, (work.checkpoint, tensor), source, rows.start, coded)?
+            coder.code(work.level, (work.checkpoint, tensor), source, rows.start, coded)?;
+            if coder.encoding.is_grid() && coded.sums.iter().any(|(error, _)| *error != 0.0) {
+                let tensor = tensor.name.clone();
+                return Err(ConvertError::OffGrid { tensor, limit: coder.encoding });
+            }
         }
         Coder::Calibrated(coder) => {
             coder.code(work.level, &work.factors, (work.checkpoint, tensor), source, rows.start, coded)?;

@@ -6,7 +6,9 @@ use crate::progress::{Progress, Unit};
 use crate::table::Table;
 use crate::{source, units};
 use gq_checkpoint::{Checkpoint, Role};
-use gq_convert::{CalibrationText, Tune, TuneError, TuneEvent, TuneOptions, TuneText};
+use gq_convert::{
+    CalibrationText, MeasuringMemory, MeasuringSize, Tune, TuneError, TuneEvent, TuneOptions, TuneText,
+};
 use gq_model::{
     ActivationMode, ChatError, ChatTemplate, KvType, Model, ModelTexts, OwnTextOptions, RunOptions,
     SpecialText, Tokenizer, own_text,
@@ -56,6 +58,12 @@ pub struct TuneArgs {
     loras: Vec<source::Lora>,
     #[command(flatten)]
     calibration: CalibrationArgs,
+    /// Most memory, such as 4GiB: hidden states that do not fit lie in a file in DIR meanwhile.
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
+    max_memory: Option<u64>,
+    /// Say what memory it would take, and stop.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// What to measure on.
@@ -87,6 +95,25 @@ impl CalibrationArgs {
         TextSource::of(self.calibration.as_deref())
     }
 
+    /// Tokens to measure on.
+    fn tokens(&self, checkpoint: &Checkpoint) -> usize {
+        let products = checkpoint.tensors().iter().filter(|t| is_product(t.role));
+        let widest = products.map(|t| t.cols()).max().unwrap_or(0);
+        self.calibration_tokens.unwrap_or((300 * widest).min(131_072))
+    }
+
+    fn memory(
+        &self,
+        checkpoint: &Checkpoint,
+        (sequences, ctx): (usize, usize),
+        limit: Option<u64>,
+        global: &Global,
+    ) -> Result<MeasuringMemory, Failure> {
+        let (gradients, threads) = (self.gradient_tokens > 0, global.threads());
+        let size = MeasuringSize { sequences, ctx, gradients, threads };
+        Ok(MeasuringMemory::new(checkpoint.spec(), size, limit)?)
+    }
+
     /// What was asked for beside the text, as one word.
     fn asked(&self) -> String {
         let text = match self.source() {
@@ -102,7 +129,10 @@ impl CalibrationArgs {
 pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
     let found = source::find(&args.source, global)?;
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
-    let (tune, seconds) = measure(&checkpoint, &args.calibration, &args.output, global)?;
+    if args.dry_run {
+        return promise(&checkpoint, args, global);
+    }
+    let (tune, seconds) = measure(&checkpoint, &args.calibration, &args.output, args.max_memory, global)?;
     let output = global.output();
     if output.json {
         return output.document(&serde_json::json!({
@@ -119,23 +149,26 @@ pub fn measure(
     checkpoint: &Arc<Checkpoint>,
     args: &CalibrationArgs,
     dir: &Path,
+    max_memory: Option<u64>,
     global: &Global,
 ) -> Result<(Tune, f64), Failure> {
     let level = global.level()?;
     let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
     let model = Model::from_checkpoint(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
-    let widest =
-        checkpoint.tensors().iter().filter(|t| is_product(t.role)).map(|t| t.cols()).max().unwrap_or(0);
-    let tokens = args.calibration_tokens.unwrap_or((300 * widest).min(131_072));
+    let (tokens, ctx) = (args.tokens(checkpoint), args.calibration_ctx);
     let (texts, sequences) =
-        sequences(args.calibration.as_deref(), (&model, &tokenizer), (tokens, args.calibration_ctx), global)?;
+        sequences(args.calibration.as_deref(), (&model, &tokenizer), (tokens, ctx), global)?;
     let options = TuneOptions {
         level,
         gradient_sequences: args.gradient_tokens.div_ceil(args.calibration_ctx.max(1)),
         seed: 0,
         asked: args.asked(),
+        max_memory,
     };
+    let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
+    let memory = args.memory(checkpoint, (sequences.len(), longest), max_memory, global)?;
+    global.output().note(&memory_line(memory));
     let wanted = |name: &str| checkpoint.tensor(name).is_some_and(|tensor| is_measured(tensor.role));
     let of = sequences.len().min(options.gradient_sequences);
     let output = global.output();
@@ -154,6 +187,30 @@ pub fn measure(
         })
     })??;
     Ok((tune, progress.finish()))
+}
+
+/// What measuring is going to take, from what is asked for: the text may turn out to be shorter.
+fn promise(checkpoint: &Checkpoint, args: &TuneArgs, global: &Global) -> Result<(), Failure> {
+    let ctx = args.calibration.calibration_ctx;
+    let tokens = args.calibration.tokens(checkpoint);
+    let memory = args.calibration.memory(checkpoint, (tokens.div_ceil(ctx), ctx), args.max_memory, global)?;
+    let output = global.output();
+    if output.json {
+        return output.document(&serde_json::json!({
+            "tokens": tokens,
+            "peak_memory_bytes": memory.peak,
+            "spilled_bytes": memory.spilled,
+        }));
+    }
+    output.data(&format!("{} tokens; {}\n", units::count(tokens as u64), memory_line(memory)))
+}
+
+fn memory_line(memory: MeasuringMemory) -> String {
+    let peak = units::bytes(memory.peak);
+    match memory.spilled {
+        0 => format!("measuring takes at most {peak} of memory"),
+        bytes => format!("measuring takes at most {peak} of memory and {} on the disk", units::bytes(bytes)),
+    }
 }
 
 /// The finished measurement in `dir`, when it is of this checkpoint and these texts.
@@ -352,6 +409,15 @@ impl From<TuneError> for Failure {
     fn from(error: TuneError) -> Failure {
         match error {
             TuneError::File(error) => error.into(),
+            TuneError::Memory { limit, actual } => {
+                let message = format!(
+                    "measuring needs {} of memory, --max-memory allows {}",
+                    units::bytes(actual),
+                    units::bytes(limit)
+                );
+                let failure = Failure::new(Exit::Environment, "tune.memory", message);
+                failure.at("--max-memory").limit(limit).actual(actual)
+            }
             other => Failure::new(Exit::Input, "tune", other.to_string()),
         }
     }
