@@ -322,6 +322,45 @@ def trellis_matrix(bits, log_states, codes, rows, cols):
     return out
 
 
+GRID = re.compile(r"grid(\d)(m|w|-row)?(-f16|-bf16)?")
+FLOATS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+
+
+def grid_scale_bytes(spacing, cols):
+    return {None: cols // 16, "m": cols // 8, "w": cols // 4, "-row": 4}[spacing]
+
+
+def grid(match, rows, cols, payload):
+    """Values of a grid, rounded to the source's dtype."""
+    bits, spacing, rounding = int(match[1]), match[2], match[3]
+    code_bytes = rows * cols * bits // 8
+    codes = np.stack([unpack(bits, row, cols) for row in payload[:code_bytes].reshape(rows, -1)])
+    steps = payload[code_bytes:].view("<f4" if spacing in ("w", "-row") else "<f2").astype(F32)
+    if spacing in ("m", "w"):
+        steps = np.repeat(steps.reshape(rows, -1, 2), 32, axis=1)
+        values = steps[:, :, 0] * codes.astype(F32) + steps[:, :, 1]
+    else:
+        signed = np.where(codes >= 1 << (bits - 1), codes - (1 << bits), codes)
+        steps = steps.reshape(rows, -1)
+        values = np.repeat(steps, cols // steps.shape[1], axis=1) * signed.astype(F32)
+    if rounding == "-f16":
+        with np.errstate(over="ignore"):
+            return values.astype(np.float16).astype(F32)
+    if rounding == "-bf16":
+        word = values.view(np.uint32).astype(np.uint64)
+        word = (word + 0x7FFF + (word >> 16 & 1)) & 0xFFFF0000
+        return np.where(np.isnan(values), values, word.astype(np.uint32).view(F32))
+    return values
+
+
+def mxfp4(rows, cols, payload):
+    codes = np.stack([unpack(4, row, cols) for row in payload[: rows * cols // 2].reshape(rows, -1)])
+    exponents = payload[rows * cols // 2 :].reshape(rows, -1).astype(np.int32)
+    scales = np.where(exponents == 255, F32(np.nan), np.ldexp(F32(1), exponents - 127).astype(F32))
+    levels = np.array(FLOATS, F32)[codes & 7] * np.where(codes >= 8, F32(-1), F32(1))
+    return np.repeat(scales, 32, axis=1) * levels
+
+
 def exact(name, payload):
     if name == "bf16":
         return (payload.view("<u2").astype(np.uint32) << 16).view(F32)
@@ -347,6 +386,10 @@ def row_bytes(name, cols):
         return cols * int(match[1]) // 8, 2 * (cols // int(match[2]) if match[2] else 1)
     if match := re.fullmatch(r"tqpo?(\d)", name):
         return cols * int(match[1]) // 8, 4
+    if match := GRID.fullmatch(name):
+        return cols * int(match[1]) // 8, grid_scale_bytes(match[2], cols)
+    if name == "mxfp4":
+        return cols // 2, cols // 32
     bits = [int(b) for b in re.fullmatch(r"polar(\d{4})", name)[1]]
     return sum(-(-(cols >> level) * b // 8) for level, b in enumerate(bits, 1)), 2 * (cols // 16)
 
@@ -372,6 +415,10 @@ def decode(name, rows, cols, payload, seed=0, height=None):
         raise ValueError(f"{name} [{rows}, {cols}]: {len(payload)} bytes, not {rows * (code_bytes + scale_bytes)}")
     if name in SIZES:
         return exact(name, payload).reshape(rows, cols)
+    if match := GRID.fullmatch(name):
+        return grid(match, rows, cols, payload)
+    if name == "mxfp4":
+        return mxfp4(rows, cols, payload)
     codes = payload[: rows * code_bytes].reshape(rows, code_bytes)
     scales = payload[rows * code_bytes :].view("<f2").reshape(rows, scale_bytes // 2)
     if name.startswith("polar"):

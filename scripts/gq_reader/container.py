@@ -30,6 +30,8 @@ TEXTS = {
 }  # fmt: skip
 EXACT = {1: ("f32", 4), 2: ("f16", 2), 3: ("bf16", 2), 4: ("f8_e4m3", 1), 5: ("f8_e5m2", 1), 6: ("f64", 8)}
 GROUPS = {0: ("", None), 1: ("-g32", 32), 2: ("-g64", 64), 3: ("-g128", 128)}
+# Name, bits there are, bytes of scales and minima per 32 elements (0: one f32 per row).
+GRIDS = {0: ("", (4, 5, 6, 8), 2), 1: ("m", (4, 5), 4), 2: ("w", (4, 5), 8), 3: ("-row", (4, 5, 6, 8), 0)}
 POLAR = {0x300: ("polar4222", (4, 2, 2, 2)), 0x301: ("polar4322", (4, 3, 2, 2)), 0x302: ("polar5333", (5, 3, 3, 3))}
 
 
@@ -61,6 +63,11 @@ def encoding_name(code: int) -> str | None:
         return f"tqp{'o' * variant}{bits}"
     if kind == 4 and variant in (0, 1) and 2 <= bits <= 6:
         return f"tt{bits}" + ("-s12" if variant else "")
+    if kind == 5 and code >> 6 & 3 < 3:
+        spacing, rounding = GRIDS[code >> 4 & 3], ("", "-f16", "-bf16")[code >> 6 & 3]
+        return f"grid{bits}{spacing[0]}{rounding}" if bits in spacing[1] else None
+    if code == 0x601:
+        return "mxfp4"
     return POLAR[code][0] if code in POLAR else None
 
 
@@ -86,6 +93,11 @@ def row_bytes(code: int, cols: int) -> int | None:
         return cols * (code & 15) // 8 + 4
     if code >> 8 == 4:
         return None
+    if code >> 8 == 5:
+        scales = GRIDS[code >> 4 & 3][2]
+        return cols * (code & 15) // 8 + (scales * cols // 32 if scales else 4)
+    if code == 0x601:
+        return cols // 2 + cols // 32
     angles = [(cols >> level, bits) for level, bits in enumerate(POLAR[code][1], 1)]
     return sum((count * bits + 7) // 8 for count, bits in angles) + 2 * ((cols + 15) // 16)
 
@@ -234,8 +246,8 @@ def read_entry(window: bytes) -> tuple[Tensor, int]:
     encoding = encoding_name(code)
     require(encoding is not None, "encoding", f"{name!r}: {code:#06x}")
     require(rotation in ROTATIONS, "rotation", f"{name!r}: {rotation}")
-    require(rotation == 0 or code not in EXACT, "rotated-exact", repr(name))
-    require(seed == 0 or code not in EXACT, "seed", f"{name!r}: {seed}")
+    require(rotation == 0 or (code not in EXACT and code >> 8 not in (5, 6)), "rotated-exact", repr(name))
+    require(seed == 0 or (code not in EXACT and code >> 8 not in (5, 6)), "seed", f"{name!r}: {seed}")
     require(dtype in SOURCE_DTYPES, "source-dtype", f"{name!r}: {dtype}")
     shape = dimensions[:rank]
     require(all(1 <= dimension <= 1 << 28 for dimension in shape), "dimension", f"{name!r}: {shape}")

@@ -69,6 +69,9 @@ fn encoded(encoding: Encoding) -> Result<Value, Box<dyn Error>> {
         Encoding::Trellis { .. } => 32,
         _ => 96,
     };
+    if encoding.is_grid() {
+        return stored(encoding, source::on_grid(encoding, 3, cols), cols);
+    }
     let mut input = source::rows(Source::Gaussian, 1, cols, 1);
     input.extend(source::rows(Source::Student5, 1, cols, 2).iter().map(|v| v * 0.02));
     input.extend(vec![0.0; cols]);
@@ -77,6 +80,10 @@ fn encoded(encoding: Encoding) -> Result<Value, Box<dyn Error>> {
         let more = if encoding.name() == "tt3" { Encoding::STRIP_ROWS + 18 } else { 18 };
         input.extend(source::rows(Source::Gaussian, more, cols, 3));
     }
+    stored(encoding, input, cols)
+}
+
+fn stored(encoding: Encoding, input: Vec<f32>, cols: usize) -> Result<Value, Box<dyn Error>> {
     let rows = input.len() / cols;
     let spec = RotationSpec { kind: RotationKind::None, seed: SEED };
     let encoder = Encoder::new(encoding, spec, cols)?;

@@ -1,8 +1,16 @@
 //! Stored rows: back to f32, and multiplied by activations in place.
 
 use crate::{
-    Activations, Codebook, codebook::LevelTables, encoder::check_width, error::CodecError, kernel,
-    kernel::TurboRows, polar::PolarCode, prod::ProdCode, trellis::Trellis, trellis_strip::for_strips,
+    Activations, Codebook,
+    codebook::LevelTables,
+    encoder::check_width,
+    error::CodecError,
+    kernel,
+    kernel::{GridKind, GridRows, TurboRows},
+    polar::PolarCode,
+    prod::ProdCode,
+    trellis::Trellis,
+    trellis_strip::for_strips,
 };
 use gq_tensor::{CpuLevel, DType, EncodedMatrix, Encoding, RotationSpec, ScaleGroup};
 use half::f16;
@@ -23,6 +31,7 @@ enum Code {
     Prod { code: ProdCode, tables: Box<LevelTables> },
     Polar(PolarCode),
     Trellis(Box<Trellis>),
+    Grid(GridKind),
 }
 
 impl Decoder {
@@ -45,6 +54,9 @@ impl Decoder {
             Encoding::Polar(polar) => Code::Polar(PolarCode::new(polar)),
             Encoding::Trellis { .. } => {
                 Code::Trellis(Box::new(Trellis::of(encoding).ok_or(CodecError::Unregistered { encoding })?))
+            }
+            Encoding::Grid(_) | Encoding::Mxfp4 => {
+                Code::Grid(GridKind::of(encoding).ok_or(CodecError::Unregistered { encoding })?)
             }
         };
         Ok(Decoder { encoding, cols, code })
@@ -109,6 +121,9 @@ impl Decoder {
                 code.add_residual(level, parts.signs, parts.gamma, out);
             }
             Code::Polar(code) => code.decode_row(codes, scales, out),
+            Code::Grid(kind) => {
+                kernel::grid_decode(level, GridRows { kind: *kind, cols: self.cols, codes, scales }, out);
+            }
             Code::Trellis(_) => {}
         }
     }
@@ -141,6 +156,11 @@ impl Decoder {
                     kernel::trellis_dot(level, strip, x, out);
                 });
             }
+            Code::Grid(kind) => {
+                self.check(matrix, &rows, out.len());
+                let (codes, scales) = self.slices(matrix, &rows);
+                kernel::grid_dot(level, GridRows { kind: *kind, cols: self.cols, codes, scales }, x, out);
+            }
             Code::Exact(_) | Code::Prod { .. } | Code::Polar(_) => {
                 let mut plain = vec![0.0; self.cols];
                 x.dequantize(&mut plain);
@@ -172,6 +192,9 @@ impl Decoder {
         let (codes, scales) = self.slices(matrix, &rows);
         match &self.code {
             Code::Exact(dtype) => kernel::exact_dot(level, *dtype, codes, x, out),
+            Code::Grid(kind) => {
+                kernel::grid_dot_f32(level, GridRows { kind: *kind, cols: self.cols, codes, scales }, x, out);
+            }
             Code::Turbo { book, tables, group } => {
                 kernel::turbo_dot_f32(level, self.turbo(*book, tables, *group, codes, scales), x, out);
             }

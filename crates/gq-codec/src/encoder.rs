@@ -1,7 +1,10 @@
 //! Rows in, codes and scales out.
 
 use crate::trellis_strip::encode_strip;
-use crate::{Codebook, Trellis, error::CodecError, packing, polar::PolarCode, prod::ProdCode, turbo};
+use crate::{
+    Codebook, Trellis, error::CodecError, grid, kernel::GridKind, packing, polar::PolarCode, prod::ProdCode,
+    turbo,
+};
 use gq_tensor::{CpuLevel, Encoding, RotationSpec, ScaleGroup};
 
 /// Rounds rows to the nearest codes of one encoding and width.
@@ -18,6 +21,7 @@ enum Code {
     Prod(ProdCode),
     Polar(PolarCode),
     Trellis(Box<Trellis>),
+    Grid(GridKind),
 }
 
 /// Buffers of [`Encoder::encode_row`]; keep one per thread.
@@ -46,6 +50,9 @@ impl Encoder {
             Encoding::Trellis { .. } => {
                 Code::Trellis(Box::new(Trellis::of(encoding).ok_or(CodecError::Unregistered { encoding })?))
             }
+            Encoding::Grid(_) | Encoding::Mxfp4 => {
+                Code::Grid(GridKind::of(encoding).ok_or(CodecError::Unregistered { encoding })?)
+            }
         };
         Ok(Encoder { encoding, cols, code })
     }
@@ -60,7 +67,7 @@ impl Encoder {
     /// Rows may be given in parts, each of which begins with a strip: a multiple of
     /// [`strip_rows`](Encoding::strip_rows) after the first row.
     /// A row (or scale group) with a non-finite element is stored with scale NaN and decodes to NaN;
-    /// one too small for an fp16 scale decodes to zeros.
+    /// one too small for an fp16 scale decodes to zeros. On a grid, a group that does not sit on it decodes to NaN.
     ///
     /// # Panics
     /// When a slice's length is not what the rows take.
@@ -123,6 +130,7 @@ impl Encoder {
             }
             Code::Prod(code) => code.encode_row(level, rotated, codes, scales, scratch),
             Code::Polar(code) => code.encode_row(rotated, codes, scales),
+            Code::Grid(kind) => grid::encode_row(*kind, rotated, &mut scratch.codes, codes, scales),
             Code::Trellis(_) => {}
         }
     }

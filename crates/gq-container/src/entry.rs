@@ -199,9 +199,9 @@ fn check_name(actual: usize) -> Result<(), TensorRule> {
     }
 }
 
-/// Exact elements are the source's: no rotation, and nothing that a seed could select.
+/// Exact elements and grids are the source's: no rotation, and nothing that a seed could select.
 fn check_basis(encoding: Encoding, rotation: RotationSpec) -> Result<(), TensorRule> {
-    match (encoding.is_exact(), rotation) {
+    match (encoding.is_exact() || encoding.is_grid(), rotation) {
         (false, _) | (true, RotationSpec::NONE) => Ok(()),
         (true, RotationSpec { kind: RotationKind::None, seed }) => Err(TensorRule::Seed { actual: seed }),
         (true, RotationSpec { kind, .. }) => Err(TensorRule::RotatedExact { actual: kind }),

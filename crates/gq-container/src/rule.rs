@@ -248,8 +248,8 @@ pub enum TensorRule {
         /// The seed.
         actual: u64,
     },
-    /// Exact elements in a rotated basis.
-    #[error("an exact encoding with rotation {}", .actual.name())]
+    /// Exact elements or a grid in a rotated basis.
+    #[error("an exact encoding or a grid with rotation {}", .actual.name())]
     RotatedExact {
         /// The rotation.
         actual: RotationKind,

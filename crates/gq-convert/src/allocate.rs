@@ -1,11 +1,12 @@
 //! Spends a budget where the model's output distribution cares.
 
 use crate::calibrated;
+use crate::grid::Grids;
 use crate::plan::{PlanError, Step};
 use crate::policy::{Budget, Codes};
 use crate::tune::Tune;
 use gq_codec::{Codebook, Trellis};
-use gq_tensor::{Encoding, MatrixShape, ScaleGroup, States, stacked_payload_bytes};
+use gq_tensor::{Encoding, MatrixShape, RotationSpec, ScaleGroup, States, stacked_payload_bytes};
 
 /// Encodings that compete, in ascending order of bits.
 fn candidates(codes: Codes) -> Vec<Encoding> {
@@ -22,7 +23,7 @@ fn candidates(codes: Codes) -> Vec<Encoding> {
 /// Expected squared error of a coded weight of unit variance, scales aside; `None` where it is not known.
 fn distortion(encoding: Encoding) -> Option<f64> {
     match encoding {
-        Encoding::Exact(_) => Some(0.0),
+        Encoding::Exact(_) | Encoding::Grid(_) | Encoding::Mxfp4 => Some(0.0),
         Encoding::Turbo { bits, group: ScaleGroup::Row } => Some(Codebook::of(bits)?.distortion()),
         Encoding::Trellis { .. } => Some(Trellis::of(encoding)?.distortion()),
         _ => None,
@@ -65,6 +66,7 @@ pub(crate) fn allocate(
     (budget, codes): (Budget, Codes),
     fixed_bytes: u64,
     free: &dyn Fn(&Step) -> bool,
+    grids: Option<&Grids>,
 ) -> Result<(), PlanError> {
     let counted = |step: &Step| match budget {
         Budget::FileBytes(_) | Budget::Divergence(_) => true,
@@ -93,7 +95,8 @@ pub(crate) fn allocate(
     let mut choices: Vec<Choices> = Vec::new();
     let mut spent = 0u64;
     for (index, step) in steps.iter().enumerate().filter(|(_, step)| counted(step)) {
-        let options = if free(step) { hull(options(tune, step, codes, &stored)) } else { Vec::new() };
+        let options =
+            if free(step) { hull(options(tune, step, (codes, grids), &stored)) } else { Vec::new() };
         match options.first() {
             Some(first) => {
                 spent += first.0;
@@ -123,6 +126,9 @@ pub(crate) fn allocate(
         spent += price;
         expected -= gain;
     }
+    if matches!(budget, Budget::Divergence(_)) {
+        step_back(&mut choices, enough, &mut expected);
+    }
     if let Budget::Divergence(limit) = budget
         && (expected > limit || expected.is_nan() || limit.is_nan())
     {
@@ -135,20 +141,55 @@ pub(crate) fn allocate(
         let (rows, cols) = step.rows_cols();
         let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding);
         step.bytes = bytes.unwrap_or(step.bytes);
-        step.reason = format!("budget: expected to cost {damage:.2e} nats");
+        step.reason = match encoding.is_grid() {
+            true => "budget: on this grid already, no loss".to_owned(),
+            false => format!("budget: expected to cost {damage:.2e} nats"),
+        };
+        if encoding.is_grid() {
+            step.rotation = RotationSpec::NONE;
+        }
         let inputs = tune.tensors.get(&step.tensor).is_some_and(|measured| !measured.inputs.is_empty());
         step.calibrated = inputs && calibrated::supports(encoding);
     }
     Ok(())
 }
 
-fn options(tune: &Tune, step: &Step, codes: Codes, stored: &dyn Fn(u64) -> u64) -> Vec<(u64, f64, Encoding)> {
+/// The last step overshoots: whatever is not needed for `enough` is given back, the largest saving first.
+fn step_back(choices: &mut [Choices], enough: f64, expected: &mut f64) {
+    loop {
+        let lower = choices.iter().enumerate().flat_map(|(index, choice)| {
+            let (bytes, damage, _) = choice.options[choice.chosen];
+            let options = choice.options[..choice.chosen].iter().enumerate();
+            options.map(move |(option, (less, more, _))| (index, option, bytes - less, more - damage))
+        });
+        // The sum is kept up to date by differences, which round.
+        let fits = lower.filter(|(.., loss)| *expected + loss <= enough * (1.0 - 1e-12));
+        let best =
+            fits.max_by(|a, b| a.2.cmp(&b.2).then(b.3.total_cmp(&a.3)).then((b.0, b.1).cmp(&(a.0, a.1))));
+        let Some((index, option, _, loss)) = best else { return };
+        choices[index].chosen = option;
+        *expected += loss;
+    }
+}
+
+fn options(
+    tune: &Tune,
+    step: &Step,
+    (codes, grids): (Codes, Option<&Grids>),
+    stored: &dyn Fn(u64) -> u64,
+) -> Vec<(u64, f64, Encoding)> {
     let (rows, cols) = step.rows_cols();
     let option = |encoding: Encoding| {
         let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding)?;
         Some((stored(bytes), damage(tune, &step.tensor, encoding)?, encoding))
     };
-    candidates(codes).into_iter().filter(|encoding| encoding.supports_cols(cols)).filter_map(option).collect()
+    let grid = grids.and_then(|grids| grids.get(&step.tensor));
+    candidates(codes)
+        .into_iter()
+        .chain(grid)
+        .filter(|encoding| encoding.supports_cols(cols))
+        .filter_map(option)
+        .collect()
 }
 
 /// The lower convex hull of (bytes, damage), from the smallest on.
@@ -174,7 +215,8 @@ fn hull(mut options: Vec<(u64, f64, Encoding)>) -> Vec<(u64, f64, Encoding)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gq_tensor::DType;
+    use crate::tune::TensorMeasured;
+    use gq_tensor::{DType, RotationSpec};
 
     #[test]
     fn hulls_are_convex() {
@@ -182,5 +224,73 @@ mod tests {
         let points = vec![(10, 8.0, e), (20, 4.0, e), (30, 3.9, e), (40, 1.0, e), (40, 2.0, e), (50, 1.5, e)];
         let bytes: Vec<u64> = hull(points).iter().map(|p| p.0).collect();
         assert_eq!(bytes, [10, 20, 40]);
+    }
+
+    /// Matrices of 30 layers 576 wide, with sensitivities that differ a hundredfold.
+    fn body() -> (Vec<Step>, Tune) {
+        let mut tune = Tune::empty();
+        let mut steps = Vec::new();
+        let shapes = [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)];
+        for (index, (rows, cols)) in (0..30).flat_map(|_| shapes).enumerate() {
+            let tensor = format!("t{index}");
+            let sensitivity = 0.02 * f64::from((index as u32 * 37) % 101 + 1) / 101.0;
+            let measured =
+                TensorMeasured { inputs: Vec::new(), sensitivity, nearest_sensitivity: 2.0 * sensitivity };
+            tune.tensors.insert(tensor.clone(), measured);
+            let encoding = Encoding::Turbo { bits: 4, group: ScaleGroup::Row };
+            steps.push(Step {
+                tensor,
+                role: String::new(),
+                shape: vec![rows, cols],
+                source_dtype: DType::BF16,
+                source_bytes: 2 * rows * cols,
+                encoding,
+                rotation: RotationSpec::NONE,
+                bytes: 0,
+                reason: String::new(),
+                body: true,
+                calibrated: false,
+                row_unit: 1,
+            });
+        }
+        (steps, tune)
+    }
+
+    fn spent(steps: &[Step]) -> u64 {
+        steps.iter().map(|step| step.bytes.next_multiple_of(gq_container::layout::ALIGNMENT)).sum()
+    }
+
+    #[test]
+    fn budgets_are_met_within_a_thousandth() {
+        let mut last = f64::INFINITY;
+        for budget in (30_000_000..100_000_000).step_by(4_321_987) {
+            let (mut steps, tune) = body();
+            let budget_and_codes = (Budget::FileBytes(budget), Codes::Trellis);
+            allocate(&mut steps, &tune, budget_and_codes, 10_000, &|_| true, None).unwrap();
+            let bytes = spent(&steps) + 10_000;
+            assert!(bytes <= budget && bytes as f64 >= 0.999 * budget as f64, "{bytes} of {budget}");
+            let expected = expected_divergence(&tune, &steps);
+            assert!(expected < last, "{expected} {last}");
+            last = expected;
+        }
+    }
+
+    #[test]
+    fn the_smallest_file_that_stays_close_has_no_step_to_spare() {
+        for limit in [0.003, 0.011, 0.037, 0.12] {
+            let (mut steps, tune) = body();
+            allocate(&mut steps, &tune, (Budget::Divergence(limit), Codes::Trellis), 0, &|_| true, None)
+                .unwrap();
+            let expected = expected_divergence(&tune, &steps);
+            assert!(expected <= limit && expected > 0.99 * limit, "{expected} of {limit}");
+            for step in &steps {
+                let candidates = candidates(Codes::Trellis);
+                let at = candidates.iter().position(|encoding| *encoding == step.encoding).unwrap();
+                let Some(lower) = at.checked_sub(1) else { continue };
+                let more = damage(&tune, &step.tensor, candidates[lower]).unwrap()
+                    - damage(&tune, &step.tensor, step.encoding).unwrap();
+                assert!(expected + more > limit, "{} could be {}", step.tensor, candidates[lower]);
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@ use gq_codec::{
 };
 use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec, ScaleGroup};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Rows rounded together: a strip of a trellis code. For codes of single rows, results do not depend on it.
@@ -18,6 +19,9 @@ const STRIP: usize = Encoding::STRIP_ROWS;
 
 /// Of so many rows, one is measured on the held-out tokens.
 const SAMPLE: usize = 16;
+
+/// Rows of every input that feedback and rounding to nearest compete on.
+const TRIED: usize = 32;
 
 /// Squared output errors and energies of the rows, with the input's moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -28,16 +32,52 @@ pub(crate) struct OutputSums {
     /// On the tokens held out; a sample of rows.
     pub(crate) held_out_error: f64,
     pub(crate) held_out_energy: f64,
+    /// Rows rounded to nearest after all, because that was closer on the tokens held out.
+    pub(crate) nearest_rows: f64,
+    /// What that was decided by: squared held-out errors of the rows tried, rounded with feedback and to nearest.
+    pub(crate) tried_feedback: f64,
+    pub(crate) tried_nearest: f64,
+    /// Their energy.
+    pub(crate) tried_energy: f64,
 }
 
 impl OutputSums {
-    pub(crate) fn to_bits(self) -> [u64; 4] {
-        [self.error, self.energy, self.held_out_error, self.held_out_energy].map(f64::to_bits)
+    /// As a journal keeps them.
+    pub(crate) fn to_bits(self) -> [u64; 8] {
+        let outputs = [self.error, self.energy, self.held_out_error, self.held_out_energy];
+        let tried = [self.nearest_rows, self.tried_feedback, self.tried_nearest, self.tried_energy];
+        let mut bits = [0; 8];
+        bits.iter_mut().zip(outputs.into_iter().chain(tried)).for_each(|(bits, x)| *bits = x.to_bits());
+        bits
     }
 
-    pub(crate) fn from_bits(bits: [u64; 4]) -> OutputSums {
-        let [error, energy, held_out_error, held_out_energy] = bits.map(f64::from_bits);
-        OutputSums { error, energy, held_out_error, held_out_energy }
+    pub(crate) fn from_bits(bits: [u64; 8]) -> OutputSums {
+        let [error, energy, held_out_error, held_out_energy, nearest_rows, rest @ ..] =
+            bits.map(f64::from_bits);
+        let [tried_feedback, tried_nearest, tried_energy] = rest;
+        OutputSums {
+            error,
+            energy,
+            held_out_error,
+            held_out_energy,
+            nearest_rows,
+            tried_feedback,
+            tried_nearest,
+            tried_energy,
+        }
+    }
+
+    /// Who won, in words; nothing where nobody competed.
+    pub(crate) fn verdict(&self, rows: usize) -> Option<String> {
+        let relative = |error: f64| error / self.tried_energy;
+        let (feedback, nearest) = (relative(self.tried_feedback), relative(self.tried_nearest));
+        let won = match self.nearest_rows {
+            0.0 => "feedback".to_owned(),
+            some if some as usize >= rows => "nearest".to_owned(),
+            some => format!("nearest for {some} of {rows} rows, feedback for the others"),
+        };
+        (self.tried_energy > 0.0)
+            .then(|| format!("{won} won: held out, feedback {feedback:.1e}, nearest {nearest:.1e}"))
     }
 
     pub(crate) fn add(&mut self, other: &OutputSums) {
@@ -45,6 +85,10 @@ impl OutputSums {
         self.energy += other.energy;
         self.held_out_error += other.held_out_error;
         self.held_out_energy += other.held_out_energy;
+        self.nearest_rows += other.nearest_rows;
+        self.tried_feedback += other.tried_feedback;
+        self.tried_nearest += other.tried_nearest;
+        self.tried_energy += other.tried_energy;
     }
 }
 
@@ -127,6 +171,23 @@ pub(crate) struct CalibratedCoder<'a> {
     inputs: &'a [String],
     /// Rows that share an input.
     group: usize,
+    /// Who won, by input.
+    verdicts: Mutex<BTreeMap<usize, Verdict>>,
+}
+
+/// Held-out errors of the rows tried.
+#[derive(Clone, Copy, Debug)]
+struct Verdict {
+    feedback: f64,
+    nearest: f64,
+    energy: f64,
+}
+
+impl Verdict {
+    /// Feedback overfits where few tokens were seen: an error below nearest's on the tokens held out is what counts.
+    fn is_nearest(self) -> bool {
+        self.nearest < self.feedback
+    }
 }
 
 impl<'a> CalibratedCoder<'a> {
@@ -148,6 +209,7 @@ impl<'a> CalibratedCoder<'a> {
             tune,
             inputs: &measured.inputs,
             group: rows / measured.inputs.len().max(1),
+            verdicts: Mutex::default(),
         }))
     }
 
@@ -176,6 +238,7 @@ impl<'a> CalibratedCoder<'a> {
             let group = (first + done) / self.group.max(1);
             let end = rows.min((group + 1) * self.group.max(1) - first);
             let input = self.input(level, factors, group)?;
+            let verdict = self.verdict(level, &input, (checkpoint, tensor), group)?;
             let strips = source[done * source_row..end * source_row]
                 .par_chunks(STRIP * source_row)
                 .zip(out.codes[codes_bytes(done)..codes_bytes(end)].par_chunks_mut(codes_bytes(STRIP)))
@@ -188,6 +251,12 @@ impl<'a> CalibratedCoder<'a> {
                 let mut weights = vec![0.0; sums.len() * cols];
                 checkpoint.decode_rows_f32(tensor, row..row + sums.len(), source, &mut weights)?;
                 self.rows.rotation.forward(level, &mut weights, &mut Vec::new());
+                if verdict.is_nearest() {
+                    self.rows.nearest(level, &weights, codes, scales);
+                    outputs.iter_mut().for_each(|output| output.nearest_rows = 1.0);
+                    self.measure(level, &input, (row, &weights), (codes, scales), (sums, outputs));
+                    return Ok(());
+                }
                 let outcome = self.code.encode(level, &input.factor, (row, &weights), codes, scales);
                 let measured = outcome.errors.iter().zip(&outcome.energies);
                 for (output, (&error, &energy)) in outputs.iter_mut().zip(measured) {
@@ -196,9 +265,63 @@ impl<'a> CalibratedCoder<'a> {
                 self.measure(level, &input, (row, &weights), (codes, scales), (sums, outputs));
                 Ok::<_, ConvertError>(())
             })?;
+            // Counted once: with the first of the rows that it is about.
+            if (first + done).is_multiple_of(self.group.max(1))
+                && let Some(output) = out.outputs.get_mut(done)
+            {
+                output.tried_feedback = verdict.feedback;
+                output.tried_nearest = verdict.nearest;
+                output.tried_energy = verdict.energy;
+            }
             done = end;
         }
         Ok(())
+    }
+
+    /// Rounds rows from the middle of a group both ways: a function of the tensor and what was measured alone.
+    fn verdict(
+        &self,
+        level: CpuLevel,
+        input: &Input,
+        (checkpoint, tensor): (&Checkpoint, &SourceTensor),
+        group: usize,
+    ) -> Result<Verdict, ConvertError> {
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(verdict) = verdicts.get(&group) {
+            return Ok(*verdict);
+        }
+        let (cols, rows) = (self.rows.cols, self.group.min(TRIED));
+        let first = group * self.group + (self.group - rows) / 2;
+        let mut weights = vec![0.0; rows * cols];
+        checkpoint.read_rows_f32(tensor, first..first + rows, &mut weights)?;
+        self.rows.rotation.forward(level, &mut weights, &mut Vec::new());
+        let mut codes = vec![0; self.rows.encoding.codes_bytes(rows, cols).unwrap_or(0)];
+        let mut scales = vec![0; rows * self.rows.encoding.scales_row_bytes(cols)];
+        let error = |codes: &[u8], scales: &[u8]| -> f64 {
+            let mut decoded = vec![0.0; weights.len()];
+            self.decode(level, rows, (codes, scales), &mut decoded);
+            decoded.iter_mut().zip(&weights).for_each(|(q, w)| *q = w - *q);
+            squares(level, &input.held_out, &decoded, cols).iter().sum()
+        };
+        self.code.encode(level, &input.factor, (first, &weights), &mut codes, &mut scales);
+        let feedback = error(&codes, &scales);
+        codes.fill(0);
+        self.rows.nearest(level, &weights, &mut codes, &mut scales);
+        let nearest = error(&codes, &scales);
+        let energy = squares(level, &input.held_out, &weights, cols).iter().sum();
+        let verdict = Verdict { feedback, nearest, energy };
+        verdicts.insert(group, verdict);
+        Ok(verdict)
+    }
+
+    /// Rows in the rotated basis.
+    fn decode(&self, level: CpuLevel, rows: usize, (codes, scales): (&[u8], &[u8]), out: &mut [f32]) {
+        let payload = [codes, scales].concat();
+        let shape = MatrixShape { rows, cols: self.rows.cols };
+        let matrix = EncodedMatrix::new(shape, self.rows.encoding, self.rows.rotation_spec, &payload);
+        if let Ok(matrix) = matrix {
+            self.rows.decoder.decode_rows(level, &matrix, 0..rows, out);
+        }
     }
 
     /// Plain errors of all rows, held-out errors of some, chosen by their number in the tensor.
@@ -211,14 +334,8 @@ impl<'a> CalibratedCoder<'a> {
         (sums, outputs): (&mut [(f64, f64)], &mut [OutputSums]),
     ) {
         let cols = self.rows.cols;
-        let payload = [codes, scales].concat();
-        let shape = MatrixShape { rows: sums.len(), cols };
-        let Ok(matrix) = EncodedMatrix::new(shape, self.rows.encoding, self.rows.rotation_spec, &payload)
-        else {
-            return;
-        };
         let mut decoded = vec![0.0; weights.len()];
-        self.rows.decoder.decode_rows(level, &matrix, 0..sums.len(), &mut decoded);
+        self.decode(level, sums.len(), (codes, scales), &mut decoded);
         let (mut sampled, mut chosen) = (Vec::new(), Vec::new());
         let rows = weights.chunks_exact(cols).zip(decoded.chunks_exact(cols)).zip(sums);
         for (row, ((weights, decoded), sums)) in rows.enumerate() {
@@ -229,14 +346,7 @@ impl<'a> CalibratedCoder<'a> {
                 chosen.push(row);
             }
         }
-        let mut products = vec![0.0f32; sampled.len()];
-        let (left, right) = (Operand::rows(&sampled, cols), Operand::rows(&input.held_out, cols));
-        fixed_product(level, (2 * chosen.len(), cols, cols), left, right, &mut products, cols);
-        let squares = sampled
-            .chunks_exact(cols)
-            .zip(products.chunks_exact(cols))
-            .map(|(x, hx)| x.iter().zip(hx).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>());
-        let squares: Vec<f64> = squares.collect();
+        let squares = squares(level, &input.held_out, &sampled, cols);
         for (row, pair) in chosen.into_iter().zip(squares.chunks_exact(2)) {
             (outputs[row].held_out_error, outputs[row].held_out_energy) = (pair[0], pair[1]);
         }
@@ -262,4 +372,20 @@ impl<'a> CalibratedCoder<'a> {
         kept.push(input.clone());
         Ok(input)
     }
+}
+
+/// `x H x^T` of every row of `x`.
+fn squares(level: CpuLevel, h: &[f32], x: &[f32], cols: usize) -> Vec<f64> {
+    let mut products = vec![0.0f32; x.len()];
+    let rows = x.len() / cols.max(1);
+    fixed_product(
+        level,
+        (rows, cols, cols),
+        Operand::rows(x, cols),
+        Operand::rows(h, cols),
+        &mut products,
+        cols,
+    );
+    let rows = x.chunks_exact(cols).zip(products.chunks_exact(cols));
+    rows.map(|(x, hx)| x.iter().zip(hx).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()).collect()
 }

@@ -170,6 +170,11 @@ impl RowCoder {
         Ok(())
     }
 
+    /// Rounds rotated rows to nearest.
+    pub(crate) fn nearest(&self, level: CpuLevel, rotated: &[f32], codes: &mut [u8], scales: &mut [u8]) {
+        self.encoder.encode_rows(level, rotated, codes, scales, &mut EncodeScratch::default());
+    }
+
     /// Does what coding a strip or a few rows of plain values takes, for its duration.
     pub(crate) fn try_rows(&self, level: CpuLevel, shape: MatrixShape, mut values: Vec<f32>) {
         self.rotation.forward(level, &mut values, &mut Vec::new());

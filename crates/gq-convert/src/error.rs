@@ -6,6 +6,7 @@ use crate::tune::TuneFileError;
 use gq_checkpoint::{CheckpointError, ReadError};
 use gq_codec::NotPositive;
 use gq_container::{ProvenanceError, WriteError, WriteRule};
+use gq_tensor::Encoding;
 use std::path::PathBuf;
 
 /// An execution that failed. The output's final name is untouched.
@@ -38,6 +39,16 @@ pub enum ConvertError {
         tensor: String,
         /// Why.
         source: CoderError,
+    },
+    /// Weights that are not on the grid that the plan found them on: the source has changed.
+    #[error(
+        "tensor {tensor:?} does not sit on {limit} any more: the source has changed since it was planned"
+    )]
+    OffGrid {
+        /// The tensor.
+        tensor: String,
+        /// The grid.
+        limit: Encoding,
     },
     /// Measurements that cannot be read.
     #[error(transparent)]

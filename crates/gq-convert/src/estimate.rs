@@ -67,7 +67,11 @@ fn trial(step: &Step, cols: usize, level: CpuLevel, coders: &mut Coders) -> Opti
     let coder = coders.get(step.encoding, step.rotation, cols).ok()?;
     let rows = step.encoding.strip_rows().max(8);
     let shape = MatrixShape { rows, cols };
-    let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
+    let value = |i: usize| match step.encoding.is_grid() {
+        true => ((i * 7919) % 7) as f32 - 3.0,
+        false => ((i * 7919) % 1009) as f32 / 504.5 - 1.0,
+    };
+    let values: Vec<f32> = (0..rows * cols).map(value).collect();
     let once = || {
         let start = Instant::now();
         let counts = rayon::broadcast(|_| {

@@ -272,7 +272,13 @@ fn code(pass: &Pass<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertEr
             tensor.order_rows(source);
         }
         match coder {
-            Coder::Nearest(coder) => coder.code(*level, (checkpoint, tensor), source, rows.start, coded)?,
+            Coder::Nearest(coder) => {
+                coder.code(*level, (checkpoint, tensor), source, rows.start, coded)?;
+                if coder.encoding.is_grid() && coded.sums.iter().any(|(error, _)| *error != 0.0) {
+                    let tensor = tensor.name.clone();
+                    return Err(ConvertError::OffGrid { tensor, limit: coder.encoding });
+                }
+            }
             Coder::Calibrated(coder) => {
                 coder.code(*level, factors, (checkpoint, tensor), source, rows.start, coded)?;
             }

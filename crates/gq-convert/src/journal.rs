@@ -43,9 +43,9 @@ pub struct Entry {
     pub error: u64,
     /// Sum of squared weights, as the bits of an f64.
     pub energy: u64,
-    /// Output errors and energies, in sample and held out, as the bits of f64.
+    /// Output errors and energies, in sample and held out, and who won by what, as the bits of f64.
     #[serde(default)]
-    pub outputs: [u64; 4],
+    pub outputs: [u64; 8],
 }
 
 /// A journal that cannot be used.
@@ -244,7 +244,7 @@ mod tests {
             source_sha256: sha256,
             error: 1,
             energy: 2,
-            outputs: [0; 4],
+            outputs: [0; 8],
         }
     }
 

@@ -12,6 +12,7 @@ mod encode;
 mod error;
 mod estimate;
 mod execute;
+mod grid;
 mod journal;
 mod memory;
 mod output;
@@ -26,6 +27,7 @@ pub use encode::CoderError;
 pub use error::ConvertError;
 pub use estimate::Estimate;
 pub use execute::{Event, ExecuteOptions, Origin, execute, execute_all};
+pub use grid::{GridError, Grids};
 pub use journal::JournalError;
 pub use memory::Memory;
 pub use pass::passes;
@@ -33,8 +35,9 @@ pub use plan::{Dropped, Facts, LeftOut, Plan, PlanError, Step};
 pub use policy::{Budget, Calibration, Choice, Codes, Override, Policy, PolicyError, Resources};
 pub use report::{Report, TensorReport};
 pub use tune::{
-    CalibrationText, InputMeasured, SequenceError, TensorMeasured, Tune, TuneError, TuneEvent, TuneFileError,
-    TuneOptions, TuneText, measure, sequences, source_files, texts_digest,
+    BuiltinError, CalibrationText, InputMeasured, MeasuringMemory, MeasuringSize, SequenceError,
+    TensorMeasured, Tune, TuneError, TuneEvent, TuneFileError, TuneOptions, TuneText, builtin, measure,
+    sequences, source_files, texts_digest,
 };
 
 use gq_checkpoint::Checkpoint;
@@ -44,11 +47,12 @@ use gq_checkpoint::Checkpoint;
 /// # Errors
 /// When the policy does not fit the tensors, or the peak memory exceeds the limit.
 pub fn plan(checkpoint: &Checkpoint, policy: &Policy, resources: Resources) -> Result<Plan, PlanError> {
-    plan_measured(checkpoint, policy, resources, None)
+    plan_measured(checkpoint, policy, resources, None, None)
 }
 
 /// Plans with measurements on the same source: codes are rounded with their inputs in view, and a budget is spent
-/// where it lowers the expected divergence most.
+/// where it lowers the expected divergence most; and with the grids that weights already sit on, which are used where
+/// they take no more bytes.
 ///
 /// # Errors
 /// When the policy does not fit the tensors, the budget is too small, or the peak memory exceeds the limit.
@@ -57,6 +61,7 @@ pub fn plan_measured(
     policy: &Policy,
     resources: Resources,
     tune: Option<&Tune>,
+    grids: Option<&Grids>,
 ) -> Result<Plan, PlanError> {
     let text_bytes = checkpoint.text_bytes();
     let merge_bytes = checkpoint.merge_bytes(resources.threads);
@@ -65,7 +70,7 @@ pub fn plan_measured(
         _ => 0,
     };
     let (tensors, spec) = (checkpoint.tensors(), checkpoint.spec());
-    let facts = Facts { tensors, spec, text_bytes, merge_bytes, stored_text_bytes, tune };
+    let facts = Facts { tensors, spec, text_bytes, merge_bytes, stored_text_bytes, tune, grids };
     let plan = Plan::new(facts, policy, resources)?;
     let merged = |step: &&Step| checkpoint.tensor(&step.tensor).is_some_and(|t| checkpoint.is_merged(t));
     let narrow = |step: &&Step| step.encoding.is_exact() && step.source_dtype.size() < 2;

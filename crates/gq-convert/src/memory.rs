@@ -73,6 +73,8 @@ fn peak(steps: &[Step], (texts, adapters): (u64, u64), threads: usize, block: u6
     let scratch = largest(&|step| match step.encoding {
         Encoding::Exact(_) => 64 << 10,
         Encoding::Trellis { .. } => TRELLIS + (STRIP_CHUNK as u64 + 2) * 4 * step.rows_cols().1 as u64,
+        // Bounds of each weight in f64, and codes.
+        Encoding::Grid(_) | Encoding::Mxfp4 => 9 * 4 * step.rows_cols().1 as u64,
         _ => 5 * 4 * step.rows_cols().1 as u64,
     });
     // Two blocks are read ahead of the encoder, two are on their way to the file; scales wait for the codes.

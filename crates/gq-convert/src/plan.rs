@@ -2,6 +2,7 @@
 
 use crate::allocate::{allocate, expected_divergence};
 use crate::calibrated;
+use crate::grid::{Grids, no_larger};
 use crate::memory::Memory;
 use crate::policy::{Choice, Policy, PolicyError, Resources, Wish};
 use crate::tune::Tune;
@@ -152,6 +153,16 @@ pub enum PlanError {
         /// The source's dtype.
         actual: DType,
     },
+    /// A grid that the weights do not sit on.
+    #[error("tensor {tensor:?} does not sit on {limit}{}", .actual.map_or(String::new(), |grid| format!(", but on {grid}")))]
+    OffGrid {
+        /// The tensor.
+        tensor: String,
+        /// What was asked for: an encoding, or any grid.
+        limit: String,
+        /// The grid that it sits on.
+        actual: Option<Encoding>,
+    },
     /// A tensor of integers where weights are expected.
     #[error("tensor {tensor:?} holds {actual} elements, which are no weights")]
     NotFloat {
@@ -242,6 +253,8 @@ pub struct Facts<'a> {
     pub stored_text_bytes: u64,
     /// Measurements on this source; the policy names them.
     pub tune: Option<&'a Tune>,
+    /// Grids that weights of this source sit on.
+    pub grids: Option<&'a Grids>,
 }
 
 /// Stored bytes of provenance and report beside their lines per tensor, at most.
@@ -263,15 +276,22 @@ impl Plan {
         let rules = policy.rules(&names)?;
         let (mut steps, mut dropped) = (Vec::new(), Vec::new());
         for tensor in &tensors {
+            let grid = facts.grids.and_then(|grids| grids.get(&tensor.name));
+            let mut free = policy.grids && policy.budget.is_none();
             let wish = match rules.last_match(&tensor.name).filter(|_| tensor.role.is_used()) {
-                Some(rule) => Wish::Store(rule.encoding, format!("override {:?}", rule.pattern)),
+                Some(rule) => {
+                    free = false;
+                    Wish::Store(rule.encoding, format!("override {:?}", rule.pattern))
+                }
                 None if reads_other_cache(tensor, facts.spec) => {
                     Wish::Drop("keys and values are another layer's".to_owned())
                 }
                 None => policy.wish(tensor.role, facts.spec.tied_head),
             };
             match wish {
-                Wish::Store(choice, reason) => steps.push(step(tensor, choice, reason, policy.rotation())?),
+                Wish::Store(choice, reason) => {
+                    steps.push(step(tensor, choice, reason, policy.rotation(), (grid, free))?);
+                }
                 Wish::Drop(reason) => {
                     dropped.push(Dropped { tensor: tensor.name.clone(), source_bytes: tensor.bytes, reason })
                 }
@@ -293,7 +313,14 @@ impl Plan {
             let tables = gq_container::layout::file_bytes(names, []).unwrap_or(u64::MAX);
             let lines = (steps.len() + dropped.len() + policy.overrides.len()) as u64;
             let texts = facts.stored_text_bytes + REPORT_BYTES + REPORT_TENSOR_BYTES * lines;
-            allocate(&mut steps, tune, (budget, policy.codes), tables.saturating_add(texts), &free)?;
+            allocate(
+                &mut steps,
+                tune,
+                (budget, policy.codes),
+                tables.saturating_add(texts),
+                &free,
+                facts.grids,
+            )?;
         }
         let source_bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
         let payload_bytes = steps.iter().map(|step| step.bytes).sum();
@@ -332,6 +359,7 @@ fn step(
     choice: Choice,
     reason: String,
     rotation: RotationSpec,
+    (grid, free): (Option<Encoding>, bool),
 ) -> Result<Step, PlanError> {
     let name = || tensor.name.clone();
     let shape: Vec<u64> = tensor.shape.iter().map(|&n| n as u64).collect();
@@ -349,15 +377,34 @@ fn step(
         Choice::Coded(Encoding::Exact(limit)) => {
             return Err(PlanError::NotSourceDtype { tensor: name(), limit, actual: tensor.dtype });
         }
-        Choice::Coded(coded) => match obstacle(tensor, coded, rotation)? {
+        Choice::Grid => match (grid, obstacle(tensor, Encoding::Mxfp4, RotationSpec::NONE)?) {
+            (_, Some(obstacle)) => (exact, format!("kept exactly: {obstacle}")),
+            (Some(grid), None) => (grid, format!("{reason}: on this grid already, no loss")),
+            (None, None) => {
+                return Err(PlanError::OffGrid {
+                    tensor: name(),
+                    limit: "any grid".to_owned(),
+                    actual: None,
+                });
+            }
+        },
+        Choice::Coded(asked) if asked.is_grid() => match obstacle(tensor, asked, RotationSpec::NONE)? {
             Some(obstacle) => (exact, format!("kept exactly: {obstacle}")),
-            None => (coded, reason),
+            None if grid == Some(asked) => (asked, reason),
+            None => return Err(PlanError::OffGrid { tensor: name(), limit: asked.name(), actual: grid }),
+        },
+        Choice::Coded(coded) => match (obstacle(tensor, coded, rotation)?, grid.filter(|_| free)) {
+            (None, Some(grid)) if no_larger(tensor, grid, coded) => {
+                (grid, format!("{reason}: on this grid already, no loss and no more bytes than {coded}"))
+            }
+            (None, _) => (coded, reason),
+            (Some(obstacle), _) => (exact, format!("kept exactly: {obstacle}")),
         },
     };
     if tensor.scaled && encoding.is_exact() {
         return Err(PlanError::Scaled { tensor: name(), actual: tensor.dtype, reason });
     }
-    let rotation = if encoding.is_exact() { RotationSpec::NONE } else { rotation };
+    let rotation = if encoding.is_exact() || encoding.is_grid() { RotationSpec::NONE } else { rotation };
     let mut step = Step {
         tensor: name(),
         role: tensor.role.to_string(),

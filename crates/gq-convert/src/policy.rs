@@ -12,14 +12,17 @@ pub enum Choice {
     Exact,
     /// This encoding; a float dtype must be the source's own.
     Coded(Encoding),
+    /// The smallest grid that the weights already sit on, without loss; others are refused.
+    Grid,
 }
 
 impl Choice {
-    /// `exact` or an encoding's name.
+    /// `exact`, `grid` or an encoding's name.
     pub fn from_name(name: &str) -> Option<Choice> {
-        match name.eq_ignore_ascii_case("exact") {
-            true => Some(Choice::Exact),
-            false => Encoding::from_name(name).map(Choice::Coded),
+        match name.to_ascii_lowercase().as_str() {
+            "exact" => Some(Choice::Exact),
+            "grid" => Some(Choice::Grid),
+            name => Encoding::from_name(name).map(Choice::Coded),
         }
     }
 
@@ -27,6 +30,7 @@ impl Choice {
     pub fn name(self) -> String {
         match self {
             Choice::Exact => "exact".to_owned(),
+            Choice::Grid => "grid".to_owned(),
             Choice::Coded(encoding) => encoding.name(),
         }
     }
@@ -82,6 +86,9 @@ pub struct Policy {
     /// Codes that a budget chooses among.
     #[serde(default)]
     pub codes: Codes,
+    /// Whether weights that already sit on a grid are stored on it where it takes no more bytes.
+    #[serde(default)]
+    pub grids: bool,
     /// Bytes or bits to spend; `body` is then where no measurement says otherwise.
     #[serde(default)]
     pub budget: Option<Budget>,
@@ -171,6 +178,7 @@ impl Policy {
             keep_towers: false,
             calibration: None,
             codes: Codes::default(),
+            grids: true,
             budget: None,
         }
     }

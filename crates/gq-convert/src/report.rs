@@ -32,7 +32,7 @@ pub struct TensorReport {
     /// The same on tokens that were held out, over a sample of rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out_error: Option<f64>,
-    /// Why it is stored so.
+    /// Why it is stored so, and who won where ways of rounding competed.
     pub reason: String,
 }
 
@@ -92,7 +92,7 @@ impl Report {
             relative_mse: sums.relative_mse(),
             output_error: ratio(sums.outputs.error, sums.outputs.energy),
             held_out_error: ratio(sums.outputs.held_out_error, sums.outputs.held_out_energy),
-            reason: step.reason.clone(),
+            reason: reason(step, &sums.outputs),
         };
         let total = sums.iter().fold(Sums::default(), |total, sums| Sums {
             error: total.error + sums.error,
@@ -115,6 +115,14 @@ impl Report {
             dropped: plan.dropped.clone(),
             left_out: plan.left_out.clone(),
         }
+    }
+}
+
+/// The plan's reason, and who won where candidates competed.
+fn reason(step: &Step, outputs: &OutputSums) -> String {
+    match outputs.verdict(step.rows_cols().0) {
+        Some(verdict) => format!("{}; {verdict}", step.reason),
+        None => step.reason.clone(),
     }
 }
 

@@ -62,7 +62,7 @@ pub fn evaluate_text(
 ) -> Result<EvalReport, EvalError> {
     let (name, kv) = match reference.options().kv {
         KvType::F32 => ("keys and values rounded to f16", KvType::F16),
-        KvType::F16 => ("keys and values in f32", KvType::F32),
+        KvType::F16 | KvType::Q8 => ("keys and values in f32", KvType::F32),
     };
     let mut again = ModelLogits::with_kv(reference, kv);
     let reference =

@@ -13,7 +13,12 @@ pub enum KvType {
     F32,
     /// Rounded to half precision: half the memory.
     F16,
+    /// Rounded to int8 with a half-precision scale per [`KV_GROUP`] elements of a head: a little over a quarter.
+    Q8,
 }
+
+/// Elements of a head's key or value that share a scale under [`KvType::Q8`].
+pub(crate) const KV_GROUP: usize = 32;
 
 /// Keys and values of one sequence, per layer: a ring of the window's length where the layer has a window, nothing
 /// where it reads another layer's.
@@ -51,6 +56,44 @@ struct Batch {
 enum Store {
     F32(Vec<f32>),
     F16(Vec<f16>),
+    Q8(Int8Rows),
+}
+
+/// Rows of `dim` elements: `x = code * scale`, `[rows, dim]` and `[rows, groups]`.
+#[derive(Clone, Debug)]
+struct Int8Rows {
+    dim: usize,
+    codes: Vec<i8>,
+    scales: Vec<f16>,
+}
+
+impl Int8Rows {
+    fn write(&mut self, row: usize, x: &[f32]) {
+        let (dim, groups) = (self.dim, self.dim.div_ceil(KV_GROUP));
+        let scales = self.scales.iter_mut().skip(row * groups);
+        let codes = self.codes[row * dim..(row + 1) * dim].chunks_mut(KV_GROUP);
+        for ((x, codes), scale) in x.chunks(KV_GROUP).zip(codes).zip(scales) {
+            let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+            *scale = f16::from_f32((largest / 127.0).min(f16::MAX.to_f32()));
+            let inverse = if *scale > f16::ZERO { 1.0 / scale.to_f32() } else { 0.0 };
+            for (code, x) in codes.iter_mut().zip(x) {
+                *code = (x * inverse).round().clamp(-127.0, 127.0) as i8;
+            }
+        }
+    }
+
+    /// Rows from `row` on, as many as `out` holds.
+    fn read(&self, row: usize, out: &mut [f32]) {
+        let groups = self.dim.div_ceil(KV_GROUP);
+        let codes = self.codes[row * self.dim..].chunks_exact(self.dim.max(1));
+        let scales = self.scales[row * groups..].chunks_exact(groups.max(1));
+        for ((out, codes), scales) in out.chunks_exact_mut(self.dim.max(1)).zip(codes).zip(scales) {
+            for ((out, codes), scale) in out.chunks_mut(KV_GROUP).zip(codes.chunks(KV_GROUP)).zip(scales) {
+                let scale = scale.to_f32();
+                out.iter_mut().zip(codes).for_each(|(x, &code)| *x = f32::from(code) * scale);
+            }
+        }
+    }
 }
 
 /// Keys and values of one head: row i of both `[len, head_dim]` belongs to position `first + i`, unless the rows are
@@ -136,7 +179,7 @@ impl LayerCache {
     fn new(spec: &AttentionSpec, max_tokens: usize, kind: KvType) -> LayerCache {
         let (heads, head_dim) = (spec.kv_heads, spec.head_dim);
         let slots = spec.window.map_or(max_tokens, |window| window.min(max_tokens)).max(1);
-        let store = || Store::new(kind, heads * slots * head_dim);
+        let store = || Store::new(kind, heads * slots, head_dim);
         LayerCache { heads, head_dim, slots, keys: store(), values: store(), batch: None }
     }
 
@@ -214,8 +257,14 @@ impl LayerCache {
 }
 
 impl Store {
-    fn new(kind: KvType, elements: usize) -> Store {
+    fn new(kind: KvType, rows: usize, dim: usize) -> Store {
+        let elements = rows * dim;
         match kind {
+            KvType::Q8 => Store::Q8(Int8Rows {
+                dim,
+                codes: vec![0; elements],
+                scales: vec![f16::ZERO; rows * dim.div_ceil(KV_GROUP)],
+            }),
             KvType::F32 => Store::F32(vec![0.0; elements]),
             KvType::F16 => Store::F16(vec![f16::ZERO; elements]),
         }
@@ -225,13 +274,16 @@ impl Store {
         match self {
             Store::F32(values) => 4 * values.len(),
             Store::F16(values) => 2 * values.len(),
+            Store::Q8(rows) => rows.codes.len() + 2 * rows.scales.len(),
         }
     }
 
+    /// One row, whose first element is number `at`.
     fn write(&mut self, at: usize, row: &[f32]) {
         match self {
             Store::F32(values) => values[at..at + row.len()].copy_from_slice(row),
             Store::F16(values) => values[at..at + row.len()].convert_from_f32_slice(row),
+            Store::Q8(rows) => rows.write(at / rows.dim.max(1), row),
         }
     }
 
@@ -239,6 +291,7 @@ impl Store {
         match self {
             Store::F32(values) => row.copy_from_slice(&values[at..at + row.len()]),
             Store::F16(values) => values[at..at + row.len()].convert_to_f32_slice(row),
+            Store::Q8(rows) => rows.read(at / rows.dim.max(1), row),
         }
     }
 
@@ -248,6 +301,11 @@ impl Store {
             Store::F16(values) => {
                 scratch.resize(range.len(), 0.0);
                 values[range].convert_to_f32_slice(scratch);
+                scratch
+            }
+            Store::Q8(rows) => {
+                scratch.resize(range.len(), 0.0);
+                rows.read(range.start / rows.dim.max(1), scratch);
                 scratch
             }
         }

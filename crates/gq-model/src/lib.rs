@@ -21,6 +21,7 @@ mod own_text;
 mod product;
 mod sampler;
 mod source;
+mod spill;
 mod texts;
 mod tokenizer;
 
@@ -32,7 +33,7 @@ pub use fixed::Observation;
 pub use footprint::{kv_cache_bytes, work_bytes};
 pub use generation::{Generation, GenerationError, GenerationOptions, Piece, StopReason};
 pub use linear::Linear;
-pub use measure::{CalibrationPass, OutputMoments, output_moments};
+pub use measure::{CalibrationPass, OutputMoments, output_moments, residual_token_bytes};
 pub use model::{LogitRows, Model, RunOptions};
 pub use ops::{Experts, Norm, Ops};
 pub use own_text::{OwnTextError, OwnTextOptions, own_text};

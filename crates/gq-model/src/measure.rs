@@ -6,24 +6,30 @@ use crate::family::Residual;
 use crate::fixed::{Fixed, Gradients, Observation, Place, Value};
 use crate::linear::Linear;
 use crate::model::Model;
+use crate::spill::Spill;
+use gq_checkpoint::ModelSpec;
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 /// Keys and values by the layer that made them.
-type SharedMatrices = BTreeMap<usize, (Arc<Matrix>, Arc<Matrix>)>;
+pub(crate) type SharedMatrices = BTreeMap<usize, (Arc<Matrix>, Arc<Matrix>)>;
 
 /// Positions whose logits are held at once.
 const HEAD_ROWS: usize = 64;
 
 /// Sequences that pass through a model layer by layer.
 ///
-/// Memory is the residual stream of all sequences and one layer's work for one sequence. All arithmetic is fixed:
+/// Memory is the residual stream of all sequences, unless it is spilled to a file, and one layer's work for one
+/// sequence. All arithmetic is fixed:
 /// the same observations on every CPU and thread count.
 #[derive(Debug)]
 pub struct CalibrationPass<'m> {
     model: &'m Model,
     sequences: Vec<Sequence>,
+    spill: Option<Spill>,
     next: usize,
 }
 
@@ -46,7 +52,15 @@ impl<'m> CalibrationPass<'m> {
             Ok(Sequence { tokens, x: Arc::default(), shared: BTreeMap::new() })
         };
         let sequences = sequences.into_iter().map(sequence).collect::<Result<_, _>>()?;
-        Ok(CalibrationPass { model, sequences, next: 0 })
+        Ok(CalibrationPass { model, sequences, spill: None, next: 0 })
+    }
+
+    /// Keeps what belongs to the sequences in `file` between layers; observations are the same.
+    pub fn spilled_to(mut self, file: File) -> CalibrationPass<'m> {
+        let longest = self.sequences.iter().map(|sequence| sequence.tokens.len()).max().unwrap_or(0);
+        let stride = longest as u64 * residual_token_bytes(self.model.spec());
+        self.spill = Some(Spill::new(file, stride, self.sequences.len()));
+        self
     }
 
     /// Layers of the model.
@@ -56,16 +70,22 @@ impl<'m> CalibrationPass<'m> {
 
     /// Runs the next layer over all sequences in order; `observe` sees the input of each of its products.
     /// Before the first layer, it also sees those of what comes before the layers. `false`: no layer was left.
-    pub fn next_layer(&mut self, observe: &mut dyn FnMut(Observation<'_>)) -> bool {
+    ///
+    /// # Errors
+    /// When the file that it is spilled to cannot be read or written.
+    pub fn next_layer(&mut self, observe: &mut dyn FnMut(Observation<'_>)) -> io::Result<bool> {
         let (graph, layer) = (self.model.graph(), self.next);
         if layer == graph.layers() {
-            return false;
+            return Ok(false);
         }
         let spec = self.model.spec();
         let read_later = |cache: &usize| {
             spec.layers.iter().skip(layer + 1).any(|later| later.attention.kv_shared_with == Some(*cache))
         };
         for (index, sequence) in self.sequences.iter_mut().enumerate() {
+            if let Some(spill) = self.spill.as_ref().filter(|_| layer > 0) {
+                (sequence.x, sequence.shared) = spill.load(index)?;
+            }
             let turns = turns(self.model, sequence.tokens.len());
             let level = self.model.options().level;
             let mut per_layer = None;
@@ -94,22 +114,45 @@ impl<'m> CalibrationPass<'m> {
             let shared = std::mem::take(&mut ops.shared).into_iter();
             let kept = shared.filter(|(cache, _)| read_later(cache));
             sequence.shared = kept.map(|(cache, (k, v))| (cache, (k.matrix, v.matrix))).collect();
+            if let Some(spill) = &mut self.spill {
+                let (x, shared): (Arc<Matrix>, SharedMatrices) =
+                    (std::mem::take(&mut sequence.x), std::mem::take(&mut sequence.shared));
+                spill.store(index, &x, &shared)?;
+            }
         }
         self.next += 1;
-        true
+        Ok(true)
     }
 
     /// After the last layer: shows `observe` the head's inputs. Logits are not computed.
-    pub fn head(&self, observe: &mut dyn FnMut(Observation<'_>)) {
+    ///
+    /// # Errors
+    /// When the file that it is spilled to cannot be read.
+    pub fn head(&self, observe: &mut dyn FnMut(Observation<'_>)) -> io::Result<()> {
         let graph = self.model.graph();
         for (index, sequence) in self.sequences.iter().enumerate() {
             let mut ops = Fixed::new(self.model.options().level, &[]);
-            let x = ops.leaf(sequence.x.clone());
+            let x = match &self.spill {
+                Some(spill) => spill.load(index)?.0,
+                None => sequence.x.clone(),
+            };
+            let x = ops.leaf(x);
             let x = graph.head_input(&mut ops, &x);
             let weights = &[graph.head()];
             observe(Observation { sequence: index, weights, expert: None, input: &x.matrix });
         }
+        Ok(())
     }
+}
+
+/// Bytes that a pass keeps of every token between layers: the residual stream, and keys and values that other layers
+/// read later.
+pub fn residual_token_bytes(spec: &ModelSpec) -> u64 {
+    let read: BTreeSet<usize> =
+        spec.layers.iter().filter_map(|layer| layer.attention.kv_shared_with).collect();
+    let shared = read.iter().filter_map(|&layer| spec.layers.get(layer));
+    let shared: usize = shared.map(|layer| 2 * layer.attention.kv_width()).sum();
+    4 * (spec.hidden_size + shared) as u64
 }
 
 /// Sums over positions of squared gradients at the outputs of products.
@@ -366,10 +409,13 @@ mod tests {
             let tokens = tokens(&model, 40);
             let mut pass = CalibrationPass::new(&model, vec![tokens.clone()]).unwrap();
             let mut products = 0;
-            while pass.next_layer(&mut |seen| {
-                products += seen.weights.len();
-                assert_eq!(seen.input.width, seen.weights[0].shape().cols);
-            }) {}
+            while pass
+                .next_layer(&mut |seen| {
+                    products += seen.weights.len();
+                    assert_eq!(seen.input.width, seen.weights[0].shape().cols);
+                })
+                .unwrap()
+            {}
             assert!(products >= 5 * pass.layers(), "{name}: {products}");
             let hidden = pass.sequences[0].x.clone();
             let mut ops = Fixed::new(CpuLevel::detect(), &[]);
@@ -379,6 +425,32 @@ mod tests {
             model.forward(&tokens, &mut cache, LogitRows::All, &mut logits).unwrap();
             let error = fixed.data.iter().zip(&logits).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(error < 5e-4, "{name}: {error:e}");
+        }
+    }
+
+    #[test]
+    fn a_spilled_pass_observes_the_same_bits() {
+        for name in TINY {
+            let model = model(name, CpuLevel::detect());
+            let observed = |spilled: bool| {
+                let sequences = vec![tokens(&model, 30), tokens(&model, 7), tokens(&model, 19)];
+                let mut pass = CalibrationPass::new(&model, sequences).unwrap();
+                if spilled {
+                    pass = pass.spilled_to(tempfile::tempfile().unwrap());
+                }
+                let mut bits: Vec<u32> = Vec::new();
+                let mut observe = |seen: Observation<'_>| {
+                    bits.push(seen.sequence as u32);
+                    bits.extend(seen.input.data.iter().map(|x| x.to_bits()));
+                };
+                while pass.next_layer(&mut observe).unwrap() {
+                    let held = |sequence: &Sequence| sequence.x.data.len() + sequence.shared.len();
+                    assert!(!spilled || pass.sequences.iter().all(|sequence| held(sequence) == 0));
+                }
+                pass.head(&mut observe).unwrap();
+                bits
+            };
+            assert!(observed(true) == observed(false), "{name}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The table of encodings: code, name, bits, block and bytes. How each is computed lives in `gq-codec`.
 
-use crate::DType;
+use crate::{DType, Grid, Rounding, Spacing};
 use serde::{Deserialize, Serialize};
 
 /// How a matrix's elements are stored; see `formats/encodings.md`.
@@ -35,6 +35,10 @@ pub enum Encoding {
         /// How many states a path chooses from.
         states: States,
     },
+    /// Weights that already sit on a grid, stored as they are: integer codes and what spaces them.
+    Grid(Grid),
+    /// OCP MXFP4: four-bit floats and a power of two per 32 elements, stored as they are.
+    Mxfp4,
 }
 
 /// States of a trellis: more of them lose less and take longer to encode; decoding costs the same.
@@ -157,6 +161,19 @@ impl Polar {
 }
 
 impl Encoding {
+    /// Every grid, in code order.
+    pub fn grids() -> Vec<Encoding> {
+        let mut all = Vec::new();
+        for rounding in Rounding::ALL {
+            for spacing in Spacing::ALL {
+                let bits = spacing.bits().iter().copied();
+                all.extend(bits.map(|bits| Encoding::Grid(Grid { bits, spacing, rounding })));
+            }
+        }
+        all.push(Encoding::Mxfp4);
+        all
+    }
+
     /// Widths must be a multiple of this for every encoding but `Exact`.
     pub const WIDTH_MULTIPLE: usize = 32;
 
@@ -177,6 +194,7 @@ impl Encoding {
         for states in States::ALL {
             all.extend((2..=6).map(|bits| Encoding::Trellis { bits, states }));
         }
+        all.extend(Encoding::grids());
         all
     }
 
@@ -197,6 +215,8 @@ impl Encoding {
             Encoding::Polar(Polar::P4322) => 0x0301,
             Encoding::Polar(Polar::P5333) => 0x0302,
             Encoding::Trellis { bits, states } => 0x0400 | states.code() << 4 | bits as u16,
+            Encoding::Grid(grid) => 0x0500 | grid.code(),
+            Encoding::Mxfp4 => 0x0601,
         }
     }
 
@@ -206,7 +226,7 @@ impl Encoding {
     }
 
     /// The name used in options, reports and `formats/registry.md`, such as `bf16`, `tq4`, `tq3-g64`, `tqp3`, `polar4222`,
-    /// `tt3`, `tt3-s12`.
+    /// `tt3`, `tt3-s12`, `grid4m-bf16`.
     pub fn name(self) -> String {
         match self {
             Encoding::Exact(dtype) => dtype.name().to_ascii_lowercase(),
@@ -217,6 +237,8 @@ impl Encoding {
             Encoding::Polar(Polar::P4322) => "polar4322".to_owned(),
             Encoding::Polar(Polar::P5333) => "polar5333".to_owned(),
             Encoding::Trellis { bits, states } => format!("tt{bits}{}", states.suffix()),
+            Encoding::Grid(grid) => grid.name(),
+            Encoding::Mxfp4 => "mxfp4".to_owned(),
         }
     }
 
@@ -233,9 +255,11 @@ impl Encoding {
             Encoding::Turbo { group, .. } => {
                 cols > 0 && cols.is_multiple_of(Self::WIDTH_MULTIPLE) && cols.is_multiple_of(group.len(cols))
             }
-            Encoding::Prod { .. } | Encoding::Polar(_) | Encoding::Trellis { .. } => {
-                cols > 0 && cols.is_multiple_of(Self::WIDTH_MULTIPLE)
-            }
+            Encoding::Prod { .. }
+            | Encoding::Polar(_)
+            | Encoding::Trellis { .. }
+            | Encoding::Grid(_)
+            | Encoding::Mxfp4 => cols > 0 && cols.is_multiple_of(Self::WIDTH_MULTIPLE),
         }
     }
 
@@ -251,9 +275,11 @@ impl Encoding {
     pub fn codes_row_bytes(self, cols: usize) -> usize {
         match self {
             Encoding::Exact(dtype) => cols * dtype.size(),
-            Encoding::Turbo { bits, .. } | Encoding::Prod { bits, .. } | Encoding::Trellis { bits, .. } => {
-                cols * bits as usize / 8
-            }
+            Encoding::Turbo { bits, .. }
+            | Encoding::Prod { bits, .. }
+            | Encoding::Trellis { bits, .. }
+            | Encoding::Grid(Grid { bits, .. }) => cols * bits as usize / 8,
+            Encoding::Mxfp4 => cols / 2,
             Encoding::Polar(polar) => {
                 let plane = |(level, bits): (usize, u8)| ((cols >> (level + 1)) * bits as usize).div_ceil(8);
                 polar.level_bits().into_iter().enumerate().map(plane).sum()
@@ -261,7 +287,7 @@ impl Encoding {
         }
     }
 
-    /// Bytes of one row of fp16 scales, `cols` elements wide.
+    /// Bytes of one row of scales, `cols` elements wide: fp16, but for grids.
     pub fn scales_row_bytes(self, cols: usize) -> usize {
         match self {
             Encoding::Exact(_) => 0,
@@ -269,6 +295,8 @@ impl Encoding {
             Encoding::Prod { .. } => 4, // row scale, residual norm
             Encoding::Polar(_) => 2 * cols.div_ceil(16),
             Encoding::Trellis { .. } => 2,
+            Encoding::Grid(grid) => grid.spacing.row_bytes(cols),
+            Encoding::Mxfp4 => cols / 32,
         }
     }
 
@@ -291,9 +319,14 @@ impl Encoding {
         codes.checked_add((rows as u64).checked_mul(self.scales_row_bytes(cols) as u64)?)
     }
 
-    /// Whether elements come back bit for bit.
+    /// Whether elements are the source's own bytes.
     pub const fn is_exact(self) -> bool {
         matches!(self, Encoding::Exact(_))
+    }
+
+    /// Whether it stores only what sits on its grid, and that without loss.
+    pub const fn is_grid(self) -> bool {
+        matches!(self, Encoding::Grid(_) | Encoding::Mxfp4)
     }
 }
 
@@ -347,5 +380,14 @@ mod tests {
         assert_eq!(trellis.codes_bytes(16, 64), Some(16 * 24));
         assert_eq!(trellis.payload_bytes(13, 64), Some(16 * 24 + 13 * 2));
         assert_eq!(trellis.payload_bytes(usize::MAX, 64), None);
+        let bytes = |name: &str| {
+            let grid = Encoding::from_name(name).unwrap();
+            (grid.codes_row_bytes(64), grid.scales_row_bytes(64))
+        };
+        assert_eq!(bytes("grid4-f16"), (32, 4));
+        assert_eq!(bytes("grid5m-bf16"), (40, 8));
+        assert_eq!(bytes("grid4w"), (32, 16));
+        assert_eq!(bytes("grid8-row-bf16"), (64, 4));
+        assert_eq!(bytes("mxfp4"), (32, 2));
     }
 }

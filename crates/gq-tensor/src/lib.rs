@@ -9,6 +9,7 @@ mod distortion;
 mod dtype;
 mod encoding;
 mod float;
+mod grid;
 mod matrix;
 mod rotation;
 
@@ -17,5 +18,6 @@ pub use distortion::Distortion;
 pub use dtype::DType;
 pub use encoding::{Encoding, Polar, ScaleGroup, Sketch, States};
 pub use float::{decode_f32, encode_f32, f8_e4m3_to_f32, f8_e5m2_to_f32};
+pub use grid::{Grid, Rounding, Spacing};
 pub use matrix::{EncodedMatrix, MatrixShape, ShapeMismatch, stacked_payload_bytes};
 pub use rotation::{RotationKind, RotationSpec};

@@ -25,7 +25,10 @@ pub fn hint(code: &str) -> Option<&'static str> {
         }
         "plan.not_measured" => "add --calibration TEXT, or --tune DIR with what `gq tune` wrote",
         "plan.budget" => "allow more bytes, or fewer bits for tables: --embedding, --head, --per-layer-table",
+        "tune.memory" => "raise --max-memory, use fewer --threads or a smaller --calibration-ctx",
         "plan.memory" => "raise --max-memory, or use fewer --threads",
+        "plan.off_grid" => "name an encoding for it: --encoding, --embedding, or --override 'NAME=tq8'",
+        "convert.off_grid" => "plan and convert again, when the source has stopped changing",
         "override.unmatched" => "`gq inspect SRC --tensors` lists the names",
         "verify.damaged" => "fetch or convert the file again",
         "hub.bad_name" => "repositories are called ORG/NAME, such as HuggingFaceTB/SmolLM2-135M",

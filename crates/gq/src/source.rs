@@ -1,7 +1,7 @@
 //! What a SRC on the command line is: a checkpoint directory or a file, here, in the Hub's cache or on the Hub.
 
 use crate::cli::Global;
-use crate::commands::Activations;
+use crate::commands::{Activations, Kv};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::release::{SUMS, sums};
@@ -241,13 +241,23 @@ pub fn model_with(
     activations: Option<Activations>,
     global: &Global,
 ) -> Result<Loaded, Failure> {
+    model_how(path, loras, (activations, Kv::F32), global)
+}
+
+/// The same with keys and values stored as asked for.
+pub fn model_how(
+    path: &Path,
+    loras: &[Lora],
+    (activations, kv): (Option<Activations>, Kv),
+    global: &Global,
+) -> Result<Loaded, Failure> {
     let mode = |default| match activations {
         None => default,
         Some(Activations::Int8) => ActivationMode::Int8,
         Some(Activations::F32) => ActivationMode::F32,
     };
     let options = |activations| -> Result<RunOptions, Failure> {
-        Ok(RunOptions { level: global.level()?, activations, ..RunOptions::default() })
+        Ok(RunOptions { level: global.level()?, activations, kv: kv.into() })
     };
     if is_checkpoint(path)? {
         let checkpoint = Arc::new(checkpoint_with(path, loras, global)?);

@@ -6,7 +6,12 @@
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx2;
+mod grid;
 mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+use grid::SIGNED_FLOATS;
+pub(crate) use grid::{FLOATS, GridKind, GridRows, Layout, decode_group};
 
 use crate::{Activations, Codebook, Trellis, codebook::LevelTables, packing::GROUP};
 use gq_tensor::{CpuLevel, DType, Encoding};
@@ -185,6 +190,27 @@ pub(crate) fn turbo_dot_f32(level: CpuLevel, rows: TurboRows<'_>, x: &[f32], out
     rows.check(out.len());
     assert_eq!(x.len(), rows.cols);
     at_level!(level, turbo_dot_f32(rows, x, out));
+}
+
+/// Decodes rows on a grid.
+pub(crate) fn grid_decode(level: CpuLevel, rows: GridRows<'_>, out: &mut [f32]) {
+    rows.check(out.len() / rows.cols.max(1));
+    assert!(out.len().is_multiple_of(rows.cols));
+    at_level!(level, grid_decode(rows, out));
+}
+
+/// `out[r] = <row r, x>`, without rounding the values of the grid to the source's dtype.
+pub(crate) fn grid_dot(level: CpuLevel, rows: GridRows<'_>, x: &Activations, out: &mut [f32]) {
+    rows.check(out.len());
+    assert_eq!(x.len(), rows.cols);
+    at_level!(level, grid_dot(rows, x, out));
+}
+
+/// `out[r] = <row r, x>`, of decoded values, in eight lanes: the same bits at every level.
+pub(crate) fn grid_dot_f32(level: CpuLevel, rows: GridRows<'_>, x: &[f32], out: &mut [f32]) {
+    rows.check(out.len());
+    assert_eq!(x.len(), rows.cols);
+    at_level!(level, grid_dot_f32(rows, x, out));
 }
 
 /// Exact elements to f32; see [`gq_tensor::decode_f32`].

@@ -276,7 +276,9 @@ fn one_hot_rows_of_powers_of_two_are_stored_almost_exactly() {
 
 #[test]
 fn zeros_specks_giants_and_non_finite_rows() {
-    for encoding in Encoding::all().into_iter().filter(|e| !e.is_exact() && e.supports_cols(128)) {
+    for encoding in
+        Encoding::all().into_iter().filter(|e| !e.is_exact() && !e.is_grid() && e.supports_cols(128))
+    {
         let name = encoding.name();
         assert_eq!(round_trip(&name, &[0.0; 128]).1, [0.0; 128], "{name}");
         assert_eq!(round_trip(&name, &[1e-12; 128]).1, [0.0; 128], "{name}");

@@ -6,6 +6,7 @@ mod calibrated;
 mod codebook;
 mod distortion;
 mod golden;
+mod grid;
 mod levels;
 mod registry;
 mod rotation;

@@ -66,3 +66,19 @@ fn scalar_code_of_a_ramp() {
     );
     mentions(&hex(&out[..4]));
 }
+
+#[test]
+fn grid_of_four_bits_with_a_minimum() {
+    let encoding = Encoding::from_name("grid4m-bf16").unwrap();
+    let code = |i: u8| 7 * i % 16;
+    let mut payload: Vec<u8> = (0..16).map(|i| code(i) | code(i + 16) << 4).collect();
+    payload.extend([0x66, 0x2E, 0x00, 0xBA]);
+    let bytes: Vec<String> = payload.iter().map(|b| format!("{b:02x}")).collect();
+    mentions(&bytes.join(" "));
+    let shape = MatrixShape { rows: 1, cols: 32 };
+    let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, &payload).unwrap();
+    let mut out = vec![0.0; 32];
+    let decoder = Decoder::new(encoding, RotationSpec::NONE, 32).unwrap();
+    decoder.decode_row(CpuLevel::Scalar, &matrix, 0, &mut out);
+    mentions(&hex(&out[..4]));
+}

@@ -1,6 +1,7 @@
 //! Runs a model over calibration text: gradients first, then moments layer by layer.
 
 use super::damping::{self, Chosen};
+use super::memory::{MeasuringMemory, MeasuringSize};
 use super::moment::{Moment, rotate, square};
 use super::saved::{InputMeasured, TensorMeasured, Tune, TuneFileError};
 use super::sequences::{CalibrationText, digest};
@@ -11,6 +12,7 @@ use gq_tensor::{CpuLevel, RotationKind, RotationSpec};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::path::Path;
 
 /// Every so many sequences, one is held out.
@@ -27,7 +29,12 @@ pub struct TuneOptions {
     pub seed: u64,
     /// What was asked for, in words of the caller's: kept, to know a finished measurement by.
     pub asked: String,
+    /// Most bytes of memory; the result does not depend on it.
+    pub max_memory: Option<u64>,
 }
+
+/// Hidden states of all sequences, while they are spilled.
+const STATES: &str = "states.partial";
 
 /// What to measure on.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +90,14 @@ pub enum TuneError {
         /// The tensor.
         tensor: String,
     },
+    /// One layer's moments and one sequence take more memory than allowed.
+    #[error("measuring needs {actual} bytes of memory, {limit} are allowed")]
+    Memory {
+        /// Bytes allowed.
+        limit: u64,
+        /// Bytes of the least that will do.
+        actual: u64,
+    },
     /// Activations that overflowed or were not numbers.
     #[error("inputs of {tensor:?}: {source}")]
     Moment {
@@ -95,7 +110,7 @@ pub enum TuneError {
 
 /// Measures the tensors that `wanted` names and saves the result in `dir`.
 ///
-/// Memory: the residual stream of all sequences, the moments of one layer's inputs, one layer's work.
+/// Memory: what [`MeasuringMemory`] says; hidden states that do not fit under the limit are in a file in `dir`.
 ///
 /// # Errors
 /// [`TuneError`]; `dir` then holds no measurement.
@@ -118,6 +133,13 @@ pub fn measure(
     if sequences.len() < 2 {
         return Err(TuneError::TooFew { limit: 2, actual: sequences.len() });
     }
+    let size = MeasuringSize {
+        sequences: sequences.len(),
+        ctx: sequences.iter().map(Vec::len).max().unwrap_or(0),
+        gradients: options.gradient_sequences > 0,
+        threads: rayon::current_num_threads(),
+    };
+    let memory = MeasuringMemory::new(model.spec(), size, options.max_memory)?;
     let gradients = gradients(model, sequences, options, &mut tune, progress)?;
     let held =
         |index: usize| index % HELD_OUT == HELD_OUT - 1 || (index + 1 == sequences.len() && index < HELD_OUT);
@@ -128,24 +150,50 @@ pub fn measure(
     (tune.tokens, tune.held_out_tokens) = (length(false), length(true));
 
     let mut pass = CalibrationPass::new(model, sequences.to_vec())?;
+    let states = dir.join(STATES);
+    let io = |source| TuneFileError::Io { path: states.clone(), source };
+    if memory.spilled > 0 {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&states);
+        pass = pass.spilled_to(file.map_err(io)?);
+    }
+    let measured =
+        layers((checkpoint, &mut pass, &mut tune), wanted, options, (&held, gradients.as_ref()), progress);
+    drop(pass);
+    if memory.spilled > 0 {
+        std::fs::remove_file(&states).map_err(io)?;
+    }
+    measured?.map_err(io)?;
+    if let Some(gradients) = &gradients {
+        lookups(&mut tune, checkpoint, wanted, gradients)?;
+    }
+    tune.finish()?;
+    Ok(tune)
+}
+
+/// Runs all layers and saves the moments of each. The inner error is of the file of hidden states.
+fn layers(
+    (checkpoint, pass, tune): (&Checkpoint, &mut CalibrationPass<'_>, &mut Tune),
+    wanted: &dyn Fn(&str) -> bool,
+    options: &TuneOptions,
+    (held, gradients): (&dyn Fn(usize) -> bool, Option<&OutputMoments>),
+    progress: &mut dyn FnMut(TuneEvent),
+) -> Result<std::io::Result<()>, TuneError> {
     let of = pass.layers() + 1;
     for done in 0..of {
         let collected = RefCell::new(Collected::default());
         let mut observe = |seen: Observation<'_>| {
             collected.borrow_mut().add(checkpoint, options.level, wanted, held(seen.sequence), &seen);
         };
-        if !pass.next_layer(&mut observe) {
-            pass.head(&mut observe);
+        let seen = pass.next_layer(&mut observe);
+        let seen = seen.and_then(|layer| if layer { Ok(()) } else { pass.head(&mut observe) });
+        if let Err(error) = seen {
+            return Ok(Err(error));
         }
         let collected = collected.into_inner();
-        save(&mut tune, checkpoint, collected, done, gradients.as_ref(), options.level)?;
+        save(tune, checkpoint, collected, done, gradients, options.level)?;
         progress(TuneEvent::Moments { done: done + 1, of });
     }
-    if let Some(gradients) = &gradients {
-        lookups(&mut tune, checkpoint, wanted, gradients)?;
-    }
-    tune.finish()?;
-    Ok(tune)
+    Ok(Ok(()))
 }
 
 /// Weight files of a checkpoint and adapters merged into it, by which a measurement knows its source.

@@ -1,13 +1,17 @@
 //! Measurements that calibrated rounding and byte budgets are decided from: a stage of its own with a saved value.
 
+mod builtin;
 mod damping;
 mod measure;
+mod memory;
 mod moment;
 mod saved;
 mod sequences;
 
+pub use builtin::{BuiltinError, builtin};
 pub use measure::source_files;
 pub use measure::{TuneError, TuneEvent, TuneOptions, TuneText, measure};
+pub use memory::{MeasuringMemory, MeasuringSize};
 pub(crate) use moment::rotate;
 pub use saved::{InputMeasured, TensorMeasured, Tune, TuneFileError};
 pub use sequences::{CalibrationText, SequenceError, digest as texts_digest, sequences};

@@ -285,7 +285,12 @@ impl Tune {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
             _ => {}
         }
-        Ok(Tune {
+        Ok(Tune { dir: dir.to_owned(), ..Tune::empty() })
+    }
+
+    /// Nothing measured.
+    pub(crate) fn empty() -> Tune {
+        Tune {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             files: Vec::new(),
@@ -299,8 +304,8 @@ impl Tune {
             inputs: BTreeMap::new(),
             tensors: BTreeMap::new(),
             digests: BTreeMap::new(),
-            dir: dir.to_owned(),
-        })
+            dir: PathBuf::new(),
+        }
     }
 }
 

@@ -8,8 +8,10 @@ use sha2::{Digest, Sha256};
 pub struct CalibrationText {
     /// Name relative to what the user gave; part of no digest.
     pub name: String,
-    /// Content. Special-token strings in it are plain text.
+    /// Content.
     pub text: String,
+    /// Whether special-token strings in it are tokens: in what a chat template rendered.
+    pub special: SpecialText,
 }
 
 /// Texts that give no sequences.
@@ -50,8 +52,8 @@ pub fn sequences(
     ctx: usize,
 ) -> Result<Vec<Vec<u32>>, SequenceError> {
     let mut available = Vec::new();
-    for CalibrationText { name, text } in texts {
-        let ids = tokenizer.encode(text, SpecialText::Plain);
+    for CalibrationText { name, text, special } in texts {
+        let ids = tokenizer.encode(text, *special);
         let ids = ids.map_err(|source| SequenceError::Tokenizer { name: name.clone(), source })?;
         available.push(ids);
     }

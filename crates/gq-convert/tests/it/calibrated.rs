@@ -38,7 +38,8 @@ fn tuned(checkpoint: &Arc<Checkpoint>, dir: &Path, level: CpuLevel, threads: usi
     let text = TuneText { texts: &[], sequences: &sequences };
     let wanted =
         |name: &str| name.ends_with("proj.weight") || name.contains("experts") || name.contains("embed");
-    let options = TuneOptions { level, gradient_sequences: 2, seed: 5, asked: String::new() };
+    let options =
+        TuneOptions { level, gradient_sequences: 2, seed: 5, asked: String::new(), max_memory: None };
     pool.install(|| measure(checkpoint, &model, text, &wanted, &options, dir, &mut |_| ()).unwrap())
 }
 
@@ -56,15 +57,9 @@ fn converted(
     (level, threads): (CpuLevel, usize),
 ) -> Report {
     let resources = Resources { threads, max_memory: None };
-    let plan = plan_measured(checkpoint, policy, resources, tune).unwrap();
-    execute(
-        &plan,
-        checkpoint,
-        path,
-        ExecuteOptions { level, restart: false, tune, origin: None },
-        &mut |_| {},
-    )
-    .unwrap()
+    let plan = plan_measured(checkpoint, policy, resources, tune, None).unwrap();
+    let options = ExecuteOptions { level, restart: false, tune, origin: None };
+    execute(&plan, checkpoint, path, options, &mut |_| {}).unwrap()
 }
 
 #[test]
@@ -151,9 +146,9 @@ fn budgets_are_kept_and_spent() {
     assert!(report.body_bits <= 3.5 && report.body_bits > 3.45, "{}", report.body_bits);
     let resources = Resources { threads: 1, max_memory: None };
     let small = with(policy("tq4", &[]), &tune, Some(Budget::FileBytes(300_000)));
-    let error = plan_measured(&checkpoint, &small, resources, Some(&tune)).unwrap_err();
+    let error = plan_measured(&checkpoint, &small, resources, Some(&tune), None).unwrap_err();
     assert!(matches!(error, PlanError::Budget { .. }), "{error}");
-    let error = plan_measured(&checkpoint, &small, resources, None).unwrap_err();
+    let error = plan_measured(&checkpoint, &small, resources, None, None).unwrap_err();
     assert!(matches!(error, PlanError::NotMeasured), "{error}");
 }
 
@@ -172,7 +167,8 @@ fn measurements_are_known_by_their_source_and_checked() {
     std::fs::write(&file, bytes).unwrap();
     let recipe = with(policy("tq3", &[]), &tune, None);
     let plan =
-        plan_measured(&checkpoint, &recipe, Resources { threads: 1, max_memory: None }, Some(&tune)).unwrap();
+        plan_measured(&checkpoint, &recipe, Resources { threads: 1, max_memory: None }, Some(&tune), None)
+            .unwrap();
     let options =
         ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: Some(&tune), origin: None };
     let error = execute(&plan, &checkpoint, &dir.path().join("x.gq"), options, &mut |_| {}).unwrap_err();
@@ -188,8 +184,13 @@ fn an_expert_that_was_never_chosen_is_rounded_by_what_others_see() {
     // Two sequences of one token: of several experts, most are left out.
     let sequences = vec![vec![5], vec![5]];
     let text = TuneText { texts: &[], sequences: &sequences };
-    let options =
-        TuneOptions { level: CpuLevel::detect(), gradient_sequences: 1, seed: 5, asked: String::new() };
+    let options = TuneOptions {
+        level: CpuLevel::detect(),
+        gradient_sequences: 1,
+        seed: 5,
+        asked: String::new(),
+        max_memory: None,
+    };
     let wanted = |name: &str| name.contains("experts");
     let place = dir.path().join("tune");
     let tune = measure(&checkpoint, &model, text, &wanted, &options, &place, &mut |_| ()).unwrap();
@@ -220,9 +221,9 @@ fn memory_limits_leave_the_bytes_alone() {
     for encoding in ["tq3", "tt3"] {
         let recipe = with(policy(encoding, &[]), &tune, None);
         let free = Resources { threads: 2, max_memory: None };
-        let plan = plan_measured(&checkpoint, &recipe, free, Some(&tune)).unwrap();
+        let plan = plan_measured(&checkpoint, &recipe, free, Some(&tune), None).unwrap();
         let tight = Resources { max_memory: Some(plan.memory.peak - 1), ..free };
-        let small = plan_measured(&checkpoint, &recipe, tight, Some(&tune)).unwrap();
+        let small = plan_measured(&checkpoint, &recipe, tight, Some(&tune), None).unwrap();
         assert!(small.memory.block < plan.memory.block);
         let bytes = [plan, small].map(|plan| {
             let path = dir.path().join(format!("{encoding}-{}.gq", plan.memory.block));

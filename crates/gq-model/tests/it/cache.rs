@@ -61,6 +61,23 @@ fn half_precision_is_close_and_half_the_memory() {
     }
 }
 
+#[test]
+fn int8_is_close_and_little_more_than_a_quarter() {
+    for name in ["llama", "gemma3", "gemma4-e2b"] {
+        let options = exact(CpuLevel::detect());
+        let of = |kv| tiny_model(name, RunOptions { kv, ..options });
+        let (full, half, int8) = (of(KvType::F32), of(KvType::F16), of(KvType::Q8));
+        let tokens = &Reference::read(name).rows[0];
+        let exact = prefill(&full, tokens);
+        let error = |model| difference(&in_pieces(model, tokens, &[20, 1, 1, 7]), &exact);
+        // Eight bits are further away than eleven, and nearer than a lost position would be.
+        let (half, eight) = (error(&half), error(&int8));
+        assert!(eight > half && eight < 0.5, "{name}: {eight:e} {half:e}");
+        let (full, int8) = (full.new_cache(56).bytes(), int8.new_cache(56).bytes());
+        assert!(int8 <= full / 4 + full / 32, "{name}: {int8} of {full}");
+    }
+}
+
 /// Sliding layers hold a window, layers that share hold nothing: of the E2B variant's layers
 /// (sliding, sliding, full, sliding shared, full shared) three have caches.
 #[test]

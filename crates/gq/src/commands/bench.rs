@@ -40,6 +40,9 @@ pub struct BenchArgs {
     /// Arithmetic of activations [default: int8 for a .gq file, f32 for a checkpoint].
     #[arg(long, value_name = "KIND")]
     activations: Option<super::Activations>,
+    /// Storage of keys and values: f16 halves their memory, q8 quarters it.
+    #[arg(long, default_value = "f32", value_name = "KIND")]
+    kv: super::Kv,
 }
 
 pub fn run(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
@@ -52,7 +55,7 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
 /// Prompt and generation speed: the best of the repetitions, and all of them under `--json`.
 fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failure> {
     let path = &source::find(path, global)?.path;
-    let loaded = source::model(path, args.activations, global)?;
+    let loaded = source::model_how(path, &[], (args.activations, args.kv), global)?;
     let model = &loaded.model;
     let vocab = model.vocab_size() as u32;
     let prompt: Vec<u32> =
@@ -129,7 +132,8 @@ fn of_codec(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
     let data = normal(cols * CODEC_ROWS);
     let mut table = Table::new(&["<encoding", "bits/weight", "rel. MSE", "M weights/s"]);
     let mut rows = Vec::new();
-    for encoding in Encoding::all().into_iter().filter(|e| !e.is_exact() && e.supports_cols(cols)) {
+    let coded = |e: &Encoding| !e.is_exact() && !e.is_grid() && e.supports_cols(cols);
+    for encoding in Encoding::all().into_iter().filter(coded) {
         let started = Instant::now();
         let Ok(study) = study_encoding(level, encoding, &rotation, &data) else { continue };
         let rate = data.len() as f64 / started.elapsed().as_secs_f64() / 1e6;

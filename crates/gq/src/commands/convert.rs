@@ -1,6 +1,7 @@
 //! `gq convert`: a checkpoint becomes one file.
 
 use crate::cli::Global;
+use crate::commands::Kv;
 use crate::commands::tune::{self, CalibrationArgs};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
@@ -9,10 +10,10 @@ use crate::table::Table;
 use crate::{source, units};
 use gq_checkpoint::Checkpoint;
 use gq_convert::{
-    Budget, Calibration, Choice, Codes, Estimate, Event, ExecuteOptions, LeftOut, Override, Plan, Policy,
-    Report, Resources, Tune,
+    Budget, Calibration, Choice, Codes, Estimate, Event, ExecuteOptions, Grids, LeftOut, Override, Plan,
+    Policy, Report, Resources, Tune,
 };
-use gq_model::{KvType, kv_cache_bytes, work_bytes};
+use gq_model::{kv_cache_bytes, work_bytes};
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ Encodings (bits per weight without scales; `gq bench --codec` shows distortion a
   tqp2 … tqp5          TurboQuant_prod with a Gaussian sketch (reference mode)
   tqpo2 … tqpo5        TurboQuant_prod with an orthogonal sketch (reference mode)
   polar4222, polar4322, polar5333  PolarQuant (reference mode)
+  grid                 the grid that the weights already sit on, without loss (grid4 … grid8, mxfp4);
+                       without being asked for, it is used where it takes no more bytes
   exact                the source's own bytes")]
 pub struct ConvertArgs {
     /// Checkpoint directory, a GGUF, or a repository (hf://ORG/NAME, hf://ORG/NAME@REV).
@@ -89,6 +92,9 @@ pub struct Recipe {
     /// Quantize a source that is quantized already, such as a Q4_K GGUF; its types are recorded in the file.
     #[arg(long)]
     allow_requantize: bool,
+    /// Round weights that sit on a grid already like any others, even where the grid would lose nothing.
+    #[arg(long)]
+    no_grid: bool,
     /// Transform of the rows before coding: hadamard, haar (dense, slow) or none.
     #[arg(long, value_name = "KIND", default_value = "hadamard", value_parser = rotation)]
     rotation: RotationKind,
@@ -116,7 +122,7 @@ pub struct Recipe {
     /// Tokens of context that --fit leaves room for.
     #[arg(long, value_name = "N", default_value_t = 8192, requires = "fit")]
     ctx: usize,
-    /// Keys and values that --fit leaves room for.
+    /// Keys and values that --fit leaves room for; run the file with the same.
     #[arg(long, value_name = "KIND", default_value = "f16", requires = "fit")]
     kv: Kv,
     /// Smallest file whose expected divergence from the original, in nats per token, is at most this; measure it with
@@ -124,6 +130,9 @@ pub struct Recipe {
     #[arg(long, value_name = "X", conflicts_with_all = ["bits", "encoding", "size", "bpw", "fit"], value_parser = positive)]
     max_kld: Option<f64>,
 }
+
+/// Threads whose memory --fit leaves room for: a constant, for a file depends on no machine.
+const FIT_THREADS: usize = 16;
 
 /// Families of codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -134,15 +143,6 @@ pub enum CodeFamily {
     Trellis,
     /// The trellises with 2^12 states: a little closer, slower to make.
     TrellisS12,
-}
-
-/// Storage of keys and values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kv {
-    /// Half precision.
-    F16,
-    /// Single precision.
-    F32,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -182,11 +182,8 @@ impl Recipe {
 
     /// The policy these options ask for, with measurements where there are some.
     pub fn measured_policy(&self, checkpoint: &Checkpoint, tune: Option<&Tune>) -> Policy {
-        let kv = match self.kv {
-            Kv::F16 => KvType::F16,
-            Kv::F32 => KvType::F32,
-        };
-        let beside = |spec| kv_cache_bytes(spec, self.ctx, kv) + work_bytes(spec);
+        let kv = self.kv.into();
+        let beside = |spec| kv_cache_bytes(spec, self.ctx, kv) + work_bytes(spec, self.ctx, kv, FIT_THREADS);
         let fit = self.fit.map(|bytes| bytes.saturating_sub(beside(checkpoint.spec())));
         let bytes = self.size.or(fit).map(Budget::FileBytes);
         let bits = self.bpw.map(Budget::BodyBits);
@@ -212,6 +209,7 @@ impl Recipe {
             rotation: self.rotation,
             seed: self.seed,
             keep_towers: self.keep_towers,
+            grids: !self.no_grid,
             ..Policy::new(self.encoding.unwrap_or(bits))
         }
     }
@@ -238,10 +236,12 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
             let message = "--calibration measures anew, --tune takes what was measured: give one of them";
             return Err(Failure::new(Exit::Usage, "calibration.twice", message).at("--calibration, --tune"));
         }
-        Some(_) if args.restart => {
-            Some(tune::measure(&checkpoint, &args.calibration, &measurements, global)?.0)
+        Some(_) if args.restart => Some(
+            tune::measure(&checkpoint, &args.calibration, &measurements, args.recipe.max_memory, global)?.0,
+        ),
+        Some(_) => {
+            Some(taken_up(&checkpoint, &args.calibration, &measurements, args.recipe.max_memory, global)?)
         }
-        Some(_) => Some(taken_up(&checkpoint, &args.calibration, &measurements, global)?),
         None => None,
     };
     let tune = args.recipe.tune(&checkpoint, measured)?;
@@ -279,7 +279,8 @@ pub fn convert(
     options: ExecuteOptions<'_>,
     global: &Global,
 ) -> Result<(Report, f64), Failure> {
-    let plan = gq_convert::plan_measured(checkpoint, policy, resources, options.tune)?;
+    let grids = grids(checkpoint, policy, resources, global)?;
+    let plan = gq_convert::plan_measured(checkpoint, policy, resources, options.tune, Some(&grids))?;
     let output = global.output();
     let mut progress = Progress::new(global.progress, output, "convert", Unit::Bytes, plan.source_bytes);
     let report = gq_convert::execute(&plan, checkpoint, path, options, &mut |event| match event {
@@ -292,6 +293,23 @@ pub fn convert(
     let seconds = progress.finish();
     note_exceptions(&plan, output);
     Ok((report, seconds))
+}
+
+/// Looks for grids that the weights already sit on, with progress.
+pub fn grids(
+    checkpoint: &Checkpoint,
+    policy: &Policy,
+    resources: Resources,
+    global: &Global,
+) -> Result<Grids, Failure> {
+    let total = checkpoint.tensors().iter().map(|tensor| tensor.bytes).sum();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(resources.threads).build();
+    let pool = pool.map_err(gq_convert::ConvertError::from)?;
+    let mut progress = Progress::new(global.progress, global.output(), "look for grids", Unit::Bytes, total);
+    let found =
+        pool.install(|| Grids::find(checkpoint, policy, &mut |bytes, tensor| progress.set(bytes, tensor)));
+    progress.finish();
+    Ok(found?)
 }
 
 /// Matrices that the recipe would code and that are kept exactly deserve a word.
@@ -320,13 +338,14 @@ fn taken_up(
     checkpoint: &Arc<Checkpoint>,
     args: &CalibrationArgs,
     dir: &Path,
+    max_memory: Option<u64>,
     global: &Global,
 ) -> Result<Tune, Failure> {
     if let Some(tune) = tune::finished(checkpoint, args, dir)? {
         global.output().note(&format!("taking up the measurements in {}", dir.display()));
         return Ok(tune);
     }
-    Ok(tune::measure(checkpoint, args, dir, global)?.0)
+    Ok(tune::measure(checkpoint, args, dir, max_memory, global)?.0)
 }
 
 fn default_output(name: &str, policy: &Policy) -> PathBuf {
@@ -433,7 +452,8 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
     let resources = Resources { threads: global.threads(), max_memory: recipe.max_memory };
     let tune = recipe.tune(&checkpoint, None)?;
     let policy = recipe.measured_policy(&checkpoint, tune.as_ref());
-    let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, tune.as_ref())?;
+    let grids = grids(&checkpoint, &policy, resources, global)?;
+    let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, tune.as_ref(), Some(&grids))?;
     let output = global.output();
     let estimate = Estimate::new(&plan, global.level()?);
     if output.json {

@@ -53,6 +53,9 @@ pub struct EvalArgs {
     /// Arithmetic of MODEL's activations [default: int8 for a .gq file, f32 for a checkpoint].
     #[arg(long, value_name = "KIND")]
     activations: Option<super::Activations>,
+    /// Storage of MODEL's keys and values: f16 halves their memory, q8 quarters it.
+    #[arg(long, default_value = "f32", value_name = "KIND")]
+    kv: super::Kv,
     /// Write MODEL's logits as a file of reference outputs.
     #[arg(long, value_name = "FILE")]
     save_outputs: Option<PathBuf>,
@@ -105,7 +108,7 @@ fn measure(
     global: &Global,
 ) -> Result<EvalReport, Failure> {
     let reference_path = &reference.path;
-    let loaded = source::model(&model.path, args.activations, global)?;
+    let loaded = source::model_how(&model.path, &[], (args.activations, args.kv), global)?;
     let options = TextOptions { save_outputs: args.save_outputs.as_deref(), ..TextOptions::default() };
     if is_outputs(reference_path)? {
         if !args.loras.is_empty() {

@@ -131,8 +131,18 @@ fn container(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Fa
     }
     let mut text = String::new();
     if args.tensors {
-        let mut table =
-            Table::new(&["<tensor", "<shape", "<encoding", "bytes", "bits/weight", "rel. MSE", "<reason"]);
+        let mut table = Table::new(&[
+            "<tensor",
+            "<shape",
+            "<encoding",
+            "bytes",
+            "bits/weight",
+            "rel. MSE",
+            "output error",
+            "held out",
+            "<reason",
+        ]);
+        let share = |error: Option<f64>| error.map_or_else(String::new, |error| format!("{error:.3e}"));
         for tensor in container.tensors() {
             let told = report.as_ref().and_then(|r| r.tensors.iter().find(|t| t.name == tensor.name));
             let error = match told {
@@ -147,6 +157,8 @@ fn container(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Fa
                 units::count(tensor.bytes),
                 format!("{:.3}", 8.0 * tensor.bytes as f64 / tensor.elements().max(1) as f64),
                 error,
+                share(told.and_then(|told| told.output_error)),
+                share(told.and_then(|told| told.held_out_error)),
                 told.map_or_else(String::new, |told| told.reason.clone()),
             ]);
         }

@@ -225,7 +225,9 @@ fn convert_missing(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Fai
     for variant in &recipe.variants {
         let name = Names::new(&job.name, &variant.name).file;
         if !work.has(&name) {
-            plans.push(gq_convert::plan_measured(checkpoint, &variant.policy, resources, tune.as_ref())?);
+            let (policy, tune) = (&variant.policy, tune.as_ref());
+            let grids = convert::grids(checkpoint, policy, resources, global)?;
+            plans.push(gq_convert::plan_measured(checkpoint, policy, resources, tune, Some(&grids))?);
             paths.push(dir.join(name));
         }
     }

@@ -53,6 +53,9 @@ pub struct RunArgs {
     /// Arithmetic of activations [default: int8 for a .gq file, f32 for a checkpoint].
     #[arg(long, value_name = "KIND")]
     activations: Option<super::Activations>,
+    /// Storage of keys and values: f16 halves their memory, q8 quarters it.
+    #[arg(long, default_value = "f32", value_name = "KIND")]
+    kv: super::Kv,
 }
 
 /// What was generated.
@@ -78,7 +81,7 @@ pub fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
 fn generate_and_show(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     let output = global.output();
     let found = source::find(&args.model, global)?;
-    let loaded = source::model_with(&found.path, &args.loras, args.activations, global)?;
+    let loaded = source::model_how(&found.path, &args.loras, (args.activations, args.kv), global)?;
     let sampling = Sampling {
         temperature: args.temp,
         top_k: args.top_k,

@@ -6,20 +6,33 @@ use crate::progress::{Progress, Unit};
 use crate::table::Table;
 use crate::{source, units};
 use gq_checkpoint::{Checkpoint, Role};
-use gq_convert::{CalibrationText, Tune, TuneError, TuneEvent, TuneOptions, TuneText};
+use gq_convert::{
+    CalibrationText, MeasuringMemory, MeasuringSize, Tune, TuneError, TuneEvent, TuneOptions, TuneText,
+};
 use gq_model::{
-    ActivationMode, ChatError, ChatTemplate, KvType, Model, OwnTextOptions, RunOptions, Tokenizer, own_text,
+    ActivationMode, ChatError, ChatTemplate, KvType, Model, ModelTexts, OwnTextOptions, RunOptions,
+    SpecialText, Tokenizer, own_text,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The calibration text that the model writes.
 const SELF: &str = "self";
+/// The calibration text that comes with the program.
+const BUILTIN: &str = "builtin";
+
+/// Where calibration text comes from.
+enum TextSource<'a> {
+    Builtin,
+    Own,
+    Files(&'a Path),
+}
 
 /// Measure a checkpoint on calibration text: what every later conversion with --tune rounds and spends by.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
+  gq tune ./SmolLM2-135M -o smol.tune
   gq tune ./SmolLM2-135M -o smol.tune --calibration texts/
   gq convert ./SmolLM2-135M --tune smol.tune --size 80MB -o smol.gq
   gq plan ./SmolLM2-135M --tune smol.tune --bpw 3.5")]
@@ -35,14 +48,21 @@ pub struct TuneArgs {
     loras: Vec<source::Lora>,
     #[command(flatten)]
     calibration: CalibrationArgs,
+    /// Most memory, such as 4GiB: hidden states that do not fit lie in a file in DIR meanwhile.
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
+    max_memory: Option<u64>,
+    /// Say what memory it would take, and stop.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// What to measure on.
 #[derive(clap::Args, Debug, Clone)]
 pub struct CalibrationArgs {
-    /// Calibration text: a file, a directory whose .txt and .md files count equally, or `self`: what the model writes
-    /// when it is asked for prose, facts, code, mathematics and several languages.
-    #[arg(long, value_name = "FILE|DIR|self")]
+    /// Calibration text: a file, a directory whose .txt and .md files count equally, `builtin`: prose, code,
+    /// mathematics, 27 languages and conversations that come with gq, or `self`: what the model writes when it is asked
+    /// for such things [default of `gq tune`: builtin].
+    #[arg(long, value_name = "FILE|DIR|builtin|self")]
     pub calibration: Option<PathBuf>,
     /// Tokens to measure second moments on [default: 300 per input dimension, at most 131072].
     #[arg(long, value_name = "N")]
@@ -61,11 +81,41 @@ fn sequence_length(text: &str) -> Result<usize, String> {
 }
 
 impl CalibrationArgs {
+    fn source(&self) -> TextSource<'_> {
+        match self.calibration.as_deref() {
+            Some(path) if path.as_os_str() == SELF => TextSource::Own,
+            Some(path) if path.as_os_str() != BUILTIN => TextSource::Files(path),
+            _ => TextSource::Builtin,
+        }
+    }
+
+    /// Tokens to measure on.
+    fn tokens(&self, checkpoint: &Checkpoint) -> usize {
+        let products = checkpoint.tensors().iter().filter(|t| is_product(t.role));
+        let widest = products.map(|t| t.cols()).max().unwrap_or(0);
+        self.calibration_tokens.unwrap_or((300 * widest).min(131_072))
+    }
+
+    fn memory(
+        &self,
+        checkpoint: &Checkpoint,
+        (sequences, ctx): (usize, usize),
+        limit: Option<u64>,
+        global: &Global,
+    ) -> Result<MeasuringMemory, Failure> {
+        let (gradients, threads) = (self.gradient_tokens > 0, global.threads());
+        let size = MeasuringSize { sequences, ctx, gradients, threads };
+        Ok(MeasuringMemory::new(checkpoint.spec(), size, limit)?)
+    }
+
     /// What was asked for beside the text, as one word.
     fn asked(&self) -> String {
-        let own = self.calibration.as_deref().is_some_and(|path| path.as_os_str() == SELF);
+        let text = match self.source() {
+            TextSource::Own => SELF,
+            TextSource::Builtin => BUILTIN,
+            TextSource::Files(_) => "text",
+        };
         let tokens = self.calibration_tokens.map_or_else(|| "default".to_owned(), |n| n.to_string());
-        let text = if own { "self" } else { "text" };
         format!("{text} {tokens} {} {}", self.calibration_ctx, self.gradient_tokens)
     }
 }
@@ -73,7 +123,10 @@ impl CalibrationArgs {
 pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
     let found = source::find(&args.source, global)?;
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
-    let (tune, seconds) = measure(&checkpoint, &args.calibration, &args.output, global)?;
+    if args.dry_run {
+        return promise(&checkpoint, args, global);
+    }
+    let (tune, seconds) = measure(&checkpoint, &args.calibration, &args.output, args.max_memory, global)?;
     let output = global.output();
     if output.json {
         return output.document(&serde_json::json!({
@@ -90,23 +143,17 @@ pub fn measure(
     checkpoint: &Arc<Checkpoint>,
     args: &CalibrationArgs,
     dir: &Path,
+    max_memory: Option<u64>,
     global: &Global,
 ) -> Result<(Tune, f64), Failure> {
-    let path = args.calibration.as_deref().ok_or_else(|| {
-        let message = "--calibration is needed: a text file or a directory of them";
-        Failure::new(Exit::Usage, "calibration.missing", message.to_owned()).at("--calibration")
-    })?;
     let level = global.level()?;
     let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
     let model = Model::from_checkpoint(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
-    let widest =
-        checkpoint.tensors().iter().filter(|t| is_product(t.role)).map(|t| t.cols()).max().unwrap_or(0);
-    let tokens = args.calibration_tokens.unwrap_or((300 * widest).min(131_072));
-    let (texts, sequences) = match path.as_os_str() == SELF {
-        true => own_sequences(&model, &tokenizer, tokens, args.calibration_ctx, global)?,
-        false => {
-            let texts = texts(path)?;
+    let tokens = args.tokens(checkpoint);
+    let (texts, sequences) = match given_texts(args, model.texts())? {
+        None => own_sequences(&model, &tokenizer, tokens, args.calibration_ctx, global)?,
+        Some(texts) => {
             let sequences = gq_convert::sequences(&tokenizer, &texts, tokens, args.calibration_ctx)?;
             (texts, sequences)
         }
@@ -116,7 +163,11 @@ pub fn measure(
         gradient_sequences: args.gradient_tokens.div_ceil(args.calibration_ctx.max(1)),
         seed: 0,
         asked: args.asked(),
+        max_memory,
     };
+    let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
+    let memory = args.memory(checkpoint, (sequences.len(), longest), max_memory, global)?;
+    global.output().note(&memory_line(memory));
     let wanted = |name: &str| checkpoint.tensor(name).is_some_and(|tensor| is_measured(tensor.role));
     let of = sequences.len().min(options.gradient_sequences);
     let output = global.output();
@@ -137,20 +188,64 @@ pub fn measure(
     Ok((tune, progress.finish()))
 }
 
+/// What measuring is going to take, from what is asked for: the text may turn out to be shorter.
+fn promise(checkpoint: &Checkpoint, args: &TuneArgs, global: &Global) -> Result<(), Failure> {
+    let ctx = args.calibration.calibration_ctx;
+    let tokens = args.calibration.tokens(checkpoint);
+    let memory = args.calibration.memory(checkpoint, (tokens.div_ceil(ctx), ctx), args.max_memory, global)?;
+    let output = global.output();
+    if output.json {
+        return output.document(&serde_json::json!({
+            "tokens": tokens,
+            "peak_memory_bytes": memory.peak,
+            "spilled_bytes": memory.spilled,
+        }));
+    }
+    output.data(&format!("{} tokens; {}\n", units::count(tokens as u64), memory_line(memory)))
+}
+
+fn memory_line(memory: MeasuringMemory) -> String {
+    let peak = units::bytes(memory.peak);
+    match memory.spilled {
+        0 => format!("measuring takes at most {peak} of memory"),
+        bytes => format!("measuring takes at most {peak} of memory and {} on the disk", units::bytes(bytes)),
+    }
+}
+
 /// The finished measurement in `dir`, when it is of this checkpoint and these texts.
 pub fn finished(
     checkpoint: &Checkpoint,
     args: &CalibrationArgs,
     dir: &Path,
 ) -> Result<Option<Tune>, Failure> {
-    let (Ok(tune), Some(path)) = (Tune::open(dir), args.calibration.as_deref()) else { return Ok(None) };
+    let Ok(tune) = Tune::open(dir) else { return Ok(None) };
     if tune.asked != args.asked() {
         return Ok(None);
     }
-    let own = path.as_os_str() == SELF;
-    let same = tune.check_source(&gq_convert::source_files(checkpoint)).is_ok()
-        && (own || tune.text_sha256 == gq_convert::texts_digest(&texts(path)?));
+    if tune.check_source(&gq_convert::source_files(checkpoint)).is_err() {
+        return Ok(None);
+    }
+    let texts = given_texts(args, &ModelTexts::from_checkpoint(checkpoint)?)?;
+    let same = texts.is_none_or(|texts| tune.text_sha256 == gq_convert::texts_digest(&texts));
     Ok(Some(tune).filter(|_| same))
+}
+
+/// Texts that are there before the model has written any; `None`: it is to write them.
+fn given_texts(args: &CalibrationArgs, model: &ModelTexts) -> Result<Option<Vec<CalibrationText>>, Failure> {
+    match args.source() {
+        TextSource::Own => Ok(None),
+        TextSource::Files(path) => texts(path).map(Some),
+        TextSource::Builtin => Ok(Some(gq_convert::builtin(template(model)?.as_ref())?)),
+    }
+}
+
+/// The model's chat template, where it has one.
+fn template(texts: &ModelTexts) -> Result<Option<ChatTemplate>, Failure> {
+    match ChatTemplate::new(texts) {
+        Ok(chat) => Ok(Some(chat)),
+        Err(ChatError::Missing) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What the model writes, as sequences, and as the text that they are known by.
@@ -167,7 +262,7 @@ fn own_sequences(
     if let Some(bos) = tokenizer.bos() {
         sequences.iter_mut().filter_map(|sequence| sequence.first_mut()).for_each(|first| *first = bos);
     }
-    Ok((vec![CalibrationText { name: SELF.to_owned(), text }], sequences))
+    Ok((vec![CalibrationText { name: SELF.to_owned(), text, special: SpecialText::Plain }], sequences))
 }
 
 /// What the model writes, in the threads at hand.
@@ -178,11 +273,7 @@ pub fn own_tokens(
     answer: usize,
     global: &Global,
 ) -> Result<Vec<u32>, Failure> {
-    let chat = match ChatTemplate::new(model.texts()) {
-        Ok(chat) => Some(chat),
-        Err(ChatError::Missing) => None,
-        Err(error) => return Err(error.into()),
-    };
+    let chat = template(model.texts())?;
     let options = OwnTextOptions { tokens, answer, seed: 0 };
     let output = global.output();
     let mut progress = Progress::new(global.progress, output, "write", Unit::Items("tokens"), tokens as u64);
@@ -254,7 +345,7 @@ fn texts(path: &Path) -> Result<Vec<CalibrationText>, Failure> {
                 .actual(format!("byte {at}"))
         })?;
         let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        Ok(CalibrationText { name, text })
+        Ok(CalibrationText { name, text, special: SpecialText::Plain })
     };
     files.into_iter().map(read).collect()
 }
@@ -301,6 +392,15 @@ impl From<TuneError> for Failure {
     fn from(error: TuneError) -> Failure {
         match error {
             TuneError::File(error) => error.into(),
+            TuneError::Memory { limit, actual } => {
+                let message = format!(
+                    "measuring needs {} of memory, --max-memory allows {}",
+                    units::bytes(actual),
+                    units::bytes(limit)
+                );
+                let failure = Failure::new(Exit::Environment, "tune.memory", message);
+                failure.at("--max-memory").limit(limit).actual(actual)
+            }
             other => Failure::new(Exit::Input, "tune", other.to_string()),
         }
     }
@@ -319,6 +419,15 @@ impl From<gq_convert::TuneFileError> for Failure {
                 .at(path.display())
                 .limit(limit)
                 .actual(actual),
+        }
+    }
+}
+
+impl From<gq_convert::BuiltinError> for Failure {
+    fn from(error: gq_convert::BuiltinError) -> Failure {
+        match error {
+            gq_convert::BuiltinError::Chat(error) => error.into(),
+            damaged => Failure::internal("builtin text", &damaged),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::sentence;
 use crate::failure::{Exit, Failure};
 use crate::units;
-use gq_convert::{ConvertError, JournalError, PlanError};
+use gq_convert::{ConvertError, GridError, JournalError, PlanError};
 
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Failure {
@@ -13,6 +13,10 @@ impl From<PlanError> for Failure {
             PlanError::Policy(error) => error.into(),
             PlanError::NotSourceDtype { tensor, limit, actual } => {
                 bad(Exit::Usage, "plan.not_source_dtype", &tensor).limit(limit).actual(actual)
+            }
+            PlanError::OffGrid { tensor, limit, actual } => {
+                let found = actual.map_or_else(|| "none".to_owned(), |grid| grid.name());
+                bad(Exit::Usage, "plan.off_grid", &tensor).limit(limit).actual(found)
             }
             PlanError::NotFloat { tensor, actual } => {
                 bad(Exit::Input, "plan.not_float", &tensor).limit("a floating point dtype").actual(actual)
@@ -73,6 +77,9 @@ impl From<ConvertError> for Failure {
             ConvertError::SourceChanged { tensor, limit, actual } => {
                 bad(Exit::Input, "convert.source_changed", &tensor).limit(limit).actual(actual)
             }
+            ConvertError::OffGrid { tensor, limit } => {
+                bad(Exit::Input, "convert.off_grid", &tensor).limit(limit).actual("other weights")
+            }
             ConvertError::Tune(error) => error.into(),
             ConvertError::Budget { limit, actual } => {
                 bad(Exit::Usage, "convert.budget", "--size").limit(limit).actual(actual)
@@ -91,6 +98,15 @@ impl From<ConvertError> for Failure {
             ConvertError::Text(_) | ConvertError::Provenance(_) => bad(Exit::Input, "convert.text", "texts"),
             ConvertError::Json { source } => Failure::internal("report", &source),
             ConvertError::Threads { .. } => bad(Exit::Environment, "convert.threads", "--threads"),
+        }
+    }
+}
+
+impl From<GridError> for Failure {
+    fn from(error: GridError) -> Failure {
+        match error {
+            GridError::Policy(error) => PlanError::Policy(error).into(),
+            GridError::Read(error) => ConvertError::Values(error).into(),
         }
     }
 }

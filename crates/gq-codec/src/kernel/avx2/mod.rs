@@ -1,6 +1,7 @@
 //! AVX2, FMA and F16C. Where the scalar loops vectorize well, this level is the same source compiled with
 //! these instructions enabled; Rust never contracts `a * b + c`, so the bits are the same.
 
+mod grid;
 mod planes;
 mod products;
 mod rounding;
@@ -9,13 +10,14 @@ mod trellis;
 mod vector;
 mod walsh;
 
+pub(super) use grid::grid_dot;
 pub(super) use products::{exact_decode, exact_dot, turbo_decode, turbo_dot, turbo_dot_f32};
 pub(super) use rounding::{energy, quantize_activations, round, score};
 pub(super) use tile::fixed_tile;
 pub(super) use trellis::{trellis_decode, trellis_dot, trellis_dot_f32, viterbi};
 pub(super) use walsh::walsh_hadamard;
 
-use super::scalar;
+use super::{GridRows, scalar};
 
 /// The scalar definition, compiled for this level.
 macro_rules! recompiled {
@@ -35,4 +37,6 @@ recompiled! {
     add_vector_matrix(matrix: &[f32], x: &[f32], out: &mut [f32]);
     dot(a: &[f32], b: &[f32]) -> f32;
     largest(x: &[f32]) -> f32;
+    grid_decode(rows: GridRows<'_>, out: &mut [f32]);
+    grid_dot_f32(rows: GridRows<'_>, x: &[f32], out: &mut [f32]);
 }

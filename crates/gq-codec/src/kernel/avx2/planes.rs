@@ -69,6 +69,30 @@ impl<'a, const BITS: u8> Row<'a, BITS> {
         }
     }
 
+    /// Codes of group `g`, one per byte. For widths of 4, 5, 6 and 8 bits.
+    ///
+    /// # Safety
+    /// `g < cols / 32`.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[inline]
+    pub(super) unsafe fn codes(&self, g: usize) -> __m256i {
+        // SAFETY: g is the caller's promise; planes and widths are those of `packing::planes`.
+        unsafe {
+            match BITS {
+                4 => nibbles(self.bytes(0, g)),
+                5 => {
+                    let upper = _mm256_and_si256(signs(self.bytes(1, g)), _mm256_set1_epi8(i8::MIN));
+                    _mm256_or_si256(nibbles(self.bytes(0, g)), _mm256_srli_epi16::<3>(upper))
+                }
+                6 => {
+                    let upper = _mm256_slli_epi16::<4>(pairs(self.bytes(1, g)));
+                    _mm256_or_si256(nibbles(self.bytes(0, g)), upper)
+                }
+                _ => super::vector::load_bytes(&self.bytes(0, g)),
+            }
+        }
+    }
+
     /// Levels of group `g`.
     ///
     /// # Safety

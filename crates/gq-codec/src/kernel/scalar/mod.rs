@@ -3,12 +3,14 @@
 //! Loops run over fixed-width lanes, so that the same source compiled with wider instructions enabled
 //! (as `avx2` does for some of them) performs the same operations in the same order.
 
+mod grid;
 mod linear;
 mod products;
 mod rounding;
 mod tile;
 mod trellis;
 
+pub(super) use grid::{grid_decode, grid_dot, grid_dot_f32};
 pub(super) use linear::{
     add_vector_matrix, dot, gram_schmidt, matrix_vector, mix_blocks, multiply, walsh_hadamard,
     wide_butterflies,
