@@ -62,9 +62,11 @@ pub fn fixed_product(
                 pack(b.t(), j0 + panel * NR, n, k0, kc, NR, out);
             });
             let packed_b = &packed_b;
-            c.par_chunks_mut(MC * c_stride).take(m.div_ceil(MC)).enumerate().for_each(|(block, c)| {
-                let i0 = block * MC;
-                let mc = MC.min(m - i0);
+            // Few rows are cut finer, so that every thread has some; no element's sum depends on the cut.
+            let rows = m.div_ceil(rayon::current_num_threads()).next_multiple_of(MR).min(MC);
+            c.par_chunks_mut(rows * c_stride).take(m.div_ceil(rows)).enumerate().for_each(|(block, c)| {
+                let i0 = block * rows;
+                let mc = rows.min(m - i0);
                 let mut packed_a = vec![0.0f32; MR * kc];
                 for i in (0..mc).step_by(MR) {
                     pack(a, i0 + i, m, k0, kc, MR, &mut packed_a);

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use std::sync::Arc;
 
 /// Positions whose logits are held at once, twice.
-const HEAD_ROWS: usize = 64;
+const HEAD_ROWS: usize = 128;
 
 /// What the reference makes of one sequence: its last hidden states `[tokens, hidden]`, of which logits are
 /// computed a block at a time.
