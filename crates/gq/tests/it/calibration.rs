@@ -41,7 +41,7 @@ fn scales_are_tuned_after_rounding() {
     let options = ["--reference", &demo, "--calibration", &text, "--calibration-ctx", "64", "--steps", "6"];
     let told = gq.json(&[&["refine", "a.gq", "-o", "b.gq"][..], &options].concat());
     let (before, after) = (&told["held_out"]["before"], &told["held_out"]["after"]);
-    assert!(after.as_f64().unwrap() < 0.97 * before.as_f64().unwrap(), "{told}");
+    assert!(after.as_f64().unwrap() < 0.985 * before.as_f64().unwrap(), "{told}");
     gq.json(&["verify", "b.gq"]);
     assert!(gq.json(&["inspect", "b.gq"]).to_string().contains("refined"));
     // In place, from the same start: the same bytes.
