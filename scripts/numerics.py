@@ -8,6 +8,7 @@
         --rows '--encoding tq4' '--encoding tt4' '--bpw 4.02' '--size 105.5MB'
 
 Each row is what `gq convert` is told beside source and output; with --tune, every row uses those measurements.
+A row that ends in `+ refine` is then tuned by `gq refine` on the text of --calibration; more options may follow.
 Without --rows: data-free at 8, 6, 5, 4, 3 and 2 bits. Embedding and head are at 8 bits but for `--size` rows, where they
 compete. Each file is scored by `gq eval` with f32 activations (codes alone), and with int8 as they run when --int8 is given.
 OUT is rewritten after every row; rows that it has already are kept and not measured again.
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=40)
     parser.add_argument("--rows", nargs="*", default=DATA_FREE)
     parser.add_argument("--tune", type=Path)
+    parser.add_argument("--calibration", type=Path, help="text for rows with `+ refine`")
     parser.add_argument("--int8", action="store_true", help="also with int8 activations")
     parser.add_argument("--cache", type=Path, help="where the reference's logits are kept")
     parser.add_argument("--out", type=Path, required=True)
@@ -56,8 +58,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             file = str(Path(folder) / "model.gq")
             measured = ["--tune", str(options.tune)] if options.tune else []
-            converted = gq(options.gq, "convert", str(options.checkpoint), "-o", file, *recipe.split(), *measured)
+            convert, _, refine = recipe.partition("+ refine")
+            converted = gq(options.gq, "convert", str(options.checkpoint), "-o", file, *convert.split(), *measured)
             row["convert_seconds"] = converted["seconds"]
+            if "+ refine" in recipe:
+                refined = gq(options.gq, "refine", file, "--reference", str(options.checkpoint), "--calibration",
+                             str(options.calibration), *refine.split())
+                row["refined"] = {key: refined[key] for key in ("helped", "held_out", "tokens", "seconds")}
             row["relative_mse"] = converted["report"]["relative_mse"]
             for mode in wanted:
                 report = gq(options.gq, "eval", file, "--reference", str(options.checkpoint), "--text", str(options.text),

@@ -282,8 +282,8 @@ def decode_speed(options, facts: dict, save) -> None:
             done = subprocess.run([options.gq, "bench", path, "--threads", threads, "--repetitions", "1", "--json",
                                    "--quiet"], check=True, stdout=subprocess.PIPE)
             report = json.loads(done.stdout)
-            add(f"gq {path.stem}", "pp512", report["pp"]["tokens_per_second"])
-            add(f"gq {path.stem}", "tg64", report["tg"]["tokens_per_second"])
+            add(f"gq {path.stem}", "pp512", report["pp"]["tokens_per_second"][0])
+            add(f"gq {path.stem}", "tg64", report["tg"]["tokens_per_second"][0])
     for row in rows.values():
         row["tokens_per_s"] = sorted(row["samples"])[len(row["samples"]) // 2]
     facts["decode_speed"] = {"cpu": cpu(), "checkpoint": options.checkpoint.name, "threads": options.threads,

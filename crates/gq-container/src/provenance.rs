@@ -21,6 +21,22 @@ pub struct Provenance {
     pub calibration_sha256: Option<Digest>,
     /// Seed of rotations and sketches.
     pub seed: u64,
+    /// How scales and norms were tuned after rounding; absent when they were not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refined: Option<Refined>,
+}
+
+/// A tuning of scales and norms toward the reference's logits, with codes as they were.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refined {
+    /// Digest of the text.
+    pub text_sha256: Digest,
+    /// Tokens of a sequence.
+    pub ctx: u64,
+    /// Sequences per step.
+    pub batch: u64,
+    /// Steps.
+    pub steps: u64,
 }
 
 /// A checkpoint.

@@ -17,6 +17,7 @@ mod memory;
 mod output;
 mod plan;
 mod policy;
+mod refine;
 mod report;
 mod source;
 mod tune;
@@ -30,6 +31,7 @@ pub use journal::JournalError;
 pub use memory::Memory;
 pub use plan::{Dropped, Facts, LeftOut, Plan, PlanError, Step};
 pub use policy::{Budget, Calibration, Choice, Codes, Override, Policy, PolicyError, Resources};
+pub use refine::{RefineError, RefineEvent, RefineOptions, Refined, Refinement, refine};
 pub use report::{Report, TensorReport};
 pub use tune::{
     BuiltinError, CalibrationText, InputMeasured, MeasuringMemory, MeasuringSize, SequenceError,

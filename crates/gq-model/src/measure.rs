@@ -1,9 +1,10 @@
 //! What a calibration measures on a model: the inputs of every product, and gradients at every product's output.
 
 use crate::ModelError;
-use crate::eager::{Matrix, Turns, softmax};
+use crate::eager::{Matrix, softmax};
 use crate::family::Residual;
-use crate::fixed::{Fixed, Gradients, Observation, Place, Value};
+use crate::fixed::{Fixed, Gradients, Observation, Place};
+use crate::layerwise::{Layers, SharedMatrices, turns};
 use crate::linear::Linear;
 use crate::model::Model;
 use crate::spill::Spill;
@@ -13,9 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-
-/// Keys and values by the layer that made them.
-pub(crate) type SharedMatrices = BTreeMap<usize, (Arc<Matrix>, Arc<Matrix>)>;
 
 /// Positions whose logits are held at once.
 const HEAD_ROWS: usize = 64;
@@ -195,7 +193,7 @@ fn add_sequence(model: &Model, tokens: &[u32], seed: u64, moments: &mut OutputMo
     ops.tape = Some(Default::default());
     let Residual { x, per_layer } = model.graph().start(&mut ops, tokens);
     let vectors = per_layer.as_ref().map(|vectors| vectors.matrix.clone());
-    let mut layers = Layers::forward(model, &turns, x.matrix.clone(), vectors);
+    let mut layers = Layers::forward(model, &turns, None, x.matrix.clone(), vectors);
     let OutputMoments { rows, lookups, .. } = moments;
     let mut seen = |weight: &Linear, place: Place, dy: &Matrix| {
         let first = match place {
@@ -214,7 +212,7 @@ fn add_sequence(model: &Model, tokens: &[u32], seed: u64, moments: &mut OutputMo
     };
     let hidden = layers.inputs.pop().unwrap_or_default();
     let dx = head(model, &hidden, seed, &mut seen);
-    let (dx, by_vectors) = layers.backward(model, &turns, dx, &mut seen);
+    let (dx, by_vectors) = layers.backward(model, &turns, dx, &mut seen, &mut Default::default());
     let mut gradients = Gradients::default();
     gradients.add(x.id, dx);
     if let (Some(vectors), Some(by_vectors)) = (per_layer, by_vectors) {
@@ -224,99 +222,8 @@ fn add_sequence(model: &Model, tokens: &[u32], seed: u64, moments: &mut OutputMo
     moments.positions += tokens.len();
 }
 
-/// The layers' work on one sequence.
-struct Layers {
-    /// Residual stream before each layer, and after the last.
-    inputs: Vec<Arc<Matrix>>,
-    shared: SharedMatrices,
-    per_layer: Option<Arc<Matrix>>,
-}
-
-impl Layers {
-    fn forward(model: &Model, turns: &[Turns], x: Arc<Matrix>, per_layer: Option<Arc<Matrix>>) -> Layers {
-        let mut layers = Layers { inputs: vec![x], shared: BTreeMap::new(), per_layer };
-        for layer in 0..model.graph().layers() {
-            let LayerRun { x, mut ops, .. } = layers.run(model, turns, layer, false);
-            let new = std::mem::take(&mut ops.shared).into_iter();
-            layers.shared = new.map(|(cache, (k, v))| (cache, (k.matrix, v.matrix))).collect();
-            layers.inputs.push(x.matrix);
-        }
-        layers
-    }
-
-    /// From the gradient after the last layer to that before the first, and that of the per-layer vectors.
-    fn backward(
-        &self,
-        model: &Model,
-        turns: &[Turns],
-        mut dx: Matrix,
-        seen: &mut dyn FnMut(&Linear, Place, &Matrix),
-    ) -> (Matrix, Option<Matrix>) {
-        let mut by_vectors: Option<Matrix> = None;
-        // What later layers ask of a layer's keys and values.
-        let mut asked: BTreeMap<usize, (Matrix, Matrix)> = BTreeMap::new();
-        for layer in (0..model.graph().layers()).rev() {
-            let LayerRun { x, input, vectors, mut ops } = self.run(model, turns, layer, true);
-            let mut gradients = Gradients::default();
-            gradients.add(x.id, dx);
-            let shared = std::mem::take(&mut ops.shared);
-            if let (Some((k, v)), Some((dk, dv))) = (shared.get(&layer), asked.remove(&layer)) {
-                gradients.add(k.id, dk);
-                gradients.add(v.id, dv);
-            }
-            ops.backward(&mut gradients, seen);
-            for (cache, (k, v)) in shared.into_iter().filter(|(cache, _)| *cache != layer) {
-                let (Some(dk), Some(dv)) = (gradients.take(k.id), gradients.take(v.id)) else { continue };
-                match asked.get_mut(&cache) {
-                    Some((sum_k, sum_v)) => {
-                        add(sum_k, &dk);
-                        add(sum_v, &dv);
-                    }
-                    None => {
-                        asked.insert(cache, (dk, dv));
-                    }
-                }
-            }
-            match (&mut by_vectors, vectors.and_then(|id| gradients.take(id))) {
-                (Some(sum), Some(more)) => add(sum, &more),
-                (None, more) => by_vectors = more,
-                (Some(_), None) => {}
-            }
-            dx = gradients.take(input).unwrap_or_default();
-        }
-        (dx, by_vectors)
-    }
-
-    fn run<'t>(&self, model: &Model, turns: &'t [Turns], layer: usize, taped: bool) -> LayerRun<'t> {
-        let mut ops = Fixed::new(model.options().level, turns);
-        // A layer's own keys and values of the forward pass are not its input.
-        for (&cache, (keys, values)) in self.shared.iter().filter(|(cache, _)| **cache < layer) {
-            let pair = (ops.leaf(keys.clone()), ops.leaf(values.clone()));
-            ops.shared.insert(cache, pair);
-        }
-        let x = ops.leaf(self.inputs[layer].clone());
-        let input = x.id;
-        let vectors = self.per_layer.clone().map(|vectors| ops.leaf(vectors));
-        ops.tape = taped.then(Default::default);
-        let x = model.graph().layer(&mut ops, layer, x, vectors.as_ref());
-        LayerRun { x, input, vectors: vectors.map(|vectors| vectors.id), ops }
-    }
-}
-
-/// One layer's result, the ids of its inputs, and what it recorded.
-struct LayerRun<'t> {
-    x: Value,
-    input: usize,
-    vectors: Option<usize>,
-    ops: Fixed<'t>,
-}
-
 fn squares(x: &Matrix) -> f64 {
     x.data.iter().map(|&x| f64::from(x) * f64::from(x)).sum()
-}
-
-fn add(sum: &mut Matrix, x: &Matrix) {
-    sum.data.iter_mut().zip(&x.data).for_each(|(sum, x)| *sum += x);
 }
 
 /// Draws labels and returns the gradient at the residual stream `hidden`.
@@ -368,10 +275,6 @@ fn uniform(seed: u64, position: u64) -> f64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-}
-
-fn turns(model: &Model, tokens: usize) -> Vec<Turns> {
-    model.spec().ropes.iter().map(|rope| Turns::new(rope, 0, tokens)).collect()
 }
 
 #[cfg(test)]
@@ -482,12 +385,13 @@ mod tests {
             let mut ops = Fixed::new(CpuLevel::detect(), &turns);
             let Residual { x, per_layer } = model.graph().start(&mut ops, &tokens);
             let per_layer = per_layer.map(|vectors| vectors.matrix);
-            let run = |x: &Matrix| Layers::forward(&model, &turns, Arc::new(x.clone()), per_layer.clone());
+            let run =
+                |x: &Matrix| Layers::forward(&model, &turns, None, Arc::new(x.clone()), per_layer.clone());
             let x = x.matrix.as_ref().clone();
             let layers = run(&x);
             let functional = numbers(x.data.len(), 11);
             let given = Matrix { width: x.width, data: functional.clone() };
-            let (dx, _) = layers.backward(&model, &turns, given, &mut |_, _, _| ());
+            let (dx, _) = layers.backward(&model, &turns, given, &mut |_, _, _| (), &mut Default::default());
             let size = (dot(&x.data, &x.data) / x.data.len() as f64).sqrt() as f32;
             let mut checked = 0;
             for seed in 0..8 {

@@ -60,6 +60,8 @@ pub trait Ops {
 /// An RMS norm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Norm {
+    /// Canonical name of the weight's tensor; `None` where there is none that could be tuned.
+    pub name: Option<std::sync::Arc<str>>,
     /// Factors `[width]`; `None`: 1.
     pub weight: Option<Vec<f32>>,
     /// Elements that are normed together.

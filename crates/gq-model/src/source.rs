@@ -82,16 +82,17 @@ impl Source {
 
     /// The norm with the weight `NAME.weight [width]`.
     pub(crate) fn norm(&mut self, name: &str, width: usize) -> Result<Norm, LoadError> {
-        let mut weight = self.vector(&format!("{name}.weight"), width)?;
+        let name = format!("{name}.weight");
+        let mut weight = self.vector(&name, width)?;
         if self.norm_plus_one {
             weight.iter_mut().for_each(|weight| *weight += 1.0);
         }
-        Ok(Norm { weight: Some(weight), ..self.plain_norm(width) })
+        Ok(Norm { name: Some(name.into()), weight: Some(weight), ..self.plain_norm(width) })
     }
 
     /// A norm without a weight.
     pub(crate) fn plain_norm(&self, width: usize) -> Norm {
-        Norm { weight: None, width, eps: self.norm_eps }
+        Norm { name: None, weight: None, width, eps: self.norm_eps }
     }
 
     /// The vector `name [len]`, in f32.

@@ -5,4 +5,5 @@ mod calibrated;
 mod execute;
 mod lora;
 mod plan;
+mod refine;
 mod support;

@@ -1,7 +1,7 @@
 //! Gradients, from the last record of a tape to the first.
 
 use super::tape::{Gradients, Place, Record};
-use super::{Fixed, attention, experts, product};
+use super::{Fixed, attention, experts, factors, product};
 use crate::Linear;
 use crate::eager::{Matrix, elementwise};
 use crate::math;
@@ -23,12 +23,21 @@ impl Fixed<'_> {
         }
     }
 
-    fn back(&self, record: Record, gradients: &mut Gradients, seen: &mut dyn FnMut(&Linear, Place, &Matrix)) {
+    fn back(
+        &mut self,
+        record: Record,
+        gradients: &mut Gradients,
+        seen: &mut dyn FnMut(&Linear, Place, &Matrix),
+    ) {
         let level = self.level;
         match record {
-            Record::Linear { x, y, weight } => {
-                let Some(dy) = gradients.take(y) else { return };
+            Record::Linear { x, y, weight, plain } => {
+                let Some(mut dy) = gradients.take(y) else { return };
                 seen(&weight, Place::Product, &dy);
+                let factors = self.factors.and_then(|factors| factors.get(weight.name()));
+                if let (Some(factors), Some(plain)) = (factors, plain) {
+                    factors::back_product(&mut self.by_factor, &weight, factors, &plain, &mut dy);
+                }
                 let cols = weight.shape.cols;
                 let mut dx = Matrix { width: cols, data: vec![0.0; dy.rows() * cols] };
                 product::back(level, &weight, 0..weight.shape.rows, &dy, &mut dx);
@@ -40,6 +49,9 @@ impl Fixed<'_> {
             }
             Record::RmsNorm { x, y, norm } => {
                 let Some(dy) = gradients.take(y) else { return };
+                if let Some(factors) = self.factors {
+                    factors::back_norm(&mut self.by_factor, &norm, factors, &x.matrix, &dy);
+                }
                 gradients.add(x.id, rms_norm(&x.matrix, &norm, dy));
             }
             Record::Rope { x, y, rope } => {

@@ -7,9 +7,12 @@
 mod attention;
 mod backward;
 mod experts;
+mod factors;
 mod product;
 mod tape;
 
+pub(crate) use factors::add_gradients;
+pub use factors::{FactorGradients, Factors};
 pub(crate) use tape::{Gradients, Place};
 
 use crate::eager::{Matrix, Turns, elementwise};
@@ -58,12 +61,26 @@ pub(crate) struct Fixed<'a> {
     pub(crate) tape: Option<Tape>,
     /// Index of the sequence, for the observer.
     pub(crate) sequence: usize,
+    /// What outputs of products and weights of norms are multiplied by.
+    pub(crate) factors: Option<&'a Factors>,
+    /// Gradients by those, after `backward`.
+    pub(crate) by_factor: FactorGradients,
     next: usize,
 }
 
 impl<'a> Fixed<'a> {
     pub(crate) fn new(level: CpuLevel, turns: &'a [Turns]) -> Fixed<'a> {
-        Fixed { level, turns, shared: SharedKeys::new(), observer: None, tape: None, sequence: 0, next: 0 }
+        Fixed {
+            level,
+            turns,
+            shared: SharedKeys::new(),
+            observer: None,
+            tape: None,
+            sequence: 0,
+            factors: None,
+            by_factor: FactorGradients::new(),
+            next: 0,
+        }
     }
 
     /// A value that was computed elsewhere.
@@ -99,14 +116,23 @@ impl Ops for Fixed<'_> {
             observer(Observation { sequence, weights: &weights, expert: None, input: &x.matrix });
         }
         weights.map(|weight| {
-            let y = product::linear(self.level, weight, &x.matrix);
-            let y = self.leaf(y);
-            self.record(|| Record::Linear { x: x.id, y: y.id, weight: weight.clone() });
+            let Some(factors) = self.factors.and_then(|factors| factors.get(weight.name())) else {
+                let y = product::linear(self.level, weight, &x.matrix);
+                let y = self.leaf(y);
+                self.record(|| Record::Linear { x: x.id, y: y.id, weight: weight.clone(), plain: None });
+                return y;
+            };
+            let plain = product::rows(self.level, weight, 0..weight.shape.rows, &x.matrix);
+            let y = self.leaf(factors::scaled(&plain, factors, weight.bias()));
+            let plain = Some(plain);
+            self.record(|| Record::Linear { x: x.id, y: y.id, weight: weight.clone(), plain });
             y
         })
     }
 
     fn rms_norm(&mut self, x: &Value, norm: &Norm) -> Value {
+        let scaled = self.factors.and_then(|factors| factors::scaled_norm(norm, factors));
+        let norm = scaled.as_ref().unwrap_or(norm);
         let y = self.leaf(elementwise::rms_norm(&x.matrix, norm));
         self.record(|| Record::RmsNorm { x: x.clone(), y: y.id, norm: norm.clone() });
         y

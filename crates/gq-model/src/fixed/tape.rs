@@ -27,18 +27,73 @@ pub(crate) enum Place {
 
 #[derive(Debug)]
 pub(super) enum Record {
-    Embed { y: usize, table: Linear },
-    Linear { x: usize, y: usize, weight: Linear },
-    RmsNorm { x: Value, y: usize, norm: Norm },
-    Rope { x: usize, y: usize, rope: usize },
-    Attention { q: Value, k: Value, v: Value, y: usize, spec: AttentionSpec },
-    Gated { activation: Activation, gate: Value, up: Value, y: usize },
-    Experts { x: Value, scores: Value, experts: Box<Experts>, y: usize },
-    Add { x: usize, y: usize, sum: usize },
-    Scale { x: usize, y: usize, factor: f32 },
-    Softcap { x: usize, y: Value, cap: f32 },
-    Rows { x: usize, y: usize, rows: Range<usize>, total: usize },
-    Columns { x: usize, y: usize, columns: Range<usize>, width: usize },
+    Embed {
+        y: usize,
+        table: Linear,
+    },
+    /// `plain`: the outputs before factors, where there are some.
+    Linear {
+        x: usize,
+        y: usize,
+        weight: Linear,
+        plain: Option<Matrix>,
+    },
+    RmsNorm {
+        x: Value,
+        y: usize,
+        norm: Norm,
+    },
+    Rope {
+        x: usize,
+        y: usize,
+        rope: usize,
+    },
+    Attention {
+        q: Value,
+        k: Value,
+        v: Value,
+        y: usize,
+        spec: AttentionSpec,
+    },
+    Gated {
+        activation: Activation,
+        gate: Value,
+        up: Value,
+        y: usize,
+    },
+    Experts {
+        x: Value,
+        scores: Value,
+        experts: Box<Experts>,
+        y: usize,
+    },
+    Add {
+        x: usize,
+        y: usize,
+        sum: usize,
+    },
+    Scale {
+        x: usize,
+        y: usize,
+        factor: f32,
+    },
+    Softcap {
+        x: usize,
+        y: Value,
+        cap: f32,
+    },
+    Rows {
+        x: usize,
+        y: usize,
+        rows: Range<usize>,
+        total: usize,
+    },
+    Columns {
+        x: usize,
+        y: usize,
+        columns: Range<usize>,
+        width: usize,
+    },
 }
 
 /// Gradients of a loss with respect to values, by their ids.

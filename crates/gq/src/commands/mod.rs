@@ -11,6 +11,7 @@ pub mod man;
 pub mod plan;
 pub mod pull;
 pub mod push;
+pub mod refine;
 pub mod release;
 pub mod run;
 pub mod tune;
@@ -25,6 +26,7 @@ pub fn dispatch(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Convert(args) => convert::run(args, global),
         Command::Tune(args) => tune::run(args, global),
+        Command::Refine(args) => refine::run(args, global),
         Command::Plan(args) => plan::run(args, global),
         Command::Inspect(args) => inspect::run(args, global),
         Command::Verify(args) => verify::run(args, global),

@@ -28,6 +28,16 @@ enum TextSource<'a> {
     Files(&'a Path),
 }
 
+impl TextSource<'_> {
+    fn of(given: Option<&Path>) -> TextSource<'_> {
+        match given {
+            Some(path) if path.as_os_str() == SELF => TextSource::Own,
+            Some(path) if path.as_os_str() != BUILTIN => TextSource::Files(path),
+            _ => TextSource::Builtin,
+        }
+    }
+}
+
 /// Measure a checkpoint on calibration text: what every later conversion with --tune rounds and spends by.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -75,18 +85,14 @@ pub struct CalibrationArgs {
     pub gradient_tokens: usize,
 }
 
-fn sequence_length(text: &str) -> Result<usize, String> {
+pub fn sequence_length(text: &str) -> Result<usize, String> {
     let length = text.parse().ok().filter(|length| (2..=1 << 20).contains(length));
     length.ok_or_else(|| "expected a number of tokens from 2 to 1048576".to_owned())
 }
 
 impl CalibrationArgs {
     fn source(&self) -> TextSource<'_> {
-        match self.calibration.as_deref() {
-            Some(path) if path.as_os_str() == SELF => TextSource::Own,
-            Some(path) if path.as_os_str() != BUILTIN => TextSource::Files(path),
-            _ => TextSource::Builtin,
-        }
+        TextSource::of(self.calibration.as_deref())
     }
 
     /// Tokens to measure on.
@@ -150,14 +156,9 @@ pub fn measure(
     let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
     let model = Model::from_checkpoint(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
-    let tokens = args.tokens(checkpoint);
-    let (texts, sequences) = match given_texts(args, model.texts())? {
-        None => own_sequences(&model, &tokenizer, tokens, args.calibration_ctx, global)?,
-        Some(texts) => {
-            let sequences = gq_convert::sequences(&tokenizer, &texts, tokens, args.calibration_ctx)?;
-            (texts, sequences)
-        }
-    };
+    let (tokens, ctx) = (args.tokens(checkpoint), args.calibration_ctx);
+    let (texts, sequences) =
+        sequences(args.calibration.as_deref(), (&model, &tokenizer), (tokens, ctx), global)?;
     let options = TuneOptions {
         level,
         gradient_sequences: args.gradient_tokens.div_ceil(args.calibration_ctx.max(1)),
@@ -225,14 +226,30 @@ pub fn finished(
     if tune.check_source(&gq_convert::source_files(checkpoint)).is_err() {
         return Ok(None);
     }
-    let texts = given_texts(args, &ModelTexts::from_checkpoint(checkpoint)?)?;
+    let texts = given_texts(&args.source(), &ModelTexts::from_checkpoint(checkpoint)?)?;
     let same = texts.is_none_or(|texts| tune.text_sha256 == gq_convert::texts_digest(&texts));
     Ok(Some(tune).filter(|_| same))
 }
 
+/// About `tokens` tokens of the text asked for, in sequences of `ctx`, and the texts that they are known by.
+pub fn sequences(
+    calibration: Option<&Path>,
+    (model, tokenizer): (&Model, &Tokenizer),
+    (tokens, ctx): (usize, usize),
+    global: &Global,
+) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
+    match given_texts(&TextSource::of(calibration), model.texts())? {
+        None => own_sequences(model, tokenizer, tokens, ctx, global),
+        Some(texts) => {
+            let sequences = gq_convert::sequences(tokenizer, &texts, tokens, ctx)?;
+            Ok((texts, sequences))
+        }
+    }
+}
+
 /// Texts that are there before the model has written any; `None`: it is to write them.
-fn given_texts(args: &CalibrationArgs, model: &ModelTexts) -> Result<Option<Vec<CalibrationText>>, Failure> {
-    match args.source() {
+fn given_texts(source: &TextSource<'_>, model: &ModelTexts) -> Result<Option<Vec<CalibrationText>>, Failure> {
+    match source {
         TextSource::Own => Ok(None),
         TextSource::Files(path) => texts(path).map(Some),
         TextSource::Builtin => Ok(Some(gq_convert::builtin(template(model)?.as_ref())?)),

@@ -34,6 +34,25 @@ fn measured_once_planned_and_made_at_any_size() {
 }
 
 #[test]
+fn scales_are_tuned_after_rounding() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    gq.json(&["convert", &demo, "--bits", "3", "-o", "a.gq"]);
+    let options = ["--reference", &demo, "--calibration", &text, "--calibration-ctx", "64", "--steps", "6"];
+    let told = gq.json(&[&["refine", "a.gq", "-o", "b.gq"][..], &options].concat());
+    let (before, after) = (&told["held_out"]["before"], &told["held_out"]["after"]);
+    assert!(after.as_f64().unwrap() < 0.97 * before.as_f64().unwrap(), "{told}");
+    gq.json(&["verify", "b.gq"]);
+    assert!(gq.json(&["inspect", "b.gq"]).to_string().contains("refined"));
+    // In place, from the same start: the same bytes.
+    gq.json(&[&["refine", "a.gq"][..], &options].concat());
+    assert_eq!(std::fs::read(gq.path("a.gq")).unwrap(), std::fs::read(gq.path("b.gq")).unwrap());
+    gq.fails(2, &[&["refine", "a.gq", "--rate", "7"][..], &options].concat());
+    let llama = testdata("tiny/llama");
+    gq.fails(3, &["refine", "a.gq", "--reference", &llama, "--calibration", &text]);
+}
+
+#[test]
 fn in_one_step_and_without_a_corpus() {
     let gq = Gq::new();
     let demo = testdata("demo");

@@ -1,0 +1,164 @@
+//! `gq refine`: tunes the scales and norms of a finished file toward its reference, with codes as they are.
+
+use crate::cli::Global;
+use crate::commands::tune;
+use crate::failure::{Exit, Failure};
+use crate::progress::{Progress, Unit};
+use crate::{source, units};
+use gq_container::Container;
+use gq_convert::{RefineError, RefineEvent, RefineOptions, Refined};
+use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Tune the scales and norms of a .gq file toward its original, with every code as it is: the same size, closer.
+///
+/// The file is kept as it was when text that the tuning never saw does not get closer.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  gq refine smol-3bit.gq --reference ./SmolLM2-135M --calibration texts/
+  gq refine smol-3bit.gq --reference ./SmolLM2-135M --calibration self --steps 80 --batch 4 -o smol-3bit-refined.gq
+
+Time is about that of 10 forward passes over steps x batch x ctx tokens.")]
+pub struct RefineArgs {
+    /// File to tune.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// What it was made from: checkpoint directory, GGUF, or a repository on the Hub.
+    #[arg(long, value_name = "REF")]
+    reference: PathBuf,
+    /// Merge an adapter into the reference first, as the conversion did; repeatable, with weights.
+    #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
+    loras: Vec<source::Lora>,
+    /// Text to tune on: a file, a directory whose .txt and .md files count equally, `self`, or what comes with gq.
+    #[arg(long, value_name = "FILE|DIR|builtin|self")]
+    calibration: Option<PathBuf>,
+    /// Tokens of a sequence.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = tune::sequence_length)]
+    calibration_ctx: usize,
+    /// Steps of the optimizer.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    steps: u16,
+    /// Sequences per step.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+    /// Largest relative change of a row's scale per step.
+    #[arg(long, value_name = "X", default_value_t = 0.003)]
+    rate: f64,
+    /// Where to write [default: in place of FILE].
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+}
+
+pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
+    if !(args.rate > 0.0 && args.rate <= 0.1) {
+        let message = format!("--rate {} is not above 0 and at most 0.1", args.rate);
+        return Err(Failure::new(Exit::Usage, "refine.rate", message)
+            .at("--rate")
+            .limit(0.1)
+            .actual(args.rate));
+    }
+    let level = global.level()?;
+    let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
+    let container = Arc::new(Container::open(&args.file)?);
+    let model = Model::from_container(container.clone(), options)?;
+    let found = source::find(&args.reference, global)?;
+    let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
+    let reference = Model::from_checkpoint(checkpoint, options)?;
+    let tokenizer = Tokenizer::new(reference.texts(), reference.spec())?;
+    let (steps, batch) = (usize::from(args.steps), usize::from(args.batch));
+    // What is held out comes on top.
+    let tokens = (steps * batch * 9).div_ceil(8).saturating_add(12) * args.calibration_ctx;
+    let (texts, sequences) = tune::sequences(
+        args.calibration.as_deref(),
+        (&reference, &tokenizer),
+        (tokens, args.calibration_ctx),
+        global,
+    )?;
+    let options = RefineOptions { steps, batch, rate: args.rate };
+    let mut progress = Progress::new(
+        global.progress,
+        global.output(),
+        "refine",
+        Unit::Items("sequences"),
+        (steps * batch) as u64,
+    );
+    let outcome = source::with_threads(global, || {
+        let both = (&model, container.as_ref());
+        gq_convert::refine(&reference, both, &sequences, options, &mut |event| {
+            let RefineEvent::Sequences { done, of } = event;
+            progress.set_total(of as u64);
+            progress.set(done as u64, "tuning");
+        })
+    })??;
+    let seconds = progress.finish();
+    let path = args.output.as_ref().unwrap_or(&args.file);
+    let in_place = args.output.is_none();
+    if outcome.helps() || !in_place {
+        let refined = Refined {
+            text_sha256: gq_convert::texts_digest(&texts).parse().map_err(|_| digest_failure())?,
+            ctx: args.calibration_ctx as u64,
+            batch: batch as u64,
+            steps: steps as u64,
+        };
+        match outcome.helps() {
+            true => outcome.write(&container, &model, Some(refined), path)?,
+            false => outcome.clone().unchanged().write(&container, &model, None, path)?,
+        };
+    }
+    let output = global.output();
+    let bytes = std::fs::metadata(path).map_err(|error| Failure::io(path, &error))?.len();
+    if output.json {
+        return output.document(&serde_json::json!({
+            "output": path.display().to_string(),
+            "helped": outcome.helps(),
+            "bytes": bytes,
+            "held_out": {"before": outcome.before, "after": outcome.after, "tokens": outcome.held_out_tokens},
+            "tokens": outcome.tokens,
+            "seconds": seconds,
+        }));
+    }
+    let verdict = match outcome.helps() {
+        true => format!("{:.1} % closer", 100.0 * (1.0 - outcome.after / outcome.before)),
+        false => "no closer: left as it was".to_owned(),
+    };
+    output.data(&format!(
+        "{}: {}, divergence on {} held-out tokens {:.4} -> {:.4}, {verdict}, in {}\n",
+        path.display(),
+        units::bytes(bytes),
+        units::count(outcome.held_out_tokens as u64),
+        outcome.before,
+        outcome.after,
+        units::seconds(seconds),
+    ))
+}
+
+fn digest_failure() -> Failure {
+    Failure::new(Exit::Input, "refine.digest", "the text has no digest".to_owned())
+}
+
+impl From<RefineError> for Failure {
+    fn from(error: RefineError) -> Failure {
+        use RefineError as E;
+        let message = error.to_string();
+        match error {
+            E::Model(error) => error.into(),
+            E::Container(error) => error.into(),
+            E::Text(error) => error.into(),
+            E::Write(error) => error.into(),
+            E::Vocabulary { limit, actual } => Failure::new(Exit::Input, "refine.vocabulary", message)
+                .at("--reference")
+                .limit(limit)
+                .actual(actual),
+            E::TooShort { limit, actual } => Failure::new(Exit::Input, "refine.text", message)
+                .at("--calibration")
+                .limit(limit)
+                .actual(actual),
+            E::Nothing => Failure::new(Exit::Input, "refine.nothing", message),
+            E::Rule(_) | E::Provenance(_) | E::Payload { .. } => {
+                Failure::new(Exit::Input, "refine.file", message)
+            }
+        }
+    }
+}
