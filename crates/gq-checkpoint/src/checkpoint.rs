@@ -56,7 +56,8 @@ pub enum FileKind {
 }
 
 impl Checkpoint {
-    /// Opens and validates a directory, or a GGUF (of a split, any one of its files).
+    /// Opens and validates a directory, or a GGUF (of a split, any one of its files). A directory without
+    /// `config.json` stands for the one GGUF that it holds.
     ///
     /// Reads `config.json`, the index and the headers; of tensors only F8 scales, and a head that the
     /// configuration ties to the embedding (to compare them).
@@ -71,7 +72,10 @@ impl Checkpoint {
         }
         let names = list_dir(dir)?;
         if !names.iter().any(|name| name == CONFIG) {
-            return Err(CheckpointError::NoConfig { dir: dir.to_owned() });
+            return match only_gguf(dir, &names)? {
+                Some(path) => Checkpoint::open(path),
+                None => Err(CheckpointError::NoConfig { dir: dir.to_owned() }),
+            };
         }
         let path = dir.join(CONFIG);
         let config = read_text(&path, limits::CONFIG_BYTES)?;
@@ -288,6 +292,31 @@ fn list_dir(dir: &Path) -> Result<Vec<String>, CheckpointError> {
     }
     names.sort();
     Ok(names)
+}
+
+/// The GGUF of a directory that holds one; of a split its first file. Projectors of images and sound (`mmproj`) are none.
+fn only_gguf(dir: &Path, names: &[String]) -> Result<Option<PathBuf>, CheckpointError> {
+    let models = names.iter().filter(|name| name.ends_with(".gguf") && !name.starts_with("mmproj"));
+    let models: Vec<&String> = models.collect();
+    let first = models.first().map(|name| dir.join(name));
+    match models.iter().find(|name| model_name(name) != model_name(models[0])) {
+        None => Ok(first),
+        Some(_) => Err(CheckpointError::ManyGguf {
+            dir: dir.to_owned(),
+            files: models.into_iter().cloned().collect(),
+        }),
+    }
+}
+
+/// A GGUF's name without the number of its part, `-00001-of-00003`.
+fn model_name(file: &str) -> &str {
+    let stem = file.trim_end_matches(".gguf");
+    let number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = stem.rsplit_once("-of-").and_then(|(front, count)| Some((front.rsplit_once('-')?, count)));
+    match parts {
+        Some(((name, part), count)) if number(part) && number(count) => name,
+        _ => stem,
+    }
 }
 
 fn read_index(dir: &Path, names: &[String]) -> Result<Option<Index>, CheckpointError> {

@@ -123,6 +123,14 @@ pub enum CheckpointError {
         /// Directory.
         dir: PathBuf,
     },
+    /// Several GGUFs and no `config.json`: which one is meant is not known.
+    #[error("{}: holds several GGUFs: {}", EscapedPath(.dir), .files.iter().map(|f| f.escape_debug().to_string()).collect::<Vec<_>>().join(", "))]
+    ManyGguf {
+        /// Directory.
+        dir: PathBuf,
+        /// Their names.
+        files: Vec<String>,
+    },
     /// Neither `model.safetensors` nor an index.
     #[error("{}: neither model.safetensors nor model.safetensors.index.json", EscapedPath(.dir))]
     NoWeights {

@@ -1,12 +1,14 @@
-//! Does what a plan says: reads, codes and writes three blocks of rows at a time, in order.
+//! Does what plans say: reads, codes and writes three blocks of rows at a time, in order.
 //!
 //! Results do not depend on threads: a block's rows are coded in parallel, each row by itself,
-//! and blocks follow each other in the order of the source's files.
+//! and blocks follow each other in the order of the source's files. Nor do they depend on what else is made in the
+//! same pass: each output has its own codes, journal and file, and only what is read is shared.
 
 use crate::calibrated::{CalibratedCoder, CalibratedError, Factors};
 use crate::encode::{Coded, Coders, RowCoder};
 use crate::error::ConvertError;
 use crate::output::{Output, discard};
+use crate::pass::{Shared, shared};
 use crate::plan::{Plan, Step};
 use crate::report::Report;
 use crate::source::{Piece, SourceFile, SourceReader, Use, pieces};
@@ -16,7 +18,7 @@ use gq_tensor::{CpuLevel, encode_f32};
 use std::ops::Range;
 use std::path::Path;
 
-/// How to execute; nothing here changes the output's bytes.
+/// How to execute; nothing here but the origin, which is noted in the file, changes the output's bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct ExecuteOptions<'a> {
     /// Kernels to code with.
@@ -25,6 +27,17 @@ pub struct ExecuteOptions<'a> {
     pub restart: bool,
     /// Measurements on the same source that the plan was made with; they decide codes.
     pub tune: Option<&'a Tune>,
+    /// Where the source was fetched from, for the file's provenance.
+    pub origin: Option<&'a Origin>,
+}
+
+/// A repository on the Hub at one commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `owner/name`.
+    pub repo: String,
+    /// The commit.
+    pub revision: String,
 }
 
 /// What is reported while executing.
@@ -35,6 +48,11 @@ pub enum Event<'a> {
         /// Tensors that are done.
         tensors: usize,
     },
+    /// An output has its name.
+    Finished {
+        /// Which one.
+        path: &'a Path,
+    },
     /// More of the source has been read.
     Advanced {
         /// Bytes of tensors so far.
@@ -44,11 +62,11 @@ pub enum Event<'a> {
     },
 }
 
-/// A piece on its way: source bytes in, payload bytes out.
+/// A piece on its way: source bytes in, payload bytes out for each output.
 #[derive(Default)]
 struct Slot {
     source: Vec<u8>,
-    coded: Coded,
+    coded: Vec<Coded>,
     /// Digest of the source file up to here; only after a tensor's last rows.
     source_sha256: String,
 }
@@ -68,34 +86,65 @@ pub fn execute(
     options: ExecuteOptions<'_>,
     progress: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<Report, ConvertError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(plan.memory.threads).build()?;
-    let outcome = pool.install(|| run(plan, checkpoint, path, options, progress));
+    Ok(execute_all(&[(plan, path)], checkpoint, options, progress)?.remove(0))
+}
+
+/// Executes several plans on one checkpoint in one pass over it: every byte of the source is read once, and what
+/// calibration takes from its measurements is prepared once for all outputs that share it.
+///
+/// Each file has the bytes that [`execute`] gives it. Which outputs a pass can make within a memory limit,
+/// [`passes`](crate::passes) says. After an interruption each output is taken up where it stopped.
+///
+/// # Errors
+/// Those of [`execute`]; outputs that were finished before stay.
+pub fn execute_all(
+    outputs: &[(&Plan, &Path)],
+    checkpoint: &Checkpoint,
+    options: ExecuteOptions<'_>,
+    progress: &mut (dyn FnMut(Event<'_>) + Send),
+) -> Result<Vec<Report>, ConvertError> {
+    let threads = outputs.iter().map(|(plan, _)| plan.memory.threads).max().unwrap_or(1);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let outcome = pool.install(|| run(outputs, checkpoint, options, progress));
     if let Err(ConvertError::Values(ReadError::NotFinite { .. })) = &outcome {
         // Running the same again would end the same: nothing is left to take up.
-        discard(path)?;
+        outputs.iter().try_for_each(|(_, path)| discard(path))?;
     }
     outcome
 }
 
 fn run(
-    plan: &Plan,
+    outputs: &[(&Plan, &Path)],
     checkpoint: &Checkpoint,
-    path: &Path,
     options: ExecuteOptions<'_>,
     progress: &mut (dyn FnMut(Event<'_>) + Send),
-) -> Result<Report, ConvertError> {
+) -> Result<Vec<Report>, ConvertError> {
     let files = source_files(checkpoint);
-    let pieces = pieces(plan, checkpoint.tensors(), &files);
-    let mut output = Output::open(plan, checkpoint, path, options.restart)?;
-    if output.finished() > 0 {
-        progress(Event::Resumed { tensors: output.finished() });
+    let plans: Vec<&Plan> = outputs.iter().map(|(plan, _)| *plan).collect();
+    let foreign = plans.iter().flat_map(|plan| &plan.steps);
+    if let Some(step) = foreign.into_iter().find(|step| checkpoint.tensor(&step.tensor).is_none()) {
+        return Err(ConvertError::OtherSource { tensor: step.tensor.clone() });
     }
-    let finished = output.finished();
-    let steps = works(plan, checkpoint, finished, options.tune)?;
-    let work = Work { checkpoint, finished, level: options.level, steps, factors: Factors::default() };
+    let shared = shared(&plans, checkpoint);
+    let block = plans.iter().map(|plan| plan.memory.block).min().unwrap_or(1);
+    let pieces = pieces(&shared, checkpoint.tensors(), &files, block);
+    let (mut files_of, mut works) = (Vec::new(), Vec::new());
+    for (plan, path) in outputs {
+        let output = Output::open(plan, checkpoint, path, options.restart)?;
+        let finished = output.finished();
+        if finished > 0 {
+            progress(Event::Resumed { tensors: finished });
+        }
+        works.push(Work { finished, steps: steps(plan, checkpoint, finished, options.tune)? });
+        files_of.push(output);
+    }
+    let work = Pass { checkpoint, level: options.level, shared, works, factors: Factors::default() };
     let mut reader = SourceReader::new(files);
     // The three stages of a piece, one iteration apart: `reading` k, `coding` k - 1, `writing` k - 2.
     let (mut reading, mut coding, mut writing) = (Slot::default(), Slot::default(), Slot::default());
+    for slot in [&mut reading, &mut coding, &mut writing] {
+        slot.coded.resize_with(outputs.len(), Coded::default);
+    }
     let mut bytes = 0;
     for k in 0..pieces.len() + 2 {
         let to_read = pieces.get(k);
@@ -106,7 +155,7 @@ fn run(
             || {
                 rayon::join(
                     || to_code.map_or(Ok(()), |piece| code(&work, piece, &mut coding)),
-                    || to_write.map_or(Ok(()), |piece| write(&mut output, piece, &writing)),
+                    || to_write.map_or(Ok(()), |piece| write(&mut files_of, &work.shared, piece, &writing)),
                 )
             },
         );
@@ -114,9 +163,9 @@ fn run(
         written?;
         coded?;
         read?;
-        if let Some((Use::Rows { step, .. }, piece)) = to_read.map(|piece| (&piece.use_, piece)) {
+        if let Some((Use::Rows { tensor, .. }, piece)) = to_read.map(|piece| (&piece.use_, piece)) {
             bytes += piece.bytes as u64;
-            progress(Event::Advanced { bytes, tensor: &plan.steps[*step].tensor });
+            progress(Event::Advanced { bytes, tensor: &work.shared[*tensor].tensor });
         }
         std::mem::swap(&mut writing, &mut coding);
         std::mem::swap(&mut coding, &mut reading);
@@ -126,7 +175,13 @@ fn run(
     }
     // Texts are compressed at the end: the blocks' memory is free by then.
     drop((reading, coding, writing, work));
-    output.finish(&reader.finish())
+    let digests = reader.finish();
+    let mut reports = Vec::new();
+    for (output, (_, path)) in files_of.into_iter().zip(outputs) {
+        reports.push(output.finish(&digests, options.origin)?);
+        progress(Event::Finished { path });
+    }
+    Ok(reports)
 }
 
 /// The weight files of a checkpoint.
@@ -135,13 +190,19 @@ pub(crate) fn source_files(checkpoint: &Checkpoint) -> Vec<SourceFile> {
 }
 
 /// What coding a piece takes.
-struct Work<'a> {
+struct Pass<'a> {
     checkpoint: &'a Checkpoint,
-    finished: usize,
     level: CpuLevel,
+    shared: Vec<Shared>,
+    works: Vec<Work<'a>>,
+    factors: Factors,
+}
+
+/// What coding a piece for one output takes.
+struct Work<'a> {
+    finished: usize,
     /// The source of each step, and its coder unless it is exact.
     steps: Vec<(&'a SourceTensor, Coder<'a>)>,
-    factors: Factors,
 }
 
 /// How a tensor is coded.
@@ -155,7 +216,7 @@ enum Coder<'a> {
 }
 
 /// Sources and coders of the steps, in order; coders are shared among equals.
-fn works<'a>(
+fn steps<'a>(
     plan: &Plan,
     checkpoint: &'a Checkpoint,
     finished: usize,
@@ -197,26 +258,32 @@ fn read(reader: &mut SourceReader, piece: &Piece, slot: &mut Slot) -> Result<(),
     Ok(())
 }
 
-fn code(work: &Work<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertError> {
-    let Use::Rows { step, rows, .. } = &piece.use_ else { return Ok(()) };
-    if *step < work.finished {
-        return Ok(());
-    }
-    let (tensor, coder) = &work.steps[*step];
+fn code(pass: &Pass<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertError> {
+    let Use::Rows { tensor: index, rows, .. } = &piece.use_ else { return Ok(()) };
+    let Pass { checkpoint, level, shared, works, factors } = pass;
     let Slot { source, coded, .. } = slot;
-    tensor.order_rows(source);
-    match coder {
-        Coder::Nearest(coder) => {
-            coder.code(work.level, (work.checkpoint, tensor), source, rows.start, coded)?;
-            if coder.encoding.is_grid() && coded.sums.iter().any(|(error, _)| *error != 0.0) {
-                let tensor = tensor.name.clone();
-                return Err(ConvertError::OffGrid { tensor, limit: coder.encoding });
+    let mut ordered = false;
+    for ((work, step), coded) in works.iter().zip(&shared[*index].steps).zip(coded) {
+        let Some((tensor, coder)) = step.filter(|step| *step >= work.finished).map(|step| &work.steps[step])
+        else {
+            continue;
+        };
+        if !std::mem::replace(&mut ordered, true) {
+            tensor.order_rows(source);
+        }
+        match coder {
+            Coder::Nearest(coder) => {
+                coder.code(*level, (checkpoint, tensor), source, rows.start, coded)?;
+                if coder.encoding.is_grid() && coded.sums.iter().any(|(error, _)| *error != 0.0) {
+                    let tensor = tensor.name.clone();
+                    return Err(ConvertError::OffGrid { tensor, limit: coder.encoding });
+                }
             }
+            Coder::Calibrated(coder) => {
+                coder.code(*level, factors, (checkpoint, tensor), source, rows.start, coded)?;
+            }
+            Coder::Exact => copy(checkpoint, tensor, rows, source, coded)?,
         }
-        Coder::Calibrated(coder) => {
-            coder.code(work.level, &work.factors, (work.checkpoint, tensor), source, rows.start, coded)?;
-        }
-        Coder::Exact => copy(work.checkpoint, tensor, rows, source, coded)?,
     }
     Ok(())
 }
@@ -253,11 +320,17 @@ fn copy(
     Ok(())
 }
 
-fn write(output: &mut Output<'_>, piece: &Piece, slot: &Slot) -> Result<(), ConvertError> {
-    match &piece.use_ {
-        Use::Rows { step, rows, last } => {
-            output.rows(*step, rows.start == 0, *last, &slot.coded, &slot.source_sha256)
+fn write(
+    outputs: &mut [Output<'_>],
+    shared: &[Shared],
+    piece: &Piece,
+    slot: &Slot,
+) -> Result<(), ConvertError> {
+    let Use::Rows { tensor, rows, last } = &piece.use_ else { return Ok(()) };
+    for ((output, step), coded) in outputs.iter_mut().zip(&shared[*tensor].steps).zip(&slot.coded) {
+        if let Some(step) = *step {
+            output.rows(step, rows.start == 0, *last, coded, &slot.source_sha256)?;
         }
-        Use::Hash => Ok(()),
     }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Policy, plan, execution, journal and report of a conversion.
 //!
-//! [`plan`] is pure: headers and a [`Policy`] in, one step per tensor out. [`execute`] does what the plan says.
+//! [`plan`] is pure: headers and a [`Policy`] in, one step per tensor out. [`execute`] does what the plan says,
+//! [`execute_all`] what several plans say in one pass over the source.
 //!
 //! This crate does not know the network or a terminal: progress is a callback.
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ mod grid;
 mod journal;
 mod memory;
 mod output;
+mod pass;
 mod plan;
 mod policy;
 mod refine;
@@ -25,10 +27,11 @@ mod tune;
 pub use encode::CoderError;
 pub use error::ConvertError;
 pub use estimate::Estimate;
-pub use execute::{Event, ExecuteOptions, execute};
+pub use execute::{Event, ExecuteOptions, Origin, execute, execute_all};
 pub use grid::{GridError, Grids};
 pub use journal::JournalError;
 pub use memory::Memory;
+pub use pass::passes;
 pub use plan::{Dropped, Facts, LeftOut, Plan, PlanError, Step};
 pub use policy::{Budget, Calibration, Choice, Codes, Override, Policy, PolicyError, Resources};
 pub use refine::{RefineError, RefineEvent, RefineOptions, Refined, Refinement, refine};

@@ -3,6 +3,7 @@
 use crate::calibrated::OutputSums;
 use crate::encode::Coded;
 use crate::error::ConvertError;
+use crate::execute::Origin;
 use crate::journal::{Entry, Fingerprint, Journal};
 use crate::plan::{Plan, Step};
 use crate::policy::Budget;
@@ -139,7 +140,7 @@ impl<'a> Output<'a> {
     }
 
     /// Adds the texts, gives the file its name and removes the journal. `digests`: sha256 of every source file.
-    pub(crate) fn finish(self, digests: &[String]) -> Result<Report, ConvertError> {
+    pub(crate) fn finish(self, digests: &[String], origin: Option<&Origin>) -> Result<Report, ConvertError> {
         let report = Report::new(self.plan, &self.sums);
         let files = self.checkpoint.files().iter().zip(digests).map(|(file, digest)| SourceFile {
             name: file.name.clone(),
@@ -151,8 +152,8 @@ impl<'a> Output<'a> {
             tool: "gq".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             source: Source {
-                repo: None,
-                revision: None,
+                repo: origin.map(|origin| origin.repo.clone()),
+                revision: origin.map(|origin| origin.revision.clone()),
                 files: files.collect(),
                 adapters: adapters(self.checkpoint),
                 quantized: self.checkpoint.quantized(),

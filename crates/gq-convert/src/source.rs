@@ -1,8 +1,7 @@
 //! The source as one stream of pieces: every byte of every weight file is read once, in order,
 //! so that the files' digests cost no second pass.
 
-use crate::memory::block_rows;
-use crate::plan::Plan;
+use crate::pass::Shared;
 use gq_checkpoint::SourceTensor;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -27,10 +26,10 @@ pub(crate) struct Piece {
 pub(crate) enum Use {
     /// Header or a tensor that is left out: hashed only.
     Hash,
-    /// Rows of a step's tensor.
+    /// Rows of a tensor that is stored.
     Rows {
-        /// Index of the step.
-        step: usize,
+        /// Index of the tensor among those that are stored.
+        tensor: usize,
         /// Rows.
         rows: Range<usize>,
         /// Whether these are the last rows.
@@ -46,10 +45,14 @@ pub(crate) struct SourceFile {
 }
 
 /// Cuts the files into pieces: blocks of whole rows, and what lies between tensors.
-pub(crate) fn pieces(plan: &Plan, tensors: &[SourceTensor], files: &[SourceFile]) -> Vec<Piece> {
-    let steps: HashMap<&str, usize> =
-        plan.steps.iter().enumerate().map(|(index, step)| (step.tensor.as_str(), index)).collect();
-    let block = plan.memory.block;
+pub(crate) fn pieces(
+    shared: &[Shared],
+    tensors: &[SourceTensor],
+    files: &[SourceFile],
+    block: u64,
+) -> Vec<Piece> {
+    let stored: HashMap<&str, usize> =
+        shared.iter().enumerate().map(|(index, shared)| (shared.tensor.as_str(), index)).collect();
     let mut pieces = Vec::new();
     for (file, source) in files.iter().enumerate() {
         let mut tensors: Vec<&SourceTensor> = tensors.iter().filter(|tensor| tensor.file == file).collect();
@@ -57,8 +60,8 @@ pub(crate) fn pieces(plan: &Plan, tensors: &[SourceTensor], files: &[SourceFile]
         let mut at = 0;
         for tensor in tensors {
             hash_only(&mut pieces, file, tensor.offset.saturating_sub(at), block);
-            match steps.get(tensor.name.as_str()) {
-                Some(&step) => rows_of(&mut pieces, plan, step, file),
+            match stored.get(tensor.name.as_str()) {
+                Some(&index) => rows_of(&mut pieces, &shared[index], index, file),
                 None => hash_only(&mut pieces, file, tensor.bytes, block),
             }
             at = tensor.offset + tensor.bytes;
@@ -76,18 +79,13 @@ fn hash_only(pieces: &mut Vec<Piece>, file: usize, mut bytes: u64, block: u64) {
     }
 }
 
-fn rows_of(pieces: &mut Vec<Piece>, plan: &Plan, step: usize, file: usize) {
-    let tensor = &plan.steps[step];
-    let (rows, _) = tensor.rows_cols();
-    let row_bytes = (tensor.source_bytes / (rows as u64).max(1)) as usize;
-    let block = block_rows(tensor, plan.memory.block);
-    // Matrices whose rows depend on each other are coded each by itself.
-    let height = if tensor.encoding.strip_rows() == 1 { rows } else { tensor.height() };
-    for matrix in (0..rows).step_by(height.max(1)) {
-        for start in (matrix..matrix + height).step_by(block) {
-            let part = start..(start + block).min(matrix + height);
-            let (bytes, last) = (part.len() * row_bytes, part.end == rows);
-            pieces.push(Piece { file, bytes, use_: Use::Rows { step, rows: part, last } });
+fn rows_of(pieces: &mut Vec<Piece>, shared: &Shared, tensor: usize, file: usize) {
+    for matrix in (0..shared.rows).step_by(shared.height.max(1)) {
+        let end = matrix + shared.height;
+        for start in (matrix..end).step_by(shared.block_rows) {
+            let rows = start..(start + shared.block_rows).min(end);
+            let (bytes, last) = (rows.len() * shared.row_bytes, rows.end == shared.rows);
+            pieces.push(Piece { file, bytes, use_: Use::Rows { tensor, rows, last } });
         }
     }
 }

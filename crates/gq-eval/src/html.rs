@@ -98,7 +98,6 @@ fn table(reports: &[EvalReport]) -> String {
             }
             _ => ("\u{2013}".to_owned(), "\u{2013}".to_owned()),
         };
-        let top1 = with_error(100.0 * report.top1, 100.0 * report.top1_stderr);
         let cells = [
             bytes(report.bytes.file),
             format!("{:.3}", report.bpw.body),
@@ -109,7 +108,7 @@ fn table(reports: &[EvalReport]) -> String {
             digits(report.kld.p99),
             digits(report.kld.p999),
             digits(report.kld.max),
-            format!("{top1} %"),
+            percent(100.0 * report.top1, 100.0 * report.top1_stderr),
             format!("{:.2} %", 100.0 * report.rms_delta_p),
         ];
         table.extend(cells.iter().map(|cell| format!("<td>{cell}</td>")));
@@ -282,6 +281,15 @@ fn with_error(value: f64, error: f64) -> String {
     }
 }
 
+/// The same with a unit, which belongs to the value: the error stands below.
+fn percent(value: f64, error: f64) -> String {
+    let text = with_error(value, error);
+    match text.split_once(" <small>") {
+        Some((value, error)) => format!("{value} % <small>{error}"),
+        None => format!("{text} %"),
+    }
+}
+
 /// Three significant digits.
 fn digits(value: f64) -> String {
     match value.abs() {
@@ -319,6 +327,7 @@ mod tests {
     fn figures_in_a_table() {
         assert_eq!(with_error(41.366_283, 2.680_26), "41.4 <small>\u{b1} 2.7</small>");
         assert_eq!(with_error(0.007_778, 0.000_264_5), "0.00778 <small>\u{b1} 0.00026</small>");
+        assert_eq!(percent(97.58, 1.39), "97.6 % <small>\u{b1} 1.4</small>");
         assert_eq!(with_error(1.0, 0.0), "1.00");
         assert_eq!((digits(2.5e-9), digits(0.0)), ("2.5e-9".to_owned(), "0".to_owned()));
         assert_eq!((bytes(1_920_347), bytes(999)), ("1.92 MB".to_owned(), "1.0 kB".to_owned()));

@@ -4,11 +4,13 @@ use crate::cli::Global;
 use crate::commands::{Activations, Kv};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
+use crate::release::{SUMS, sums};
 use crate::{hub, units};
 use gq_checkpoint::{Adapter, Checkpoint};
 use gq_container::Container;
+use gq_convert::Origin;
 use gq_eval::{Sizes, checkpoint_sizes, container_sizes};
-use gq_hub::{Globs, HubError, Located, MODEL_FILES, PullOptions};
+use gq_hub::{Globs, Hub, HubError, Located, MODEL_FILES, PullOptions, RepoRef, Snapshot};
 use gq_model::{ActivationMode, Model, RunOptions};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,8 +22,13 @@ pub struct Found {
     pub path: PathBuf,
     /// What people call it: the last part of what was given, without directories, revisions and commits.
     pub name: String,
-    /// The repository it came from, when it came from one.
-    pub repo: Option<String>,
+    /// The repository and commit it came from, when it came from one.
+    pub origin: Option<Origin>,
+}
+
+/// Where a snapshot came from.
+fn origin(snapshot: &Snapshot) -> Origin {
+    Origin { repo: snapshot.repo.to_string(), revision: snapshot.commit.clone() }
 }
 
 /// Finds what was given: a path, a repository in the Hub's cache, or one on the Hub, which is fetched.
@@ -33,7 +40,7 @@ pub fn find(given: &Path, global: &Global) -> Result<Found, Failure> {
             let absolute = given.canonicalize().unwrap_or_else(|_| given.to_owned());
             let name =
                 absolute.file_name().map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned());
-            return Ok(Found { path: given.to_owned(), name, repo: None });
+            return Ok(Found { path: given.to_owned(), name, origin: None });
         }
         Err(error) => Failure::io(given, &error),
     };
@@ -42,8 +49,8 @@ pub fn find(given: &Path, global: &Global) -> Result<Found, Failure> {
     let (reference, exact) = match hub.locate(text) {
         Ok(Located::Here(source)) => {
             let name = source.snapshot.as_ref().map_or(text, |s| s.repo.name()).to_owned();
-            let repo = source.snapshot.map(|s| s.repo.to_string());
-            return Ok(Found { path: source.path, name, repo });
+            let origin = source.snapshot.as_ref().map(origin);
+            return Ok(Found { path: source.path, name, origin });
         }
         // A single word is a path that is missing unless the cache knows it.
         Ok(Located::Remote(_)) if !text.contains('/') => return Err(missing),
@@ -65,6 +72,52 @@ pub fn find(given: &Path, global: &Global) -> Result<Found, Failure> {
         Some(path) => Globs::including(&[path.clone(), format!("{path}/")]),
         None => Globs::including(&MODEL_FILES),
     };
+    fetch(&hub, &reference, files, text, global)
+}
+
+/// Finds what was given to be checked as a whole: of a repository every file, not only those of a checkpoint.
+///
+/// Offline first: a release in the cache that has all files of its list is taken as it is.
+pub fn find_release(given: &Path, global: &Global) -> Result<Found, Failure> {
+    let text = given.to_str().filter(|text| !given.exists() && text.starts_with("hf://"));
+    let Some(text) = text else { return find(given, global) };
+    let hub = hub::connect()?;
+    let (reference, snapshot) = match hub.locate(text)? {
+        Located::Here(source) => match source.snapshot {
+            Some(snapshot) => (RepoRef::parse(text)?, Some(snapshot)),
+            None => return find(given, global),
+        },
+        Located::Partly { reference, snapshot, .. } => (reference, Some(snapshot)),
+        Located::Remote(reference) => (reference, None),
+    };
+    if reference.path.is_some() {
+        return find(given, global);
+    }
+    match snapshot.filter(|snapshot| hub.config().offline || is_whole(&snapshot.dir)) {
+        Some(snapshot) => {
+            let name = snapshot.repo.name().to_owned();
+            Ok(Found { path: snapshot.dir.clone(), name, origin: Some(origin(&snapshot)) })
+        }
+        None if hub.config().offline => find(given, global),
+        None => fetch(&hub, &reference, Globs::default(), text, global),
+    }
+}
+
+/// Whether every file that a release lists is there.
+fn is_whole(dir: &Path) -> bool {
+    let sums = std::fs::read_to_string(dir.join(SUMS)).ok();
+    let listed = sums.and_then(|text| sums::parse(&text));
+    listed.is_some_and(|listed| listed.iter().all(|(name, _)| dir.join(name).exists()))
+}
+
+/// Fetches files of a repository.
+fn fetch(
+    hub: &Hub,
+    reference: &RepoRef,
+    files: Globs,
+    text: &str,
+    global: &Global,
+) -> Result<Found, Failure> {
     let output = global.output();
     let options = PullOptions { files, ..PullOptions::default() };
     let talk = |event: gq_hub::Event<'_>| hub::chatter(&event, output);
@@ -78,9 +131,9 @@ pub fn find(given: &Path, global: &Global) -> Result<Found, Failure> {
     })?;
     let commit = plan.commit.get(..12).unwrap_or(&plan.commit);
     output.note(&format!("fetching {} at {commit}: {}", plan.repo, units::bytes(plan.fetch_bytes())));
-    let (snapshot, ..) = hub::pull(&hub, &plan, &options, global)?;
-    let path = reference.path.map_or(snapshot.dir.clone(), |path| snapshot.dir.join(path));
-    Ok(Found { path, name: snapshot.repo.name().to_owned(), repo: Some(snapshot.repo.to_string()) })
+    let (snapshot, ..) = hub::pull(hub, &plan, &options, global)?;
+    let path = reference.path.as_ref().map_or(snapshot.dir.clone(), |path| snapshot.dir.join(path));
+    Ok(Found { path, name: snapshot.repo.name().to_owned(), origin: Some(origin(&snapshot)) })
 }
 
 /// Whether a text that is no path here can mean a repository: `hf://…`, `ORG/NAME[@REV]`, or a cached `NAME`.

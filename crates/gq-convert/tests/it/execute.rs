@@ -4,7 +4,7 @@ use crate::support::{bf16, convert, plan, policy, testdata, write_llama};
 use gq_checkpoint::{Checkpoint, Role};
 use gq_codec::{Decoder, Rotation};
 use gq_container::{Container, partial_path};
-use gq_convert::{ConvertError, Policy};
+use gq_convert::{ConvertError, Event, ExecuteOptions, Policy};
 use gq_tensor::{CpuLevel, DType, Encoding};
 use std::path::Path;
 
@@ -144,7 +144,7 @@ fn a_value_that_is_no_number_ends_it_and_leaves_nothing() {
 fn a_plan_of_another_checkpoint_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let planned = plan(&testdata("tiny/gemma3"), &policy("tq4", &[]));
-    let options = gq_convert::ExecuteOptions { level: CpuLevel::Scalar, restart: false, tune: None };
+    let options = ExecuteOptions { level: CpuLevel::Scalar, restart: false, tune: None, origin: None };
     let outcome = gq_convert::execute(
         &planned,
         &testdata("tiny/llama"),
@@ -153,4 +153,88 @@ fn a_plan_of_another_checkpoint_is_refused() {
         &mut |_| {},
     );
     assert!(matches!(outcome, Err(ConvertError::OtherSource { .. })));
+}
+
+/// One pass makes each file as it is made alone, whatever else it makes and in whatever blocks, and reads once.
+#[test]
+fn several_outputs_of_one_pass_are_those_of_single_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["tiny/llama", "tiny/gemma4-moe", "tiny/gemma4-e4b"] {
+        let checkpoint = testdata(name);
+        let policies = [
+            policy("tq4", &[("o_proj", "exact")]),
+            policy("tt2", &[("down_proj", "tq3-g32")]),
+            Policy { keep_towers: true, ..policy("tq2-g32", &[]) },
+        ];
+        let mut plans: Vec<_> = policies.iter().map(|policy| plan(&checkpoint, policy)).collect();
+        plans[2].memory.block = 64 << 10;
+        let alone = policies.iter().enumerate().map(|(index, policy)| {
+            let path = dir.path().join(format!("alone-{index}.gq"));
+            (convert(&checkpoint, policy, &path).unwrap().0, std::fs::read(path).unwrap())
+        });
+        let alone: Vec<_> = alone.collect();
+        let paths = [0, 1, 2].map(|index| dir.path().join(format!("together-{index}.gq")));
+        let outputs: Vec<_> = plans.iter().zip(paths.iter().map(std::path::PathBuf::as_path)).collect();
+        let options = ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None };
+        let (mut read, mut finished) = (0, 0);
+        let reports = gq_convert::execute_all(&outputs, &checkpoint, options, &mut |event| match event {
+            Event::Advanced { bytes, .. } => read = bytes,
+            Event::Finished { path } => finished += usize::from(path.exists()),
+            Event::Resumed { .. } => panic!("nothing was begun"),
+        });
+        assert!(read > 0 && read <= plans[0].source_bytes, "{read}");
+        assert_eq!(finished, 3);
+        for ((report, path), (expected, bytes)) in reports.unwrap().iter().zip(&paths).zip(&alone) {
+            assert_eq!(report, expected);
+            assert!(std::fs::read(path).unwrap() == *bytes, "{name}: {}", path.display());
+        }
+    }
+}
+
+/// Outputs of an interrupted pass are at different places: one finished, one half done, one not begun.
+#[test]
+fn an_interrupted_pass_is_taken_up_output_by_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = testdata("tiny/llama");
+    let plans = ["tq4", "tt3", "tq2"].map(|body| plan(&checkpoint, &policy(body, &[])));
+    let options = ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None };
+    let run = |folder: &str, used: &[usize], kill_at: u64| {
+        std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+        let paths = [0, 1, 2].map(|index| dir.path().join(folder).join(format!("{index}.gq")));
+        let outputs: Vec<_> = used.iter().map(|&index| (&plans[index], paths[index].as_path())).collect();
+        let mut resumed = Vec::new();
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            gq_convert::execute_all(&outputs, &checkpoint, options, &mut |event| match event {
+                Event::Advanced { bytes, .. } => assert!(bytes < kill_at, "killed"),
+                Event::Resumed { tensors } => resumed.push(tensors),
+                Event::Finished { .. } => {}
+            })
+            .unwrap();
+        }));
+        assert_eq!(outcome.is_err(), kill_at < u64::MAX);
+        (resumed, paths.map(|path| std::fs::read(path).unwrap_or_default()))
+    };
+    let (_, whole) = run("whole", &[0, 1, 2], u64::MAX);
+    run("parts", &[0], u64::MAX);
+    run("parts", &[1], plans[0].source_bytes / 2);
+    let (resumed, parts) = run("parts", &[0, 1, 2], u64::MAX);
+    assert!(resumed.len() == 1 && resumed[0] > 0, "{resumed:?}");
+    assert!(whole == parts && whole.iter().all(|bytes| !bytes.is_empty()));
+}
+
+#[test]
+fn passes_hold_as_many_outputs_as_the_memory_allows() {
+    let checkpoint = testdata("tiny/llama");
+    let plans: Vec<_> = ["tq4", "tq3", "tq2"].map(|body| plan(&checkpoint, &policy(body, &[]))).into();
+    let peak = plans[0].memory.peak.max(plans[1].memory.peak).max(plans[2].memory.peak);
+    let lengths =
+        |limit| gq_convert::passes(&plans, limit).iter().map(ExactSizeIterator::len).collect::<Vec<_>>();
+    assert_eq!(lengths(None), [3]);
+    assert_eq!(lengths(Some(3 * peak)), [3]);
+    assert_eq!(lengths(Some(2 * peak)), [2, 1]);
+    assert_eq!(lengths(Some(peak)), [1, 1, 1]);
+    assert!(gq_convert::passes(&[], Some(peak)).is_empty());
+    // A strip needs larger blocks than the plan of single rows counts.
+    let mixed = [plans[0].clone(), plan(&checkpoint, &policy("tt2", &[]))];
+    assert_eq!(gq_convert::passes(&mixed, Some(u64::MAX)), [0..1, 1..2]);
 }

@@ -247,8 +247,13 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     let tune = args.recipe.tune(&checkpoint, measured)?;
     let policy = args.recipe.measured_policy(&checkpoint, tune.as_ref());
     let resources = Resources { threads: global.threads(), max_memory: args.recipe.max_memory };
-    let sources = (&*checkpoint, tune.as_ref());
-    let (report, seconds) = convert(sources, &policy, resources, &output_path, args.restart, global)?;
+    let how = ExecuteOptions {
+        level: global.level()?,
+        restart: args.restart,
+        tune: tune.as_ref(),
+        origin: found.origin.as_ref(),
+    };
+    let (report, seconds) = convert(&checkpoint, &policy, resources, &output_path, how, global)?;
     if args.calibration.calibration.is_some() {
         tune.iter().try_for_each(Tune::remove)?;
     }
@@ -267,16 +272,15 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
 
 /// Plans and executes, with progress. Gives the report and the seconds it took.
 pub fn convert(
-    (checkpoint, tune): (&Checkpoint, Option<&Tune>),
+    checkpoint: &Checkpoint,
     policy: &Policy,
     resources: Resources,
     path: &Path,
-    restart: bool,
+    options: ExecuteOptions<'_>,
     global: &Global,
 ) -> Result<(Report, f64), Failure> {
     let grids = grids(checkpoint, policy, resources, global)?;
-    let plan = gq_convert::plan_measured(checkpoint, policy, resources, tune, Some(&grids))?;
-    let options = ExecuteOptions { level: global.level()?, restart, tune };
+    let plan = gq_convert::plan_measured(checkpoint, policy, resources, options.tune, Some(&grids))?;
     let output = global.output();
     let mut progress = Progress::new(global.progress, output, "convert", Unit::Bytes, plan.source_bytes);
     let report = gq_convert::execute(&plan, checkpoint, path, options, &mut |event| match event {
@@ -284,6 +288,7 @@ pub fn convert(
             output.note(&format!("taking up an interrupted conversion: {tensors} tensors are done"));
         }
         Event::Advanced { bytes, tensor } => progress.set(bytes, tensor),
+        Event::Finished { .. } => {}
     })?;
     let seconds = progress.finish();
     note_exceptions(&plan, output);
@@ -291,7 +296,7 @@ pub fn convert(
 }
 
 /// Looks for grids that the weights already sit on, with progress.
-fn grids(
+pub fn grids(
     checkpoint: &Checkpoint,
     policy: &Policy,
     resources: Resources,
@@ -308,7 +313,7 @@ fn grids(
 }
 
 /// Matrices that the recipe would code and that are kept exactly deserve a word.
-fn note_exceptions(plan: &Plan, output: Output) {
+pub fn note_exceptions(plan: &Plan, output: Output) {
     let kept = |step: &&gq_convert::Step| step.reason.starts_with("kept exactly: ") && step.shape.len() > 1;
     let mut reasons: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
     for step in plan.steps.iter().filter(kept).filter(|step| step.reason.contains("width")) {

@@ -7,7 +7,7 @@ use crate::source::{self, Loaded};
 use crate::table::Table;
 use crate::units;
 use gq_container::Container;
-use gq_convert::{Choice, Policy, Resources};
+use gq_convert::{Choice, ExecuteOptions, Policy, Resources};
 use gq_eval::TextOptions;
 use gq_model::Sampling;
 use gq_tensor::{Encoding, ScaleGroup};
@@ -84,14 +84,8 @@ fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(
         let path = dir.join(format!("{encoding}.gq"));
         let resources = Resources { threads: global.threads(), max_memory: None };
         let quiet = Global { quiet: true, ..global.clone() };
-        convert::convert(
-            (&checkpoint, None),
-            &Policy::new(Choice::Coded(encoding)),
-            resources,
-            &path,
-            true,
-            &quiet,
-        )?;
+        let how = ExecuteOptions { level: global.level()?, restart: true, tune: None, origin: None };
+        convert::convert(&checkpoint, &Policy::new(Choice::Coded(encoding)), resources, &path, how, &quiet)?;
         Container::open(&path)?.verify(|_, _| {})?;
         output.note(&format!("{encoding}: converted and verified, measuring"));
         let loaded = source::model(&path, None, global)?;

@@ -39,6 +39,9 @@ pub struct ExportArgs {
     /// for each tensor the one nearest in size [default: nearest from a .gq file, else F16].
     #[arg(long = "type", value_name = "TYPE", value_parser = wanted, conflicts_with = "safetensors")]
     kind: Option<Wanted>,
+    /// Most bytes of weights in one file of a checkpoint; more go to several files with an index.
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = units::parse_bytes, conflicts_with = "gguf")]
+    max_shard_size: u64,
     /// File or directory to write.
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
@@ -75,13 +78,13 @@ pub fn run(args: &ExportArgs, global: &Global) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "export.exists", message).at(args.output.display()));
     }
     if args.safetensors {
-        return checkpoint(args, &weights, global);
+        return source::with_threads(global, || checkpoint(args, &weights, global))?;
     }
     let name = args.name.clone().unwrap_or_else(|| {
         let name = found.name.as_str();
         name.strip_suffix(".gq").or(name.strip_suffix(".gguf")).unwrap_or(name).to_owned()
     });
-    gguf(args, &weights, &name, global)
+    source::with_threads(global, || gguf(args, &weights, &name, global))?
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
@@ -91,7 +94,8 @@ fn same_file(a: &Path, b: &Path) -> bool {
 fn checkpoint(args: &ExportArgs, weights: &Weights, global: &Global) -> Result<(), Failure> {
     let total = weights.tensors.iter().map(|t| 2 * t.shape.iter().product::<usize>() as u64).sum();
     let mut progress = Progress::new(global.progress, global.output(), "export", Unit::Bytes, total);
-    let bytes = safetensors::write(weights, &args.output, &mut |done| progress.set(done, ""))?;
+    let bytes =
+        safetensors::write(weights, &args.output, args.max_shard_size, &mut |done| progress.set(done, ""))?;
     let seconds = progress.finish();
     let output = global.output();
     if output.json {

@@ -184,6 +184,10 @@ fn container(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Fa
     }
     if let Some(provenance) = &provenance {
         text += &format!("made by {} {} from\n", provenance.tool, provenance.version);
+        if let Some(repo) = &provenance.source.repo {
+            let revision = provenance.source.revision.as_deref().unwrap_or("main");
+            text += &format!("  hf://{}@{}\n", units::printable(repo), units::printable(revision));
+        }
         for file in &provenance.source.files {
             text += &format!(
                 "  {}  {}  {}\n",

@@ -14,7 +14,7 @@ use crate::table::Table;
 use crate::units;
 use gq_checkpoint::{Checkpoint, FileKind};
 use gq_container::Container;
-use gq_convert::{Report, Resources, Tune};
+use gq_convert::{Event, ExecuteOptions, Report, Resources, Tune};
 use gq_eval::html::{TensorErrors, render_with_tensors};
 use gq_eval::{CachedReference, EvalReport, LogitCache, ReferenceLogits, TextOptions, checkpoint_sizes};
 use serde_json::{Value, json};
@@ -126,7 +126,8 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
         let message = format!("{}: {field} is missing, and {why}", args.recipe.display());
         Failure::new(Exit::Input, "recipe", message).at(field)
     };
-    let base_model = recipe.base_model.clone().or_else(|| found.repo.clone());
+    let base_model =
+        recipe.base_model.clone().or_else(|| found.origin.as_ref().map(|origin| origin.repo.clone()));
     let base_model = base_model.ok_or_else(|| lacking("base_model", "the source is not a repository"))?;
     let license = recipe.card.license.clone().or_else(|| texts.licence_name.clone());
     let license =
@@ -164,6 +165,7 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
         "repo": recipe.repo,
         "license": license,
         "card": recipe.card,
+        "origin": found.origin.as_ref().map(|o| json!({ "repo": o.repo, "revision": o.revision })),
         "source": files,
         "adapters": adapters.collect::<Vec<_>>(),
         "text": {"name": file_name(path), "bytes": text.len(), "sha256": text_sha256},
@@ -214,27 +216,57 @@ fn finished(job: &Job<'_>, dir: &Path) -> Result<(), Failure> {
     show(&verified.manifest, dir, job.global)
 }
 
-/// Converts and measures what is not done yet.
-fn make(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Failure> {
-    let Job { args, global, recipe, checkpoint, .. } = job;
+/// Converts the sizes that are not done yet, in one pass over the source or as few as the memory allows.
+fn convert_missing(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Failure> {
+    let Job { args, global, recipe, found, checkpoint, tune, .. } = job;
     let output = global.output();
-    for (index, variant) in recipe.variants.iter().enumerate() {
-        let names = Names::new(&job.name, &variant.name);
-        if !work.has(&names.file) {
-            output.note(&format!("{} of {}: {}", index + 1, recipe.variants.len(), names.file));
-            let resources = Resources { threads: global.threads(), max_memory: args.max_memory };
-            convert::convert(
-                (checkpoint, job.tune.as_ref()),
-                &variant.policy,
-                resources,
-                &dir.join(&names.file),
-                false,
-                global,
-            )?;
-            same_source(job, &dir.join(&names.file))?;
-            work.note(&names.file)?;
+    let resources = Resources { threads: global.threads(), max_memory: args.max_memory };
+    let (mut plans, mut paths) = (Vec::new(), Vec::new());
+    for variant in &recipe.variants {
+        let name = Names::new(&job.name, &variant.name).file;
+        if !work.has(&name) {
+            let (policy, tune) = (&variant.policy, tune.as_ref());
+            let grids = convert::grids(checkpoint, policy, resources, global)?;
+            plans.push(gq_convert::plan_measured(checkpoint, policy, resources, tune, Some(&grids))?);
+            paths.push(dir.join(name));
         }
     }
+    let options = ExecuteOptions {
+        level: global.level()?,
+        restart: false,
+        tune: tune.as_ref(),
+        origin: found.origin.as_ref(),
+    };
+    for pass in gq_convert::passes(&plans, args.max_memory) {
+        let (plans, paths) = (&plans[pass.clone()], &paths[pass]);
+        let names: Vec<String> = paths.iter().map(|path| file_name(path)).collect();
+        output.note(&format!("one pass over the source for {}", names.join(", ")));
+        let outputs: Vec<_> = plans.iter().zip(paths.iter().map(PathBuf::as_path)).collect();
+        let total = plans.first().map_or(0, |plan| plan.source_bytes);
+        let mut progress = Progress::new(global.progress, output, "convert", Unit::Bytes, total);
+        let mut noted = Ok(());
+        gq_convert::execute_all(&outputs, checkpoint, options, &mut |event| match event {
+            Event::Resumed { tensors } => {
+                output.note(&format!("taking up an interrupted conversion: {tensors} tensors are done"));
+            }
+            Event::Advanced { bytes, tensor } => progress.set(bytes, tensor),
+            Event::Finished { path } if noted.is_ok() => {
+                noted = same_source(job, path).and_then(|()| work.note(&file_name(path)));
+            }
+            Event::Finished { .. } => {}
+        })?;
+        progress.finish();
+        noted?;
+        plans.iter().for_each(|plan| convert::note_exceptions(plan, output));
+    }
+    Ok(())
+}
+
+/// Converts and measures what is not done yet.
+fn make(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Failure> {
+    let Job { args, global, recipe, .. } = job;
+    let output = global.output();
+    convert_missing(job, dir, work)?;
     let missing = |variant: &&Variant| !work.has(&Names::new(&job.name, &variant.name).evaluation);
     let missing: Vec<&Variant> = recipe.variants.iter().filter(missing).collect();
     if missing.is_empty() {

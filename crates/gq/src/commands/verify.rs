@@ -8,20 +8,21 @@ use crate::{source, units};
 use gq_container::Container;
 use std::path::{Path, PathBuf};
 
-/// Check a .gq file or a release: structure, and every digest against its bytes. The network is not used.
+/// Check a .gq file or a release: structure, and every digest against its bytes. For what is here, the network is not used.
 ///
 /// Of a release: that each file is there with the digest of SHA256SUMS and none besides, that the manifests describe
 /// the tensors, and that the evaluations and limits are those of release.json.
 #[derive(clap::Args, Debug)]
 pub struct VerifyArgs {
-    /// The .gq file, or a release's folder; here or in the cache (hf://ORG/NAME/FILE.gq).
+    /// The .gq file or a release's folder; here, or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq), which is fetched
+    /// first where the cache lacks files of it.
     #[arg(value_name = "FILE|DIR")]
     file: PathBuf,
 }
 
 pub fn run(args: &VerifyArgs, global: &Global) -> Result<(), Failure> {
     let output = global.output();
-    let found = source::find(&args.file, global)?;
+    let found = source::find_release(&args.file, global)?;
     if found.path.is_dir() {
         return release(&found.path, args, global);
     }

@@ -16,6 +16,9 @@ impl From<CheckpointError> for Failure {
             E::NoConfig { dir } => {
                 bad("checkpoint.no_config", dir).limit("config.json").actual("no such file")
             }
+            E::ManyGguf { dir, files } => bad("checkpoint.many_gguf", dir)
+                .limit("one GGUF, or the files of one split")
+                .actual(files.len()),
             E::NoWeights { dir } => {
                 bad("checkpoint.no_weights", dir).limit("*.safetensors").actual("no such file")
             }

@@ -4,4 +4,4 @@ pub mod modelfile;
 pub mod safetensors;
 mod weights;
 
-pub use weights::Weights;
+pub use weights::{WeightTensor, Weights};

@@ -1,18 +1,28 @@
 //! A checkpoint directory in bf16, as transformers loads it.
 
-use super::Weights;
+use super::{WeightTensor, Weights};
 use crate::failure::{Exit, Failure};
 use gq_tensor::{DType, encode_f32};
+use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Values worked on at once.
+/// Values worked on at once, and by one thread.
 const STEP: usize = 1 << 20;
+const CHUNK: usize = 1 << 15;
 
 /// Writes the directory; it gets its name when it is whole. `progress` gets bytes of weights written so far.
-pub fn write(weights: &Weights, dir: &Path, progress: &mut dyn FnMut(u64)) -> Result<u64, Failure> {
+///
+/// Weights of more than `max_shard` bytes go to several files with an index, in order; a larger tensor has a file to
+/// itself.
+pub fn write(
+    weights: &Weights,
+    dir: &Path,
+    max_shard: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<u64, Failure> {
     if std::fs::symlink_metadata(dir).is_ok() {
         let message = format!("{}: exists already", dir.display());
         let failure = Failure::new(Exit::Usage, "export.exists", message);
@@ -21,7 +31,7 @@ pub fn write(weights: &Weights, dir: &Path, progress: &mut dyn FnMut(u64)) -> Re
     let mut name = dir.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     let partial = dir.with_file_name(name);
-    let outcome = fill(weights, &partial, progress);
+    let outcome = fill(weights, &partial, max_shard, progress);
     let outcome = outcome.and_then(|bytes| {
         std::fs::rename(&partial, dir).map_err(|error| Failure::io(dir, &error))?;
         Ok(bytes)
@@ -32,7 +42,12 @@ pub fn write(weights: &Weights, dir: &Path, progress: &mut dyn FnMut(u64)) -> Re
     outcome
 }
 
-fn fill(weights: &Weights, dir: &Path, progress: &mut dyn FnMut(u64)) -> Result<u64, Failure> {
+fn fill(
+    weights: &Weights,
+    dir: &Path,
+    max_shard: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<u64, Failure> {
     if dir.exists() {
         std::fs::remove_dir_all(dir).map_err(|error| Failure::io(dir, &error))?;
     }
@@ -58,8 +73,53 @@ fn fill(weights: &Weights, dir: &Path, progress: &mut dyn FnMut(u64)) -> Result<
             std::fs::write(&path, text).map_err(|error| Failure::io(&path, &error))?;
         }
     }
-    let path = dir.join("model.safetensors");
-    tensors(weights, &path, progress)
+    let shards = shards(&weights.tensors, max_shard);
+    let names = shard_names(shards.len());
+    if shards.len() > 1 {
+        let path = dir.join("model.safetensors.index.json");
+        let index = index(&shards, &names)?;
+        std::fs::write(&path, index).map_err(|error| Failure::io(&path, &error))?;
+    }
+    let (mut written, mut done) = (0, 0);
+    for (shard, name) in shards.iter().zip(&names) {
+        written += tensors(weights, shard, &dir.join(name), &mut done, progress)?;
+    }
+    Ok(written)
+}
+
+fn bf16_bytes(tensor: &WeightTensor) -> u64 {
+    2 * tensor.shape.iter().map(|&n| n as u64).product::<u64>()
+}
+
+/// Consecutive tensors of at most `max` bytes together.
+fn shards(tensors: &[WeightTensor], max: u64) -> Vec<&[WeightTensor]> {
+    let (mut shards, mut first, mut bytes) = (Vec::new(), 0, 0u64);
+    for (index, tensor) in tensors.iter().enumerate() {
+        let more = bf16_bytes(tensor);
+        if index > first && bytes + more > max {
+            shards.push(&tensors[first..index]);
+            (first, bytes) = (index, 0);
+        }
+        bytes += more;
+    }
+    shards.push(&tensors[first..]);
+    shards
+}
+
+fn shard_names(count: usize) -> Vec<String> {
+    match count {
+        1 => vec!["model.safetensors".to_owned()],
+        _ => (1..=count).map(|n| format!("model-{n:05}-of-{count:05}.safetensors")).collect(),
+    }
+}
+
+/// Which tensor is in which file.
+fn index(shards: &[&[WeightTensor]], names: &[String]) -> Result<String, Failure> {
+    let total: u64 = shards.iter().flat_map(|shard| shard.iter()).map(bf16_bytes).sum();
+    let files = shards.iter().zip(names).flat_map(|(shard, name)| shard.iter().map(move |t| (&t.name, name)));
+    let map: Map<String, Value> = files.map(|(tensor, file)| (tensor.clone(), json!(file))).collect();
+    let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
+    serde_json::to_string_pretty(&index).map_err(|error| Failure::internal("index", &error))
 }
 
 /// The configuration of the text model alone, in bf16.
@@ -99,13 +159,20 @@ fn config(text: &str) -> Result<String, Failure> {
     serde_json::to_string_pretty(&config).map_err(failed)
 }
 
-fn tensors(weights: &Weights, path: &PathBuf, progress: &mut dyn FnMut(u64)) -> Result<u64, Failure> {
+/// Writes one file; `done` counts bytes of weights over all of them.
+fn tensors(
+    weights: &Weights,
+    shard: &[WeightTensor],
+    path: &PathBuf,
+    done: &mut u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<u64, Failure> {
     let failed = |error: std::io::Error| Failure::io(path, &error);
     let mut header = Map::new();
     header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     let mut end = 0;
-    for tensor in &weights.tensors {
-        let bytes = 2 * tensor.shape.iter().map(|&n| n as u64).product::<u64>();
+    for tensor in shard {
+        let bytes = bf16_bytes(tensor);
         let entry = json!({"dtype": "BF16", "shape": tensor.shape, "data_offsets": [end, end + bytes]});
         header.insert(tensor.name.clone(), entry);
         end += bytes;
@@ -117,8 +184,8 @@ fn tensors(weights: &Weights, path: &PathBuf, progress: &mut dyn FnMut(u64)) -> 
     let mut file = BufWriter::with_capacity(1 << 18, File::create(path).map_err(failed)?);
     file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
     file.write_all(header.as_bytes()).map_err(failed)?;
-    let (mut values, mut bytes, mut done) = (Vec::new(), Vec::new(), 0);
-    for tensor in &weights.tensors {
+    let (mut values, mut bytes) = (Vec::new(), Vec::new());
+    for tensor in shard {
         let cols = tensor.shape.last().copied().unwrap_or(1);
         let rows = tensor.shape.iter().rev().skip(1).product::<usize>();
         let step = (STEP / cols.max(1)).max(1);
@@ -127,10 +194,13 @@ fn tensors(weights: &Weights, path: &PathBuf, progress: &mut dyn FnMut(u64)) -> 
             values.resize(now.len() * cols, 0.0);
             bytes.resize(2 * values.len(), 0);
             weights.read_rows(&tensor.name, now, &mut values)?;
-            encode_f32(DType::BF16, &values, &mut bytes);
+            let chunks = values.par_chunks(CHUNK).zip(bytes.par_chunks_mut(2 * CHUNK));
+            chunks.for_each(|(values, bytes)| {
+                encode_f32(DType::BF16, values, bytes);
+            });
             file.write_all(&bytes).map_err(failed)?;
-            done += bytes.len() as u64;
-            progress(done);
+            *done += bytes.len() as u64;
+            progress(*done);
         }
     }
     file.flush().map_err(failed)?;

@@ -6,10 +6,14 @@ use gq_checkpoint::{Checkpoint, ModelSpec, ReadError, Role, Texts, parse_config}
 use gq_codec::{Decoder, Rotation};
 use gq_container::{Container, TensorEntry, TextKind};
 use gq_tensor::{CpuLevel, Encoding, RotationKind, RotationSpec};
+use rayon::prelude::*;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Rows that a thread decodes at once: whole strips of a trellis code.
+const CHUNK_ROWS: usize = Encoding::STRIP_ROWS;
 
 /// A model whose weights are read as f32.
 pub struct Weights {
@@ -109,8 +113,17 @@ impl Weights {
         })
     }
 
-    /// Reads rows of a tensor as f32 into `out`, `[rows.len(), cols]`.
+    /// Reads rows of a tensor as f32 into `out`, `[rows.len(), cols]`, on the threads of the current pool.
     pub fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), ReadError> {
+        let cols = out.len() / rows.len().max(1);
+        let chunks = out.par_chunks_mut((CHUNK_ROWS * cols).max(1)).enumerate();
+        chunks.try_for_each(|(chunk, out)| {
+            let first = rows.start + chunk * CHUNK_ROWS;
+            self.read_chunk(name, first..(first + CHUNK_ROWS).min(rows.end), out)
+        })
+    }
+
+    fn read_chunk(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), ReadError> {
         let absent = || ReadError::RowsOutOfRange { name: name.to_owned(), rows: rows.clone(), actual: 0 };
         match &self.kind {
             Kind::Checkpoint(checkpoint) => {

@@ -167,12 +167,27 @@ fn run_lines(manifest: &Manifest, facts: &Facts<'_>) -> String {
     if facts.repo.is_some() {
         lines += "\nA file is fetched once, and found in the cache from then on.\n";
     }
+    lines += &elsewhere(&at, file, facts.chat);
     let _ = write!(
         lines,
         "\n## Check it\n\nIn this folder, offline: every digest, manifest and limit.\n\n```sh\ngq verify .\n\
          sha256sum -c {SUMS}\n```\n"
     );
     lines
+}
+
+/// Lines for llama.cpp and Ollama: a `.gq` file is written as a GGUF first.
+fn elsewhere(at: &str, file: &str, chat: bool) -> String {
+    let stem = file.strip_suffix(".gq").unwrap_or(file);
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String = stem.to_ascii_lowercase().chars().map(plain).collect();
+    let prompt = if chat { "Why is the sky blue?" } else { "Once upon a time" };
+    format!(
+        "\nIn llama.cpp and Ollama, from a GGUF that is written out of the file (`--type F16` keeps all of its quality, at \
+         twice the bytes of Q8_0):\n\n```sh\ngq export {at} --gguf --type Q8_0 --ollama -o {stem}.gguf\n\
+         llama-cli -m {stem}.gguf -p '{prompt}'\n\
+         ollama create {name} -f {stem}.Modelfile && ollama run {name} '{prompt}'\n```\n"
+    )
 }
 
 fn origin(manifest: &Manifest, facts: &Facts<'_>) -> String {

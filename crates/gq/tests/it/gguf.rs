@@ -92,12 +92,91 @@ fn a_file_goes_out_in_types_of_its_own_sizes_with_a_modelfile() {
 }
 
 #[test]
+fn shards_hold_what_one_file_does_and_threads_change_nothing() {
+    let gq = Gq::new();
+    let demo = testdata("demo");
+    // Codes of single rows and of strips.
+    gq.ok(&["convert", &demo, "-o", "m.gq", "--encoding", "tt3", "--override", "o_proj=tq4-g32"]);
+    gq.ok(&["export", "m.gq", "--safetensors", "-o", "one", "--threads", "1"]);
+    gq.ok(&["export", "m.gq", "--safetensors", "-o", "more", "--threads", "3", "--max-shard-size", "300KB"]);
+    let read = |path: &str| std::fs::read(gq.path(path)).unwrap();
+    let index: Value = serde_json::from_slice(&read("more/model.safetensors.index.json")).unwrap();
+    let map = index["weight_map"].as_object().unwrap();
+    let mut payload = Vec::new();
+    let count = map.values().collect::<std::collections::HashSet<_>>().len();
+    assert!(count > 2, "{index}");
+    for n in 1..=count {
+        let name = format!("model-{n:05}-of-{count:05}.safetensors");
+        let bytes = read(&format!("more/{name}"));
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let tensors: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+        let tensors: Vec<_> = tensors.as_object().unwrap().keys().filter(|k| *k != "__metadata__").collect();
+        assert!(tensors.iter().all(|tensor| map[*tensor] == name.as_str()), "{name}");
+        assert!(bytes.len() - header <= 300_000 || tensors.len() == 1, "{name}: {}", bytes.len());
+        payload.extend_from_slice(&bytes[header..]);
+    }
+    assert_eq!(index["metadata"]["total_size"].as_u64(), Some(payload.len() as u64));
+    let whole = read("one/model.safetensors");
+    assert!(whole[8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize..] == payload);
+    assert!(!gq.path("one/model.safetensors.index.json").exists());
+    assert_eq!(measured(&gq, "more", "one")["kld"]["mean"].as_f64(), Some(0.0));
+    gq.ok(&["export", "m.gq", "--gguf", "-o", "1.gguf", "--threads", "1", "--name", "m"]);
+    gq.ok(&["export", "m.gq", "--gguf", "-o", "3.gguf", "--threads", "3", "--name", "m"]);
+    assert!(read("1.gguf") == read("3.gguf"));
+}
+
+#[test]
+fn a_folder_stands_for_the_gguf_in_it() {
+    let gq = Gq::new();
+    gq.ok(&["export", &testdata("demo"), "--gguf", "-o", "a.gguf"]);
+    std::fs::create_dir(gq.path("folder")).unwrap();
+    std::fs::copy(gq.path("a.gguf"), gq.path("folder/a.gguf")).unwrap();
+    std::fs::write(gq.path("folder/mmproj-a.gguf"), b"not looked at").unwrap();
+    gq.ok(&["convert", "folder", "-o", "folder.gq"]);
+    gq.ok(&["convert", "a.gguf", "-o", "file.gq"]);
+    assert!(std::fs::read(gq.path("folder.gq")).unwrap() == std::fs::read(gq.path("file.gq")).unwrap());
+    // Parts of one split are one model, two models are not.
+    std::fs::rename(gq.path("folder/a.gguf"), gq.path("folder/a-00001-of-00002.gguf")).unwrap();
+    std::fs::copy(gq.path("a.gguf"), gq.path("folder/a-00002-of-00002.gguf")).unwrap();
+    gq.ok(&["inspect", "folder"]);
+    std::fs::copy(gq.path("a.gguf"), gq.path("folder/b.gguf")).unwrap();
+    let shown = gq.fails(3, &["inspect", "folder"]);
+    assert!(shown.contains("several GGUFs") && shown.contains("b.gguf"), "{shown}");
+}
+
+#[test]
+fn a_gguf_is_calibrated_as_a_checkpoint_is() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    gq.ok(&["export", &demo, "--gguf", "--type", "BF16", "-o", "a.gguf"]);
+    gq.ok(&[
+        "tune",
+        "a.gguf",
+        "--calibration",
+        &text,
+        "--calibration-tokens",
+        "4096",
+        "--gradient-tokens",
+        "512",
+        "-o",
+        "a.tune",
+    ]);
+    gq.ok(&["convert", "a.gguf", "--tune", "a.tune", "--bits", "3", "-o", "tuned.gq"]);
+    gq.ok(&["convert", "a.gguf", "--bits", "3", "-o", "plain.gq"]);
+    let kld = |model: &str| measured(&gq, model, "a.gguf")["kld"]["mean"].as_f64().unwrap();
+    let (tuned, plain) = (kld("tuned.gq"), kld("plain.gq"));
+    assert!(tuned < plain, "{tuned} {plain}");
+}
+
+#[test]
 fn what_cannot_be_exported_or_read_is_one_error() {
     let gq = Gq::new();
     let demo = testdata("demo");
     let shown = gq.fails(2, &["export", &demo, "--gguf", "--type", "IQ4_XS", "-o", "x.gguf"]);
     assert!(shown.contains("expected nearest, F32"), "{shown}");
     gq.fails(2, &["export", &demo, "-o", "x.gguf"]);
+    let shown = gq.fails(2, &["export", &demo, "--gguf", "--max-shard-size", "1GB", "-o", "x.gguf"]);
+    assert!(shown.contains("--max-shard-size"), "{shown}");
     std::fs::write(gq.path("cut.gguf"), b"GGUF\x03\0\0\0").unwrap();
     let shown = gq.fails(3, &["inspect", "cut.gguf"]);
     assert!(shown.contains("cut.gguf\": the file ends at byte"), "{shown}");

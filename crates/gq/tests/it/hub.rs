@@ -94,6 +94,13 @@ fn a_source_on_the_hub_is_fetched_when_it_is_needed() {
     assert!(served > 0 && !gq.path("hf/hub/models--org--tiny").join("pytorch_model.bin").exists());
     run(with_hub(&gq, &hub), &["inspect", "org/tiny"], 0);
     assert_eq!(hub.served_bytes(), served);
+    // What is made of it says where it came from.
+    run(with_hub(&gq, &hub), &["convert", "hf://org/tiny", "-o", "m.gq"], 0);
+    let source = &gq.json(&["inspect", "m.gq"])["provenance"]["source"];
+    assert_eq!(source["repo"].as_str(), Some("org/tiny"));
+    let commit = source["revision"].as_str().unwrap();
+    assert!(commit.len() == 40 && gq.path("hf/hub/models--org--tiny/snapshots").join(commit).is_dir());
+    assert!(gq.ok(&["inspect", "m.gq"]).contains(&format!("hf://org/tiny@{commit}")));
     // Words and paths are never looked for on the network.
     let requests = hub.seen().len();
     for text in ["nowhere", "./a/b", "a/b/c", "org/typo.gq"] {
@@ -217,12 +224,9 @@ fn a_release_is_pushed_pulled_and_verified() {
     std::fs::write(gq.path("release.toml"), recipe).unwrap();
     gq.ok(&["release", &testdata("demo"), "--recipe", "release.toml", "-o", "out", "--cache-limit", "0"]);
     run(with_hub(&gq, &hub), &["push", "out", "me/demo-gq"], 0);
-    let (_, told) = run(with_hub(&gq, &hub), &["verify", "hf://me/demo-gq"], 3);
-    assert!(
-        told.contains("neither a .gq file nor a release"),
-        "only the files of a checkpoint were fetched: {told}"
-    );
-    run(with_hub(&gq, &hub), &["pull", "me/demo-gq"], 0);
+    // Fetched as a whole, without a pull.
+    let (shown, told) = run(with_hub(&gq, &hub), &["verify", "hf://me/demo-gq"], 0);
+    assert!(shown.contains("ok, 6 files") && told.contains("fetching me/demo-gq"), "{shown}{told}");
     let mut offline = with_hub(&gq, &hub);
     offline.env("HF_HUB_OFFLINE", "1");
     let (shown, _) = run(offline, &["verify", "hf://me/demo-gq"], 0);

@@ -111,6 +111,14 @@ fn a_release_is_complete_and_the_same_every_time() {
     let top1 = format!("{:.1} %", 100.0 * entry["top1"].as_f64().unwrap());
     assert!(row.contains(&ppl) && row.contains(&top1), "{row}");
     assert!(body.contains("gq run hf://me/demo-gq/demo-tq6.gq --chat"), "{body}");
+    let exported = "gq export hf://me/demo-gq/demo-tq6.gq --gguf --type Q8_0 --ollama -o demo-tq6.gguf\n\
+                    llama-cli -m demo-tq6.gguf -p 'Why is the sky blue?'\nollama create demo-tq6 -f demo-tq6.Modelfile && ollama run demo-tq6";
+    assert!(body.contains(exported), "{body}");
+    // The lines do what they say.
+    let line = exported.lines().next().unwrap().replace("hf://me/demo-gq/", "out/");
+    let arguments: Vec<&str> = line.split(' ').skip(1).collect();
+    gq.ok(&arguments);
+    assert!(gq.path("demo-tq6.gguf").exists() && gq.path("demo-tq6.Modelfile").exists());
     let page = std::fs::read_to_string(gq.path("out/report.html")).unwrap();
     for part in ["Size against divergence", "Along the window", "Error of single tensors", "demo-small.gq"] {
         assert!(page.contains(part), "{part}");
@@ -122,6 +130,20 @@ fn a_release_is_complete_and_the_same_every_time() {
     }
     let verified = gq.json(&["verify", "out"]);
     assert_eq!((verified["ok"].as_bool(), verified["files"].as_u64()), (Some(true), Some(9)));
+}
+
+#[test]
+fn its_models_are_those_of_single_conversions_in_one_pass() {
+    let gq = folder(RECIPE);
+    let demo = testdata("demo");
+    let notes = gq.run(&args(&demo, "out")).stderr;
+    let notes = String::from_utf8(notes).unwrap();
+    assert!(notes.contains("one pass over the source for demo-tq6.gq, demo-small.gq"), "{notes}");
+    gq.ok(&["convert", &demo, "-o", "a.gq", "--bits", "6"]);
+    gq.ok(&["convert", &demo, "-o", "b.gq", "--encoding", "tq2-g32", "--per-layer-table", "tq2"]);
+    for (release, single) in [("out/demo-tq6.gq", "a.gq"), ("out/demo-small.gq", "b.gq")] {
+        assert!(std::fs::read(gq.path(release)).unwrap() == std::fs::read(gq.path(single)).unwrap());
+    }
 }
 
 #[test]
