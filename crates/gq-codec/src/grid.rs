@@ -11,6 +11,9 @@ use half::{bf16, f16};
 /// Values of a scale type that are tried between two bounds.
 const TRIED: usize = 64;
 
+/// Ranges of a scale that are followed at once: where large levels are a hundredth apart, bf16 leaves a few open.
+const RANGES: usize = 64;
+
 /// Room, over the scale, below which no minimum leaves any.
 const COARSE: f64 = 1.0 / 65536.0;
 
@@ -165,46 +168,61 @@ fn symmetric(kind: GridKind, x: &[f32], zeros: bool, codes: &mut Vec<u8>) -> Opt
         return (!zeros || verified(kind, x, codes, (scale, 0.0), true)).then_some((scale, 0.0));
     }
     let half = 1_i32 << (kind.bits - 1);
-    // Small levels first: they are certain, and narrow the scale down for the large ones.
-    let mut ordered: Vec<(f32, usize)> = x.iter().copied().zip(0..).collect();
-    ordered.sort_unstable_by(|a, b| a.0.abs().total_cmp(&b.0.abs()).then(a.1.cmp(&b.1)));
-    let intervals: Vec<(f64, f64)> = ordered.iter().map(|&(x, _)| bounds(kind.rounding, x)).collect();
+    // Small levels first: they leave the least choice, and narrow the scale down for the large ones.
+    let mut ordered: Vec<f32> = x.iter().copied().filter(|x| *x != 0.0).collect();
+    ordered.sort_unstable_by(|a, b| a.abs().total_cmp(&b.abs()));
+    let magnitude = |x: f32| bounds(kind.rounding, x.abs());
+    let intervals: Vec<(f64, f64)> = ordered.iter().map(|&x| magnitude(x)).collect();
     codes.resize(x.len(), 0);
-    let ends = bounds(kind.rounding, largest);
+    let ends = magnitude(largest);
     let wide = kind.layout == Layout::Row;
+    let (mut ranges, mut narrowed) = (Vec::new(), Vec::new());
     // The level of the largest weight: most often the last on one of the two sides.
     let levels = [half - 1, half].into_iter().chain((1..half - 1).rev());
-    for level in levels.flat_map(|level| [level, -level]).filter(|level| *level < half) {
-        let divided = |(low, high): (f64, f64), level: f64| {
-            let (a, b) = (low / level, high / level);
-            if a < b { (a, b) } else { (b, a) }
-        };
-        let mut range = divided(ends, f64::from(level));
-        let mut found = 0;
-        for (&(x, at), &interval) in ordered.iter().zip(&intervals) {
-            let q = (f64::from(x) / f64::midpoint(range.0, range.1)).round_ties_even();
-            if q < f64::from(-half) || q >= f64::from(half) || (q == 0.0 && x != 0.0) {
+    for (level, negative) in levels.flat_map(|level| [(level, false), (level, true)]) {
+        if level == half && !negative {
+            continue;
+        }
+        let sign = if negative == largest.is_sign_negative() { 1.0 } else { -1.0 };
+        ranges.clear();
+        ranges.push((ends.0 / f64::from(level), ends.1 / f64::from(level)));
+        for (&x, &interval) in ordered.iter().zip(&intervals) {
+            let last = if sign * x < 0.0 { half } else { half - 1 };
+            narrow(&ranges, interval, f64::from(last), &mut narrowed);
+            std::mem::swap(&mut ranges, &mut narrowed);
+            if ranges.is_empty() {
                 break;
             }
-            if q != 0.0 {
-                let part = divided(interval, q);
-                range = (range.0.max(part.0), range.1.min(part.1));
-                if range.0 > range.1 {
-                    break;
-                }
-            }
-            codes[at] = (q as i32 & (2 * half - 1)) as u8;
-            found += 1;
         }
-        if found == x.len() {
-            let found =
-                between(wide, range.0, range.1).find(|&scale| verified(kind, x, codes, (scale, 0.0), zeros));
-            if let Some(scale) = found {
+        let tried = ranges.iter().flat_map(|range| between(wide, range.0, range.1).take(TRIED));
+        for scale in tried.filter(|scale| *scale > 0.0) {
+            let scale = sign * scale;
+            for (code, &x) in codes.iter_mut().zip(x) {
+                let q = (f64::from(x) / f64::from(scale)).round_ties_even();
+                *code = (q.clamp(f64::from(-half), f64::from(half - 1)) as i32 & (2 * half - 1)) as u8;
+            }
+            if verified(kind, x, codes, (scale, 0.0), zeros) {
                 return Some((scale, 0.0));
             }
         }
     }
     None
+}
+
+/// The parts of `ranges` of a scale for which some level from 1 to `last` is within `interval`.
+fn narrow(ranges: &[(f64, f64)], interval: (f64, f64), last: f64, narrowed: &mut Vec<(f64, f64)>) {
+    narrowed.clear();
+    for range in ranges {
+        let mut level = (interval.0 / range.1).ceil().max(1.0);
+        let end = (interval.1 / range.0).floor().min(last);
+        while level <= end && narrowed.len() < RANGES {
+            let part = (range.0.max(interval.0 / level), range.1.min(interval.1 / level));
+            if part.0 <= part.1 {
+                narrowed.push(part);
+            }
+            level += 1.0;
+        }
+    }
 }
 
 /// Unsigned levels times a scale, and a minimum.

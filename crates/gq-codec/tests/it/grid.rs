@@ -158,3 +158,26 @@ fn products_with_activations_agree_with_decoded_rows() {
         assert!(f32_bits.iter().all(|bits| *bits == f32_bits[0]), "{encoding}");
     }
 }
+
+#[test]
+fn eight_bits_are_found_where_bf16_hardly_tells_them_apart() {
+    let bf16 = |scale: f32, levels: &[i32]| {
+        rounded(DType::BF16, &levels.iter().map(|&q| scale * q as f32).collect::<Vec<_>>())
+    };
+    // A group of a Q8_0 file. Nearest levels of a scale in the middle of what is open miss the 124.
+    let levels = [
+        1, 1, 2, 3, 5, 5, 6, 7, 7, 8, 10, 11, 12, 15, 16, 16, 18, 18, 19, 22, 22, 26, 27, 29, 29, 39, 40, 41,
+        54, 56, 124, 127,
+    ];
+    let signed: Vec<i32> = levels.iter().zip(0..).map(|(q, i)| if i % 3 == 0 { -q } else { *q }).collect();
+    let scale = rounded(DType::F16, &[0.004_520_416_3])[0];
+    assert!(on_grid(named("grid8-bf16"), &bf16(scale, &signed)));
+    // Large levels alone leave all of them open.
+    for seed in 0..200_i32 {
+        let large: Vec<i32> = (0..32).map(|i| 90 + (i * i * 31 + seed * 17 + i * seed) % 38).collect();
+        let scale = rounded(DType::F16, &[0.003 + 0.000_013 * seed as f32])[0];
+        for encoding in ["grid8-bf16", "grid8-row-bf16"] {
+            assert!(on_grid(named(encoding), &bf16(scale, &large)), "{encoding} {seed}");
+        }
+    }
+}
