@@ -26,7 +26,7 @@ pub use encode::CoderError;
 pub use error::ConvertError;
 pub use estimate::Estimate;
 pub use execute::{Event, ExecuteOptions, execute};
-pub use grid::{GridError, Grids};
+pub use grid::{GridError, Grids, Lossless};
 pub use journal::JournalError;
 pub use memory::Memory;
 pub use plan::{Dropped, Facts, LeftOut, Plan, PlanError, Step};

@@ -130,6 +130,19 @@ fn grids_are_left_alone_where_fewer_bits_or_others_are_asked_for() {
     let named = planned(&checkpoint, &policy("tq8", &[("q_proj", "tq6"), ("k_proj", "exact")])).unwrap();
     assert!(fewer.steps.iter().chain(&off.steps).all(|step| !step.encoding.is_grid()));
     assert_eq!((encoding(&named, "q_proj"), encoding(&named, "k_proj")), ("tq6".into(), "bf16".into()));
+    // What is not used is told: q_proj (2), up_proj (2) at 4.5 and 5 bits, gate_proj and v_proj not.
+    let told = grids(&checkpoint, &policy("tq4", &[]));
+    let plan = planned(&checkpoint, &policy("tq4", &[])).unwrap();
+    let body = told.lossless(&plan, &|step| step.body).unwrap();
+    let more = |step: &gq_convert::Step| {
+        let bits = if step.tensor.contains("q_proj") { 4.5 } else { 5.0 };
+        (bits * step.elements() as f64 / 8.0) as u64 - step.bytes
+    };
+    let on = |step: &&gq_convert::Step| step.tensor.contains("q_proj") || step.tensor.contains("up_proj");
+    let steps: Vec<_> = plan.steps.iter().filter(on).collect();
+    assert_eq!((body.tensors, body.all), (steps.len(), false));
+    assert_eq!(body.more_bytes, steps.into_iter().map(more).sum::<u64>());
+    assert!(told.lossless(&plan, &|step| step.role == "embedding").is_some_and(|table| table.all));
     // Four bits with one scale per row are as good as the four bits asked for.
     let four = planned(&checkpoint, &policy("tq4", &[])).unwrap();
     assert_eq!(
