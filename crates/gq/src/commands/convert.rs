@@ -338,7 +338,7 @@ fn lossless(plan: &Plan, grids: &Grids) -> Vec<String> {
 
 /// Matrices that the recipe would code and that are kept exactly deserve a word.
 fn note_exceptions(plan: &Plan, output: Output) {
-    let kept = |step: &&gq_convert::Step| step.reason.starts_with("kept exactly: ") && step.shape.len() > 1;
+    let kept = |step: &&Step| step.reason.starts_with("kept exactly: ") && step.shape.len() > 1;
     let mut reasons: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
     for step in plan.steps.iter().filter(kept).filter(|step| step.reason.contains("width")) {
         let (tensors, bytes) = reasons.entry(&step.reason).or_default();
