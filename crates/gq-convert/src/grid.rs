@@ -1,5 +1,6 @@
 //! Weights of the source that already sit on a grid: a measured property that the plan reads.
 
+use crate::plan::{Plan, Step};
 use crate::policy::{Choice, Policy, PolicyError, Wish};
 use gq_checkpoint::{Checkpoint, ReadError, SourceTensor};
 use gq_codec::on_grid;
@@ -26,17 +27,30 @@ pub enum GridError {
     Read(#[from] ReadError),
 }
 
+/// What it would take to store without loss what a plan rounds though it sits on grids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lossless {
+    /// Tensors that sit on grids and are rounded.
+    pub tensors: usize,
+    /// Payload bytes that their grids take beyond what the plan gives them.
+    pub more_bytes: u64,
+    /// Whether every tensor of this part that the plan rounds is among them.
+    pub all: bool,
+}
+
 /// Grids that a policy has a use for.
 enum Wanted {
     None,
     Any,
+    /// Where it takes no more bytes; found up to half as many again, so that a user can be told.
     InPlaceOf(Encoding),
     Only(Encoding),
 }
 
 impl Grids {
     /// Looks for grids in the tensors where `policy` has a use for them: where one is asked for, where a budget is
-    /// spent, and where it takes no more bytes than the encoding asked for.
+    /// spent, and where it takes no more bytes than the encoding asked for, or up to half as many again: those are
+    /// not used, but [`Grids::lossless`] tells of them.
     ///
     /// A few rows of each tensor are tried first; only tensors whose rows all pass are read in full, once for each
     /// grid that is tried. The outcome depends on the weights alone. `progress` gets the bytes of the tensors done.
@@ -72,6 +86,26 @@ impl Grids {
     /// The grid of a tensor.
     pub fn get(&self, tensor: &str) -> Option<Encoding> {
         self.0.get(tensor).copied()
+    }
+
+    /// What storing the tensors that `part` accepts on their grids would take beyond `plan`; `None` where nothing of
+    /// them that sits on a grid is rounded.
+    pub fn lossless(&self, plan: &Plan, part: &dyn Fn(&Step) -> bool) -> Option<Lossless> {
+        let coded = |step: &&Step| !step.encoding.is_exact() && !step.encoding.is_grid();
+        let rounded = plan.steps.iter().filter(|step| part(step)).filter(coded);
+        let mut sum = Lossless { tensors: 0, more_bytes: 0, all: true };
+        for step in rounded {
+            let (rows, cols) = step.rows_cols();
+            let bytes = |grid| stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), grid);
+            match self.get(&step.tensor).and_then(bytes) {
+                Some(bytes) => {
+                    sum.tensors += 1;
+                    sum.more_bytes += bytes.saturating_sub(step.bytes);
+                }
+                None => sum.all = false,
+            }
+        }
+        (sum.tensors > 0).then_some(sum)
     }
 
     /// Tensors and their grids.
@@ -127,7 +161,10 @@ fn smallest(
         let taken = match wanted {
             Wanted::None => false,
             Wanted::Any => bytes < tensor.bytes.max((tensor.rows() * tensor.cols()) as u64 * 2),
-            Wanted::InPlaceOf(asked) => no_larger(tensor, grid, *asked),
+            Wanted::InPlaceOf(asked) => {
+                let told = payload_bytes(tensor, *asked).is_some_and(|asked| 2 * bytes <= 3 * asked);
+                told || no_larger(tensor, grid, *asked)
+            }
             Wanted::Only(only) => grid == *only,
         };
         taken.then_some((bytes, grid.code(), grid))

@@ -28,7 +28,7 @@ pub use encode::CoderError;
 pub use error::ConvertError;
 pub use estimate::Estimate;
 pub use execute::{Event, ExecuteOptions, Origin, execute, execute_all};
-pub use grid::{GridError, Grids};
+pub use grid::{GridError, Grids, Lossless};
 pub use journal::JournalError;
 pub use memory::Memory;
 pub use pass::passes;

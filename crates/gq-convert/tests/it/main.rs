@@ -3,6 +3,7 @@
 
 mod calibrated;
 mod execute;
+mod grid;
 mod lora;
 mod plan;
 mod refine;

@@ -8,10 +8,10 @@ use crate::output::Output;
 use crate::progress::{Progress, Unit};
 use crate::table::Table;
 use crate::{source, units};
-use gq_checkpoint::Checkpoint;
+use gq_checkpoint::{Checkpoint, Role};
 use gq_convert::{
-    Budget, Calibration, Choice, Codes, Estimate, Event, ExecuteOptions, Grids, LeftOut, Override, Plan,
-    Policy, Report, Resources, Tune,
+    Budget, Calibration, Choice, Codes, Estimate, Event, ExecuteOptions, Grids, LeftOut, Lossless, Override,
+    Plan, Policy, Report, Resources, Step, Tune,
 };
 use gq_model::{kv_cache_bytes, work_bytes};
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
@@ -292,6 +292,7 @@ pub fn convert(
     })?;
     let seconds = progress.finish();
     note_exceptions(&plan, output);
+    lossless(&plan, &grids).iter().for_each(|line| output.note(line));
     Ok((report, seconds))
 }
 
@@ -312,9 +313,40 @@ pub fn grids(
     Ok(found?)
 }
 
+/// Whether a step belongs to what an option names.
+type Part<'a> = &'a dyn Fn(&Step) -> bool;
+
+/// What would be stored without loss at more bytes than were asked for, a sentence for each option.
+fn lossless(plan: &Plan, grids: &Grids) -> Vec<String> {
+    let projection = |step: &Step| step.role.starts_with("per_layer_") && step.body;
+    let parts: [(&str, Part<'_>); 5] = [
+        ("encoding", &|step| step.body && !projection(step)),
+        ("embedding", &|step| step.role == Role::Embedding.name()),
+        ("head", &|step| step.role == Role::Head.name()),
+        ("per-layer-table", &|step| step.role == Role::PerLayerTable.name()),
+        ("per-layer-projection", &projection),
+    ];
+    let told = parts.into_iter().filter_map(|(option, part)| Some((option, grids.lossless(plan, part)?)));
+    let sentence = |(option, lossless): (&str, Lossless)| {
+        let how = match lossless.all {
+            true => format!("--{option} grid stores"),
+            false => "--override 'NAME=grid' stores".to_owned(),
+        };
+        format!(
+            "{} sit on a grid already: {how} them without loss, for {} more",
+            match lossless.tensors {
+                1 => "the weights of 1 tensor".to_owned(),
+                tensors => format!("the weights of {tensors} tensors"),
+            },
+            units::bytes(lossless.more_bytes)
+        )
+    };
+    told.map(sentence).collect()
+}
+
 /// Matrices that the recipe would code and that are kept exactly deserve a word.
 pub fn note_exceptions(plan: &Plan, output: Output) {
-    let kept = |step: &&gq_convert::Step| step.reason.starts_with("kept exactly: ") && step.shape.len() > 1;
+    let kept = |step: &&Step| step.reason.starts_with("kept exactly: ") && step.shape.len() > 1;
     let mut reasons: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
     for step in plan.steps.iter().filter(kept).filter(|step| step.reason.contains("width")) {
         let (tensors, bytes) = reasons.entry(&step.reason).or_default();
@@ -458,6 +490,7 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
     let estimate = Estimate::new(&plan, global.level()?);
     if output.json {
         let mut document = serde_json::to_value(&plan).map_err(gq_convert::ConvertError::from)?;
+        document["lossless"] = lossless(&plan, &grids).into();
         document["estimate"] = serde_json::to_value(estimate).map_err(gq_convert::ConvertError::from)?;
         return output.document(&document);
     }
@@ -508,6 +541,9 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
         ),
         None => "time    not estimated: it depends on measurements or on a dense transform\n".to_owned(),
     };
+    for line in lossless(&plan, &grids) {
+        text += &format!("{line}\n");
+    }
     if let Some(nats) = plan.expected_divergence {
         text += &format!("expected divergence {nats:.2e} nats per token, of the tensors measured\n");
     }

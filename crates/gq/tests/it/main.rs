@@ -4,6 +4,7 @@
 mod calibration;
 mod contract;
 mod gguf;
+mod grid;
 mod help;
 mod hub;
 mod job;
