@@ -45,7 +45,7 @@ fn weights_on_a_grid_are_stored_without_loss() {
     }
     let (near, far) = (measure("m.gq", "grid", "int8"), measure("n.gq", "grid", "int8"));
     assert!(near < 2.0 * far, "{near} {far}");
-    let greedy = ["--prompt", "It is", "-n", "4", "--temperature", "0"];
+    let greedy = ["--prompt", "It is", "-n", "4", "--temp", "0"];
     gq.ok(&[&["run", "all.gq"][..], &greedy].concat());
     let plan = gq.ok(&["plan", "grid", "--bits", "6", "--tensors"]);
     assert!(plan.contains("on this grid already"), "{plan}");
