@@ -165,7 +165,7 @@ def quality(options, facts: dict, save) -> None:
     if {k: done.get(k) for k in protocol} != protocol:
         done = {"cpu": cpu(), **protocol, "imatrix": None, "rows": [], "commands": []}
     windows = ["-c", options.ctx, "--chunks", options.windows, "-t", options.threads]
-    base = llama.make(options.work / f"{options.checkpoint.name}-{options.windows}x{options.ctx}.logits",
+    base = llama.make(options.work / f"{options.checkpoint.name}-{options.text.stem}-{options.windows}x{options.ctx}.logits",
                       "llama-perplexity", "-m", gguf_of(options, "f32"), "-f", options.text, *windows,
                       "--kl-divergence-base", PARTIAL)
     imatrix = None
