@@ -13,7 +13,7 @@ pub enum KvType {
     F32,
     /// Rounded to half precision: half the memory.
     F16,
-    /// Rounded to int8 with a half-precision scale per [`KV_GROUP`] elements of a head: a little over a quarter.
+    /// Rounded to int8 with a half-precision scale per 32 elements of a head: a little over a quarter.
     Q8,
 }
 
