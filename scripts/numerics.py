@@ -10,7 +10,8 @@
 Each row is what `gq convert` is told beside source and output; with --tune, every row uses those measurements.
 A row that ends in `+ refine` is then tuned by `gq refine` on the text of --calibration; more options may follow.
 Without --rows: data-free at 8, 6, 5, 4, 3 and 2 bits. Embedding and head are at 8 bits but for `--size` rows, where they
-compete. Each file is scored by `gq eval` with f32 activations (codes alone), and with int8 as they run when --int8 is given.
+compete. Each file is scored by `gq eval` with f32 activations (codes alone), and with int8 as they run when --int8 is given, and timed when --bench is: best of three (512 tokens of a prompt, 64 generated).
+scripts/encodings.py prints a table of all encodings from two such files.
 OUT is rewritten after every row; rows that it has already are kept and not measured again.
 Needs only the Python standard library. TEXT is read byte for byte.
 Compare quantizers only on checkpoints that do not sit on a quantization grid (`-smooth` of scripts/real_models.py).
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--tune", type=Path)
     parser.add_argument("--calibration", type=Path, help="text for rows with `+ refine`")
     parser.add_argument("--int8", action="store_true", help="also with int8 activations")
+    parser.add_argument("--bench", action="store_true", help="also tokens per second, by `gq bench`")
     parser.add_argument("--cache", type=Path, help="where the reference's logits are kept")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--gq", type=Path, default=Path("target/release/gq"))
@@ -53,7 +55,8 @@ def main() -> None:
         known = [row for row in result["rows"] if row["recipe"] == recipe and row.get("calibration", {}) == calibrated]
         row = known[0] if known else {"recipe": recipe, **({"calibration": calibrated} if calibrated else {})}
         wanted = [mode for mode in ("f32", "int8") if mode not in row and (mode == "f32" or options.int8)]
-        if not wanted:
+        bench = options.bench and "bench" not in row
+        if not wanted and not bench:
             continue
         with tempfile.TemporaryDirectory() as folder:
             file = str(Path(folder) / "model.gq")
@@ -71,6 +74,9 @@ def main() -> None:
                             "--windows", str(options.windows), "--activations", mode, *kept)
                 report.pop("kld_by_position", None)
                 row[mode] = report
+            if bench:
+                speed = gq(options.gq, "bench", file)
+                row["bench"] = {test: max(speed[test]["tokens_per_second"]) for test in ("pp", "tg")}
         if not known:
             result["rows"].append(row)
         options.out.write_text(json.dumps(result, indent=1) + "\n")

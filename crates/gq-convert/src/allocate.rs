@@ -8,6 +8,9 @@ use crate::tune::Tune;
 use gq_codec::{Codebook, Trellis};
 use gq_tensor::{Encoding, MatrixShape, RotationSpec, ScaleGroup, States, stacked_payload_bytes};
 
+/// What reasons that a budget decided begin with.
+pub(crate) const BUDGET: &str = "budget:";
+
 /// Encodings that compete, in ascending order of bits.
 fn candidates(codes: Codes) -> Vec<Encoding> {
     let scalar = |bits| Encoding::Turbo { bits, group: ScaleGroup::Row };
@@ -142,8 +145,8 @@ pub(crate) fn allocate(
         let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding);
         step.bytes = bytes.unwrap_or(step.bytes);
         step.reason = match encoding.is_grid() {
-            true => "budget: on this grid already, no loss".to_owned(),
-            false => format!("budget: expected to cost {damage:.2e} nats"),
+            true => format!("{BUDGET} on this grid already, no loss"),
+            false => format!("{BUDGET} expected to cost {damage:.2e} nats"),
         };
         if encoding.is_grid() {
             step.rotation = RotationSpec::NONE;

@@ -19,6 +19,7 @@ mod output;
 mod pass;
 mod plan;
 mod policy;
+mod prior;
 mod refine;
 mod report;
 mod source;
@@ -53,7 +54,7 @@ pub fn plan(checkpoint: &Checkpoint, policy: &Policy, resources: Resources) -> R
 }
 
 /// Plans with measurements on the same source: codes are rounded with their inputs in view, and a budget is spent
-/// where it lowers the expected divergence most; and with the grids that weights already sit on, which are used where
+/// where it lowers the expected divergence most (without measurements: where roles usually need it); and with the grids that weights already sit on, which are used where
 /// they take no more bytes.
 ///
 /// # Errors

@@ -1,10 +1,11 @@
 //! Policy and facts in, one step per tensor out: pure, printable, and the whole truth about what will be written.
 
-use crate::allocate::{allocate, expected_divergence};
+use crate::allocate::{BUDGET, allocate, expected_divergence};
 use crate::calibrated;
 use crate::grid::{Grids, no_larger};
 use crate::memory::Memory;
-use crate::policy::{Choice, Policy, PolicyError, Resources, Wish};
+use crate::policy::{Budget, Choice, Policy, PolicyError, Resources, Wish};
+use crate::prior::prior;
 use crate::tune::Tune;
 use gq_checkpoint::{ModelSpec, Role, SourceTensor};
 use gq_codec::{Rotation, RotationError};
@@ -225,8 +226,8 @@ pub enum PlanError {
         /// Nats expected.
         actual: f64,
     },
-    /// A budget without measurements to spend it by.
-    #[error("a budget is spent by measurements, and there are none")]
+    /// A limit on the divergence, without measurements to expect it by.
+    #[error("a divergence is promised by measurements, and there are none")]
     NotMeasured,
     /// The execution would need more memory than allowed.
     #[error("the conversion needs {actual} bytes of memory, {limit} are allowed")]
@@ -304,7 +305,16 @@ impl Plan {
             }
         }
         if let Some(budget) = policy.budget {
-            let tune = facts.tune.ok_or(PlanError::NotMeasured)?;
+            let assumed;
+            let tune = match (facts.tune, budget) {
+                (Some(tune), _) => tune,
+                // A divergence is promised by measurements alone.
+                (None, Budget::Divergence(_)) => return Err(PlanError::NotMeasured),
+                (None, _) => {
+                    assumed = prior(tensors.iter().copied(), facts.spec.tied_head);
+                    &assumed
+                }
+            };
             let free = |step: &Step| {
                 let named = rules.last_match(&step.tensor).is_some();
                 !named && !step.encoding.is_exact() && tune.tensors.contains_key(&step.tensor)
@@ -321,6 +331,12 @@ impl Plan {
                 &free,
                 facts.grids,
             )?;
+            if facts.tune.is_none() {
+                let by_role = |step: &&mut Step| !step.encoding.is_grid() && step.reason.starts_with(BUDGET);
+                steps.iter_mut().filter(by_role).for_each(|step| {
+                    step.reason = format!("{BUDGET} by its role, not measured");
+                });
+            }
         }
         let source_bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
         let payload_bytes = steps.iter().map(|step| step.bytes).sum();

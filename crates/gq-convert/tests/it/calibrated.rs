@@ -1,6 +1,6 @@
 //! Measurements, codes rounded by them, and budgets spent by them.
 
-use crate::support::{policy, testdata};
+use crate::support::{bf16, policy, testdata, write_llama};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{
@@ -90,6 +90,36 @@ fn the_same_bytes_on_every_level_and_thread_count() {
     }
 }
 
+/// A width at which products are blocked, pieces are cut and strips are not whole: 576, that of a real layer.
+#[test]
+fn a_layer_of_real_width_has_the_same_bytes_on_every_level_and_thread_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut seed = 0;
+    let tensor = |_: &str, elements: usize| {
+        seed += 1;
+        bf16(elements, seed)
+    };
+    write_llama(dir.path(), (576, 256), tensor, &[]);
+    let checkpoint = Arc::new(Checkpoint::open(dir.path()).unwrap());
+    let encodings = [("k_proj", "tt4"), ("v_proj", "tt3-s12"), ("o_proj", "tq4"), ("down_proj", "tt3")];
+    let mut first: Option<[Vec<u8>; 2]> = None;
+    let levels = CpuLevel::available().into_iter().map(|level| (level, 1));
+    for (index, (level, threads)) in levels.chain([(CpuLevel::detect(), 2)]).enumerate() {
+        let place = dir.path().join(index.to_string());
+        let tune = tuned(&checkpoint, &place, level, threads);
+        let recipe = with(policy("exact", &encodings), &tune, None);
+        let output = dir.path().join(format!("{index}.gq"));
+        let report = converted(&checkpoint, &recipe, Some(&tune), &output, (level, threads));
+        let calibrated = report.tensors.iter().filter(|tensor| tensor.held_out_error.is_some());
+        assert_eq!(calibrated.count(), 1 + encodings.len(), "the embedding too");
+        let made = [std::fs::read(place.join("tune.json")).unwrap(), std::fs::read(&output).unwrap()];
+        match &first {
+            None => first = Some(made),
+            Some(first) => assert!(first == &made, "{} with {threads} threads", level.name()),
+        }
+    }
+}
+
 /// Mean squared error of logits on tokens that were not calibrated on.
 fn logit_error(checkpoint: &Arc<Checkpoint>, path: &Path) -> f64 {
     let reference = Model::from_checkpoint(checkpoint.clone(), options(CpuLevel::detect())).unwrap();
@@ -148,7 +178,8 @@ fn budgets_are_kept_and_spent() {
     let small = with(policy("tq4", &[]), &tune, Some(Budget::FileBytes(300_000)));
     let error = plan_measured(&checkpoint, &small, resources, Some(&tune), None).unwrap_err();
     assert!(matches!(error, PlanError::Budget { .. }), "{error}");
-    let error = plan_measured(&checkpoint, &small, resources, None, None).unwrap_err();
+    let close = with(policy("tq4", &[]), &tune, Some(Budget::Divergence(0.1)));
+    let error = plan_measured(&checkpoint, &close, resources, None, None).unwrap_err();
     assert!(matches!(error, PlanError::NotMeasured), "{error}");
 }
 
@@ -234,4 +265,29 @@ fn memory_limits_leave_the_bytes_alone() {
         });
         assert!(bytes[0] == bytes[1], "{encoding}");
     }
+}
+
+/// Without measurements roles say where bytes go: more to values than to gates, and never above the budget.
+#[test]
+fn budgets_without_measurements_are_spent_by_roles() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Arc::new(testdata("demo"));
+    for budget in [1_500_000u64, 2_200_000] {
+        let path = dir.path().join(format!("{budget}.gq"));
+        let recipe = Policy { budget: Some(Budget::FileBytes(budget)), ..policy("tq4", &[]) };
+        let report = converted(&checkpoint, &recipe, None, &path, (CpuLevel::detect(), 2));
+        let bytes = std::fs::metadata(&path).unwrap().len();
+        assert!(bytes <= budget && bytes * 100 > budget * 98, "{bytes} of {budget}");
+        let bits = |part: &str| -> f64 {
+            let of = report.tensors.iter().filter(|tensor| tensor.name.contains(part));
+            let bits: Vec<f64> = of.map(|tensor| tensor.bits).collect();
+            bits.iter().sum::<f64>() / bits.len() as f64
+        };
+        assert!(bits("v_proj") > bits("gate_proj"), "{} {}", bits("v_proj"), bits("gate_proj"));
+    }
+    let resources = Resources { threads: 1, max_memory: None };
+    let recipe = Policy { budget: Some(Budget::BodyBits(3.0)), ..policy("tq4", &[]) };
+    let plan = plan_measured(&checkpoint, &recipe, resources, None, None).unwrap();
+    assert!(plan.expected_divergence.is_none());
+    assert!(plan.steps.iter().any(|step| step.reason == "budget: by its role, not measured"));
 }

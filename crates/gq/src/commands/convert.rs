@@ -107,10 +107,11 @@ pub struct Recipe {
     /// Measurements made by `gq tune` on the same checkpoint: rounds with the inputs in view.
     #[arg(long, value_name = "DIR")]
     tune: Option<PathBuf>,
-    /// Bytes of the whole file, such as 80MB: never above, spent where the measurements say; needs --tune or --calibration.
+    /// Bytes of the whole file, such as 80MB: never above, spent where --tune or --calibration measured that
+    /// it counts; without them, where roles usually need it.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, conflicts_with_all = ["bits", "encoding"])]
     size: Option<u64>,
-    /// Mean bits per weight of the body, scales included, spent where the measurements say.
+    /// Mean bits per weight of the body, scales included, spent in the same way.
     #[arg(long, value_name = "B", conflicts_with_all = ["bits", "encoding", "size"], value_parser = positive)]
     bpw: Option<f64>,
     /// Codes that --size, --bpw, --fit and --max-kld choose among.
@@ -292,6 +293,7 @@ pub fn convert(
     })?;
     let seconds = progress.finish();
     note_exceptions(&plan, output);
+    unmeasured(&plan).iter().for_each(|line| output.note(line));
     lossless(&plan, &grids).iter().for_each(|line| output.note(line));
     Ok((report, seconds))
 }
@@ -544,10 +546,19 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
     for line in lossless(&plan, &grids) {
         text += &format!("{line}\n");
     }
+    text += &unmeasured(&plan).map(|line| format!("{line}\n")).unwrap_or_default();
     if let Some(nats) = plan.expected_divergence {
         text += &format!("expected divergence {nats:.2e} nats per token, of the tensors measured\n");
     }
     output.data(&text)
+}
+
+/// What to know about a budget that nothing was measured for.
+fn unmeasured(plan: &Plan) -> Option<String> {
+    let policy = &plan.policy;
+    let line = "nothing was measured: bytes go where such tensors usually need them, and codes are rounded to nearest; \
+                --tune or --calibration does much better";
+    (policy.budget.is_some() && policy.calibration.is_none()).then(|| line.to_owned())
 }
 
 /// `[576, 1536]`.

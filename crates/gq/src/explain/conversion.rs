@@ -49,7 +49,7 @@ impl From<PlanError> for Failure {
                 failure.at("--max-kld").limit(format!("{limit:.2e}")).actual(format!("{actual:.2e}"))
             }
             PlanError::NotMeasured => {
-                bad(Exit::Usage, "plan.not_measured", "--size, --bpw").limit("--tune or --calibration")
+                bad(Exit::Usage, "plan.not_measured", "--max-kld").limit("--tune or --calibration")
             }
             PlanError::Memory { limit, actual } => {
                 let message = format!(
