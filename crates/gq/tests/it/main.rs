@@ -9,6 +9,7 @@ mod help;
 mod hub;
 mod job;
 mod lora;
+mod meta;
 mod release;
 mod run;
 #[path = "../../../gq-hub/tests/it/server.rs"]
