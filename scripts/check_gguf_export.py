@@ -141,7 +141,7 @@ def compare_ids(llama: Llama, checkpoint: Path, text: str) -> dict:
 
 def check(checkpoint: Path, kind: str, options, scratch: Path) -> dict:
     model = scratch / f"model-{kind}.gguf"
-    export = lambda source, kind, to: gq(options, "export", source, "--gguf", "--type", kind, "-o", to)
+    export = lambda source, kind, to: gq(options, "export", source, "--gguf", "--type", kind, "--no-measure", "-o", to)
     export(checkpoint, kind, model)
     text = options.text.read_bytes().decode()
     ids = windows(checkpoint, text, options.windows, CTX).numpy()

@@ -100,6 +100,7 @@ pub enum Command {
     Refine(commands::refine::RefineArgs),
     Plan(commands::plan::PlanArgs),
     Inspect(commands::inspect::InspectArgs),
+    Meta(commands::meta::MetaArgs),
     Verify(commands::verify::VerifyArgs),
     Eval(commands::eval::EvalArgs),
     Run(commands::run::RunArgs),

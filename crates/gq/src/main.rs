@@ -2,6 +2,7 @@
 //! The only crate that prints, reads the environment or draws progress.
 #![forbid(unsafe_code)]
 
+mod chat;
 mod cli;
 mod commands;
 mod explain;

@@ -130,16 +130,7 @@ fn measure(
             .limit("a file")
             .actual("none"));
     }
-    let read = |text: &PathBuf| {
-        std::fs::read(text).map_err(|e| Failure::io(text, &e)).and_then(|bytes| {
-            let place = text.display();
-            String::from_utf8(bytes).map_err(|e| {
-                Failure::new(Exit::Input, "eval.text_not_utf8", format!("{place}: {}", e.utf8_error()))
-                    .at(&place)
-            })
-        })
-    };
-    let text = args.text.as_ref().map(read).transpose()?;
+    let text = args.text.as_deref().map(read_text).transpose()?;
     let reference = source::model_with(reference_path, &args.loras, None, global)?;
     let cache =
         cache_dir(args.cache.as_deref(), args.cache_limit).map(|dir| LogitCache::new(&dir, args.cache_limit));
@@ -167,6 +158,15 @@ fn measure(
         global.output().note(&kept);
     }
     Ok(report)
+}
+
+/// A text to measure on.
+pub fn read_text(path: &Path) -> Result<String, Failure> {
+    let bytes = std::fs::read(path).map_err(|e| Failure::io(path, &e))?;
+    let place = path.display();
+    String::from_utf8(bytes).map_err(|e| {
+        Failure::new(Exit::Input, "eval.text_not_utf8", format!("{place}: {}", e.utf8_error())).at(&place)
+    })
 }
 
 /// Names for the report: what was given, without directories.

@@ -1,13 +1,16 @@
 //! `gq export`: a model in another format, for llama.cpp, Ollama or transformers.
 
 use crate::cli::Global;
+use crate::export::cost::{self, CostArgs};
 use crate::export::{Weights, modelfile, safetensors};
 use crate::failure::{Exit, Failure};
 use crate::progress::{Progress, Unit};
+use crate::source::{self, Found};
 use crate::table::Table;
-use crate::{source, units};
+use crate::units;
 use gq_checkpoint::ReadError;
-use gq_checkpoint::gguf::{ExportOptions, ExportPlan, ExportSource, GgmlType, is_encodable};
+use gq_checkpoint::gguf::{ExportOptions, ExportPlan, ExportSource, ExportTensor, GgmlType, is_encodable};
+use gq_eval::EvalReport;
 use gq_model::{ModelTexts, Tokenizer};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,14 +19,18 @@ use std::path::{Path, PathBuf};
 
 /// Write a model as a GGUF for llama.cpp and Ollama, or as a bf16 checkpoint for transformers.
 ///
-/// What it costs, in KL divergence, is measured by `gq eval OUT.gguf --reference SRC`.
+/// The finished file is measured against SRC, in KL divergence: what the export costs. That runs both models on a few
+/// windows of text, each as it is stored, but a GGUF with coded types in f32: 4 bytes per weight. So it is done for
+/// models of up to a billion weights that fit into free memory, for others only when --windows, --text or --reference
+/// asks for it.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
   gq export ./SmolLM2-135M --gguf -o smol-f16.gguf
   gq export smol.gq --gguf --ollama -o smol.gguf && ollama create smol -f smol.Modelfile
   gq export smol.gq --safetensors -o ./smol-bf16
-  gq eval smol.gguf --reference ./SmolLM2-135M --text wiki.txt")]
+  gq export smol.gq --gguf -o smol.gguf --reference ./SmolLM2-135M --text wiki.txt --windows 40
+  gq export big.gq --gguf -o big.gguf --no-measure")]
 #[command(group = clap::ArgGroup::new("format").required(true))]
 pub struct ExportArgs {
     /// A .gq file, a checkpoint directory or a GGUF, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
@@ -51,6 +58,8 @@ pub struct ExportArgs {
     /// Also write OUT's name with .Modelfile: template, stop strings and parameters for `ollama create`.
     #[arg(long, conflicts_with = "safetensors")]
     ollama: bool,
+    #[command(flatten)]
+    cost: CostArgs,
 }
 
 /// `--type`.
@@ -78,40 +87,50 @@ pub fn run(args: &ExportArgs, global: &Global) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Usage, "export.exists", message).at(args.output.display()));
     }
     if args.safetensors {
-        return source::with_threads(global, || checkpoint(args, &weights, global))?;
+        return source::with_threads(global, || checkpoint(args, found, &weights, global))?;
     }
     let name = args.name.clone().unwrap_or_else(|| {
         let name = found.name.as_str();
         name.strip_suffix(".gq").or(name.strip_suffix(".gguf")).unwrap_or(name).to_owned()
     });
-    source::with_threads(global, || gguf(args, &weights, &name, global))?
+    source::with_threads(global, || gguf(args, found, &weights, &name, global))?
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-fn checkpoint(args: &ExportArgs, weights: &Weights, global: &Global) -> Result<(), Failure> {
+fn checkpoint(args: &ExportArgs, found: Found, weights: &Weights, global: &Global) -> Result<(), Failure> {
     let total = weights.tensors.iter().map(|t| 2 * t.shape.iter().product::<usize>() as u64).sum();
+    let plan = args.cost.plan(found, weights, total, global)?;
     let mut progress = Progress::new(global.progress, global.output(), "export", Unit::Bytes, total);
     let bytes =
         safetensors::write(weights, &args.output, args.max_shard_size, &mut |done| progress.set(done, ""))?;
     let seconds = progress.finish();
+    let cost = cost::measure(plan, &args.output, global)?;
     let output = global.output();
     if output.json {
         return output.document(&serde_json::json!({
             "output": args.output.display().to_string(), "weight_bytes": bytes, "seconds": seconds,
+            "cost": cost.as_ref().ok(), "not_measured": cost.as_ref().err(),
         }));
     }
     output.data(&format!(
-        "{}: {} in {}\n",
+        "{}: {} in {}\n{}",
         args.output.display(),
         units::bytes(bytes),
-        units::seconds(seconds)
+        units::seconds(seconds),
+        cost::line(&cost),
     ))
 }
 
-fn gguf(args: &ExportArgs, weights: &Weights, name: &str, global: &Global) -> Result<(), Failure> {
+fn gguf(
+    args: &ExportArgs,
+    found: Found,
+    weights: &Weights,
+    name: &str,
+    global: &Global,
+) -> Result<(), Failure> {
     let default = if weights.is_container() { Wanted::Nearest } else { Wanted::Type(GgmlType::F16) };
     let wanted = args.kind.unwrap_or(default);
     let mut options = ExportOptions::new(GgmlType::F16, name);
@@ -129,6 +148,10 @@ fn gguf(args: &ExportArgs, weights: &Weights, name: &str, global: &Global) -> Re
     let tensors: Vec<_> = weights.tensors.iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
     let source = ExportSource { spec: &weights.spec, texts: &weights.texts, tensors: &tensors };
     let plan = ExportPlan::new(source, &options)?;
+    let coded = plan.tensors().iter().any(|tensor| tensor.new.kind.is_quantized());
+    let count = |tensor: &ExportTensor| tensor.new.shape.iter().map(|&n| n as u64).product::<u64>();
+    let held = if coded { 4 * plan.tensors().iter().map(count).sum::<u64>() } else { plan.file_bytes() };
+    let measured = args.cost.plan(found, weights, held, global)?;
     let made = args.ollama.then(|| ollama(&args.output, weights)).transpose()?;
     let progress = Progress::new(global.progress, global.output(), "export", Unit::Bytes, plan.file_bytes());
     let progress = RefCell::new(progress);
@@ -141,14 +164,15 @@ fn gguf(args: &ExportArgs, weights: &Weights, name: &str, global: &Global) -> Re
         write_whole(path, &modelfile.text)?;
         modelfile.warnings.iter().for_each(|warning| global.output().warn(warning));
     }
-    show(args, &plan, made.as_ref().map(|(path, _)| path), (bytes, seconds), global)
+    let cost = cost::measure(measured, &args.output, global)?;
+    show(args, &plan, made.as_ref().map(|(path, _)| path), (bytes, seconds, &cost), global)
 }
 
 fn show(
     args: &ExportArgs,
     plan: &ExportPlan,
     modelfile: Option<&PathBuf>,
-    (bytes, seconds): (u64, f64),
+    (bytes, seconds, cost): (u64, f64, &Result<EvalReport, String>),
     global: &Global,
 ) -> Result<(), Failure> {
     let mut kinds: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
@@ -166,6 +190,7 @@ fn show(
         return output.document(&serde_json::json!({
             "output": args.output.display().to_string(), "file_bytes": bytes, "seconds": seconds,
             "types": kinds.collect::<Vec<_>>(), "modelfile": modelfile.map(|path| path.display().to_string()),
+            "cost": cost.as_ref().ok(), "not_measured": cost.as_ref().err(),
         }));
     }
     let mut table = Table::new(&["<type", "tensors", "weights", "bytes"]);
@@ -177,7 +202,7 @@ fn show(
     if let Some(path) = modelfile {
         text += &format!("{}\n", path.display());
     }
-    output.data(&text)
+    output.data(&(text + &cost::line(cost)))
 }
 
 /// The standard type nearest in size; of equal ones that of larger blocks.

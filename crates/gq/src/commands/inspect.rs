@@ -5,7 +5,7 @@ use crate::commands::convert::shape;
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::table::Table;
-use crate::{source, units};
+use crate::{chat, source, units};
 use gq_checkpoint::SourceTensor;
 use gq_container::{Container, TextKind};
 use gq_convert::Report;
@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 
 /// Show what is in a .gq file, a checkpoint directory or a GGUF, or what this machine offers.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  gq inspect smol.gq --tensors\n  gq inspect --machine --json")]
+#[command(
+    after_help = "Examples:\n  gq inspect smol.gq --tensors\n  gq inspect smol.gq --render-chat\n  gq inspect --machine --json"
+)]
 pub struct InspectArgs {
     /// A .gq file, a checkpoint directory or a GGUF, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "MODEL", required_unless_present = "machine")]
@@ -24,11 +26,18 @@ pub struct InspectArgs {
     /// List every tensor.
     #[arg(long)]
     tensors: bool,
+    /// Show what the chat template makes of a conversation, and with --json its tokens: a short sample, or FILE, a JSON
+    /// list of messages, or an object of them as `messages` with variables such as add_generation_prompt and tools.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, conflicts_with_all = ["machine", "tensors"])]
+    render_chat: Option<Option<PathBuf>>,
 }
 
 pub fn run(args: &InspectArgs, global: &Global) -> Result<(), Failure> {
     let Some(model) = &args.model else { return machine(global) };
     let found = source::find(model, global)?;
+    if let Some(conversation) = &args.render_chat {
+        return chat::show(&found.path, conversation.as_deref(), global);
+    }
     match source::is_checkpoint(&found.path)? {
         true => checkpoint(&found.path, args, global),
         false => container(&found.path, args, global),

@@ -60,10 +60,17 @@ fn markdown() -> String {
         "# Command line\n\nWritten by `gq man --markdown`; a test compares this file with the program.\n",
     );
     section(&mut out, "gq", root.clone());
-    for command in root.get_subcommands().filter(|c| c.get_name() != "help") {
-        section(&mut out, &format!("gq {}", command.get_name()), command.clone());
-    }
+    sections(&mut out, "gq", &root);
     out
+}
+
+/// Commands below `parent`, each followed by its own.
+fn sections(out: &mut String, title: &str, parent: &Command) {
+    for command in parent.get_subcommands().filter(|c| c.get_name() != "help") {
+        let title = format!("{title} {}", command.get_name());
+        section(out, &title, command.clone());
+        sections(out, &title, command);
+    }
 }
 
 fn section(out: &mut String, title: &str, command: Command) {

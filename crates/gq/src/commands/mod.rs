@@ -8,6 +8,7 @@ pub mod eval;
 pub mod export;
 pub mod inspect;
 pub mod man;
+pub mod meta;
 pub mod plan;
 pub mod pull;
 pub mod push;
@@ -29,6 +30,7 @@ pub fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Refine(args) => refine::run(args, global),
         Command::Plan(args) => plan::run(args, global),
         Command::Inspect(args) => inspect::run(args, global),
+        Command::Meta(args) => meta::run(args, global),
         Command::Verify(args) => verify::run(args, global),
         Command::Eval(args) => eval::run(args, global),
         Command::Run(args) => run::run(args, global),

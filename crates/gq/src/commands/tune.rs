@@ -257,7 +257,7 @@ fn given_texts(source: &TextSource<'_>, model: &ModelTexts) -> Result<Option<Vec
 }
 
 /// The model's chat template, where it has one.
-fn template(texts: &ModelTexts) -> Result<Option<ChatTemplate>, Failure> {
+pub fn template(texts: &ModelTexts) -> Result<Option<ChatTemplate>, Failure> {
     match ChatTemplate::new(texts) {
         Ok(chat) => Ok(Some(chat)),
         Err(ChatError::Missing) => Ok(None),

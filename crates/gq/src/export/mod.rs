@@ -1,5 +1,6 @@
 //! Ways out: the model of a checkpoint, a GGUF or a `.gq` file as f32 rows, written in other formats.
 
+pub mod cost;
 pub mod modelfile;
 pub mod safetensors;
 mod weights;

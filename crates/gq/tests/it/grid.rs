@@ -7,8 +7,8 @@ fn weights_on_a_grid_are_stored_without_loss() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
     // bf16 weights that a Q4_1 file was decoded to.
-    gq.ok(&["export", &demo, "--gguf", "--type", "Q4_1", "-o", "q.gguf"]);
-    gq.ok(&["export", "q.gguf", "--safetensors", "-o", "grid"]);
+    gq.ok(&["export", "--no-measure", &demo, "--gguf", "--type", "Q4_1", "-o", "q.gguf"]);
+    gq.ok(&["export", "--no-measure", "q.gguf", "--safetensors", "-o", "grid"]);
     let body = |file: &str| {
         let tensors = gq.json(&["inspect", file, "--tensors"]);
         let shown = tensors.to_string();
@@ -61,8 +61,8 @@ fn weights_on_a_grid_are_stored_without_loss() {
 fn a_budget_takes_grids_for_nothing_lost() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
-    gq.ok(&["export", &demo, "--gguf", "--type", "Q4_1", "-o", "q.gguf"]);
-    gq.ok(&["export", "q.gguf", "--safetensors", "-o", "grid"]);
+    gq.ok(&["export", "--no-measure", &demo, "--gguf", "--type", "Q4_1", "-o", "q.gguf"]);
+    gq.ok(&["export", "--no-measure", "q.gguf", "--safetensors", "-o", "grid"]);
     let tune = ["tune", "grid", "-o", "t", "--calibration", &text, "--calibration-ctx", "128"];
     gq.ok(&[&tune[..], &["--calibration-tokens", "2048", "--gradient-tokens", "256"]].concat());
     let expected = |more: &[&str]| {

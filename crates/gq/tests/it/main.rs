@@ -10,6 +10,7 @@ mod hub;
 mod job;
 mod lora;
 mod memory;
+mod meta;
 mod release;
 mod run;
 #[path = "../../../gq-hub/tests/it/server.rs"]

@@ -30,9 +30,8 @@ fn no_more_memory_is_taken_than_was_promised() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
     let threads = ["--threads", "2"];
-    let tune =
-        [&["tune", &demo, "-o", "t", "--calibration", &text, "--calibration-tokens", "8192"][..], &threads];
-    let tune = tune.concat();
+    let fast = ["--calibration-ctx", "128", "--calibration-tokens", "4096", "--gradient-tokens", "512"];
+    let tune = [&["tune", &demo, "-o", "t", "--calibration", &text][..], &fast, &threads].concat();
     let promise = gq.json(&[&tune[..], &["--dry-run"]].concat())["peak_memory_bytes"].as_u64().unwrap();
     let most = taken(&gq, &tune);
     assert!(most <= promise, "gq tune: {most} bytes taken, {promise} promised");

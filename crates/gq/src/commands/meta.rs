@@ -1,0 +1,242 @@
+//! `gq meta`: the texts of a .gq file, shown and edited without touching weights.
+
+use crate::cli::Global;
+use crate::failure::{Exit, Failure};
+use crate::table::Table;
+use crate::units;
+use gq_checkpoint::parse_config;
+use gq_container::{Container, StoredText, TextKind, WriteError};
+use gq_model::{ChatTemplate, ModelTexts, Tokenizer};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Texts that describe what the weights are or how they were made: they are shown, not edited.
+const FIXED: [TextKind; 3] = [TextKind::Config, TextKind::Provenance, TextKind::Report];
+
+/// Show or edit the metadata of a .gq file: chat template, tokenizer and generation settings, licence.
+#[derive(clap::Args, Debug)]
+pub struct MetaArgs {
+    #[command(subcommand)]
+    command: MetaCommand,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum MetaCommand {
+    Get(GetArgs),
+    Set(SetArgs),
+}
+
+/// Print a text of a .gq file as it is, or list its texts.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  gq meta get smol.gq
+  gq meta get smol.gq chat_template > template.jinja")]
+struct GetArgs {
+    /// The .gq file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Which text: config, tokenizer, tokenizer_config, chat_template, generation_config, special_tokens_map, licence,
+    /// provenance, report.
+    #[arg(value_name = "NAME", value_parser = kind)]
+    name: Option<TextKind>,
+}
+
+/// Change texts of a .gq file; weights stay where they are, with the same payload digest.
+///
+/// The new texts are checked as a reader would: JSON is parsed, the chat template compiled, the tokenizer built.
+/// The file's own digest changes. config, provenance and report say what the weights are and cannot be changed.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  gq meta set smol.gq chat_template=@template.jinja
+  gq meta set smol.gq generation_config.temperature=0.7 generation_config.top_k=40
+  gq meta set smol.gq licence=apache-2.0 --remove special_tokens_map -o edited.gq")]
+struct SetArgs {
+    /// The .gq file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// NAME=TEXT, NAME=@PATH for the content of a file, or NAME.KEY=JSON for one key of a text that is JSON; names as in
+    /// `gq meta get`.
+    #[arg(value_name = "NAME=VALUE", value_parser = change, required_unless_present = "remove")]
+    changes: Vec<Change>,
+    /// Take a text out; repeatable.
+    #[arg(long, value_name = "NAME", value_parser = editable)]
+    remove: Vec<TextKind>,
+    /// Where to write [default: in place of FILE].
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug)]
+struct Change {
+    kind: TextKind,
+    key: Option<String>,
+    value: String,
+}
+
+fn kind(name: &str) -> Result<TextKind, String> {
+    TextKind::from_name(name)
+        .ok_or_else(|| format!("expected one of {}", TextKind::ALL.map(TextKind::name).join(", ")))
+}
+
+fn editable(name: &str) -> Result<TextKind, String> {
+    match kind(name)? {
+        kind if FIXED.contains(&kind) => Err("it says what the weights are and cannot be changed".to_owned()),
+        kind => Ok(kind),
+    }
+}
+
+fn change(text: &str) -> Result<Change, String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    let (name, key) = name.split_once('.').map_or((name, None), |(name, key)| (name, Some(key)));
+    let kind = editable(name)?;
+    match key {
+        Some(_) if !is_json(kind) => Err(format!("{name} is not JSON and has no keys")),
+        key => Ok(Change { kind, key: key.map(str::to_owned), value: value.to_owned() }),
+    }
+}
+
+fn is_json(kind: TextKind) -> bool {
+    !matches!(kind, TextKind::ChatTemplate | TextKind::Licence)
+}
+
+pub fn run(args: &MetaArgs, global: &Global) -> Result<(), Failure> {
+    match &args.command {
+        MetaCommand::Get(args) => get(args, global),
+        MetaCommand::Set(args) => set(args, global),
+    }
+}
+
+fn get(args: &GetArgs, global: &Global) -> Result<(), Failure> {
+    let container = Container::open(&args.file)?;
+    let output = global.output();
+    if let Some(kind) = args.name {
+        let text = container.text(kind)?;
+        if output.json {
+            return output.document(&serde_json::json!({"name": kind.name(), "text": text}));
+        }
+        return output.data(&text.ok_or_else(|| absent(&args.file, kind))?);
+    }
+    let known = container.texts().iter().filter_map(|text| Some((TextKind::from_code(text.kind)?, text)));
+    if output.json {
+        let texts =
+            known.map(|(kind, text)| serde_json::json!({"name": kind.name(), "bytes": text.plain_bytes}));
+        return output.document(&serde_json::json!({"texts": texts.collect::<Vec<_>>()}));
+    }
+    let mut table = Table::new(&["<text", "bytes"]);
+    for (kind, text) in known {
+        table.row([kind.name().to_owned(), units::count(text.plain_bytes)]);
+    }
+    output.data(&table.render())
+}
+
+fn absent(file: &Path, kind: TextKind) -> Failure {
+    let message = format!("{}: the file has no {kind}", file.display());
+    Failure::new(Exit::Input, "meta.absent", message).at(file.display()).limit(kind).actual("none")
+}
+
+fn set(args: &SetArgs, global: &Global) -> Result<(), Failure> {
+    let container = Container::open(&args.file)?;
+    let mut texts = BTreeMap::new();
+    for entry in container.texts() {
+        // A later version's text would be lost without a word.
+        let kind = TextKind::from_code(entry.kind).ok_or_else(|| {
+            let message = format!("{}: a text of a kind that this gq does not know", args.file.display());
+            Failure::new(Exit::Input, "meta.unknown_text", message).at(args.file.display()).actual(entry.kind)
+        })?;
+        texts.insert(kind, container.text(kind)?.unwrap_or_default());
+    }
+    let before = texts.clone();
+    for kind in &args.remove {
+        texts.remove(kind).ok_or_else(|| absent(&args.file, *kind))?;
+    }
+    for change in &args.changes {
+        let new = new_text(change, texts.get(&change.kind).map(String::as_str))?;
+        texts.insert(change.kind, new);
+    }
+    check(&texts)?;
+    let names = |changed: &dyn Fn(TextKind) -> bool| {
+        let changed = TextKind::ALL.into_iter().filter(|kind| changed(*kind));
+        changed.map(TextKind::name).collect::<Vec<_>>()
+    };
+    let changed = names(&|kind| texts.contains_key(&kind) && texts.get(&kind) != before.get(&kind));
+    let removed = names(&|kind| before.contains_key(&kind) && !texts.contains_key(&kind));
+    let path = args.output.as_deref().unwrap_or(&args.file);
+    let stored = texts.iter().map(|(kind, text)| StoredText::new(*kind, text)).collect::<Result<Vec<_>, _>>();
+    let stored = stored.map_err(|source| WriteError::Rule { path: path.to_owned(), source })?;
+    let finished = container.with_texts(path, stored)?;
+    let output = global.output();
+    if output.json {
+        return output.document(&serde_json::json!({
+            "output": path.display().to_string(), "changed": changed, "removed": removed,
+            "file_bytes": finished.file_bytes, "file_sha256": finished.file_sha256.to_string(),
+            "payload_sha256": finished.payload_sha256.to_string(),
+        }));
+    }
+    let list = |what: &str, names: &[&str]| match names {
+        [] => String::new(),
+        names => format!("{what} {}\n", names.join(", ")),
+    };
+    output.data(&format!(
+        "{}: {}\n{}{}file sha256     {}\npayload sha256  {} (as before)\n",
+        path.display(),
+        units::bytes(finished.file_bytes),
+        list("changed", &changed),
+        list("removed", &removed),
+        finished.file_sha256,
+        finished.payload_sha256,
+    ))
+}
+
+/// The text after a change.
+fn new_text(change: &Change, old: Option<&str>) -> Result<String, Failure> {
+    let given = match change.value.strip_prefix('@') {
+        Some(path) => super::eval::read_text(Path::new(path))?,
+        None => change.value.clone(),
+    };
+    let Some(key) = &change.key else { return Ok(given) };
+    let mut object: Value =
+        serde_json::from_str(old.unwrap_or("{}")).map_err(|e| not_json(change.kind, &e))?;
+    // What is not JSON is a string: no quotes inside quotes on the command line.
+    let value = serde_json::from_str(&given).unwrap_or(Value::String(given));
+    match object.as_object_mut() {
+        Some(fields) => fields.insert(key.clone(), value),
+        None => return Err(invalid(change.kind, "not an object")),
+    };
+    serde_json::to_string_pretty(&object).map_err(|e| Failure::internal(change.kind.name(), &e))
+}
+
+/// Refuses texts that a reader of the file would refuse.
+fn check(texts: &BTreeMap<TextKind, String>) -> Result<(), Failure> {
+    for (kind, text) in texts.iter().filter(|(kind, _)| is_json(**kind)) {
+        let value: Value = serde_json::from_str(text).map_err(|e| not_json(*kind, &e))?;
+        if !value.is_object() {
+            return Err(invalid(*kind, "not an object"));
+        }
+    }
+    let text = |kind| texts.get(&kind).cloned();
+    let model = ModelTexts {
+        config: text(TextKind::Config),
+        tokenizer: text(TextKind::Tokenizer),
+        tokenizer_config: text(TextKind::TokenizerConfig),
+        chat_template: text(TextKind::ChatTemplate),
+        generation_config: text(TextKind::GenerationConfig),
+    };
+    if model.chat_template.is_some() {
+        ChatTemplate::new(&model)?;
+    }
+    if let (Some(config), Some(_)) = (&model.config, &model.tokenizer) {
+        Tokenizer::new(&model, &parse_config(config)?)?;
+    }
+    Ok(())
+}
+
+fn not_json(kind: TextKind, error: &serde_json::Error) -> Failure {
+    invalid(kind, &format!("not JSON: {error}"))
+}
+
+fn invalid(kind: TextKind, why: &str) -> Failure {
+    Failure::new(Exit::Input, "meta.invalid", format!("{kind}: {why}")).at(kind)
+}
