@@ -3,6 +3,7 @@
 use super::measure::TuneError;
 use gq_checkpoint::{LayerSpec, ModelSpec};
 use gq_model::residual_token_bytes;
+use gq_tensor::Encoding;
 
 /// Program, headers, decoded tiles.
 const BASE: u64 = 48 << 20;
@@ -69,8 +70,8 @@ impl MeasuringMemory {
     }
 }
 
-/// Rows of a tensor that are rounded again at once.
-const ROWS_AGAIN: u64 = 1024;
+/// Rows of a tensor that a thread rounds again at once.
+const ROWS_AGAIN: u64 = Encoding::STRIP_ROWS as u64;
 
 impl MeasuringMemory {
     /// What rounding a finished file again takes: two residual streams, one product's inputs in both models, and what
@@ -93,7 +94,7 @@ impl MeasuringMemory {
         let n = spec.layers.iter().map(widest).max().unwrap_or(0);
         // Six sums; six squares, two of them transposed for a moment; the elimination in f64 or a factor's inverse and
         // product; a factor and the correction. Then blocks of rows, a tensor's payload, and those of the layer.
-        let rows = ROWS_AGAIN * n as u64 * 4 * 8;
+        let rows = threads * ROWS_AGAIN * n as u64 * 4 * 10;
         let codes = spec.layers.iter().map(|layer| codes(spec, layer)).max().unwrap_or(0);
         let rounding = 96 * square(n) + rows + 2 * codes;
         let compared = 12 * ctx * 4 * spec.hidden_size as u64 + work + 3 * 4 * 128 * spec.vocab_size as u64;

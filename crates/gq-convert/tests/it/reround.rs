@@ -95,13 +95,7 @@ fn unseen_text_gets_closer_at_the_same_size() {
 
 #[test]
 fn the_same_bytes_on_every_level_and_thread_count_and_from_the_disk() {
-    for (name, encoding) in [
-        ("tiny/llama", "tt3"),
-        ("tiny/gemma3", "tq3"),
-        ("tiny/gemma4-e2b", "tt3"),
-        ("tiny/gemma4-moe", "tq3"),
-        ("tiny/gemma4-dense", "tt2"),
-    ] {
+    for (name, encoding) in [("tiny/llama", "tt3"), ("tiny/gemma4-e2b", "tq3"), ("tiny/gemma4-moe", "tt2")] {
         let dir = tempfile::tempdir().unwrap();
         let mut first: Option<(RoundedAgainOutcome, Option<Vec<u8>>)> = None;
         let levels = CpuLevel::available().into_iter().map(|level| (level, 1, None));
@@ -111,11 +105,11 @@ fn the_same_bytes_on_every_level_and_thread_count_and_from_the_disk() {
             let _ = std::fs::remove_file(&out);
             let pair = Pair::new(name, name, encoding, &file, level);
             // The least that the limit allows is what the refusal says.
-            let memory = memory.and_then(|limit| match pair.again((13, 48), Some(limit), &out, threads) {
+            let memory = memory.and_then(|limit| match pair.again((5, 40), Some(limit), &out, threads) {
                 Err(RoundAgainError::Measure(gq_convert::TuneError::Memory { actual, .. })) => Some(actual),
                 other => panic!("{other:?}"),
             });
-            let outcome = pair.again((13, 48), memory, &out, threads).unwrap();
+            let outcome = pair.again((5, 40), memory, &out, threads).unwrap();
             let made = (outcome, std::fs::read(&out).ok());
             match &first {
                 None => first = Some(made),
