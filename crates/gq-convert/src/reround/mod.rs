@@ -323,7 +323,7 @@ impl RoundAgain<'_> {
         product: Product<'_>,
         (options, states): (&RoundAgainOptions<'_>, &Path),
         (coders, tensors): (&mut Coders, &mut Vec<TensorAgain>),
-        keep: &mut dyn FnMut(&str, &[u8]) -> Result<(), RoundAgainError>,
+        keep: Keep<'_>,
     ) -> Result<(), RoundAgainError> {
         let Some(n) = product.weights.first().map(|weight| weight.shape().cols) else { return Ok(()) };
         let level = options.level;
@@ -379,6 +379,9 @@ impl RoundAgain<'_> {
         Ok((before / count, after / count))
     }
 }
+
+/// Takes a tensor's new payload.
+type Keep<'a> = &'a mut dyn FnMut(&str, &[u8]) -> Result<(), RoundAgainError>;
 
 /// A product of a layer and the weights that its input meets.
 #[derive(Clone, Copy)]

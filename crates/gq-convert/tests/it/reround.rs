@@ -105,8 +105,8 @@ fn the_same_bytes_on_every_level_and_thread_count_and_from_the_disk() {
             let _ = std::fs::remove_file(&out);
             let pair = Pair::new(name, name, encoding, &file, level);
             // The least that the limit allows is what the refusal says.
-            let memory = memory.and_then(|limit| match pair.again((5, 40), Some(limit), &out, threads) {
-                Err(RoundAgainError::Measure(gq_convert::TuneError::Memory { actual, .. })) => Some(actual),
+            let memory = memory.map(|limit| match pair.again((5, 40), Some(limit), &out, threads) {
+                Err(RoundAgainError::Measure(gq_convert::TuneError::Memory { actual, .. })) => actual,
                 other => panic!("{other:?}"),
             });
             let outcome = pair.again((5, 40), memory, &out, threads).unwrap();
