@@ -149,26 +149,37 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
     ))
 }
 
+/// Sums over the tensors of one role.
+#[derive(Default)]
+struct OfRole {
+    role: String,
+    count: usize,
+    taken: usize,
+    strength: f64,
+    before: f64,
+    after: f64,
+}
+
 /// What came of the tensors, by role.
 fn summary(outcome: &RoundedAgainOutcome, checkpoint: &gq_checkpoint::Checkpoint) -> Table {
-    let mut roles: Vec<(String, usize, usize, f64, (f64, f64))> = Vec::new();
+    let mut roles: Vec<OfRole> = Vec::new();
     for tensor in &outcome.tensors {
         let Some(source) = checkpoint.tensor(&tensor.name) else { continue };
         let role = source.role.to_string();
-        let index = roles.iter().position(|(other, ..)| *other == role).unwrap_or_else(|| {
-            roles.push((role, 0, 0, 0.0, (0.0, 0.0)));
+        let index = roles.iter().position(|other| other.role == role).unwrap_or_else(|| {
+            roles.push(OfRole { role, ..OfRole::default() });
             roles.len() - 1
         });
-        let Some((_, count, taken, strength, (before, after))) = roles.get_mut(index) else { continue };
-        *count += 1;
-        *taken += usize::from(tensor.taken);
-        *strength += tensor.strength;
-        *before += tensor.held_out.0;
-        *after += if tensor.taken { tensor.held_out.1 } else { tensor.held_out.0 };
+        let Some(sums) = roles.get_mut(index) else { continue };
+        sums.count += 1;
+        sums.taken += usize::from(tensor.taken);
+        sums.strength += tensor.strength;
+        sums.before += tensor.held_out.0;
+        sums.after += if tensor.taken { tensor.held_out.1 } else { tensor.held_out.0 };
     }
     let mut table =
         Table::new(&["<tensors of", "count", "new codes", "mean strength", "held-out error", "now"]);
-    for (role, count, taken, strength, (before, after)) in roles {
+    for OfRole { role, count, taken, strength, before, after } in roles {
         let each = count as f64;
         table.row([
             role,
