@@ -2,6 +2,9 @@
 
 use rayon::prelude::*;
 
+/// Right-hand sides solved together: one pass over U serves them all.
+const STRIP: usize = 16;
+
 /// Columns eliminated together; their update of the rest is one pass over the matrix.
 const PANEL: usize = 48;
 
@@ -64,6 +67,40 @@ impl Factor {
     /// D.
     pub fn diagonal(&self) -> &[f64] {
         &self.diagonal
+    }
+
+    /// Replaces every row b of `rows` `[_, n]` by the solution x of `x (H + damping) = b`, in f64.
+    pub fn solve(&self, rows: &mut [f32]) {
+        let n = self.n;
+        rows.par_chunks_mut((STRIP * n).max(1)).for_each(|rows| {
+            let mut x = vec![[0.0f64; STRIP]; n]; // [n, STRIP]
+            for (lane, row) in rows.chunks_exact(n).enumerate() {
+                x.iter_mut().zip(row).for_each(|(x, &b)| x[lane] = f64::from(b));
+            }
+            // y U^T = b, from the last column to the first; y is divided by D.
+            for j in (0..n).rev() {
+                let (head, later) = x.split_at_mut(j + 1);
+                let (row, mut sum) = (&self.upper[j * n + j + 1..(j + 1) * n], head[j]);
+                for (y, &u) in later.iter().zip(row) {
+                    sum.iter_mut().zip(y).for_each(|(sum, y)| *sum -= y * f64::from(u));
+                }
+                head[j] = sum;
+            }
+            for (x, d) in x.iter_mut().zip(&self.diagonal) {
+                x.iter_mut().for_each(|x| *x /= d);
+            }
+            // x U = y, from the first column to the last.
+            for k in 0..n {
+                let (head, later) = x.split_at_mut(k + 1);
+                let (row, done) = (&self.upper[k * n + k + 1..(k + 1) * n], head[k]);
+                for (y, &u) in later.iter_mut().zip(row) {
+                    y.iter_mut().zip(&done).for_each(|(y, x)| *y -= x * f64::from(u));
+                }
+            }
+            for (lane, row) in rows.chunks_exact_mut(n).enumerate() {
+                row.iter_mut().zip(&x).for_each(|(b, x)| *b = x[lane] as f32);
+            }
+        });
     }
 
     /// The damping that was used, in units of the mean diagonal.
@@ -140,4 +177,31 @@ fn eliminate(h: &[f32], n: usize, mean: f64, damping: f64) -> Result<(Vec<f64>, 
         end = start;
     }
     Ok((a, diagonal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn solutions_solve() {
+        let (n, rows) = (50, 37);
+        let noise = |i: usize| ((i * 7919 + 13) % 101) as f32 / 50.0 - 1.0;
+        let x: Vec<f32> = (0..200 * n).map(noise).collect();
+        let h: Vec<f32> = (0..n * n)
+            .map(|ij| x.chunks_exact(n).map(|x| x[ij / n] * x[ij % n]).sum::<f32>() / 200.0)
+            .collect();
+        let factor = Factor::new(&h, n, 0.05).unwrap();
+        let mean = (0..n).map(|i| f64::from(h[i * n + i])).sum::<f64>() / n as f64;
+        let b: Vec<f32> = (0..rows * n).map(|i| noise(3 * i + 1)).collect();
+        let mut solved = b.clone();
+        factor.solve(&mut solved);
+        for (b, x) in b.chunks_exact(n).zip(solved.chunks_exact(n)) {
+            for j in 0..n {
+                let product: f64 = (0..n).map(|i| f64::from(x[i]) * f64::from(h[i * n + j])).sum();
+                let product = product + 0.05 * mean * f64::from(x[j]);
+                assert!((product - f64::from(b[j])).abs() < 1e-4, "{product} {}", b[j]);
+            }
+        }
+    }
 }

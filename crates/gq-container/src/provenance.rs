@@ -24,6 +24,25 @@ pub struct Provenance {
     /// How scales and norms were tuned after rounding; absent when they were not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refined: Option<Refined>,
+    /// How weights were rounded again behind rounded layers; absent when they were not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounded_again: Option<RoundedAgain>,
+}
+
+/// A second rounding, layer after layer, each with the inputs that the rounded layers before it give.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundedAgain {
+    /// Digest of all tensors of the file that it began with.
+    pub payload_sha256: Digest,
+    /// Digest of the text.
+    pub text_sha256: Digest,
+    /// Tokens of a sequence.
+    pub ctx: u64,
+    /// Tokens of all sequences, held-out ones included.
+    pub tokens: u64,
+    /// Digest of the measurements whose gradients weighed the rows; absent when all counted the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tune_sha256: Option<Digest>,
 }
 
 /// A tuning of scales and norms toward the reference's logits, with codes as they were.

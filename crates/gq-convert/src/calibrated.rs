@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Rows rounded together: a strip of a trellis code. For codes of single rows, results do not depend on it.
-const STRIP: usize = Encoding::STRIP_ROWS;
+pub(crate) const STRIP: usize = Encoding::STRIP_ROWS;
 
 /// Of so many rows, one is measured on the held-out tokens.
 const SAMPLE: usize = 16;
@@ -123,18 +123,26 @@ pub(crate) fn supports(encoding: Encoding) -> bool {
 }
 
 /// A code that is rounded column by column.
-enum Code {
+pub(crate) enum Code {
     Scalar(Codebook),
     /// With what an error in each row of the tensor costs, where that was measured.
     Trellis(Box<Trellis>, Option<Vec<f32>>),
 }
 
 impl Code {
-    fn new(encoding: Encoding, tune: &Tune, tensor: &SourceTensor) -> Result<Option<Code>, TuneFileError> {
+    /// `None` for an encoding that is rounded row by row; without `tune`, all rows count the same.
+    pub(crate) fn new(
+        encoding: Encoding,
+        tune: Option<&Tune>,
+        tensor: &SourceTensor,
+    ) -> Result<Option<Code>, TuneFileError> {
         if let Some(trellis) = Trellis::of(encoding) {
             // Rows of a vocabulary that no label was drawn for are looked up and predicted all the same.
             let vocabulary = matches!(tensor.role, Role::Embedding | Role::Head);
-            let weights = if vocabulary { None } else { tune.row_weights(&tensor.name)? };
+            let weights = match tune.filter(|_| !vocabulary) {
+                Some(tune) => tune.row_weights(&tensor.name)?,
+                None => None,
+            };
             return Ok(Some(Code::Trellis(Box::new(trellis), weights)));
         }
         let Encoding::Turbo { bits, group: ScaleGroup::Row } = encoding else { return Ok(None) };
@@ -142,7 +150,7 @@ impl Code {
     }
 
     /// Rounds the rotated rows of a strip; `first` is the first's number in the tensor.
-    fn encode(
+    pub(crate) fn encode(
         &self,
         level: CpuLevel,
         factor: &Factor,
@@ -201,7 +209,7 @@ impl<'a> CalibratedCoder<'a> {
     ) -> Result<Option<CalibratedCoder<'a>>, CalibratedError> {
         let measured = tune.tensors.get(&tensor.name).filter(|measured| !measured.inputs.is_empty());
         let Some(measured) = measured else { return Ok(None) };
-        let Some(code) = Code::new(encoding, tune, tensor)? else { return Ok(None) };
+        let Some(code) = Code::new(encoding, Some(tune), tensor)? else { return Ok(None) };
         Ok(Some(CalibratedCoder {
             tensor: tensor.name.clone(),
             rows: coders.get(encoding, rotation, cols)?,

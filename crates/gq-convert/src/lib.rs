@@ -22,6 +22,7 @@ mod policy;
 mod prior;
 mod refine;
 mod report;
+mod reround;
 mod source;
 mod tune;
 
@@ -37,6 +38,9 @@ pub use plan::{Dropped, Facts, LeftOut, Plan, PlanError, Step};
 pub use policy::{Budget, Calibration, Choice, Codes, Override, Policy, PolicyError, Resources};
 pub use refine::{RefineError, RefineEvent, RefineOptions, Refined, Refinement, refine};
 pub use report::{Report, TensorReport};
+pub use reround::{
+    RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions, RoundedAgainOutcome, TensorAgain,
+};
 pub use tune::{
     BuiltinError, CalibrationText, InputMeasured, MeasuringMemory, MeasuringSize, SequenceError,
     TensorMeasured, Tune, TuneError, TuneEvent, TuneFileError, TuneOptions, TuneText, builtin, measure,

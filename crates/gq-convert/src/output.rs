@@ -162,6 +162,7 @@ impl<'a> Output<'a> {
             calibration_sha256: calibration.and_then(|calibration| digest_of(&calibration.text_sha256)),
             seed: self.plan.policy.seed,
             refined: None,
+            rounded_again: None,
         };
         let mut texts = carried(&self.texts)?;
         texts.push(provenance.to_text()?);
@@ -198,7 +199,7 @@ pub(crate) fn stored_text_bytes(checkpoint: &Checkpoint) -> u64 {
 }
 
 /// Adapters that are merged in, by name and digest.
-fn adapters(checkpoint: &Checkpoint) -> Vec<SourceAdapter> {
+pub(crate) fn adapters(checkpoint: &Checkpoint) -> Vec<SourceAdapter> {
     let adapter = |adapter: &Adapter| SourceAdapter {
         name: adapter.name().to_owned(),
         weight: serde_json::Number::from_f64(adapter.weight()).unwrap_or_else(|| 1.into()),

@@ -19,6 +19,7 @@ mod measure;
 mod model;
 mod ops;
 mod own_text;
+mod paired;
 mod product;
 mod refine;
 mod sampler;
@@ -39,6 +40,7 @@ pub use measure::{CalibrationPass, OutputMoments, output_moments, residual_token
 pub use model::{LogitRows, Model, RunOptions};
 pub use ops::{Experts, Norm, Ops};
 pub use own_text::{OwnTextError, OwnTextOptions, own_text};
+pub use paired::{PairedObservation, PairedPass};
 pub use refine::Teacher;
 pub use sampler::{Sampler, Sampling, argmax};
 pub use texts::ModelTexts;

@@ -38,6 +38,12 @@ pub(crate) enum Bytes {
 }
 
 impl Linear {
+    /// The same matrix with another payload of the same encoding; `None` when it is not one.
+    pub(crate) fn with_payload(&self, payload: &[u8]) -> Option<Linear> {
+        EncodedMatrix::stacked(self.shape, self.height, self.encoding(), self.rotation, payload).ok()?;
+        Some(Linear { bytes: Bytes::Owned(payload.into()), ..self.clone() })
+    }
+
     /// Canonical name of the tensor.
     pub fn name(&self) -> &str {
         &self.name

@@ -3,7 +3,7 @@
 use crate::ModelError;
 use crate::eager::{Matrix, softmax};
 use crate::family::Residual;
-use crate::fixed::{Fixed, Gradients, Observation, Place};
+use crate::fixed::{Fixed, Gradients, Observation, Observer, Place, Replaced};
 use crate::layerwise::{Layers, SharedMatrices, turns};
 use crate::linear::Linear;
 use crate::model::Model;
@@ -76,46 +76,16 @@ impl<'m> CalibrationPass<'m> {
         if layer == graph.layers() {
             return Ok(false);
         }
-        let spec = self.model.spec();
-        let read_later = |cache: &usize| {
-            spec.layers.iter().skip(layer + 1).any(|later| later.attention.kv_shared_with == Some(*cache))
-        };
         for (index, sequence) in self.sequences.iter_mut().enumerate() {
+            let mut state = (std::mem::take(&mut sequence.x), std::mem::take(&mut sequence.shared));
             if let Some(spill) = self.spill.as_ref().filter(|_| layer > 0) {
-                (sequence.x, sequence.shared) = spill.load(index)?;
+                state = spill.load(index)?;
             }
-            let turns = turns(self.model, sequence.tokens.len());
-            let level = self.model.options().level;
-            let mut per_layer = None;
-            if layer == 0 || spec.per_layer_embedding.is_some() {
-                // The vectors of all layers together are several times the residual: made again for each layer.
-                let mut ops = Fixed::new(level, &turns);
-                ops.sequence = index;
-                ops.observer = if layer == 0 { Some(&mut *observe) } else { None };
-                let start = graph.start(&mut ops, &sequence.tokens);
-                per_layer = start.per_layer.map(|vectors| vectors.matrix);
-                if layer == 0 {
-                    sequence.x = start.x.matrix;
-                }
-            }
-            let mut ops = Fixed::new(level, &turns);
-            ops.sequence = index;
-            ops.observer = Some(&mut *observe);
-            let per_layer = per_layer.map(|vectors| ops.leaf(vectors));
-            for (&cache, (keys, values)) in &sequence.shared {
-                let pair = (ops.leaf(keys.clone()), ops.leaf(values.clone()));
-                ops.shared.insert(cache, pair);
-            }
-            let x = ops.leaf(std::mem::take(&mut sequence.x));
-            let x = graph.layer(&mut ops, layer, x, per_layer.as_ref());
-            sequence.x = x.matrix;
-            let shared = std::mem::take(&mut ops.shared).into_iter();
-            let kept = shared.filter(|(cache, _)| read_later(cache));
-            sequence.shared = kept.map(|(cache, (k, v))| (cache, (k.matrix, v.matrix))).collect();
-            if let Some(spill) = &mut self.spill {
-                let (x, shared): (Arc<Matrix>, SharedMatrices) =
-                    (std::mem::take(&mut sequence.x), std::mem::take(&mut sequence.shared));
-                spill.store(index, &x, &shared)?;
+            let run = LayerRun { observer: Some(&mut *observe), start: true, ..LayerRun::default() };
+            let (x, shared) = run_layer(self.model, layer, (index, &sequence.tokens), state, run);
+            match &mut self.spill {
+                Some(spill) => spill.store(index, &x, &shared)?,
+                None => (sequence.x, sequence.shared) = (x, shared),
             }
         }
         self.next += 1;
@@ -141,6 +111,64 @@ impl<'m> CalibrationPass<'m> {
         }
         Ok(())
     }
+}
+
+/// The residual stream of a sequence, and keys and values of layers that later layers read.
+pub(crate) type State = (Arc<Matrix>, SharedMatrices);
+
+/// How a layer is run.
+#[derive(Default)]
+pub(crate) struct LayerRun<'a> {
+    pub(crate) observer: Option<Observer<'a>>,
+    /// Whether the observer also sees what comes before the layers.
+    pub(crate) start: bool,
+    /// Products of the layer to go through; all of them unless given.
+    pub(crate) left: Option<usize>,
+    pub(crate) replaced: Option<&'a Replaced>,
+}
+
+/// Runs one sequence through a layer: its state before to its state after.
+pub(crate) fn run_layer(
+    model: &Model,
+    layer: usize,
+    (index, tokens): (usize, &[u32]),
+    (mut x, shared): State,
+    mut run: LayerRun<'_>,
+) -> State {
+    let (graph, spec, level) = (model.graph(), model.spec(), model.options().level);
+    let read_later = |cache: &usize| {
+        spec.layers.iter().skip(layer + 1).any(|later| later.attention.kv_shared_with == Some(*cache))
+    };
+    let turns = turns(model, tokens.len());
+    let mut per_layer = None;
+    if layer == 0 || spec.per_layer_embedding.is_some() {
+        // The vectors of all layers together are several times the residual: made again for each layer.
+        let mut ops = Fixed::new(level, &turns);
+        ops.sequence = index;
+        if let Some(observer) = run.observer.as_mut().filter(|_| layer == 0 && run.start) {
+            ops.observer = Some(&mut **observer);
+        }
+        let start = graph.start(&mut ops, tokens);
+        per_layer = start.per_layer.map(|vectors| vectors.matrix);
+        if layer == 0 {
+            x = start.x.matrix;
+        }
+    }
+    let mut ops = Fixed::new(level, &turns);
+    (ops.sequence, ops.left, ops.replaced) = (index, run.left, run.replaced);
+    if let Some(observer) = run.observer.as_mut() {
+        ops.observer = Some(&mut **observer);
+    }
+    let per_layer = per_layer.map(|vectors| ops.leaf(vectors));
+    for (cache, (keys, values)) in shared {
+        let pair = (ops.leaf(keys), ops.leaf(values));
+        ops.shared.insert(cache, pair);
+    }
+    let x = ops.leaf(x);
+    let x = graph.layer(&mut ops, layer, x, per_layer.as_ref());
+    let shared = std::mem::take(&mut ops.shared).into_iter();
+    let kept = shared.filter(|(cache, _)| read_later(cache));
+    (x.matrix, kept.map(|(cache, (k, v))| (cache, (k.matrix, v.matrix))).collect())
 }
 
 /// Bytes that a pass keeps of every token between layers: the residual stream, and keys and values that other layers

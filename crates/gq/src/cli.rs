@@ -97,6 +97,7 @@ impl Global {
 pub enum Command {
     Convert(commands::convert::ConvertArgs),
     Tune(commands::tune::TuneArgs),
+    Reround(commands::reround::ReroundArgs),
     Refine(commands::refine::RefineArgs),
     Plan(commands::plan::PlanArgs),
     Inspect(commands::inspect::InspectArgs),

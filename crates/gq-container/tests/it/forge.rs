@@ -75,6 +75,7 @@ pub fn provenance() -> Provenance {
         calibration_sha256: None,
         seed: 7,
         refined: None,
+        rounded_again: None,
     }
 }
 

@@ -11,13 +11,13 @@ const WIDEST: usize = 8192;
 
 /// A damping and what it promises.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Chosen {
+pub(crate) struct Chosen {
     /// In units of the mean diagonal.
-    pub(super) damping: f64,
+    pub(crate) damping: f64,
     /// Expected squared error per row on the held-out tokens, for a unit variance of rounding errors.
-    pub(super) cost: f64,
+    pub(crate) cost: f64,
     /// The same without feedback: the trace of H.
-    pub(super) trace: f64,
+    pub(crate) trace: f64,
 }
 
 /// Factors `train` with each candidate and takes the one with the least expected error under `held`.
@@ -27,7 +27,7 @@ pub(super) struct Chosen {
 ///
 /// # Errors
 /// [`NotPositive`] when no damping makes the matrix positive definite.
-pub(super) fn choose(level: CpuLevel, train: &[f32], held: &[f32], n: usize) -> Result<Chosen, NotPositive> {
+pub(crate) fn choose(level: CpuLevel, train: &[f32], held: &[f32], n: usize) -> Result<Chosen, NotPositive> {
     let trace: f64 = (0..n).map(|i| f64::from(held[i * n + i])).sum();
     // Nothing was seen: a factor of nothing would be rounding to nearest under another name.
     if trace > 0.0 && (0..n).all(|i| train[i * n + i] == 0.0) {

@@ -18,6 +18,11 @@ use std::path::Path;
 /// Every so many sequences, one is held out.
 const HELD_OUT: usize = 12;
 
+/// Whether a sequence is held out, of so many: some always are.
+pub(crate) fn is_held_out(index: usize, sequences: usize) -> bool {
+    index % HELD_OUT == HELD_OUT - 1 || (index + 1 == sequences && index < HELD_OUT)
+}
+
 /// How to measure.
 #[derive(Clone, Debug)]
 pub struct TuneOptions {
@@ -141,8 +146,7 @@ pub fn measure(
     };
     let memory = MeasuringMemory::new(model.spec(), size, options.max_memory)?;
     let gradients = gradients(model, sequences, options, &mut tune, progress)?;
-    let held =
-        |index: usize| index % HELD_OUT == HELD_OUT - 1 || (index + 1 == sequences.len() && index < HELD_OUT);
+    let held = |index: usize| is_held_out(index, sequences.len());
     let length = |keep: bool| -> usize {
         let kept = sequences.iter().enumerate().filter(|(index, _)| held(*index) == keep);
         kept.map(|(_, sequence)| sequence.len()).sum()

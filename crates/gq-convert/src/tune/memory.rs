@@ -3,6 +3,7 @@
 use super::measure::TuneError;
 use gq_checkpoint::{LayerSpec, ModelSpec};
 use gq_model::residual_token_bytes;
+use gq_tensor::Encoding;
 
 /// Program, headers, decoded tiles.
 const BASE: u64 = 48 << 20;
@@ -67,6 +68,54 @@ impl MeasuringMemory {
             _ => Ok(MeasuringMemory { peak: whole, spilled: 0 }),
         }
     }
+}
+
+/// Rows of a tensor that a thread rounds again at once.
+const ROWS_AGAIN: u64 = Encoding::STRIP_ROWS as u64;
+
+impl MeasuringMemory {
+    /// What rounding a finished file again takes: two residual streams, one product's inputs in both models, and what
+    /// is made of its moments. States are spilled when they would not fit under `limit`; new codes always are.
+    ///
+    /// # Errors
+    /// [`TuneError::Memory`] when one product's moments and one sequence do not fit either.
+    pub fn rounding_again(
+        spec: &ModelSpec,
+        size: MeasuringSize,
+        limit: Option<u64>,
+    ) -> Result<MeasuringMemory, TuneError> {
+        let (threads, ctx) = (size.threads.max(1) as u64, size.ctx as u64);
+        let base = BASE + 2 * VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD;
+        let sequence = ctx * residual_token_bytes(spec);
+        let states = 2 * sequence * size.sequences as u64;
+        let tokens = 4 * ctx * size.sequences as u64;
+        let work = spec.layers.iter().map(|layer| work(spec, layer, ctx, threads)).max().unwrap_or(0);
+        let widest = |layer: &LayerSpec| spec.hidden_size.max(layer.attention.q_width()).max(layer.mlp.width);
+        let n = spec.layers.iter().map(widest).max().unwrap_or(0);
+        // Six sums; six squares, two of them transposed for a moment; the elimination in f64 or a factor's inverse and
+        // product; a factor and the correction. Then blocks of rows, a tensor's payload, and those of the layer.
+        let rows = threads * ROWS_AGAIN * n as u64 * 4 * 10;
+        let codes = spec.layers.iter().map(|layer| codes(spec, layer)).max().unwrap_or(0);
+        let rounding = 96 * square(n) + rows + 2 * codes;
+        let compared = 12 * ctx * 4 * spec.hidden_size as u64 + work + 3 * 4 * 128 * spec.vocab_size as u64;
+        let peak = |held: u64| base + 2 * tokens + (2 * work + rounding + held).max(compared);
+        let (whole, least) = (peak(states), peak(6 * sequence));
+        match limit {
+            Some(limit) if whole.min(least) > limit => {
+                Err(TuneError::Memory { limit, actual: whole.min(least) })
+            }
+            Some(limit) if whole > limit => Ok(MeasuringMemory { peak: least, spilled: states }),
+            _ => Ok(MeasuringMemory { peak: whole, spilled: 0 }),
+        }
+    }
+}
+
+/// Bytes of a layer's coded matrices, experts aside, at the most that any encoding takes.
+fn codes(spec: &ModelSpec, layer: &LayerSpec) -> u64 {
+    let attention = &layer.attention;
+    let width = 2 * attention.q_width() + 2 * attention.kv_width() + 3 * layer.mlp.width;
+    let per_layer = spec.per_layer_embedding.map_or(0, |ple| 2 * ple.width);
+    2 * spec.hidden_size as u64 * (width + per_layer) as u64
 }
 
 fn square(n: usize) -> u64 {

@@ -9,9 +9,11 @@ mod saved;
 mod sequences;
 
 pub use builtin::{BuiltinError, builtin};
+pub(crate) use damping::choose as choose_damping;
+pub(crate) use measure::is_held_out;
 pub use measure::source_files;
 pub use measure::{TuneError, TuneEvent, TuneOptions, TuneText, measure};
 pub use memory::{MeasuringMemory, MeasuringSize};
-pub(crate) use moment::rotate;
+pub(crate) use moment::{Moment, rotate, square};
 pub use saved::{InputMeasured, TensorMeasured, Tune, TuneFileError};
 pub use sequences::{CalibrationText, SequenceError, digest as texts_digest, sequences};

@@ -7,4 +7,5 @@ mod grid;
 mod lora;
 mod plan;
 mod refine;
+mod reround;
 mod support;

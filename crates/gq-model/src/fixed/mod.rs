@@ -48,6 +48,9 @@ pub struct Observation<'a> {
 /// Called at every product.
 pub(crate) type Observer<'a> = &'a mut dyn FnMut(Observation<'_>);
 
+/// Weights with other payloads, by name.
+pub(crate) type Replaced = BTreeMap<String, Linear>;
+
 /// Keys and values of layers that later layers read.
 pub(crate) type SharedKeys = BTreeMap<usize, (Value, Value)>;
 
@@ -61,6 +64,10 @@ pub(crate) struct Fixed<'a> {
     pub(crate) tape: Option<Tape>,
     /// Index of the sequence, for the observer.
     pub(crate) sequence: usize,
+    /// Other payloads of some weights.
+    pub(crate) replaced: Option<&'a Replaced>,
+    /// Products still to be seen: from the last one on, nothing is computed and values are zeros.
+    pub(crate) left: Option<usize>,
     /// What outputs of products and weights of norms are multiplied by.
     pub(crate) factors: Option<&'a Factors>,
     /// Gradients by those, after `backward`.
@@ -77,6 +84,8 @@ impl<'a> Fixed<'a> {
             observer: None,
             tape: None,
             sequence: 0,
+            replaced: None,
+            left: None,
             factors: None,
             by_factor: FactorGradients::new(),
             next: 0,
@@ -89,11 +98,20 @@ impl<'a> Fixed<'a> {
         Value { id: self.next - 1, matrix: matrix.into() }
     }
 
+    /// Whether what follows is of no interest.
+    fn is_over(&self) -> bool {
+        self.left == Some(0)
+    }
+
     fn record(&mut self, make: impl FnOnce() -> Record) {
         if let Some(tape) = &mut self.tape {
             tape.records.push(make());
         }
     }
+}
+
+fn zeros(rows: usize, width: usize) -> Matrix {
+    Matrix { width, data: vec![0.0; rows * width] }
 }
 
 fn owned(x: Value) -> Matrix {
@@ -111,11 +129,16 @@ impl Ops for Fixed<'_> {
     }
 
     fn linear<const N: usize>(&mut self, x: &Value, weights: [&Linear; N]) -> [Value; N] {
-        if let Some(observer) = &mut self.observer {
+        if let Some(observer) = self.observer.as_mut().filter(|_| self.left != Some(0)) {
             let sequence = self.sequence;
             observer(Observation { sequence, weights: &weights, expert: None, input: &x.matrix });
         }
+        self.left = self.left.map(|left| left.saturating_sub(1));
+        if self.is_over() {
+            return weights.map(|weight| self.leaf(zeros(x.matrix.rows(), weight.shape.rows)));
+        }
         weights.map(|weight| {
+            let weight = self.replaced.and_then(|replaced| replaced.get(weight.name())).unwrap_or(weight);
             let Some(factors) = self.factors.and_then(|factors| factors.get(weight.name())) else {
                 let y = product::linear(self.level, weight, &x.matrix);
                 let y = self.leaf(y);
@@ -159,7 +182,7 @@ impl Ops for Fixed<'_> {
         if let Some(new) = new {
             self.shared.insert(cache, new);
         }
-        let Some((k, v)) = self.shared.get(&cache).cloned() else { return q };
+        let Some((k, v)) = self.shared.get(&cache).cloned().filter(|_| !self.is_over()) else { return q };
         let y = attention::attention(self.level, &q.matrix, &k.matrix, &v.matrix, spec);
         let y = self.leaf(y);
         self.record(|| Record::Attention { q, k, v, y: y.id, spec: spec.clone() });
@@ -177,6 +200,9 @@ impl Ops for Fixed<'_> {
     }
 
     fn experts(&mut self, x: &Value, scores: &Value, experts: &Experts) -> Value {
+        if self.is_over() {
+            return x.clone();
+        }
         let y = experts::experts(
             self.level,
             &x.matrix,

@@ -14,6 +14,7 @@ pub mod pull;
 pub mod push;
 pub mod refine;
 pub mod release;
+pub mod reround;
 pub mod run;
 pub mod tune;
 pub mod verify;
@@ -27,6 +28,7 @@ pub fn dispatch(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Convert(args) => convert::run(args, global),
         Command::Tune(args) => tune::run(args, global),
+        Command::Reround(args) => reround::run(args, global),
         Command::Refine(args) => refine::run(args, global),
         Command::Plan(args) => plan::run(args, global),
         Command::Inspect(args) => inspect::run(args, global),

@@ -85,6 +85,13 @@ pub struct CalibrationArgs {
     pub gradient_tokens: usize,
 }
 
+/// Tokens to measure on unless given: 300 per dimension of the widest input, within limits.
+pub fn default_tokens(checkpoint: &Checkpoint) -> usize {
+    let products = checkpoint.tensors().iter().filter(|t| is_product(t.role));
+    let widest = products.map(|t| t.cols()).max().unwrap_or(0);
+    (300 * widest).min(131_072)
+}
+
 pub fn sequence_length(text: &str) -> Result<usize, String> {
     let length = text.parse().ok().filter(|length| (2..=1 << 20).contains(length));
     length.ok_or_else(|| "expected a number of tokens from 2 to 1048576".to_owned())
@@ -97,9 +104,7 @@ impl CalibrationArgs {
 
     /// Tokens to measure on.
     fn tokens(&self, checkpoint: &Checkpoint) -> usize {
-        let products = checkpoint.tensors().iter().filter(|t| is_product(t.role));
-        let widest = products.map(|t| t.cols()).max().unwrap_or(0);
-        self.calibration_tokens.unwrap_or((300 * widest).min(131_072))
+        self.calibration_tokens.unwrap_or_else(|| default_tokens(checkpoint))
     }
 
     fn memory(
@@ -205,7 +210,7 @@ fn promise(checkpoint: &Checkpoint, args: &TuneArgs, global: &Global) -> Result<
     output.data(&format!("{} tokens; {}\n", units::count(tokens as u64), memory_line(memory)))
 }
 
-fn memory_line(memory: MeasuringMemory) -> String {
+pub fn memory_line(memory: MeasuringMemory) -> String {
     let peak = units::bytes(memory.peak);
     match memory.spilled {
         0 => format!("measuring takes at most {peak} of memory"),

@@ -53,6 +53,23 @@ fn scales_are_tuned_after_rounding() {
 }
 
 #[test]
+fn layers_are_rounded_again_behind_rounded_layers() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    gq.json(&["convert", &demo, "--bits", "3", "-o", "a.gq"]);
+    let sizes = ["--calibration-ctx", "64", "--calibration-tokens", "1664"];
+    let options = [&["--reference", &demo, "--calibration", &text][..], &sizes].concat();
+    let told = gq.json(&[&["reround", "a.gq", "-o", "b.gq"][..], &options].concat());
+    let (before, after) = (&told["held_out"]["before"], &told["held_out"]["after"]);
+    assert!(after.as_f64().unwrap() < 0.9 * before.as_f64().unwrap(), "{told}");
+    gq.json(&["verify", "b.gq"]);
+    assert!(gq.json(&["inspect", "b.gq"]).to_string().contains("rounded_again"));
+    let llama = testdata("tiny/llama");
+    gq.fails(3, &["reround", "a.gq", "--reference", &llama, "--calibration", &text]);
+    gq.fails(4, &[&["reround", "a.gq", "--max-memory", "1MB"][..], &options].concat());
+}
+
+#[test]
 fn in_one_step_and_without_a_corpus() {
     let gq = Gq::new();
     let demo = testdata("demo");

@@ -1,0 +1,180 @@
+//! The original and its rounded copy over the same sequences, layer by layer and product by product: each product's
+//! inputs in both, while the copy's weights are being replaced.
+
+use crate::ModelError;
+use crate::eager::Matrix;
+use crate::fixed::{Observation, Replaced};
+use crate::linear::Linear;
+use crate::measure::{LayerRun, State, residual_token_bytes, run_layer};
+use crate::model::Model;
+use crate::spill::Spill;
+use std::fs::File;
+use std::io;
+
+/// Inputs of one or more products in both models at the same tokens.
+#[derive(Debug)]
+pub struct PairedObservation<'a> {
+    /// Index of the sequence.
+    pub sequence: usize,
+    /// The original's, `[tokens, cols]`, not rotated.
+    pub original: &'a Matrix,
+    /// The rounded model's.
+    pub rounded: &'a Matrix,
+}
+
+/// Sequences that pass through two models of one architecture in lockstep.
+///
+/// Memory is the residual streams of all sequences in both, unless they are spilled to a file, and one layer's work for
+/// one sequence in both. All arithmetic is fixed: the same observations on every CPU and thread count.
+#[derive(Debug)]
+pub struct PairedPass<'m> {
+    original: &'m Model,
+    rounded: &'m Model,
+    tokens: Vec<Vec<u32>>,
+    /// The original's states, then the rounded model's.
+    states: Vec<State>,
+    spill: Option<Spill>,
+    replaced: Replaced,
+    next: usize,
+}
+
+impl<'m> PairedPass<'m> {
+    /// Each sequence starts at position 0 with an empty cache. The models have the same specification.
+    ///
+    /// # Errors
+    /// For an empty sequence or a token beyond a vocabulary.
+    pub fn new(
+        original: &'m Model,
+        rounded: &'m Model,
+        tokens: Vec<Vec<u32>>,
+    ) -> Result<PairedPass<'m>, ModelError> {
+        for sequence in &tokens {
+            original.check_tokens(sequence)?;
+            rounded.check_tokens(sequence)?;
+        }
+        let states = vec![State::default(); 2 * tokens.len()];
+        let (spill, replaced) = (None, Replaced::new());
+        Ok(PairedPass { original, rounded, tokens, states, spill, replaced, next: 0 })
+    }
+
+    /// Keeps the states in `file` between layers; observations are the same.
+    pub fn spilled_to(mut self, file: File) -> PairedPass<'m> {
+        let longest = self.tokens.iter().map(Vec::len).max().unwrap_or(0);
+        let stride = longest as u64 * residual_token_bytes(self.original.spec());
+        self.spill = Some(Spill::new(file, stride, self.states.len()));
+        self
+    }
+
+    /// Layers of the models.
+    pub fn layers(&self) -> usize {
+        self.original.graph().layers()
+    }
+
+    /// Sequences.
+    pub fn sequences(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// The next layer's products in the order in which they are computed: the rounded weights that meet each input.
+    /// Experts are not among them.
+    ///
+    /// # Errors
+    /// When the file that it is spilled to cannot be read.
+    pub fn products(&self) -> io::Result<Vec<Vec<Linear>>> {
+        let mut products = Vec::new();
+        let Some(tokens) = self.tokens.first() else { return Ok(products) };
+        let mut observe = |seen: Observation<'_>| {
+            if seen.expert.is_none() {
+                products.push(seen.weights.iter().map(|&weight| weight.clone()).collect());
+            }
+        };
+        let run = LayerRun { observer: Some(&mut observe), ..LayerRun::default() };
+        // One token is enough to see what meets what.
+        let ((x, _), one) = (self.load(self.tokens.len())?, &tokens[..1]);
+        let first = Matrix { width: x.width, data: x.data.iter().take(x.width).copied().collect() };
+        let shared = self.load(self.tokens.len())?.1.into_iter().map(|(cache, (k, v))| {
+            let row = |m: &Matrix| Matrix { width: m.width, data: m.data[..m.width].to_vec() };
+            (cache, (row(&k).into(), row(&v).into()))
+        });
+        run_layer(self.rounded, self.next, (0, one), (first.into(), shared.collect()), run);
+        Ok(products)
+    }
+
+    /// Shows the inputs of the next layer's product number `product`, for all sequences in order. What precedes it in
+    /// the layer is computed with the weights as they are now.
+    ///
+    /// # Errors
+    /// When the file that it is spilled to cannot be read.
+    pub fn observe(&self, product: usize, observe: &mut dyn FnMut(PairedObservation<'_>)) -> io::Result<()> {
+        for sequence in 0..self.tokens.len() {
+            let original = self.input(self.original, (sequence, sequence), product, None)?;
+            let place = (self.tokens.len() + sequence, sequence);
+            let rounded = self.input(self.rounded, place, product, Some(&self.replaced))?;
+            observe(PairedObservation { sequence, original: &original, rounded: &rounded });
+        }
+        Ok(())
+    }
+
+    /// The input of a product of the next layer, of one sequence in one model.
+    fn input(
+        &self,
+        model: &Model,
+        (place, sequence): (usize, usize),
+        product: usize,
+        replaced: Option<&Replaced>,
+    ) -> io::Result<Matrix> {
+        let (mut at, mut input) = (0, Matrix::default());
+        let mut observe = |seen: Observation<'_>| {
+            if seen.expert.is_some() {
+                return;
+            }
+            if at == product {
+                input = seen.input.clone();
+            }
+            at += 1;
+        };
+        let left = Some(product + 1);
+        let run = LayerRun { observer: Some(&mut observe), start: false, left, replaced };
+        run_layer(model, self.next, (sequence, &self.tokens[sequence]), self.load(place)?, run);
+        Ok(input)
+    }
+
+    /// Gives a weight of the rounded model another payload of the same encoding; `false` when it is not one.
+    pub fn replace(&mut self, weight: &Linear, payload: &[u8]) -> bool {
+        let Some(replaced) = weight.with_payload(payload) else { return false };
+        self.replaced.insert(weight.name().to_owned(), replaced);
+        true
+    }
+
+    /// Takes all sequences through the next layer, in both models.
+    ///
+    /// # Errors
+    /// When the file that it is spilled to cannot be read or written.
+    pub fn advance(&mut self) -> io::Result<()> {
+        for place in 0..self.states.len() {
+            let sequence = place % self.tokens.len();
+            let (model, replaced) = match place < self.tokens.len() {
+                true => (self.original, None),
+                false => (self.rounded, Some(&self.replaced)),
+            };
+            let run = LayerRun { replaced, ..LayerRun::default() };
+            let before = self.load(place)?;
+            let after = run_layer(model, self.next, (sequence, &self.tokens[sequence]), before, run);
+            match &mut self.spill {
+                Some(spill) => spill.store(place, &after.0, &after.1)?,
+                None => self.states[place] = after,
+            }
+        }
+        // The layer is done with: nothing reads its weights again.
+        self.replaced.clear();
+        self.next += 1;
+        Ok(())
+    }
+
+    fn load(&self, place: usize) -> io::Result<State> {
+        match self.spill.as_ref().filter(|_| self.next > 0) {
+            Some(spill) => spill.load(place),
+            None => Ok(self.states[place].clone()),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! `gq reround`: rounds a finished file's layers again, each with the inputs that it gets behind the ones before it.
+
+use crate::cli::Global;
+use crate::commands::tune;
+use crate::failure::{Exit, Failure};
+use crate::progress::{Progress, Unit};
+use crate::table::Table;
+use crate::{source, units};
+use gq_container::Container;
+use gq_convert::{
+    MeasuringMemory, MeasuringSize, RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions,
+    RoundedAgainOutcome, Tune,
+};
+use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Round the layers of a .gq file again, one after the other, each with the inputs that it gets behind those already
+/// rounded: the same encodings and size, closer.
+///
+/// Old and new codes of every tensor compete on held-out text, and so do the old and the new file: the file is kept as it
+/// was when it does not get closer. Before `gq refine`, where both are wanted.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  gq reround smol-3bit.gq --reference ./SmolLM2-135M --tune smol.tune --calibration texts/
+  gq reround smol-3bit.gq --reference ./SmolLM2-135M --calibration self -o smol-3bit-again.gq
+
+Time is about that of 5 forward passes over the text, and of rounding anew.")]
+pub struct ReroundArgs {
+    /// File to round again.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// What it was made from: checkpoint directory, GGUF, or a repository on the Hub.
+    #[arg(long, value_name = "REF")]
+    reference: PathBuf,
+    /// Merge an adapter into the reference first, as the conversion did; repeatable, with weights.
+    #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
+    loras: Vec<source::Lora>,
+    /// Measurements made by `gq tune` on the same checkpoint: their gradients weigh the rows of trellis codes.
+    #[arg(long, value_name = "DIR")]
+    tune: Option<PathBuf>,
+    /// Text to measure inputs on: a file, a directory whose .txt and .md files count equally, `self`, or what comes with
+    /// gq.
+    #[arg(long, value_name = "FILE|DIR|builtin|self")]
+    calibration: Option<PathBuf>,
+    /// Tokens to measure inputs on [default: 300 per input dimension, at most 131072].
+    #[arg(long, value_name = "N")]
+    calibration_tokens: Option<usize>,
+    /// Tokens of a sequence.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = tune::sequence_length)]
+    calibration_ctx: usize,
+    /// Most memory, such as 4GiB: hidden states that do not fit lie in a file beside the output meanwhile.
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
+    max_memory: Option<u64>,
+    /// Where to write [default: in place of FILE].
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+}
+
+pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
+    let level = global.level()?;
+    let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
+    let container = Arc::new(Container::open(&args.file)?);
+    let model = Model::from_container(container.clone(), options)?;
+    let found = source::find(&args.reference, global)?;
+    let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
+    let measured = args.tune.as_deref().map(Tune::open).transpose()?;
+    if let Some(measured) = &measured {
+        measured.check_source(&gq_convert::source_files(&checkpoint))?;
+    }
+    let reference = Model::from_checkpoint(checkpoint.clone(), options)?;
+    let tokenizer = Tokenizer::new(reference.texts(), reference.spec())?;
+    let tokens = args.calibration_tokens.unwrap_or_else(|| tune::default_tokens(&checkpoint));
+    let (texts, sequences) = tune::sequences(
+        args.calibration.as_deref(),
+        (&reference, &tokenizer),
+        (tokens, args.calibration_ctx),
+        global,
+    )?;
+    let size = MeasuringSize {
+        sequences: sequences.len(),
+        ctx: sequences.iter().map(Vec::len).max().unwrap_or(0),
+        gradients: false,
+        threads: global.threads(),
+    };
+    let memory = MeasuringMemory::rounding_again(checkpoint.spec(), size, args.max_memory)?;
+    global.output().note(&tune::memory_line(memory));
+    let options = RoundAgainOptions {
+        level,
+        tune: measured.as_ref(),
+        text_sha256: gq_convert::texts_digest(&texts),
+        max_memory: args.max_memory,
+    };
+    let of = checkpoint.spec().layers.len() + 1;
+    let output = global.output();
+    let mut progress = Progress::new(global.progress, output, "reround", Unit::Items("layers"), of as u64);
+    let path = args.output.as_ref().unwrap_or(&args.file);
+    let what =
+        RoundAgain { checkpoint: &checkpoint, reference: &reference, container: &container, model: &model };
+    let outcome = source::with_threads(global, || {
+        what.run(&sequences, &options, path, &mut |event| {
+            let RoundAgainEvent::Layers { done, .. } = event;
+            progress.set(done as u64, "layers");
+        })
+    })??;
+    let seconds = progress.finish();
+    if !outcome.helps() && args.output.is_some() {
+        std::fs::copy(&args.file, path).map_err(|error| Failure::io(path, &error))?;
+    }
+    let bytes = std::fs::metadata(path).map_err(|error| Failure::io(path, &error))?.len();
+    if output.json {
+        let tensors = outcome.tensors.iter().map(|tensor| {
+            serde_json::json!({
+                "name": tensor.name,
+                "strength": tensor.strength,
+                "held_out": {"before": tensor.held_out.0, "after": tensor.held_out.1},
+                "in_sample": tensor.in_sample,
+                "taken": tensor.taken,
+            })
+        });
+        return output.document(&serde_json::json!({
+            "output": path.display().to_string(),
+            "helped": outcome.helps(),
+            "bytes": bytes,
+            "held_out": {
+                "before": outcome.before,
+                "after": outcome.after,
+                "tokens": outcome.held_out_tokens,
+            },
+            "tokens": outcome.tokens,
+            "tensors": tensors.collect::<Vec<_>>(),
+            "seconds": seconds,
+        }));
+    }
+    let verdict = match outcome.helps() {
+        true => format!("{:.1} % closer", 100.0 * (1.0 - outcome.after / outcome.before)),
+        false => "no closer: left as it was".to_owned(),
+    };
+    output.data(&format!(
+        "{}\n{}: {}, divergence on {} held-out tokens {:.4} -> {:.4}, {verdict}, in {}\n",
+        summary(&outcome, &checkpoint).render(),
+        path.display(),
+        units::bytes(bytes),
+        units::count(outcome.held_out_tokens as u64),
+        outcome.before,
+        outcome.after,
+        units::seconds(seconds),
+    ))
+}
+
+/// Sums over the tensors of one role.
+#[derive(Default)]
+struct OfRole {
+    role: String,
+    count: usize,
+    taken: usize,
+    strength: f64,
+    before: f64,
+    after: f64,
+}
+
+/// What came of the tensors, by role.
+fn summary(outcome: &RoundedAgainOutcome, checkpoint: &gq_checkpoint::Checkpoint) -> Table {
+    let mut roles: Vec<OfRole> = Vec::new();
+    for tensor in &outcome.tensors {
+        let Some(source) = checkpoint.tensor(&tensor.name) else { continue };
+        let role = source.role.to_string();
+        let index = roles.iter().position(|other| other.role == role).unwrap_or_else(|| {
+            roles.push(OfRole { role, ..OfRole::default() });
+            roles.len() - 1
+        });
+        let Some(sums) = roles.get_mut(index) else { continue };
+        sums.count += 1;
+        sums.taken += usize::from(tensor.taken);
+        sums.strength += tensor.strength;
+        sums.before += tensor.held_out.0;
+        sums.after += if tensor.taken { tensor.held_out.1 } else { tensor.held_out.0 };
+    }
+    let mut table =
+        Table::new(&["<tensors of", "count", "new codes", "mean strength", "held-out error", "now"]);
+    for OfRole { role, count, taken, strength, before, after } in roles {
+        let each = count as f64;
+        table.row([
+            role,
+            units::count(count as u64),
+            units::count(taken as u64),
+            format!("{:.2}", strength / each),
+            format!("{:.4}", before / each),
+            format!("{:.4}", after / each),
+        ]);
+    }
+    table
+}
+
+impl From<RoundAgainError> for Failure {
+    fn from(error: RoundAgainError) -> Failure {
+        use RoundAgainError as E;
+        let message = error.to_string();
+        let input = |code| Failure::new(Exit::Input, code, message);
+        match error {
+            E::Measure(error) => error.into(),
+            E::Model(error) => error.into(),
+            E::Load(error) => error.into(),
+            E::Tune(error) => error.into(),
+            E::Container(error) => error.into(),
+            E::Text(error) => error.into(),
+            E::Write(error) => error.into(),
+            E::Io { path, source } => Failure::io(&path, &source),
+            E::OtherSource { limit, actual, .. } => {
+                input("reround.source").at("--reference").limit(limit).actual(actual)
+            }
+            E::Nothing => input("reround.nothing"),
+            E::Moment { tensor, .. } | E::Payload { tensor } => input("reround.tensor").at(tensor),
+            E::Read(_) | E::Coder(_) | E::Rule(_) | E::Provenance(_) | E::Json { .. } => {
+                input("reround.file")
+            }
+        }
+    }
+}
