@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make testdata/gguf: GGUF files and what the reference implementations make of them.
 
-    python scripts/make_gguf_fixtures.py --llama-cpp LLAMA_CPP_SOURCES [--only types|tokenizers|models]
+    python scripts/make_gguf_fixtures.py --llama-cpp LLAMA_CPP_SOURCES [--only types|tokenizers|models|names]
 
 types       types.gguf: every kind of metadata value; random blocks of every tensor type that gq decodes.
             types.safetensors: the same tensors dequantized by gguf-py, and rows with gguf-py's encoding of them.
@@ -9,6 +9,7 @@ types       types.gguf: every kind of metadata value; random blocks of every ten
 tokenizers  tokenizers/*: small tokenizers, with the ids that a text has.
 models      models/*.json: metadata and tensors (name, type, shape, sha256) that convert_hf_to_gguf.py writes for the
             tiny checkpoints with those tokenizers.
+names       names.json: what gguf-py finds a model is called, from its card, its configuration and its folder.
 
 Needs gguf, numpy, safetensors, tokenizers, torch, transformers, sentencepiece, and llama.cpp's source tree.
 """
@@ -247,10 +248,63 @@ def make_models(sources: Path) -> None:
                     {"changes": changes, "metadata": keys, "tensors": tensors}, ensure_ascii=False, indent=None) + "\n")
 
 
+# Folder, parameters, and for some a configuration and a card.
+NAMES = [(folder, parameters, {}, None) for folder, parameters in [
+    ("tiny-model", 200_000), ("gemma-3-270m", 268_098_176), ("gemma-3-270m-it", 268_098_176), ("gemma-3-1b-it", 999_885_952),
+    ("gemma-4-E2B-it", 5_100_000_000), ("gemma-4-31B-it", 31_270_000_000), ("gemma-4-26B-A4B-it", 25_800_000_000),
+    ("SmolLM2-135M-Instruct", 134_515_008), ("smollm2-135m-instruct", 134_515_008), ("Llama-3.2-1B-Instruct", 1_235_814_400),
+    ("Llama-3.1-8B", 8_030_000_000), ("Meta-Llama-3.1-8B-Instruct-128k", 8_030_000_000), ("Llama-2-7b-chat-hf", 6_738_000_000),
+    ("Mixtral-8x7B-Instruct-v0.1", 46_700_000_000), ("bloom-7b1", 7_069_000_000), ("phi-3-mini-4k-instruct", 3_800_000_000),
+    ("Hermes-2-Pro-Llama-3-8B", 8_030_000_000), ("model", 1_000_000), ("my model of mine", 1_000_000), ("v2", 1_000_000),
+    ("model-q4_k_m-fp16", 1_000_000), ("a--b", 1_000_000), ("gpt2-xl", 1_500_000_000), ("xl-large-7B", 7_000_000_000),
+    ("Qwen1.5-0.5B-Chat", 464_000_000), ("Yi-1.5-34B-Chat-16K", 34_400_000_000), ("iter3-tuned-1.5B-v2-alpha", 1_500_000_000),
+    ("llama-3-lora", 8_000_000_000), ("x-1_5b-7B", 7_000_000_000), ("e5-small", 33_000_000), ("0", 1_000_000),
+    ("snowflake-arctic-embed-m-v1.5", 109_000_000), ("Mistral-Nemo-Instruct-2407", 12_200_000_000), ("ALLCAPS-name-3b", 3_000_000_000),
+]] + [
+    ("abcdef0123", 134_515_008, {"_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct"}, None),
+    ("gemma-3-270m", 268_098_176, {"_name_or_path": "/models/of/mine/gemma"}, None),
+    ("gemma-3-270m", 268_098_176, {"_name_or_path": "./gemma-3-270m-mine"}, None),
+    ("SmolLM2-135M-Instruct", 134_515_008, {}, "---\nlibrary_name: transformers\nlicense: apache-2.0\nlanguage:\n- en\n"
+     "pipeline_tag: text-generation\ntags:\n- safetensors\n- onnx\nbase_model:\n- HuggingFaceTB/SmolLM2-135M\n---\n\n# SmolLM2\n"),
+    ("gemma-3-270m-it", 268_098_176, {}, "---\nbase_model: google/gemma-3-270m\nlicense: gemma\ntags:\n- gemma3\n- google\n"
+     "pipeline_tag: text-generation\nlibrary_name: transformers\nextra_gated_heading: Access\nextra_gated_prompt: >-\n  To access\n"
+     "  it, agree.\n---\ntext\n"),
+    ("Llama-3.2-1B", 1_235_814_400, {}, "---\nlanguage:\n- en\n- de\n- no\nlicense: other\nlicense_name: llama3.2\nlicense_link: >-\n"
+     "  LICENSE.txt\ndatasets: [org/one, \"org/two-v2\"]\nextra_gated_fields:\n  First Name: text\n---\n"),
+    ("merge-7B", 7_000_000_000, {}, "---\nmodel_name: A Merge\nmodel_creator: me\nmodel_type: llama\nversion: v3\nbase_model:\n"
+     "- https://huggingface.co/org/base-7B-v0.1\n- https://example.org/x\n- ./local\n- name-only\nlicense:\n- mit\n- apache-2.0\n"
+     "model_description: \"what it does\"\nurl: https://example.org\nmodel_doi: 10.1/x\nrepo_url: https://example.org/r\n---\n"),
+    ("plain-1B", 1_000_000_000, {}, "# no front matter\n"),
+    ("plain-1B", 1_000_000_000, {}, "---\ntags:\nbase_model:\n---\n"),
+]
+
+
+def make_names() -> None:
+    import tempfile
+    import gguf
+    cases = []
+    for folder, parameters, config, readme in NAMES:
+        with tempfile.TemporaryDirectory() as scratch:
+            model = Path(scratch) / folder
+            model.mkdir()
+            (model / "config.json").write_text(json.dumps(config))
+            if readme:
+                (model / "README.md").write_text(readme)
+            metadata = gguf.Metadata.load(None, model, None, parameters)
+            # As the converter does after loading.
+            metadata.size_label = metadata.size_label or gguf.size_label(parameters, parameters, 0, 0)
+            writer = gguf.GGUFWriter(None, "llama")
+            metadata.set_gguf_meta_model(writer)
+        keys = {key: value.value for key, value in writer.kv_data[0].items() if key != "general.architecture"}
+        cases.append({"folder": folder, "parameters": parameters, "config": config, "readme": readme, "metadata": keys})
+    lines = [json.dumps(case, ensure_ascii=False) for case in cases]
+    (OUT / "names.json").write_text("[\n" + ",\n".join(lines) + "\n]\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama-cpp", type=Path, help="source tree with convert_hf_to_gguf.py")
-    parser.add_argument("--only", choices=["types", "tokenizers", "models"])
+    parser.add_argument("--only", choices=["types", "tokenizers", "models", "names"])
     args = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     if args.llama_cpp:
@@ -261,6 +315,8 @@ def main() -> None:
         make_tokenizers()
     if args.only in (None, "models"):
         make_models(args.llama_cpp)
+    if args.only in (None, "names"):
+        make_names()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 //!
 //! This crate does not know the network, our container or our codecs.
 
+mod card;
 mod catalog;
 mod checkpoint;
 mod config;
@@ -29,6 +30,7 @@ mod spec;
 mod tensor;
 mod texts;
 
+pub use card::{Card, CardValue};
 pub use catalog::{Shard, check_tensors};
 pub use checkpoint::{Checkpoint, FileKind, SourceFile};
 pub use config::parse_config;

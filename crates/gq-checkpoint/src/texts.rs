@@ -1,5 +1,6 @@
 //! Texts beside the weights: tokenizer, chat template, settings, licence.
 
+use crate::card::Card;
 use crate::{CheckpointError, json, limits};
 use serde_json::Value;
 use std::fs::File;
@@ -25,6 +26,8 @@ pub struct Texts {
     pub licences: Vec<NamedText>,
     /// `license` in the front matter of `README.md`.
     pub licence_name: Option<String>,
+    /// All of that front matter.
+    pub card: Card,
 }
 
 impl Texts {
@@ -87,8 +90,10 @@ pub(crate) fn read_texts(files: &[PathBuf]) -> Result<Texts, CheckpointError> {
         generation_config: text("generation_config.json", limits::TEXT_BYTES)?,
         special_tokens_map: text("special_tokens_map.json", limits::TEXT_BYTES)?,
         licences: Vec::new(),
-        licence_name: text("README.md", limits::TEXT_BYTES)?.and_then(|readme| front_matter_licence(&readme)),
+        licence_name: None,
+        card: text("README.md", limits::TEXT_BYTES)?.map(|readme| Card::parse(&readme)).unwrap_or_default(),
     };
+    texts.licence_name = texts.card.text("license").map(str::to_owned);
     for name in ["chat_template.json", "tokenizer_config.json"] {
         if let (None, Some(path)) = (&texts.chat_template, named(name)) {
             let content = read_text(path, limits::TEXT_BYTES)?;
@@ -135,16 +140,6 @@ fn template_in(value: &Value) -> Option<String> {
     }
 }
 
-/// The `license:` line of YAML front matter.
-fn front_matter_licence(readme: &str) -> Option<String> {
-    let mut lines = readme.trim_start_matches('\u{feff}').lines();
-    lines.next().filter(|line| line.trim_end() == "---")?;
-    let line =
-        lines.take_while(|line| line.trim_end() != "---").find_map(|line| line.strip_prefix("license:"))?;
-    let name = line.trim().trim_matches(['"', '\'']);
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
 fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
@@ -152,13 +147,6 @@ fn file_name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn licence_of_front_matter() {
-        assert_eq!(front_matter_licence("---\na: b\nlicense: \"mit\"\n---\n"), Some("mit".to_owned()));
-        assert_eq!(front_matter_licence("---\na: b\n---\nlicense: mit\n"), None);
-        assert_eq!(front_matter_licence("license: mit\n"), None);
-    }
 
     #[test]
     fn templates_in_json() {

@@ -28,16 +28,18 @@ pub struct ExportOptions {
     pub kind: GgmlType,
     /// Types of single tensors, by canonical name.
     pub overrides: BTreeMap<String, GgmlType>,
-    /// `general.name`.
-    pub name: String,
+    /// `general.name`; without one it is found as the other names are.
+    pub name: Option<String>,
+    /// Name of the source's folder or file, without ending: names that neither card nor configuration give come from it.
+    pub folder: String,
     /// Rows encoded at a time by as many threads.
     pub threads: usize,
 }
 
 impl ExportOptions {
     /// All matrices of one type.
-    pub fn new(kind: GgmlType, name: &str) -> ExportOptions {
-        ExportOptions { kind, overrides: BTreeMap::new(), name: name.to_owned(), threads: 1 }
+    pub fn new(kind: GgmlType, folder: &str) -> ExportOptions {
+        ExportOptions { kind, overrides: BTreeMap::new(), name: None, folder: folder.to_owned(), threads: 1 }
     }
 }
 

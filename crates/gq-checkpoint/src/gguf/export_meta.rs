@@ -1,6 +1,7 @@
 //! Metadata of a model, key by key as llama.cpp's converter writes it.
 
 use super::export::{ExportOptions, ExportSource, ExportTensor, full_rope};
+use super::naming::{NameSources, name_metadata};
 use super::{Array, GgmlType, GgufError, Metadata, Value};
 use crate::{Family, LayerSpec, ModelSpec, RopeKind};
 
@@ -18,11 +19,15 @@ pub(super) fn model_metadata(
     metadata.set("general.architecture", text(spec.family.name()));
     metadata.set("general.type", text("model"));
     sampling(metadata, source.texts.generation_config.as_deref());
-    metadata.set("general.name", text(&options.name));
-    metadata.set("general.size_label", text(&size_label(tensors)));
-    if let Some(licence) = &source.texts.licence_name {
-        metadata.set("general.license", text(licence));
-    }
+    let names = NameSources {
+        card: &source.texts.card,
+        config: &source.texts.config,
+        folder: &options.folder,
+        name: options.name.as_deref(),
+        parameters: tensors.iter().map(|tensor| tensor.new.shape.iter().product::<usize>() as u64).sum(),
+        size_label: size_label(tensors),
+    };
+    name_metadata(metadata, &names);
     let first = spec.layers.first().ok_or_else(|| unsupported("block_count", "no layers", "one or more"))?;
     check_scale(spec)?;
     let mut set = |key: &str, value: Value| metadata.set(&format!("{}.{key}", spec.family.name()), value);
@@ -226,7 +231,7 @@ fn size_label(tensors: &[ExportTensor]) -> String {
     }
 }
 
-fn rounded(parameters: usize) -> String {
+pub(super) fn rounded(parameters: usize) -> String {
     let n = parameters as f64;
     let scales = [(1e12, 1e-12, "T"), (1e9, 1e-9, "B"), (1e6, 1e-6, "M")];
     let (scale, suffix) = scales

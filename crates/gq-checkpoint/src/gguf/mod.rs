@@ -16,6 +16,7 @@ mod keys;
 pub mod limits;
 mod model;
 mod names;
+mod naming;
 mod pre_tokenizer;
 mod storage;
 mod tokenizer;

@@ -3,7 +3,8 @@
 use super::config::config_json;
 use super::names::{ROPE_FREQS, Transform, canonical_name};
 use super::tokenizer::tokenizer_texts;
-use super::{Gguf, GgufError, Storage, Value, decode};
+use super::{Array, Gguf, GgufError, Metadata, Storage, Value, decode};
+use crate::card::{Card, CardValue};
 use crate::{ExpectedTensor, ModelSpec, Role, SourceTensor, TensorError, Texts, parse_config};
 use gq_tensor::DType;
 use std::collections::{HashMap, HashSet};
@@ -106,5 +107,40 @@ fn texts(gguf: &Gguf, config: String) -> Result<Texts, GgufError> {
         special_tokens_map: None,
         licences: Vec::new(),
         licence_name: text("general.license"),
+        card: card(gguf.metadata()),
     })
+}
+
+/// What a GGUF says about its model, as a card says it.
+fn card(metadata: &Metadata) -> Card {
+    let mut card = Card::default();
+    let text = |key: &str| metadata.get(&format!("general.{key}")).and_then(Value::as_str);
+    let same =
+        ["name", "author", "version", "organization", "finetune", "basename", "description", "size_label"];
+    let others = [
+        ("license", "license"),
+        ("license.name", "license_name"),
+        ("license.link", "license_link"),
+        ("source.url", "url"),
+        ("source.doi", "doi"),
+        ("source.uuid", "uuid"),
+        ("source.repo_url", "repo_url"),
+    ];
+    for (key, name) in same.map(|key| (key, key)).into_iter().chain(others) {
+        if let Some(text) = text(key) {
+            card.set(name, CardValue::Text(text.to_owned()));
+        }
+    }
+    for key in ["tags", "languages"] {
+        if let Some(Value::Array(Array::String(list))) = metadata.get(&format!("general.{key}")) {
+            card.set(key, CardValue::List(list.clone()));
+        }
+    }
+    for (key, name) in [("base_model", "base_models"), ("dataset", "datasets")] {
+        if let Some(Value::U32(count)) = metadata.get(&format!("general.{key}.count")) {
+            let parents = (0..*count).map_while(|n| text(&format!("{key}.{n}.repo_url")).map(str::to_owned));
+            card.set(name, CardValue::List(parents.collect()));
+        }
+    }
+    card
 }

@@ -52,7 +52,7 @@ pub struct ExportArgs {
     /// File or directory to write.
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// `general.name` of a GGUF [default: the source's name].
+    /// `general.name` of a GGUF [default: what the model card, the configuration or the source's name says].
     #[arg(long, value_name = "TEXT", conflicts_with = "safetensors")]
     name: Option<String>,
     /// Also write OUT's name with .Modelfile: template, stop strings and parameters for `ollama create`.
@@ -89,11 +89,7 @@ pub fn run(args: &ExportArgs, global: &Global) -> Result<(), Failure> {
     if args.safetensors {
         return source::with_threads(global, || checkpoint(args, found, &weights, global))?;
     }
-    let name = args.name.clone().unwrap_or_else(|| {
-        let name = found.name.as_str();
-        name.strip_suffix(".gq").or(name.strip_suffix(".gguf")).unwrap_or(name).to_owned()
-    });
-    source::with_threads(global, || gguf(args, found, &weights, &name, global))?
+    source::with_threads(global, || gguf(args, found, &weights, global))?
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
@@ -124,16 +120,13 @@ fn checkpoint(args: &ExportArgs, found: Found, weights: &Weights, global: &Globa
     ))
 }
 
-fn gguf(
-    args: &ExportArgs,
-    found: Found,
-    weights: &Weights,
-    name: &str,
-    global: &Global,
-) -> Result<(), Failure> {
+fn gguf(args: &ExportArgs, found: Found, weights: &Weights, global: &Global) -> Result<(), Failure> {
     let default = if weights.is_container() { Wanted::Nearest } else { Wanted::Type(GgmlType::F16) };
     let wanted = args.kind.unwrap_or(default);
-    let mut options = ExportOptions::new(GgmlType::F16, name);
+    let folder = found.name.as_str();
+    let folder = folder.strip_suffix(".gq").or(folder.strip_suffix(".gguf")).unwrap_or(folder);
+    let mut options = ExportOptions::new(GgmlType::F16, folder);
+    options.name = args.name.clone();
     options.threads = global.threads();
     match wanted {
         Wanted::Type(kind) => options.kind = kind,

@@ -3,7 +3,7 @@
 use crate::cli::Global;
 use crate::failure::{Exit, Failure};
 use crate::table::Table;
-use crate::units;
+use crate::{source, units};
 use gq_checkpoint::parse_config;
 use gq_container::{Container, StoredText, TextKind, WriteError};
 use gq_model::{ChatTemplate, ModelTexts, Tokenizer};
@@ -34,7 +34,7 @@ Examples:
   gq meta get smol.gq
   gq meta get smol.gq chat_template > template.jinja")]
 struct GetArgs {
-    /// The .gq file.
+    /// The .gq file, here or on the Hub (hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Which text: config, tokenizer, tokenizer_config, chat_template, generation_config, special_tokens_map, licence,
@@ -54,7 +54,7 @@ Examples:
   gq meta set smol.gq generation_config.temperature=0.7 generation_config.top_k=40
   gq meta set smol.gq licence=apache-2.0 --remove special_tokens_map -o edited.gq")]
 struct SetArgs {
-    /// The .gq file.
+    /// The .gq file, here or on the Hub (hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// NAME=TEXT, NAME=@PATH for the content of a file, or NAME.KEY=JSON for one key of a text that is JSON; names as in
@@ -64,7 +64,7 @@ struct SetArgs {
     /// Take a text out; repeatable.
     #[arg(long, value_name = "NAME", value_parser = editable)]
     remove: Vec<TextKind>,
-    /// Where to write [default: in place of FILE].
+    /// Where to write [default: in place of FILE; one from the Hub is not edited in place].
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
 }
@@ -110,7 +110,7 @@ pub fn run(args: &MetaArgs, global: &Global) -> Result<(), Failure> {
 }
 
 fn get(args: &GetArgs, global: &Global) -> Result<(), Failure> {
-    let container = Container::open(&args.file)?;
+    let container = Container::open(&source::find(&args.file, global)?.path)?;
     let output = global.output();
     if let Some(kind) = args.name {
         let text = container.text(kind)?;
@@ -138,7 +138,15 @@ fn absent(file: &Path, kind: TextKind) -> Failure {
 }
 
 fn set(args: &SetArgs, global: &Global) -> Result<(), Failure> {
-    let container = Container::open(&args.file)?;
+    let found = source::find(&args.file, global)?;
+    if found.origin.is_some() && args.output.is_none() {
+        let message = format!("{}: a file in the Hub's cache is not edited in place", args.file.display());
+        return Err(Failure::new(Exit::Usage, "meta.cached", message)
+            .at("--output")
+            .limit("a file")
+            .actual("none"));
+    }
+    let container = Container::open(&found.path)?;
     let mut texts = BTreeMap::new();
     for entry in container.texts() {
         // A later version's text would be lost without a word.

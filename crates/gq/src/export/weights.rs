@@ -2,7 +2,7 @@
 
 use crate::failure::{Exit, Failure};
 use crate::source;
-use gq_checkpoint::{Checkpoint, ModelSpec, ReadError, Role, Texts, parse_config};
+use gq_checkpoint::{Card, CardValue, Checkpoint, ModelSpec, ReadError, Role, Texts, parse_config};
 use gq_codec::{Decoder, Rotation};
 use gq_container::{Container, TensorEntry, TextKind};
 use gq_tensor::{CpuLevel, Encoding, RotationKind, RotationSpec};
@@ -78,7 +78,7 @@ impl Weights {
             Failure::new(Exit::Input, "container.no_config", message).at(place).limit("config.json")
         };
         let config = text(TextKind::Config)?.ok_or_else(missing)?;
-        let texts = Texts {
+        let mut texts = Texts {
             tokenizer: text(TextKind::Tokenizer)?,
             tokenizer_config: text(TextKind::TokenizerConfig)?,
             chat_template: text(TextKind::ChatTemplate)?,
@@ -86,8 +86,12 @@ impl Weights {
             special_tokens_map: text(TextKind::SpecialTokensMap)?,
             licences: Vec::new(),
             licence_name: text(TextKind::Licence)?.filter(|licence| !licence.contains('\n')),
+            card: Card::default(),
             config,
         };
+        if let Some(licence) = &texts.licence_name {
+            texts.card.set("license", CardValue::Text(licence.clone()));
+        }
         let spec = parse_config(&texts.config)?;
         let expected = spec.expected_tensors();
         let names: HashMap<&str, Role> = expected.iter().map(|t| (t.name.as_str(), t.role)).collect();

@@ -47,7 +47,7 @@ fn export(checkpoint: &Checkpoint, kind: GgmlType, path: &Path) -> Result<Export
     let graph = checkpoint.tensors().iter().filter(|t| t.role != Role::Tower);
     let tensors: Vec<_> = graph.map(|t| (t.name.clone(), t.shape.clone())).collect();
     let source = ExportSource { spec: checkpoint.spec(), texts: &texts, tensors: &tensors };
-    let options = ExportOptions { threads: 2, ..ExportOptions::new(kind, "Tiny Model") };
+    let options = ExportOptions { threads: 2, ..ExportOptions::new(kind, "tiny-model") };
     let plan = ExportPlan::new(source, &options)?;
     let mut read = |name: &str, rows: std::ops::Range<usize>, out: &mut [f32]| -> Result<(), ReadError> {
         checkpoint.read_rows_f32(checkpoint.tensor(name).unwrap(), rows, out)
@@ -338,7 +338,7 @@ fn k_quants_fall_back_where_rows_are_short_and_bytes_do_not_depend_on_threads() 
     let texts = checkpoint.texts().unwrap();
     let tensors: Vec<_> = checkpoint.tensors().iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
     let source = ExportSource { spec: checkpoint.spec(), texts: &texts, tensors: &tensors };
-    let plan = ExportPlan::new(source, &ExportOptions::new(GgmlType::Q4_K, "Tiny Model")).unwrap();
+    let plan = ExportPlan::new(source, &ExportOptions::new(GgmlType::Q4_K, "tiny-model")).unwrap();
     let mut read = |name: &str, rows: std::ops::Range<usize>, out: &mut [f32]| -> Result<(), ReadError> {
         checkpoint.read_rows_f32(checkpoint.tensor(name).unwrap(), rows, out)
     };
