@@ -15,6 +15,19 @@ pub fn hint(code: &str) -> Option<&'static str> {
         }
         "gguf.key" => "the key may change what the model computes, so it is not passed over",
         "export.exists" => "give another output, or remove what is there",
+        "meta.absent" => "`gq meta get FILE` lists the texts that are in it",
+        "meta.cached" => "give -o OUT: files of the Hub's cache are shared and stay as they are",
+        "meta.unknown_text" => "it was written by a newer gq: edit it with that",
+        "meta.invalid" => "`gq meta get FILE NAME` shows the text that is there; nothing was changed",
+        "chat.conversation" => {
+            "write [{\"role\": \"user\", \"content\": \"Hello\"}], or an object with it as \"messages\""
+        }
+        "reround.source" => {
+            "give --reference what the file was made from, and --lora as the conversion had it"
+        }
+        "reround.nothing" => {
+            "convert with --tune or --calibration first; exact and grid weights have nothing to round"
+        }
         "path.missing" => "check the path; relative paths start at the current directory",
         "convert.differs" => "use the same options to continue it, or --restart to discard it",
         "convert.source_changed" => "--restart discards what was done and begins again",
