@@ -33,8 +33,15 @@ fn distortion(encoding: Encoding) -> Option<f64> {
     }
 }
 
-/// Divergence in nats per token that a tensor is expected to cost in an encoding; `None` where nothing was measured.
+/// Divergence in nats per token that a tensor is expected to cost in an encoding, corrected by what trials found;
+/// `None` where nothing was measured.
 fn damage(tune: &Tune, tensor: &str, encoding: Encoding) -> Option<f64> {
+    let factor = tune.corrections.as_ref().map_or(1.0, |corrections| corrections.factor(tensor));
+    Some(factor * predicted(tune, tensor, encoding)?)
+}
+
+/// The same from sensitivities alone.
+pub(crate) fn predicted(tune: &Tune, tensor: &str, encoding: Encoding) -> Option<f64> {
     let measured = tune.tensors.get(tensor)?;
     let sensitivity = match calibrated::supports(encoding) {
         true => measured.sensitivity,
@@ -43,9 +50,9 @@ fn damage(tune: &Tune, tensor: &str, encoding: Encoding) -> Option<f64> {
     Some(sensitivity * distortion(encoding)?)
 }
 
-/// The sum over all steps.
+/// Of all steps together.
 pub(crate) fn expected_divergence(tune: &Tune, steps: &[Step]) -> f64 {
-    steps.iter().filter_map(|step| damage(tune, &step.tensor, step.encoding)).sum()
+    tune.expected(steps.iter().filter_map(|step| damage(tune, &step.tensor, step.encoding)).sum())
 }
 
 /// One tensor's choices: bytes and damage, both strictly monotone, on the lower convex hull.
@@ -91,6 +98,8 @@ pub(crate) fn allocate(
         Budget::BodyBits(_) => bytes,
     };
     let enough = match budget {
+        // There and back rounds.
+        Budget::Divergence(limit) if tune.corrections.is_some() => tune.sum_at(limit) * (1.0 - 1e-9),
         Budget::Divergence(limit) => limit,
         Budget::FileBytes(_) | Budget::BodyBits(_) => 0.0,
     };
@@ -133,9 +142,9 @@ pub(crate) fn allocate(
         step_back(&mut choices, enough, &mut expected);
     }
     if let Budget::Divergence(limit) = budget
-        && (expected > limit || expected.is_nan() || limit.is_nan())
+        && (expected > enough || expected.is_nan() || limit.is_nan())
     {
-        return Err(PlanError::Divergence { limit, actual: expected });
+        return Err(PlanError::Divergence { limit, actual: tune.expected(expected) });
     }
     for choice in choices {
         let (_, damage, encoding) = choice.options[choice.chosen];
@@ -218,7 +227,7 @@ fn hull(mut options: Vec<(u64, f64, Encoding)>) -> Vec<(u64, f64, Encoding)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tune::TensorMeasured;
+    use crate::tune::{Corrections, GroupTrial, TensorMeasured, WholeTrial};
     use gq_tensor::{DType, RotationSpec};
 
     #[test]
@@ -294,6 +303,57 @@ mod tests {
                     - damage(&tune, &step.tensor, step.encoding).unwrap();
                 assert!(expected + more > limit, "{} could be {}", step.tensor, candidates[lower]);
             }
+        }
+    }
+
+    /// As `body`, with the first ten layers found four times as costly as predicted.
+    fn corrected() -> (Vec<Step>, Tune) {
+        let (steps, mut tune) = body();
+        let trial = |name: &str, range: std::ops::Range<usize>, factor: f64| GroupTrial {
+            name: name.to_owned(),
+            tensors: range.map(|index| format!("t{index}")).collect(),
+            predicted: 0.01,
+            measured: 0.01 * factor,
+            standard_error: 0.0,
+            factor,
+        };
+        let whole = WholeTrial { share: 1.0, predicted: 0.1, measured: 0.15, standard_error: 0.0 };
+        tune.corrections = Some(Corrections {
+            format: 1,
+            asked_tokens: 1,
+            tokens: 1,
+            encoding: "tt3".to_owned(),
+            mean_factor: 2.0,
+            groups: vec![trial("first", 0..70, 4.0), trial("others", 70..210, 1.0)],
+            whole: vec![whole],
+        });
+        (steps, tune)
+    }
+
+    #[test]
+    fn bytes_go_where_trials_found_more_damage() {
+        let bytes = |(mut steps, tune): (Vec<Step>, Tune)| {
+            let budget = (Budget::FileBytes(60_000_000), Codes::Trellis);
+            allocate(&mut steps, &tune, budget, 0, &|_| true, None).unwrap();
+            let first: u64 = steps[..70].iter().map(|step| step.bytes).sum();
+            (first, spent(&steps), expected_divergence(&tune, &steps))
+        };
+        let (plain, with) = (bytes(body()), bytes(corrected()));
+        // A factor of four is a bit per weight more than the others get, in part paid for by them.
+        assert!(with.0 as f64 > 1.1 * plain.0 as f64, "{plain:?} {with:?}");
+        assert!(with.1 <= 60_000_000 && with.2 > plain.2, "{plain:?} {with:?}");
+    }
+
+    #[test]
+    fn a_limit_is_on_what_is_expected_of_the_whole() {
+        for limit in [0.01, 0.05] {
+            let (mut steps, tune) = corrected();
+            let budget = (Budget::Divergence(limit), Codes::Trellis);
+            allocate(&mut steps, &tune, budget, 0, &|_| true, None).unwrap();
+            let expected = expected_divergence(&tune, &steps);
+            assert!(expected <= limit && expected > 0.99 * limit, "{expected} of {limit}");
+            let sum: f64 = steps.iter().filter_map(|step| damage(&tune, &step.tensor, step.encoding)).sum();
+            assert!((expected - 1.5 * sum).abs() < 1e-9, "{expected} {sum}");
         }
     }
 }

@@ -42,9 +42,9 @@ pub use reround::{
     RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions, RoundedAgainOutcome, TensorAgain,
 };
 pub use tune::{
-    BuiltinError, CalibrationText, InputMeasured, MeasuringMemory, MeasuringSize, SequenceError,
-    TensorMeasured, Tune, TuneError, TuneEvent, TuneFileError, TuneOptions, TuneText, builtin, measure,
-    sequences, source_files, texts_digest,
+    BuiltinError, CalibrationText, Corrections, GroupTrial, InputMeasured, MeasuringMemory, MeasuringSize,
+    SequenceError, TensorMeasured, TrialOptions, Tune, TuneError, TuneEvent, TuneFileError, TuneOptions,
+    TuneText, WholeTrial, builtin, correct, measure, sequences, source_files, texts_digest,
 };
 
 use gq_checkpoint::Checkpoint;

@@ -134,6 +134,9 @@ pub struct Plan {
     /// Divergence from the original that measurements lead to expect, in nats per token; of the tensors measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_divergence: Option<f64>,
+    /// Whether trials have corrected that.
+    #[serde(default)]
+    pub corrected: bool,
     /// Memory the execution needs.
     pub memory: Memory,
 }
@@ -358,6 +361,7 @@ impl Plan {
             source_bytes,
             payload_bytes,
             expected_divergence,
+            corrected: facts.tune.is_some_and(|tune| tune.corrections.is_some()),
             memory,
         })
     }

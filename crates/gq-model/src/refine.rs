@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use std::sync::Arc;
 
 /// Positions whose logits are held at once, twice.
-const HEAD_ROWS: usize = 128;
+pub(crate) const HEAD_ROWS: usize = 128;
 
 /// What the reference makes of one sequence: its last hidden states `[tokens, hidden]`, of which logits are
 /// computed a block at a time.
@@ -53,7 +53,7 @@ impl<'m> Teacher<'m> {
         for block in 0..self.tokens.len().div_ceil(HEAD_ROWS) {
             let mut ops = Fixed::new(model.options().level, &[]);
             ops.factors = Some(factors);
-            let x = ops.leaf(rows(&hidden, block));
+            let x = ops.leaf(block_rows(&hidden, block));
             let mut logits = Arc::unwrap_or_clone(model.graph().logits(&mut ops, &x).matrix);
             sum += self.compare(block, &mut logits);
         }
@@ -105,7 +105,7 @@ impl<'m> Teacher<'m> {
             let mut ops = Fixed::new(model.options().level, &[]);
             ops.factors = Some(factors);
             ops.tape = Some(Default::default());
-            let x = ops.leaf(rows(hidden, block));
+            let x = ops.leaf(block_rows(hidden, block));
             let input = x.id;
             let logits = model.graph().logits(&mut ops, &x);
             let mut by_logit = logits.matrix.as_ref().clone();
@@ -123,7 +123,7 @@ impl<'m> Teacher<'m> {
     /// Sum of the divergences of a block's positions; its logits become `q - p`, the gradient by them.
     fn compare(&self, block: usize, logits: &mut Matrix) -> f64 {
         let mut ops = Fixed::new(self.model.options().level, &[]);
-        let x = ops.leaf(rows(&self.hidden, block));
+        let x = ops.leaf(block_rows(&self.hidden, block));
         let mut reference = Arc::unwrap_or_clone(self.model.graph().logits(&mut ops, &x).matrix);
         let width = logits.width;
         let pairs = logits.data.par_chunks_exact_mut(width).zip(reference.data.par_chunks_exact_mut(width));
@@ -133,7 +133,7 @@ impl<'m> Teacher<'m> {
 }
 
 /// `sum p (ln p - ln q)` of two rows of logits; they become p and `q - p`.
-fn row_divergence(reference: &mut [f32], logits: &mut [f32]) -> f64 {
+pub(crate) fn row_divergence(reference: &mut [f32], logits: &mut [f32]) -> f64 {
     // ln p - ln q = (zp - zq) - (ln sum e^zp - ln sum e^zq): differences of logits need no logarithm of small numbers.
     let difference: Vec<f32> = reference.iter().zip(logits.iter()).map(|(p, q)| p - q).collect();
     let norm = log_sum(reference) - log_sum(logits);
@@ -154,7 +154,8 @@ fn log_sum(logits: &[f32]) -> f64 {
     f64::from(largest) + libm::log(sum)
 }
 
-fn rows(hidden: &Matrix, block: usize) -> Matrix {
+/// The rows of a block of positions.
+pub(crate) fn block_rows(hidden: &Matrix, block: usize) -> Matrix {
     let part = hidden.data.chunks(HEAD_ROWS * hidden.width).nth(block).unwrap_or_default();
     Matrix { width: hidden.width, data: part.to_vec() }
 }

@@ -213,6 +213,7 @@ impl RoundAgain<'_> {
             sequences: sequences.len(),
             ctx: sequences.iter().map(Vec::len).max().unwrap_or(0),
             gradients: false,
+            trial_tokens: 0,
             threads: rayon::current_num_threads(),
         };
         let memory = MeasuringMemory::rounding_again(self.reference.spec(), size, options.max_memory)?;

@@ -67,6 +67,13 @@ pub enum TuneEvent {
         /// To do.
         of: usize,
     },
+    /// Trials have passed so many layers; the head counts as one.
+    Trials {
+        /// Done.
+        done: usize,
+        /// To do.
+        of: usize,
+    },
 }
 
 /// A measurement that failed.
@@ -102,6 +109,14 @@ pub enum TuneError {
         limit: u64,
         /// Bytes of the least that will do.
         actual: u64,
+    },
+    /// A tensor that cannot be rounded to try.
+    #[error("trial of {tensor:?}: {actual}")]
+    Trial {
+        /// The tensor.
+        tensor: String,
+        /// What was found.
+        actual: String,
     },
     /// Activations that overflowed or were not numbers.
     #[error("inputs of {tensor:?}: {source}")]
@@ -142,6 +157,7 @@ pub fn measure(
         sequences: sequences.len(),
         ctx: sequences.iter().map(Vec::len).max().unwrap_or(0),
         gradients: options.gradient_sequences > 0,
+        trial_tokens: 0,
         threads: rayon::current_num_threads(),
     };
     let memory = MeasuringMemory::new(model.spec(), size, options.max_memory)?;

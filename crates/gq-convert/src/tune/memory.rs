@@ -1,6 +1,8 @@
 //! Memory of a measurement, from the model's specification and the text's size alone.
 
 use super::measure::TuneError;
+use super::trials::DEPTHS;
+use crate::memory::FACTORS;
 use gq_checkpoint::{LayerSpec, ModelSpec};
 use gq_model::residual_token_bytes;
 use gq_tensor::Encoding;
@@ -16,6 +18,9 @@ const VOCABULARY_ENTRY: u64 = 1600;
 
 /// Queries or positions of which logits, scores and their gradients are held.
 const ROWS: u64 = 64;
+
+/// Positions of which a trial's logits are held.
+const HEAD_ROWS: u64 = 128;
 
 /// What measuring takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,11 +40,15 @@ pub struct MeasuringSize {
     pub ctx: usize,
     /// Whether gradients are measured.
     pub gradients: bool,
+    /// Tokens that trials are made on; 0: none are.
+    pub trial_tokens: usize,
     /// Threads.
     pub threads: usize,
 }
 
 impl MeasuringMemory {
+    /// Of measuring and of the trials that follow, whichever takes more.
+    ///
     /// Hidden states are spilled when they would not fit under `limit`.
     ///
     /// # Errors
@@ -59,7 +68,53 @@ impl MeasuringMemory {
         let gradients = if size.gradients { gradients(spec, ctx, work) } else { 0 };
         let states = sequence * size.sequences as u64;
         let peak = |held: u64| base + 2 * tokens + (measuring + held).max(gradients);
-        let (whole, least) = (peak(states), peak(3 * sequence));
+        let measuring = MeasuringMemory::under(limit, (peak(states), peak(3 * sequence)), states)?;
+        if size.trial_tokens == 0 {
+            return Ok(measuring);
+        }
+        let trials = MeasuringMemory::trials(spec, size, limit)?;
+        Ok(MeasuringMemory {
+            peak: measuring.peak.max(trials.peak),
+            spilled: measuring.spilled.max(trials.spilled),
+        })
+    }
+
+    /// Of the trials alone.
+    pub(super) fn trials(
+        spec: &ModelSpec,
+        size: MeasuringSize,
+        limit: Option<u64>,
+    ) -> Result<MeasuringMemory, TuneError> {
+        let (threads, ctx) = (size.threads.max(1) as u64, size.ctx as u64);
+        let tokens = (size.trial_tokens as u64).max(ctx);
+        let text = 4 * (ctx * size.sequences as u64 + tokens);
+        let base = BASE + VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD + text;
+        let work = spec.layers.iter().map(|layer| work(spec, layer, ctx, threads)).max().unwrap_or(0);
+        // Codes of three bits and a scale, once more while they are made: of a layer, and of what precedes the layers.
+        let codes = spec.layers.iter().map(|layer| weights(spec, layer)).max().unwrap_or(0) / 2;
+        let tables = (spec.vocab_size * spec.hidden_size) as u64 * if spec.tied_head { 1 } else { 2 } / 2;
+        let per_layer = spec.per_layer_embedding.map_or(0, |ple| {
+            let all = (ple.width * spec.layers.len()) as u64;
+            all * spec.hidden_size as u64 / 2 + 4 * tokens * all
+        });
+        let rows = 4 * tokens * spec.hidden_size as u64;
+        let widest = spec.layers.iter().map(|layer| widest(spec, layer)).max().unwrap_or(0) as u64;
+        let coding = (FACTORS as u64 * 8 + 28) * widest * widest + threads * 64 * 4 * widest + (32 << 20);
+        // Logits of the original and of a trial, a copy on the way, and a row for each thread.
+        let logits = 4 * (4 * HEAD_ROWS + 2 * threads) * spec.vocab_size as u64;
+        let sequence = ctx * residual_token_bytes(spec);
+        let states = trials(spec) * tokens * residual_token_bytes(spec);
+        let peak =
+            |held: u64| base + codes + tables + per_layer + rows + (coding.max(2 * work).max(logits)) + held;
+        MeasuringMemory::under(limit, (peak(states + 2 * sequence), peak(4 * sequence)), states)
+    }
+
+    /// In memory where it fits, else with `states` in a file.
+    fn under(
+        limit: Option<u64>,
+        (whole, least): (u64, u64),
+        states: u64,
+    ) -> Result<MeasuringMemory, TuneError> {
         match limit {
             Some(limit) if whole.min(least) > limit => {
                 Err(TuneError::Memory { limit, actual: whole.min(least) })
@@ -100,13 +155,7 @@ impl MeasuringMemory {
         let compared = 12 * ctx * 4 * spec.hidden_size as u64 + work + 3 * 4 * 128 * spec.vocab_size as u64;
         let peak = |held: u64| base + 2 * tokens + (2 * work + rounding + held).max(compared);
         let (whole, least) = (peak(states), peak(6 * sequence));
-        match limit {
-            Some(limit) if whole.min(least) > limit => {
-                Err(TuneError::Memory { limit, actual: whole.min(least) })
-            }
-            Some(limit) if whole > limit => Ok(MeasuringMemory { peak: least, spilled: states }),
-            _ => Ok(MeasuringMemory { peak: whole, spilled: 0 }),
-        }
+        MeasuringMemory::under(limit, (whole, least), states)
     }
 }
 
@@ -116,6 +165,31 @@ fn codes(spec: &ModelSpec, layer: &LayerSpec) -> u64 {
     let width = 2 * attention.q_width() + 2 * attention.kv_width() + 3 * layer.mlp.width;
     let per_layer = spec.per_layer_embedding.map_or(0, |ple| 2 * ple.width);
     2 * spec.hidden_size as u64 * (width + per_layer) as u64
+}
+
+/// States that trials keep of every token, at most: of every group, of everything together twice, and the original's.
+fn trials(spec: &ModelSpec) -> u64 {
+    // Projections of attention and MLP; per-layer gates and projections; experts.
+    let roles = 7
+        + if spec.per_layer_embedding.is_some() { 2 } else { 0 }
+        + if spec.layers.iter().any(|layer| layer.moe.is_some()) { 2 } else { 0 };
+    // Embedding, head, per-layer table and projection.
+    (roles * DEPTHS + 4 + 3) as u64
+}
+
+/// Weights of a layer's products.
+fn weights(spec: &ModelSpec, layer: &LayerSpec) -> u64 {
+    let attention = &layer.attention;
+    let experts = layer.moe.map_or(0, |moe| 3 * moe.experts * moe.width);
+    let per_layer = spec.per_layer_embedding.map_or(0, |ple| 2 * ple.width);
+    let rows = 2 * attention.q_width() + 2 * attention.kv_width() + 3 * layer.mlp.width + experts + per_layer;
+    rows as u64 * spec.hidden_size as u64
+}
+
+/// The widest input of a layer's products.
+fn widest(spec: &ModelSpec, layer: &LayerSpec) -> usize {
+    let experts = layer.moe.map_or(0, |moe| moe.width);
+    spec.hidden_size.max(layer.attention.q_width()).max(layer.mlp.width).max(experts)
 }
 
 fn square(n: usize) -> u64 {
@@ -129,10 +203,8 @@ fn moments(spec: &ModelSpec, layer: &LayerSpec) -> u64 {
     let per_layer = spec.per_layer_embedding.map_or(0, |ple| hidden + square(ple.width));
     // Inputs of q, k and v; of the output; of gate and up; of down; and, at the first, of what precedes the layers.
     let all = 3 * hidden + square(attention.q_width()) + square(layer.mlp.width) + experts + per_layer;
-    let widths =
-        [spec.hidden_size, attention.q_width(), layer.mlp.width, layer.moe.map_or(0, |moe| moe.width)];
     // Two triangles, two squares, a transposed copy, and the elimination in f64 or a factor's inverse and product.
-    8 * all + 28 * square(widths.into_iter().max().unwrap_or(0))
+    8 * all + 28 * square(widest(spec, layer))
 }
 
 /// Activations of one sequence in one layer, and the scores of each thread.

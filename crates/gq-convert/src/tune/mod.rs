@@ -1,14 +1,17 @@
 //! Measurements that calibrated rounding and byte budgets are decided from: a stage of its own with a saved value.
 
 mod builtin;
+mod corrections;
 mod damping;
 mod measure;
 mod memory;
 mod moment;
 mod saved;
 mod sequences;
+mod trials;
 
 pub use builtin::{BuiltinError, builtin};
+pub use corrections::{Corrections, GroupTrial, WholeTrial};
 pub(crate) use damping::choose as choose_damping;
 pub(crate) use measure::is_held_out;
 pub use measure::source_files;
@@ -17,3 +20,4 @@ pub use memory::{MeasuringMemory, MeasuringSize};
 pub(crate) use moment::{Moment, rotate, square};
 pub use saved::{InputMeasured, TensorMeasured, Tune, TuneFileError};
 pub use sequences::{CalibrationText, SequenceError, digest as texts_digest, sequences};
+pub use trials::{TrialOptions, correct};

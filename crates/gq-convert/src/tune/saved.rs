@@ -1,5 +1,6 @@
 //! The saved value of a measurement: `tune.json` and the moments beside it.
 
+use super::corrections::Corrections;
 use super::moment::square;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -48,6 +49,9 @@ pub struct Tune {
     pub tensors: BTreeMap<String, TensorMeasured>,
     /// sha256 of each file of moments and gradients.
     pub digests: BTreeMap<String, String>,
+    /// What trials said of the predictions; none were made where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrections: Option<Corrections>,
     /// Where it lies.
     #[serde(skip)]
     pub(crate) dir: PathBuf,
@@ -131,7 +135,27 @@ impl Tune {
             let (limit, actual) = (version.to_owned(), tune.version);
             return Err(TuneFileError::Differs { path, what: "gq", limit, actual });
         }
+        if tune.corrections.as_ref().is_some_and(|corrections| !corrections.is_known()) {
+            let actual = "corrections made by other rules".to_owned();
+            return Err(TuneFileError::Malformed { path, actual });
+        }
         Ok(Tune { dir: dir.to_owned(), ..tune })
+    }
+
+    /// The same without corrections: predictions count as they are.
+    #[must_use]
+    pub fn without_corrections(self) -> Tune {
+        Tune { corrections: None, ..self }
+    }
+
+    /// Divergence in nats per token that a sum of (corrected) predictions leads to expect.
+    pub(crate) fn expected(&self, sum: f64) -> f64 {
+        self.corrections.as_ref().map_or(sum, |corrections| corrections.level(sum))
+    }
+
+    /// The sum of predictions at which so much is expected.
+    pub(crate) fn sum_at(&self, divergence: f64) -> f64 {
+        self.corrections.as_ref().map_or(divergence, |corrections| corrections.sum_at(divergence))
     }
 
     /// Whether it was measured on these weight files.
@@ -304,6 +328,7 @@ impl Tune {
             inputs: BTreeMap::new(),
             tensors: BTreeMap::new(),
             digests: BTreeMap::new(),
+            corrections: None,
             dir: PathBuf::new(),
         }
     }

@@ -21,17 +21,17 @@ const VARIANTS: [&str; 6] = [
     "tiny/gemma4-dense",
 ];
 
-fn options(level: CpuLevel) -> RunOptions {
+pub(crate) fn options(level: CpuLevel) -> RunOptions {
     RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 }
 }
 
 /// Tokens that a model of this vocabulary has.
-fn tokens(vocab: usize, count: usize, seed: usize) -> Vec<u32> {
+pub(crate) fn tokens(vocab: usize, count: usize, seed: usize) -> Vec<u32> {
     (0..count).map(|i| ((i + seed) * (i + 3 * seed + 7) * 31 % vocab) as u32).collect()
 }
 
 /// Measures on sequences of the model's own greedy-like noise.
-fn tuned(checkpoint: &Arc<Checkpoint>, dir: &Path, level: CpuLevel, threads: usize) -> Tune {
+pub(crate) fn tuned(checkpoint: &Arc<Checkpoint>, dir: &Path, level: CpuLevel, threads: usize) -> Tune {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let model = Model::from_checkpoint(checkpoint.clone(), options(level)).unwrap();
     let sequences: Vec<_> = (0..13).map(|seed| tokens(model.vocab_size(), 64, seed)).collect();
@@ -43,13 +43,13 @@ fn tuned(checkpoint: &Arc<Checkpoint>, dir: &Path, level: CpuLevel, threads: usi
     pool.install(|| measure(checkpoint, &model, text, &wanted, &options, dir, &mut |_| ()).unwrap())
 }
 
-fn with(policy: Policy, tune: &Tune, budget: Option<Budget>) -> Policy {
+pub(crate) fn with(policy: Policy, tune: &Tune, budget: Option<Budget>) -> Policy {
     let calibration =
         Calibration { text_sha256: tune.text_sha256.clone(), tokens: tune.tokens, sha256: tune.sha256() };
     Policy { calibration: Some(calibration), budget, ..policy }
 }
 
-fn converted(
+pub(crate) fn converted(
     checkpoint: &Checkpoint,
     policy: &Policy,
     tune: Option<&Tune>,

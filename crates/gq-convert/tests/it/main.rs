@@ -9,3 +9,4 @@ mod plan;
 mod refine;
 mod reround;
 mod support;
+mod trials;

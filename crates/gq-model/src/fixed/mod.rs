@@ -9,10 +9,13 @@ mod backward;
 mod experts;
 mod factors;
 mod product;
+mod replacing;
 mod tape;
 
 pub(crate) use factors::add_gradients;
 pub use factors::{FactorGradients, Factors};
+pub use replacing::Replacements;
+pub(crate) use replacing::Replacing;
 pub(crate) use tape::{Gradients, Place};
 
 use crate::eager::{Matrix, Turns, elementwise};
@@ -70,6 +73,8 @@ pub(crate) struct Fixed<'a> {
     pub(crate) left: Option<usize>,
     /// What outputs of products and weights of norms are multiplied by.
     pub(crate) factors: Option<&'a Factors>,
+    /// Weights that stand in for the model's; nothing is recorded of them.
+    pub(crate) replacing: Option<Replacing<'a>>,
     /// Gradients by those, after `backward`.
     pub(crate) by_factor: FactorGradients,
     next: usize,
@@ -87,6 +92,7 @@ impl<'a> Fixed<'a> {
             replaced: None,
             left: None,
             factors: None,
+            replacing: None,
             by_factor: FactorGradients::new(),
             next: 0,
         }
@@ -122,7 +128,8 @@ impl Ops for Fixed<'_> {
     type Value = Value;
 
     fn embed(&mut self, table: &Linear, tokens: &[u32]) -> Value {
-        let rows = crate::eager::products::embed(self.level, table, tokens);
+        let other = self.replacing.and_then(|replacing| replacing.embed(self.level, table, tokens));
+        let rows = other.unwrap_or_else(|| crate::eager::products::embed(self.level, table, tokens));
         let y = self.leaf(rows);
         self.record(|| Record::Embed { y: y.id, table: table.clone() });
         y
@@ -139,6 +146,10 @@ impl Ops for Fixed<'_> {
         }
         weights.map(|weight| {
             let weight = self.replaced.and_then(|replaced| replaced.get(weight.name())).unwrap_or(weight);
+            let other = self.replacing.and_then(|replacing| replacing.linear(self.level, weight, &x.matrix));
+            if let Some(y) = other {
+                return self.leaf(y);
+            }
             let Some(factors) = self.factors.and_then(|factors| factors.get(weight.name())) else {
                 let y = product::linear(self.level, weight, &x.matrix);
                 let y = self.leaf(y);
@@ -203,14 +214,18 @@ impl Ops for Fixed<'_> {
         if self.is_over() {
             return x.clone();
         }
-        let y = experts::experts(
-            self.level,
-            &x.matrix,
-            &scores.matrix,
-            experts,
-            self.sequence,
-            &mut self.observer,
-        );
+        let (level, sequence) = (self.level, self.sequence);
+        let mut run = |experts: &Experts| {
+            experts::experts(level, &x.matrix, &scores.matrix, experts, sequence, &mut self.observer)
+        };
+        let other = self.replacing.and_then(|replacing| Some((replacing, replacing.experts(experts)?)));
+        let y = match other {
+            Some((replacing, other)) => {
+                let y = run(&other);
+                replacing.mixed(y, || run(experts))
+            }
+            None => run(experts),
+        };
         let y = self.leaf(y);
         self.record(|| Record::Experts {
             x: x.clone(),

@@ -107,6 +107,9 @@ pub struct Recipe {
     /// Measurements made by `gq tune` on the same checkpoint: rounds with the inputs in view.
     #[arg(long, value_name = "DIR")]
     tune: Option<PathBuf>,
+    /// Spend by predictions alone, also where trials have corrected them.
+    #[arg(long)]
+    no_corrections: bool,
     /// Bytes of the whole file, such as 80MB: never above, spent where --tune or --calibration measured that
     /// it counts; without them, where roles usually need it.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, conflicts_with_all = ["bits", "encoding"])]
@@ -178,7 +181,7 @@ impl Recipe {
         if let Some(tune) = &tune {
             tune.check_source(&gq_convert::source_files(checkpoint))?;
         }
-        Ok(tune)
+        Ok(if self.no_corrections { tune.map(Tune::without_corrections) } else { tune })
     }
 
     /// The policy these options ask for, with measurements where there are some.
@@ -238,11 +241,22 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
             return Err(Failure::new(Exit::Usage, "calibration.twice", message).at("--calibration, --tune"));
         }
         Some(_) if args.restart => Some(
-            tune::measure(&checkpoint, &args.calibration, &measurements, args.recipe.max_memory, global)?.0,
+            tune::measure(
+                &checkpoint,
+                &args.calibration,
+                (&measurements, None),
+                args.recipe.max_memory,
+                global,
+            )?
+            .0,
         ),
-        Some(_) => {
-            Some(taken_up(&checkpoint, &args.calibration, &measurements, args.recipe.max_memory, global)?)
-        }
+        Some(_) => Some(tune::finished_or_measured(
+            &checkpoint,
+            &args.calibration,
+            &measurements,
+            args.recipe.max_memory,
+            global,
+        )?),
         None => None,
     };
     let tune = args.recipe.tune(&checkpoint, measured)?;
@@ -365,21 +379,6 @@ fn measurements_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".measurements");
     PathBuf::from(name)
-}
-
-/// Measurements left by an interrupted conversion to the same output, or new ones.
-fn taken_up(
-    checkpoint: &Arc<Checkpoint>,
-    args: &CalibrationArgs,
-    dir: &Path,
-    max_memory: Option<u64>,
-    global: &Global,
-) -> Result<Tune, Failure> {
-    if let Some(tune) = tune::finished(checkpoint, args, dir)? {
-        global.output().note(&format!("taking up the measurements in {}", dir.display()));
-        return Ok(tune);
-    }
-    Ok(tune::measure(checkpoint, args, dir, max_memory, global)?.0)
 }
 
 fn default_output(name: &str, policy: &Policy) -> PathBuf {
@@ -548,7 +547,11 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
     }
     text += &unmeasured(&plan).map(|line| format!("{line}\n")).unwrap_or_default();
     if let Some(nats) = plan.expected_divergence {
-        text += &format!("expected divergence {nats:.2e} nats per token, of the tensors measured\n");
+        let by = match plan.corrected {
+            true => "corrected by trials",
+            false => "predicted without trials",
+        };
+        text += &format!("expected divergence {nats:.2e} nats per token, of the tensors measured, {by}\n");
     }
     output.data(&text)
 }

@@ -82,6 +82,7 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
         sequences: sequences.len(),
         ctx: sequences.iter().map(Vec::len).max().unwrap_or(0),
         gradients: false,
+        trial_tokens: 0,
         threads: global.threads(),
     };
     let memory = MeasuringMemory::rounding_again(checkpoint.spec(), size, args.max_memory)?;

@@ -7,7 +7,8 @@ use crate::table::Table;
 use crate::{source, units};
 use gq_checkpoint::{Checkpoint, Role};
 use gq_convert::{
-    CalibrationText, MeasuringMemory, MeasuringSize, Tune, TuneError, TuneEvent, TuneOptions, TuneText,
+    CalibrationText, Corrections, MeasuringMemory, MeasuringSize, TrialOptions, Tune, TuneError, TuneEvent,
+    TuneOptions, TuneText,
 };
 use gq_model::{
     ActivationMode, ChatError, ChatTemplate, KvType, Model, ModelTexts, OwnTextOptions, RunOptions,
@@ -83,6 +84,10 @@ pub struct CalibrationArgs {
     /// Tokens to measure gradients on; 0: budgets weigh all outputs alike.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub gradient_tokens: usize,
+    /// Held-out tokens to try roundings on, each group of tensors alone: budgets go by the divergence that was found;
+    /// 0: they go by what gradients predict.
+    #[arg(long, value_name = "N", default_value_t = 3072)]
+    pub trial_tokens: usize,
 }
 
 /// Tokens to measure on unless given: 300 per dimension of the widest input, within limits.
@@ -115,11 +120,18 @@ impl CalibrationArgs {
         global: &Global,
     ) -> Result<MeasuringMemory, Failure> {
         let (gradients, threads) = (self.gradient_tokens > 0, global.threads());
-        let size = MeasuringSize { sequences, ctx, gradients, threads };
+        let trial_tokens = self.trial_tokens;
+        let size = MeasuringSize { sequences, ctx, gradients, trial_tokens, threads };
         Ok(MeasuringMemory::new(checkpoint.spec(), size, limit)?)
     }
 
-    /// What was asked for beside the text, as one word.
+    /// Whether trials were made, or not, as is asked for.
+    fn has_trials(&self, tune: &Tune) -> bool {
+        let made = tune.corrections.as_ref().map(|corrections| corrections.asked_tokens);
+        self.trial_tokens == 0 || made == Some(self.trial_tokens)
+    }
+
+    /// What was asked for beside the text and the trials, as one word.
     fn asked(&self) -> String {
         let text = match self.source() {
             TextSource::Own => SELF,
@@ -137,7 +149,8 @@ pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
     if args.dry_run {
         return promise(&checkpoint, args, global);
     }
-    let (tune, seconds) = measure(&checkpoint, &args.calibration, &args.output, args.max_memory, global)?;
+    let place = (args.output.as_path(), lacks_trials(&checkpoint, &args.calibration, &args.output, global)?);
+    let (tune, seconds) = measure(&checkpoint, &args.calibration, place, args.max_memory, global)?;
     let output = global.output();
     if output.json {
         return output.document(&serde_json::json!({
@@ -149,11 +162,12 @@ pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
     output.data(&summary(&tune, &checkpoint, &args.output, seconds))
 }
 
-/// Measures `checkpoint` and saves the result in `dir`. Gives it and the seconds it took.
+/// Measures `checkpoint` and saves the result in `dir`; of `found`, which lies there, only trials are missing.
+/// Gives it and the seconds it took.
 pub fn measure(
     checkpoint: &Arc<Checkpoint>,
     args: &CalibrationArgs,
-    dir: &Path,
+    (dir, found): (&Path, Option<Tune>),
     max_memory: Option<u64>,
     global: &Global,
 ) -> Result<(Tune, f64), Failure> {
@@ -174,22 +188,31 @@ pub fn measure(
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
     let memory = args.memory(checkpoint, (sequences.len(), longest), max_memory, global)?;
     global.output().note(&memory_line(memory));
-    let wanted = |name: &str| checkpoint.tensor(name).is_some_and(|tensor| is_measured(tensor.role));
+    let layers = checkpoint.spec().layers.len() + 1;
     let of = sequences.len().min(options.gradient_sequences);
-    let output = global.output();
-    let mut progress = Progress::new(
-        global.progress,
-        output,
-        "tune",
-        Unit::Items("steps"),
-        (of + checkpoint.spec().layers.len() + 1) as u64,
-    );
+    // Moments that are there, on the same text, are not measured again.
+    let found = found.filter(|tune| tune.text_sha256 == gq_convert::texts_digest(&texts));
+    let measuring = if found.is_some() { 0 } else { of + layers };
+    let trials = if args.trial_tokens > 0 { layers } else { 0 };
+    let steps = (measuring + trials) as u64;
+    let mut progress = Progress::new(global.progress, global.output(), "tune", Unit::Items("steps"), steps);
+    let mut report = |event| match event {
+        TuneEvent::Gradients { done, .. } => progress.set(done as u64, "gradients"),
+        TuneEvent::Moments { done, .. } => progress.set((of + done) as u64, "layers"),
+        TuneEvent::Trials { done, .. } => progress.set((measuring + done) as u64, "trials"),
+    };
+    let wanted = |name: &str| checkpoint.tensor(name).is_some_and(|tensor| is_measured(tensor.role));
     let text = TuneText { texts: &texts, sequences: &sequences };
     let tune = source::with_threads(global, || {
-        gq_convert::measure(checkpoint, &model, text, &wanted, &options, dir, &mut |event| match event {
-            TuneEvent::Gradients { done, .. } => progress.set(done as u64, "gradients"),
-            TuneEvent::Moments { done, .. } => progress.set((of + done) as u64, "layers"),
-        })
+        let mut tune = match found {
+            Some(tune) => tune,
+            None => gq_convert::measure(checkpoint, &model, text, &wanted, &options, dir, &mut report)?,
+        };
+        if args.trial_tokens > 0 {
+            let options = TrialOptions { level, tokens: args.trial_tokens, max_memory };
+            gq_convert::correct(checkpoint, &model, &sequences, &options, &mut tune, &mut report)?;
+        }
+        Ok::<_, TuneError>(tune)
     })??;
     Ok((tune, progress.finish()))
 }
@@ -218,12 +241,39 @@ pub fn memory_line(memory: MeasuringMemory) -> String {
     }
 }
 
-/// The finished measurement in `dir`, when it is of this checkpoint and these texts.
-pub fn finished(
+/// What is measured in `dir` as it is asked for, but for the trials.
+fn lacks_trials(
     checkpoint: &Checkpoint,
     args: &CalibrationArgs,
     dir: &Path,
+    global: &Global,
 ) -> Result<Option<Tune>, Failure> {
+    let found = finished(checkpoint, args, dir)?.filter(|tune| !args.has_trials(tune));
+    if found.is_some() {
+        global.output().note(&format!("adding trials to the measurements in {}", dir.display()));
+    }
+    Ok(found)
+}
+
+/// The finished measurement in `dir`, taken up, or made now.
+pub fn finished_or_measured(
+    checkpoint: &Arc<Checkpoint>,
+    args: &CalibrationArgs,
+    dir: &Path,
+    max_memory: Option<u64>,
+    global: &Global,
+) -> Result<Tune, Failure> {
+    match finished(checkpoint, args, dir)? {
+        Some(tune) if args.has_trials(&tune) => {
+            global.output().note(&format!("taking up the measurements in {}", dir.display()));
+            Ok(tune)
+        }
+        found => Ok(measure(checkpoint, args, (dir, found), max_memory, global)?.0),
+    }
+}
+
+/// The finished measurement in `dir`, when it is of this checkpoint and these texts.
+fn finished(checkpoint: &Checkpoint, args: &CalibrationArgs, dir: &Path) -> Result<Option<Tune>, Failure> {
     let Ok(tune) = Tune::open(dir) else { return Ok(None) };
     if tune.asked != args.asked() {
         return Ok(None);
@@ -400,13 +450,42 @@ fn summary(tune: &Tune, checkpoint: &Checkpoint, dir: &Path, seconds: f64) -> St
         ]);
     }
     format!(
-        "{}\n{}: {} tokens, {} held out, gradients on {}, in {}\n",
+        "{}\n{}{}: {} tokens, {} held out, gradients on {}, in {}\n",
         table.render(),
+        tune.corrections.as_ref().map_or_else(String::new, trials),
         dir.display(),
         units::count(tune.tokens as u64),
         units::count(tune.held_out_tokens as u64),
         units::count(tune.gradient_tokens as u64),
         units::seconds(seconds),
+    )
+}
+
+/// What trials found, group by group.
+fn trials(corrections: &Corrections) -> String {
+    let mut table = Table::new(&["<rounded alone", "predicted", "measured", "error", "factor"]);
+    for group in &corrections.groups {
+        table.row([
+            group.name.clone(),
+            format!("{:.2e}", group.predicted),
+            format!("{:.2e}", group.measured),
+            format!("{:.0e}", group.standard_error),
+            format!("{:.2}", group.factor),
+        ]);
+    }
+    let mut text = table.render();
+    for whole in &corrections.whole {
+        text += &format!(
+            "everything with {:.0} % of its rounding error: expected {:.2e}, measured {:.2e}\n",
+            100.0 * whole.share,
+            whole.predicted,
+            whole.measured,
+        );
+    }
+    format!(
+        "{text}tried with {} on {} held-out tokens\n\n",
+        corrections.encoding,
+        units::count(corrections.tokens as u64)
     )
 }
 

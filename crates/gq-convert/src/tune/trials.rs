@@ -1,0 +1,268 @@
+//! Trials: each group of tensors rounded alone, and everything together, on sequences that the moments hold out.
+
+use super::corrections::{Corrections, GroupTrial};
+use super::measure::{TuneError, TuneEvent, is_held_out};
+use super::memory::{MeasuringMemory, MeasuringSize};
+use super::saved::{Tune, TuneFileError};
+use crate::allocate;
+use crate::calibrated::{CalibratedCoder, CalibratedError, Factors};
+use crate::encode::{Coded, Coders, RowCoder};
+use crate::error::ConvertError;
+use gq_checkpoint::{Checkpoint, Role, SourceTensor};
+use gq_codec::Rotation;
+use gq_model::{Model, Replacements, Trial, TrialPass};
+use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec, States};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+
+/// What is tried: where a damage is some hundredths of a nat, well above noise and not yet out of proportion.
+const ENCODING: Encoding = Encoding::Trellis { bits: 3, states: States::S10 };
+const ROTATION: RotationSpec = RotationSpec { kind: RotationKind::Hadamard, seed: 0 };
+/// Parts of the rounding error that everything together is tried with: half of it is about a bit more.
+const SHARES: [f64; 2] = [0.5, 1.0];
+/// Groups of a role's layers, by depth.
+pub(super) const DEPTHS: usize = 3;
+/// Bytes of source rows read at once, and rows at least.
+const BLOCK: usize = 4 << 20;
+const BLOCK_ROWS: usize = 128;
+/// States of all trials, while they are spilled.
+const STATES: &str = "trials.partial";
+
+/// How to try.
+#[derive(Clone, Copy, Debug)]
+pub struct TrialOptions {
+    /// Kernels; the result is the same on all.
+    pub level: CpuLevel,
+    /// Tokens to measure divergences on: whole sequences among those held out, at least one.
+    pub tokens: usize,
+    /// Most bytes of memory; the result does not depend on it.
+    pub max_memory: Option<u64>,
+}
+
+/// Compares the predictions of `tune`, which was measured on `sequences`, with divergences measured on those of them
+/// that were held out, and saves factors beside them. What was measured before is kept as it is.
+///
+/// # Errors
+/// [`TuneError`]; the measurement is then as it was.
+pub fn correct(
+    checkpoint: &Checkpoint,
+    model: &Model,
+    sequences: &[Vec<u32>],
+    options: &TrialOptions,
+    tune: &mut Tune,
+    progress: &mut dyn FnMut(TuneEvent),
+) -> Result<(), TuneError> {
+    let held: Vec<&Vec<u32>> = (0..sequences.len())
+        .filter(|&index| is_held_out(index, sequences.len()))
+        .map(|index| &sequences[index])
+        .collect();
+    let ctx = held.iter().map(|sequence| sequence.len()).max().unwrap_or(0);
+    let count = (options.tokens / ctx.max(1)).clamp(1, held.len().max(1)).min(held.len());
+    // Spread over all, so that every text is among them.
+    let chosen: Vec<Vec<u32>> = (0..count).map(|i| held[i * held.len() / count].clone()).collect();
+    if chosen.is_empty() {
+        return Err(TuneError::TooFew { limit: 2, actual: sequences.len() });
+    }
+    let tokens = chosen.iter().map(Vec::len).sum();
+    let size = MeasuringSize {
+        sequences: sequences.len(),
+        ctx,
+        gradients: false,
+        trial_tokens: tokens,
+        threads: rayon::current_num_threads(),
+    };
+    let memory = MeasuringMemory::trials(model.spec(), size, options.max_memory)?;
+    let groups = groups(checkpoint, tune);
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let states = tune.dir.join(STATES);
+    let io = |source| TuneFileError::Io { path: states.clone(), source };
+    let work = Work { checkpoint, tune, level: options.level, factors: Factors::default() };
+    let measured = (|| {
+        let mut pass = TrialPass::new(model, chosen.clone(), trials(&groups), work.start(&chosen)?)?;
+        if memory.spilled > 0 {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&states);
+            pass = pass.spilled_to(file.map_err(io)?);
+        }
+        let of = model.spec().layers.len() + 1;
+        for layer in 0..model.spec().layers.len() {
+            let weights = work.coded(&mut |tensor| tensor.layer == Some(layer))?;
+            pass.next_layer(&weights).map_err(io)?;
+            progress(TuneEvent::Trials { done: layer + 1, of });
+        }
+        let head = work.coded(&mut |tensor| tensor.layer.is_none() && tensor.role == Role::Head)?;
+        let measured = pass.divergences(&head).map_err(io)?;
+        progress(TuneEvent::Trials { done: of, of });
+        Ok::<_, TuneError>(measured)
+    })();
+    if memory.spilled > 0 && states.exists() {
+        std::fs::remove_file(&states).map_err(io)?;
+    }
+    let about = (options.tokens, tokens, ENCODING.name());
+    tune.corrections = Some(Corrections::new(about, groups, &SHARES, &measured?));
+    tune.finish()?;
+    Ok(())
+}
+
+/// Groups in the order of their names, with predictions.
+fn groups(checkpoint: &Checkpoint, tune: &Tune) -> Vec<GroupTrial> {
+    let layers = checkpoint.spec().layers.len().max(1);
+    let depths = layers.min(DEPTHS);
+    let mut groups: BTreeMap<String, GroupTrial> = BTreeMap::new();
+    for tensor in tried(checkpoint, tune) {
+        let predicted = allocate::predicted(tune, &tensor.name, ENCODING).unwrap_or(0.0);
+        let name = match tensor.layer {
+            Some(layer) => format!("{} {}/{depths}", tensor.role, layer * depths / layers + 1),
+            None => tensor.role.to_string(),
+        };
+        let group = groups.entry(name.clone()).or_insert_with(|| GroupTrial {
+            name,
+            tensors: Vec::new(),
+            predicted: 0.0,
+            measured: 0.0,
+            standard_error: 0.0,
+            factor: 1.0,
+        });
+        group.tensors.push(tensor.name.clone());
+        group.predicted += predicted;
+    }
+    groups.into_values().collect()
+}
+
+/// Tensors that were measured and can be coded.
+fn tried<'a>(checkpoint: &'a Checkpoint, tune: &'a Tune) -> impl Iterator<Item = &'a SourceTensor> {
+    checkpoint.tensors().iter().filter(|tensor| {
+        tune.tensors.contains_key(&tensor.name)
+            && ENCODING.supports_cols(tensor.cols())
+            && Rotation::check(ROTATION, tensor.cols()).is_ok()
+    })
+}
+
+/// Every group alone, then everything.
+fn trials(groups: &[GroupTrial]) -> Vec<Trial> {
+    let alone =
+        groups.iter().map(|group| Trial { tensors: group.tensors.iter().cloned().collect(), share: 1.0 });
+    let all: BTreeSet<String> = groups.iter().flat_map(|group| &group.tensors).cloned().collect();
+    let wholes = SHARES.iter().map(|&share| Trial { tensors: all.clone(), share: share as f32 });
+    alone.chain(wholes).collect()
+}
+
+/// Rounds tensors in memory.
+struct Work<'a> {
+    checkpoint: &'a Checkpoint,
+    tune: &'a Tune,
+    level: CpuLevel,
+    factors: Factors,
+}
+
+impl Work<'_> {
+    /// What precedes the layers: whole tensors, and of tables that are looked up only the rows that are.
+    fn start(&self, sequences: &[Vec<u32>]) -> Result<Replacements, TuneError> {
+        let looked_up = |tensor: &SourceTensor| self.tune.tensors[&tensor.name].inputs.is_empty();
+        let mut weights = self
+            .coded(&mut |tensor| tensor.layer.is_none() && tensor.role != Role::Head && !looked_up(tensor))?;
+        let tokens: BTreeSet<usize> = sequences.iter().flatten().map(|&token| token as usize).collect();
+        for tensor in tried(self.checkpoint, self.tune).filter(|t| t.layer.is_none() && looked_up(t)) {
+            let coder = Coders::default().get(ENCODING, ROTATION, tensor.cols());
+            let coder = coder.map_err(|source| failed(tensor, source))?;
+            weights.insert_rows(&tensor.name, self.rows(tensor, &coder, &tokens)?);
+        }
+        Ok(weights)
+    }
+
+    /// The tensors that `wanted` accepts.
+    fn coded(&self, wanted: &mut dyn FnMut(&SourceTensor) -> bool) -> Result<Replacements, TuneError> {
+        let (mut weights, mut coders) = (Replacements::default(), Coders::default());
+        for tensor in tried(self.checkpoint, self.tune).filter(|tensor| wanted(tensor)) {
+            let shape = (tensor.rows(), tensor.cols());
+            let height = tensor.shape.iter().rev().nth(1).copied().unwrap_or(1);
+            let how = (ENCODING, ROTATION);
+            let coder = CalibratedCoder::new(self.tune, tensor, how, shape, &mut coders);
+            let coder = coder.map_err(|error| match error {
+                CalibratedError::Coder(source) => failed(tensor, source),
+                CalibratedError::Tune(source) => TuneError::File(source),
+            })?;
+            let Some(coder) = coder else { continue };
+            let (mut payload, mut scales, mut coded) = (Vec::new(), Vec::new(), Coded::default());
+            for matrix in (0..shape.0).step_by(height.max(1)) {
+                let end = matrix + height;
+                let step = block(tensor);
+                for first in (matrix..end).step_by(step) {
+                    let source = self.source(tensor, first..(first + step).min(end))?;
+                    let from = (self.checkpoint, tensor);
+                    let done = coder.code(self.level, &self.factors, from, &source, first, &mut coded);
+                    done.map_err(|error| rounding(tensor, error))?;
+                    payload.extend_from_slice(&coded.codes);
+                    scales.extend_from_slice(&coded.scales);
+                }
+            }
+            payload.append(&mut scales);
+            weights.insert(&tensor.name, how, (shape.0, shape.1, height), payload).map_err(|error| {
+                TuneError::Trial { tensor: tensor.name.clone(), actual: error.to_string() }
+            })?;
+        }
+        Ok(weights)
+    }
+
+    /// Rows rounded to nearest with the strips that they are in, and decoded.
+    fn rows(
+        &self,
+        tensor: &SourceTensor,
+        coder: &RowCoder,
+        rows: &BTreeSet<usize>,
+    ) -> Result<BTreeMap<usize, Vec<f32>>, TuneError> {
+        let (mut out, cols) = (BTreeMap::new(), tensor.cols());
+        let step = unit(tensor);
+        let starts: BTreeSet<usize> = rows.iter().map(|row| row / step * step).collect();
+        let (mut coded, mut values) = (Coded::default(), Vec::new());
+        for first in starts {
+            let end = (first + step).min(tensor.rows());
+            let source = self.source(tensor, first..end)?;
+            coder.code(self.level, (self.checkpoint, tensor), &source, first, &mut coded)?;
+            let payload = [&coded.codes[..], &coded.scales].concat();
+            let shape = MatrixShape { rows: end - first, cols };
+            let Ok(matrix) = EncodedMatrix::new(shape, ENCODING, ROTATION, &payload) else { continue };
+            values.resize(shape.rows * cols, 0.0);
+            coder.decoder.decode_rows(self.level, &matrix, 0..shape.rows, &mut values);
+            coder.rotation.inverse(self.level, &mut values, &mut Vec::new());
+            let read = (first..end).zip(values.chunks_exact(cols)).filter(|(row, _)| rows.contains(row));
+            out.extend(read.map(|(row, values)| (row, values.to_vec())));
+        }
+        Ok(out)
+    }
+
+    fn source(&self, tensor: &SourceTensor, rows: std::ops::Range<usize>) -> Result<Vec<u8>, TuneError> {
+        let row = tensor.row_bytes();
+        let mut bytes = vec![0; rows.len() * row];
+        let range = (rows.start * row) as u64..(rows.end * row) as u64;
+        self.checkpoint.read_bytes(tensor, range, &mut bytes)?;
+        tensor.order_rows(&mut bytes);
+        Ok(bytes)
+    }
+}
+
+/// Rows that cannot be cut apart: whole strips of whole units of the source.
+fn unit(tensor: &SourceTensor) -> usize {
+    let (strip, unit) = (ENCODING.strip_rows(), tensor.row_unit().max(1));
+    (1..=unit).map(|n| n * strip).find(|rows| rows.is_multiple_of(unit)).unwrap_or(strip * unit)
+}
+
+/// Rows rounded at once.
+fn block(tensor: &SourceTensor) -> usize {
+    let fit = (BLOCK / tensor.row_bytes().max(1)).max(BLOCK_ROWS);
+    fit.next_multiple_of(unit(tensor))
+}
+
+fn failed(tensor: &SourceTensor, source: crate::encode::CoderError) -> TuneError {
+    TuneError::Trial { tensor: tensor.name.clone(), actual: source.to_string() }
+}
+
+fn rounding(tensor: &SourceTensor, error: ConvertError) -> TuneError {
+    match error {
+        ConvertError::Tune(source) => TuneError::File(source),
+        ConvertError::Values(source) => TuneError::Read(source),
+        ConvertError::Moment { tensor, source } => TuneError::Moment { tensor, source },
+        other => TuneError::Trial { tensor: tensor.name.clone(), actual: other.to_string() },
+    }
+}

@@ -1,0 +1,132 @@
+//! Weights that stand in for others.
+
+use crate::LoadError;
+use crate::eager::Matrix;
+use crate::linear::{Bytes, Linear};
+use crate::ops::Experts;
+use gq_codec::{Decoder, Rotation};
+use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Rounded weights by the name of the tensor that they stand in for.
+#[derive(Clone, Debug, Default)]
+pub struct Replacements {
+    codes: BTreeMap<String, Linear>,
+    /// Rows of tables that are only looked up.
+    rows: BTreeMap<String, BTreeMap<usize, Vec<f32>>>,
+}
+
+impl Replacements {
+    /// Whether something stands in for `name`.
+    pub fn contains(&self, name: &str) -> bool {
+        self.codes.contains_key(name) || self.rows.contains_key(name)
+    }
+
+    /// Adds rows of a table that is only looked up, as they are read: not rotated. Other rows stay as they are.
+    pub fn insert_rows(&mut self, name: &str, rows: BTreeMap<usize, Vec<f32>>) {
+        self.rows.insert(name.to_owned(), rows);
+    }
+
+    /// Adds a matrix's codes: a payload as a container stores it, of `height` rows in each of the matrices stacked.
+    ///
+    /// # Errors
+    /// When the encoding or the rotation does not exist at this width, or the payload has another length.
+    pub fn insert(
+        &mut self,
+        name: &str,
+        (encoding, rotation): (Encoding, RotationSpec),
+        (rows, cols, height): (usize, usize, usize),
+        payload: Vec<u8>,
+    ) -> Result<(), LoadError> {
+        let shape = MatrixShape { rows, cols };
+        if EncodedMatrix::stacked(shape, height, encoding, rotation, &payload).is_err() {
+            let (actual, expected) = (vec![payload.len()], vec![rows, cols]);
+            return Err(LoadError::Shape { name: name.to_owned(), actual, expected });
+        }
+        let decoder = Decoder::new(encoding, rotation, cols);
+        let decoder = decoder.map_err(|source| LoadError::Codec { name: name.to_owned(), source })?;
+        let transform = match rotation.kind {
+            RotationKind::None => None,
+            _ => {
+                let transform = Rotation::new(rotation, cols);
+                Some(transform.map_err(|source| LoadError::Rotation { name: name.to_owned(), source })?)
+            }
+        };
+        let linear = Linear {
+            name: name.to_owned(),
+            bytes: Bytes::Owned(payload.into()),
+            shape,
+            height,
+            rotation,
+            decoder: Arc::new(decoder),
+            transform: transform.map(Arc::new),
+            bias: None,
+            precise: false,
+        };
+        self.codes.insert(name.to_owned(), linear);
+        Ok(())
+    }
+}
+
+/// Which of the weights at hand stand in, and how much of the difference is applied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replacing<'a> {
+    pub(crate) weights: [&'a Replacements; 2],
+    pub(crate) only: &'a BTreeSet<String>,
+    pub(crate) share: f32,
+}
+
+impl Replacing<'_> {
+    /// What stands in for `weight`, with its bias.
+    fn of(&self, weight: &Linear) -> Option<Linear> {
+        let found = self.weights.iter().find_map(|weights| weights.codes.get(weight.name()));
+        let found = found.filter(|_| self.only.contains(weight.name()))?;
+        Some(Linear { bias: weight.bias.clone(), ..found.clone() })
+    }
+
+    /// `weight`'s product, when something stands in for it.
+    pub(super) fn linear(&self, level: CpuLevel, weight: &Linear, x: &Matrix) -> Option<Matrix> {
+        let other = self.of(weight)?;
+        let y = super::product::linear(level, &other, x);
+        Some(self.mixed(y, || super::product::linear(level, weight, x)))
+    }
+
+    /// Rows looked up in `table`, when something stands in for it.
+    pub(super) fn embed(&self, level: CpuLevel, table: &Linear, tokens: &[u32]) -> Option<Matrix> {
+        let plain = || crate::eager::products::embed(level, table, tokens);
+        if let Some(other) = self.of(table) {
+            return Some(self.mixed(crate::eager::products::embed(level, &other, tokens), plain));
+        }
+        let rows = self.weights.iter().find_map(|weights| weights.rows.get(table.name()));
+        let rows = rows.filter(|_| self.only.contains(table.name()))?;
+        let mut y = plain();
+        for (out, &token) in y.data.chunks_exact_mut(y.width.max(1)).zip(tokens) {
+            if let Some(row) = rows.get(&(token as usize)).filter(|row| row.len() == out.len()) {
+                out.copy_from_slice(row);
+            }
+        }
+        Some(self.mixed(y, plain))
+    }
+
+    /// A layer's experts, when something stands in for some of their weights.
+    pub(super) fn experts(&self, experts: &Experts) -> Option<Experts> {
+        let (gate_up, down) = (self.of(&experts.gate_up), self.of(&experts.down));
+        if gate_up.is_none() && down.is_none() {
+            return None;
+        }
+        let mut new = experts.clone();
+        new.gate_up = gate_up.unwrap_or(new.gate_up);
+        new.down = down.unwrap_or(new.down);
+        Some(new)
+    }
+
+    /// `plain + share (y - plain)`.
+    pub(super) fn mixed(&self, mut y: Matrix, plain: impl FnOnce() -> Matrix) -> Matrix {
+        if self.share != 1.0 {
+            let plain = plain();
+            y.data.iter_mut().zip(&plain.data).for_each(|(y, &x)| *y = x + self.share * (*y - x));
+        }
+        y
+    }
+}

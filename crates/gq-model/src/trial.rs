@@ -1,0 +1,356 @@
+//! How far a model moves when some of its weights are rounded and everything else stays as it is.
+//!
+//! Several such trials pass through the model together, layer by layer, so that a layer's codes are needed once and
+//! only while it runs. All arithmetic is fixed: the same divergences on every CPU and thread count.
+
+use crate::ModelError;
+use crate::eager::{Matrix, Turns};
+use crate::fixed::{Fixed, Replacements, Replacing};
+use crate::layerwise::{SharedMatrices, turns};
+use crate::measure::residual_token_bytes;
+use crate::model::Model;
+use crate::refine::{HEAD_ROWS, block_rows, row_divergence};
+use crate::spill::Spill;
+use rayon::prelude::*;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+/// Weights that are rounded together while others are not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// Names of the tensors.
+    pub tensors: BTreeSet<String>,
+    /// Part of the rounding error that is applied: at one half, a quarter of its square.
+    /// The outputs of a layer's experts are mixed, every other product is linear in its weights.
+    pub share: f32,
+}
+
+/// Trials on sequences from position 0, each beside the original.
+///
+/// Memory is the residual stream of every sequence in every trial that has left the original, unless it is spilled,
+/// the rounded weights given, and one layer's work for one sequence.
+#[derive(Debug)]
+pub struct TrialPass<'m> {
+    model: &'m Model,
+    sequences: Vec<Vec<u32>>,
+    trials: Vec<Trial>,
+    /// Rounded weights of what precedes the layers; a tied head's too.
+    start: Replacements,
+    /// By trial and sequence; the original comes first.
+    states: Vec<State>,
+    /// Whether a trial has met a rounded weight.
+    left: Vec<bool>,
+    spill: Option<Spill>,
+    next: usize,
+}
+
+/// Residual stream, and keys and values that later layers read.
+type State = (Arc<Matrix>, SharedMatrices);
+
+impl<'m> TrialPass<'m> {
+    /// `start` holds what the trials round of tables and of what else precedes the layers.
+    ///
+    /// # Errors
+    /// For an empty sequence or a token beyond the vocabulary.
+    pub fn new(
+        model: &'m Model,
+        sequences: Vec<Vec<u32>>,
+        trials: Vec<Trial>,
+        start: Replacements,
+    ) -> Result<TrialPass<'m>, ModelError> {
+        sequences.iter().try_for_each(|tokens| model.check_tokens(tokens))?;
+        let states = vec![State::default(); (trials.len() + 1) * sequences.len()];
+        let left = vec![false; trials.len()];
+        Ok(TrialPass { model, sequences, trials, start, states, left, spill: None, next: 0 })
+    }
+
+    /// Keeps what belongs to the sequences in `file` between layers; divergences are the same.
+    #[must_use]
+    pub fn spilled_to(mut self, file: File) -> TrialPass<'m> {
+        let longest = self.sequences.iter().map(Vec::len).max().unwrap_or(0);
+        let stride = longest as u64 * residual_token_bytes(self.model.spec());
+        self.spill = Some(Spill::new(file, stride, self.states.len()));
+        self
+    }
+
+    /// Runs the next layer in every trial, with those of `weights` that are the trial's. `false`: none was left.
+    ///
+    /// # Errors
+    /// When the file that it is spilled to cannot be read or written.
+    pub fn next_layer(&mut self, weights: &Replacements) -> io::Result<bool> {
+        let layer = self.next;
+        if layer == self.model.graph().layers() {
+            return Ok(false);
+        }
+        let per_layer = self.model.spec().per_layer_embedding.is_some();
+        for sequence in 0..self.sequences.len() {
+            let turns = turns(self.model, self.sequences[sequence].len());
+            let mut vectors = None;
+            let mut original = self.take(0, sequence)?;
+            if layer == 0 || per_layer {
+                let (x, made) = self.start(sequence, &turns, None);
+                vectors = made;
+                if layer == 0 {
+                    original = (x, SharedMatrices::new());
+                }
+            }
+            for trial in 0..self.trials.len() {
+                let mut own = vectors.clone();
+                let starts = self.touches(trial, &self.start);
+                let state = if starts && (layer == 0 || per_layer) {
+                    // The vectors of all layers together are several times the residual: made again for each layer.
+                    let replacing = Some(self.replacing(trial, weights));
+                    let (x, made) = self.start(sequence, &turns, replacing);
+                    own = made;
+                    if layer == 0 { (x, SharedMatrices::new()) } else { self.take(trial + 1, sequence)? }
+                } else if self.left[trial] {
+                    self.take(trial + 1, sequence)?
+                } else if self.touches(trial, weights) {
+                    original.clone()
+                } else {
+                    continue;
+                };
+                let replacing = Some(self.replacing(trial, weights));
+                let state = self.run(layer, &turns, state, own, replacing);
+                self.keep(trial + 1, sequence, state)?;
+            }
+            let state = self.run(layer, &turns, original, vectors, None);
+            self.keep(0, sequence, state)?;
+        }
+        for trial in 0..self.trials.len() {
+            self.left[trial] |= self.touches(trial, &self.start) || self.touches(trial, weights);
+        }
+        self.next += 1;
+        Ok(true)
+    }
+
+    /// After the last layer: by trial and sequence the mean divergence `KL(original || trial)` over the positions, in
+    /// nats. `head` holds what the trials round of an untied head.
+    ///
+    /// # Errors
+    /// When the file that it is spilled to cannot be read.
+    pub fn divergences(mut self, head: &Replacements) -> io::Result<Vec<Vec<f64>>> {
+        let mut out = vec![Vec::new(); self.trials.len()];
+        for sequence in 0..self.sequences.len() {
+            let (original, _) = self.take(0, sequence)?;
+            let mut hidden = Vec::new();
+            for trial in 0..self.trials.len() {
+                let moved = self.left[trial] || self.touches(trial, head) || self.touches(trial, &self.start);
+                hidden.push(match (moved, self.left[trial]) {
+                    (true, true) => Some(self.take(trial + 1, sequence)?.0),
+                    (true, false) => Some(original.clone()),
+                    (false, _) => None,
+                });
+            }
+            let positions = self.sequences[sequence].len();
+            let mut sums = vec![0.0; self.trials.len()];
+            for block in 0..positions.div_ceil(HEAD_ROWS) {
+                let reference = self.logits(&original, block, None);
+                for (trial, (hidden, sum)) in hidden.iter().zip(&mut sums).enumerate() {
+                    let Some(hidden) = hidden else { continue };
+                    let mut logits = self.logits(hidden, block, Some(self.replacing(trial, head)));
+                    let width = logits.width;
+                    let rows = logits.data.par_chunks_exact_mut(width);
+                    let each: Vec<f64> = rows
+                        .zip(reference.data.par_chunks_exact(width))
+                        .map(|(q, p)| row_divergence(&mut p.to_vec(), q))
+                        .collect();
+                    *sum += each.iter().sum::<f64>();
+                }
+            }
+            out.iter_mut().zip(sums).for_each(|(out, sum)| out.push(sum / positions as f64));
+        }
+        Ok(out)
+    }
+
+    fn touches(&self, trial: usize, weights: &Replacements) -> bool {
+        self.trials[trial].tensors.iter().any(|tensor| weights.contains(tensor))
+    }
+
+    fn replacing<'a>(&'a self, trial: usize, weights: &'a Replacements) -> Replacing<'a> {
+        let Trial { tensors, share } = &self.trials[trial];
+        Replacing { weights: [weights, &self.start], only: tensors, share: *share }
+    }
+
+    fn start(
+        &self,
+        sequence: usize,
+        turns: &[Turns],
+        replacing: Option<Replacing<'_>>,
+    ) -> (Arc<Matrix>, Option<Arc<Matrix>>) {
+        let mut ops = Fixed::new(self.model.options().level, turns);
+        ops.replacing = replacing;
+        let start = self.model.graph().start(&mut ops, &self.sequences[sequence]);
+        (start.x.matrix, start.per_layer.map(|vectors| vectors.matrix))
+    }
+
+    fn run(
+        &self,
+        layer: usize,
+        turns: &[Turns],
+        (x, shared): State,
+        vectors: Option<Arc<Matrix>>,
+        replacing: Option<Replacing<'_>>,
+    ) -> State {
+        let spec = self.model.spec();
+        let read_later = |cache: &usize| {
+            spec.layers.iter().skip(layer + 1).any(|later| later.attention.kv_shared_with == Some(*cache))
+        };
+        let mut ops = Fixed::new(self.model.options().level, turns);
+        ops.replacing = replacing;
+        let vectors = vectors.map(|vectors| ops.leaf(vectors));
+        for (&cache, (keys, values)) in &shared {
+            let pair = (ops.leaf(keys.clone()), ops.leaf(values.clone()));
+            ops.shared.insert(cache, pair);
+        }
+        let x = ops.leaf(x);
+        let x = self.model.graph().layer(&mut ops, layer, x, vectors.as_ref());
+        let kept = std::mem::take(&mut ops.shared).into_iter().filter(|(cache, _)| read_later(cache));
+        (x.matrix, kept.map(|(cache, (k, v))| (cache, (k.matrix, v.matrix))).collect())
+    }
+
+    fn logits(&self, hidden: &Matrix, block: usize, replacing: Option<Replacing<'_>>) -> Matrix {
+        let mut ops = Fixed::new(self.model.options().level, &[]);
+        ops.replacing = replacing;
+        let x = ops.leaf(block_rows(hidden, block));
+        Arc::unwrap_or_clone(self.model.graph().logits(&mut ops, &x).matrix)
+    }
+
+    fn take(&mut self, trial: usize, sequence: usize) -> io::Result<State> {
+        let place = trial * self.sequences.len() + sequence;
+        match &self.spill {
+            Some(spill) if self.next > 0 => spill.load(place),
+            _ => Ok(std::mem::take(&mut self.states[place])),
+        }
+    }
+
+    fn keep(&mut self, trial: usize, sequence: usize, state: State) -> io::Result<()> {
+        let place = trial * self.sequences.len() + sequence;
+        match &mut self.spill {
+            Some(spill) => spill.store(place, &state.0, &state.1),
+            None => {
+                self.states[place] = state;
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ActivationMode, Factors, KvType, RunOptions, Teacher};
+    use gq_checkpoint::{Checkpoint, Role};
+    use gq_tensor::{CpuLevel, DType, Encoding, RotationSpec};
+    use std::path::Path;
+
+    const TINY: [&str; 6] = ["llama", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense"];
+
+    fn checkpoint(name: &str) -> Arc<Checkpoint> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);
+        Arc::new(Checkpoint::open(path).unwrap())
+    }
+
+    fn model(checkpoint: &Arc<Checkpoint>, level: CpuLevel) -> Model {
+        let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
+        Model::from_checkpoint(checkpoint.clone(), options).unwrap()
+    }
+
+    /// Outputs times 1.125, as f32 codes.
+    fn scaled(checkpoint: &Checkpoint, weights: &mut Replacements, name: &str) {
+        let tensor = checkpoint.tensor(name).unwrap();
+        let (rows, cols) = (tensor.rows(), tensor.cols());
+        let mut values = vec![0.0; rows * cols];
+        checkpoint.read_rows_f32(tensor, 0..rows, &mut values).unwrap();
+        let payload = values.iter().flat_map(|x| (x * 1.125).to_le_bytes()).collect();
+        let height = tensor.shape.iter().rev().nth(1).copied().unwrap_or(1);
+        let how = (Encoding::Exact(DType::F32), RotationSpec::NONE);
+        weights.insert(name, how, (rows, cols, height), payload).unwrap();
+    }
+
+    fn pass(name: &str, level: CpuLevel, threads: usize, spilled: bool) -> Vec<Vec<f64>> {
+        let checkpoint = checkpoint(name);
+        let model = model(&checkpoint, level);
+        let names = |test: &dyn Fn(Role, Option<usize>) -> bool| -> BTreeSet<String> {
+            let tensors = checkpoint.tensors().iter().filter(|t| t.shape.len() > 1 && test(t.role, t.layer));
+            tensors.map(|tensor| tensor.name.clone()).collect()
+        };
+        let sets = [
+            names(&|role, layer| role == Role::Down && layer == Some(1)),
+            names(&|role, _| role == Role::Output),
+            names(&|role, _| role == Role::Embedding),
+            names(&|role, _| matches!(role, Role::ExpertDown | Role::PerLayerTable)),
+            BTreeSet::new(),
+        ];
+        let trial = |tensors: &BTreeSet<String>, share| Trial { tensors: tensors.clone(), share };
+        let mut trials: Vec<Trial> = sets.iter().map(|set| trial(set, 1.0)).collect();
+        trials.push(trial(&sets[1], 0.5));
+        let of = |layer: Option<usize>| {
+            let mut weights = Replacements::default();
+            for name in sets.iter().flatten() {
+                if checkpoint.tensor(name).unwrap().layer == layer {
+                    scaled(&checkpoint, &mut weights, name);
+                }
+            }
+            weights
+        };
+        let tokens: Vec<Vec<u32>> = (0..2)
+            .map(|s| (0..70).map(|i| ((i * i * 7 + 3 * i + s) % model.vocab_size()) as u32).collect())
+            .collect();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut pass = TrialPass::new(&model, tokens, trials, of(None)).unwrap();
+            if spilled {
+                pass = pass.spilled_to(tempfile::tempfile().unwrap());
+            }
+            for layer in 0.. {
+                if !pass.next_layer(&of(Some(layer))).unwrap() {
+                    break;
+                }
+            }
+            pass.divergences(&Replacements::default()).unwrap()
+        })
+    }
+
+    #[test]
+    fn trials_diverge_as_a_model_with_these_weights_does() {
+        for name in TINY {
+            let [down, output, embedding, others, nothing, half] =
+                pass(name, CpuLevel::detect(), 2, false).try_into().unwrap();
+            assert_eq!(nothing, [0.0, 0.0], "{name}");
+            // Residuals are normed in some families: a scaled output may not matter there.
+            let some = |d: &[f64]| d.iter().all(|d| d.is_finite() && *d >= 0.0);
+            assert!(some(&down) && some(&output) && some(&others), "{name}");
+            assert!(embedding.iter().all(|d| *d > 1e-7), "{name}: {embedding:?}");
+            assert!(
+                half.iter().zip(&output).all(|(half, all)| *half <= all + 1e-8),
+                "{name}: {half:?} {output:?}"
+            );
+        }
+        // The same by factors on rows, where a scale of the outputs is one.
+        let checkpoint = checkpoint("llama");
+        let model = model(&checkpoint, CpuLevel::detect());
+        let tensors = checkpoint.tensors().iter().filter(|tensor| tensor.role == Role::Output);
+        let factors: Factors =
+            tensors.map(|tensor| (tensor.name.clone(), vec![1.125; tensor.rows()])).collect();
+        let output = &pass("llama", CpuLevel::detect(), 2, false)[1];
+        for (s, measured) in output.iter().enumerate() {
+            let tokens = (0..70).map(|i| ((i * i * 7 + 3 * i + s) % model.vocab_size()) as u32).collect();
+            let expected = Teacher::new(&model, tokens).unwrap().divergence(&model, &factors).unwrap();
+            assert!((measured - expected).abs() < 1e-3 * expected, "{measured} {expected}");
+        }
+    }
+
+    #[test]
+    fn the_same_bits_on_every_level_and_thread_count_and_from_a_file() {
+        for name in ["llama", "gemma4-e2b", "gemma4-moe"] {
+            let first = pass(name, CpuLevel::detect(), 1, false);
+            assert_eq!(first, pass(name, CpuLevel::detect(), 3, true), "{name}");
+            for level in CpuLevel::available() {
+                assert_eq!(first, pass(name, level, 2, false), "{name} {}", level.name());
+            }
+        }
+    }
+}
