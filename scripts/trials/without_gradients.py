@@ -39,20 +39,21 @@ def matrices(checkpoint: Path):
                     values = raw.view(np.float32)
                 case other:
                     raise SystemExit(f"{name} is {other}")
-            yield name, values.astype(np.float64), entry["shape"][-1]
+            yield name, values.astype(np.float64)
 
 
 def main() -> None:
     checkpoint, tune, out = (Path(argument) for argument in sys.argv[1:4])
     index = json.loads((tune / "tune.json").read_text())
     out.mkdir()
-    energies = {name: 0.5 * float(values @ values) / cols for name, values, cols in matrices(checkpoint)
+    energies = {name: 0.5 * float(values @ values) for name, values in matrices(checkpoint)
                 if name in index["tensors"]}
     tensors = {}
     for name, measured in index["tensors"].items():
         # What is looked up has no layer whose outputs could be compared.
         if LOOKUPS in name or len(measured["inputs"]) != 1:
             continue
+        # Costs in tune.json are by column, as the relative error of a row is.
         of = index["inputs"][measured["inputs"][0]]
         tensors[name] = {"inputs": measured["inputs"], "sensitivity": energies[name] * of["cost"],
                          "nearest_sensitivity": energies[name] * of["nearest_cost"]}

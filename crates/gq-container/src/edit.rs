@@ -3,7 +3,9 @@
 use crate::container::Container;
 use crate::error::WriteError;
 use crate::text::StoredText;
-use crate::writer::{Finished, Writer};
+use crate::writer::{Finished, Writer, partial_path, put_in_place};
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 impl Container {
@@ -16,5 +18,23 @@ impl Container {
         let mut writer = Writer::create(path)?;
         writer.adopt(self.tensors(), self.payloads())?;
         writer.finish(texts)
+    }
+
+    /// Writes the same bytes to `path`: beside it first, synced, then renamed.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn copy_to(&self, path: &Path) -> Result<(), WriteError> {
+        let partial = partial_path(path);
+        let write = || {
+            let mut file = File::create(&partial)?;
+            file.write_all(self.bytes())?;
+            file.sync_all()
+        };
+        write().map_err(|source| {
+            let _ = std::fs::remove_file(&partial);
+            WriteError::Io { path: path.to_owned(), source }
+        })?;
+        put_in_place(&partial, path)
     }
 }

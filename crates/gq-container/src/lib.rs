@@ -31,4 +31,4 @@ pub use provenance::{Provenance, ProvenanceError, Refined, RoundedAgain, Source,
 pub use rule::{FormatError, TensorRule, TextRule};
 pub use text::{StoredText, TextCoding, TextEntry, TextKind};
 pub use validate::{Layout, validate};
-pub use writer::{Finished, Writer, partial_path};
+pub use writer::{Finished, Writer, partial_path, put_in_place};

@@ -217,9 +217,7 @@ impl Writer {
         self.file.get_ref().sync_all().map_err(|error| self.failed(error))?;
         let Writer { path, partial, file, .. } = self;
         drop(file);
-        let failed = |source| WriteError::Io { path: path.clone(), source };
-        std::fs::rename(&partial, &path).map_err(failed)?;
-        sync_directory(&path).map_err(failed)?;
+        put_in_place(&partial, &path)?;
         Ok(Finished { file_bytes, payload_sha256, file_sha256 })
     }
 
@@ -341,6 +339,16 @@ impl Writer {
 /// Where the payload after `entry` begins.
 fn end(entry: &TensorEntry) -> Option<u64> {
     align(entry.offset.checked_add(entry.bytes)?)
+}
+
+/// Gives a finished file its name, durably; what had that name before is replaced at once.
+///
+/// # Errors
+/// [`WriteError::Io`] with the new name.
+pub fn put_in_place(finished: &Path, path: &Path) -> Result<(), WriteError> {
+    let failed = |source| WriteError::Io { path: path.to_owned(), source };
+    std::fs::rename(finished, path).map_err(failed)?;
+    sync_directory(path).map_err(failed)
 }
 
 /// Makes the new name durable; directories cannot be opened everywhere.

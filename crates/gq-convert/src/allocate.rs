@@ -142,7 +142,7 @@ pub(crate) fn allocate(
         step_back(&mut choices, enough, &mut expected);
     }
     if let Budget::Divergence(limit) = budget
-        && (expected > enough || expected.is_nan() || limit.is_nan())
+        && (expected > enough || expected.is_nan() || enough.is_nan())
     {
         return Err(PlanError::Divergence { limit, actual: tune.expected(expected) });
     }

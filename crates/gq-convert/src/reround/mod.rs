@@ -18,7 +18,8 @@ use crate::tune::{
 use gq_checkpoint::{Checkpoint, ReadError, Role};
 use gq_codec::{Factor, NotPositive};
 use gq_container::{
-    Container, ContainerError, FormatError, ProvenanceError, RoundedAgain, TensorEntry, WriteError, WriteRule,
+    Container, ContainerError, FormatError, ProvenanceError, RoundedAgain, TensorEntry, WriteError,
+    WriteRule, partial_path, put_in_place,
 };
 use gq_model::{Factors, Linear, LoadError, Model, ModelError, PairedPass, Teacher};
 use gq_tensor::{CpuLevel, RotationSpec};
@@ -80,14 +81,16 @@ pub struct TensorAgain {
 pub struct RoundedAgainOutcome {
     /// Tensors in the order in which they were rounded.
     pub tensors: Vec<TensorAgain>,
-    /// Mean divergence on held-out sequences before, in nats per token.
+    /// Mean divergence on `compared_tokens` before, in nats per token.
     pub before: f64,
     /// The same after.
     pub after: f64,
     /// Tokens measured on.
     pub tokens: usize,
-    /// Tokens held out.
+    /// Tokens held out: damping, strength and each tensor's codes are chosen on them.
     pub held_out_tokens: usize,
+    /// Those of them that the divergences were measured on.
+    pub compared_tokens: usize,
 }
 
 impl RoundedAgainOutcome {
@@ -232,17 +235,16 @@ impl RoundAgain<'_> {
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
-                let _ = std::fs::remove_file(&trial);
+                for stale in [&trial, &partial_path(&trial)] {
+                    let _ = std::fs::remove_file(stale);
+                }
                 return Err(error);
             }
         };
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| RoundAgainError::Io { path, source }
-        };
         match outcome.helps() {
-            true => std::fs::rename(&trial, path).map_err(io(path))?,
-            false => std::fs::remove_file(&trial).map_err(io(&trial))?,
+            true => put_in_place(&trial, path)?,
+            false => std::fs::remove_file(&trial)
+                .map_err(|source| RoundAgainError::Io { path: trial.clone(), source })?,
         }
         Ok(outcome)
     }
@@ -303,9 +305,9 @@ impl RoundAgain<'_> {
             tune_sha256: options.tune.and_then(|tune| tune.sha256().parse().ok()),
         };
         rewrite::write(self.container, (&payloads, codes), &tensors, what, trial)?;
-        let (before, after) = self.compare(sequences, trial)?;
+        let (before, after, compared_tokens) = self.compare(sequences, trial)?;
         progress(RoundAgainEvent::Layers { done: of, of });
-        Ok(RoundedAgainOutcome { tensors, before, after, tokens, held_out_tokens })
+        Ok(RoundedAgainOutcome { tensors, before, after, tokens, held_out_tokens, compared_tokens })
     }
 
     /// Whether a weight of a layer is rounded again: a matrix coded column by column, no router.
@@ -363,21 +365,22 @@ impl RoundAgain<'_> {
         Ok(())
     }
 
-    /// Mean divergence on held-out sequences of the file as it was and of the one at `trial`.
-    fn compare(self, sequences: &[Vec<u32>], trial: &Path) -> Result<(f64, f64), RoundAgainError> {
+    /// Mean divergence on held-out sequences of the file as it was and of the one at `trial`, and their tokens.
+    fn compare(self, sequences: &[Vec<u32>], trial: &Path) -> Result<(f64, f64, usize), RoundAgainError> {
         let new = Model::from_container(Arc::new(Container::open(trial)?), self.model.options())?;
         let held = sequences.iter().enumerate().filter(|(index, _)| is_held_out(*index, sequences.len()));
         let held: Vec<&Vec<u32>> = held.map(|(_, sequence)| sequence).collect();
         let step = held.len().div_ceil(COMPARED).max(1);
-        let (mut before, mut after, mut count) = (0.0, 0.0, 0);
+        let (mut before, mut after, mut count, mut tokens) = (0.0, 0.0, 0, 0);
         for sequence in held.into_iter().step_by(step) {
             let teacher = Teacher::new(self.reference, sequence.clone())?;
             before += teacher.divergence(self.model, &Factors::new())?;
             after += teacher.divergence(&new, &Factors::new())?;
             count += 1;
+            tokens += sequence.len();
         }
         let count = f64::from(count.max(1));
-        Ok((before / count, after / count))
+        Ok((before / count, after / count, tokens))
     }
 }
 

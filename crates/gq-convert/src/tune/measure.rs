@@ -16,7 +16,7 @@ use std::fs::OpenOptions;
 use std::path::Path;
 
 /// Every so many sequences, one is held out.
-const HELD_OUT: usize = 12;
+pub(super) const HELD_OUT: usize = 12;
 
 /// Whether a sequence is held out, of so many: some always are.
 pub(crate) fn is_held_out(index: usize, sequences: usize) -> bool {

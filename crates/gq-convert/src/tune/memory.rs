@@ -1,6 +1,6 @@
 //! Memory of a measurement, from the model's specification and the text's size alone.
 
-use super::measure::TuneError;
+use super::measure::{HELD_OUT, TuneError};
 use super::trials::DEPTHS;
 use crate::memory::FACTORS;
 use gq_checkpoint::{LayerSpec, ModelSpec};
@@ -86,7 +86,9 @@ impl MeasuringMemory {
         limit: Option<u64>,
     ) -> Result<MeasuringMemory, TuneError> {
         let (threads, ctx) = (size.threads.max(1) as u64, size.ctx as u64);
-        let tokens = (size.trial_tokens as u64).max(ctx);
+        // Whole sequences of those held out, whatever was asked for.
+        let held_out = size.sequences.div_ceil(HELD_OUT).max(1) as u64;
+        let tokens = (size.trial_tokens as u64).min(held_out * ctx).max(ctx);
         let text = 4 * (ctx * size.sequences as u64 + tokens);
         let base = BASE + VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD + text;
         let work = spec.layers.iter().map(|layer| work(spec, layer, ctx, threads)).max().unwrap_or(0);
@@ -106,7 +108,11 @@ impl MeasuringMemory {
         let states = trials(spec) * tokens * residual_token_bytes(spec);
         let peak =
             |held: u64| base + codes + tables + per_layer + rows + (coding.max(2 * work).max(logits)) + held;
-        MeasuringMemory::under(limit, (peak(states + 2 * sequence), peak(4 * sequence)), states)
+        MeasuringMemory::under(
+            limit,
+            (peak(states + 2 * sequence), peak((trials(spec) + 2) * sequence)),
+            states,
+        )
     }
 
     /// In memory where it fits, else with `states` in a file.

@@ -99,8 +99,14 @@ pub fn correct(
     if memory.spilled > 0 && states.exists() {
         std::fs::remove_file(&states).map_err(io)?;
     }
+    let measured = measured?;
+    let names = groups.iter().map(|group| group.name.as_str()).chain(["everything together"; SHARES.len()]);
+    let broken = names.zip(&measured).find(|(_, each)| each.iter().any(|nats| !nats.is_finite()));
+    if let Some((name, _)) = broken {
+        return Err(TuneError::NotFinite { tensor: name.to_owned() });
+    }
     let about = (options.tokens, tokens, ENCODING.name());
-    tune.corrections = Some(Corrections::new(about, groups, &SHARES, &measured?));
+    tune.corrections = Some(Corrections::new(about, groups, &SHARES, &measured));
     tune.finish()?;
     Ok(())
 }

@@ -86,6 +86,10 @@ pub fn run(args: &ExportArgs, global: &Global) -> Result<(), Failure> {
         let message = format!("{}: is the source", args.output.display());
         return Err(Failure::new(Exit::Usage, "export.exists", message).at(args.output.display()));
     }
+    if args.cost.reference.as_deref().is_some_and(|reference| same_file(reference, &args.output)) {
+        let message = format!("{}: is the reference", args.output.display());
+        return Err(Failure::new(Exit::Usage, "export.exists", message).at(args.output.display()));
+    }
     if args.safetensors {
         return source::with_threads(global, || checkpoint(args, found, &weights, global))?;
     }
@@ -103,7 +107,7 @@ fn checkpoint(args: &ExportArgs, found: Found, weights: &Weights, global: &Globa
     let bytes =
         safetensors::write(weights, &args.output, args.max_shard_size, &mut |done| progress.set(done, ""))?;
     let seconds = progress.finish();
-    let cost = cost::measure(plan, &args.output, global)?;
+    let cost = cost::measure(plan, &args.output, global);
     let output = global.output();
     if output.json {
         return output.document(&serde_json::json!({
@@ -157,7 +161,7 @@ fn gguf(args: &ExportArgs, found: Found, weights: &Weights, global: &Global) -> 
         write_whole(path, &modelfile.text)?;
         modelfile.warnings.iter().for_each(|warning| global.output().warn(warning));
     }
-    let cost = cost::measure(measured, &args.output, global)?;
+    let cost = cost::measure(measured, &args.output, global);
     show(args, &plan, made.as_ref().map(|(path, _)| path), (bytes, seconds, &cost), global)
 }
 

@@ -210,6 +210,10 @@ fn new_text(change: &Change, old: Option<&str>) -> Result<String, Failure> {
     // What is not JSON is a string: no quotes inside quotes on the command line.
     let value = serde_json::from_str(&given).unwrap_or(Value::String(given));
     match object.as_object_mut() {
+        // A path into what is nested would be taken for a name.
+        Some(fields) if key.contains('.') && !fields.contains_key(key) => {
+            return Err(invalid(change.kind, &format!("no key {key:?}; keys within keys cannot be named")));
+        }
         Some(fields) => fields.insert(key.clone(), value),
         None => return Err(invalid(change.kind, "not an object")),
     };

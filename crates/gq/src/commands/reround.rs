@@ -107,7 +107,7 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
     })??;
     let seconds = progress.finish();
     if !outcome.helps() && args.output.is_some() {
-        std::fs::copy(&args.file, path).map_err(|error| Failure::io(path, &error))?;
+        container.copy_to(path)?;
     }
     let bytes = std::fs::metadata(path).map_err(|error| Failure::io(path, &error))?.len();
     if output.json {
@@ -127,8 +127,9 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
             "held_out": {
                 "before": outcome.before,
                 "after": outcome.after,
-                "tokens": outcome.held_out_tokens,
+                "tokens": outcome.compared_tokens,
             },
+            "chosen_on_tokens": outcome.held_out_tokens,
             "tokens": outcome.tokens,
             "tensors": tensors.collect::<Vec<_>>(),
             "seconds": seconds,
@@ -143,7 +144,7 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
         summary(&outcome, &checkpoint).render(),
         path.display(),
         units::bytes(bytes),
-        units::count(outcome.held_out_tokens as u64),
+        units::count(outcome.compared_tokens as u64),
         outcome.before,
         outcome.after,
         units::seconds(seconds),

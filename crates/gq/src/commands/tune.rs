@@ -266,7 +266,8 @@ pub fn finished_or_measured(
     match finished(checkpoint, args, dir)? {
         Some(tune) if args.has_trials(&tune) => {
             global.output().note(&format!("taking up the measurements in {}", dir.display()));
-            Ok(tune)
+            // Trials that an earlier run made are not what this one asks for.
+            Ok(if args.trial_tokens == 0 { tune.without_corrections() } else { tune })
         }
         found => Ok(measure(checkpoint, args, (dir, found), max_memory, global)?.0),
     }

@@ -23,7 +23,7 @@ const WINDOWS: usize = 8;
 const WEIGHTS: u64 = 1_000_000_000;
 
 /// Name of the built-in text in reports.
-const BUILTIN: &str = "the built-in text";
+const BUILTIN: &str = "the built-in text, which `gq tune` calibrates on too";
 
 /// Whether and on what to measure.
 #[derive(clap::Args, Debug)]
@@ -34,8 +34,8 @@ pub struct CostArgs {
     no_measure: bool,
     /// Measure against this instead of SRC, such as the checkpoint that a .gq file was made from.
     #[arg(long, value_name = "REF")]
-    reference: Option<PathBuf>,
-    /// Text to measure on [default: what comes with gq].
+    pub reference: Option<PathBuf>,
+    /// Text to measure on [default: what comes with gq, which `gq tune` also calibrates on unless told otherwise].
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Windows of 256 tokens to measure on; asks for the measurement whatever the size of the model [default: 8].
@@ -143,11 +143,22 @@ fn resident(path: &Path) -> Result<u64, Failure> {
 }
 
 /// Measures the finished file; activations are f32 on both sides, so that only weights differ.
-pub fn measure(plan: Plan, output: &Path, global: &Global) -> Result<Result<EvalReport, String>, Failure> {
-    let (reference, windows, text) = match plan {
-        Plan::Skip(why) => return Ok(Err(why)),
-        Plan::Measure { reference, windows, text } => (reference, windows, text),
+/// A measurement that fails is a reason not to have one: the file is there all the same.
+pub fn measure(plan: Plan, output: &Path, global: &Global) -> Result<EvalReport, String> {
+    let measured = match plan {
+        Plan::Skip(why) => return Err(why),
+        Plan::Measure { reference, windows, text } => compare(reference, &windows, text, output, global),
     };
+    measured.map_err(|failure| failure.message)
+}
+
+fn compare(
+    reference: Found,
+    windows: &Windows,
+    text: String,
+    output: &Path,
+    global: &Global,
+) -> Result<EvalReport, Failure> {
     let model = source::model_with(output, &[], Some(Activations::F32), global)?;
     let original = source::model_with(&reference.path, &[], Some(Activations::F32), global)?;
     let total = windows.windows().len() as u64;
@@ -159,7 +170,7 @@ pub fn measure(plan: Plan, output: &Path, global: &Global) -> Result<Result<Eval
     let mut report = compare_on_text(
         &mut ModelLogits::new(&model.model),
         reference_run,
-        &windows,
+        windows,
         model.sizes,
         TextOptions::default(),
         &mut step,
@@ -167,7 +178,7 @@ pub fn measure(plan: Plan, output: &Path, global: &Global) -> Result<Result<Eval
     progress.finish();
     let name = output.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     report.names = Names { model: name, reference: reference.name, text };
-    Ok(Ok(report))
+    Ok(report)
 }
 
 /// One line for people.

@@ -64,6 +64,15 @@ fn layers_are_rounded_again_behind_rounded_layers() {
     assert!(after.as_f64().unwrap() < 0.9 * before.as_f64().unwrap(), "{told}");
     gq.json(&["verify", "b.gq"]);
     assert!(gq.json(&["inspect", "b.gq"]).to_string().contains("rounded_again"));
+    // What gets no closer is left, also where it is its own output, and is copied whole to another.
+    let again = [&["reround", "b.gq", "-o", "b.gq"][..], &options].concat();
+    let left = (0..6).find(|_| gq.json(&again)["helped"] == false);
+    assert!(left.is_some(), "every further rounding helped");
+    gq.json(&["verify", "b.gq"]);
+    let told = gq.json(&[&["reround", "b.gq", "-o", "c.gq"][..], &options].concat());
+    assert_eq!(told["helped"], false);
+    let read = |name: &str| std::fs::read(gq.path(name)).unwrap();
+    assert!(read("b.gq") == read("c.gq"));
     let llama = testdata("tiny/llama");
     gq.fails(3, &["reround", "a.gq", "--reference", &llama, "--calibration", &text]);
     gq.fails(4, &[&["reround", "a.gq", "--max-memory", "1MB"][..], &options].concat());
