@@ -18,7 +18,7 @@ use std::fs::OpenOptions;
 /// What is tried: where a damage is some hundredths of a nat, well above noise and not yet out of proportion.
 const ENCODING: Encoding = Encoding::Trellis { bits: 3, states: States::S10 };
 const ROTATION: RotationSpec = RotationSpec { kind: RotationKind::Hadamard, seed: 0 };
-/// Parts of the rounding error that everything together is tried with: half of it is about a bit more.
+/// Parts of the rounding error that everything together is tried with: half of it is what a bit more leaves.
 const SHARES: [f64; 2] = [0.5, 1.0];
 /// Groups of a role's layers, by depth.
 pub(super) const DEPTHS: usize = 3;
