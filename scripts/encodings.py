@@ -2,15 +2,14 @@
 """Every encoding's size, divergence and speed as a Markdown table, from what scripts/numerics.py measured.
 
     E=$(python3 scripts/encodings.py --list)
-    python3 scripts/numerics.py CHECKPOINT --text TEXT --bench --out DATA_FREE.json --rows $E
-    python3 scripts/numerics.py CHECKPOINT --text TEXT --tune TUNE --out CALIBRATED.json --rows $E
+    python3 scripts/numerics.py CHECKPOINT --text TEXT --bench --out DATA_FREE.json --encodings $E
+    python3 scripts/numerics.py CHECKPOINT --text TEXT --tune TUNE --out CALIBRATED.json --encodings $E
     python3 scripts/encodings.py DATA_FREE.json CALIBRATED.json
 
 The body is in the encoding throughout, embedding and head at tq8. A `-` was not measured or does not exist: product and
 polar codes are reference modes, grids hold what sits on them already.
 """
 import json
-import shlex
 import sys
 
 SCALAR = [f"tq{bits}" for bits in range(8, 1, -1)] + ["tq1"]
@@ -22,12 +21,12 @@ ALL = SCALAR + GROUPS + TRELLIS + REFERENCE
 
 def rows(path: str) -> dict:
     known = json.load(open(path))["rows"]
-    return {row["recipe"].removeprefix("--encoding="): row for row in known if row["recipe"].startswith("--encoding=")}
+    return {row["recipe"].removeprefix("--encoding "): row for row in known if row["recipe"].startswith("--encoding ")}
 
 
 def main() -> None:
     if sys.argv[1:] == ["--list"]:
-        print(" ".join(shlex.quote(f"--encoding={name}") for name in ALL))
+        print(" ".join(ALL))
         return
     free, calibrated = (rows(path) for path in sys.argv[1:3])
     print("| encoding | body bits/weight | file | KLD, data-free | KLD, calibrated | pp512 | tg64 |")

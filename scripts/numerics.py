@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--windows", type=int, default=40)
     parser.add_argument("--rows", nargs="*", default=DATA_FREE)
+    parser.add_argument("--encodings", nargs="*", help="in place of --rows: a row `--encoding NAME` for each")
     parser.add_argument("--tune", type=Path)
     parser.add_argument("--calibration", type=Path, help="text for rows with `+ refine`")
     parser.add_argument("--int8", action="store_true", help="also with int8 activations")
@@ -51,7 +52,7 @@ def main() -> None:
         tune = json.loads((options.tune / "tune.json").read_text())
         calibrated = {key: tune[key] for key in ("text_sha256", "tokens", "held_out_tokens", "gradient_tokens")}
     kept = ["--cache", str(options.cache), "--cache-limit", "16GiB"] if options.cache else []
-    for recipe in options.rows:
+    for recipe in [f"--encoding {name}" for name in options.encodings] if options.encodings else options.rows:
         known = [row for row in result["rows"] if row["recipe"] == recipe and row.get("calibration", {}) == calibrated]
         row = known[0] if known else {"recipe": recipe, **({"calibration": calibrated} if calibrated else {})}
         wanted = [mode for mode in ("f32", "int8") if mode not in row and (mode == "f32" or options.int8)]
