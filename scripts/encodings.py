@@ -4,7 +4,7 @@
     E=$(python3 scripts/encodings.py --list)
     python3 scripts/numerics.py CHECKPOINT --text TEXT --bench --out DATA_FREE.json --encodings $E
     python3 scripts/numerics.py CHECKPOINT --text TEXT --tune TUNE --out CALIBRATED.json --encodings $E
-    python3 scripts/encodings.py DATA_FREE.json CALIBRATED.json
+    python3 scripts/encodings.py DATA_FREE.json [CALIBRATED.json]
 
 The body is in the encoding throughout, embedding and head at tq8. A `-` was not measured or does not exist: product and
 polar codes are reference modes, grids hold what sits on them already.
@@ -28,9 +28,11 @@ def main() -> None:
     if sys.argv[1:] == ["--list"]:
         print(" ".join(ALL))
         return
-    free, calibrated = (rows(path) for path in sys.argv[1:3])
-    print("| encoding | body bits/weight | file | KLD, data-free | KLD, calibrated | pp512 | tg64 |")
-    print("|---|--:|--:|--:|--:|--:|--:|")
+    free = rows(sys.argv[1])
+    calibrated = rows(sys.argv[2]) if len(sys.argv) > 2 else {}
+    columns = ["encoding", "body bits/weight", "file", "KLD, data-free", *(["KLD, calibrated"] if calibrated else []), "pp512", "tg64"]
+    print("| " + " | ".join(columns) + " |")
+    print("|---" + "|--:" * (len(columns) - 1) + "|")
     for name in ALL:
         row = free.get(name) or calibrated.get(name)
         if not row:
@@ -38,8 +40,9 @@ def main() -> None:
         kld = lambda of: f"{of[name]['f32']['kld']['mean']:.4f}" if name in of else "-"
         speed = lambda test: f"{row['bench'][test]:.0f}" if "bench" in row else "-"
         size = row["f32"]["bytes"]["file"] / 1e6
-        print(f"| `{name}` | {row['f32']['bpw']['body']:.2f} | {size:.1f} MB | {kld(free)} | {kld(calibrated)} "
-              f"| {speed('pp')} | {speed('tg')} |")
+        cells = [f"`{name}`", f"{row['f32']['bpw']['body']:.2f}", f"{size:.1f} MB", kld(free)]
+        cells += [kld(calibrated)] if calibrated else []
+        print("| " + " | ".join([*cells, speed("pp"), speed("tg")]) + " |")
 
 
 if __name__ == "__main__":
