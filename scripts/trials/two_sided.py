@@ -93,6 +93,8 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(options.checkpoint, dtype=torch.float32)
     ids = AutoTokenizer.from_pretrained(options.checkpoint)(options.text.read_text(), return_tensors="pt").input_ids[0]
     windows = ids[: len(ids) // 512 * 512].view(-1, 512)
+    if len(windows) < options.tokens // 512 + options.windows:
+        raise SystemExit(f"{options.text}: {len(windows)} windows, calibration and evaluation need {options.tokens // 512 + options.windows}")
     held, windows = windows[-options.windows:], windows[: options.tokens // 512]
     linears = {name: m for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and "lm_head" not in name}
     ins, outs = {}, {}
