@@ -238,7 +238,7 @@ def trellis_tables():
     """Magnitudes of the upper half of the codebook, and (log2 of states, bits) -> multiplier."""
     section = DOCUMENT.read_text().split("## Trellis codes")[1].split("\n## ")[0]
     book = [int(v) for v in re.search(r"```\n([\d\s]+)```", section)[1].split()]
-    rows = re.findall(r"^\| (\d) \| (10|12) \| `0x([0-9A-F]+)` \|", section, re.M)
+    rows = re.findall(r"^\| (\d) \| (10|12|14) \| `0x([0-9A-F]+)` \|", section, re.M)
     return np.array(book), {(int(states), int(bits)): int(m, 16) for bits, states, m in rows}
 
 
@@ -408,8 +408,8 @@ def trellis(bits, log_states, rows, cols, payload, height):
 def decode(name, rows, cols, payload, seed=0, height=None):
     """A stored matrix as float32 [rows, cols], in the basis it is stored in."""
     payload = np.frombuffer(payload, np.uint8)
-    if match := re.fullmatch(r"tt(\d)(-s12)?", name):
-        return trellis(int(match[1]), 12 if match[2] else 10, rows, cols, payload, height or rows)
+    if match := re.fullmatch(r"tt(\d)(?:-s(\d\d))?", name):
+        return trellis(int(match[1]), int(match[2] or 10), rows, cols, payload, height or rows)
     code_bytes, scale_bytes = row_bytes(name, cols)
     if len(payload) != rows * (code_bytes + scale_bytes):
         raise ValueError(f"{name} [{rows}, {cols}]: {len(payload)} bytes, not {rows * (code_bytes + scale_bytes)}")

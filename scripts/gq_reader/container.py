@@ -61,8 +61,8 @@ def encoding_name(code: int) -> str | None:
         return f"tq{bits}{GROUPS[variant][0]}"
     if kind == 2 and variant in (0, 1) and 2 <= bits <= 5:
         return f"tqp{'o' * variant}{bits}"
-    if kind == 4 and variant in (0, 1) and 2 <= bits <= 6:
-        return f"tt{bits}" + ("-s12" if variant else "")
+    if kind == 4 and variant in (0, 1, 2) and 2 <= bits <= 6:
+        return f"tt{bits}" + ("", "-s12", "-s14")[variant]
     if kind == 5 and code >> 6 & 3 < 3:
         spacing, rounding = GRIDS[code >> 4 & 3], ("", "-f16", "-bf16")[code >> 6 & 3]
         return f"grid{bits}{spacing[0]}{rounding}" if bits in spacing[1] else None

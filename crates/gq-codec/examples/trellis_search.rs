@@ -1,10 +1,11 @@
-//! The search that the constants of the trellis codes come from: for each (bits, states), all odd multipliers, and
+//! The search that the constants of the trellis codes come from: for each (bits, states), all odd multipliers (of 2^14
+//! states a sixteenth of them), and
 //! the deviation that rows should have. Prints the best with its error on N(0, 1), on rows not searched with.
 //!
-//! `cargo run --release -p gq-codec --example trellis_search [-- POWER...]`
+//! `cargo run --release -p gq-codec --example trellis_search [-- POWER... | s14]`
 //!
-//! Magnitudes of the codebook are Gaussian quantiles to this POWER; 1 is the codebook of the format, more gives it
-//! wider tails.
+//! With `s10`, `s12` or `s14`, only that number of states. Magnitudes of the codebook are Gaussian quantiles to this
+//! POWER; 1 is the codebook of the format, more gives it wider tails.
 
 use gq_codec::{Trellis, TrellisScratch};
 use gq_tensor::{CpuLevel, Encoding, States};
@@ -69,12 +70,15 @@ fn codebook(power: f64) -> [i8; 128] {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let powers: Vec<f64> = std::env::args().skip(1).map(|power| power.parse()).collect::<Result<_, _>>()?;
+    let (states, powers): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|argument| argument.starts_with('s'));
+    let powers: Vec<f64> = powers.iter().map(|power| power.parse()).collect::<Result<_, _>>()?;
+    let wanted = |of: &States| states.is_empty() || states.contains(&format!("s{}", of.log2()));
     let powers = if powers.is_empty() { vec![1.0] } else { powers };
     let mut out = std::io::stdout();
     let columns = |count: usize, seed| source::rows(source::Source::Gaussian, count, ROWS, seed);
     let (few, some, many, fresh) = (columns(16, 1), columns(96, 2), columns(512, 3), columns(4096, 4));
-    for states in States::ALL {
+    for states in States::ALL.into_iter().filter(wanted) {
         for (bits, first_ratio) in [(2, 1.04), (3, 1.10), (4, 1.15), (5, 1.26), (6, 1.36)] {
             for &power in &powers {
                 let book = codebook(power);
@@ -82,9 +86,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let own = (square / 128.0).sqrt();
                 // Codebooks wider than the rows pay off as bits grow; the best ratio is found along the way.
                 let deviation = |ratio: f64| own / ratio;
-                let multipliers = (1..1u32 << states.log2()).step_by(2).map(|m| (m as u16, first_ratio));
+                // Of 2^14 states every sixteenth: thousands would take hours and bring a few thousandths.
+                let step = if states.log2() > 12 { 32 } else { 2 };
+                let multipliers = (1..1u32 << states.log2()).step_by(step).map(|m| (m as u16, first_ratio));
                 let mut candidates: Vec<(u16, f64)> = multipliers.collect();
-                let stages = [(&few, 48, 0), (&some, 6, 2), (&many, 1, 4)];
+                let (first, second) = if states.log2() > 12 { (16, 3) } else { (48, 6) };
+                let stages = [(&few, first, 0), (&some, second, 2), (&many, 1, 4)];
                 for (data, keep, steps) in stages {
                     let mut scored = Vec::new();
                     for &(multiplier, ratio) in &candidates {

@@ -249,6 +249,11 @@ fn numbers(bits: u8, states: States) -> Option<Numbers> {
         (States::S12, 4) => (0x107, 37.491, 0.004679),
         (States::S12, 5) => (0x981, 35.586, 0.001255),
         (States::S12, 6) => (0x33F, 31.752, 0.000358),
+        (States::S14, 2) => (0x0FA1, 42.320, 0.070078),
+        (States::S14, 3) => (0x37A1, 40.796, 0.017684),
+        (States::S14, 4) => (0x2961, 38.211, 0.004597),
+        (States::S14, 5) => (0x0A01, 34.889, 0.001235),
+        (States::S14, 6) => (0x3501, 31.752, 0.000347),
         _ => return None,
     };
     Some(Numbers { multiplier, deviation, distortion })

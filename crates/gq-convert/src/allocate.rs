@@ -20,6 +20,7 @@ fn candidates(codes: Codes) -> Vec<Encoding> {
         Codes::Scalar => (2..=8).map(scalar).collect(),
         Codes::Trellis => trellis(States::S10).collect(),
         Codes::TrellisLarge => trellis(States::S12).collect(),
+        Codes::TrellisLargest => trellis(States::S14).collect(),
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod allocate;
 mod calibrated;
+mod closeness;
 mod encode;
 mod error;
 mod estimate;
@@ -26,6 +27,7 @@ mod reround;
 mod source;
 mod tune;
 
+pub use closeness::{Closeness, ClosenessError, held_out_divergence};
 pub use encode::CoderError;
 pub use error::ConvertError;
 pub use estimate::Estimate;

@@ -15,7 +15,7 @@ const STRIPS: usize = 16;
 const SMALLEST_BLOCK: u64 = 64 << 10;
 /// Program, allocator slack, stacks of the threads that are not counted one by one.
 const BASE: u64 = 2 << 20;
-/// Costs and branches of a trellis search.
+/// Costs, targets and paths of a trellis search, and what keeps its sums, but for the largest trellises.
 const TRELLIS: u64 = 384 << 10;
 /// Most that the compression of a text needs beside the text and its result; shorter texts need less.
 const COMPRESSION: u64 = 16 << 20;
@@ -72,7 +72,12 @@ fn peak(steps: &[Step], (texts, adapters): (u64, u64), threads: usize, block: u6
     // Per thread: the row, the rotation's scratch, the decoded row, the encoder's scratch (two rows at most).
     let scratch = largest(&|step| match step.encoding {
         Encoding::Exact(_) => 64 << 10,
-        Encoding::Trellis { .. } => TRELLIS + (STRIP_CHUNK as u64 + 2) * 4 * step.rows_cols().1 as u64,
+        Encoding::Trellis { bits, states } => {
+            // A byte for each group of states in every row, and two numbers for each state.
+            let states = 1u64 << states.log2();
+            let search = ((Encoding::STRIP_ROWS as u64 * states) >> bits) + 8 * states + (96 << 10);
+            search.max(TRELLIS) + (STRIP_CHUNK as u64 + 2) * 4 * step.rows_cols().1 as u64
+        }
         // Bounds of each weight in f64, and codes.
         Encoding::Grid(_) | Encoding::Mxfp4 => 9 * 4 * step.rows_cols().1 as u64,
         _ => 5 * 4 * step.rows_cols().1 as u64,

@@ -116,6 +116,8 @@ pub enum Codes {
     Trellis,
     /// The same with 2^12 states: a little closer, several times slower to make.
     TrellisLarge,
+    /// With 2^14 states: closer by a little again, four times slower again.
+    TrellisLargest,
 }
 
 /// What a conversion may spend.

@@ -49,17 +49,20 @@ pub enum States {
     S10,
     /// 2^12.
     S12,
+    /// 2^14.
+    S14,
 }
 
 impl States {
     /// Every number of states, in code order.
-    pub const ALL: [States; 2] = [States::S10, States::S12];
+    pub const ALL: [States; 3] = [States::S10, States::S12, States::S14];
 
     /// Base-2 logarithm of the number of states.
     pub const fn log2(self) -> u32 {
         match self {
             States::S10 => 10,
             States::S12 => 12,
+            States::S14 => 14,
         }
     }
 
@@ -67,6 +70,7 @@ impl States {
         match self {
             States::S10 => 0,
             States::S12 => 1,
+            States::S14 => 2,
         }
     }
 
@@ -74,6 +78,7 @@ impl States {
         match self {
             States::S10 => "",
             States::S12 => "-s12",
+            States::S14 => "-s14",
         }
     }
 }

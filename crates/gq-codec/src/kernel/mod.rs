@@ -225,6 +225,9 @@ pub(crate) fn exact_dot(level: CpuLevel, dtype: DType, bytes: &[u8], x: &[f32], 
     at_level!(level, exact_dot(dtype, bytes, x, out));
 }
 
+/// States of the largest trellis over the smallest number of branches.
+pub(crate) const MOST_GROUPS: usize = 1 << 12;
+
 /// Rows that trellis kernels work on at once.
 pub(crate) const BLOCK_ROWS: usize = 32;
 
@@ -243,7 +246,11 @@ pub(crate) fn viterbi(
     cost: &mut [f32],
     branch: &mut [u8],
 ) {
-    assert!((2..=6).contains(&bits) && values.len() == cost.len() && (1024..=4096).contains(&values.len()));
+    assert!(
+        (2..=6).contains(&bits)
+            && values.len() == cost.len()
+            && (1024..=4 * MOST_GROUPS).contains(&values.len())
+    );
     assert!(targets.len() == weights.len() && branch.len() == targets.len() * (values.len() >> bits));
     at_level!(level, viterbi(bits, values, targets, weights, cost, branch));
 }

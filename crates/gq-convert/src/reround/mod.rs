@@ -13,7 +13,7 @@ mod strength;
 use crate::calibrated::Code;
 use crate::encode::{CoderError, Coders};
 use crate::tune::{
-    MeasuringMemory, MeasuringSize, Tune, TuneError, TuneFileError, choose_damping, is_held_out,
+    MeasuringMemory, MeasuringSize, Tune, TuneError, TuneFileError, choose_damping, compared, is_held_out,
 };
 use gq_checkpoint::{Checkpoint, ReadError, Role};
 use gq_codec::{Factor, NotPositive};
@@ -29,9 +29,6 @@ use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use strength::Rounding;
-
-/// Most held-out sequences that the finished file is compared on.
-const COMPARED: usize = 12;
 
 /// How to round again.
 #[derive(Clone, Debug)]
@@ -368,16 +365,13 @@ impl RoundAgain<'_> {
     /// Mean divergence on held-out sequences of the file as it was and of the one at `trial`, and their tokens.
     fn compare(self, sequences: &[Vec<u32>], trial: &Path) -> Result<(f64, f64, usize), RoundAgainError> {
         let new = Model::from_container(Arc::new(Container::open(trial)?), self.model.options())?;
-        let held = sequences.iter().enumerate().filter(|(index, _)| is_held_out(*index, sequences.len()));
-        let held: Vec<&Vec<u32>> = held.map(|(_, sequence)| sequence).collect();
-        let step = held.len().div_ceil(COMPARED).max(1);
         let (mut before, mut after, mut count, mut tokens) = (0.0, 0.0, 0, 0);
-        for sequence in held.into_iter().step_by(step) {
-            let teacher = Teacher::new(self.reference, sequence.clone())?;
+        for sequence in compared(sequences) {
+            tokens += sequence.len();
+            let teacher = Teacher::new(self.reference, sequence)?;
             before += teacher.divergence(self.model, &Factors::new())?;
             after += teacher.divergence(&new, &Factors::new())?;
             count += 1;
-            tokens += sequence.len();
         }
         let count = f64::from(count.max(1));
         Ok((before / count, after / count, tokens))

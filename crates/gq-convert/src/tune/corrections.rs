@@ -59,17 +59,18 @@ pub struct WholeTrial {
 
 impl Corrections {
     /// From divergences by trial and sequence: the groups in order, then the wholes with the shares given.
-    /// Groups have names, tensors and predictions.
+    /// Groups have names, tensors and predictions; those are `comparable` from group to group where gradients made them.
     pub(super) fn new(
         (asked_tokens, tokens, encoding): (usize, usize, String),
         mut groups: Vec<GroupTrial>,
+        comparable: bool,
         shares: &[f64],
         divergences: &[Vec<f64>],
     ) -> Corrections {
         for (group, measured) in groups.iter_mut().zip(divergences) {
             (group.measured, group.standard_error) = mean_and_error(measured);
         }
-        let mean_factor = weigh(&mut groups);
+        let mean_factor = if comparable { weigh(&mut groups) } else { replace(&mut groups) };
         let corrected: f64 = groups.iter().map(|group| group.factor * group.predicted).sum();
         let wholes = shares.iter().zip(divergences.iter().skip(groups.len()));
         let mut whole: Vec<WholeTrial> = wholes
@@ -155,6 +156,23 @@ fn weigh(groups: &mut [GroupTrial]) -> f64 {
     mean
 }
 
+/// Gives every group the factor that makes its prediction what was measured, or the standard error of that where it is
+/// larger; returns the mean. Without gradients a prediction is a layer's own error: within a group it tells tensors apart,
+/// between groups it says nothing.
+fn replace(groups: &mut [GroupTrial]) -> f64 {
+    let known = |group: &&mut GroupTrial| group.predicted > 0.0 && group.measured.is_finite();
+    let (mut predicted, mut measured) = (0.0, 0.0);
+    for group in groups.iter_mut().filter(known) {
+        let found = group.measured.max(group.standard_error);
+        group.factor = found / group.predicted;
+        predicted += group.predicted;
+        measured += found;
+    }
+    let mean = if predicted > 0.0 && measured > 0.0 { measured / predicted } else { 1.0 };
+    groups.iter_mut().filter(|group| group.factor <= 0.0).for_each(|group| group.factor = mean);
+    mean
+}
+
 /// Mean over sequences and its standard error; of one sequence, as much as the mean itself.
 fn mean_and_error(each: &[f64]) -> (f64, f64) {
     let n = each.len().max(1) as f64;
@@ -192,7 +210,7 @@ mod tests {
             vec![0.03, 0.03, 0.03],
             vec![0.2, 0.2, 0.2],
         ];
-        let made = Corrections::new((12, 12, "tt3".to_owned()), groups, &[0.5, 1.0], &measured);
+        let made = Corrections::new((12, 12, "tt3".to_owned()), groups, true, &[0.5, 1.0], &measured);
         let mean = made.mean_factor;
         assert!((mean - 0.111 / 0.075).abs() < 1e-9, "{mean}");
         assert!((made.factor("t0.01") - 3.0).abs() < 0.1, "{made:?}");
@@ -211,15 +229,29 @@ mod tests {
     }
 
     #[test]
+    fn without_gradients_a_group_costs_what_was_measured() {
+        // Errors of layers' outputs are thousands apart, and so are what they are measured to cost.
+        let groups = vec![group(100.0), group(0.02), group(5.0)];
+        let measured = [vec![0.010, 0.011, 0.009], vec![0.020, 0.021, 0.019], vec![-1e-4, 2e-4, 0.0]];
+        let made = Corrections::new((12, 12, "tt3".to_owned()), groups, false, &[], &measured);
+        assert!((made.factor("t100") * 100.0 - 0.010).abs() < 1e-12, "{made:?}");
+        assert!((made.factor("t0.02") * 0.02 - 0.020).abs() < 1e-12);
+        // What was measured is within its noise: as much as that.
+        let error = made.groups[2].standard_error;
+        assert!((made.factor("t5") * 5.0 - error).abs() < 1e-12 && error > 5e-5);
+    }
+
+    #[test]
     fn one_sequence_and_nothing_measured_leave_the_mean() {
         let made = Corrections::new(
             (1, 1, String::new()),
             vec![group(0.01), group(0.03)],
+            true,
             &[1.0],
             &[vec![0.02], vec![0.03], vec![0.05]],
         );
         assert!(made.groups.iter().all(|group| group.factor == made.mean_factor), "{made:?}");
-        let made = Corrections::new((0, 0, String::new()), vec![], &[], &[]);
+        let made = Corrections::new((0, 0, String::new()), vec![], true, &[], &[]);
         assert_eq!((made.mean_factor, made.level(0.3), made.sum_at(0.3)), (1.0, 0.3, 0.3));
     }
 }

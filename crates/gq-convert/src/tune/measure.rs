@@ -23,6 +23,17 @@ pub(crate) fn is_held_out(index: usize, sequences: usize) -> bool {
     index % HELD_OUT == HELD_OUT - 1 || (index + 1 == sequences && index < HELD_OUT)
 }
 
+/// Most held-out sequences that whole files are compared on.
+const COMPARED: usize = 12;
+
+/// Held-out sequences to compare whole files on, spread over all of them.
+pub(crate) fn compared(sequences: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let held = sequences.iter().enumerate().filter(|(index, _)| is_held_out(*index, sequences.len()));
+    let held: Vec<&Vec<u32>> = held.map(|(_, sequence)| sequence).collect();
+    let step = held.len().div_ceil(COMPARED).max(1);
+    held.into_iter().step_by(step).cloned().collect()
+}
+
 /// How to measure.
 #[derive(Clone, Debug)]
 pub struct TuneOptions {
@@ -183,9 +194,8 @@ pub fn measure(
         std::fs::remove_file(&states).map_err(io)?;
     }
     measured?.map_err(io)?;
-    if let Some(gradients) = &gradients {
-        lookups(&mut tune, checkpoint, wanted, gradients)?;
-    }
+    lookups(&mut tune, checkpoint, wanted, gradients.as_ref())?;
+    tune.save_held_out(&compared(sequences))?;
     tune.finish()?;
     Ok(tune)
 }
@@ -414,18 +424,29 @@ fn save(
 }
 
 /// Tables are looked up: an error in a row goes where the row goes, whatever the token.
+///
+/// Without gradients, what is looked up and nothing else costs its own error, as products cost that of their outputs.
 fn lookups(
     tune: &mut Tune,
     checkpoint: &Checkpoint,
     wanted: &dyn Fn(&str) -> bool,
-    gradients: &OutputMoments,
+    gradients: Option<&OutputMoments>,
 ) -> Result<(), TuneError> {
     for tensor in checkpoint.tensors().iter().filter(|tensor| wanted(&tensor.name)) {
-        let Some(squares) = gradients.lookups.get(&tensor.name) else { continue };
+        let squares = match gradients {
+            Some(gradients) => {
+                gradients.lookups.get(&tensor.name).map(|squares| squares / gradients.positions.max(1) as f64)
+            }
+            None => {
+                let table = matches!(tensor.role, Role::Embedding | Role::PerLayerTable);
+                (table && !tune.tensors.contains_key(&tensor.name)).then_some(tensor.cols() as f64)
+            }
+        };
+        let Some(squares) = squares else { continue };
         // Half of the mean squared gradient of a column times the mean squared element of the table.
         let rows = row_costs(checkpoint, &tensor.name, None)?;
         let mean = rows.iter().sum::<f64>() / rows.len().max(1) as f64;
-        let cost = mean * squares / gradients.positions.max(1) as f64;
+        let cost = mean * squares;
         let measured = tune.tensors.entry(tensor.name.clone()).or_insert_with(|| TensorMeasured {
             inputs: Vec::new(),
             sensitivity: 0.0,

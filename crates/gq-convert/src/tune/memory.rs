@@ -1,7 +1,7 @@
 //! Memory of a measurement, from the model's specification and the text's size alone.
 
 use super::measure::{HELD_OUT, TuneError};
-use super::trials::DEPTHS;
+use super::trials::depths;
 use crate::memory::FACTORS;
 use gq_checkpoint::{LayerSpec, ModelSpec};
 use gq_model::residual_token_bytes;
@@ -105,12 +105,12 @@ impl MeasuringMemory {
         // Logits of the original and of a trial, a copy on the way, and a row for each thread.
         let logits = 4 * (4 * HEAD_ROWS + 2 * threads) * spec.vocab_size as u64;
         let sequence = ctx * residual_token_bytes(spec);
-        let states = trials(spec) * tokens * residual_token_bytes(spec);
+        let states = trials(spec, size.gradients) * tokens * residual_token_bytes(spec);
         let peak =
             |held: u64| base + codes + tables + per_layer + rows + (coding.max(2 * work).max(logits)) + held;
         MeasuringMemory::under(
             limit,
-            (peak(states + 2 * sequence), peak((trials(spec) + 2) * sequence)),
+            (peak(states + 2 * sequence), peak((trials(spec, size.gradients) + 2) * sequence)),
             states,
         )
     }
@@ -174,13 +174,13 @@ fn codes(spec: &ModelSpec, layer: &LayerSpec) -> u64 {
 }
 
 /// States that trials keep of every token, at most: of every group, of everything together twice, and the original's.
-fn trials(spec: &ModelSpec) -> u64 {
+fn trials(spec: &ModelSpec, gradients: bool) -> u64 {
     // Projections of attention and MLP; per-layer gates and projections; experts.
     let roles = 7
         + if spec.per_layer_embedding.is_some() { 2 } else { 0 }
         + if spec.layers.iter().any(|layer| layer.moe.is_some()) { 2 } else { 0 };
     // Embedding, head, per-layer table and projection.
-    (roles * DEPTHS + 4 + 3) as u64
+    (roles * depths(gradients) + 4 + 3) as u64
 }
 
 /// Weights of a layer's products.

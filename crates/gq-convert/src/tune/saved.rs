@@ -16,6 +16,9 @@ const INDEX: &str = "tune.json";
 /// Squared gradients at products' outputs, one f64 vector per tensor.
 const GRADIENTS: &str = "gradients.safetensors";
 
+/// Sequences that were held out, a vector of tokens each.
+const HELD_OUT: &str = "held_out.safetensors";
+
 /// Weight of the mean in every row's squared gradient.
 const PRIOR: f64 = 0.1;
 
@@ -248,6 +251,36 @@ impl Tune {
         let prior = PRIOR * sums.iter().sum::<f64>() / sums.len().max(1) as f64;
         let largest = sums.iter().fold(0.0, |largest, &sum| f64::max(largest, sum)) + prior;
         Ok((largest > 0.0).then(|| sums.iter().map(|sum| ((sum + prior) / largest) as f32).collect()))
+    }
+
+    /// Sequences of the text that no moment saw, to measure a finished file on; none where they were not kept.
+    ///
+    /// # Errors
+    /// When the file is not what was written.
+    pub fn held_out(&self) -> Result<Vec<Vec<u32>>, TuneFileError> {
+        let Some(digest) = self.digests.get(HELD_OUT) else { return Ok(Vec::new()) };
+        let path = self.dir.join(HELD_OUT);
+        let bytes = read(&path)?;
+        let malformed = |actual: String| TuneFileError::Malformed { path: path.clone(), actual };
+        if *digest != crate::source::hex(&Sha256::digest(&bytes)) {
+            return Err(malformed("its sha256 is not the one in tune.json".to_owned()));
+        }
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| malformed(e.to_string()))?;
+        let mut named = tensors.tensors();
+        named.sort_by(|a, b| a.0.cmp(&b.0));
+        let tokens = |(_, tensor): (String, TensorView<'_>)| -> Vec<u32> {
+            tensor.data().as_chunks::<4>().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect()
+        };
+        Ok(named.into_iter().map(tokens).collect())
+    }
+
+    /// Writes sequences that were held out.
+    pub(super) fn save_held_out(&mut self, sequences: &[Vec<u32>]) -> Result<(), TuneFileError> {
+        let bytes = sequences.iter().enumerate().map(|(index, tokens)| {
+            let bytes = tokens.iter().flat_map(|x| x.to_le_bytes()).collect();
+            (format!("sequence-{index:04}"), vec![tokens.len()], bytes)
+        });
+        self.save(HELD_OUT, Dtype::U32, bytes.collect())
     }
 
     /// Writes sums of squared gradients.

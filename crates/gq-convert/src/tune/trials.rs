@@ -20,8 +20,10 @@ const ENCODING: Encoding = Encoding::Trellis { bits: 3, states: States::S10 };
 const ROTATION: RotationSpec = RotationSpec { kind: RotationKind::Hadamard, seed: 0 };
 /// Parts of the rounding error that everything together is tried with: half of it is what a bit more leaves.
 const SHARES: [f64; 2] = [0.5, 1.0];
-/// Groups of a role's layers, by depth.
-pub(super) const DEPTHS: usize = 3;
+/// Groups of a role's layers, by depth: a few where gradients tell tensors apart, more where trials alone do.
+pub(super) const fn depths(gradients: bool) -> usize {
+    if gradients { 3 } else { 10 }
+}
 /// Bytes of source rows read at once, and rows at least.
 const BLOCK: usize = 4 << 20;
 const BLOCK_ROWS: usize = 128;
@@ -67,7 +69,7 @@ pub fn correct(
     let size = MeasuringSize {
         sequences: sequences.len(),
         ctx,
-        gradients: false,
+        gradients: tune.gradient_tokens > 0,
         trial_tokens: tokens,
         threads: rayon::current_num_threads(),
     };
@@ -106,7 +108,8 @@ pub fn correct(
         return Err(TuneError::NotFinite { tensor: name.to_owned() });
     }
     let about = (options.tokens, tokens, ENCODING.name());
-    tune.corrections = Some(Corrections::new(about, groups, &SHARES, &measured));
+    let comparable = tune.gradient_tokens > 0;
+    tune.corrections = Some(Corrections::new(about, groups, comparable, &SHARES, &measured));
     tune.finish()?;
     Ok(())
 }
@@ -114,7 +117,7 @@ pub fn correct(
 /// Groups in the order of their names, with predictions.
 fn groups(checkpoint: &Checkpoint, tune: &Tune) -> Vec<GroupTrial> {
     let layers = checkpoint.spec().layers.len().max(1);
-    let depths = layers.min(DEPTHS);
+    let depths = layers.min(depths(tune.gradient_tokens > 0));
     let mut groups: BTreeMap<String, GroupTrial> = BTreeMap::new();
     for tensor in tried(checkpoint, tune) {
         let predicted = allocate::predicted(tune, &tensor.name, ENCODING).unwrap_or(0.0);

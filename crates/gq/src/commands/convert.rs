@@ -2,6 +2,7 @@
 
 use crate::cli::Global;
 use crate::commands::Kv;
+use crate::commands::max_kld::{self, Measured};
 use crate::commands::tune::{self, CalibrationArgs};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
@@ -129,8 +130,8 @@ pub struct Recipe {
     /// Keys and values that --fit leaves room for; run the file with the same.
     #[arg(long, value_name = "KIND", default_value = "f16", requires = "fit")]
     kv: Kv,
-    /// Smallest file whose expected divergence from the original, in nats per token, is at most this; measure it with
-    /// `gq eval`.
+    /// Smallest file whose divergence from the original, in nats per token, is at most this: `gq convert` makes files
+    /// until what it measures on held-out calibration text is just below, `gq plan` says what is expected.
     #[arg(long, value_name = "X", conflicts_with_all = ["bits", "encoding", "size", "bpw", "fit"], value_parser = positive)]
     max_kld: Option<f64>,
 }
@@ -147,6 +148,8 @@ pub enum CodeFamily {
     Trellis,
     /// The trellises with 2^12 states: a little closer, slower to make.
     TrellisS12,
+    /// With 2^14 states: closer by a little again, four times slower to make.
+    TrellisS14,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -197,6 +200,7 @@ impl Recipe {
             CodeFamily::Scalar => Codes::Scalar,
             CodeFamily::Trellis => Codes::Trellis,
             CodeFamily::TrellisS12 => Codes::TrellisLarge,
+            CodeFamily::TrellisS14 => Codes::TrellisLargest,
         };
         Policy { budget, codes, calibration, ..self.policy() }
     }
@@ -268,7 +272,17 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         tune: tune.as_ref(),
         origin: found.origin.as_ref(),
     };
-    let (report, seconds) = convert(&checkpoint, &policy, resources, &output_path, how, global)?;
+    let (report, seconds, measured) = match (args.recipe.max_kld, &tune) {
+        (Some(limit), Some(tune)) if keeps_text(tune, global) => {
+            let policy = (&policy, limit);
+            let made = max_kld::convert(&checkpoint, policy, resources, &output_path, (how, tune), global)?;
+            (made.0, made.1, Some(made.2))
+        }
+        _ => {
+            let made = convert(&checkpoint, &policy, resources, &output_path, how, global)?;
+            (made.0, made.1, None)
+        }
+    };
     if args.calibration.calibration.is_some() {
         tune.iter().try_for_each(Tune::remove)?;
     }
@@ -280,9 +294,32 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
             "file_bytes": file_bytes,
             "seconds": seconds,
             "report": report,
+            "measured": measured,
         }));
     }
-    output.data(&summary(&report, &output_path, file_bytes, seconds))
+    let kept = measured.map_or_else(String::new, |measured| kept_to(&measured));
+    output.data(&(summary(&report, &output_path, file_bytes, seconds) + &kept))
+}
+
+/// Whether the text that a finished file is measured on was kept.
+fn keeps_text(tune: &Tune, global: &Global) -> bool {
+    let kept = tune.held_out().is_ok_and(|sequences| !sequences.is_empty());
+    if !kept {
+        global.output().note(
+            "these measurements keep no held-out text: --max-kld holds for what is expected; `gq tune` anew for what is measured",
+        );
+    }
+    kept
+}
+
+fn kept_to(measured: &Measured) -> String {
+    format!(
+        "divergence {:.4} of at most {} nats per token, measured on {} held-out tokens; files made: {}\n",
+        measured.kld,
+        measured.limit,
+        units::count(measured.tokens as u64),
+        measured.files,
+    )
 }
 
 /// Plans and executes, with progress. Gives the report and the seconds it took.

@@ -8,6 +8,7 @@ pub mod eval;
 pub mod export;
 pub mod inspect;
 pub mod man;
+pub mod max_kld;
 pub mod meta;
 pub mod plan;
 pub mod pull;

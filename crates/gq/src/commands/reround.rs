@@ -132,6 +132,7 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
             "chosen_on_tokens": outcome.held_out_tokens,
             "tokens": outcome.tokens,
             "tensors": tensors.collect::<Vec<_>>(),
+            "peak_memory_bytes": memory.peak,
             "seconds": seconds,
         }));
     }

@@ -81,7 +81,7 @@ pub struct CalibrationArgs {
     /// Tokens of a calibration sequence.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = sequence_length)]
     pub calibration_ctx: usize,
-    /// Tokens to measure gradients on; 0: budgets weigh all outputs alike.
+    /// Tokens to measure gradients on; 0: what tensors cost is found by trials alone.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub gradient_tokens: usize,
     /// Held-out tokens to try roundings on, each group of tensors alone: budgets go by the divergence that was found;

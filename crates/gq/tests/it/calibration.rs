@@ -34,6 +34,62 @@ fn measured_once_planned_and_made_at_any_size() {
 }
 
 #[test]
+fn a_limit_is_kept_by_what_finished_files_measure() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    gq.ok(&[&["tune", &demo, "-o", "t", "--calibration", &text][..], &FAST].concat());
+    let mut last = u64::MAX;
+    for limit in ["0.01", "0.04"] {
+        let made = gq.json(&["convert", &demo, "--tune", "t", "--max-kld", limit, "-o", "m.gq"]);
+        let (kld, most) = (made["measured"]["kld"].as_f64().unwrap(), limit.parse::<f64>().unwrap());
+        assert!(kld <= most && kld > 0.75 * most, "{}", made["measured"]);
+        // The held-out text is the calibration's: other windows of it agree.
+        let options = ["--text", &text, "--ctx", "128", "--windows", "8", "--activations", "f32"];
+        let told = gq.json(&[&["eval", "m.gq", "--reference", &demo][..], &options].concat());
+        let there = told["kld"]["mean"].as_f64().unwrap();
+        assert!(there < 2.0 * most && there > 0.4 * most, "{there} {most}");
+        let bytes = made["file_bytes"].as_u64().unwrap();
+        assert!(bytes < last);
+        last = bytes;
+        // The same file every time.
+        let first = std::fs::read(gq.path("m.gq")).unwrap();
+        gq.ok(&["convert", &demo, "--tune", "t", "--max-kld", limit, "-o", "again.gq", "--threads", "1"]);
+        assert!(first == std::fs::read(gq.path("again.gq")).unwrap());
+    }
+    let left: Vec<_> = std::fs::read_dir(gq.path(".")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+    // Measurements that keep no text hold to what is expected.
+    let index = gq.path("t/tune.json");
+    let without: Vec<String> = std::fs::read_to_string(&index).unwrap().lines().map(str::to_owned).collect();
+    let without: Vec<String> =
+        without.into_iter().filter(|line| !line.contains("held_out.safetensors")).collect();
+    std::fs::write(&index, without.join("\n")).unwrap();
+    let made = gq.json(&["convert", &demo, "--tune", "t", "--max-kld", "0.04", "-o", "m.gq"]);
+    assert!(made["measured"].is_null());
+}
+
+#[test]
+fn without_gradients_trials_say_where_bytes_go() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    let sizes = ["--calibration-ctx", "128", "--calibration-tokens", "4096", "--gradient-tokens", "0"];
+    let tune = [&["tune", &demo, "--calibration", &text][..], &sizes].concat();
+    let made = gq.json(&[&tune[..], &["-o", "tried"]].concat());
+    assert_eq!(made["tune"]["gradient_tokens"], 0);
+    // A group for every layer of every role: the demo has fewer than ten.
+    let groups = made["tune"]["corrections"]["groups"].as_array().unwrap();
+    assert!(groups.len() >= 20, "{}", groups.len());
+    let measure = |options: &[&str]| {
+        gq.json(&[&["convert", &demo, "--bpw", "3", "-o", "m.gq"], options].concat());
+        let options = ["--text", &text, "--ctx", "128", "--windows", "8", "--activations", "f32"];
+        let told = gq.json(&[&["eval", "m.gq", "--reference", &demo][..], &options].concat());
+        told["kld"]["mean"].as_f64().unwrap()
+    };
+    let (tried, untried) = (measure(&["--tune", "tried"]), measure(&["--tune", "tried", "--no-corrections"]));
+    assert!(tried < 0.9 * untried, "{tried} {untried}");
+}
+
+#[test]
 fn scales_are_tuned_after_rounding() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));

@@ -40,6 +40,7 @@ fn no_more_memory_is_taken_than_was_promised() {
         ("trellis.gq", &["--encoding", "tt3"]),
         ("calibrated.gq", &["--tune", "t", "--encoding", "tt3"]),
         ("budget.gq", &["--tune", "t", "--size", "1.8MB"]),
+        ("largest.gq", &["--tune", "t", "--encoding", "tt2-s14"]),
     ] {
         let recipe = [&[demo.as_str()][..], recipe, &threads].concat();
         let plan = gq.json(&[&["plan"][..], &recipe].concat());
@@ -47,4 +48,12 @@ fn no_more_memory_is_taken_than_was_promised() {
         let most = taken(&gq, &[&["convert"][..], &recipe, &["-o", file]].concat());
         assert!(most <= promise, "gq convert {recipe:?}: {most} bytes taken, {promise} promised");
     }
+    let again = [
+        &["reround", "scalar.gq", "-o", "again.gq", "--reference", &demo, "--calibration", &text][..],
+        &fast[..4],
+    ];
+    let again = [&again.concat()[..], &threads].concat();
+    let most = taken(&gq, &again);
+    let promise = gq.json(&again)["peak_memory_bytes"].as_u64().unwrap();
+    assert!(most <= promise, "gq reround: {most} bytes taken, {promise} promised");
 }

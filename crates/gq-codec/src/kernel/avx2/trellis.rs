@@ -1,7 +1,7 @@
 //! Trellis codes: search, decoding and products. The search and the decoder give the bits of the scalar definition.
 
 use super::vector::{load_bytes, load_half};
-use crate::kernel::{BLOCK_ROWS, StripRows};
+use crate::kernel::{BLOCK_ROWS, MOST_GROUPS, StripRows};
 use crate::packing::GROUP;
 use crate::{Activations, trellis::Trellis};
 use gq_tensor::Encoding;
@@ -35,7 +35,7 @@ fn search<const BITS: usize>(
 ) {
     let branches = 1usize << BITS;
     let groups = values.len() >> BITS;
-    let mut best = [0u32; 1024];
+    let mut best = [0u32; MOST_GROUPS];
     assert!(groups.is_multiple_of(8) && groups <= best.len() && cost.len() == values.len());
     assert!(targets.len() == weights.len() && branch.len() == targets.len() * groups);
     let mask = _mm256_set1_epi32(branches as i32 - 1);

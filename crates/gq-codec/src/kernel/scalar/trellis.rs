@@ -1,11 +1,8 @@
 //! Trellis codes: the definition.
 
 use crate::Activations;
-use crate::kernel::{BLOCK_ROWS, StripRows};
+use crate::kernel::{BLOCK_ROWS, MOST_GROUPS, StripRows};
 use crate::packing::GROUP;
-
-/// States of a trellis over the smallest number of branches.
-const MOST_GROUPS: usize = 1 << 10;
 
 pub(in crate::kernel) fn viterbi(
     bits: u32,

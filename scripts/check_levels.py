@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""One layer of a real checkpoint, calibrated, on every CPU level and with one and two threads: the same file each time.
+
+    target/release/gq tune CHECKPOINT -o TUNE --calibration TEXT
+    python3 scripts/check_levels.py CHECKPOINT TUNE [--layer 7] [--encoding tt3-s12] [--gq target/release/gq]
+
+Everything but that layer's matrices is stored exactly. With --measure TEXT, the measurements themselves are made anew on a
+little of the text for each combination, and their digests compared too (the scalar definition takes its time).
+Exit 1 on any difference. Standard library only.
+"""
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SMALL = ["--calibration-tokens", "1536", "--calibration-ctx", "128", "--gradient-tokens", "128", "--trial-tokens", "128"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("tune", type=Path)
+    parser.add_argument("--layer", type=int, default=7)
+    parser.add_argument("--encoding", default="tt3-s12")
+    parser.add_argument("--measure", type=Path)
+    parser.add_argument("--levels", nargs="*", default=["scalar", "avx2"])
+    parser.add_argument("--gq", default="target/release/gq")
+    options = parser.parse_args()
+    seen: dict[str, set[str]] = {"file": set(), "measurements": set()}
+    with tempfile.TemporaryDirectory() as folder:
+        for level in options.levels:
+            for threads in ("1", "2"):
+                machine = ["--cpu", level, "--threads", threads, "--quiet"]
+                started, file = time.monotonic(), Path(folder) / "layer.gq"
+                subprocess.run([options.gq, "convert", options.checkpoint, "-o", file, "--tune", options.tune,
+                                "--encoding", "exact", "--embedding", "exact", "--head", "exact",
+                                "--override", rf"layers\.{options.layer}\..*_proj={options.encoding}", *machine],
+                               check=True, stdout=subprocess.DEVNULL)
+                digest = hashlib.sha256(file.read_bytes()).hexdigest()
+                seen["file"].add(digest)
+                print(f"{level}, {threads} threads: file {digest} in {time.monotonic() - started:.0f} s", flush=True)
+                if options.measure:
+                    started, tune = time.monotonic(), Path(folder) / f"tune-{level}-{threads}"
+                    told = subprocess.run([options.gq, "tune", options.checkpoint, "-o", tune, "--calibration",
+                                           options.measure, *SMALL, *machine, "--json"], check=True,
+                                          stdout=subprocess.PIPE)
+                    digests = json.dumps(json.loads(told.stdout)["tune"], sort_keys=True)
+                    digest = hashlib.sha256(digests.encode()).hexdigest()
+                    seen["measurements"].add(digest)
+                    print(f"{level}, {threads} threads: measurements {digest} in {time.monotonic() - started:.0f} s",
+                          flush=True)
+    differ = [what for what, digests in seen.items() if len(digests) > 1]
+    print(f"different: {', '.join(differ)}" if differ else "all the same")
+    sys.exit(bool(differ))
+
+
+if __name__ == "__main__":
+    main()
