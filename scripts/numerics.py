@@ -11,6 +11,7 @@ Each row is what `gq convert` is told beside source and output; with --tune, eve
 A row that ends in `+ refine` is then tuned by `gq refine` on the text of --calibration; more options may follow.
 Without --rows: data-free at 8, 6, 5, 4, 3 and 2 bits. Embedding and head are at 8 bits but for `--size` rows, where they
 compete. Each file is scored by `gq eval` with f32 activations (codes alone), and with int8 as they run when --int8 is given, and timed when --bench is: best of three (512 tokens of a prompt, 64 generated).
+--also TEXT OUT scores each new file on another text as well, into a file of its own (f32 activations).
 scripts/encodings.py prints a table of all encodings from two such files.
 OUT is rewritten after every row; rows that it has already are kept and not measured again.
 Needs only the Python standard library. TEXT is read byte for byte.
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--int8", action="store_true", help="also with int8 activations")
     parser.add_argument("--bench", action="store_true", help="also tokens per second, by `gq bench`")
     parser.add_argument("--cache", type=Path, help="where the reference's logits are kept")
+    parser.add_argument("--also", nargs=2, type=Path, metavar=("TEXT", "OUT"), help="another text to score new files on")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--gq", type=Path, default=Path("target/release/gq"))
     options = parser.parse_args()
@@ -47,6 +49,12 @@ def main() -> None:
     result = json.loads(options.out.read_text()) if options.out.exists() else {**head, "rows": []}
     if {key: result.get(key) for key in head} != head:
         raise SystemExit(f"{options.out} was measured otherwise")
+    other = {}
+    if options.also:
+        head = {**head, "text": options.also[0].name}
+        other = json.loads(options.also[1].read_text()) if options.also[1].exists() else {**head, "rows": []}
+        if {key: other.get(key) for key in head} != head:
+            raise SystemExit(f"{options.also[1]} was measured otherwise")
     calibrated = {}
     if options.tune:
         tune = json.loads((options.tune / "tune.json").read_text())
@@ -57,7 +65,10 @@ def main() -> None:
         row = known[0] if known else {"recipe": recipe, **({"calibration": calibrated} if calibrated else {})}
         wanted = [mode for mode in ("f32", "int8") if mode not in row and (mode == "f32" or options.int8)]
         bench = options.bench and "bench" not in row
-        if not wanted and not bench:
+        same = [row for row in other.get("rows", [])
+                if row["recipe"] == recipe and row.get("calibration", {}) == calibrated]
+        also = options.also and not same
+        if not wanted and not bench and not also:
             continue
         with tempfile.TemporaryDirectory() as folder:
             file = str(Path(folder) / "model.gq")
@@ -70,11 +81,18 @@ def main() -> None:
                              str(options.calibration), *refine.split())
                 row["refined"] = {key: refined[key] for key in ("helped", "held_out", "tokens", "seconds")}
             row["relative_mse"] = converted["report"]["relative_mse"]
-            for mode in wanted:
-                report = gq(options.gq, "eval", file, "--reference", str(options.checkpoint), "--text", str(options.text),
+            def score(text: Path, mode: str) -> dict:
+                report = gq(options.gq, "eval", file, "--reference", str(options.checkpoint), "--text", str(text),
                             "--windows", str(options.windows), "--activations", mode, *kept)
                 report.pop("kld_by_position", None)
-                row[mode] = report
+                return report
+
+            for mode in wanted:
+                row[mode] = score(options.text, mode)
+            if also:
+                again = {key: value for key, value in row.items() if key not in ("f32", "int8", "bench")}
+                other["rows"].append({**again, "f32": score(options.also[0], "f32")})
+                options.also[1].write_text(json.dumps(other, indent=1) + "\n")
             if bench:
                 speed = gq(options.gq, "bench", file)
                 row["bench"] = {test: max(speed[test]["tokens_per_second"]) for test in ("pp", "tg")}

@@ -4,7 +4,7 @@
     python3 scripts/trials/without_gradients.py CHECKPOINT TUNE OUT
     python3 scripts/numerics.py CHECKPOINT --text TEXT --tune OUT --out ROWS.json --rows '--bpw 3.02'
 
-OUT is what `gq tune --gradient-tokens 0` measures on the same text, made from TUNE in seconds: every output weighs alike, so
+OUT is what `gq tune --gradient-tokens 0 --trial-tokens 0` measures on the same text, made from TUNE in seconds: every output weighs alike, so
 a tensor's sensitivity is the error of its outputs, and the rows of a strip weigh alike. Moments are hard links.
 Needs numpy; a checkpoint in one or more safetensors files of bf16, f16 or f32.
 """

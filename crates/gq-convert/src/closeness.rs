@@ -36,6 +36,11 @@ impl Closeness {
         self.allowed
     }
 
+    /// Plans for so much next, where what was to be planned for cannot be had.
+    pub fn plan_for(&mut self, allowed: f64) {
+        self.allowed = allowed;
+    }
+
     /// Takes in what was measured of a file planned for [`allowed`](Self::allowed); whether to make another one.
     pub fn measured(&mut self, divergence: f64) -> bool {
         self.rounds += 1;

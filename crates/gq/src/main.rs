@@ -10,6 +10,7 @@ mod export;
 mod failure;
 mod hints;
 mod hub;
+mod kld_search;
 mod machine;
 mod output;
 mod profile;

@@ -30,7 +30,7 @@ pub struct Corrections {
 /// A group of tensors that was rounded alone. Divergences are in nats per token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupTrial {
-    /// Role, and which third of the layers.
+    /// Role, and which part of the layers.
     pub name: String,
     /// Names of the tensors.
     pub tensors: Vec<String>,

@@ -194,7 +194,9 @@ pub fn measure(
         std::fs::remove_file(&states).map_err(io)?;
     }
     measured?.map_err(io)?;
-    lookups(&mut tune, checkpoint, wanted, gradients.as_ref())?;
+    if let Some(gradients) = &gradients {
+        lookups(&mut tune, checkpoint, wanted, gradients)?;
+    }
     tune.save_held_out(&compared(sequences))?;
     tune.finish()?;
     Ok(tune)
@@ -424,37 +426,44 @@ fn save(
 }
 
 /// Tables are looked up: an error in a row goes where the row goes, whatever the token.
-///
-/// Without gradients, what is looked up and nothing else costs its own error, as products cost that of their outputs.
 fn lookups(
     tune: &mut Tune,
     checkpoint: &Checkpoint,
     wanted: &dyn Fn(&str) -> bool,
-    gradients: Option<&OutputMoments>,
+    gradients: &OutputMoments,
 ) -> Result<(), TuneError> {
     for tensor in checkpoint.tensors().iter().filter(|tensor| wanted(&tensor.name)) {
-        let squares = match gradients {
-            Some(gradients) => {
-                gradients.lookups.get(&tensor.name).map(|squares| squares / gradients.positions.max(1) as f64)
-            }
-            None => {
-                let table = matches!(tensor.role, Role::Embedding | Role::PerLayerTable);
-                (table && !tune.tensors.contains_key(&tensor.name)).then_some(tensor.cols() as f64)
-            }
-        };
-        let Some(squares) = squares else { continue };
-        // Half of the mean squared gradient of a column times the mean squared element of the table.
-        let rows = row_costs(checkpoint, &tensor.name, None)?;
-        let mean = rows.iter().sum::<f64>() / rows.len().max(1) as f64;
-        let cost = mean * squares;
-        let measured = tune.tensors.entry(tensor.name.clone()).or_insert_with(|| TensorMeasured {
-            inputs: Vec::new(),
-            sensitivity: 0.0,
-            nearest_sensitivity: 0.0,
-        });
-        measured.sensitivity += cost;
-        measured.nearest_sensitivity += cost;
+        let Some(squares) = gradients.lookups.get(&tensor.name) else { continue };
+        add_lookup(tune, checkpoint, &tensor.name, squares / gradients.positions.max(1) as f64)?;
     }
+    Ok(())
+}
+
+/// Tables that nothing but looking up uses cost their own error, as products cost that of their outputs: trials, which
+/// follow, say what that is worth.
+pub(super) fn lookups_without_gradients(tune: &mut Tune, checkpoint: &Checkpoint) -> Result<(), TuneError> {
+    let table = |role| matches!(role, Role::Embedding | Role::PerLayerTable);
+    for tensor in checkpoint.tensors().iter().filter(|tensor| table(tensor.role)) {
+        if !tune.tensors.contains_key(&tensor.name) {
+            add_lookup(tune, checkpoint, &tensor.name, tensor.cols() as f64)?;
+        }
+    }
+    Ok(())
+}
+
+/// `squares`: summed over columns, what a squared error in a row costs.
+fn add_lookup(tune: &mut Tune, checkpoint: &Checkpoint, name: &str, squares: f64) -> Result<(), TuneError> {
+    // Half of the mean squared gradient of a column times the mean squared element of the table.
+    let rows = row_costs(checkpoint, name, None)?;
+    let mean = rows.iter().sum::<f64>() / rows.len().max(1) as f64;
+    let cost = mean * squares;
+    let measured = tune.tensors.entry(name.to_owned()).or_insert_with(|| TensorMeasured {
+        inputs: Vec::new(),
+        sensitivity: 0.0,
+        nearest_sensitivity: 0.0,
+    });
+    measured.sensitivity += cost;
+    measured.nearest_sensitivity += cost;
     Ok(())
 }
 

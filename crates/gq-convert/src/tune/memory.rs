@@ -165,6 +165,26 @@ impl MeasuringMemory {
     }
 }
 
+impl MeasuringMemory {
+    /// What comparing a finished file with its source on sequences of `ctx` tokens takes.
+    ///
+    /// # Errors
+    /// [`TuneError::Memory`] when that is above `limit`.
+    pub fn comparing(
+        spec: &ModelSpec,
+        ctx: usize,
+        threads: usize,
+        limit: Option<u64>,
+    ) -> Result<MeasuringMemory, TuneError> {
+        let (threads, ctx) = (threads.max(1) as u64, ctx as u64);
+        let base = BASE + 2 * VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD;
+        let work = spec.layers.iter().map(|layer| work(spec, layer, ctx, threads)).max().unwrap_or(0);
+        let logits = 3 * 4 * HEAD_ROWS * spec.vocab_size as u64;
+        let peak = base + 3 * ctx * residual_token_bytes(spec) + work + logits;
+        MeasuringMemory::under(limit, (peak, peak), 0)
+    }
+}
+
 /// Bytes of a layer's coded matrices, experts aside, at the most that any encoding takes.
 fn codes(spec: &ModelSpec, layer: &LayerSpec) -> u64 {
     let attention = &layer.attention;

@@ -253,7 +253,8 @@ impl Tune {
         Ok((largest > 0.0).then(|| sums.iter().map(|sum| ((sum + prior) / largest) as f32).collect()))
     }
 
-    /// Sequences of the text that no moment saw, to measure a finished file on; none where they were not kept.
+    /// Sequences that were held out, to measure a finished file on; none where they were not kept. Codes were not made by
+    /// them, but dampings were chosen and trials made on them.
     ///
     /// # Errors
     /// When the file is not what was written.

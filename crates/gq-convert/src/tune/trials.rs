@@ -1,7 +1,7 @@
 //! Trials: each group of tensors rounded alone, and everything together, on sequences that the moments hold out.
 
 use super::corrections::{Corrections, GroupTrial};
-use super::measure::{TuneError, TuneEvent, is_held_out};
+use super::measure::{TuneError, TuneEvent, is_held_out, lookups_without_gradients};
 use super::memory::{MeasuringMemory, MeasuringSize};
 use super::saved::{Tune, TuneFileError};
 use crate::allocate;
@@ -74,6 +74,9 @@ pub fn correct(
         threads: rayon::current_num_threads(),
     };
     let memory = MeasuringMemory::trials(model.spec(), size, options.max_memory)?;
+    if tune.gradient_tokens == 0 {
+        lookups_without_gradients(tune, checkpoint)?;
+    }
     let groups = groups(checkpoint, tune);
     if groups.is_empty() {
         return Ok(());

@@ -273,9 +273,9 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         origin: found.origin.as_ref(),
     };
     let (report, seconds, measured) = match (args.recipe.max_kld, &tune) {
-        (Some(limit), Some(tune)) if keeps_text(tune, global) => {
-            let policy = (&policy, limit);
-            let made = max_kld::convert(&checkpoint, policy, resources, &output_path, (how, tune), global)?;
+        (Some(limit), Some(tune)) if keeps_text(tune, global)? => {
+            let job = max_kld::Job { checkpoint: &checkpoint, policy: &policy, tune, limit };
+            let made = max_kld::convert(job, resources, &output_path, how, global)?;
             (made.0, made.1, Some(made.2))
         }
         _ => {
@@ -302,14 +302,14 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
 }
 
 /// Whether the text that a finished file is measured on was kept.
-fn keeps_text(tune: &Tune, global: &Global) -> bool {
-    let kept = tune.held_out().is_ok_and(|sequences| !sequences.is_empty());
+fn keeps_text(tune: &Tune, global: &Global) -> Result<bool, Failure> {
+    let kept = !tune.held_out()?.is_empty();
     if !kept {
         global.output().note(
             "these measurements keep no held-out text: --max-kld holds for what is expected; `gq tune` anew for what is measured",
         );
     }
-    kept
+    Ok(kept)
 }
 
 fn kept_to(measured: &Measured) -> String {
@@ -332,7 +332,19 @@ pub fn convert(
     global: &Global,
 ) -> Result<(Report, f64), Failure> {
     let grids = grids(checkpoint, policy, resources, global)?;
-    let plan = gq_convert::plan_measured(checkpoint, policy, resources, options.tune, Some(&grids))?;
+    convert_on(checkpoint, (policy, &grids), resources, path, options, global)
+}
+
+/// The same where grids were looked for already.
+pub fn convert_on(
+    checkpoint: &Checkpoint,
+    (policy, grids): (&Policy, &Grids),
+    resources: Resources,
+    path: &Path,
+    options: ExecuteOptions<'_>,
+    global: &Global,
+) -> Result<(Report, f64), Failure> {
+    let plan = gq_convert::plan_measured(checkpoint, policy, resources, options.tune, Some(grids))?;
     let output = global.output();
     let mut progress = Progress::new(global.progress, output, "convert", Unit::Bytes, plan.source_bytes);
     let report = gq_convert::execute(&plan, checkpoint, path, options, &mut |event| match event {
@@ -345,7 +357,7 @@ pub fn convert(
     let seconds = progress.finish();
     note_exceptions(&plan, output);
     unmeasured(&plan).iter().for_each(|line| output.note(line));
-    lossless(&plan, &grids).iter().for_each(|line| output.note(line));
+    lossless(&plan, grids).iter().for_each(|line| output.note(line));
     Ok((report, seconds))
 }
 

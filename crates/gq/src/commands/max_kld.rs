@@ -3,12 +3,17 @@
 use crate::cli::Global;
 use crate::commands::convert;
 use crate::failure::{Exit, Failure};
+use crate::kld_search::{Round, SearchFolder};
 use crate::{source, units};
 use gq_checkpoint::Checkpoint;
-use gq_container::put_in_place;
-use gq_convert::{Budget, Closeness, ClosenessError, ExecuteOptions, Policy, Report, Resources, Tune};
+use gq_container::{Container, TextKind, put_in_place};
+use gq_convert::{
+    Budget, Closeness, ClosenessError, ExecuteOptions, MeasuringMemory, PlanError, Policy, Report, Resources,
+    Tune,
+};
 use gq_model::{ActivationMode, KvType, Model, RunOptions};
-use std::path::{Path, PathBuf};
+use gq_tensor::{CpuLevel, Encoding};
+use std::path::Path;
 use std::sync::Arc;
 
 /// What was measured of the file that was kept.
@@ -24,90 +29,149 @@ pub struct Measured {
     pub files: usize,
 }
 
-/// The smallest file found whose divergence from the source, measured on what the calibration held out, is at most
-/// `limit`; gives its report, the seconds of all conversions and what was measured. Files on the way lie beside `path`.
+/// A source and what is to become of it.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// The source.
+    pub checkpoint: &'a Arc<Checkpoint>,
+    /// The recipe; its budget is the search's own.
+    pub policy: &'a Policy,
+    /// Measurements that keep held-out text.
+    pub tune: &'a Tune,
+    /// Most nats per token.
+    pub limit: f64,
+}
+
+/// The smallest file found whose divergence from the source, measured on what the calibration held out, is at most the
+/// limit; gives its report, the seconds of all conversions and what was measured.
+///
+/// Files on the way lie in a folder beside `path`, from which the search goes on when it was interrupted.
 ///
 /// # Errors
 /// When no file met the limit; `path` is then untouched.
 pub fn convert(
-    checkpoint: &Arc<Checkpoint>,
-    (policy, limit): (&Policy, f64),
+    job: Job<'_>,
     resources: Resources,
     path: &Path,
-    (options, tune): (ExecuteOptions<'_>, &Tune),
+    options: ExecuteOptions<'_>,
     global: &Global,
 ) -> Result<(Report, f64, Measured), Failure> {
-    let (trial, best) = (beside(path, ".trial"), beside(path, ".best"));
-    let found = search(checkpoint, (policy, limit), resources, (&trial, &best), (options, tune), global);
-    let found = found.and_then(|found| {
-        put_in_place(&best, path)?;
-        Ok(found)
+    let spec = job.checkpoint.spec();
+    MeasuringMemory::comparing(spec, job.tune.ctx, resources.threads, resources.max_memory)?;
+    let asked = serde_json::json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "limit": job.limit,
+        "policy": job.policy,
+        "files": gq_convert::source_files(job.checkpoint),
     });
-    for stale in [&trial, &best] {
-        let _ = std::fs::remove_file(stale);
+    let mut folder = SearchFolder::open(path, &asked.to_string(), options.restart)?;
+    let found = search(job, resources, &mut folder, options, global);
+    match &found {
+        Ok(_) => put_in_place(&folder.best(), path)?,
+        // Nothing in it is of any use.
+        Err(failure) if failure.exit == Exit::Usage => {}
+        Err(_) => return found,
     }
+    folder.remove();
     found
 }
 
 fn search(
-    checkpoint: &Arc<Checkpoint>,
-    (policy, limit): (&Policy, f64),
+    job: Job<'_>,
     resources: Resources,
-    (trial, best): (&Path, &Path),
-    (options, tune): (ExecuteOptions<'_>, &Tune),
+    folder: &mut SearchFolder,
+    options: ExecuteOptions<'_>,
     global: &Global,
 ) -> Result<(Report, f64, Measured), Failure> {
-    let run = RunOptions { level: options.level, activations: ActivationMode::F32, kv: KvType::F32 };
-    let reference = Model::from_checkpoint(checkpoint.clone(), run)?;
-    let output = global.output();
+    let Job { checkpoint, policy, tune, limit } = job;
+    let grids = convert::grids(checkpoint, policy, resources, global)?;
     let (mut closeness, mut seconds, mut files) = (Closeness::new(limit), 0.0, 0);
-    let mut kept: Option<(u64, Report, f64, usize)> = None;
-    let mut last = f64::NAN;
+    let mut made: Vec<(Vec<Encoding>, f64)> = Vec::new();
+    let mut kept: Option<Round> = None;
+    let (mut closest, mut last) = (false, f64::NAN);
     loop {
-        let policy = Policy { budget: Some(Budget::Divergence(closeness.allowed())), ..policy.clone() };
-        let made = convert::convert(checkpoint, &policy, resources, trial, options, global);
-        let (report, took) = match made {
-            // Nothing is expected to come closer.
-            Err(failure) if files > 0 && failure.code == "plan.divergence" => break,
-            made => made?,
+        let allowed = closeness.allowed();
+        let policy = Policy { budget: Some(Budget::Divergence(allowed)), ..policy.clone() };
+        let plan = match gq_convert::plan_measured(checkpoint, &policy, resources, Some(tune), Some(&grids)) {
+            // No closer file is expected than this one: what it measures decides.
+            Err(PlanError::Divergence { actual, .. }) if !closest && actual.is_finite() => {
+                closest = true;
+                closeness.plan_for(actual * (1.0 + 1e-6));
+                continue;
+            }
+            Err(PlanError::Divergence { .. }) if files > 0 => break,
+            plan => plan?,
         };
-        seconds += took;
-        files += 1;
-        let measured =
-            source::with_threads(global, || gq_convert::held_out_divergence(tune, &reference, trial))??;
-        let Some((kld, tokens)) = measured else {
-            let message = "the measurements keep no held-out text: measure again with `gq tune`";
-            return Err(Failure::new(Exit::Input, "max_kld.held_out", message).at("--tune"));
+        let encodings: Vec<Encoding> = plan.steps.iter().map(|step| step.encoding).collect();
+        let known = made.iter().find(|(others, _)| *others == encodings).map(|(_, kld)| *kld);
+        let kld = match (known, folder.known(allowed)) {
+            (Some(kld), _) => kld,
+            (None, found) => {
+                let round = match found {
+                    Some(round) => round,
+                    None => {
+                        let trial = folder.trial();
+                        let options = ExecuteOptions { restart: false, ..options };
+                        let conversion = (&policy, &grids);
+                        let (_, took) =
+                            convert::convert_on(checkpoint, conversion, resources, &trial, options, global)?;
+                        seconds += took;
+                        let (kld, tokens) = measure(job, options.level, &trial, global)?;
+                        let bytes =
+                            std::fs::metadata(&trial).map_err(|error| Failure::io(&trial, &error))?.len();
+                        let least = kept.as_ref().is_none_or(|kept: &Round| bytes < kept.bytes);
+                        let round = Round { allowed, kld, tokens, bytes, kept: kld <= limit && least };
+                        folder.add(round)?;
+                        round
+                    }
+                };
+                files += 1;
+                tell(&round, limit, global);
+                if round.kept {
+                    kept = Some(round);
+                }
+                made.push((encodings, round.kld));
+                round.kld
+            }
         };
-        let bytes = std::fs::metadata(trial).map_err(|error| Failure::io(trial, &error))?.len();
-        let verdict = if kld <= limit { "kept" } else { "too far" };
-        output.note(&format!(
-            "{}: divergence {kld:.4} on {} held-out tokens, {verdict}",
-            units::bytes(bytes),
-            units::count(tokens as u64)
-        ));
         last = kld;
-        if kld <= limit && kept.as_ref().is_none_or(|(least, ..)| bytes < *least) {
-            put_in_place(trial, best)?;
-            kept = Some((bytes, report, kld, tokens));
-        }
         if !closeness.measured(kld) {
             break;
         }
     }
-    let Some((_, report, kld, tokens)) = kept else {
+    let Some(round) = kept else {
         let message =
             format!("no file of {files} that were made meets {limit}: the last one measured {last:.4}");
         let failure = Failure::new(Exit::Usage, "max_kld.not_met", message);
         return Err(failure.at("--max-kld").limit(limit).actual(format!("{last:.4}")));
     };
-    Ok((report, seconds, Measured { limit, kld, tokens, files }))
+    let text = Container::open(&folder.best())?.text(TextKind::Report)?.unwrap_or_default();
+    let report: Report = serde_json::from_str(&text).map_err(gq_convert::ConvertError::from)?;
+    Ok((report, seconds, Measured { limit, kld: round.kld, tokens: round.tokens, files }))
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
+/// Divergence of a finished file on the held-out text, and its tokens. The original is loaded for this alone.
+fn measure(job: Job<'_>, level: CpuLevel, file: &Path, global: &Global) -> Result<(f64, usize), Failure> {
+    let run = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
+    let reference = Model::from_checkpoint(job.checkpoint.clone(), run)?;
+    let measured =
+        source::with_threads(global, || gq_convert::held_out_divergence(job.tune, &reference, file))??;
+    measured.ok_or_else(|| {
+        let message = "the measurements keep no held-out text: measure again with `gq tune`";
+        Failure::new(Exit::Input, "max_kld.held_out", message).at("--tune")
+    })
+}
+
+fn tell(round: &Round, limit: f64, global: &Global) {
+    let verdict = match round.kld <= limit {
+        true if round.kept => "kept",
+        true => "no smaller",
+        false => "too far",
+    };
+    let (bytes, tokens) = (units::bytes(round.bytes), units::count(round.tokens as u64));
+    global
+        .output()
+        .note(&format!("{bytes}: divergence {:.4} on {tokens} held-out tokens, {verdict}", round.kld));
 }
 
 impl From<ClosenessError> for Failure {

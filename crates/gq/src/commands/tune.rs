@@ -81,7 +81,8 @@ pub struct CalibrationArgs {
     /// Tokens of a calibration sequence.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = sequence_length)]
     pub calibration_ctx: usize,
-    /// Tokens to measure gradients on; 0: what tensors cost is found by trials alone.
+    /// Tokens to measure gradients on; 0: what tensors cost is found by trials alone, or, without those too, is the error
+    /// of their own outputs.
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub gradient_tokens: usize,
     /// Held-out tokens to try roundings on, each group of tensors alone: budgets go by the divergence that was found;
