@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Plot size against divergence: gq beside llama.cpp, one picture per model.
 
-    python3 scripts/frontier.py docs/measurements/gq-NAME.json docs/measurements/llama-cpp-NAME.json OUT.svg
+    python3 scripts/frontier.py docs/measurements/gq-NAME.json[,gq-NAME-MORE.json] docs/measurements/llama-cpp-NAME.json OUT.svg
 
+Of several files of gq, a row of a later one takes the place of those with the same recipe before it.
 Needs matplotlib. Whole-file bytes; gq's points are its `--size` rows joined by a line, its `--bpw` rows apart.
 """
 import json, sys
@@ -16,7 +17,8 @@ import matplotlib.pyplot as plt
 
 def main() -> None:
     ours, theirs, out = sys.argv[1:4]
-    rows = json.load(open(ours))["rows"]
+    rows = list({(row["recipe"], bool(row.get("calibration"))): row
+                 for file in ours.split(",") for row in json.load(open(file))["rows"]}.values())
     quality = json.load(open(theirs))["quality"]["rows"]
     figure, axes = plt.subplots(figsize=(7.5, 4.8))
 
@@ -40,7 +42,7 @@ def main() -> None:
     axes.set_yscale("log")
     axes.set_xlabel("file, MB")
     axes.set_ylabel("mean KL divergence, nats per token")
-    axes.set_title(json.load(open(ours))["checkpoint"])
+    axes.set_title(json.load(open(ours.split(",")[0]))["checkpoint"])
     axes.grid(True, which="both", alpha=0.25)
     axes.legend(fontsize=8)
     figure.tight_layout()

@@ -24,6 +24,7 @@ fn main() {
         ("v1-everything", forge::everything(scratch.path())),
         ("v1-skippable", forge::skippable(scratch.path())),
         ("v1-trellis", forge::trellis(scratch.path())),
+        ("v1-trellis-s14", forge::trellis_s14(scratch.path())),
     ];
     for (name, bytes) in files {
         let path = golden.join(name).with_extension("gq");

@@ -107,13 +107,25 @@ pub fn everything(dir: &Path) -> Vec<u8> {
 
 /// Every trellis code: rows that do not fill bytes, two strips, two matrices stacked.
 pub fn trellis(dir: &Path) -> Vec<u8> {
+    let mut tensors = strips(|encoding| !encoding.name().ends_with("-s14"));
+    tensors.push(spec("two strips", &[260, 32], Encoding::from_name("tt2").unwrap()));
+    write(dir, &tensors, vec![provenance().to_text().unwrap()])
+}
+
+/// The trellis codes that came later, in a file of their own: files that were written stay as they are.
+pub fn trellis_s14(dir: &Path) -> Vec<u8> {
+    let tensors = strips(|encoding| encoding.name().ends_with("-s14"));
+    write(dir, &tensors, vec![provenance().to_text().unwrap()])
+}
+
+/// A matrix of few rows and a stack for each encoding that codes rows together.
+fn strips(wanted: fn(Encoding) -> bool) -> Vec<TensorSpec> {
     let mut tensors = Vec::new();
-    for encoding in Encoding::all().into_iter().filter(|e| e.strip_rows() > 1) {
+    for encoding in Encoding::all().into_iter().filter(|e| e.strip_rows() > 1 && wanted(*e)) {
         tensors.push(spec(&format!("{encoding}.short"), &[3, 32], encoding));
         tensors.push(spec(&format!("{encoding}.stacked"), &[2, 13, 32], encoding));
     }
-    tensors.push(spec("two strips", &[260, 32], Encoding::from_name("tt2").unwrap()));
-    write(dir, &tensors, vec![provenance().to_text().unwrap()])
+    tensors
 }
 
 /// `two_tensors` with a text of a kind that nobody knows, which readers must skip.

@@ -15,7 +15,9 @@ pub fn golden(name: &str) -> Vec<u8> {
 
 #[test]
 fn golden_files_read_as_listed() {
-    for name in ["v1-smallest", "v1-two-tensors", "v1-everything", "v1-skippable", "v1-trellis"] {
+    for name in
+        ["v1-smallest", "v1-two-tensors", "v1-everything", "v1-skippable", "v1-trellis", "v1-trellis-s14"]
+    {
         let bytes = golden(&format!("{name}.gq"));
         let listed = String::from_utf8(golden(&format!("{name}.json"))).unwrap();
         assert_eq!(listing(&bytes), listed, "{name}");
@@ -34,6 +36,7 @@ fn the_writer_still_writes_the_golden_bytes() {
     assert!(forge::everything(dir.path()) == golden("v1-everything.gq"));
     assert!(forge::skippable(dir.path()) == golden("v1-skippable.gq"));
     assert!(forge::trellis(dir.path()) == golden("v1-trellis.gq"));
+    assert!(forge::trellis_s14(dir.path()) == golden("v1-trellis-s14.gq"));
 }
 
 #[test]
