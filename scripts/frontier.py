@@ -3,7 +3,7 @@
 
     python3 scripts/frontier.py docs/measurements/gq-NAME.json[,gq-NAME-MORE.json] docs/measurements/llama-cpp-NAME.json OUT.svg
 
-Of several files of gq, a row of a later one takes the place of those with the same recipe before it.
+Files that another of the same size is closer than are left out. Of several files of gq, a row of a later one takes the place of those with the same recipe before it.
 Needs matplotlib. Whole-file bytes; gq's points are its `--size` rows joined by a line, its `--bpw` rows apart.
 """
 import json, sys
@@ -30,8 +30,10 @@ def main() -> None:
                 axes.annotate(name, (bytes / 1e6, kld), textcoords="offset points", xytext=(5, 4), fontsize=7)
 
     def points(kind, calibrated=True):
-        return [(row["f32"]["bytes"]["file"], row["f32"]["kld"]["mean"], "")
+        some = [(row["f32"]["bytes"]["file"], row["f32"]["kld"]["mean"], "")
                 for row in rows if row["recipe"].startswith(kind) and bool(row.get("calibration")) == calibrated]
+        # A frontier: what another file of the same size is closer than is left out.
+        return [at for at in some if not any(b <= 1.001 * at[0] and kld < at[1] for b, kld, _ in some)]
 
     line(points("--size"), "gq, whole file to a byte budget", marker="o", color="#0b6e4f")
     line(points("--bpw"), "gq, embedding kept at 8 bits", marker="s", color="#5aa786", linestyle=":")
