@@ -18,6 +18,26 @@ impl Avx2 {
     }
 }
 
+/// Proof that what [`Avx2`] proves and AVX-512 with F, BW, VBMI and VNNI were detected on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// Detects; `None` on machines without the instructions. Zen 4, Ice Lake and their successors have them.
+    pub fn detect() -> Option<Avx512> {
+        #[cfg(target_arch = "x86_64")]
+        if Avx2::detect().is_some()
+            && std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512vbmi")
+            && std::arch::is_x86_feature_detected!("avx512vnni")
+        {
+            return Some(Avx512(()));
+        }
+        None
+    }
+}
+
 /// Which kernels run. Results that reach a file are the same at every level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CpuLevel {
@@ -25,18 +45,21 @@ pub enum CpuLevel {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2(Avx2),
+    /// The same and AVX-512 with VBMI and VNNI.
+    Avx512(Avx512),
 }
 
 impl CpuLevel {
     /// The best level of this machine.
     pub fn detect() -> CpuLevel {
-        Avx2::detect().map_or(CpuLevel::Scalar, CpuLevel::Avx2)
+        CpuLevel::available().last().copied().unwrap_or(CpuLevel::Scalar)
     }
 
-    /// Every level of this machine, the definition first.
+    /// Every level of this machine, the definition first and the best last.
     pub fn available() -> Vec<CpuLevel> {
         let mut levels = vec![CpuLevel::Scalar];
         levels.extend(Avx2::detect().map(CpuLevel::Avx2));
+        levels.extend(Avx512::detect().map(CpuLevel::Avx512));
         levels
     }
 
@@ -45,6 +68,7 @@ impl CpuLevel {
         match self {
             CpuLevel::Scalar => "scalar",
             CpuLevel::Avx2(_) => "avx2",
+            CpuLevel::Avx512(_) => "avx512",
         }
     }
 }

@@ -13,7 +13,7 @@ mod grid;
 mod matrix;
 mod rotation;
 
-pub use cpu::{Avx2, CpuLevel};
+pub use cpu::{Avx2, Avx512, CpuLevel};
 pub use distortion::Distortion;
 pub use dtype::DType;
 pub use encoding::{Encoding, Polar, ScaleGroup, Sketch, States};

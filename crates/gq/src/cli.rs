@@ -4,7 +4,7 @@ use crate::commands;
 use crate::output::Output;
 use crate::progress::ProgressMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use gq_tensor::{Avx2, CpuLevel};
+use gq_tensor::{Avx2, Avx512, CpuLevel};
 
 /// Turns a Hugging Face checkpoint into the smallest file that still behaves like the original.
 #[derive(Parser, Debug)]
@@ -58,6 +58,8 @@ pub enum Cpu {
     Scalar,
     /// AVX2 with FMA and F16C.
     Avx2,
+    /// The same and AVX-512 with F, BW, VBMI and VNNI (Zen 4, Ice Lake and later).
+    Avx512,
 }
 
 impl Global {
@@ -77,18 +79,22 @@ impl Global {
     /// # Errors
     /// When this machine does not have the instructions asked for.
     pub fn level(&self) -> Result<CpuLevel, crate::failure::Failure> {
-        match self.cpu {
-            None => Ok(CpuLevel::detect()),
-            Some(Cpu::Scalar) => Ok(CpuLevel::Scalar),
-            Some(Cpu::Avx2) => Avx2::detect().map(CpuLevel::Avx2).ok_or_else(|| {
-                use crate::failure::{Exit, Failure};
-                let message = "--cpu avx2: this machine has no AVX2 with FMA and F16C";
-                Failure::new(Exit::Environment, "cpu.missing", message)
-                    .at("--cpu")
-                    .limit("scalar")
-                    .actual("avx2")
-            }),
-        }
+        use crate::failure::{Exit, Failure};
+        let Some(cpu) = self.cpu else { return Ok(CpuLevel::detect()) };
+        let (name, level, needed) = match cpu {
+            Cpu::Scalar => return Ok(CpuLevel::Scalar),
+            Cpu::Avx2 => ("avx2", Avx2::detect().map(CpuLevel::Avx2), "AVX2 with FMA and F16C"),
+            Cpu::Avx512 => {
+                ("avx512", Avx512::detect().map(CpuLevel::Avx512), "AVX-512 with F, BW, VBMI and VNNI")
+            }
+        };
+        level.ok_or_else(|| {
+            let message = format!("--cpu {name}: this machine has no {needed}");
+            Failure::new(Exit::Environment, "cpu.missing", message)
+                .at("--cpu")
+                .limit(CpuLevel::detect().name())
+                .actual(name)
+        })
     }
 }
 

@@ -6,6 +6,9 @@
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod avx512;
 mod grid;
 mod scalar;
 
@@ -25,8 +28,12 @@ macro_rules! at_level {
             #[allow(unsafe_code)]
             // SAFETY: an `Avx2` value exists only on machines where AVX2, FMA and F16C were detected.
             CpuLevel::Avx2(_) => unsafe { avx2::$kernel($($argument),*) },
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code)]
+            // SAFETY: an `Avx512` value exists only on machines where these and AVX-512 F, BW, VBMI and VNNI were.
+            CpuLevel::Avx512(_) => unsafe { avx512::$kernel($($argument),*) },
             #[cfg(not(target_arch = "x86_64"))]
-            CpuLevel::Avx2(_) => scalar::$kernel($($argument),*),
+            CpuLevel::Avx2(_) | CpuLevel::Avx512(_) => scalar::$kernel($($argument),*),
         }
     };
 }
