@@ -332,33 +332,37 @@ pub fn convert(
     global: &Global,
 ) -> Result<(Report, f64), Failure> {
     let grids = grids(checkpoint, policy, resources, global)?;
-    convert_on(checkpoint, (policy, &grids), resources, path, options, global)
+    let plan = gq_convert::plan_measured(checkpoint, policy, resources, options.tune, Some(&grids))?;
+    let done = execute(checkpoint, &plan, path, options, global)?;
+    notes(&plan, &grids, global.output());
+    Ok(done)
 }
 
-/// The same where grids were looked for already.
-pub fn convert_on(
+/// Executes a plan, with progress. Gives the report and the seconds it took.
+pub fn execute(
     checkpoint: &Checkpoint,
-    (policy, grids): (&Policy, &Grids),
-    resources: Resources,
+    plan: &Plan,
     path: &Path,
     options: ExecuteOptions<'_>,
     global: &Global,
 ) -> Result<(Report, f64), Failure> {
-    let plan = gq_convert::plan_measured(checkpoint, policy, resources, options.tune, Some(grids))?;
     let output = global.output();
     let mut progress = Progress::new(global.progress, output, "convert", Unit::Bytes, plan.source_bytes);
-    let report = gq_convert::execute(&plan, checkpoint, path, options, &mut |event| match event {
+    let report = gq_convert::execute(plan, checkpoint, path, options, &mut |event| match event {
         Event::Resumed { tensors } => {
             output.note(&format!("taking up an interrupted conversion: {tensors} tensors are done"));
         }
         Event::Advanced { bytes, tensor } => progress.set(bytes, tensor),
         Event::Finished { .. } => {}
     })?;
-    let seconds = progress.finish();
-    note_exceptions(&plan, output);
-    unmeasured(&plan).iter().for_each(|line| output.note(line));
-    lossless(&plan, grids).iter().for_each(|line| output.note(line));
-    Ok((report, seconds))
+    Ok((report, progress.finish()))
+}
+
+/// What a user may want to know of a plan.
+pub fn notes(plan: &Plan, grids: &Grids, output: Output) {
+    note_exceptions(plan, output);
+    unmeasured(plan).iter().for_each(|line| output.note(line));
+    lossless(plan, grids).iter().for_each(|line| output.note(line));
 }
 
 /// Looks for grids that the weights already sit on, with progress.

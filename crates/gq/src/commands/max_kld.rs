@@ -112,9 +112,11 @@ fn search(
                     None => {
                         let trial = folder.trial();
                         let options = ExecuteOptions { restart: false, ..options };
-                        let conversion = (&policy, &grids);
-                        let (_, took) =
-                            convert::convert_on(checkpoint, conversion, resources, &trial, options, global)?;
+                        let (_, took) = convert::execute(checkpoint, &plan, &trial, options, global)?;
+                        // Plans of one search differ in how many bits there are, not in what there is to say of them.
+                        if files == 0 {
+                            convert::notes(&plan, &grids, global.output());
+                        }
                         seconds += took;
                         let (kld, tokens) = measure(job, options.level, &trial, global)?;
                         let bytes =

@@ -454,7 +454,7 @@ fn summary(tune: &Tune, checkpoint: &Checkpoint, dir: &Path, seconds: f64) -> St
     format!(
         "{}\n{}{}: {} tokens, {} held out, gradients on {}, in {}\n",
         table.render(),
-        tune.corrections.as_ref().map_or_else(String::new, trials),
+        tune.corrections.as_ref().map_or_else(String::new, |found| trials(found, tune.gradient_tokens > 0)),
         dir.display(),
         units::count(tune.tokens as u64),
         units::count(tune.held_out_tokens as u64),
@@ -463,17 +463,29 @@ fn summary(tune: &Tune, checkpoint: &Checkpoint, dir: &Path, seconds: f64) -> St
     )
 }
 
-/// What trials found, group by group.
-fn trials(corrections: &Corrections) -> String {
-    let mut table = Table::new(&["<rounded alone", "predicted", "measured", "error", "factor"]);
-    for group in &corrections.groups {
-        table.row([
-            group.name.clone(),
-            format!("{:.2e}", group.predicted),
-            format!("{:.2e}", group.measured),
-            format!("{:.0e}", group.standard_error),
-            format!("{:.2}", group.factor),
-        ]);
+/// What trials found, group by group: roles in their order, parts of the model from the first layer on.
+///
+/// Without gradients nothing was predicted, and what was measured is the cost itself.
+fn trials(corrections: &Corrections, gradients: bool) -> String {
+    let order = |name: &str| {
+        let (role, part) = name.rsplit_once(' ').unwrap_or((name, ""));
+        let number = part.split('/').next().and_then(|part| part.parse::<usize>().ok());
+        (role.to_owned(), number)
+    };
+    let mut groups: Vec<_> = corrections.groups.iter().collect();
+    groups.sort_by_key(|group| order(&group.name));
+    let measured = ["<rounded alone", "measured", "error"];
+    let compared = ["<rounded alone", "predicted", "measured", "error", "factor"];
+    let mut table = Table::new(if gradients { &compared } else { &measured });
+    for group in groups {
+        let name = group.name.clone();
+        let (found, error) = (format!("{:.2e}", group.measured), format!("{:.0e}", group.standard_error));
+        if gradients {
+            let predicted = format!("{:.2e}", group.predicted);
+            table.row([name, predicted, found, error, format!("{:.2}", group.factor)]);
+        } else {
+            table.row([name, found, error]);
+        }
     }
     let mut text = table.render();
     for whole in &corrections.whole {
