@@ -14,8 +14,8 @@ import sys
 
 SCALAR = [f"tq{bits}" for bits in range(8, 1, -1)] + ["tq1"]
 GROUPS = [f"tq{bits}-g{group}" for bits in (4, 3) for group in (64, 32)]
-TRELLIS = [f"tt{bits}{states}" for bits in range(6, 1, -1) for states in ("", "-s12")]
-REFERENCE = ["tqp5", "tqp4", "tqp3", "tqpo4", "polar5333", "polar4322", "polar4222"]
+TRELLIS = [f"tt{bits}{states}" for bits in range(6, 1, -1) for states in ("", "-s12", "-s14")]
+REFERENCE = ["tqp5", "tqp4", "tqp3", "tqp2", "tqpo5", "tqpo4", "tqpo3", "tqpo2", "polar5333", "polar4322", "polar4222"]
 ALL = SCALAR + GROUPS + TRELLIS + REFERENCE
 
 
