@@ -24,6 +24,8 @@ pub struct Linear {
     pub(crate) bias: Option<Vec<f32>>,
     /// Whether inputs stay f32 in every mode: a router, where a small error chooses another expert.
     pub(crate) precise: bool,
+    /// `eps` of the RMS norm over all outputs of a token that comes right after, where one does.
+    pub(crate) normed: Option<f32>,
 }
 
 /// Where a payload is.

@@ -308,6 +308,7 @@ fn uniform(seed: u64, position: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::{Norm, Ops};
     use crate::{ActivationMode, KvType, LogitRows, RunOptions};
     use gq_checkpoint::Checkpoint;
     use gq_tensor::CpuLevel;
@@ -476,6 +477,51 @@ mod tests {
                 (gradient - difference).abs() < 0.01 * difference.abs().max(1.0),
                 "{gradient} {difference}"
             );
+        }
+    }
+
+    /// A token ten times as large is the same to a norm, so it must be the same to what is measured before one.
+    #[test]
+    fn tokens_weigh_alike_before_a_norm() {
+        for name in ["gemma3", "gemma4-e2b", "gemma4-moe"] {
+            let model = model(name, CpuLevel::detect());
+            let mut normed: Vec<(Linear, Matrix)> = Vec::new();
+            let mut pass = CalibrationPass::new(&model, vec![tokens(&model, 12)]).unwrap();
+            let mut keep = |seen: Observation<'_>| {
+                if let ([weight], None) = (seen.weights, seen.expert) {
+                    normed.extend(weight.normed.is_some().then(|| ((*weight).clone(), seen.input.clone())));
+                }
+            };
+            while pass.next_layer(&mut keep).unwrap() {}
+            assert!(normed.len() >= 2 * pass.layers(), "{name}: {}", normed.len());
+            for (weight, input) in normed {
+                let run = |factor: f32| {
+                    let mut seen = Matrix::default();
+                    let mut observe = |observed: Observation<'_>| seen = observed.input.clone();
+                    let mut ops = Fixed::new(CpuLevel::detect(), &[]);
+                    ops.tape = Some(Default::default());
+                    ops.observer = Some(&mut observe);
+                    let data = input.data.iter().map(|x| x * factor).collect();
+                    let x = ops.leaf(Matrix { width: input.width, data });
+                    let [y] = ops.linear(&x, [&weight]);
+                    let width = y.matrix.width;
+                    let norm = Norm { name: None, weight: None, width, eps: weight.normed.unwrap() };
+                    let z = ops.rms_norm(&y, &norm);
+                    let mut gradients = Gradients::default();
+                    gradients.add(z.id, Matrix { width, data: numbers(z.matrix.data.len(), 4) });
+                    let mut gradient = Matrix::default();
+                    ops.backward(&mut gradients, &mut |_, _, dy| gradient = dy.clone());
+                    drop(ops);
+                    (seen.data, gradient.data)
+                };
+                let (once, ten) = (run(1.0), run(10.0));
+                let difference = |a: &[f32], b: &[f32]| {
+                    let apart: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+                    (dot(&apart, &apart) / dot(a, a)).sqrt()
+                };
+                let (inputs, gradients) = (difference(&once.0, &ten.0), difference(&once.1, &ten.1));
+                assert!(inputs < 0.01 && gradients < 0.01, "{name} {}: {inputs} {gradients}", weight.name());
+            }
         }
     }
 

@@ -64,8 +64,8 @@ impl Source {
         let decoder = self.decoder(name, encoding, rotation, cols)?;
         let transform = self.rotation(name, rotation, cols)?;
         let name = name.to_owned();
-        let (bias, precise) = (None, false);
-        Ok(Linear { name, bytes, shape, height, rotation, decoder, transform, bias, precise })
+        let (bias, precise, normed) = (None, false, None);
+        Ok(Linear { name, bytes, shape, height, rotation, decoder, transform, bias, precise, normed })
     }
 
     /// The projection `NAME.weight [rows, cols]`, with `NAME.bias [rows]` where the model has biases.
@@ -78,6 +78,17 @@ impl Source {
     ) -> Result<Linear, LoadError> {
         let bias = biased.then(|| self.vector(&format!("{name}.bias"), rows)).transpose()?;
         Ok(Linear { bias, ..self.matrix(&format!("{name}.weight"), &[rows, cols])? })
+    }
+
+    /// The same where an RMS norm of all outputs comes right after.
+    pub(crate) fn normed_linear(
+        &mut self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        biased: bool,
+    ) -> Result<Linear, LoadError> {
+        Ok(Linear { normed: Some(self.norm_eps), ..self.linear(name, rows, cols, biased)? })
     }
 
     /// The norm with the weight `NAME.weight [width]`.

@@ -59,6 +59,20 @@ fn norm_row(row: &mut [f32], norm: &Norm) {
     }
 }
 
+/// `sqrt(mean(x^2) + eps)` of every row.
+pub(crate) fn root_mean_squares(x: &Matrix, eps: f32) -> Vec<f32> {
+    let rows = x.data.chunks_exact(x.width.max(1));
+    rows.map(|row| (sum_of_squares(row) / x.width as f64 + f64::from(eps)).sqrt() as f32).collect()
+}
+
+/// Multiplies each row by its factor.
+pub(crate) fn scale_rows(x: &mut Matrix, factors: impl IntoIterator<Item = f32>) {
+    let width = x.width.max(1);
+    for (row, factor) in x.data.chunks_exact_mut(width).zip(factors) {
+        row.iter_mut().for_each(|x| *x *= factor);
+    }
+}
+
 /// In f64 and four lanes: squares of f32 neither overflow nor lose digits.
 fn sum_of_squares(row: &[f32]) -> f64 {
     let (fours, rest) = row.as_chunks::<4>();

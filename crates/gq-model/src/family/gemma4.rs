@@ -186,12 +186,12 @@ impl Layer {
                 true => Some(KeysValues::load(&attention, hidden, &name, source)?),
                 false => None,
             },
-            output: source.linear(&name("self_attn.o_proj"), hidden, q, bias)?,
+            output: source.normed_linear(&name("self_attn.o_proj"), hidden, q, bias)?,
             post_attention_norm: source.norm(&name("post_attention_layernorm"), hidden)?,
             pre_feedforward_norm: source.norm(&name("pre_feedforward_layernorm"), hidden)?,
             gate: source.linear(&name("mlp.gate_proj"), mlp.width, hidden, mlp.bias)?,
             up: source.linear(&name("mlp.up_proj"), mlp.width, hidden, mlp.bias)?,
-            down: source.linear(&name("mlp.down_proj"), hidden, mlp.width, mlp.bias)?,
+            down: source.normed_linear(&name("mlp.down_proj"), hidden, mlp.width, mlp.bias)?,
             moe: layer.moe.map(|moe| Moe::load(&moe, &mlp, hidden, &name, source)).transpose()?,
             post_feedforward_norm: source.norm(&name("post_feedforward_layernorm"), hidden)?,
             per_layer: ple.map(|ple| PerLayer::load(index, ple, hidden, &name, source)).transpose()?,
@@ -328,7 +328,7 @@ impl PerLayer {
         Ok(PerLayer {
             columns: index * ple.width..(index + 1) * ple.width,
             gate: source.linear(&name("per_layer_input_gate"), ple.width, hidden, false)?,
-            projection: source.linear(&name("per_layer_projection"), hidden, ple.width, false)?,
+            projection: source.normed_linear(&name("per_layer_projection"), hidden, ple.width, false)?,
             norm: source.norm(&name("post_per_layer_input_norm"), hidden)?,
         })
     }

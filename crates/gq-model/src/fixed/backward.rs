@@ -11,7 +11,8 @@ impl Fixed<'_> {
     /// Empties the tape. `gradients` starts with those of the results and ends with those of the leaves.
     ///
     /// `seen(weight, place, dy)` is called with the gradient `[tokens, rows]` at every product, and with that of
-    /// looked-up rows, `[tokens, cols]`.
+    /// looked-up rows, `[tokens, cols]`. Where a norm comes right after a product, a token's gradient is by the outputs
+    /// over their root mean square, as [`Observation::input`](super::Observation::input) is.
     pub(crate) fn backward(
         &mut self,
         gradients: &mut Gradients,
@@ -31,9 +32,16 @@ impl Fixed<'_> {
     ) {
         let level = self.level;
         match record {
-            Record::Linear { x, y, weight, plain } => {
+            Record::Linear { x, y, weight, plain, sizes } => {
                 let Some(mut dy) = gradients.take(y) else { return };
-                seen(&weight, Place::Product, &dy);
+                match sizes {
+                    Some(sizes) => {
+                        let mut normed = dy.clone();
+                        elementwise::scale_rows(&mut normed, sizes);
+                        seen(&weight, Place::Product, &normed);
+                    }
+                    None => seen(&weight, Place::Product, &dy),
+                }
                 let factors = self.factors.and_then(|factors| factors.get(weight.name()));
                 if let (Some(factors), Some(plain)) = (factors, plain) {
                     factors::back_product(&mut self.by_factor, &weight, factors, &plain, &mut dy);

@@ -45,6 +45,10 @@ pub struct Observation<'a> {
     /// The expert, for weights `[experts * rows, cols]`.
     pub expert: Option<usize>,
     /// `[tokens, cols]`, as the graph has it: not rotated.
+    ///
+    /// Where an RMS norm of all outputs comes right after the product, each token's input is divided by the root mean
+    /// square of its outputs. That is what the norm does to them: a token with large outputs weighs no more than another,
+    /// and what this input and the gradient by what the norm has divided have in common is small, as K-FAC assumes.
     pub input: &'a Matrix,
 }
 
@@ -109,6 +113,15 @@ impl<'a> Fixed<'a> {
         self.left == Some(0)
     }
 
+    fn linear_value(&mut self, x: &Value, y: Matrix, weight: &Linear, plain: Option<Matrix>) -> Value {
+        let y = self.leaf(y);
+        self.record(|| {
+            let sizes = weight.normed.map(|eps| elementwise::root_mean_squares(&y.matrix, eps));
+            Record::Linear { x: x.id, y: y.id, weight: weight.clone(), plain, sizes }
+        });
+        y
+    }
+
     fn record(&mut self, make: impl FnOnce() -> Record) {
         if let Some(tape) = &mut self.tape {
             tape.records.push(make());
@@ -136,9 +149,22 @@ impl Ops for Fixed<'_> {
     }
 
     fn linear<const N: usize>(&mut self, x: &Value, weights: [&Linear; N]) -> [Value; N] {
+        let mut early = None;
         if let Some(observer) = self.observer.as_mut().filter(|_| self.left != Some(0)) {
-            let sequence = self.sequence;
-            observer(Observation { sequence, weights: &weights, expert: None, input: &x.matrix });
+            let mut seen =
+                Observation { sequence: self.sequence, weights: &weights, expert: None, input: &x.matrix };
+            if let ([weight], Some(eps)) = (&weights[..], weights[0].normed) {
+                let weight = self.replaced.and_then(|replaced| replaced.get(weight.name())).unwrap_or(weight);
+                let y = product::linear(self.level, weight, &x.matrix);
+                let mut input = x.matrix.as_ref().clone();
+                let sizes = elementwise::root_mean_squares(&y, eps);
+                elementwise::scale_rows(&mut input, sizes.into_iter().map(|size| 1.0 / size));
+                seen.input = &input;
+                observer(seen);
+                early = Some(y);
+            } else {
+                observer(seen);
+            }
         }
         self.left = self.left.map(|left| left.saturating_sub(1));
         if self.is_over() {
@@ -151,16 +177,12 @@ impl Ops for Fixed<'_> {
                 return self.leaf(y);
             }
             let Some(factors) = self.factors.and_then(|factors| factors.get(weight.name())) else {
-                let y = product::linear(self.level, weight, &x.matrix);
-                let y = self.leaf(y);
-                self.record(|| Record::Linear { x: x.id, y: y.id, weight: weight.clone(), plain: None });
-                return y;
+                let y = early.take().unwrap_or_else(|| product::linear(self.level, weight, &x.matrix));
+                return self.linear_value(x, y, weight, None);
             };
             let plain = product::rows(self.level, weight, 0..weight.shape.rows, &x.matrix);
-            let y = self.leaf(factors::scaled(&plain, factors, weight.bias()));
-            let plain = Some(plain);
-            self.record(|| Record::Linear { x: x.id, y: y.id, weight: weight.clone(), plain });
-            y
+            let y = factors::scaled(&plain, factors, weight.bias());
+            self.linear_value(x, y, weight, Some(plain))
         })
     }
 

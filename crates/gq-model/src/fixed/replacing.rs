@@ -63,6 +63,7 @@ impl Replacements {
             transform: transform.map(Arc::new),
             bias: None,
             precise: false,
+            normed: None,
         };
         self.codes.insert(name.to_owned(), linear);
         Ok(())

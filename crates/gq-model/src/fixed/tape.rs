@@ -31,12 +31,13 @@ pub(super) enum Record {
         y: usize,
         table: Linear,
     },
-    /// `plain`: the outputs before factors, where there are some.
+    /// `plain`: the outputs before factors, where there are some. `sizes`: what a norm right after divides them by.
     Linear {
         x: usize,
         y: usize,
         weight: Linear,
         plain: Option<Matrix>,
+        sizes: Option<Vec<f32>>,
     },
     RmsNorm {
         x: Value,
