@@ -218,6 +218,46 @@ impl Decoder {
         }
     }
 
+    /// Whether unpacking levels for many tokens pays on this machine: [`LevelTile`](crate::LevelTile) does it on all.
+    pub fn multiplies_levels(&self, level: CpuLevel) -> bool {
+        matches!(level, CpuLevel::Avx512(_)) && self.wide_levels().is_some()
+    }
+
+    /// Whether levels take more than a byte; `None`: they are no integers with one scale per row.
+    pub(crate) fn wide_levels(&self) -> Option<bool> {
+        match &self.code {
+            Code::Turbo { book, group: ScaleGroup::Row, .. } => Some(matches!(book.bits(), 6 | 7)),
+            Code::Trellis(_) => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Levels of rows as [`LevelTile`](crate::LevelTile) has them, and what a level is worth in each row.
+    pub(crate) fn read_levels(
+        &self,
+        level: CpuLevel,
+        matrix: &EncodedMatrix<'_>,
+        rows: Range<usize>,
+        (low, high): (&mut [u8], &mut [u8]),
+        steps: &mut [f32],
+    ) {
+        self.check(matrix, &rows, steps.len());
+        match &self.code {
+            Code::Turbo { book, tables, group } => {
+                let (codes, scales) = self.slices(matrix, &rows);
+                for (step, scale) in steps.iter_mut().zip(scales.as_chunks::<2>().0) {
+                    *step = f16::from_le_bytes(*scale).to_f32() * book.unit();
+                }
+                kernel::turbo_levels(level, self.turbo(*book, tables, *group, codes, scales), low, high);
+            }
+            Code::Trellis(trellis) => for_strips(trellis, matrix, rows, |at, strip| {
+                steps[at..at + strip.steps.len()].copy_from_slice(strip.steps);
+                kernel::trellis_levels(level, strip, at, low);
+            }),
+            Code::Exact(_) | Code::Prod { .. } | Code::Polar(_) | Code::Grid(_) => {}
+        }
+    }
+
     fn check(&self, matrix: &EncodedMatrix<'_>, rows: &Range<usize>, len: usize) {
         assert_eq!(matrix.encoding(), self.encoding, "encoding of the matrix");
         assert_eq!(matrix.shape().cols, self.cols, "width of the matrix");

@@ -199,6 +199,77 @@ pub(crate) fn turbo_dot_f32(level: CpuLevel, rows: TurboRows<'_>, x: &[f32], out
     at_level!(level, turbo_dot_f32(rows, x, out));
 }
 
+/// Rows of a tile of levels that are multiplied at once.
+pub(crate) const TILE_LANES: usize = 16;
+
+/// Tokens that a tile of levels is multiplied by at once.
+pub(crate) const TILE_TOKENS: usize = 12;
+
+/// What levels in a tile are stored as, so that they have no sign.
+pub(crate) const LEVEL_BIAS: i32 = 128;
+
+/// Where in a tile of levels an element is.
+fn tile_place(cols: usize, row: usize, col: usize) -> usize {
+    (row / TILE_LANES * (cols / 4) + col / 4) * 4 * TILE_LANES + row % TILE_LANES * 4 + col % 4
+}
+
+/// Levels of rows of scalar codes to a tile: plus [`LEVEL_BIAS`] where `high` is empty, else as `low + 64 * high`, both
+/// of the level's sign, each plus the bias.
+pub(crate) fn turbo_levels(level: CpuLevel, rows: TurboRows<'_>, low: &mut [u8], high: &mut [u8]) {
+    let count = rows.scales.len() / rows.scale_bytes().max(1);
+    rows.check(count);
+    let padded = count.next_multiple_of(TILE_LANES) * rows.cols;
+    let wide = matches!(rows.book.bits(), 6 | 7);
+    assert!(low.len() == padded && high.len() == if wide { padded } else { 0 });
+    at_level!(level, turbo_levels(rows, low, high));
+}
+
+/// Levels plus [`LEVEL_BIAS`] of rows of a strip, to rows `at ..` of a tile. Called in the order of rows: what follows
+/// them in their block of rows may be overwritten.
+pub(crate) fn trellis_levels(level: CpuLevel, strip: StripRows<'_>, at: usize, low: &mut [u8]) {
+    strip.check();
+    assert!((at + strip.steps.len()).next_multiple_of(TILE_LANES) * strip.cols <= low.len());
+    at_level!(level, trellis_levels(strip, at, low));
+}
+
+/// A tile of levels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TileRows<'a> {
+    pub(crate) cols: usize,
+    pub(crate) low: &'a [u8],
+    pub(crate) high: Option<&'a [u8]>,
+    /// Value of level 1 in each row.
+    pub(crate) steps: &'a [f32],
+}
+
+/// A block of tokens to multiply a tile by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TileTokens<'a> {
+    /// `[cols / 4, TILE_TOKENS, 4]`.
+    pub(crate) values: &'a [i8],
+    /// `[cols / 32, TILE_TOKENS]`.
+    pub(crate) scales: &'a [f32],
+    /// `-LEVEL_BIAS` times the sum of a group's values, as `scales`.
+    pub(crate) starts: &'a [i32],
+}
+
+/// `out[t * stride + r] = <row r, token t>` for as many tokens as `out` has rows, which begin `stride` apart.
+pub(crate) fn level_multiply(
+    level: CpuLevel,
+    tile: TileRows<'_>,
+    x: TileTokens<'_>,
+    out: &mut [f32],
+    stride: usize,
+) {
+    let padded = tile.steps.len().next_multiple_of(TILE_LANES) * tile.cols;
+    assert!(tile.cols.is_multiple_of(GROUP) && tile.low.len() == padded);
+    assert!(tile.high.is_none_or(|high| high.len() == padded));
+    assert!(x.values.len() == tile.cols * TILE_TOKENS && x.scales.len() == x.starts.len());
+    assert_eq!(x.scales.len(), tile.cols / GROUP * TILE_TOKENS);
+    assert!(out.len() <= TILE_TOKENS * stride && tile.steps.len() <= stride);
+    at_level!(level, level_multiply(tile, x, out, stride));
+}
+
 /// Decodes rows on a grid.
 pub(crate) fn grid_decode(level: CpuLevel, rows: GridRows<'_>, out: &mut [f32]) {
     rows.check(out.len() / rows.cols.max(1));

@@ -1,7 +1,7 @@
 //! Every CPU level gives the bits of the scalar definition; products agree to rounding.
 
 use crate::source::{self, Generator, Source};
-use gq_codec::{Activations, Decoder, EncodeScratch, Encoder, Rotation};
+use gq_codec::{ActivationBlocks, Activations, Decoder, EncodeScratch, Encoder, LevelTile, Rotation};
 use gq_tensor::{CpuLevel, DType, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec};
 
 /// Widths around the edges of tiles, and widths of real models.
@@ -233,5 +233,62 @@ fn products_at_the_limits_of_the_integers() {
                 }
             }
         }
+    }
+}
+
+/// Products of tiles with many tokens against products one by one, as far as rounding of sums allows.
+#[test]
+fn tiles_of_levels_multiply_as_rows_do() {
+    for level in CpuLevel::available() {
+        for name in
+            ["tq1", "tq2", "tq3", "tq4", "tq5", "tq6", "tq7", "tq8", "tt2", "tt3-s12", "tt5", "tt6-s14"]
+        {
+            for (cols, rows) in [(32, 5), (96, 16), (160, 43), (64, 300)] {
+                if (rows, name) == (300, "tt6-s14") {
+                    continue; // slow to make
+                }
+                let encoding = Encoding::from_name(name).unwrap();
+                let data: Vec<Vec<f32>> =
+                    source::rows(Source::Gaussian, rows, cols, 9).chunks(cols).map(<[f32]>::to_vec).collect();
+                let payload = encode(CpuLevel::detect(), encoding, &data);
+                let matrix =
+                    EncodedMatrix::new(MatrixShape { rows, cols }, encoding, SPEC, &payload).unwrap();
+                let decoder = Decoder::new(encoding, SPEC, cols).unwrap();
+                for (tokens, range) in [(1, 0..rows), (13, 3..rows), (24, 0..rows.min(32)), (5, 2..2)] {
+                    let mut x = source::rows(Source::Gaussian, tokens, cols, 31);
+                    x[0] = 1e4; // a group of its own scale
+                    let (stride, first) = (range.len() + 7, 4);
+                    let mut tile = LevelTile::default();
+                    assert!(tile.read(level, &decoder, &matrix, range.clone()));
+                    let mut out = vec![f32::NAN; tokens * stride];
+                    let blocks = ActivationBlocks::quantize(level, &x, cols);
+                    assert_eq!(blocks.tokens(), tokens);
+                    tile.multiply(level, &blocks, &mut out, stride, first);
+                    let mut row = vec![0.0; cols];
+                    for (x, out) in x.chunks(cols).zip(out.chunks(stride)) {
+                        let one = Activations::quantize(level, x);
+                        let mut want = vec![0.0; range.len()];
+                        decoder.dot_rows(level, &matrix, range.clone(), &one, &mut want);
+                        one.dequantize(&mut row);
+                        let size = row.iter().map(|x| x * x).sum::<f32>().sqrt() * (cols as f32).sqrt();
+                        let (before, rest) = out.split_at(first);
+                        let (got, after) = rest.split_at(range.len());
+                        assert!(before.iter().chain(after).all(|x| x.is_nan()), "only its own columns");
+                        for (got, want) in got.iter().zip(&want) {
+                            let name = format!("{} {name} {rows}x{cols}", level.name());
+                            assert!((got - want).abs() <= 1e-6 * size, "{name}: {got} {want}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+    // No integers, or more than one scale per row.
+    for name in ["tqp3", "tqpo3", "polar4222", "tq4-g32", "bf16"] {
+        let encoding = Encoding::from_name(name).unwrap();
+        let decoder = Decoder::new(encoding, SPEC, 64).unwrap();
+        let payload = vec![0; encoding.payload_bytes(1, 64).unwrap() as usize];
+        let matrix = EncodedMatrix::new(MatrixShape { rows: 1, cols: 64 }, encoding, SPEC, &payload).unwrap();
+        assert!(!LevelTile::default().read(CpuLevel::Scalar, &decoder, &matrix, 0..1), "{name}");
     }
 }

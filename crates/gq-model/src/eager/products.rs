@@ -1,13 +1,14 @@
 //! Activations times stored weights.
 //!
-//! One token meets codes directly. Many tokens meet tiles of rows decoded to f32, a tile at a time, through a matrix
-//! product; in int8 mode their activations are first rounded to the same int8 grid, so both ways agree.
+//! One token meets codes directly. Many tokens meet tiles of rows: of levels as bytes, in int8 mode, where the machine
+//! multiplies bytes well, else decoded to f32 for a matrix product. In int8 mode their activations are rounded to the
+//! same int8 grid whichever way they go, so all of them agree.
 
 use super::elementwise::in_pieces;
 use super::{ActivationMode, Matrix};
 use crate::linear::{Input, Linear};
 use crate::product::{Spread, View, ViewMut, multiply_transposed};
-use gq_codec::Activations;
+use gq_codec::{ActivationBlocks, Activations, LevelTile};
 use gq_tensor::{CpuLevel, RotationSpec};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -72,13 +73,19 @@ pub(super) fn linear<const N: usize>(
         });
         run(level, jobs.collect());
     } else {
-        let mut prepared = Cow::Borrowed(x);
+        let (mut prepared, mut blocks) = (None, None);
         for (index, out) in out.iter_mut().enumerate() {
-            let weight = weights[index];
-            if index == 0 || bases[index] != bases[index - 1] {
-                prepared = inputs(level, bases[index], weight, x);
+            let (weight, basis) = (weights[index], bases[index]);
+            if index > 0 && basis != bases[index - 1] {
+                (prepared, blocks) = (None, None);
             }
-            multiply_rows(level, weight, 0..weight.shape.rows, &prepared, out);
+            if basis.int8 && weight.decoder.multiplies_levels(level) {
+                let blocks = blocks.get_or_insert_with(|| int8_blocks(level, weight, x));
+                multiply_levels(level, weight, blocks, out);
+            } else {
+                let x = prepared.get_or_insert_with(|| inputs(level, basis, weight, x));
+                multiply_rows(level, weight, 0..weight.shape.rows, x, out);
+            }
         }
     }
     for (out, bias) in out.iter_mut().zip(weights).filter_map(|(out, weight)| Some((out, weight.bias()?))) {
@@ -118,6 +125,31 @@ pub(super) fn inputs<'x>(level: CpuLevel, basis: Basis, weight: &Linear, x: &'x 
         }
     });
     Cow::Owned(x)
+}
+
+/// Many tokens' activations in the basis of `weight`, as int8.
+fn int8_blocks(level: CpuLevel, weight: &Linear, x: &Matrix) -> ActivationBlocks {
+    let Some(transform) = &weight.transform else {
+        return ActivationBlocks::quantize(level, &x.data, x.width);
+    };
+    let mut x = x.clone();
+    in_pieces(&mut x.data, x.width, |_, part| {
+        let mut scratch = Vec::new();
+        part.chunks_exact_mut(x.width).for_each(|row| transform.forward(level, row, &mut scratch));
+    });
+    ActivationBlocks::quantize(level, &x.data, x.width)
+}
+
+/// `out = x W^T` in integers, a tile of levels at a time.
+fn multiply_levels(level: CpuLevel, weight: &Linear, x: &ActivationBlocks, out: &mut Matrix) {
+    let (cols, rows) = (weight.shape.cols, weight.shape.rows);
+    let step = (TILE / cols).next_multiple_of(BLOCK_ROWS);
+    let (matrix, mut tile) = (weight.matrix(), LevelTile::default());
+    for start in (0..rows).step_by(step) {
+        if tile.read(level, &weight.decoder, &matrix, start..(start + step).min(rows)) {
+            tile.multiply(level, x, &mut out.data, rows, start);
+        }
+    }
 }
 
 /// One token's product with some rows of a matrix.

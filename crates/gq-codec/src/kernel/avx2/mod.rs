@@ -17,7 +17,7 @@ pub(super) use tile::fixed_tile;
 pub(super) use trellis::{trellis_decode, trellis_dot, trellis_dot_f32, viterbi};
 pub(super) use walsh::walsh_hadamard;
 
-use super::{GridRows, scalar};
+use super::{GridRows, StripRows, TileRows, TileTokens, TurboRows, scalar};
 
 /// The scalar definition, compiled for this level.
 macro_rules! recompiled {
@@ -38,5 +38,8 @@ recompiled! {
     dot(a: &[f32], b: &[f32]) -> f32;
     largest(x: &[f32]) -> f32;
     grid_decode(rows: GridRows<'_>, out: &mut [f32]);
+    turbo_levels(rows: TurboRows<'_>, low: &mut [u8], high: &mut [u8]);
+    trellis_levels(strip: StripRows<'_>, at: usize, low: &mut [u8]);
+    level_multiply(tile: TileRows<'_>, x: TileTokens<'_>, out: &mut [f32], stride: usize);
     grid_dot_f32(rows: GridRows<'_>, x: &[f32], out: &mut [f32]);
 }

@@ -1,5 +1,6 @@
 //! AVX-512 with VBMI and VNNI, where it pays; everything else is the AVX2 level, which these machines have too.
 
+mod levels;
 mod tile;
 mod trellis;
 mod turbo;
@@ -11,7 +12,8 @@ pub(super) use super::avx2::{
     grid_dot_f32, largest, matrix_vector, mix_blocks, multiply, quantize_activations, round, score,
     turbo_decode, turbo_dot_f32, walsh_hadamard,
 };
+pub(super) use levels::{level_multiply, turbo_levels};
 pub(super) use tile::fixed_tile;
-pub(super) use trellis::{trellis_decode, trellis_dot, trellis_dot_f32};
+pub(super) use trellis::{trellis_decode, trellis_dot, trellis_dot_f32, trellis_levels};
 pub(super) use turbo::turbo_dot;
 pub(super) use viterbi::viterbi;

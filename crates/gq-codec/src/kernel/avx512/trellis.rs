@@ -4,7 +4,7 @@
 //! 16 rows of four columns, in the order in which a dot product of bytes wants them.
 
 use super::vector::{load, load_quarter};
-use crate::kernel::StripRows;
+use crate::kernel::{LEVEL_BIAS, StripRows, TILE_LANES, scalar};
 use crate::packing::GROUP;
 use crate::{Activations, trellis::Trellis};
 use gq_tensor::Encoding;
@@ -18,9 +18,6 @@ const COLS: usize = 4;
 
 /// Blocks of rows that a strip can be cut into, wherever the first begins.
 const MOST_BLOCKS: usize = Encoding::STRIP_ROWS / ROWS + 1;
-
-/// What levels are stored as, so that they have no sign.
-const BIAS: i32 = 128;
 
 /// Turns codes of blocks into levels.
 struct Blocks<'a> {
@@ -36,7 +33,7 @@ struct Blocks<'a> {
     down: __m128i,
     /// Brings the lower bytes of 64 words to `[row][column]`.
     order: __m512i,
-    /// Level plus [`BIAS`] of every index.
+    /// Level plus [`LEVEL_BIAS`] of every index.
     tables: [__m512i; 4],
 }
 
@@ -67,8 +64,8 @@ impl<'a> Blocks<'a> {
         });
         // Below 128 the levels are negative, and the magnitudes mirrored.
         let level = |index: usize| match index.checked_sub(128) {
-            Some(index) => BIAS + i32::from(magnitudes[index]),
-            None => BIAS - i32::from(magnitudes[127 - index]),
+            Some(index) => LEVEL_BIAS + i32::from(magnitudes[index]),
+            None => LEVEL_BIAS - i32::from(magnitudes[127 - index]),
         };
         let tables = [0, 1, 2, 3].map(|part| load(&std::array::from_fn(|i| level(part * 64 + i) as u8)));
         Blocks {
@@ -92,7 +89,7 @@ impl<'a> Blocks<'a> {
         Part { offset, inside: offset >= 2 && end <= self.codes.len() }
     }
 
-    /// Levels plus [`BIAS`] of 16 rows of four columns; those beyond the strip's rows are anything.
+    /// Levels plus [`LEVEL_BIAS`] of 16 rows of four columns; those beyond the strip's rows are anything.
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
     #[inline]
     fn levels(&self, part: Part, col: usize) -> __m512i {
@@ -184,6 +181,25 @@ pub(in crate::kernel) fn trellis_decode(strip: StripRows<'_>, out: &mut [f32]) {
     }
 }
 
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+pub(in crate::kernel) fn trellis_levels(strip: StripRows<'_>, at: usize, low: &mut [u8]) {
+    if !strip.first.is_multiple_of(8) || !at.is_multiple_of(TILE_LANES) {
+        return scalar::trellis_levels(strip, at, low);
+    }
+    let blocks = Blocks::new(&strip);
+    let rows = low.chunks_exact_mut(ROWS * strip.cols).skip(at / ROWS);
+    for (block, low) in rows.enumerate().take(strip.steps.len().div_ceil(ROWS)) {
+        for (group, low) in low.as_chunks_mut::<{ GROUP * ROWS }>().0.iter_mut().enumerate() {
+            let part = blocks.part(block, group * GROUP, GROUP);
+            for (four, to) in low.as_chunks_mut::<{ COLS * ROWS }>().0.iter_mut().enumerate() {
+                let levels = blocks.levels(part, group * GROUP + COLS * four);
+                // SAFETY: `to` is 64 writable bytes; the store needs no alignment.
+                unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), levels) };
+            }
+        }
+    }
+}
+
 /// From four columns of 16 rows each to 16 columns of four rows each: row 4k + i in quarter k of vector i.
 #[target_feature(enable = "avx512f")]
 #[inline]
@@ -204,7 +220,7 @@ pub(in crate::kernel) fn trellis_dot(strip: StripRows<'_>, x: &Activations, out:
     let count = (strip.first % 8 + strip.steps.len()).div_ceil(ROWS);
     let mut sums = [_mm512_setzero_ps(); MOST_BLOCKS];
     for (group, (x, &scale)) in x.values.as_chunks::<GROUP>().0.iter().zip(&x.scales).enumerate() {
-        let bias = BIAS * x.iter().map(|&x| i32::from(x)).sum::<i32>();
+        let bias = LEVEL_BIAS * x.iter().map(|&x| i32::from(x)).sum::<i32>();
         for (block, sum) in sums.iter_mut().enumerate().take(count) {
             let part = blocks.part(block, group * GROUP, GROUP);
             let mut products = _mm512_set1_epi32(-bias);

@@ -1,7 +1,8 @@
 //! Inner products of rows of scalar codes with int8 activations, 64 elements at a time.
 
 use super::vector::load;
-use crate::{Activations, kernel::TurboRows, packing::GROUP};
+use crate::kernel::{LEVEL_BIAS, TurboRows};
+use crate::{Activations, packing::GROUP};
 use half::f16;
 use std::arch::x86_64::*;
 
@@ -10,9 +11,6 @@ const PAIR: usize = 2 * GROUP;
 
 /// Rows whose products share each load of the activations.
 const TOGETHER: usize = 4;
-
-/// What levels are stored as, so that they have no sign.
-const BIAS: i32 = 128;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
 pub(in crate::kernel) fn turbo_dot(rows: TurboRows<'_>, x: &Activations, out: &mut [f32]) {
@@ -124,24 +122,16 @@ impl Vector {
     #[inline]
     fn add(&self, tables: &Tables, codes: __m512i, sum: &mut __m512) {
         let dot = |levels| _mm512_dpbusd_epi32(self.start, levels, self.values);
-        let products = match tables {
-            Tables::None => dot(_mm512_xor_si512(codes, _mm512_set1_epi8(i8::MIN))),
-            Tables::One(low) => dot(_mm512_permutexvar_epi8(codes, *low)),
-            Tables::Two([low, high]) => _mm512_add_epi32(
-                dot(_mm512_permutexvar_epi8(codes, *low)),
-                _mm512_slli_epi32::<6>(dot(_mm512_permutexvar_epi8(codes, *high))),
-            ),
-            Tables::Four([a, b, c, d]) => _mm512_add_epi32(
-                dot(_mm512_permutex2var_epi8(*a, codes, *b)),
-                _mm512_slli_epi32::<6>(dot(_mm512_permutex2var_epi8(*c, codes, *d))),
-            ),
-        };
+        let mut products = dot(tables.low(codes));
+        if let Some(levels) = tables.high(codes) {
+            products = _mm512_add_epi32(products, _mm512_slli_epi32::<6>(dot(levels)));
+        }
         *sum = _mm512_fmadd_ps(self.scales, _mm512_cvtepi32_ps(products), *sum);
     }
 }
 
-/// Level plus [`BIAS`] of every code; above 5 bits, levels are `low + 64 * high`, both within 127 of zero.
-enum Tables {
+/// Level plus [`LEVEL_BIAS`] of every code; above 5 bits, levels are `low + 64 * high`, both within 127 of zero.
+pub(super) enum Tables {
     /// Codes of 8 bits are their levels.
     None,
     One(__m512i),
@@ -153,9 +143,9 @@ enum Tables {
 
 impl Tables {
     #[target_feature(enable = "avx512f")]
-    fn new<const BITS: usize>(levels: &[i16; 256]) -> Tables {
+    pub(super) fn new<const BITS: usize>(levels: &[i16; 256]) -> Tables {
         let table = |first: usize, part: fn(i32) -> i32| {
-            load(&std::array::from_fn(|i| (BIAS + part(levels[first + i].into())) as u8))
+            load(&std::array::from_fn(|i| (LEVEL_BIAS + part(levels[first + i].into())) as u8))
         };
         // Both parts have the level's sign.
         let (low, high) = (|level: i32| level % 64, |level: i32| level / 64);
@@ -166,10 +156,30 @@ impl Tables {
             _ => Tables::One(table(0, |level| level)),
         }
     }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    #[inline]
+    pub(super) fn low(&self, codes: __m512i) -> __m512i {
+        match self {
+            Tables::None => _mm512_xor_si512(codes, _mm512_set1_epi8(i8::MIN)),
+            Tables::One(low) | Tables::Two([low, _]) => _mm512_permutexvar_epi8(codes, *low),
+            Tables::Four([a, b, ..]) => _mm512_permutex2var_epi8(*a, codes, *b),
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    #[inline]
+    pub(super) fn high(&self, codes: __m512i) -> Option<__m512i> {
+        match self {
+            Tables::None | Tables::One(_) => None,
+            Tables::Two([_, high]) => Some(_mm512_permutexvar_epi8(codes, *high)),
+            Tables::Four([.., c, d]) => Some(_mm512_permutex2var_epi8(*c, codes, *d)),
+        }
+    }
 }
 
 /// The planes of one packed row; a plane that its width has not is empty.
-struct Row<'a, const BITS: usize> {
+pub(super) struct Row<'a, const BITS: usize> {
     eights: &'a [u8],
     fours: &'a [u8],
     twos: &'a [u8],
@@ -178,7 +188,7 @@ struct Row<'a, const BITS: usize> {
 
 impl<'a, const BITS: usize> Row<'a, BITS> {
     #[inline]
-    fn new(codes: &'a [u8], cols: usize) -> Self {
+    pub(super) fn new(codes: &'a [u8], cols: usize) -> Self {
         let has = |width: usize| if BITS & width != 0 { cols * width / 8 } else { 0 };
         let (eights, rest) = codes.split_at(has(8).min(codes.len()));
         let (fours, rest) = rest.split_at(has(4).min(rest.len()));
@@ -189,7 +199,7 @@ impl<'a, const BITS: usize> Row<'a, BITS> {
     /// The codes of 64 elements, one per byte; zeros beyond the row.
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
     #[inline]
-    fn codes(&self, pair: usize) -> __m512i {
+    pub(super) fn codes(&self, pair: usize) -> __m512i {
         spread::<BITS>(
             self.eights.as_chunks().0.get(pair).unwrap_or(&[0; 64]),
             self.fours.as_chunks().0.get(pair).unwrap_or(&[0; 32]),
@@ -200,7 +210,7 @@ impl<'a, const BITS: usize> Row<'a, BITS> {
 
     /// The same for the last 32 elements, with zeros after them.
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-    fn last_codes(&self, pair: usize) -> __m512i {
+    pub(super) fn last_codes(&self, pair: usize) -> __m512i {
         spread::<BITS>(
             &padded(self.eights, pair),
             &padded(self.fours, pair),

@@ -4,6 +4,7 @@
 //! (as `avx2` does for some of them) performs the same operations in the same order.
 
 mod grid;
+mod levels;
 mod linear;
 mod products;
 mod rounding;
@@ -11,6 +12,7 @@ mod tile;
 mod trellis;
 
 pub(super) use grid::{grid_decode, grid_dot, grid_dot_f32};
+pub(super) use levels::{level_multiply, turbo_levels};
 pub(super) use linear::{
     add_vector_matrix, dot, gram_schmidt, matrix_vector, mix_blocks, multiply, walsh_hadamard,
     wide_butterflies,
@@ -18,7 +20,7 @@ pub(super) use linear::{
 pub(super) use products::{exact_decode, exact_dot, turbo_decode, turbo_dot, turbo_dot_f32};
 pub(super) use rounding::{SMALLEST, energy, largest, quantize_activations, round, score};
 pub(super) use tile::fixed_tile;
-pub(super) use trellis::{trellis_decode, trellis_dot, trellis_dot_f32, viterbi};
+pub(super) use trellis::{trellis_decode, trellis_dot, trellis_dot_f32, trellis_levels, viterbi};
 
 /// Lanes of every reduction.
 const LANES: usize = 8;

@@ -1,7 +1,7 @@
 //! Trellis codes: the definition.
 
 use crate::Activations;
-use crate::kernel::{BLOCK_ROWS, MOST_GROUPS, StripRows};
+use crate::kernel::{BLOCK_ROWS, LEVEL_BIAS, MOST_GROUPS, StripRows, tile_place};
 use crate::packing::GROUP;
 
 pub(in crate::kernel) fn viterbi(
@@ -48,6 +48,18 @@ fn column_levels(strip: &StripRows<'_>, col: usize, first: usize, out: &mut [i8]
         let byte = |back: usize| u32::from(column[(last + 2 * column.len() - back) % column.len()]);
         let window = (byte(2) << 16 | byte(1) << 8 | byte(0)) >> ((last + 1) * 8 - end);
         *level = strip.trellis.levels[(window & mask) as usize];
+    }
+}
+
+pub(in crate::kernel) fn trellis_levels(strip: StripRows<'_>, at: usize, low: &mut [u8]) {
+    let rows = strip.steps.len();
+    let mut levels = [0; gq_tensor::Encoding::STRIP_ROWS];
+    for col in 0..strip.cols {
+        let levels = &mut levels[..rows];
+        column_levels(&strip, col, strip.first, levels);
+        for (row, &level) in (at..).zip(&*levels) {
+            low[tile_place(strip.cols, row, col)] = (LEVEL_BIAS + i32::from(level)) as u8;
+        }
     }
 }
 

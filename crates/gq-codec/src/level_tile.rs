@@ -1,0 +1,146 @@
+//! Many tokens times rows of codes in integers: levels are unpacked once, to bytes, for all tokens.
+
+use crate::{Activations, decoder::Decoder, kernel, packing::GROUP};
+use gq_tensor::{CpuLevel, EncodedMatrix};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Rows unpacked by one thread at a time.
+const PIECE: usize = 4 * kernel::TILE_LANES;
+
+/// Activations of many tokens as int8, each as [`Activations::quantize`] rounds it, in blocks of
+/// [`BLOCK`](ActivationBlocks::BLOCK) tokens.
+#[derive(Clone, Debug, Default)]
+pub struct ActivationBlocks {
+    cols: usize,
+    tokens: usize,
+    /// `[blocks, cols / 4, BLOCK, 4]`.
+    values: Vec<i8>,
+    /// `[blocks, cols / 32, BLOCK]`.
+    scales: Vec<f32>,
+    /// What the products of a group start from, so that the bias of the levels is gone. As `scales`.
+    starts: Vec<i32>,
+}
+
+impl ActivationBlocks {
+    /// Tokens of a block.
+    pub const BLOCK: usize = kernel::TILE_TOKENS;
+
+    /// Rounds `x [tokens, cols]`; `cols` is a multiple of 32. The same at every level.
+    ///
+    /// # Panics
+    /// When `x` is not whole rows of whole groups.
+    pub fn quantize(level: CpuLevel, x: &[f32], cols: usize) -> ActivationBlocks {
+        assert!(cols > 0 && cols.is_multiple_of(GROUP) && x.len().is_multiple_of(cols), "rows of groups");
+        let tokens = x.len() / cols;
+        let (blocks, groups) = (tokens.div_ceil(Self::BLOCK), cols / GROUP);
+        let mut all = ActivationBlocks {
+            cols,
+            tokens,
+            values: vec![0; blocks * Self::BLOCK * cols],
+            scales: vec![0.0; blocks * Self::BLOCK * groups],
+            starts: vec![0; blocks * Self::BLOCK * groups],
+        };
+        let parts = all.values.par_chunks_mut(Self::BLOCK * cols);
+        let parts = parts.zip(all.scales.par_chunks_mut(Self::BLOCK * groups));
+        let parts = parts.zip(all.starts.par_chunks_mut(Self::BLOCK * groups));
+        parts.zip(x.par_chunks(Self::BLOCK * cols)).for_each(|(((values, scales), starts), x)| {
+            let mut one = Activations::default();
+            for (token, x) in x.chunks_exact(cols).enumerate() {
+                one.quantize_into(level, x);
+                let fours = values.as_chunks_mut::<4>().0.iter_mut().skip(token).step_by(Self::BLOCK);
+                for (to, from) in fours.zip(one.values.as_chunks::<4>().0) {
+                    *to = *from;
+                }
+                let groups = one.values.as_chunks::<GROUP>().0.iter().zip(&one.scales).enumerate();
+                for (group, (values, &scale)) in groups {
+                    let at = group * Self::BLOCK + token;
+                    scales[at] = scale;
+                    starts[at] = -kernel::LEVEL_BIAS * values.iter().map(|&x| i32::from(x)).sum::<i32>();
+                }
+            }
+        });
+        all
+    }
+
+    /// Tokens.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+}
+
+/// Levels of some rows of a matrix, as bytes, and what a level is worth in each row.
+#[derive(Clone, Debug, Default)]
+pub struct LevelTile {
+    rows: usize,
+    cols: usize,
+    /// `[rows / 16, cols / 4, 16, 4]`, each level plus 128.
+    low: Vec<u8>,
+    /// The same of what levels of more than 8 bits are 64 times; empty where they have 8.
+    high: Vec<u8>,
+    steps: Vec<f32>,
+}
+
+impl LevelTile {
+    /// Unpacks rows; `false`: `decoder` is of an encoding whose levels are no integers with one scale per row.
+    ///
+    /// # Panics
+    /// When `matrix` is of another encoding or width than `decoder`, or `rows` is out of range.
+    pub fn read(
+        &mut self,
+        level: CpuLevel,
+        decoder: &Decoder,
+        matrix: &EncodedMatrix<'_>,
+        rows: Range<usize>,
+    ) -> bool {
+        let Some(wide) = decoder.wide_levels() else { return false };
+        let cols = decoder.cols();
+        (self.rows, self.cols) = (rows.len(), cols);
+        let padded = rows.len().next_multiple_of(kernel::TILE_LANES) * cols;
+        self.low.resize(padded, 0);
+        self.high.resize(if wide { padded } else { 0 }, 0);
+        self.steps.resize(rows.len(), 0.0);
+        let low = self.low.par_chunks_mut((PIECE * cols).max(1)).enumerate();
+        // A piece of nothing where there is no second part.
+        let pieces = rows.len().div_ceil(PIECE);
+        let mut high: Vec<&mut [u8]> = self.high.chunks_mut((PIECE * cols).max(1)).collect();
+        high.resize_with(pieces, Default::default);
+        let parts = low.zip(high.into_par_iter()).zip(self.steps.par_chunks_mut(PIECE));
+        parts.for_each(|(((piece, low), high), steps)| {
+            let first = rows.start + piece * PIECE;
+            decoder.read_levels(level, matrix, first..first + steps.len(), (low, high), steps);
+        });
+        true
+    }
+
+    /// `out[t, first + r] = <row r, token t>` with `out [tokens, stride]`; sums are ordered as suits the level.
+    ///
+    /// # Panics
+    /// When widths or lengths do not match.
+    pub fn multiply(
+        &self,
+        level: CpuLevel,
+        x: &ActivationBlocks,
+        out: &mut [f32],
+        stride: usize,
+        first: usize,
+    ) {
+        assert!(x.cols == self.cols && first + self.rows <= stride, "width");
+        assert_eq!(out.len(), x.tokens * stride, "output");
+        let (block, groups) = (ActivationBlocks::BLOCK, x.cols / GROUP);
+        let tile = kernel::TileRows {
+            cols: self.cols,
+            low: &self.low,
+            high: Some(&self.high[..]).filter(|high| !high.is_empty()),
+            steps: &self.steps,
+        };
+        out.par_chunks_mut((block * stride).max(1)).enumerate().for_each(|(index, out)| {
+            let tokens = kernel::TileTokens {
+                values: &x.values[index * block * x.cols..(index + 1) * block * x.cols],
+                scales: &x.scales[index * block * groups..(index + 1) * block * groups],
+                starts: &x.starts[index * block * groups..(index + 1) * block * groups],
+            };
+            kernel::level_multiply(level, tile, tokens, &mut out[first..], stride);
+        });
+    }
+}
