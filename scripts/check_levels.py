@@ -31,6 +31,7 @@ def main() -> None:
                         help="what this machine has not is left out")
     parser.add_argument("--gq", default="target/release/gq")
     options = parser.parse_args()
+    ran: list[str] = []
     seen: dict[str, set[str]] = {"file": set(), "measurements": set()}
     with tempfile.TemporaryDirectory() as folder:
         for level in options.levels:
@@ -46,6 +47,7 @@ def main() -> None:
                     break
                 if done.returncode:
                     sys.exit(done.stderr)
+                ran += [level] if level not in ran else []
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()
                 seen["file"].add(digest)
                 print(f"{level}, {threads} threads: file {digest} in {time.monotonic() - started:.0f} s", flush=True)
@@ -59,6 +61,8 @@ def main() -> None:
                     seen["measurements"].add(digest)
                     print(f"{level}, {threads} threads: measurements {digest} in {time.monotonic() - started:.0f} s",
                           flush=True)
+    if len(ran) < 2:
+        sys.exit(f"nothing to compare: this machine has {', '.join(ran) or 'none of them'} alone")
     differ = [what for what, digests in seen.items() if len(digests) > 1]
     print(f"different: {', '.join(differ)}" if differ else "all the same")
     sys.exit(bool(differ))

@@ -38,7 +38,8 @@ def main() -> None:
         if not row:
             continue
         kld = lambda of: f"{of[name]['f32']['kld']['mean']:.4f}" if name in of else "-"
-        speed = lambda test: f"{row['bench'][test]:.0f}" if "bench" in row else "-"
+        timed = next((of[name]["bench"] for of in (free, calibrated) if "bench" in of.get(name, {})), None)
+        speed = lambda test: f"{timed[test]:.0f}" if timed else "-"
         size = row["f32"]["bytes"]["file"] / 1e6
         cells = [f"`{name}`", f"{row['f32']['bpw']['body']:.2f}", f"{size:.1f} MB", kld(free)]
         cells += [kld(calibrated)] if calibrated else []

@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--int8", action="store_true", help="also with int8 activations")
     parser.add_argument("--bench", action="store_true", help="also tokens per second, by `gq bench`")
     parser.add_argument("--cache", type=Path, help="where the reference's logits are kept")
+    parser.add_argument("--keep", type=Path, help="keep the files that --encodings makes here, and use those that are there")
     parser.add_argument("--also", nargs=2, type=Path, metavar=("TEXT", "OUT"), help="another text to score new files on")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--gq", type=Path, default=Path("target/release/gq"))
@@ -59,7 +60,7 @@ def main() -> None:
     if options.tune:
         tune = json.loads((options.tune / "tune.json").read_text())
         calibrated = {key: tune[key] for key in ("text_sha256", "tokens", "held_out_tokens", "gradient_tokens")}
-    kept = ["--cache", str(options.cache), "--cache-limit", "16GiB"] if options.cache else []
+    cache = ["--cache", str(options.cache), "--cache-limit", "16GiB"] if options.cache else []
     for recipe in [f"--encoding {name}" for name in options.encodings] if options.encodings else options.rows:
         known = [row for row in result["rows"] if row["recipe"] == recipe and row.get("calibration", {}) == calibrated]
         row = known[0] if known else {"recipe": recipe, **({"calibration": calibrated} if calibrated else {})}
@@ -71,19 +72,21 @@ def main() -> None:
         if not wanted and not bench and not also:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            file = str(Path(folder) / "model.gq")
+            kept = options.keep / f"{recipe.split()[-1]}.gq" if options.keep and options.encodings else None
+            file = str(kept or Path(folder) / "model.gq")
             measured = ["--tune", str(options.tune)] if options.tune else []
             convert, _, refine = recipe.partition("+ refine")
-            converted = gq(options.gq, "convert", str(options.checkpoint), "-o", file, *convert.split(), *measured)
-            row["convert_seconds"] = converted["seconds"]
+            if not kept or not kept.exists():
+                made = gq(options.gq, "convert", str(options.checkpoint), "-o", file, *convert.split(), *measured)
+                row["convert_seconds"] = made["seconds"]
+                row["relative_mse"] = made["report"]["relative_mse"]
             if "+ refine" in recipe:
                 refined = gq(options.gq, "refine", file, "--reference", str(options.checkpoint), "--calibration",
                              str(options.calibration), *refine.split())
                 row["refined"] = {key: refined[key] for key in ("helped", "held_out", "tokens", "seconds")}
-            row["relative_mse"] = converted["report"]["relative_mse"]
             def score(text: Path, mode: str) -> dict:
                 report = gq(options.gq, "eval", file, "--reference", str(options.checkpoint), "--text", str(text),
-                            "--windows", str(options.windows), "--activations", mode, *kept)
+                            "--windows", str(options.windows), "--activations", mode, *cache)
                 report.pop("kld_by_position", None)
                 return report
 

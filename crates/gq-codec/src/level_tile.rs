@@ -5,8 +5,8 @@ use gq_tensor::{CpuLevel, EncodedMatrix};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Rows unpacked by one thread at a time.
-const PIECE: usize = 4 * kernel::TILE_LANES;
+/// Rows that one thread unpacks, or multiplies by few tokens, at a time.
+const PIECE: usize = LevelTile::PIECE;
 
 /// Activations of many tokens as int8, each as [`Activations::quantize`] rounds it, in blocks of
 /// [`BLOCK`](ActivationBlocks::BLOCK) tokens.
@@ -82,6 +82,9 @@ pub struct LevelTile {
 }
 
 impl LevelTile {
+    /// Rows that a thread works on at a time: a tile of as many per thread keeps all of them busy.
+    pub const PIECE: usize = 2 * kernel::TILE_LANES;
+
     /// Unpacks rows; `false`: `decoder` is of an encoding whose levels are no integers with one scale per row.
     ///
     /// # Panics
@@ -127,20 +130,54 @@ impl LevelTile {
     ) {
         assert!(x.cols == self.cols && first + self.rows <= stride, "width");
         assert_eq!(out.len(), x.tokens * stride, "output");
-        let (block, groups) = (ActivationBlocks::BLOCK, x.cols / GROUP);
-        let tile = kernel::TileRows {
-            cols: self.cols,
-            low: &self.low,
-            high: Some(&self.high[..]).filter(|high| !high.is_empty()),
-            steps: &self.steps,
-        };
-        out.par_chunks_mut((block * stride).max(1)).enumerate().for_each(|(index, out)| {
-            let tokens = kernel::TileTokens {
-                values: &x.values[index * block * x.cols..(index + 1) * block * x.cols],
-                scales: &x.scales[index * block * groups..(index + 1) * block * groups],
-                starts: &x.starts[index * block * groups..(index + 1) * block * groups],
-            };
-            kernel::level_multiply(level, tile, tokens, &mut out[first..], stride);
+        let block = ActivationBlocks::BLOCK;
+        if x.tokens.div_ceil(block) >= rayon::current_num_threads() {
+            return out.par_chunks_mut((block * stride).max(1)).enumerate().for_each(|(index, out)| {
+                kernel::level_multiply(
+                    level,
+                    self.part(0..self.rows),
+                    x.block(index),
+                    &mut out[first..],
+                    stride,
+                );
+            });
+        }
+        // With fewer blocks than threads, rows are spread.
+        let pieces = (0..self.rows.div_ceil(PIECE)).into_par_iter().map(|piece| {
+            let rows = piece * PIECE..((piece + 1) * PIECE).min(self.rows);
+            let mut part = vec![0.0; x.tokens * rows.len()];
+            for (index, out) in part.chunks_mut(block * rows.len()).enumerate() {
+                kernel::level_multiply(level, self.part(rows.clone()), x.block(index), out, rows.len());
+            }
+            (rows, part)
         });
+        for (rows, part) in pieces.collect::<Vec<_>>() {
+            let at = first + rows.start;
+            for (out, part) in out.chunks_exact_mut(stride).zip(part.chunks_exact(rows.len())) {
+                out[at..at + rows.len()].copy_from_slice(part);
+            }
+        }
+    }
+
+    /// Some rows, the first of them a multiple of 16.
+    fn part(&self, rows: Range<usize>) -> kernel::TileRows<'_> {
+        let bytes = rows.start * self.cols..rows.end.next_multiple_of(kernel::TILE_LANES) * self.cols;
+        kernel::TileRows {
+            cols: self.cols,
+            low: &self.low[bytes.clone()],
+            high: self.high.get(bytes),
+            steps: &self.steps[rows],
+        }
+    }
+}
+
+impl ActivationBlocks {
+    fn block(&self, index: usize) -> kernel::TileTokens<'_> {
+        let (values, groups) = (Self::BLOCK * self.cols, Self::BLOCK * self.cols / GROUP);
+        kernel::TileTokens {
+            values: &self.values[index * values..(index + 1) * values],
+            scales: &self.scales[index * groups..(index + 1) * groups],
+            starts: &self.starts[index * groups..(index + 1) * groups],
+        }
     }
 }

@@ -107,7 +107,7 @@ impl<'m> CalibrationPass<'m> {
             let x = ops.leaf(x);
             let x = graph.head_input(&mut ops, &x);
             let weights = &[graph.head()];
-            observe(Observation { sequence: index, weights, expert: None, input: &x.matrix });
+            observe(Observation { sequence: index, weights, expert: None, input: &x.matrix, sizes: None });
         }
         Ok(())
     }
@@ -184,7 +184,8 @@ pub fn residual_token_bytes(spec: &ModelSpec) -> u64 {
 /// Sums over positions of squared gradients at the outputs of products.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OutputMoments {
-    /// By weight: one sum per row of the weight matrix, in nats^2 per squared unit of the output.
+    /// By weight: one sum per row of the weight matrix, in nats^2 per squared unit of the output, or, where an RMS norm
+    /// of all outputs comes right after, of the output over the token's root mean square.
     pub rows: BTreeMap<String, Vec<f64>>,
     /// By table: the same at looked-up rows, summed over their columns.
     pub lookups: BTreeMap<String, f64>,
@@ -480,6 +481,28 @@ mod tests {
         }
     }
 
+    /// What a norm divides is what is weighed: the flag is on exactly the products that a norm of all their outputs
+    /// follows, and their gradients are seen behind it.
+    #[test]
+    fn products_before_a_norm_are_known() {
+        for (name, per_layer) in [("llama", 0), ("gemma3", 2), ("gemma4-e2b", 3), ("gemma4-moe", 2)] {
+            let model = model(name, CpuLevel::detect());
+            let tokens = tokens(&model, 12);
+            let turns = turns(&model, tokens.len());
+            let (mut marked, mut followed) = (0, 0);
+            for layer in 0..model.graph().layers() {
+                let mut ops = Fixed::new(CpuLevel::detect(), &turns);
+                let start = model.graph().start(&mut ops, &tokens);
+                ops.tape = Some(Default::default());
+                model.graph().layer(&mut ops, layer, start.x, start.per_layer.as_ref());
+                let tape = ops.tape.take().unwrap();
+                (marked, followed) = (marked + tape.normed(), followed + tape.normed_and_followed());
+            }
+            assert_eq!(marked, per_layer * model.graph().layers(), "{name}");
+            assert_eq!(marked, followed, "{name}");
+        }
+    }
+
     /// A token ten times as large is the same to a norm, so it must be the same to what is measured before one.
     #[test]
     fn tokens_weigh_alike_before_a_norm() {
@@ -488,21 +511,25 @@ mod tests {
             let mut normed: Vec<(Linear, Matrix)> = Vec::new();
             let mut pass = CalibrationPass::new(&model, vec![tokens(&model, 12)]).unwrap();
             let mut keep = |seen: Observation<'_>| {
-                if let ([weight], None) = (seen.weights, seen.expert) {
-                    normed.extend(weight.normed.is_some().then(|| ((*weight).clone(), seen.input.clone())));
+                if let ([weight], Some(_)) = (seen.weights, seen.sizes) {
+                    normed.push(((*weight).clone(), seen.weighed().into_owned()));
                 }
             };
             while pass.next_layer(&mut keep).unwrap() {}
-            assert!(normed.len() >= 2 * pass.layers(), "{name}: {}", normed.len());
+            assert!(!normed.is_empty(), "{name}");
             for (weight, input) in normed {
+                // Every second token `factor` times as large.
                 let run = |factor: f32| {
                     let mut seen = Matrix::default();
-                    let mut observe = |observed: Observation<'_>| seen = observed.input.clone();
+                    let mut observe = |observed: Observation<'_>| seen = observed.weighed().into_owned();
                     let mut ops = Fixed::new(CpuLevel::detect(), &[]);
                     ops.tape = Some(Default::default());
                     ops.observer = Some(&mut observe);
-                    let data = input.data.iter().map(|x| x * factor).collect();
-                    let x = ops.leaf(Matrix { width: input.width, data });
+                    let mut x = input.clone();
+                    for row in x.data.chunks_exact_mut(input.width).step_by(2) {
+                        row.iter_mut().for_each(|x| *x *= factor);
+                    }
+                    let x = ops.leaf(x);
                     let [y] = ops.linear(&x, [&weight]);
                     let width = y.matrix.width;
                     let norm = Norm { name: None, weight: None, width, eps: weight.normed.unwrap() };

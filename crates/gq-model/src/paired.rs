@@ -3,7 +3,7 @@
 
 use crate::ModelError;
 use crate::eager::Matrix;
-use crate::fixed::{Observation, Replaced};
+use crate::fixed::{Observation, Replaced, over_sizes};
 use crate::linear::Linear;
 use crate::measure::{LayerRun, State, residual_token_bytes, run_layer};
 use crate::model::Model;
@@ -16,7 +16,8 @@ use std::io;
 pub struct PairedObservation<'a> {
     /// Index of the sequence.
     pub sequence: usize,
-    /// The original's, `[tokens, cols]`, not rotated.
+    /// The original's, `[tokens, cols]`, not rotated. Where a norm comes right after the product, each token's input is
+    /// over the size of the original's outputs ([`Observation::weighed`]), in both models.
     pub original: &'a Matrix,
     /// The rounded model's.
     pub rounded: &'a Matrix,
@@ -107,29 +108,32 @@ impl<'m> PairedPass<'m> {
     /// When the file that it is spilled to cannot be read.
     pub fn observe(&self, product: usize, observe: &mut dyn FnMut(PairedObservation<'_>)) -> io::Result<()> {
         for sequence in 0..self.tokens.len() {
-            let original = self.input(self.original, (sequence, sequence), product, None)?;
+            let (mut original, sizes) = self.input(self.original, (sequence, sequence), product, None)?;
             let place = (self.tokens.len() + sequence, sequence);
-            let rounded = self.input(self.rounded, place, product, Some(&self.replaced))?;
+            let (mut rounded, _) = self.input(self.rounded, place, product, Some(&self.replaced))?;
+            if let Some(sizes) = sizes {
+                (original, rounded) = (over_sizes(&original, &sizes), over_sizes(&rounded, &sizes));
+            }
             observe(PairedObservation { sequence, original: &original, rounded: &rounded });
         }
         Ok(())
     }
 
-    /// The input of a product of the next layer, of one sequence in one model.
+    /// The input of a product of the next layer, of one sequence in one model, and the sizes of its outputs.
     fn input(
         &self,
         model: &Model,
         (place, sequence): (usize, usize),
         product: usize,
         replaced: Option<&Replaced>,
-    ) -> io::Result<Matrix> {
-        let (mut at, mut input) = (0, Matrix::default());
+    ) -> io::Result<(Matrix, Option<Vec<f32>>)> {
+        let (mut at, mut input) = (0, (Matrix::default(), None));
         let mut observe = |seen: Observation<'_>| {
             if seen.expert.is_some() {
                 return;
             }
             if at == product {
-                input = seen.input.clone();
+                input = (seen.input.clone(), seen.sizes.map(<[f32]>::to_vec));
             }
             at += 1;
         };
@@ -176,5 +180,47 @@ impl<'m> PairedPass<'m> {
             Some(spill) => spill.load(place),
             None => Ok(self.states[place].clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ActivationMode, KvType, RunOptions};
+    use gq_checkpoint::Checkpoint;
+    use gq_tensor::{CpuLevel, DType, Encoding};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    /// Inputs of both models are over the sizes of the original's outputs: twice the input stays twice the input.
+    #[test]
+    fn both_models_inputs_are_weighed_by_the_original() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny/gemma3");
+        let options =
+            RunOptions { level: CpuLevel::detect(), activations: ActivationMode::F32, kv: KvType::F32 };
+        let model = Model::from_checkpoint(Arc::new(Checkpoint::open(path).unwrap()), options).unwrap();
+        let mut pass = PairedPass::new(&model, &model, vec![(0..9).collect()]).unwrap();
+        let products = pass.products().unwrap();
+        let named = |part: &str| {
+            let with = |weights: &Vec<Linear>| weights.iter().any(|weight| weight.name().contains(part));
+            products.iter().position(with).unwrap()
+        };
+        let up = products[named("up_proj")].iter().find(|weight| weight.name().contains("up_proj")).unwrap();
+        assert_eq!(up.encoding(), Encoding::Exact(DType::BF16));
+        let twice = |bytes: &[u8; 2]| {
+            let value = half::bf16::from_le_bytes(*bytes);
+            (value + value).to_le_bytes()
+        };
+        let payload: Vec<u8> = up.matrix().all_codes().as_chunks::<2>().0.iter().flat_map(twice).collect();
+        assert!(pass.replace(up, &payload));
+        let mut seen = 0;
+        pass.observe(named("down_proj"), &mut |inputs| {
+            let pairs = inputs.original.data.iter().zip(&inputs.rounded.data);
+            let size = inputs.original.data.iter().fold(0.0f32, |size, x| size.max(x.abs()));
+            assert!(size > 0.0 && pairs.clone().all(|(x, y)| (2.0 * x - y).abs() <= 1e-5 * size));
+            seen += 1;
+        })
+        .unwrap();
+        assert_eq!(seen, 1);
     }
 }

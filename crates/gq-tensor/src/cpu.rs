@@ -23,7 +23,8 @@ impl Avx2 {
 pub struct Avx512(());
 
 impl Avx512 {
-    /// Detects; `None` on machines without the instructions. Zen 4, Ice Lake and their successors have them.
+    /// Detects; `None` on machines without the instructions. AMD from Zen 4 on and Intel's servers from Ice Lake on have
+    /// them.
     pub fn detect() -> Option<Avx512> {
         #[cfg(target_arch = "x86_64")]
         if Avx2::detect().is_some()

@@ -58,7 +58,7 @@ pub enum Cpu {
     Scalar,
     /// AVX2 with FMA and F16C.
     Avx2,
-    /// The same and AVX-512 with F, BW, VBMI and VNNI (Zen 4, Ice Lake and later).
+    /// The same and AVX-512 with F, BW, VBMI and VNNI (AMD from Zen 4 on, Intel's servers from Ice Lake on).
     Avx512,
 }
 

@@ -1,5 +1,6 @@
 //! Inner loops. `scalar` is the definition of each; other levels give the same bits, except the
-//! products of [`turbo_dot`], [`trellis_dot`], [`exact_dot`] and their f32 kin, whose sums are ordered as suits the level.
+//! products of [`turbo_dot`], [`trellis_dot`], [`exact_dot`], their f32 kin and [`level_multiply`], whose sums are ordered
+//! as suits the level.
 //!
 //! Every function is defined for all inputs: lengths are checked here, once, before a level is chosen.
 
@@ -306,7 +307,7 @@ pub(crate) fn exact_dot(level: CpuLevel, dtype: DType, bytes: &[u8], x: &[f32], 
 /// States of the largest trellis over the smallest number of branches.
 pub(crate) const MOST_GROUPS: usize = 1 << 12;
 
-/// Rows that trellis kernels work on at once.
+/// Rows that trellis kernels work on at once, at most.
 pub(crate) const BLOCK_ROWS: usize = 32;
 
 /// Runs the search of a trellis code over `targets`, in levels.

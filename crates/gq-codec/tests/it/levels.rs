@@ -3,6 +3,7 @@
 use crate::source::{self, Generator, Source};
 use gq_codec::{ActivationBlocks, Activations, Decoder, EncodeScratch, Encoder, LevelTile, Rotation};
 use gq_tensor::{CpuLevel, DType, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec};
+use std::ops::Range;
 
 /// Widths around the edges of tiles, and widths of real models.
 const WIDTHS: [usize; 14] = [32, 64, 96, 128, 160, 224, 256, 288, 384, 576, 640, 704, 1152, 2112];
@@ -236,48 +237,94 @@ fn products_at_the_limits_of_the_integers() {
     }
 }
 
-/// Products of tiles with many tokens against products one by one, as far as rounding of sums allows.
+/// A tile's products with tokens, against f64 products of decoded rows with what the activations stand for.
+fn check_tile(
+    level: CpuLevel,
+    matrix: &EncodedMatrix<'_>,
+    range: Range<usize>,
+    x: &[f32],
+    tile: &mut LevelTile,
+) {
+    let (encoding, cols) = (matrix.encoding(), matrix.shape().cols);
+    let name = format!("{} {encoding} {cols} {range:?}", level.name());
+    let decoder = Decoder::new(encoding, matrix.rotation(), cols).unwrap();
+    let mut rows = vec![0.0; range.len() * cols];
+    decoder.decode_rows(CpuLevel::Scalar, matrix, range.clone(), &mut rows);
+    let (stride, first) = (range.len() + 7, 4);
+    assert!(tile.read(level, &decoder, matrix, range.clone()), "{name}");
+    let blocks = ActivationBlocks::quantize(level, x, cols);
+    assert_eq!(blocks.tokens(), x.len() / cols);
+    let mut out = vec![f32::NAN; blocks.tokens() * stride];
+    tile.multiply(level, &blocks, &mut out, stride, first);
+    let mut token = vec![0.0; cols];
+    for (x, out) in x.chunks(cols).zip(out.chunks(stride)) {
+        Activations::quantize(level, x).dequantize(&mut token);
+        let (before, rest) = out.split_at(first);
+        let (got, after) = rest.split_at(range.len());
+        assert!(before.iter().chain(after).all(|x| x.is_nan()), "{name}: only its own columns");
+        for (row, got) in rows.chunks(cols).zip(got) {
+            let terms: Vec<f64> =
+                row.iter().zip(&token).map(|(&w, &x)| f64::from(w) * f64::from(x)).collect();
+            let (want, size) = (terms.iter().sum::<f64>(), terms.iter().map(|t| t.abs()).sum::<f64>());
+            let close = (f64::from(*got) - want).abs() <= 2e-6 * size;
+            assert!(close || want.is_nan() && got.is_nan(), "{name}: {got} {want}");
+        }
+    }
+}
+
 #[test]
-fn tiles_of_levels_multiply_as_rows_do() {
+fn tiles_of_levels_multiply_as_decoded_rows_do() {
     for level in CpuLevel::available() {
+        // One tile for all: what it held before must not matter.
+        let mut tile = LevelTile::default();
         for name in
-            ["tq1", "tq2", "tq3", "tq4", "tq5", "tq6", "tq7", "tq8", "tt2", "tt3-s12", "tt5", "tt6-s14"]
+            ["tq1", "tq2", "tq3", "tq4", "tq7", "tq5", "tq6", "tq8", "tt2", "tt3-s12", "tt5", "tt6-s14"]
         {
+            let encoding = Encoding::from_name(name).unwrap();
             for (cols, rows) in [(32, 5), (96, 16), (160, 43), (64, 300)] {
                 if (rows, name) == (300, "tt6-s14") {
                     continue; // slow to make
                 }
-                let encoding = Encoding::from_name(name).unwrap();
                 let data: Vec<Vec<f32>> =
                     source::rows(Source::Gaussian, rows, cols, 9).chunks(cols).map(<[f32]>::to_vec).collect();
                 let payload = encode(CpuLevel::detect(), encoding, &data);
                 let matrix =
                     EncodedMatrix::new(MatrixShape { rows, cols }, encoding, SPEC, &payload).unwrap();
-                let decoder = Decoder::new(encoding, SPEC, cols).unwrap();
-                for (tokens, range) in [(1, 0..rows), (13, 3..rows), (24, 0..rows.min(32)), (5, 2..2)] {
+                for (tokens, range) in
+                    [(1, 0..rows), (40, 0..rows), (13, 3..rows), (24, 0..rows.min(32)), (5, 2..2)]
+                {
                     let mut x = source::rows(Source::Gaussian, tokens, cols, 31);
                     x[0] = 1e4; // a group of its own scale
-                    let (stride, first) = (range.len() + 7, 4);
-                    let mut tile = LevelTile::default();
-                    assert!(tile.read(level, &decoder, &matrix, range.clone()));
-                    let mut out = vec![f32::NAN; tokens * stride];
-                    let blocks = ActivationBlocks::quantize(level, &x, cols);
-                    assert_eq!(blocks.tokens(), tokens);
-                    tile.multiply(level, &blocks, &mut out, stride, first);
-                    let mut row = vec![0.0; cols];
-                    for (x, out) in x.chunks(cols).zip(out.chunks(stride)) {
-                        let one = Activations::quantize(level, x);
-                        let mut want = vec![0.0; range.len()];
-                        decoder.dot_rows(level, &matrix, range.clone(), &one, &mut want);
-                        one.dequantize(&mut row);
-                        let size = row.iter().map(|x| x * x).sum::<f32>().sqrt() * (cols as f32).sqrt();
-                        let (before, rest) = out.split_at(first);
-                        let (got, after) = rest.split_at(range.len());
-                        assert!(before.iter().chain(after).all(|x| x.is_nan()), "only its own columns");
-                        for (got, want) in got.iter().zip(&want) {
-                            let name = format!("{} {name} {rows}x{cols}", level.name());
-                            assert!((got - want).abs() <= 1e-6 * size, "{name}: {got} {want}");
-                        }
+                    x[(tokens - 1) * cols + 1] = f32::NAN;
+                    check_tile(level, &matrix, range, &x, &mut tile);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tiles_of_any_codes_and_stacked_matrices() {
+    let mut g = Generator::new(8);
+    let (cols, stacked) = (96, 3);
+    let mut largest = vec![0.0; 2 * cols];
+    largest.iter_mut().enumerate().for_each(|(i, x)| *x = if i < cols || i % 3 == 0 { 1.0 } else { -1.0 });
+    for level in CpuLevel::available() {
+        let mut tile = LevelTile::default();
+        for name in ["tq1", "tq5", "tq6", "tq7", "tq8", "tt2-s12", "tt4", "tt6"] {
+            let encoding = Encoding::from_name(name).unwrap();
+            for height in [48, 43, 13, 272] {
+                let shape = MatrixShape { rows: stacked * height, cols };
+                let bytes = gq_tensor::stacked_payload_bytes(shape, height, encoding).unwrap() as usize;
+                let scales = shape.rows * encoding.scales_row_bytes(cols);
+                // All bits set and clear, and anything: the largest levels too.
+                for byte in [Some(0xFF), Some(0x80), None] {
+                    let mut payload: Vec<u8> = (0..bytes).map(|_| byte.unwrap_or(g.word() as u8)).collect();
+                    let ones = half::f16::ONE.to_le_bytes();
+                    payload[bytes - scales..].as_chunks_mut::<2>().0.iter_mut().for_each(|s| *s = ones);
+                    let matrix = EncodedMatrix::stacked(shape, height, encoding, SPEC, &payload).unwrap();
+                    for range in [0..shape.rows, height - 5..shape.rows, height..2 * height] {
+                        check_tile(level, &matrix, range, &largest, &mut tile);
                     }
                 }
             }

@@ -3,7 +3,8 @@
 //! With x the original's input at a token and x~ the rounded model's, a row w rounded to q errs by
 //! `E (w x - q x~)^2 = d H d^T + 2 d B w^T + w K w^T`, where d = q - w, `H = E x~ x~^T`, `B = E x~ (x~ - x)^T` and
 //! `K = E (x~ - x)(x~ - x)^T`. Without rounding, its least is at `w + w (C - H) H^-1` with `C = E x x~^T`: asymmetric
-//! calibration (GPTAQ, arXiv 2504.02692), here with the damping of H pulling toward w.
+//! calibration (GPTAQ, arXiv 2504.02692), here with the damping of H pulling toward w. Where a norm comes right after the
+//! product, x and x~ are both over the size of the original's outputs at the token.
 
 use crate::tune::{Moment, rotate, square};
 use gq_codec::{Factor, Operand, Rotation, fixed_product};

@@ -318,7 +318,7 @@ impl Collected {
         let new = || Pair { train: Moment::new(n), held: Moment::new(n) };
         let pair = self.inputs.entry(input).or_insert_with(new);
         let moment = if held { &mut pair.held } else { &mut pair.train };
-        moment.add(level, seen.input);
+        moment.add(level, &seen.weighed());
     }
 
     /// Experts see few tokens: each moment is that of its own tokens and, with the weight of one token per column,

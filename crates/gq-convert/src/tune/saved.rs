@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Version of the layout.
-const FORMAT: u32 = 1;
+/// Version of the layout and of what is measured: 2 weighs tokens alike before a norm.
+const FORMAT: u32 = 2;
 /// The file that is written last: without it, a directory holds no measurement.
 const INDEX: &str = "tune.json";
 /// Squared gradients at products' outputs, one f64 vector per tensor.

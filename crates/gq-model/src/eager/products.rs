@@ -1,7 +1,7 @@
 //! Activations times stored weights.
 //!
 //! One token meets codes directly. Many tokens meet tiles of rows: of levels as bytes, in int8 mode, where the machine
-//! multiplies bytes well, else decoded to f32 for a matrix product. In int8 mode their activations are rounded to the
+//! multiplies bytes well (experts excepted), else decoded to f32 for a matrix product. In int8 mode their activations are rounded to the
 //! same int8 grid whichever way they go, so all of them agree.
 
 use super::elementwise::in_pieces;
@@ -19,6 +19,9 @@ const PARALLEL: usize = 1 << 16;
 
 /// Elements of a decoded tile: 1 MiB of f32.
 const TILE: usize = 1 << 18;
+
+/// Elements of a tile of levels: 1 MiB.
+const LEVELS: usize = 1 << 20;
 
 /// Rows that trellis codes are read in; work is cut at multiples of it.
 const BLOCK_ROWS: usize = 32;
@@ -143,12 +146,13 @@ fn int8_blocks(level: CpuLevel, weight: &Linear, x: &Matrix) -> ActivationBlocks
 /// `out = x W^T` in integers, a tile of levels at a time.
 fn multiply_levels(level: CpuLevel, weight: &Linear, x: &ActivationBlocks, out: &mut Matrix) {
     let (cols, rows) = (weight.shape.cols, weight.shape.rows);
-    let step = (TILE / cols).next_multiple_of(BLOCK_ROWS);
+    let busy = rayon::current_num_threads() * LevelTile::PIECE;
+    let step = (LEVELS / cols).next_multiple_of(LevelTile::PIECE).max(busy);
     let (matrix, mut tile) = (weight.matrix(), LevelTile::default());
     for start in (0..rows).step_by(step) {
-        if tile.read(level, &weight.decoder, &matrix, start..(start + step).min(rows)) {
-            tile.multiply(level, x, &mut out.data, rows, start);
-        }
+        let has_levels = tile.read(level, &weight.decoder, &matrix, start..(start + step).min(rows));
+        assert!(has_levels, "`multiplies_levels` said so");
+        tile.multiply(level, x, &mut out.data, rows, start);
     }
 }
 

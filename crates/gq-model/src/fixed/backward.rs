@@ -12,7 +12,7 @@ impl Fixed<'_> {
     ///
     /// `seen(weight, place, dy)` is called with the gradient `[tokens, rows]` at every product, and with that of
     /// looked-up rows, `[tokens, cols]`. Where a norm comes right after a product, a token's gradient is by the outputs
-    /// over their root mean square, as [`Observation::input`](super::Observation::input) is.
+    /// over their root mean square, as [`Observation::weighed`](super::Observation::weighed) is.
     pub(crate) fn backward(
         &mut self,
         gradients: &mut Gradients,

@@ -34,8 +34,20 @@ pub(super) fn experts(
         let Some(group) = Group::new(level, expert, x, &choices, experts) else { continue };
         if let Some(observer) = observer {
             let expert = Some(expert);
-            observer(Observation { sequence, weights: &[&experts.gate_up], expert, input: &group.input });
-            observer(Observation { sequence, weights: &[&experts.down], expert, input: &group.hidden });
+            observer(Observation {
+                sequence,
+                weights: &[&experts.gate_up],
+                expert,
+                input: &group.input,
+                sizes: None,
+            });
+            observer(Observation {
+                sequence,
+                weights: &[&experts.down],
+                expert,
+                input: &group.hidden,
+                sizes: None,
+            });
         }
         for ((token, factor), output) in group.tokens.iter().zip(group.output.data.chunks_exact(x.width)) {
             let sum = &mut sum.data[token * x.width..][..x.width];

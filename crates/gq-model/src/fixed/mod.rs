@@ -23,6 +23,7 @@ use crate::linear::Linear;
 use crate::ops::{Experts, Norm, Ops};
 use gq_checkpoint::{Activation, AttentionSpec};
 use gq_tensor::CpuLevel;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -45,11 +46,30 @@ pub struct Observation<'a> {
     /// The expert, for weights `[experts * rows, cols]`.
     pub expert: Option<usize>,
     /// `[tokens, cols]`, as the graph has it: not rotated.
-    ///
-    /// Where an RMS norm of all outputs comes right after the product, each token's input is divided by the root mean
-    /// square of its outputs. That is what the norm does to them: a token with large outputs weighs no more than another,
-    /// and what this input and the gradient by what the norm has divided have in common is small, as K-FAC assumes.
     pub input: &'a Matrix,
+    /// Root mean square of each token's outputs, where an RMS norm of all outputs comes right after the product.
+    pub sizes: Option<&'a [f32]>,
+}
+
+impl Observation<'_> {
+    /// The input, each token's over its size where there are sizes.
+    ///
+    /// That is what the norm does to the outputs: a token with large outputs weighs no more than another. K-FAC takes
+    /// inputs and gradients at outputs for independent; before a norm, gradients are large where outputs are small, and
+    /// those behind its division are not.
+    pub fn weighed(&self) -> Cow<'_, Matrix> {
+        match self.sizes {
+            Some(sizes) => Cow::Owned(over_sizes(self.input, sizes)),
+            None => Cow::Borrowed(self.input),
+        }
+    }
+}
+
+/// Each token's row over its size.
+pub(crate) fn over_sizes(input: &Matrix, sizes: &[f32]) -> Matrix {
+    let mut input = input.clone();
+    elementwise::scale_rows(&mut input, sizes.iter().map(|size| 1.0 / size));
+    input
 }
 
 /// Called at every product.
@@ -150,16 +170,22 @@ impl Ops for Fixed<'_> {
 
     fn linear<const N: usize>(&mut self, x: &Value, weights: [&Linear; N]) -> [Value; N] {
         let mut early = None;
+        // One size per token and product: weights that share an input would need inputs of their own.
+        debug_assert!(N == 1 || weights.iter().all(|weight| weight.normed.is_none()), "normed one by one");
         if let Some(observer) = self.observer.as_mut().filter(|_| self.left != Some(0)) {
-            let mut seen =
-                Observation { sequence: self.sequence, weights: &weights, expert: None, input: &x.matrix };
+            debug_assert!(self.factors.is_none() && self.replacing.is_none(), "observed as it is");
+            let mut seen = Observation {
+                sequence: self.sequence,
+                weights: &weights,
+                expert: None,
+                input: &x.matrix,
+                sizes: None,
+            };
             if let ([weight], Some(eps)) = (&weights[..], weights[0].normed) {
                 let weight = self.replaced.and_then(|replaced| replaced.get(weight.name())).unwrap_or(weight);
                 let y = product::linear(self.level, weight, &x.matrix);
-                let mut input = x.matrix.as_ref().clone();
                 let sizes = elementwise::root_mean_squares(&y, eps);
-                elementwise::scale_rows(&mut input, sizes.into_iter().map(|size| 1.0 / size));
-                seen.input = &input;
+                seen.sizes = Some(&sizes);
                 observer(seen);
                 early = Some(y);
             } else {

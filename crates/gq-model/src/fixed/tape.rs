@@ -14,6 +14,25 @@ pub(crate) struct Tape {
     pub(super) records: Vec<Record>,
 }
 
+#[cfg(test)]
+impl Tape {
+    /// Products whose gradients are seen behind a norm.
+    pub(crate) fn normed(&self) -> usize {
+        self.records.iter().filter(|record| matches!(record, Record::Linear { sizes: Some(_), .. })).count()
+    }
+
+    /// Products whose outputs go to a norm of them all, and to nothing else.
+    pub(crate) fn normed_and_followed(&self) -> usize {
+        let products = self.records.windows(2).filter(|two| match two {
+            [Record::Linear { y, weight, .. }, Record::RmsNorm { x, norm, .. }] => {
+                *y == x.id && norm.width == weight.shape.rows && weight.normed == Some(norm.eps)
+            }
+            _ => false,
+        });
+        products.count()
+    }
+}
+
 /// Where a gradient is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {

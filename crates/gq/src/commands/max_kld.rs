@@ -8,8 +8,8 @@ use crate::{source, units};
 use gq_checkpoint::Checkpoint;
 use gq_container::{Container, TextKind, put_in_place};
 use gq_convert::{
-    Budget, Closeness, ClosenessError, ExecuteOptions, MeasuringMemory, PlanError, Policy, Report, Resources,
-    Tune,
+    Budget, Closeness, ClosenessError, ExecuteOptions, MeasuringMemory, Plan, PlanError, Policy, Report,
+    Resources, Tune,
 };
 use gq_model::{ActivationMode, KvType, Model, RunOptions};
 use gq_tensor::{CpuLevel, Encoding};
@@ -87,7 +87,7 @@ fn search(
     let grids = convert::grids(checkpoint, policy, resources, global)?;
     let (mut closeness, mut seconds, mut files) = (Closeness::new(limit), 0.0, 0);
     let mut made: Vec<(Vec<Encoding>, f64)> = Vec::new();
-    let mut kept: Option<Round> = None;
+    let mut kept: Option<(Round, Plan)> = None;
     let (mut closest, mut last) = (false, f64::NAN);
     loop {
         let allowed = closeness.allowed();
@@ -113,15 +113,11 @@ fn search(
                         let trial = folder.trial();
                         let options = ExecuteOptions { restart: false, ..options };
                         let (_, took) = convert::execute(checkpoint, &plan, &trial, options, global)?;
-                        // Plans of one search differ in how many bits there are, not in what there is to say of them.
-                        if files == 0 {
-                            convert::notes(&plan, &grids, global.output());
-                        }
                         seconds += took;
                         let (kld, tokens) = measure(job, options.level, &trial, global)?;
                         let bytes =
                             std::fs::metadata(&trial).map_err(|error| Failure::io(&trial, &error))?.len();
-                        let least = kept.as_ref().is_none_or(|kept: &Round| bytes < kept.bytes);
+                        let least = kept.as_ref().is_none_or(|(kept, _)| bytes < kept.bytes);
                         let round = Round { allowed, kld, tokens, bytes, kept: kld <= limit && least };
                         folder.add(round)?;
                         round
@@ -130,7 +126,7 @@ fn search(
                 files += 1;
                 tell(&round, limit, global);
                 if round.kept {
-                    kept = Some(round);
+                    kept = Some((round, plan));
                 }
                 made.push((encodings, round.kld));
                 round.kld
@@ -141,12 +137,13 @@ fn search(
             break;
         }
     }
-    let Some(round) = kept else {
+    let Some((round, plan)) = kept else {
         let message =
             format!("no file of {files} that were made meets {limit}: the last one measured {last:.4}");
         let failure = Failure::new(Exit::Usage, "max_kld.not_met", message);
         return Err(failure.at("--max-kld").limit(limit).actual(format!("{last:.4}")));
     };
+    convert::notes(&plan, &grids, global.output());
     let text = Container::open(&folder.best())?.text(TextKind::Report)?.unwrap_or_default();
     let report: Report = serde_json::from_str(&text).map_err(gq_convert::ConvertError::from)?;
     Ok((report, seconds, Measured { limit, kld: round.kld, tokens: round.tokens, files }))

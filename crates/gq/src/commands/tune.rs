@@ -82,7 +82,7 @@ pub struct CalibrationArgs {
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = sequence_length)]
     pub calibration_ctx: usize,
     /// Tokens to measure gradients on; 0: what tensors cost is found by trials alone, or, without those too, is the error
-    /// of their own outputs.
+    /// of their own outputs (relative to the outputs where a norm comes right after).
     #[arg(long, value_name = "N", default_value_t = 8192)]
     pub gradient_tokens: usize,
     /// Held-out tokens to try roundings on, each group of tensors alone: budgets go by the divergence that was found;
@@ -463,7 +463,7 @@ fn summary(tune: &Tune, checkpoint: &Checkpoint, dir: &Path, seconds: f64) -> St
     )
 }
 
-/// What trials found, group by group: roles in their order, parts of the model from the first layer on.
+/// What trials found, group by group: roles by name, parts of the model from the first layer on.
 ///
 /// Without gradients nothing was predicted, and what was measured is the cost itself.
 fn trials(corrections: &Corrections, gradients: bool) -> String {

@@ -94,16 +94,16 @@ fn sums<const WIDE: bool>(low: &[u8], high: &[u8], x: TileTokens<'_>) -> [__m512
     let tokens = x.values.as_chunks::<VALUES>().0.iter();
     let scales = x.scales.as_chunks::<TILE_TOKENS>().0.iter().zip(x.starts.as_chunks::<TILE_TOKENS>().0);
     for (((low, high), values), (scales, starts)) in levels.zip(tokens).zip(scales) {
-        let starts = starts.map(|start| _mm512_set1_epi32(start));
-        let mut products = starts;
+        let mut products = [_mm512_setzero_si512(); TILE_TOKENS];
         if WIDE {
             add_products(&mut products, high, values);
-            for (product, start) in products.iter_mut().zip(starts) {
-                *product = _mm512_add_epi32(_mm512_slli_epi32::<6>(*product), start);
-            }
+            products = products.map(|product| _mm512_slli_epi32::<6>(product));
         }
         add_products(&mut products, low, values);
-        for ((sum, product), scale) in sums.iter_mut().zip(products).zip(scales) {
+        // Both parts have the bias, one of them 64 times.
+        let bias = if WIDE { 65 } else { 1 };
+        for (((sum, product), scale), start) in sums.iter_mut().zip(products).zip(scales).zip(starts) {
+            let product = _mm512_add_epi32(product, _mm512_set1_epi32(bias * start));
             *sum = _mm512_fmadd_ps(_mm512_set1_ps(*scale), _mm512_cvtepi32_ps(product), *sum);
         }
     }

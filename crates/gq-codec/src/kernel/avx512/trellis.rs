@@ -9,6 +9,7 @@ use crate::packing::GROUP;
 use crate::{Activations, trellis::Trellis};
 use gq_tensor::Encoding;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// Rows of a block.
 const ROWS: usize = 16;
@@ -86,13 +87,13 @@ impl<'a> Blocks<'a> {
     fn part(&self, block: usize, col: usize, count: usize) -> Part {
         let offset = self.start + block * 2 * self.bits;
         let end = (col + count - 1) * self.column_bytes + offset + 14;
-        Part { offset, inside: offset >= 2 && end <= self.codes.len() }
+        Part { offset, inside: offset >= 2 && end <= self.codes.len(), cols: col..col + count }
     }
 
     /// Levels plus [`LEVEL_BIAS`] of 16 rows of four columns; those beyond the strip's rows are anything.
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
     #[inline]
-    fn levels(&self, part: Part, col: usize) -> __m512i {
+    fn levels(&self, part: &Part, col: usize) -> __m512i {
         let words = |col: usize| {
             let [first, second] = [self.window(part, col), self.window(part, col + 1)];
             let pair =
@@ -111,10 +112,12 @@ impl<'a> Blocks<'a> {
     /// The 16 bytes of a column from two before a block on.
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
     #[inline]
-    fn window(&self, part: Part, col: usize) -> __m128i {
+    fn window(&self, part: &Part, col: usize) -> __m128i {
         let column = col * self.column_bytes;
+        debug_assert!(part.cols.contains(&col), "columns of the part");
         if part.inside {
-            // SAFETY: offset >= 2, and `part` saw that 14 bytes from `offset` on are within `codes` in its last column.
+            // SAFETY: offset >= 2, and `part` saw that 14 bytes from `offset` on are within `codes` in the last of its
+            // columns, of which this is one.
             return unsafe { _mm_loadu_si128(self.codes.as_ptr().add(column + part.offset - 2).cast()) };
         }
         self.edge(column, part.offset)
@@ -144,12 +147,13 @@ impl<'a> Blocks<'a> {
 }
 
 /// Where a block of rows is in its columns.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Part {
     /// Its first byte in a column.
     offset: usize,
-    /// Whether 16 bytes can be read in every column, from two before `offset` on.
+    /// Whether 16 bytes can be read in every one of `cols`, from two before `offset` on.
     inside: bool,
+    cols: Range<usize>,
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
@@ -159,7 +163,7 @@ pub(in crate::kernel) fn trellis_decode(strip: StripRows<'_>, out: &mut [f32]) {
     for block in 0..(skip + strip.steps.len()).div_ceil(ROWS) {
         for col in (0..cols).step_by(ROWS) {
             let part = blocks.part(block, col, ROWS);
-            let fours = [0, 1, 2, 3].map(|four| blocks.levels(part, col + COLS * four));
+            let fours = [0, 1, 2, 3].map(|four| blocks.levels(&part, col + COLS * four));
             for (i, rows) in transpose(fours).into_iter().enumerate() {
                 let rows = _mm512_xor_si512(rows, _mm512_set1_epi8(i8::MIN));
                 let quarters = [
@@ -192,7 +196,7 @@ pub(in crate::kernel) fn trellis_levels(strip: StripRows<'_>, at: usize, low: &m
         for (group, low) in low.as_chunks_mut::<{ GROUP * ROWS }>().0.iter_mut().enumerate() {
             let part = blocks.part(block, group * GROUP, GROUP);
             for (four, to) in low.as_chunks_mut::<{ COLS * ROWS }>().0.iter_mut().enumerate() {
-                let levels = blocks.levels(part, group * GROUP + COLS * four);
+                let levels = blocks.levels(&part, group * GROUP + COLS * four);
                 // SAFETY: `to` is 64 writable bytes; the store needs no alignment.
                 unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), levels) };
             }
@@ -225,7 +229,7 @@ pub(in crate::kernel) fn trellis_dot(strip: StripRows<'_>, x: &Activations, out:
             let part = blocks.part(block, group * GROUP, GROUP);
             let mut products = _mm512_set1_epi32(-bias);
             for (four, x) in x.as_chunks::<COLS>().0.iter().enumerate() {
-                let levels = blocks.levels(part, group * GROUP + COLS * four);
+                let levels = blocks.levels(&part, group * GROUP + COLS * four);
                 let x = _mm512_set1_epi32(i32::from_ne_bytes(x.map(i8::cast_unsigned)));
                 products = _mm512_dpbusd_epi32(products, levels, x);
             }
@@ -244,7 +248,7 @@ pub(in crate::kernel) fn trellis_dot_f32(strip: StripRows<'_>, x: &[f32], out: &
         for (block, sum) in sums.iter_mut().enumerate().take(count) {
             let part = blocks.part(block, group * GROUP, GROUP);
             for (four, &[a, b, c, d]) in x.as_chunks::<COLS>().0.iter().enumerate() {
-                let levels = blocks.levels(part, group * GROUP + COLS * four);
+                let levels = blocks.levels(&part, group * GROUP + COLS * four);
                 let levels = _mm512_xor_si512(levels, _mm512_set1_epi8(i8::MIN));
                 // The byte of each column, with its sign, as the upper one of a lane.
                 let parts = [

@@ -51,6 +51,7 @@ fn column_levels(strip: &StripRows<'_>, col: usize, first: usize, out: &mut [i8]
     }
 }
 
+#[inline(always)]
 pub(in crate::kernel) fn trellis_levels(strip: StripRows<'_>, at: usize, low: &mut [u8]) {
     let rows = strip.steps.len();
     let mut levels = [0; gq_tensor::Encoding::STRIP_ROWS];
