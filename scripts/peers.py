@@ -323,8 +323,8 @@ def table(files: list[Path]) -> str:
         if "decode_speed" in facts:
             d = facts["decode_speed"]
             lines += [f"llama-bench, {d['threads']} threads", "", "| type | test | tokens/s |", "|---|---|--:|"]
-            lines += [f"| {r['type']} | {r['test']} | {r['tokens_per_s']:.1f} ± {r['deviation']:.1f} |"
-                      for r in d["rows"]]
+            lines += [f"| {r['type']} | {r['test']} | {r['tokens_per_s']:.1f} ({min(r['samples']):.1f} to "
+                      f"{max(r['samples']):.1f}) |" for r in d["rows"]]
             lines.append("")
     return "\n".join(lines)
 

@@ -1,8 +1,8 @@
 //! Activations times stored weights.
 //!
 //! One token meets codes directly. Many tokens meet tiles of rows: of levels as bytes, in int8 mode, where the machine
-//! multiplies bytes well (experts excepted), else decoded to f32 for a matrix product. In int8 mode their activations are rounded to the
-//! same int8 grid whichever way they go, so all of them agree.
+//! multiplies bytes well (experts excepted), else decoded to f32 for a matrix product. In int8 mode their activations are
+//! rounded to the same int8 grid whichever way they go, so all of them agree.
 
 use super::elementwise::in_pieces;
 use super::{ActivationMode, Matrix};
