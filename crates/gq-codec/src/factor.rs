@@ -1,12 +1,14 @@
 //! Factorization of second-moment matrices for error feedback: `H + damping = U D U^T`, U unit upper triangular.
 
+use crate::elimination::eliminate;
+use gq_tensor::CpuLevel;
 use rayon::prelude::*;
 
 /// Right-hand sides solved together: one pass over U serves them all.
 const STRIP: usize = 16;
 
-/// Columns eliminated together; their update of the rest is one pass over the matrix.
-const PANEL: usize = 48;
+/// Side of the squares that are transposed at once.
+const SQUARE: usize = 32;
 
 /// `H = U D U^T` of a damped second-moment matrix.
 ///
@@ -40,11 +42,11 @@ impl Factor {
     ///
     /// # Errors
     /// [`NotPositive`] when even that does not help, or entries are not finite.
-    pub fn new(h: &[f32], n: usize, damping: f64) -> Result<Factor, NotPositive> {
+    pub fn new(level: CpuLevel, h: &[f32], n: usize, damping: f64) -> Result<Factor, NotPositive> {
         let mean = (0..n).map(|i| f64::from(h[i * n + i])).sum::<f64>() / n.max(1) as f64;
         let mut damping = damping;
         loop {
-            match eliminate(h, n, mean, damping) {
+            match eliminate(level, h, n, mean, damping) {
                 Ok((a, diagonal)) => return Ok(finish(&a, n, diagonal, damping)),
                 Err(column) if damping >= 10.0 || !damping.is_finite() || !mean.is_finite() => {
                     return Err(NotPositive { column, damping });
@@ -117,66 +119,19 @@ impl Factor {
 fn finish(a: &[f64], n: usize, diagonal: Vec<f64>, damping: f64) -> Factor {
     let mut upper = vec![0.0f32; n * n];
     // Column j of U was left in row j of `a`, left of the diagonal.
-    upper.par_chunks_mut(n.max(1)).enumerate().for_each(|(k, row)| {
-        row[k] = 1.0;
-        for j in k + 1..n {
-            row[j] = a[j * n + k] as f32;
+    upper.par_chunks_mut((SQUARE * n).max(1)).enumerate().for_each(|(block, rows)| {
+        let first = block * SQUARE;
+        for start in (first..n).step_by(SQUARE) {
+            for (k, row) in (first..).zip(rows.chunks_exact_mut(n)) {
+                for j in start.max(k + 1)..n.min(start + SQUARE) {
+                    row[j] = a[j * n + k] as f32;
+                }
+            }
         }
+        (first..).zip(rows.chunks_exact_mut(n)).for_each(|(k, row)| row[k] = 1.0);
     });
     let squares: f64 = (0..n).map(|j| a[j * n..j * n + j].iter().map(|u| u * u).sum::<f64>()).sum();
     Factor { n, upper, diagonal, damping, mean_feedback: squares / n.max(1) as f64 }
-}
-
-/// Right-looking elimination from the last column to the first; row j of the result holds U[..j][j].
-fn eliminate(h: &[f32], n: usize, mean: f64, damping: f64) -> Result<(Vec<f64>, Vec<f64>), usize> {
-    let mut a: Vec<f64> = vec![0.0; n * n];
-    a.par_chunks_mut(n.max(1)).enumerate().for_each(|(i, row)| {
-        for (a, &h) in row.iter_mut().zip(&h[i * n..i * n + i + 1]) {
-            *a = f64::from(h);
-        }
-        // A width that no token ever reached still needs a pivot.
-        row[i] += if mean > 0.0 { damping * mean } else { 1.0 };
-    });
-    let floor = if mean > 0.0 { mean * 1e-9 } else { 0.0 };
-    let mut diagonal = vec![0.0; n];
-    let mut end = n;
-    while end > 0 {
-        let start = end.saturating_sub(PANEL);
-        // Within the panel: rows start..end, one column after the other.
-        for j in (start..end).rev() {
-            let pivot = a[j * n + j];
-            if pivot <= floor || pivot.is_nan() {
-                return Err(j);
-            }
-            diagonal[j] = pivot;
-            let (above, row) = a.split_at_mut(j * n);
-            let row = &mut row[..j];
-            for u in row.iter_mut() {
-                *u /= pivot;
-            }
-            for i in start..j {
-                let factor = row[i] * pivot;
-                for (a, &u) in above[i * n..i * n + i + 1].iter_mut().zip(row.iter()) {
-                    *a -= factor * u;
-                }
-            }
-        }
-        // Everything above the panel, all its columns at once.
-        let (above, panel) = a.split_at_mut(start * n);
-        let (panel, diagonal) = (&*panel, &diagonal);
-        above.par_chunks_mut(n).enumerate().for_each(|(i, row)| {
-            let row = &mut row[..=i];
-            for j in (start..end).rev() {
-                let u = &panel[(j - start) * n..][..=i];
-                let factor = u[i] * diagonal[j];
-                for (a, &u) in row.iter_mut().zip(u) {
-                    *a -= factor * u;
-                }
-            }
-        });
-        end = start;
-    }
-    Ok((a, diagonal))
 }
 
 #[cfg(test)]
@@ -191,7 +146,7 @@ mod tests {
         let h: Vec<f32> = (0..n * n)
             .map(|ij| x.chunks_exact(n).map(|x| x[ij / n] * x[ij % n]).sum::<f32>() / 200.0)
             .collect();
-        let factor = Factor::new(&h, n, 0.05).unwrap();
+        let factor = Factor::new(CpuLevel::detect(), &h, n, 0.05).unwrap();
         let mean = (0..n).map(|i| f64::from(h[i * n + i])).sum::<f64>() / n as f64;
         let b: Vec<f32> = (0..rows * n).map(|i| noise(3 * i + 1)).collect();
         let mut solved = b.clone();

@@ -10,6 +10,9 @@ use gq_tensor::CpuLevel;
 /// Columns between two updates by all columns before them.
 const BLOCK: usize = 32;
 
+/// Columns of `w U` computed together.
+const PROJECTED: usize = 256;
+
 /// A code for the columns of a strip of rows.
 pub trait ColumnQuantizer {
     /// Rounds column `col`: `targets`, one per row, in units of the row's scale, become `values` in the same unit.
@@ -86,14 +89,13 @@ pub fn round_strip(
 fn refit(level: CpuLevel, factor: &Factor, weights: &[f32], rows: usize, residuals: &[f32]) -> StripOutcome {
     let n = factor.n();
     let mut projected = vec![0.0f32; n * rows]; // (w U)^T, [n, rows]
-    fixed_product(
-        level,
-        (n, rows, n),
-        Operand::rows(factor.upper(), n).t(),
-        Operand::rows(weights, n).t(),
-        &mut projected,
-        rows,
-    );
+    for start in (0..n).step_by(PROJECTED) {
+        // U is zero below its diagonal.
+        let end = n.min(start + PROJECTED);
+        let upper = Operand::rows(&factor.upper()[start..], n).t();
+        let projected = &mut projected[start * rows..end * rows];
+        fixed_product(level, (end - start, rows, end), upper, Operand::rows(weights, n).t(), projected, rows);
+    }
     let (mut wq, mut qq, mut ww) = (vec![0.0f64; rows], vec![0.0f64; rows], vec![0.0f64; rows]);
     for (j, &d) in factor.diagonal().iter().enumerate() {
         for row in 0..rows {

@@ -12,6 +12,7 @@ mod activations;
 mod calibrated;
 mod codebook;
 mod decoder;
+mod elimination;
 mod encoder;
 mod error;
 mod factor;

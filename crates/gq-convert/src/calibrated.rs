@@ -371,7 +371,7 @@ impl<'a> CalibratedCoder<'a> {
         rotate(level, &mut moment, &self.rows.rotation);
         rotate(level, &mut held_out, &self.rows.rotation);
         let damping = self.tune.inputs.get(name).map_or(0.1, |measured| measured.damping);
-        let factor = Factor::new(&moment, self.rows.cols, damping)
+        let factor = Factor::new(level, &moment, self.rows.cols, damping)
             .map_err(|source| ConvertError::Moment { tensor: self.tensor.clone(), source })?;
         let input = Arc::new(Input { name: name.clone(), rotation, factor, held_out });
         if kept.len() >= FACTORS {

@@ -50,6 +50,21 @@ pub(crate) fn fixed_tile(level: CpuLevel, a: &[f32], b: &[f32], acc: &mut [[f32;
     at_level!(level, fixed_tile(a, b, acc));
 }
 
+/// Rows and columns of a factorization that one call of [`eliminate_tile`] updates.
+pub(crate) const PIVOT_ROWS: usize = 4;
+pub(crate) const PIVOT_COLS: usize = 8;
+
+/// `acc[i][j] -= a[k][i] * b[k][j]` for k ascending, `a [k, PIVOT_ROWS]` and `b [k, PIVOT_COLS]`; products are rounded.
+pub(crate) fn eliminate_tile(
+    level: CpuLevel,
+    a: &[f64],
+    b: &[f64],
+    acc: &mut [[f64; PIVOT_COLS]; PIVOT_ROWS],
+) {
+    assert!(a.len().is_multiple_of(PIVOT_ROWS) && a.len() / PIVOT_ROWS * PIVOT_COLS == b.len());
+    at_level!(level, eliminate_tile(a, b, acc));
+}
+
 /// `x[i] *= factors[i]`.
 pub(crate) fn multiply(level: CpuLevel, x: &mut [f32], factors: &[f32]) {
     assert_eq!(x.len(), factors.len());

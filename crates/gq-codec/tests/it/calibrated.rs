@@ -49,7 +49,7 @@ fn the_product_is_one_chain_per_element_at_every_level_and_thread_count() {
 fn factors_multiply_back() {
     let n = 160;
     let h = moments(n);
-    let factor = Factor::new(&h, n, 0.0).unwrap();
+    let factor = Factor::new(CpuLevel::detect(), &h, n, 0.0).unwrap();
     assert_eq!(factor.damping(), 0.0);
     let (u, d) = (factor.upper(), factor.diagonal());
     for (i, j) in [(0, 0), (3, 150), (77, 78), (159, 159), (150, 3)] {
@@ -64,11 +64,11 @@ fn a_deficient_matrix_is_damped_until_it_factors_and_says_so() {
     let n = 64;
     let mut h = vec![0.0; n * n];
     h[0] = 1.0; // rank one
-    let factor = Factor::new(&h, n, 0.0).unwrap();
+    let factor = Factor::new(CpuLevel::detect(), &h, n, 0.0).unwrap();
     assert!(factor.damping() > 0.0);
-    assert!(Factor::new(&vec![f32::NAN; n * n], n, 0.01).is_err());
+    assert!(Factor::new(CpuLevel::detect(), &vec![f32::NAN; n * n], n, 0.01).is_err());
     // No inputs at all: nothing to weigh, plain rounding.
-    let none = Factor::new(&vec![0.0; n * n], n, 0.01).unwrap();
+    let none = Factor::new(CpuLevel::detect(), &vec![0.0; n * n], n, 0.01).unwrap();
     assert_eq!(none.mean_feedback(), 0.0);
 }
 
@@ -90,7 +90,7 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
     let (n, rows) = (160, 40);
     let h = moments(n);
     let w = normal(rows * n, 9);
-    let factor = Factor::new(&h, n, 0.01).unwrap();
+    let factor = Factor::new(CpuLevel::detect(), &h, n, 0.01).unwrap();
     for bits in [2, 3, 4, 6, 8] {
         let encoding = Encoding::Turbo { bits, group: ScaleGroup::Row };
         let decode = |payload: &[u8]| {

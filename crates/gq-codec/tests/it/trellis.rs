@@ -250,7 +250,7 @@ fn row_weights_move_errors_to_the_rows_that_weigh_less() {
     let data = source::rows(Source::Gaussian, rows, cols, 6);
     let mut identity = vec![0.0; cols * cols];
     identity.iter_mut().step_by(cols + 1).for_each(|x| *x = 1.0);
-    let factor = Factor::new(&identity, cols, 0.0).unwrap();
+    let factor = Factor::new(CpuLevel::detect(), &identity, cols, 0.0).unwrap();
     let weights: Vec<f32> = (0..rows).map(|row| if row % 2 == 0 { 1.0 } else { 0.2 }).collect();
     let errors = |row_weights: Option<&[f32]>| {
         let mut bytes = vec![0; encoding.payload_bytes(rows, cols).unwrap() as usize];

@@ -408,7 +408,7 @@ impl Input {
         let (train, held) = (train.form(level, transform), held.form(level, transform));
         let n = transform.cols();
         let chosen = choose_damping(level, &train.h, &held.h, n)?;
-        let factor = Factor::new(&train.h, n, chosen.damping)?;
+        let factor = Factor::new(level, &train.h, n, chosen.damping)?;
         let correction = train.correction(&factor);
         Ok(Input { rotation, train, held, factor, correction })
     }

@@ -210,7 +210,7 @@ mod tests {
         let (rotation, level) = (rotation(), CpuLevel::detect());
         let form = joint.form(level, &rotation);
         let damping = 0.01;
-        let factor = Factor::new(&form.h, N, damping).unwrap();
+        let factor = Factor::new(level, &form.h, N, damping).unwrap();
         let lambda =
             damping * y.data.iter().map(|&y| f64::from(y).powi(2)).sum::<f64>() / y.rows() as f64 / N as f64;
         let w = noise(N, 21);

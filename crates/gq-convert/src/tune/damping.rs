@@ -9,6 +9,9 @@ const CANDIDATES: [f64; 5] = [0.003, 0.01, 0.03, 0.1, 0.3];
 /// Wider inputs take the fourth candidate: choosing costs several times n^3.
 const WIDEST: usize = 8192;
 
+/// Rows that are inverted, and multiplied, together.
+const BLOCK: usize = 128;
+
 /// A damping and what it promises.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Chosen {
@@ -36,7 +39,7 @@ pub(crate) fn choose(level: CpuLevel, train: &[f32], held: &[f32], n: usize) -> 
     let candidates = if n > WIDEST { &CANDIDATES[3..4] } else { &CANDIDATES[..] };
     let mut best: Option<Chosen> = None;
     for &damping in candidates {
-        let factor = Factor::new(train, n, damping)?;
+        let factor = Factor::new(level, train, n, damping)?;
         let cost = expected_error(level, &factor, held);
         if !cost.is_finite() {
             continue;
@@ -51,24 +54,52 @@ pub(crate) fn choose(level: CpuLevel, train: &[f32], held: &[f32], n: usize) -> 
 /// `tr(U^-1 H U^-T)`.
 fn expected_error(level: CpuLevel, factor: &Factor, h: &[f32]) -> f64 {
     let n = factor.n();
-    let inverse = inverse(factor.upper(), n);
-    let mut product = vec![0.0f32; n * n];
-    fixed_product(level, (n, n, n), Operand::rows(&inverse, n), Operand::rows(h, n), &mut product, n);
-    product.iter().zip(&inverse).map(|(&p, &v)| f64::from(p) * f64::from(v)).sum()
+    let inverse = inverse(level, factor.upper(), n);
+    let mut product = vec![0.0f32; BLOCK.min(n) * n];
+    let mut sum = 0.0;
+    for start in (0..n).step_by(BLOCK) {
+        // Rows of the inverse begin at their own column.
+        let (rows, width) = (BLOCK.min(n - start), n - start);
+        let (product, left) = (&mut product[..rows * width], &inverse[start * n + start..]);
+        product.fill(0.0);
+        let moment = Operand::rows(&h[start * n + start..], n);
+        fixed_product(level, (rows, width, width), Operand::rows(left, n), moment, product, width);
+        for (product, row) in product.chunks_exact(width).zip(left.chunks(n)) {
+            sum += product.iter().zip(row).map(|(&p, &v)| f64::from(p) * f64::from(v)).sum::<f64>();
+        }
+    }
+    sum
 }
 
-/// The inverse of a unit upper triangular matrix: row k is `e_k - sum over j > k of U[k][j] row j`.
-fn inverse(upper: &[f32], n: usize) -> Vec<f32> {
+/// The inverse V of a unit upper triangular matrix, blocks of rows from the last to the first: a block's own square is
+/// inverted by substitution, what is right of it is `-V[k][k] U[k][later] V[later]`.
+fn inverse(level: CpuLevel, upper: &[f32], n: usize) -> Vec<f32> {
     let mut inverse = vec![0.0f32; n * n];
-    for k in (0..n).rev() {
-        let (head, below) = inverse.split_at_mut((k + 1) * n);
-        let row = &mut head[k * n..];
-        row[k] = 1.0;
-        for j in k + 1..n {
-            let u = upper[k * n + j];
-            let other = &below[(j - k - 1) * n + j..(j - k) * n];
-            row[j..].iter_mut().zip(other).for_each(|(x, &y)| *x -= u * y);
+    let mut right = vec![0.0f32; BLOCK.min(n) * n];
+    for start in (0..n).step_by(BLOCK).rev() {
+        let end = n.min(start + BLOCK);
+        let (size, width) = (end - start, n - end);
+        let (head, below) = inverse.split_at_mut(end * n);
+        let rows = &mut head[start * n..];
+        for k in (start..end).rev() {
+            let (head, later) = rows.split_at_mut((k - start + 1) * n);
+            let row = &mut head[(k - start) * n..];
+            row[k] = 1.0;
+            for (j, other) in (k + 1..end).zip(later.chunks_exact(n)) {
+                let u = upper[k * n + j];
+                row[j..end].iter_mut().zip(&other[j..]).for_each(|(x, &y)| *x -= u * y);
+            }
         }
+        if width == 0 {
+            continue;
+        }
+        let own: Vec<f32> = rows.chunks_exact(n).flat_map(|row| row[start..end].iter().map(|x| -x)).collect();
+        let right = &mut right[..size * width];
+        right.fill(0.0);
+        let (u, v) = (Operand::rows(&upper[start * n + end..], n), Operand::rows(&below[end..], n));
+        fixed_product(level, (size, width, width), u, v, right, width);
+        let (own, right) = (Operand::rows(&own, size), Operand::rows(right, width));
+        fixed_product(level, (size, width, size), own, right, &mut rows[end..], n);
     }
     inverse
 }
@@ -113,9 +144,9 @@ mod tests {
 
     #[test]
     fn inverses() {
-        let n = 33;
-        let factor = Factor::new(&moment(n, 500, 3), n, 0.01).unwrap();
-        let inverse = inverse(factor.upper(), n);
+        let (n, level) = (2 * BLOCK + 33, CpuLevel::detect());
+        let factor = Factor::new(level, &moment(n, 500, 3), n, 0.01).unwrap();
+        let inverse = inverse(level, factor.upper(), n);
         for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
             let sum: f32 = (0..n).map(|k| inverse[i * n + k] * factor.upper()[k * n + j]).sum();
             assert!((sum - f32::from(u8::from(i == j))).abs() < 1e-4);

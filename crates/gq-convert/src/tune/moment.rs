@@ -8,6 +8,9 @@ use rayon::prelude::*;
 /// Rows of the sum updated together: half of a square is never computed.
 const BLOCK: usize = 256;
 
+/// Side of the squares that are transposed at once.
+const SQUARE: usize = 32;
+
 /// The sum of `x x^T` over tokens; the lower triangle is kept, row-major `[n, n]` with zeros above block diagonals.
 #[derive(Clone, Debug)]
 pub(crate) struct Moment {
@@ -72,8 +75,12 @@ pub(crate) fn rotate(level: CpuLevel, h: &mut Vec<f32>, rotation: &Rotation) {
     for _ in 0..2 {
         h.par_chunks_mut(n).for_each_init(Vec::new, |scratch, row| rotation.forward(level, row, scratch));
         let mut transposed = vec![0.0f32; n * n];
-        transposed.par_chunks_mut(n).enumerate().for_each(|(i, row)| {
-            row.iter_mut().enumerate().for_each(|(j, x)| *x = h[j * n + i]);
+        transposed.par_chunks_mut(SQUARE * n).enumerate().for_each(|(block, rows)| {
+            for start in (0..n).step_by(SQUARE) {
+                for (i, row) in (block * SQUARE..).zip(rows.chunks_exact_mut(n)) {
+                    (start..n.min(start + SQUARE)).for_each(|j| row[j] = h[j * n + i]);
+                }
+            }
         });
         *h = transposed;
     }

@@ -11,9 +11,11 @@ mod vector;
 mod walsh;
 
 pub(super) use grid::grid_dot;
-pub(super) use products::{exact_decode, exact_dot, turbo_decode, turbo_dot, turbo_dot_f32};
+pub(super) use products::{
+    combine_scales, exact_decode, exact_dot, scale_at, turbo_decode, turbo_dot, turbo_dot_f32,
+};
 pub(super) use rounding::{energy, quantize_activations, round, score};
-pub(super) use tile::fixed_tile;
+pub(super) use tile::{eliminate_tile, fixed_tile};
 pub(super) use trellis::{trellis_decode, trellis_dot, trellis_dot_f32, viterbi};
 pub(super) use walsh::walsh_hadamard;
 

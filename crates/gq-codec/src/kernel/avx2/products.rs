@@ -63,7 +63,7 @@ fn decode_bits<const BITS: u8>(rows: TurboRows<'_>, out: &mut [f32]) {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn scale_at(scales: &[u8], index: usize) -> f32 {
+pub(in crate::kernel) fn scale_at(scales: &[u8], index: usize) -> f32 {
     let (scales, _) = scales.as_chunks::<2>();
     scales.get(index).map_or(0.0, |bytes| {
         let bits = _mm_cvtsi32_si128(i32::from(u16::from_le_bytes(*bytes)));
@@ -143,7 +143,12 @@ fn dot_bits<const BITS: u8>(rows: TurboRows<'_>, x: &Activations, out: &mut [f32
 /// Scale of the activations times scale of the weights, for each 32 elements.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn combine_scales(row_scales: &[u8], per_scale: usize, x_scales: &[f32], out: &mut [f32]) {
+pub(in crate::kernel) fn combine_scales(
+    row_scales: &[u8],
+    per_scale: usize,
+    x_scales: &[f32],
+    out: &mut [f32],
+) {
     for (s, (out, x_scales)) in out.chunks_mut(per_scale).zip(x_scales.chunks(per_scale)).enumerate() {
         let scale = scale_at(row_scales, s);
         for (out, x_scale) in out.iter_mut().zip(x_scales) {

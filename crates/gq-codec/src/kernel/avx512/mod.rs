@@ -13,7 +13,7 @@ pub(super) use super::avx2::{
     turbo_decode, turbo_dot_f32, walsh_hadamard,
 };
 pub(super) use levels::{level_multiply, turbo_levels};
-pub(super) use tile::fixed_tile;
+pub(super) use tile::{eliminate_tile, fixed_tile};
 pub(super) use trellis::{trellis_decode, trellis_dot, trellis_dot_f32, trellis_levels};
 pub(super) use turbo::turbo_dot;
 pub(super) use viterbi::viterbi;

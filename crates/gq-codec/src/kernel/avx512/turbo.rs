@@ -1,9 +1,9 @@
 //! Inner products of rows of scalar codes with int8 activations, 64 elements at a time.
 
 use super::vector::load;
+use crate::kernel::avx2::{combine_scales, scale_at};
 use crate::kernel::{LEVEL_BIAS, TurboRows};
 use crate::{Activations, packing::GROUP};
-use half::f16;
 use std::arch::x86_64::*;
 
 /// Elements of a vector.
@@ -52,20 +52,6 @@ fn dot_bits<const BITS: usize>(rows: TurboRows<'_>, x: &Activations, out: &mut [
     for ((codes, scales), out) in parts.zip(rest) {
         let [sum] = dot_together::<BITS, 1>(&tables, [codes], x, &x.scales);
         *out = scale_at(scales, 0) * unit * sum;
-    }
-}
-
-fn scale_at(scales: &[u8], index: usize) -> f32 {
-    scales.as_chunks::<2>().0.get(index).map_or(0.0, |bytes| f16::from_le_bytes(*bytes).to_f32())
-}
-
-/// Scale of the activations times scale of the weights, for each 32 elements.
-fn combine_scales(row_scales: &[u8], per_scale: usize, x_scales: &[f32], out: &mut [f32]) {
-    for (s, (out, x_scales)) in out.chunks_mut(per_scale).zip(x_scales.chunks(per_scale)).enumerate() {
-        let scale = scale_at(row_scales, s);
-        for (out, x_scale) in out.iter_mut().zip(x_scales) {
-            *out = scale * x_scale;
-        }
     }
 }
 

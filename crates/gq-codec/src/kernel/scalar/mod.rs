@@ -19,7 +19,7 @@ pub(super) use linear::{
 };
 pub(super) use products::{exact_decode, exact_dot, turbo_decode, turbo_dot, turbo_dot_f32};
 pub(super) use rounding::{SMALLEST, energy, largest, quantize_activations, round, score};
-pub(super) use tile::fixed_tile;
+pub(super) use tile::{eliminate_tile, fixed_tile};
 pub(super) use trellis::{trellis_decode, trellis_dot, trellis_dot_f32, trellis_levels, viterbi};
 
 /// Lanes of every reduction.
