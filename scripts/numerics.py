@@ -17,7 +17,7 @@ OUT is rewritten after every row; rows that it has already are kept and not meas
 Needs only the Python standard library. TEXT is read byte for byte.
 Compare quantizers only on checkpoints that do not sit on a quantization grid (`-smooth` of scripts/real_models.py).
 """
-import argparse, json, subprocess, tempfile
+import argparse, hashlib, json, subprocess, tempfile
 from pathlib import Path
 
 DATA_FREE = [f"--bits {bits}" for bits in (8, 6, 5, 4, 3, 2)]
@@ -59,7 +59,8 @@ def main() -> None:
     calibrated = {}
     if options.tune:
         tune = json.loads((options.tune / "tune.json").read_text())
-        calibrated = {key: tune[key] for key in ("text_sha256", "tokens", "held_out_tokens", "gradient_tokens")}
+        calibrated = {key: tune[key] for key in ("format", "text_sha256", "tokens", "held_out_tokens", "gradient_tokens")}
+        calibrated["trials"] = "corrections" in tune
     cache = ["--cache", str(options.cache), "--cache-limit", "16GiB"] if options.cache else []
     for recipe in [f"--encoding {name}" for name in options.encodings] if options.encodings else options.rows:
         known = [row for row in result["rows"] if row["recipe"] == recipe and row.get("calibration", {}) == calibrated]
@@ -72,7 +73,10 @@ def main() -> None:
         if not wanted and not bench and not also:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            kept = options.keep / f"{recipe.split()[-1]}.gq" if options.keep and options.encodings else None
+            # A kept file is found again by everything it was made from.
+            made_from = json.dumps([options.checkpoint.name, recipe, calibrated])
+            name = f"{recipe.split()[-1]}-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}.gq"
+            kept = options.keep / name if options.keep and options.encodings else None
             file = str(kept or Path(folder) / "model.gq")
             measured = ["--tune", str(options.tune)] if options.tune else []
             convert, _, refine = recipe.partition("+ refine")

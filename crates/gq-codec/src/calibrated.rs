@@ -6,62 +6,83 @@ use crate::{Codebook, packing, turbo};
 use gq_tensor::CpuLevel;
 use half::f16;
 
-/// Rounds a strip of rotated rows `[rows, n]` to scalar codes with one scale per row.
+/// Rounds a strip of rotated rows `[rows, n]` to scalar codes with a scale for each `group` columns of a row.
 ///
-/// Writes code rows and scale rows as `tqB` stores them. A row without energy, or with a value that is not finite,
+/// Writes code rows and scale rows as `tqB` stores them. What is rounded are weights and the errors fed back to them at
+/// `stretch` times the scale that suits Gaussian ones. A group without energy, or with a value that is not finite,
 /// is stored as [`Encoder::encode_row`](crate::Encoder::encode_row) does. The same bytes at every level.
 ///
 /// # Panics
-/// When a slice's length is not what rows, width and bits say.
+/// When a slice's length is not what rows, width, group and bits say.
 pub fn encode_calibrated(
     level: CpuLevel,
-    book: Codebook,
+    (book, group): (Codebook, usize),
     factor: &Factor,
     rotated: &[f32],
+    stretch: f32,
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> StripOutcome {
     let n = factor.n();
-    let rows = rotated.len() / n;
+    let (rows, groups) = (rotated.len() / n, n / group);
     let row_bytes = n * usize::from(book.bits()) / 8;
     assert!(
-        rotated.len() == rows * n && codes.len() == rows * row_bytes && scales.len() == 2 * rows,
+        rotated.len() == rows * n
+            && n == groups * group
+            && codes.len() == rows * row_bytes
+            && scales.len() == 2 * rows * groups,
         "strip"
     );
-    let start = start_scales(rotated, factor, book.gaussian_scale(), book.distortion());
+    let inflation = stretch * inflation(factor, book.distortion());
+    let mut start = vec![0.0; groups * rows]; // [groups, rows]
+    for (at, x) in rotated.chunks_exact(group).enumerate() {
+        let scale = if groups == 1 {
+            gaussian(x, book.gaussian_scale())
+        } else {
+            turbo::encode_group(level, book, x, &mut vec![0; group]).to_f32()
+        };
+        let scale = scale * inflation;
+        start[at % groups * rows + at / groups] = if scale.is_finite() { scale } else { 0.0 };
+    }
     let mut quantizer = ScalarColumns { book, codes: vec![0; rotated.len()] };
     let mut values = vec![0.0; rotated.len()];
     let outcome = round_strip(level, factor, rotated, &start, &mut quantizer, &mut values);
     let mut row_codes = vec![0; n];
-    for (row, (codes, scale)) in codes.chunks_exact_mut(row_bytes).zip(scales.chunks_exact_mut(2)).enumerate()
-    {
+    let rows_out = codes.chunks_exact_mut(row_bytes).zip(scales.chunks_exact_mut(2 * groups));
+    for (row, (codes, scales)) in rows_out.enumerate() {
         for (col, code) in row_codes.iter_mut().enumerate() {
             *code = quantizer.codes[col * rows + row];
         }
         packing::pack_row(book.bits(), &row_codes, codes);
-        let fitted = turbo::to_scale(start[row] * outcome.refit[row]);
-        scale.copy_from_slice(&if fitted.is_finite() { fitted } else { f16::ZERO }.to_le_bytes());
+        for (index, scale) in scales.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let fitted = turbo::to_scale(start[index * rows + row] * outcome.refit[row]);
+            *scale = if fitted.is_finite() { fitted } else { f16::ZERO }.to_le_bytes();
+        }
     }
     outcome
 }
 
-/// Scales to round the rows of a strip at: those that suit Gaussian rows of their norms, a little larger because
-/// what is fed back adds to what is rounded: its variance solves t = w + D t feedback.
+/// Scales to round the rows of a strip at: those that suit Gaussian rows of their norms and what is fed back to them.
 pub(crate) fn start_scales(
     rotated: &[f32],
     factor: &Factor,
     gaussian_scale: f64,
-    distortion: f64,
+    inflation: f32,
 ) -> Vec<f32> {
-    let n = factor.n();
+    let scale = |row: &[f32]| Some(gaussian(row, gaussian_scale) * inflation).filter(|scale| scale.is_finite());
+    rotated.chunks_exact(factor.n()).map(|row| scale(row).unwrap_or(0.0)).collect()
+}
+
+/// How much larger values are for what is fed back to them: their variance solves t = w + D t feedback.
+pub(crate) fn inflation(factor: &Factor, distortion: f64) -> f32 {
     let fed_back = (distortion * factor.mean_feedback()).min(0.75);
-    let inflation = (1.0 / (1.0 - fed_back)).sqrt();
-    let scale = |row: &[f32]| {
-        let energy: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-        let scale = ((energy / n as f64).sqrt() * inflation * gaussian_scale) as f32;
-        if scale.is_finite() { scale } else { 0.0 }
-    };
-    rotated.chunks_exact(n).map(scale).collect()
+    (1.0 / (1.0 - fed_back)).sqrt() as f32
+}
+
+/// The scale that suits Gaussian values of the same norm.
+fn gaussian(x: &[f32], gaussian_scale: f64) -> f32 {
+    let energy: f64 = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    ((energy / x.len().max(1) as f64).sqrt() * gaussian_scale) as f32
 }
 
 /// Nearest levels, column by column.

@@ -75,10 +75,7 @@ impl Factor {
     pub fn solve(&self, rows: &mut [f32]) {
         let n = self.n;
         rows.par_chunks_mut((STRIP * n).max(1)).for_each(|rows| {
-            let mut x = vec![[0.0f64; STRIP]; n]; // [n, STRIP]
-            for (lane, row) in rows.chunks_exact(n).enumerate() {
-                x.iter_mut().zip(row).for_each(|(x, &b)| x[lane] = f64::from(b));
-            }
+            let mut x = gather(rows, n);
             // y U^T = b, from the last column to the first; y is divided by D.
             for j in (0..n).rev() {
                 let (head, later) = x.split_at_mut(j + 1);
@@ -91,18 +88,31 @@ impl Factor {
             for (x, d) in x.iter_mut().zip(&self.diagonal) {
                 x.iter_mut().for_each(|x| *x /= d);
             }
-            // x U = y, from the first column to the last.
-            for k in 0..n {
-                let (head, later) = x.split_at_mut(k + 1);
-                let (row, done) = (&self.upper[k * n + k + 1..(k + 1) * n], head[k]);
-                for (y, &u) in later.iter_mut().zip(row) {
-                    y.iter_mut().zip(&done).for_each(|(y, x)| *y -= x * f64::from(u));
-                }
-            }
-            for (lane, row) in rows.chunks_exact_mut(n).enumerate() {
-                row.iter_mut().zip(&x).for_each(|(b, x)| *b = x[lane] as f32);
-            }
+            self.substitute(&mut x);
+            scatter(&x, rows);
         });
+    }
+
+    /// Replaces every row r of `rows` `[_, n]` by the x of `x U = r`, in f64: residuals of LDLQ by the errors that
+    /// they leave.
+    pub fn errors(&self, rows: &mut [f32]) {
+        rows.par_chunks_mut((STRIP * self.n).max(1)).for_each(|rows| {
+            let mut x = gather(rows, self.n);
+            self.substitute(&mut x);
+            scatter(&x, rows);
+        });
+    }
+
+    /// `x U = y`, from the first column to the last.
+    fn substitute(&self, x: &mut [[f64; STRIP]]) {
+        let n = self.n;
+        for k in 0..n {
+            let (head, later) = x.split_at_mut(k + 1);
+            let (row, done) = (&self.upper[k * n + k + 1..(k + 1) * n], head[k]);
+            for (y, &u) in later.iter_mut().zip(row) {
+                y.iter_mut().zip(&done).for_each(|(y, x)| *y -= x * f64::from(u));
+            }
+        }
     }
 
     /// The damping that was used, in units of the mean diagonal.
@@ -113,6 +123,21 @@ impl Factor {
     /// Mean over columns of `sum_k<j U[k][j]^2`: how much feedback inflates the values to be rounded.
     pub fn mean_feedback(&self) -> f64 {
         self.mean_feedback
+    }
+}
+
+/// At most [`STRIP`] rows as columns, `[n, STRIP]`.
+fn gather(rows: &[f32], n: usize) -> Vec<[f64; STRIP]> {
+    let mut x = vec![[0.0f64; STRIP]; n];
+    for (lane, row) in rows.chunks_exact(n).enumerate() {
+        x.iter_mut().zip(row).for_each(|(x, &b)| x[lane] = f64::from(b));
+    }
+    x
+}
+
+fn scatter(x: &[[f64; STRIP]], rows: &mut [f32]) {
+    for (lane, row) in rows.chunks_exact_mut(x.len()).enumerate() {
+        row.iter_mut().zip(x).for_each(|(b, x)| *b = x[lane] as f32);
     }
 }
 

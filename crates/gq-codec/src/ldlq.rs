@@ -26,13 +26,14 @@ pub struct StripOutcome {
     pub errors: Vec<f64>,
     /// `w H w^T` of each row, with the damped H.
     pub energies: Vec<f64>,
-    /// Factor on each row's scale that minimizes its error.
+    /// Factor on the scales of each row that minimizes its error.
     pub refit: Vec<f32>,
 }
 
 /// Rounds a strip of rows.
 ///
-/// `weights` is `[rows, n]` row-major in the basis of `factor`, `scales` one positive scale per row.
+/// `weights` is `[rows, n]` row-major in the basis of `factor`, `scales` `[groups, rows]` one scale for every row in each
+/// of as many groups of columns, where 0 stands for a group without energy.
 /// `values` `[n, rows]` (column after column) receives the rounded weights in units of the scale.
 pub fn round_strip(
     level: CpuLevel,
@@ -42,7 +43,9 @@ pub fn round_strip(
     quantizer: &mut dyn ColumnQuantizer,
     values: &mut [f32],
 ) -> StripOutcome {
-    let (n, rows) = (factor.n(), scales.len());
+    let n = factor.n();
+    let rows = weights.len() / n.max(1);
+    let group = (n * rows / scales.len().max(1)).max(1);
     let upper = factor.upper();
     let mut errors = vec![0.0f32; n * rows]; // e_k = w_k - q_k, [n, rows]
     let mut residuals = vec![0.0f32; n * rows]; // (e U)_j = target_j - q_j, [n, rows]
@@ -61,15 +64,16 @@ pub fn round_strip(
         for c in 0..width {
             let col = start + c;
             let (target, later) = block[c * rows..].split_at_mut(rows);
-            for ((t, &b), &inverse) in targets.iter_mut().zip(target.iter()).zip(&inverse) {
+            let own = col / group * rows..(col / group + 1) * rows;
+            for ((t, &b), &inverse) in targets.iter_mut().zip(target.iter()).zip(&inverse[own.clone()]) {
                 *t = b * inverse;
             }
             let value = &mut values[col * rows..(col + 1) * rows];
             quantizer.round_column(level, col, &targets, value);
             let error = &mut errors[col * rows..(col + 1) * rows];
             let residual = &mut residuals[col * rows..(col + 1) * rows];
-            for row in 0..rows {
-                let rounded = scales[row] * value[row];
+            for (row, scale) in scales[own].iter().enumerate() {
+                let rounded = scale * value[row];
                 error[row] = weights[row * n + col] - rounded;
                 residual[row] = target[row] - rounded;
             }

@@ -23,6 +23,12 @@ const SAMPLE: usize = 16;
 /// Rows of every input that feedback and rounding to nearest compete on.
 const TRIED: usize = 32;
 
+/// The usual scale, as a multiple of what suits Gaussian rows and what is fed back to them.
+pub(crate) const STRETCH: f32 = 0.95;
+
+/// Scales tried on those rows; the first of equals.
+const STRETCHES: [f32; 3] = [STRETCH, 0.9, 1.0];
+
 /// Squared output errors and energies of the rows, with the input's moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct OutputSums {
@@ -119,12 +125,13 @@ struct Input {
 
 /// Whether this encoding has a calibrated rounding.
 pub(crate) fn supports(encoding: Encoding) -> bool {
-    matches!(encoding, Encoding::Turbo { group: ScaleGroup::Row, .. } | Encoding::Trellis { .. })
+    matches!(encoding, Encoding::Turbo { .. } | Encoding::Trellis { .. })
 }
 
 /// A code that is rounded column by column.
 pub(crate) enum Code {
-    Scalar(Codebook),
+    /// With its group of scales.
+    Scalar(Codebook, ScaleGroup),
     /// With what an error in each row of the tensor costs, where that was measured.
     Trellis(Box<Trellis>, Option<Vec<f32>>),
 }
@@ -145,27 +152,51 @@ impl Code {
             };
             return Ok(Some(Code::Trellis(Box::new(trellis), weights)));
         }
-        let Encoding::Turbo { bits, group: ScaleGroup::Row } = encoding else { return Ok(None) };
-        Ok(Codebook::of(bits).map(Code::Scalar))
+        let Encoding::Turbo { bits, group } = encoding else { return Ok(None) };
+        Ok(Codebook::of(bits).map(|book| Code::Scalar(book, group)))
     }
 
     /// Rounds the rotated rows of a strip; `first` is the first's number in the tensor.
     pub(crate) fn encode(
         &self,
         level: CpuLevel,
-        factor: &Factor,
+        (factor, stretch): (&Factor, f32),
         (first, rotated): (usize, &[f32]),
         codes: &mut [u8],
         scales: &mut [u8],
     ) -> StripOutcome {
         match self {
-            Code::Scalar(book) => encode_calibrated(level, *book, factor, rotated, codes, scales),
+            Code::Scalar(book, group) => {
+                let code = (*book, group.len(factor.n()));
+                encode_calibrated(level, code, factor, rotated, stretch, codes, scales)
+            }
             Code::Trellis(trellis, weights) => {
                 let rows = first..first + scales.len() / 2;
                 let weights = weights.as_ref().and_then(|weights| weights.get(rows));
-                encode_trellis_calibrated(level, trellis, factor, rotated, weights, codes, scales)
+                encode_trellis_calibrated(level, trellis, factor, rotated, (weights, stretch), codes, scales)
             }
         }
+    }
+
+    /// Of the scales to try, the one at which a few rows have the least error on the tokens that decide codes: there are
+    /// more of those than of the held-out ones, and one number is not overfitted.
+    fn stretch(
+        &self,
+        level: CpuLevel,
+        factor: &Factor,
+        rows: (usize, &[f32]),
+        (codes, scales): (&mut [u8], &mut [u8]),
+    ) -> f32 {
+        let mut best = (STRETCHES[0], f64::INFINITY);
+        for stretch in STRETCHES {
+            codes.fill(0);
+            let outcome = self.encode(level, (factor, stretch), rows, codes, scales);
+            let error = outcome.errors.iter().sum();
+            if error < best.1 {
+                best = (stretch, error);
+            }
+        }
+        best.0
     }
 }
 
@@ -186,7 +217,9 @@ pub(crate) struct CalibratedCoder<'a> {
 /// Held-out errors of the rows tried.
 #[derive(Clone, Copy, Debug)]
 struct Verdict {
+    /// At the best of the scales tried.
     feedback: f64,
+    stretch: f32,
     nearest: f64,
     energy: f64,
 }
@@ -265,7 +298,8 @@ impl<'a> CalibratedCoder<'a> {
                     self.measure(level, &input, (row, &weights), (codes, scales), (sums, outputs));
                     return Ok(());
                 }
-                let outcome = self.code.encode(level, &input.factor, (row, &weights), codes, scales);
+                let by = (&input.factor, verdict.stretch);
+                let outcome = self.code.encode(level, by, (row, &weights), codes, scales);
                 let measured = outcome.errors.iter().zip(&outcome.energies);
                 for (output, (&error, &energy)) in outputs.iter_mut().zip(measured) {
                     (output.error, output.energy) = (error, energy);
@@ -311,13 +345,16 @@ impl<'a> CalibratedCoder<'a> {
             decoded.iter_mut().zip(&weights).for_each(|(q, w)| *q = w - *q);
             squares(level, &input.held_out, &decoded, cols).iter().sum()
         };
-        self.code.encode(level, &input.factor, (first, &weights), &mut codes, &mut scales);
+        let tried = (first, &weights[..]);
+        let stretch = self.code.stretch(level, &input.factor, tried, (&mut codes, &mut scales));
+        codes.fill(0);
+        self.code.encode(level, (&input.factor, stretch), tried, &mut codes, &mut scales);
         let feedback = error(&codes, &scales);
         codes.fill(0);
         self.rows.nearest(level, &weights, &mut codes, &mut scales);
         let nearest = error(&codes, &scales);
         let energy = squares(level, &input.held_out, &weights, cols).iter().sum();
-        let verdict = Verdict { feedback, nearest, energy };
+        let verdict = Verdict { feedback, stretch, nearest, energy };
         verdicts.insert(group, verdict);
         Ok(verdict)
     }

@@ -341,6 +341,12 @@ impl Plan {
                 });
             }
         }
+        for step in steps.iter_mut().filter(|step| step.calibrated) {
+            let seen = facts.tune.and_then(|tune| tune.expert_tokens(&step.tensor));
+            if let Some((least, median, most)) = seen {
+                step.reason += &format!("; tokens per expert {least} to {most}, median {median}");
+            }
+        }
         let source_bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
         let payload_bytes = steps.iter().map(|step| step.bytes).sum();
         let memory = Memory::new(

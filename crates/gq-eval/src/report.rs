@@ -160,6 +160,9 @@ pub struct EvalReport {
     pub tokens: usize,
     /// Positions with a next token: those of the perplexities.
     pub targets: usize,
+    /// sha256 of the windows' tokens as little-endian u32, in hex; empty where the caller does not fill it in.
+    #[serde(default)]
+    pub tokens_sha256: String,
     /// Which positions.
     pub scored: Scored,
     /// Mean KL divergence of the reference from itself; `None` against a file.
@@ -262,6 +265,7 @@ impl EvalReport {
             windows: seen.windows.len(),
             tokens: all.len(),
             targets: with_target.len(),
+            tokens_sha256: String::new(),
             scored: seen.scored,
             noise_floor: noise.as_ref().map(|noise| noise.kld.mean),
             noise,

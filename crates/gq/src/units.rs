@@ -22,6 +22,21 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     if bytes.is_finite() && bytes < 1e18 { Ok(bytes as u64) } else { Err("too large".to_owned()) }
 }
 
+/// Parses a number of tokens: `8192`, `32k` (1024 each, as contexts are named), `1M`.
+pub fn parse_tokens(text: &str) -> Result<usize, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit.trim().to_ascii_lowercase().as_str() {
+        "" => 1,
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        _ => return Err("expected a number of tokens such as 8192 or 32k".to_owned()),
+    };
+    let number: usize = number.parse().map_err(|_| "expected a number of tokens such as 32k".to_owned())?;
+    number.checked_mul(scale).filter(|&tokens| tokens <= 1 << 40).ok_or_else(|| "too large".to_owned())
+}
+
 /// Bytes in decimal units, three digits: `70.5 MB`.
 pub fn bytes(n: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];
@@ -95,6 +110,14 @@ mod tests {
         assert!(parse_bytes("4G").is_err());
         assert!(parse_bytes("GiB").is_err());
         assert!(parse_bytes("9999999TB").is_err());
+    }
+
+    #[test]
+    fn contexts_are_read() {
+        assert_eq!([parse_tokens("8192"), parse_tokens("32k"), parse_tokens("1M")], [Ok(8192), Ok(32768), Ok(1 << 20)]);
+        for bad in ["", "k", "3.5k", "32kB", "-1", "99999999999999M"] {
+            assert!(parse_tokens(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -116,7 +116,7 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
             let mut payload = vec![0; nearest.len()];
             let (codes, scales) = payload.split_at_mut(split);
             let book = Codebook::of(bits).unwrap();
-            let outcome = encode_calibrated(level, book, &factor, &w, codes, scales);
+            let outcome = encode_calibrated(level, (book, n), &factor, &w, 1.0, codes, scales);
             let measured = proxy(&h, &w, &decode(&payload), n);
             let told: f64 = outcome.errors.iter().sum::<f64>() / outcome.energies.iter().sum::<f64>();
             assert!(measured < 0.6 * proxy(&h, &w, &decode(&nearest), n), "{bits} bits");

@@ -49,6 +49,14 @@ pub struct TuneOptions {
     pub max_memory: Option<u64>,
 }
 
+impl TuneOptions {
+    /// Sequences that gradients are measured on, of so many.
+    pub fn gradients_of(&self, sequences: usize) -> usize {
+        let kept = (0..sequences).filter(|&index| !is_held_out(index, sequences)).count();
+        self.gradient_sequences.min(kept)
+    }
+}
+
 /// Hidden states of all sequences, while they are spilled.
 const STATES: &str = "states.partial";
 
@@ -264,12 +272,16 @@ fn gradients(
     tune: &mut Tune,
     progress: &mut dyn FnMut(TuneEvent),
 ) -> Result<Option<OutputMoments>, TuneError> {
-    let of = options.gradient_sequences.min(sequences.len());
+    let kept: Vec<&Vec<u32>> = (0..sequences.len())
+        .filter(|&index| !is_held_out(index, sequences.len()))
+        .map(|index| &sequences[index])
+        .collect();
+    let of = options.gradients_of(sequences.len());
     if of == 0 {
         return Ok(None);
     }
-    // Spread over all sequences, so that every text is among them.
-    let some: Vec<Vec<u32>> = (0..of).map(|i| sequences[i * sequences.len() / of].clone()).collect();
+    // Spread over all that are not held out, so that every text is among them.
+    let some: Vec<Vec<u32>> = (0..of).map(|i| kept[i * kept.len() / of].clone()).collect();
     let moments = output_moments(model, &some, options.seed, &mut |done| {
         progress(TuneEvent::Gradients { done, of });
     })?;

@@ -9,8 +9,9 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Version of the layout and of what is measured: 2 weighs tokens alike before a norm.
-const FORMAT: u32 = 2;
+/// Version of the layout and of what is measured: 2 weighs tokens alike before a norm, 3 takes gradients on no held-out
+/// sequence and chooses dampings at every width.
+const FORMAT: u32 = 3;
 /// The file that is written last: without it, a directory holds no measurement.
 const INDEX: &str = "tune.json";
 /// Squared gradients at products' outputs, one f64 vector per tensor.
@@ -133,8 +134,12 @@ impl Tune {
         let bytes = read(&path)?;
         let tune: Tune = serde_json::from_slice(&bytes)
             .map_err(|e| TuneFileError::Malformed { path: path.clone(), actual: e.to_string() })?;
+        if tune.format != FORMAT {
+            let (limit, actual) = (FORMAT.to_string(), tune.format.to_string());
+            return Err(TuneFileError::Differs { path, what: "format", limit, actual });
+        }
         let version = env!("CARGO_PKG_VERSION");
-        if tune.format != FORMAT || tune.version != version {
+        if tune.version != version {
             let (limit, actual) = (version.to_owned(), tune.version);
             return Err(TuneFileError::Differs { path, what: "gq", limit, actual });
         }
@@ -202,6 +207,18 @@ impl Tune {
     pub fn sha256(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
         crate::source::hex(&Sha256::digest(json))
+    }
+
+    /// Least, median and most tokens that an expert of this tensor saw; nothing where all rows see the same.
+    pub(crate) fn expert_tokens(&self, tensor: &str) -> Option<(usize, usize, usize)> {
+        let inputs = self.tensors.get(tensor).map(|measured| &measured.inputs)?;
+        let mut tokens: Vec<usize> =
+            inputs.iter().filter_map(|input| self.inputs.get(input)).map(|input| input.tokens).collect();
+        tokens.sort_unstable();
+        match tokens[..] {
+            [least, .., most] => Some((least, tokens[tokens.len() / 2], most)),
+            _ => None,
+        }
     }
 
     /// The moment of an input's tokens, and that of the held-out ones: `[n, n]` each.

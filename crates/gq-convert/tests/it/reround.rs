@@ -151,7 +151,7 @@ fn what_cannot_be_rounded_again_is_said() {
     let outcome = pair.again((3, 48), None, &out, 1);
     let message = outcome.unwrap_err().to_string();
     assert!(message.contains("sha256 of model.safetensors"), "{message}");
-    let exact = Pair::new("tiny/llama", "tiny/llama", "tq3-g32", &file, level);
+    let exact = Pair::new("tiny/llama", "tiny/llama", "tqp3", &file, level);
     let outcome = exact.again((3, 48), None, &out, 1);
     assert!(matches!(outcome, Err(RoundAgainError::Nothing)), "{outcome:?}");
     assert!(!out.exists());

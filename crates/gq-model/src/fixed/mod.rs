@@ -171,7 +171,7 @@ impl Ops for Fixed<'_> {
     fn linear<const N: usize>(&mut self, x: &Value, weights: [&Linear; N]) -> [Value; N] {
         let mut early = None;
         // One size per token and product: weights that share an input would need inputs of their own.
-        debug_assert!(N == 1 || weights.iter().all(|weight| weight.normed.is_none()), "normed one by one");
+        assert!(N == 1 || weights.iter().all(|weight| weight.normed.is_none()), "normed one by one");
         if let Some(observer) = self.observer.as_mut().filter(|_| self.left != Some(0)) {
             debug_assert!(self.factors.is_none() && self.replacing.is_none(), "observed as it is");
             let mut seen = Observation {

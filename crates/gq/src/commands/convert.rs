@@ -124,8 +124,8 @@ pub struct Recipe {
     /// Memory that weights, keys and values of --ctx tokens, and buffers are to fit in together, such as 16GiB.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, conflicts_with_all = ["bits", "encoding", "size", "bpw"])]
     fit: Option<u64>,
-    /// Tokens of context that --fit leaves room for.
-    #[arg(long, value_name = "N", default_value_t = 8192, requires = "fit")]
+    /// Tokens of context that --fit leaves room for, such as 32k.
+    #[arg(long, value_name = "N", default_value = "8192", requires = "fit", value_parser = units::parse_tokens)]
     ctx: usize,
     /// Keys and values that --fit leaves room for; run the file with the same.
     #[arg(long, value_name = "KIND", default_value = "f16", requires = "fit")]

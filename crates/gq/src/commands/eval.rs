@@ -279,7 +279,10 @@ fn on_windows(
     let mut step = |done: usize, _: usize| progress.set(done as u64, "");
     let report = evaluate_text(&model.model, &reference.model, windows, model.sizes, options, &mut step)?;
     progress.finish();
-    Ok(report)
+    let mut hash = Sha256::new();
+    windows.windows().iter().flatten().for_each(|token| hash.update(token.to_le_bytes()));
+    let tokens_sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(EvalReport { tokens_sha256, ..report })
 }
 
 /// A file that is no `.gq` file is one of reference outputs.

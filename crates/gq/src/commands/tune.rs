@@ -190,7 +190,7 @@ pub fn measure(
     let memory = args.memory(checkpoint, (sequences.len(), longest), max_memory, global)?;
     global.output().note(&memory_line(memory));
     let layers = checkpoint.spec().layers.len() + 1;
-    let of = sequences.len().min(options.gradient_sequences);
+    let of = options.gradients_of(sequences.len());
     // Moments that are there, on the same text, are not measured again.
     let found = found.filter(|tune| tune.text_sha256 == gq_convert::texts_digest(&texts));
     let measuring = if found.is_some() { 0 } else { of + layers };

@@ -30,6 +30,9 @@ fn measured_once_planned_and_made_at_any_size() {
     assert!(close["expected_divergence"].as_f64().unwrap() <= 0.002);
     let fit = gq.json(&["plan", &demo, "--tune", "t", "--fit", "112MiB", "--ctx", "256"]);
     assert!(fit["payload_bytes"].as_u64().unwrap() < 112 << 20);
+    // A context as people name it needs what its tokens do.
+    let tokens = |ctx| gq.json(&["plan", &demo, "--tune", "t", "--fit", "130MiB", "--ctx", ctx]);
+    assert_eq!(tokens("1k")["payload_bytes"], tokens("1024")["payload_bytes"]);
     gq.fails(2, &["plan", &demo, "--tune", "t", "--max-kld", "0.0000001"]);
 }
 
@@ -159,6 +162,21 @@ fn in_one_step_and_without_a_corpus() {
     assert!(inspected.to_string().contains("calibration_sha256"));
     let own = gq.json(&["eval", "m.gq", "--reference", &demo, "--self", "--ctx", "128", "--windows", "2"]);
     assert!(own["kld"]["mean"].as_f64().unwrap() < 0.5);
+    assert_eq!(own["tokens_sha256"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn measurements_of_another_format_are_refused_by_that() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    gq.ok(&[&["tune", &demo, "-o", "t", "--calibration", &text][..], &FAST].concat());
+    let index = gq.path("t/tune.json");
+    let old = std::fs::read_to_string(&index).unwrap();
+    let format = old.find("\"format\":").unwrap() + 9;
+    let end = format + old[format..].find(',').unwrap();
+    std::fs::write(&index, format!("{} 2{}", &old[..format], &old[end..])).unwrap();
+    let said = gq.fails(3, &["convert", &demo, "--tune", "t", "--bpw", "3", "-o", "m.gq"]);
+    assert!(said.contains("format 2"), "{said}");
 }
 
 #[test]
