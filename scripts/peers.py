@@ -6,6 +6,8 @@
     nice .venv/bin/python scripts/peers.py quality WORK --checkpoint MODELS/smollm2-135m-instruct-smooth \\
         --like MODELS/gguf/smollm2-135m-instruct-q4_1.gguf --text wikitext2-test.raw.txt \\
         --out docs/measurements/llama-cpp-smollm2-135m.json [--imatrix-text FILE]
+    .venv/bin/python scripts/peers.py quality-f32 WORK --checkpoint … --like … --out … --gq target/release/gq \\
+        --imatrix-text FILE --imatrix-windows 0 --texts wikitext2-test.raw.txt sympy-code.txt
     .venv/bin/python scripts/peers.py convert-speed WORK --checkpoint … --like … --out … --gq target/release/gq
     .venv/bin/python scripts/peers.py decode-speed  WORK --checkpoint … --like … --out … --gq target/release/gq \\
         --gq-files tq4.gq tq8.gq            # both on a quiet machine; with --gq the peers take turns in one run
@@ -15,7 +17,9 @@
 windows of the text, quantizes from bf16, and scores every type against those logits. Reference weights, text and
 windows are the same ones that gq is measured on. The embedding (tied to the head in these models) is held at Q8_0
 in every row, as gq's default has it; `default_file_bytes` is the size under llama.cpp's own choice for it.
-Results are JSON without machine paths. `quality` keeps the rows it finds and adds the missing ones; the two speed
+Results are JSON without machine paths. `quality-f32` lets `gq eval` score the
+files with f32 activations, as gq's own tables are, so that codes are compared with codes; 0 windows are all of the text.
+`quality` and `quality-f32` keep the rows they find and add the missing ones; the two speed
 commands replace their own part of the file.
 """
 import argparse
@@ -170,10 +174,7 @@ def quality(options, facts: dict, save) -> None:
                       "--kl-divergence-base", PARTIAL)
     imatrix = None
     if options.imatrix_text:
-        imatrix = llama.make(options.work / f"{options.checkpoint.name}.imatrix.gguf",
-                             "llama-imatrix", "-m", gguf_of(options, "bf16"), "-f", options.imatrix_text,
-                             "-o", PARTIAL, "--output-format", "gguf", "-c", options.ctx,
-                             "--chunks", options.imatrix_windows, "-t", options.threads)
+        imatrix = importance(llama, options)
         done["imatrix"] = {"text": options.imatrix_text.name, "windows": options.imatrix_windows}
     wanted = [(kind, None) for kind in options.types]
     wanted += [(kind, imatrix) for kind in options.types if imatrix and kind not in ("BF16", "Q8_0")]
@@ -194,6 +195,47 @@ def quality(options, facts: dict, save) -> None:
               f"KLD {row['kld']['mean']:.4f}  PPL {row['ppl']['model']:.3f}", flush=True)
         if kind not in ("BF16", *SPEED_TYPES) or matrix:
             model.unlink()
+
+
+def importance(llama: Llama, options) -> Path:
+    """The importance matrix of --imatrix-text, or of its first windows."""
+    windows = options.imatrix_windows
+    name = f"{options.checkpoint.name}-{options.imatrix_text.stem}-{windows or 'all'}.imatrix.gguf"
+    some = ["--chunks", windows] if windows else []
+    return llama.make(options.work / name, "llama-imatrix", "-m", gguf_of(options, "bf16"), "-f", options.imatrix_text,
+                      "-o", PARTIAL, "--output-format", "gguf", "-c", options.ctx, *some, "-t", options.threads)
+
+
+def quality_f32(options, facts: dict, save) -> None:
+    """Files of llama-quantize with an importance matrix, scored by `gq eval` on every text; rows there already are kept."""
+    llama = Llama(options.work)
+    protocol = {"checkpoint": options.checkpoint.name, "ctx": options.ctx, "windows": options.windows,
+                "imatrix": {"text": options.imatrix_text.name, "windows": options.imatrix_windows or "all"},
+                "scored_by": "gq eval --activations f32"}
+    done = facts.get("quality_f32", {})
+    if {k: done.get(k) for k in protocol} != protocol:
+        done = {**protocol, "rows": []}
+    matrix = importance(llama, options)
+    for kind in options.types:
+        row = next((row for row in done["rows"] if row["type"] == kind), None)
+        if row is None:
+            row = {"type": kind}
+            done["rows"].append(row)
+        wanted = [text for text in options.texts if text.name not in row]
+        if not wanted:
+            continue
+        model = quantize(llama, options, kind, matrix)
+        row |= sizes(model)
+        for text in wanted:
+            output = subprocess.run([options.gq, "eval", model, "--reference", options.checkpoint, "--text", text, "--windows",
+                                     str(options.windows), "--activations", "f32", "--json", "--quiet", "--cache",
+                                     options.work / "logits"], check=True, stdout=subprocess.PIPE)
+            report = json.loads(output.stdout)
+            row[text.name] = {key: report[key] for key in ("ppl", "kld", "top1", "kld_by_window")}
+            facts["quality_f32"] = {**done, "commands": llama.commands}
+            save()
+            print(f"{kind:8} {row['bpw_body']:5.2f} bpw  {text.name}  KLD {report['kld']['mean']:.4f}", flush=True)
+        model.unlink()
 
 
 def watch_memory(process: subprocess.Popen, peak: dict) -> None:
@@ -334,7 +376,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build").add_argument("work", type=Path)
     commands.add_parser("table").add_argument("files", type=Path, nargs="+")
-    for name, types in (("quality", TYPES), ("convert-speed", ("Q4_K_M",)), ("decode-speed", SPEED_TYPES)):
+    kinds = ("Q6_K", "Q4_K_M", "IQ4_XS", "Q3_K_M")
+    for name, types in (("quality", TYPES), ("quality-f32", kinds), ("convert-speed", ("Q4_K_M",)), ("decode-speed", SPEED_TYPES)):
         command = commands.add_parser(name)
         command.add_argument("work", type=Path)
         command.add_argument("--checkpoint", type=Path, required=True, help="a folder made by real_models.py")
@@ -343,23 +386,27 @@ def main() -> None:
         command.add_argument("--types", nargs="+", default=list(types))
         command.add_argument("--threads", type=int, default=2)
         command.add_argument("--repeat", type=int, default=3)
-        if name != "quality":
+        if name == "quality-f32":
+            command.add_argument("--texts", type=Path, nargs="+", required=True)
+            command.add_argument("--gq", type=Path, required=True, help="the gq program that scores")
+        if name.endswith("-speed"):
             command.add_argument("--busy", action="store_true", help="do not wait for a quiet machine")
             command.add_argument("--gq", type=Path, help="the gq program, measured in the same run")
         if name == "decode-speed":
             command.add_argument("--gq-files", type=Path, nargs="*", default=[], help=".gq files for `gq bench`")
         if name == "quality":
             command.add_argument("--text", type=Path, required=True)
+        if name.startswith("quality"):
             command.add_argument("--ctx", type=int, default=512)
             command.add_argument("--windows", type=int, default=40)
-            command.add_argument("--imatrix-text", type=Path)
+            command.add_argument("--imatrix-text", type=Path, required=name != "quality")
             command.add_argument("--imatrix-windows", type=int, default=100)
     options = parser.parse_args()
     if options.command == "build":
         return build(options.work)
     if options.command == "table":
         return print(table(options.files))
-    measure = {"quality": quality, "convert-speed": convert_speed, "decode-speed": decode_speed}[options.command]
+    measure = {"quality": quality, "quality-f32": quality_f32, "convert-speed": convert_speed, "decode-speed": decode_speed}[options.command]
     facts = json.loads(options.out.read_text()) if options.out.exists() else {}
     facts |= {"made_by": "scripts/peers.py", "llama_cpp": SOURCE_PACKAGE}
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,8 @@ use half::f16;
 
 /// Rounds a strip of rotated rows `[rows, n]` to scalar codes with a scale for each `group` columns of a row.
 ///
-/// Writes code rows and scale rows as `tqB` stores them. What is rounded are weights and the errors fed back to them at
-/// `stretch` times the scale that suits Gaussian ones. A group without energy, or with a value that is not finite,
-/// is stored as [`Encoder::encode_row`](crate::Encoder::encode_row) does. The same bytes at every level.
+/// Writes code rows and scale rows as `tqB` stores them. A group without energy, or with a value that is not finite, is
+/// stored as [`Encoder::encode_row`](crate::Encoder::encode_row) does. The same bytes at every level.
 ///
 /// # Panics
 /// When a slice's length is not what rows, width, group and bits say.
@@ -19,7 +18,6 @@ pub fn encode_calibrated(
     (book, group): (Codebook, usize),
     factor: &Factor,
     rotated: &[f32],
-    stretch: f32,
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> StripOutcome {
@@ -33,7 +31,7 @@ pub fn encode_calibrated(
             && scales.len() == 2 * rows * groups,
         "strip"
     );
-    let inflation = stretch * inflation(factor, book.distortion());
+    let inflation = inflation(factor, book.distortion());
     let mut start = vec![0.0; groups * rows]; // [groups, rows]
     for (at, x) in rotated.chunks_exact(group).enumerate() {
         let scale = if groups == 1 {
@@ -69,7 +67,8 @@ pub(crate) fn start_scales(
     gaussian_scale: f64,
     inflation: f32,
 ) -> Vec<f32> {
-    let scale = |row: &[f32]| Some(gaussian(row, gaussian_scale) * inflation).filter(|scale| scale.is_finite());
+    let scale =
+        |row: &[f32]| Some(gaussian(row, gaussian_scale) * inflation).filter(|scale| scale.is_finite());
     rotated.chunks_exact(factor.n()).map(|row| scale(row).unwrap_or(0.0)).collect()
 }
 

@@ -5,10 +5,10 @@ use gq_tensor::CpuLevel;
 use rayon::prelude::*;
 
 /// Columns eliminated together; their update of the rest is one pass over the matrix.
-const PANEL: usize = 96;
+const PANEL: usize = 128;
 
 /// Rows of the rest that a thread updates at once: their factors stay in the first-level cache.
-const ROWS: usize = 8 * PIVOT_ROWS;
+const ROWS: usize = 16 * PIVOT_ROWS;
 
 /// Tiles updated in a row after each other: what they share of a cache line is there still.
 const TILES: usize = 4;

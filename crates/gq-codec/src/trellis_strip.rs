@@ -61,9 +61,8 @@ impl ColumnQuantizer for TrellisColumns<'_> {
 /// Rounds a strip of at most 256 rotated rows `[rows, n]` to trellis codes, with the inputs' second moments in view.
 ///
 /// Writes the strip's codes, `n * trellis.column_bytes(rows)` bytes, and one fp16 scale per row.
-/// `row_weights` say what an error in each row costs, beside its size; `None`: all the same. Rows are rounded at
-/// `stretch` times the scale that suits Gaussian ones. A row without energy, or with a value that is not finite, is
-/// stored with scale 0. The same bytes at every level.
+/// `row_weights` say what an error in each row costs, beside its size; `None`: all the same. A row without energy,
+/// or with a value that is not finite, is stored with scale 0. The same bytes at every level.
 ///
 /// # Panics
 /// When a slice's length is not what rows, width and bits say.
@@ -72,7 +71,7 @@ pub fn encode_trellis_calibrated(
     trellis: &Trellis,
     factor: &Factor,
     rotated: &[f32],
-    (row_weights, stretch): (Option<&[f32]>, f32),
+    row_weights: Option<&[f32]>,
     codes: &mut [u8],
     scales: &mut [u8],
 ) -> StripOutcome {
@@ -80,7 +79,7 @@ pub fn encode_trellis_calibrated(
     let rows = rotated.len() / n;
     assert!(rotated.len() == rows * n && codes.len() == n * trellis.column_bytes(rows), "strip");
     assert!(scales.len() == 2 * rows && row_weights.is_none_or(|weights| weights.len() == rows), "rows");
-    let inflation = stretch * inflation(factor, trellis.distortion());
+    let inflation = inflation(factor, trellis.distortion());
     let start = start_scales(rotated, factor, trellis.gaussian_scale(), inflation);
     let weights = strip_weights(&start, row_weights);
     let mut columns = TrellisColumns::new(trellis, weights, codes);

@@ -23,12 +23,6 @@ const SAMPLE: usize = 16;
 /// Rows of every input that feedback and rounding to nearest compete on.
 const TRIED: usize = 32;
 
-/// The usual scale, as a multiple of what suits Gaussian rows and what is fed back to them.
-pub(crate) const STRETCH: f32 = 0.95;
-
-/// Scales tried on those rows; the first of equals.
-const STRETCHES: [f32; 3] = [STRETCH, 0.9, 1.0];
-
 /// Squared output errors and energies of the rows, with the input's moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct OutputSums {
@@ -160,7 +154,7 @@ impl Code {
     pub(crate) fn encode(
         &self,
         level: CpuLevel,
-        (factor, stretch): (&Factor, f32),
+        factor: &Factor,
         (first, rotated): (usize, &[f32]),
         codes: &mut [u8],
         scales: &mut [u8],
@@ -168,35 +162,14 @@ impl Code {
         match self {
             Code::Scalar(book, group) => {
                 let code = (*book, group.len(factor.n()));
-                encode_calibrated(level, code, factor, rotated, stretch, codes, scales)
+                encode_calibrated(level, code, factor, rotated, codes, scales)
             }
             Code::Trellis(trellis, weights) => {
                 let rows = first..first + scales.len() / 2;
                 let weights = weights.as_ref().and_then(|weights| weights.get(rows));
-                encode_trellis_calibrated(level, trellis, factor, rotated, (weights, stretch), codes, scales)
+                encode_trellis_calibrated(level, trellis, factor, rotated, weights, codes, scales)
             }
         }
-    }
-
-    /// Of the scales to try, the one at which a few rows have the least error on the tokens that decide codes: there are
-    /// more of those than of the held-out ones, and one number is not overfitted.
-    fn stretch(
-        &self,
-        level: CpuLevel,
-        factor: &Factor,
-        rows: (usize, &[f32]),
-        (codes, scales): (&mut [u8], &mut [u8]),
-    ) -> f32 {
-        let mut best = (STRETCHES[0], f64::INFINITY);
-        for stretch in STRETCHES {
-            codes.fill(0);
-            let outcome = self.encode(level, (factor, stretch), rows, codes, scales);
-            let error = outcome.errors.iter().sum();
-            if error < best.1 {
-                best = (stretch, error);
-            }
-        }
-        best.0
     }
 }
 
@@ -217,9 +190,7 @@ pub(crate) struct CalibratedCoder<'a> {
 /// Held-out errors of the rows tried.
 #[derive(Clone, Copy, Debug)]
 struct Verdict {
-    /// At the best of the scales tried.
     feedback: f64,
-    stretch: f32,
     nearest: f64,
     energy: f64,
 }
@@ -298,8 +269,7 @@ impl<'a> CalibratedCoder<'a> {
                     self.measure(level, &input, (row, &weights), (codes, scales), (sums, outputs));
                     return Ok(());
                 }
-                let by = (&input.factor, verdict.stretch);
-                let outcome = self.code.encode(level, by, (row, &weights), codes, scales);
+                let outcome = self.code.encode(level, &input.factor, (row, &weights), codes, scales);
                 let measured = outcome.errors.iter().zip(&outcome.energies);
                 for (output, (&error, &energy)) in outputs.iter_mut().zip(measured) {
                     (output.error, output.energy) = (error, energy);
@@ -345,16 +315,13 @@ impl<'a> CalibratedCoder<'a> {
             decoded.iter_mut().zip(&weights).for_each(|(q, w)| *q = w - *q);
             squares(level, &input.held_out, &decoded, cols).iter().sum()
         };
-        let tried = (first, &weights[..]);
-        let stretch = self.code.stretch(level, &input.factor, tried, (&mut codes, &mut scales));
-        codes.fill(0);
-        self.code.encode(level, (&input.factor, stretch), tried, &mut codes, &mut scales);
+        self.code.encode(level, &input.factor, (first, &weights), &mut codes, &mut scales);
         let feedback = error(&codes, &scales);
         codes.fill(0);
         self.rows.nearest(level, &weights, &mut codes, &mut scales);
         let nearest = error(&codes, &scales);
         let energy = squares(level, &input.held_out, &weights, cols).iter().sum();
-        let verdict = Verdict { feedback, stretch, nearest, energy };
+        let verdict = Verdict { feedback, nearest, energy };
         verdicts.insert(group, verdict);
         Ok(verdict)
     }
@@ -404,6 +371,10 @@ impl<'a> CalibratedCoder<'a> {
         if let Some(input) = kept.iter().find(|input| input.name == *name && input.rotation == rotation) {
             return Ok(input.clone());
         }
+        // Room first: making a factor takes more than keeping it.
+        if kept.len() >= FACTORS {
+            kept.remove(0);
+        }
         let (mut moment, mut held_out) = self.tune.moments(name)?;
         rotate(level, &mut moment, &self.rows.rotation);
         rotate(level, &mut held_out, &self.rows.rotation);
@@ -411,9 +382,6 @@ impl<'a> CalibratedCoder<'a> {
         let factor = Factor::new(level, &moment, self.rows.cols, damping)
             .map_err(|source| ConvertError::Moment { tensor: self.tensor.clone(), source })?;
         let input = Arc::new(Input { name: name.clone(), rotation, factor, held_out });
-        if kept.len() >= FACTORS {
-            kept.remove(0);
-        }
         kept.push(input.clone());
         Ok(input)
     }

@@ -98,19 +98,20 @@ fn peak(steps: &[Step], (texts, adapters): (u64, u64), threads: usize, block: u6
 /// Inputs whose factors are kept at once: products of one input follow each other closely in a file.
 pub(crate) const FACTORS: usize = 3;
 
+/// Bytes that they take, over the square of the widest input: U and the held-out moment in f32 for each but the last;
+/// while that is made, both moments, the elimination in f64, and U.
+pub(crate) const FACTORS_AT_WORK: u64 = 8 * (FACTORS as u64 - 1) + 4 + 4 + 8 + 4;
+
 /// Factors and held-out moments in use, one being made, and strips with what is fed back.
 fn calibrated(steps: &[Step], threads: u64) -> u64 {
     let steps = || steps.iter().filter(|step| step.calibrated);
     let cols = || steps().map(|step| step.rows_cols().1 as u64);
     let widest = cols().max().unwrap_or(0);
-    // U and the held-out moment in f32 for each; while one is made: both triangles as read and as squares, a
-    // transposed copy, and the elimination in f64.
-    let kept = FACTORS as u64 * 8 * widest * widest;
-    let making = (8 + 8 + 4 + 8) * widest * widest;
+    let factors = FACTORS_AT_WORK * widest * widest;
     // Weights, errors, residuals, projections, values and decoded rows of a strip; sampled rows twice.
     let strip =
         Encoding::STRIP_ROWS as u64 * widest * 4 * 6 + 2 * 4 * widest * Encoding::STRIP_ROWS as u64 / 8;
-    kept + making + threads * strip
+    factors + threads * strip
 }
 
 /// Rows that are coded together are held as f32, with their codes once more to measure them, and sums per 32 columns.

@@ -114,7 +114,10 @@ mod tests {
 
     #[test]
     fn contexts_are_read() {
-        assert_eq!([parse_tokens("8192"), parse_tokens("32k"), parse_tokens("1M")], [Ok(8192), Ok(32768), Ok(1 << 20)]);
+        assert_eq!(
+            [parse_tokens("8192"), parse_tokens("32k"), parse_tokens("1M")],
+            [Ok(8192), Ok(32768), Ok(1 << 20)]
+        );
         for bad in ["", "k", "3.5k", "32kB", "-1", "99999999999999M"] {
             assert!(parse_tokens(bad).is_err(), "{bad}");
         }

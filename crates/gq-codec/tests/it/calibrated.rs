@@ -91,8 +91,11 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
     let h = moments(n);
     let w = normal(rows * n, 9);
     let factor = Factor::new(CpuLevel::detect(), &h, n, 0.01).unwrap();
-    for bits in [2, 3, 4, 6, 8] {
-        let encoding = Encoding::Turbo { bits, group: ScaleGroup::Row };
+    let row = ScaleGroup::Row;
+    for (bits, group) in
+        [(2, row), (3, row), (4, row), (6, row), (8, row), (3, ScaleGroup::G32), (4, ScaleGroup::G32)]
+    {
+        let encoding = Encoding::Turbo { bits, group };
         let decode = |payload: &[u8]| {
             let shape = MatrixShape { rows, cols: n };
             let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, payload).unwrap();
@@ -107,7 +110,8 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
         let mut nearest = vec![0; encoding.payload_bytes(rows, n).unwrap() as usize];
         let encoder = gq_codec::Encoder::new(encoding, RotationSpec::NONE, n).unwrap();
         let (codes, scales) = nearest.split_at_mut(split);
-        for (row, (codes, scale)) in codes.chunks_mut(split / rows).zip(scales.chunks_mut(2)).enumerate() {
+        let scales = scales.chunks_mut(encoding.scales_row_bytes(n));
+        for (row, (codes, scale)) in codes.chunks_mut(split / rows).zip(scales).enumerate() {
             let row = &w[row * n..(row + 1) * n];
             encoder.encode_row(CpuLevel::Scalar, row, codes, scale, &mut Default::default());
         }
@@ -116,10 +120,10 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
             let mut payload = vec![0; nearest.len()];
             let (codes, scales) = payload.split_at_mut(split);
             let book = Codebook::of(bits).unwrap();
-            let outcome = encode_calibrated(level, (book, n), &factor, &w, 1.0, codes, scales);
+            let outcome = encode_calibrated(level, (book, group.len(n)), &factor, &w, codes, scales);
             let measured = proxy(&h, &w, &decode(&payload), n);
             let told: f64 = outcome.errors.iter().sum::<f64>() / outcome.energies.iter().sum::<f64>();
-            assert!(measured < 0.6 * proxy(&h, &w, &decode(&nearest), n), "{bits} bits");
+            assert!(measured < 0.6 * proxy(&h, &w, &decode(&nearest), n), "{encoding:?}");
             // The report counts the damping as well; fp16 scales add a little.
             assert!(measured < 1.05 * told + 1e-6 && told < 3.0 * measured, "{bits}: {told} {measured}");
             assert!(first.get_or_insert_with(|| payload.clone()) == &payload, "{level:?}");

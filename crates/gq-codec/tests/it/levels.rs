@@ -3,7 +3,9 @@
 use crate::source::{self, Generator, Source};
 use gq_codec::{ActivationBlocks, Activations, Decoder, EncodeScratch, Encoder, LevelTile, Rotation};
 use gq_tensor::{CpuLevel, DType, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::ops::Range;
+use std::sync::LazyLock;
 
 /// Widths around the edges of tiles, and widths of real models.
 const WIDTHS: [usize; 14] = [32, 64, 96, 128, 160, 224, 256, 288, 384, 576, 640, 704, 1152, 2112];
@@ -237,6 +239,10 @@ fn products_at_the_limits_of_the_integers() {
     }
 }
 
+/// Of one thread and of many.
+static POOLS: LazyLock<[ThreadPool; 2]> =
+    LazyLock::new(|| [1, 64].map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap()));
+
 /// A tile's products with tokens, against f64 products of decoded rows with what the activations stand for.
 fn check_tile(
     level: CpuLevel,
@@ -254,8 +260,13 @@ fn check_tile(
     assert!(tile.read(level, &decoder, matrix, range.clone()), "{name}");
     let blocks = ActivationBlocks::quantize(level, x, cols);
     assert_eq!(blocks.tokens(), x.len() / cols);
-    let mut out = vec![f32::NAN; blocks.tokens() * stride];
-    tile.multiply(level, &blocks, &mut out, stride, first);
+    // Both ways of sharing the work, whatever this machine has: by rows, and by tokens.
+    let [out, other] = [1, 0].map(|pool: usize| {
+        let mut out = vec![f32::NAN; blocks.tokens() * stride];
+        POOLS[pool].install(|| tile.multiply(level, &blocks, &mut out, stride, first));
+        out
+    });
+    assert!(out.iter().zip(&other).all(|(a, b)| a.to_bits() == b.to_bits()), "{name}: threads");
     let mut token = vec![0.0; cols];
     for (x, out) in x.chunks(cols).zip(out.chunks(stride)) {
         Activations::quantize(level, x).dequantize(&mut token);

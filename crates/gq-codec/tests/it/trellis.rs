@@ -256,7 +256,7 @@ fn row_weights_move_errors_to_the_rows_that_weigh_less() {
         let mut bytes = vec![0; encoding.payload_bytes(rows, cols).unwrap() as usize];
         let (codes, scales) = bytes.split_at_mut(cols * trellis.column_bytes(rows));
         let level = CpuLevel::detect();
-        let outcome = encode_trellis_calibrated(level, &trellis, &factor, &data, (row_weights, 1.0), codes, scales);
+        let outcome = encode_trellis_calibrated(level, &trellis, &factor, &data, row_weights, codes, scales);
         let decoded = decode(level, &view(encoding, rows, cols, &bytes));
         let of = |parity: usize| {
             (parity..rows)

@@ -2,7 +2,7 @@
 
 use super::objective::{Errors, times};
 use super::{Input, RoundAgainError, TensorAgain};
-use crate::calibrated::{Code, STRETCH, STRIP};
+use crate::calibrated::{Code, STRIP};
 use crate::encode::{RowCoder, squared_error};
 use gq_checkpoint::{Checkpoint, SourceTensor};
 use gq_tensor::{CpuLevel, EncodedMatrix, MatrixShape};
@@ -43,7 +43,7 @@ impl Rounding<'_> {
             let first = strip * STRIP;
             let weights = self.weights(first..rows.min(first + STRIP))?;
             let targets = self.targets(input, &weights, strength);
-            self.code.encode(self.level, (&input.factor, STRETCH), (first, &targets), codes, scales);
+            self.code.encode(self.level, &input.factor, (first, &targets), codes, scales);
             Ok::<_, RoundAgainError>(())
         })?;
         let shape = MatrixShape { rows, cols: n };

@@ -44,7 +44,8 @@ pub(crate) fn choose(level: CpuLevel, train: &[f32], held: &[f32], n: usize) -> 
     let mut best: Option<Chosen> = None;
     for (index, &damping) in candidates.iter().enumerate() {
         let factor = Factor::new(level, train, n, damping)?;
-        let cost = if wide { probed_error(level, &factor, held) } else { expected_error(level, &factor, held) };
+        let cost =
+            if wide { probed_error(level, &factor, held) } else { expected_error(level, &factor, held) };
         if !cost.is_finite() {
             continue;
         }

@@ -2,7 +2,7 @@
 
 use super::measure::{HELD_OUT, TuneError};
 use super::trials::depths;
-use crate::memory::FACTORS;
+use crate::memory::FACTORS_AT_WORK;
 use gq_checkpoint::{LayerSpec, ModelSpec};
 use gq_model::residual_token_bytes;
 use gq_tensor::Encoding;
@@ -101,7 +101,7 @@ impl MeasuringMemory {
         });
         let rows = 4 * tokens * spec.hidden_size as u64;
         let widest = spec.layers.iter().map(|layer| widest(spec, layer)).max().unwrap_or(0) as u64;
-        let coding = (FACTORS as u64 * 8 + 28) * widest * widest + threads * 64 * 4 * widest + (32 << 20);
+        let coding = FACTORS_AT_WORK * widest * widest + threads * 64 * 4 * widest + (32 << 20);
         // Logits of the original and of a trial, a copy on the way, and a row for each thread.
         let logits = 4 * (4 * HEAD_ROWS + 2 * threads) * spec.vocab_size as u64;
         let sequence = ctx * residual_token_bytes(spec);
@@ -229,8 +229,8 @@ fn moments(spec: &ModelSpec, layer: &LayerSpec) -> u64 {
     let per_layer = spec.per_layer_embedding.map_or(0, |ple| hidden + square(ple.width));
     // Inputs of q, k and v; of the output; of gate and up; of down; and, at the first, of what precedes the layers.
     let all = 3 * hidden + square(attention.q_width()) + square(layer.mlp.width) + experts + per_layer;
-    // Two triangles, two squares, a transposed copy, and the elimination in f64 or a factor's inverse and product.
-    8 * all + 28 * square(widest(spec, layer))
+    // Two triangles, two squares, and the elimination in f64 with U.
+    8 * all + 24 * square(widest(spec, layer))
 }
 
 /// Activations of one sequence in one layer, and the scores of each thread.
