@@ -3,6 +3,7 @@
 use crate::cache::{KvCache, KvType};
 use crate::eager::{ActivationMode, Eager, Matrix, Turns};
 use crate::family::Graph;
+use crate::fixed::Together;
 use crate::ops::Ops;
 use crate::source::Source;
 use crate::texts::ModelTexts;
@@ -146,12 +147,52 @@ impl Model {
                 done += batch.len();
             }
         });
-        match out.iter().position(|logit| !logit.is_finite()) {
+        self.check_logits(out)
+    }
+
+    /// Runs new tokens of several sequences after those in their caches, and gives logits `[sequences, vocab_size]` of
+    /// each one's last token, in fixed arithmetic: the same on every CPU and thread count, and whatever else is run.
+    /// The options' activations and storage do not matter here.
+    ///
+    /// # Errors
+    /// As [`forward`](Model::forward).
+    pub(crate) fn forward_together(
+        &self,
+        mut sequences: Vec<(&[u32], &mut KvCache)>,
+    ) -> Result<Matrix, ModelError> {
+        for (tokens, cache) in &sequences {
+            self.check(tokens, cache, LogitRows::Last)?;
+        }
+        let mut logits = Matrix { width: self.spec.vocab_size, data: Vec::new() };
+        while !sequences.is_empty() {
+            // As many sequences as a batch of one sequence has tokens; at least one.
+            let ends = sequences.iter().scan(0, |end, (new, _)| {
+                *end += new.len();
+                Some(*end)
+            });
+            let fitting = ends.take_while(|end| *end <= BATCH).count().max(1);
+            let (mut tokens, mut batch) = (Vec::new(), Vec::new());
+            for (new, cache) in sequences.drain(..fitting) {
+                tokens.extend_from_slice(new);
+                batch.push((new.len(), cache));
+            }
+            let mut ops = Together::new(self.options.level, &self.spec.ropes, batch);
+            let hidden = self.graph.hidden(&mut ops, &tokens);
+            let hidden = ops.last_rows(&hidden);
+            logits.data.extend(self.graph.logits(&mut ops, &hidden).data);
+            ops.advance();
+        }
+        self.check_logits(&logits.data)?;
+        Ok(logits)
+    }
+
+    fn check_logits(&self, logits: &[f32]) -> Result<(), ModelError> {
+        match logits.iter().position(|logit| !logit.is_finite()) {
             None => Ok(()),
             Some(at) => Err(ModelError::NotFinite {
                 row: at / self.spec.vocab_size,
                 index: at % self.spec.vocab_size,
-                value: out.get(at).map(f32::to_string).unwrap_or_default(),
+                value: logits.get(at).map(f32::to_string).unwrap_or_default(),
             }),
         }
     }

@@ -1,11 +1,17 @@
 //! Text that a model writes itself: calibration and evaluation without a corpus, on what the model says.
+//!
+//! Conversations are written side by side, so that the weights are read once for a token of each, and in fixed
+//! arithmetic: what is calibrated on such text has the same bytes everywhere.
 
 use crate::ModelError;
+use crate::cache::{KvCache, KvType};
 use crate::chat::{ChatError, ChatMessage, ChatOptions, ChatTemplate};
-use crate::generation::{Generation, GenerationError, GenerationOptions};
+use crate::eager::Matrix;
+use crate::footprint::kv_cache_bytes;
 use crate::model::Model;
-use crate::sampler::Sampling;
+use crate::sampler::{Sampler, Sampling};
 use crate::tokenizer::{SpecialText, Tokenizer, TokenizerError};
+use rayon::prelude::*;
 
 /// What the model is asked: prose, facts, code, mathematics, dialogue, several languages.
 const REQUESTS: [&str; 40] = [
@@ -60,6 +66,9 @@ pub struct OwnTextOptions {
     pub answer: usize,
     /// Source of randomness.
     pub seed: u64,
+    /// Bytes for keys and values: as many conversations are written side by side as fit, at least one. The text does
+    /// not depend on it.
+    pub memory: u64,
 }
 
 /// A model that does not write.
@@ -71,12 +80,9 @@ pub enum OwnTextError {
     /// The tokenizer refuses a request.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The model refuses a prompt.
+    /// The model cannot go on.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Generation stopped with an error.
-    #[error(transparent)]
-    Generation(#[from] GenerationError),
 }
 
 /// Asks the model one request after the other, at temperature 1, and gives all tokens in one stream: each conversation
@@ -93,30 +99,168 @@ pub fn own_text(
     options: OwnTextOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<u32>, OwnTextError> {
+    let prompts = REQUESTS.iter().map(|request| match chat {
+        Some(chat) => {
+            let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
+            let turn = [ChatMessage::new("user", request)];
+            Ok(tokenizer.prompt(&chat.render(&turn, &options)?, SpecialText::Parsed)?)
+        }
+        None => Ok(tokenizer.prompt(request, SpecialText::Plain)?),
+    });
+    let prompts = prompts.collect::<Result<Vec<Vec<u32>>, OwnTextError>>()?;
+    Ok(conversations(model, &prompts, &tokenizer.stop_tokens(chat), options, progress)?)
+}
+
+/// Prompts and what the model says to them, around and around until there are as many tokens as are wanted.
+fn conversations(
+    model: &Model,
+    prompts: &[Vec<u32>],
+    stop: &[u32],
+    options: OwnTextOptions,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<u32>, ModelError> {
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + options.answer;
+    let fitting = options.memory / kv_cache_bytes(model.spec(), longest, KvType::F32).max(1);
+    let fitting = usize::try_from(fitting).unwrap_or(usize::MAX).clamp(1, prompts.len().max(1));
     let mut tokens = Vec::new();
-    let stop = tokenizer.stop_tokens(chat);
-    for (round, request) in (0u64..).zip(REQUESTS.iter().cycle()) {
-        if tokens.len() >= options.tokens {
+    let mut rounds = (0u64..).zip(prompts.iter().cycle());
+    while tokens.len() < options.tokens {
+        // No more than are needed if every answer is as long as it may be.
+        let needed = (options.tokens - tokens.len()).div_ceil(options.answer.max(1));
+        let talks = rounds.by_ref().take(needed.min(fitting)).map(|(round, prompt)| {
+            let sampling =
+                Sampling { temperature: 1.0, seed: options.seed.wrapping_add(round), ..Sampling::default() };
+            Conversation {
+                tokens: prompt.clone(),
+                left: options.answer,
+                cache: model.new_cache_of(prompt.len() + options.answer, KvType::F32),
+                sampler: Sampler::new(sampling),
+            }
+        });
+        let mut talks: Vec<_> = talks.collect();
+        if talks.is_empty() {
             break;
         }
-        let prompt = match chat {
-            Some(chat) => {
-                let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
-                let turn = [ChatMessage::new("user", request)];
-                tokenizer.prompt(&chat.render(&turn, &options)?, SpecialText::Parsed)?
+        let before = tokens.len();
+        write(model, &mut talks, stop, &mut |written| progress((before + written).min(options.tokens)))?;
+        for talk in talks {
+            if tokens.len() >= options.tokens {
+                break;
             }
-            None => tokenizer.prompt(request, SpecialText::Plain)?,
-        };
-        let seed = options.seed.wrapping_add(round);
-        let sampling = Sampling { temperature: 1.0, seed, ..Sampling::default() };
-        let how = GenerationOptions { max_tokens: options.answer, sampling, stop: stop.clone() };
-        let generation = Generation::start(model, None, &prompt, how)?;
-        tokens.extend(prompt);
-        for piece in generation {
-            tokens.extend(piece?.token);
+            tokens.extend(talk.tokens);
+            tokens.extend(stop.first());
         }
-        tokens.extend(stop.first());
-        progress(tokens.len().min(options.tokens));
     }
+    progress(options.tokens);
     Ok(tokens)
+}
+
+struct Conversation {
+    /// The prompt and what has been said to it.
+    tokens: Vec<u32>,
+    /// Tokens that may still be said.
+    left: usize,
+    cache: KvCache,
+    sampler: Sampler,
+}
+
+/// Goes on with every conversation to its end.
+fn write(
+    model: &Model,
+    talks: &mut [Conversation],
+    stop: &[u32],
+    progress: &mut dyn FnMut(usize),
+) -> Result<(), ModelError> {
+    loop {
+        let mut going: Vec<&mut Conversation> = talks.iter_mut().filter(|talk| talk.left > 0).collect();
+        if going.is_empty() {
+            return Ok(());
+        }
+        let new = going.iter_mut().map(|talk| {
+            let Conversation { tokens, cache, .. } = &mut **talk;
+            (&tokens[cache.len()..], cache)
+        });
+        let Matrix { width, data } = model.forward_together(new.collect())?;
+        going.into_par_iter().zip(data.par_chunks_exact(width)).for_each(|(talk, logits)| {
+            let token = talk.sampler.sample(logits);
+            if stop.contains(&token) {
+                talk.left = 0;
+            } else {
+                talk.tokens.push(token);
+                talk.left -= 1;
+            }
+        });
+        progress(talks.iter().map(|talk| talk.tokens.len()).sum());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ActivationMode, LogitRows, RunOptions};
+    use gq_checkpoint::Checkpoint;
+    use gq_tensor::CpuLevel;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    const TINY: [&str; 5] = ["llama", "gemma3", "gemma4-e2b", "gemma4-moe", "gemma4-dense"];
+
+    fn model(name: &str, level: CpuLevel) -> Model {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);
+        let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
+        Model::from_checkpoint(Arc::new(Checkpoint::open(path).unwrap()), options).unwrap()
+    }
+
+    fn prompts(model: &Model) -> Vec<Vec<u32>> {
+        let token = |i: usize| (i * i * 7 + 3 * i + 5) as u32 % model.vocab_size() as u32;
+        [3, 17, 1, 40].map(|length| (length..2 * length).map(token).collect()).to_vec()
+    }
+
+    /// Ragged prompts, then single tokens, beyond the window: side by side as inference does it one by one.
+    #[test]
+    fn together_as_alone() {
+        for name in TINY {
+            let model = model(name, CpuLevel::detect());
+            let prompts = prompts(&model);
+            let mut caches: Vec<_> = prompts.iter().map(|_| model.new_cache(64)).collect();
+            let mut alone: Vec<_> = prompts.iter().map(|_| model.new_cache(64)).collect();
+            let mut new = prompts.clone();
+            for step in 0..20 {
+                let given = new.iter().map(Vec::as_slice).zip(&mut caches).collect();
+                let together = model.forward_together(given).unwrap();
+                let rows = together.data.chunks_exact(together.width);
+                for ((row, tokens), cache) in rows.zip(&mut new).zip(&mut alone) {
+                    let mut logits = Vec::new();
+                    model.forward(tokens, cache, LogitRows::Last, &mut logits).unwrap();
+                    let error = row.iter().zip(&logits).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(error < 5e-4, "{name}, step {step}: {error:e}");
+                    *tokens = vec![crate::argmax(&logits)];
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_text_everywhere_however_many_write() {
+        for name in TINY {
+            let write = |level: CpuLevel, threads: usize, memory: u64| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let model = model(name, level);
+                let options = OwnTextOptions { tokens: 150, answer: 20, seed: 3, memory };
+                let mut last = 0;
+                let mut progress = |done| last = done;
+                let text = pool.install(|| {
+                    conversations(&model, &prompts(&model), &[1, 2], options, &mut progress).unwrap()
+                });
+                assert_eq!(last, 150, "{name}");
+                text
+            };
+            let first = write(CpuLevel::detect(), 1, 0);
+            assert!(first.len() >= 150 && first.len() < 150 + 61, "{name}: {}", first.len());
+            assert_eq!(first, write(CpuLevel::detect(), 3, u64::MAX), "{name}");
+            for level in CpuLevel::available() {
+                assert_eq!(first, write(level, 2, 1 << 18), "{name} on {}", level.name());
+            }
+        }
+    }
 }

@@ -1,6 +1,9 @@
-//! Matrix products of f32 views: the one call of the `gemm` crate, whose interface is raw pointers.
+//! Matrix products of f32 views: the one call of the `gemm` crate, whose interface is raw pointers, and products of
+//! fixed arithmetic of the same views.
 
 use gemm::{Parallelism, gemm};
+use gq_codec::{Operand, fixed_product};
+use gq_tensor::CpuLevel;
 
 /// A borrowed matrix: `rows` rows of `cols` elements, `stride` apart.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +20,10 @@ impl<'a> View<'a> {
     pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> View<'a> {
         assert!(fits(data.len(), rows, cols, stride), "view of {rows} x {cols} in {}", data.len());
         View { data, rows, cols, stride }
+    }
+
+    fn operand(&self) -> Operand<'a> {
+        Operand::rows(self.data, self.stride)
     }
 }
 
@@ -52,24 +59,46 @@ pub(crate) enum Spread {
     Pool,
 }
 
+/// In what order sums are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arithmetic {
+    /// As this machine is fastest, spread so over threads.
+    Fastest(Spread),
+    /// The same everywhere ([`fixed_product`]).
+    Fixed(CpuLevel),
+}
+
 /// `y[i, j] = sum over k of x[i, k] w[j, k]`: activations `x [n, k]` and weights `w [m, k]` to `y [n, m]`.
 ///
 /// # Panics
 /// When the shapes do not fit.
-pub(crate) fn multiply_transposed(x: View<'_>, w: View<'_>, y: ViewMut<'_>, spread: Spread) {
+pub(crate) fn multiply_transposed(x: View<'_>, w: View<'_>, y: ViewMut<'_>, arithmetic: Arithmetic) {
     assert_eq!((x.cols, x.rows, w.rows), (w.cols, y.rows, y.cols), "shapes of the product");
     let (ws, xs) = (w.stride as isize, x.stride as isize);
-    call(y, w.data, (1, ws), x.data, (xs, 1), w.cols, spread);
+    match arithmetic {
+        Arithmetic::Fastest(spread) => call(y, w.data, (1, ws), x.data, (xs, 1), w.cols, spread),
+        Arithmetic::Fixed(level) => fixed(level, y, x.operand(), w.operand().t(), w.cols),
+    }
 }
 
 /// `y[i, j] = sum over k of p[i, k] v[k, j]`: weights of positions `p [n, k]` and values `v [k, m]` to `y [n, m]`.
 ///
 /// # Panics
 /// When the shapes do not fit.
-pub(crate) fn multiply(p: View<'_>, v: View<'_>, y: ViewMut<'_>, spread: Spread) {
+pub(crate) fn multiply(p: View<'_>, v: View<'_>, y: ViewMut<'_>, arithmetic: Arithmetic) {
     assert_eq!((p.cols, p.rows, v.cols), (v.rows, y.rows, y.cols), "shapes of the product");
     let (vs, ps) = (v.stride as isize, p.stride as isize);
-    call(y, v.data, (vs, 1), p.data, (ps, 1), v.rows, spread);
+    match arithmetic {
+        Arithmetic::Fastest(spread) => call(y, v.data, (vs, 1), p.data, (ps, 1), v.rows, spread),
+        Arithmetic::Fixed(level) => fixed(level, y, p.operand(), v.operand(), v.rows),
+    }
+}
+
+fn fixed(level: CpuLevel, y: ViewMut<'_>, a: Operand<'_>, b: Operand<'_>, k: usize) {
+    for row in y.data.chunks_mut(y.stride.max(1)).take(y.rows) {
+        row[..y.cols].fill(0.0);
+    }
+    fixed_product(level, (y.rows, y.cols, k), a, b, y.data, y.stride);
 }
 
 /// `y^T = left right`, with `left [y.cols, k]` and `right [k, y.rows]` and their (column, row) strides.
@@ -125,14 +154,19 @@ mod tests {
 
     #[test]
     fn both_products_with_strides() {
-        for (n, m, k) in [(1, 1, 1), (3, 5, 7), (17, 33, 64), (1, 70, 65), (64, 1, 31)] {
+        let shapes = [(1, 1, 1), (3, 5, 7), (17, 33, 64), (1, 70, 65), (64, 1, 31)];
+        let fixed = CpuLevel::available().into_iter().map(Arithmetic::Fixed);
+        let fastest = [Spread::Serial, Spread::Pool].map(Arithmetic::Fastest);
+        let ways: Vec<_> = fastest.into_iter().chain(fixed).collect();
+        for ((n, m, k), how) in shapes.into_iter().flat_map(|shape| ways.iter().map(move |&how| (shape, how)))
+        {
             let (x, w) = (numbers(n * (k + 3), 1), numbers(m * (k + 1), 2));
             let mut y = vec![9.0; n * (m + 2)];
             let (xv, wv) = (View::new(&x, n, k, k + 3), View::new(&w, m, k, k + 1));
-            multiply_transposed(xv, wv, ViewMut::new(&mut y, n, m, m + 2), Spread::Pool);
+            multiply_transposed(xv, wv, ViewMut::new(&mut y, n, m, m + 2), how);
             let v = numbers(k * (m + 4), 3);
             let mut z = vec![9.0; n * m];
-            multiply(xv, View::new(&v, k, m, m + 4), ViewMut::new(&mut z, n, m, m), Spread::Serial);
+            multiply(xv, View::new(&v, k, m, m + 4), ViewMut::new(&mut z, n, m, m), how);
             for (i, j) in (0..n).flat_map(|i| (0..m).map(move |j| (i, j))) {
                 let dot: f32 = (0..k).map(|l| x[i * (k + 3) + l] * w[j * (k + 1) + l]).sum();
                 assert!((y[i * (m + 2) + j] - dot).abs() < 1e-4, "{n} {m} {k}");

@@ -48,7 +48,8 @@ impl Sampler {
             return best;
         }
         let floor = largest - NEGLIGIBLE * temperature;
-        let weight = |logit: f32| f64::from((logit - largest) / temperature).exp();
+        // Not the platform's: what a model writes may be what it is calibrated on.
+        let weight = |logit: f32| libm::exp(f64::from((logit - largest) / temperature));
         let all = (0u32..).zip(logits).filter(|(_, logit)| **logit >= floor);
         self.candidates.clear();
         self.candidates.extend(all.map(|(token, &logit)| (token, weight(logit))));

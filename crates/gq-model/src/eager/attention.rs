@@ -3,7 +3,7 @@
 use super::Matrix;
 use crate::cache::{HeadRows, HeadScratch, LayerCache};
 use crate::math;
-use crate::product::{Spread, View, ViewMut, multiply, multiply_transposed};
+use crate::product::{Arithmetic, View, ViewMut, multiply, multiply_transposed};
 use gq_checkpoint::AttentionSpec;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -15,7 +15,13 @@ const BLOCK: usize = 32;
 const PARALLEL: usize = 1 << 18;
 
 /// Queries `[tokens, heads * head_dim]` at positions `start..` over a layer's keys and values, theirs included.
-pub(super) fn attention(q: &Matrix, cache: &LayerCache, start: usize, spec: &AttentionSpec) -> Matrix {
+pub(crate) fn attention(
+    q: &Matrix,
+    cache: &LayerCache,
+    start: usize,
+    spec: &AttentionSpec,
+    arithmetic: Arithmetic,
+) -> Matrix {
     let tokens = q.rows();
     let mut out = Matrix::zeros(tokens, q.width);
     if tokens == 1 {
@@ -23,7 +29,7 @@ pub(super) fn attention(q: &Matrix, cache: &LayerCache, start: usize, spec: &Att
         let width = spec.heads / spec.kv_heads * spec.head_dim;
         let seen = (start + 1).min(spec.window.unwrap_or(usize::MAX));
         let work = |(head, (q, out)): (usize, (&[f32], &mut [f32]))| {
-            let task = Task { cache, spec, positions: start..start + 1, stride: spec.head_dim };
+            let task = Task { cache, spec, positions: start..start + 1, stride: spec.head_dim, arithmetic };
             task.run(head, q, out, spec.heads / spec.kv_heads, &mut Scratch::default());
         };
         let parts = q.data.chunks_exact(width).zip(out.data.chunks_exact_mut(width));
@@ -38,7 +44,7 @@ pub(super) fn attention(q: &Matrix, cache: &LayerCache, start: usize, spec: &Att
     blocks.enumerate().for_each_init(Scratch::default, |scratch, (block, (q_rows, out))| {
         let first = start + block * BLOCK;
         let rows = q_rows.len() / q.width;
-        let task = Task { cache, spec, positions: first..first + rows, stride: q.width };
+        let task = Task { cache, spec, positions: first..first + rows, stride: q.width, arithmetic };
         for head in 0..spec.heads {
             let at = head * spec.head_dim;
             let kv_head = head / (spec.heads / spec.kv_heads);
@@ -62,6 +68,8 @@ struct Task<'a> {
     positions: Range<usize>,
     /// Distance between queries.
     stride: usize,
+    /// Of the products.
+    arithmetic: Arithmetic,
 }
 
 impl Task<'_> {
@@ -87,14 +95,14 @@ impl Task<'_> {
         let block = View::new(q, rows, dim, self.stride);
         let seen_keys = View::new(&keys[from * dim..to * dim], len, dim, dim);
         let scores = ViewMut::new(&mut scratch.scores, rows, len, len);
-        multiply_transposed(block, seen_keys, scores, Spread::Serial);
+        multiply_transposed(block, seen_keys, scores, self.arithmetic);
         for (row, scores) in scratch.scores.chunks_exact_mut(len).enumerate() {
             let seen = visible((self.positions.start + row).min(self.positions.end - 1));
             self.softmax(scores, seen.start - from..seen.end - from);
         }
         let weights = View::new(&scratch.scores, rows, len, len);
         let seen_values = View::new(&values[from * dim..to * dim], len, dim, dim);
-        multiply(weights, seen_values, ViewMut::new(out, rows, dim, self.stride), Spread::Serial);
+        multiply(weights, seen_values, ViewMut::new(out, rows, dim, self.stride), self.arithmetic);
     }
 
     /// Softmax of the visible scores; the others become 0.

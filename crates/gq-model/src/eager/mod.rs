@@ -6,13 +6,14 @@ mod experts;
 pub(crate) mod products;
 mod rope;
 
-pub(crate) use attention::softmax;
+pub(crate) use attention::{attention, softmax};
 pub(crate) use experts::{Choice, choose};
 pub(crate) use rope::Turns;
 
 use crate::cache::KvCache;
 use crate::linear::Linear;
 use crate::ops::{Experts, Norm, Ops};
+use crate::product::{Arithmetic, Spread};
 use gq_checkpoint::{Activation, AttentionSpec};
 use gq_tensor::CpuLevel;
 use serde::{Deserialize, Serialize};
@@ -94,7 +95,7 @@ impl Ops for Eager<'_> {
             layer.append(self.start, &keys.data, &values.data);
         }
         match self.cache.layer(cache) {
-            Some(layer) => attention::attention(&q, layer, self.start, spec),
+            Some(layer) => attention(&q, layer, self.start, spec, Arithmetic::Fastest(Spread::Serial)),
             None => q,
         }
     }

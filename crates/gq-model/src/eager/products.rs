@@ -7,7 +7,7 @@
 use super::elementwise::in_pieces;
 use super::{ActivationMode, Matrix};
 use crate::linear::{Input, Linear};
-use crate::product::{Spread, View, ViewMut, multiply_transposed};
+use crate::product::{Arithmetic, Spread, View, ViewMut, multiply_transposed};
 use gq_codec::{ActivationBlocks, Activations, LevelTile};
 use gq_tensor::{CpuLevel, RotationSpec};
 use rayon::prelude::*;
@@ -207,6 +207,11 @@ pub(super) fn multiply_rows(
         });
         let x = View::new(&x.data, tokens, cols, cols);
         let y = ViewMut::new(&mut out.data[start - rows.start..], tokens, end - start, width);
-        multiply_transposed(x, View::new(tile, end - start, cols, cols), y, Spread::Pool);
+        multiply_transposed(
+            x,
+            View::new(tile, end - start, cols, cols),
+            y,
+            Arithmetic::Fastest(Spread::Pool),
+        );
     }
 }

@@ -4,7 +4,7 @@ use super::Matrix;
 use super::elementwise::in_pieces;
 use gq_checkpoint::RopeSpec;
 
-/// Cosines and sines of consecutive positions, `[positions, head_dim / 2]` each.
+/// Cosines and sines of the rows' positions, `[positions, head_dim / 2]` each.
 #[derive(Clone, Debug)]
 pub(crate) struct Turns {
     head_dim: usize,
@@ -13,10 +13,15 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// The angle is rounded to f32, as the reference does.
+    /// Those of `positions` consecutive positions from `start` on.
     pub(crate) fn new(spec: &RopeSpec, start: usize, positions: usize) -> Turns {
+        Turns::at(spec, start..start + positions)
+    }
+
+    /// The angle is rounded to f32, as the reference does.
+    pub(crate) fn at(spec: &RopeSpec, positions: impl IntoIterator<Item = usize>) -> Turns {
         let mut turns = Turns { head_dim: spec.head_dim, cos: Vec::new(), sin: Vec::new() };
-        for position in start..start + positions {
+        for position in positions {
             for &frequency in &spec.inv_freq {
                 // Not the platform's: results decide codes where this runs for a calibration.
                 let (sin, cos) = libm::sincos(f64::from(position as f32 * frequency));

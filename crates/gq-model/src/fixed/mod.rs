@@ -11,12 +11,14 @@ mod factors;
 mod product;
 mod replacing;
 mod tape;
+mod together;
 
 pub(crate) use factors::add_gradients;
 pub use factors::{FactorGradients, Factors};
 pub use replacing::Replacements;
 pub(crate) use replacing::Replacing;
 pub(crate) use tape::{Gradients, Place};
+pub(crate) use together::Together;
 
 use crate::eager::{Matrix, Turns, elementwise};
 use crate::linear::Linear;

@@ -232,7 +232,7 @@ fn own_tokens(
     let texts = reference.model.texts();
     let said = [&texts.chat_template, &texts.tokenizer, &texts.tokenizer_config];
     let file = kept.map(|(dir, identity)| {
-        let key = Sha256::digest(format!("{identity:?} {ctx} {count} {said:?}"));
+        let key = Sha256::digest(format!("side by side {identity:?} {ctx} {count} {said:?}"));
         let name: String = key.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         dir.join(format!("self-{name}.json"))
     });
@@ -242,7 +242,7 @@ fn own_tokens(
     }
     let model = &reference.model;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
-    let tokens = super::tune::own_tokens(model, &tokenizer, wanted, ctx, global)?;
+    let tokens = super::tune::own_tokens(model, &tokenizer, (wanted, ctx), None, global)?;
     if let Some(file) = file {
         let kept = serde_json::to_vec(&tokens).map_err(|e| Failure::internal("tokens", &e))?;
         if let Err(error) = std::fs::write(&file, kept) {

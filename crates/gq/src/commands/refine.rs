@@ -74,6 +74,7 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
         args.calibration.as_deref(),
         (&reference, &tokenizer),
         (tokens, args.calibration_ctx),
+        None,
         global,
     )?;
     let options = RefineOptions { steps, batch, rate: args.rate };

@@ -76,6 +76,7 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
         args.calibration.as_deref(),
         (&reference, &tokenizer),
         (tokens, args.calibration_ctx),
+        args.max_memory,
         global,
     )?;
     let size = MeasuringSize {

@@ -5,14 +5,14 @@ use crate::failure::{Exit, Failure};
 use crate::progress::{Progress, Unit};
 use crate::table::Table;
 use crate::{source, units};
-use gq_checkpoint::{Checkpoint, Role};
+use gq_checkpoint::{Checkpoint, ModelSpec, Role};
 use gq_convert::{
     CalibrationText, Corrections, MeasuringMemory, MeasuringSize, TrialOptions, Tune, TuneError, TuneEvent,
     TuneOptions, TuneText,
 };
 use gq_model::{
     ActivationMode, ChatError, ChatTemplate, KvType, Model, ModelTexts, OwnTextOptions, RunOptions,
-    SpecialText, Tokenizer, own_text,
+    SpecialText, Tokenizer, kv_cache_bytes, own_text, work_bytes,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,9 @@ use std::sync::Arc;
 const SELF: &str = "self";
 /// The calibration text that comes with the program.
 const BUILTIN: &str = "builtin";
+
+/// Bytes for keys and values of conversations that a model writes side by side, where there is room.
+const CONVERSATIONS: u64 = 1 << 30;
 
 /// Where calibration text comes from.
 enum TextSource<'a> {
@@ -123,7 +126,14 @@ impl CalibrationArgs {
         let (gradients, threads) = (self.gradient_tokens > 0, global.threads());
         let trial_tokens = self.trial_tokens;
         let size = MeasuringSize { sequences, ctx, gradients, trial_tokens, threads };
-        Ok(MeasuringMemory::new(checkpoint.spec(), size, limit)?)
+        let mut memory = MeasuringMemory::new(checkpoint.spec(), size, limit)?;
+        if let TextSource::Own = self.source() {
+            let spec = checkpoint.spec();
+            let writing =
+                work_bytes(spec, ctx, KvType::F32, threads) + conversations(spec, ctx, limit, threads);
+            memory.peak = memory.peak.max(writing);
+        }
+        Ok(memory)
     }
 
     /// Whether trials were made, or not, as is asked for.
@@ -178,7 +188,7 @@ pub fn measure(
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
     let (tokens, ctx) = (args.tokens(checkpoint), args.calibration_ctx);
     let (texts, sequences) =
-        sequences(args.calibration.as_deref(), (&model, &tokenizer), (tokens, ctx), global)?;
+        sequences(args.calibration.as_deref(), (&model, &tokenizer), (tokens, ctx), max_memory, global)?;
     let options = TuneOptions {
         level,
         gradient_sequences: args.gradient_tokens.div_ceil(args.calibration_ctx.max(1)),
@@ -293,10 +303,11 @@ pub fn sequences(
     calibration: Option<&Path>,
     (model, tokenizer): (&Model, &Tokenizer),
     (tokens, ctx): (usize, usize),
+    max_memory: Option<u64>,
     global: &Global,
 ) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
     match given_texts(&TextSource::of(calibration), model.texts())? {
-        None => own_sequences(model, tokenizer, tokens, ctx, global),
+        None => own_sequences(model, tokenizer, (tokens, ctx), max_memory, global),
         Some(texts) => {
             let sequences = gq_convert::sequences(tokenizer, &texts, tokens, ctx)?;
             Ok((texts, sequences))
@@ -326,11 +337,12 @@ pub fn template(texts: &ModelTexts) -> Result<Option<ChatTemplate>, Failure> {
 fn own_sequences(
     model: &Model,
     tokenizer: &Tokenizer,
-    tokens: usize,
-    ctx: usize,
+    (tokens, ctx): (usize, usize),
+    max_memory: Option<u64>,
     global: &Global,
 ) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
-    let written = source::with_threads(global, || own_tokens(model, tokenizer, tokens, ctx, global))??;
+    let write = || own_tokens(model, tokenizer, (tokens, ctx), max_memory, global);
+    let written = source::with_threads(global, write)??;
     let text = written.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
     let mut sequences: Vec<Vec<u32>> = written.chunks_exact(ctx).map(<[u32]>::to_vec).collect();
     if let Some(bos) = tokenizer.bos() {
@@ -343,12 +355,13 @@ fn own_sequences(
 pub fn own_tokens(
     model: &Model,
     tokenizer: &Tokenizer,
-    tokens: usize,
-    answer: usize,
+    (tokens, answer): (usize, usize),
+    max_memory: Option<u64>,
     global: &Global,
 ) -> Result<Vec<u32>, Failure> {
     let chat = template(model.texts())?;
-    let options = OwnTextOptions { tokens, answer, seed: 0 };
+    let memory = conversations(model.spec(), answer, max_memory, global.threads());
+    let options = OwnTextOptions { tokens, answer, seed: 0, memory };
     let output = global.output();
     let mut progress = Progress::new(global.progress, output, "write", Unit::Items("tokens"), tokens as u64);
     let written =
@@ -356,6 +369,14 @@ pub fn own_tokens(
     let written = written.map_err(|e| Failure::new(Exit::Input, "calibration.self", e.to_string()))?;
     progress.finish();
     Ok(written)
+}
+
+/// Bytes for keys and values of conversations side by side, within a limit on all memory. One is always written.
+fn conversations(spec: &ModelSpec, answer: usize, max_memory: Option<u64>, threads: usize) -> u64 {
+    let left = max_memory.map(|limit| limit.saturating_sub(work_bytes(spec, answer, KvType::F32, threads)));
+    // A prompt is short beside the answer.
+    let one = kv_cache_bytes(spec, 2 * answer, KvType::F32);
+    left.map_or(CONVERSATIONS, |left| left.min(CONVERSATIONS)).max(one)
 }
 
 fn is_product(role: Role) -> bool {
