@@ -309,6 +309,7 @@ fn uniform(seed: u64, position: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixed::{Wide, WideOps};
     use crate::ops::{Norm, Ops};
     use crate::{ActivationMode, KvType, LogitRows, RunOptions};
     use gq_checkpoint::Checkpoint;
@@ -405,9 +406,18 @@ mod tests {
         }
     }
 
-    /// Directional derivatives of a random functional of the last residual stream, and of the head's loss.
+    fn wide(x: &Matrix) -> Wide {
+        Wide { width: x.width, data: x.data.iter().map(|&x| f64::from(x)).collect() }
+    }
+
+    fn size(x: &[f32]) -> f64 {
+        dot(x, x).sqrt()
+    }
+
+    /// Derivatives of a random functional of the last residual stream, by what enters the first layer and by the
+    /// outputs of every product, beside differences of forward passes in f64.
     #[test]
-    fn gradients_equal_finite_differences() {
+    fn gradients_equal_finite_differences_in_f64() {
         for name in TINY {
             let model = model(name, CpuLevel::detect());
             let tokens = tokens(&model, 24);
@@ -415,34 +425,50 @@ mod tests {
             let mut ops = Fixed::new(CpuLevel::detect(), &turns);
             let Residual { x, per_layer } = model.graph().start(&mut ops, &tokens);
             let per_layer = per_layer.map(|vectors| vectors.matrix);
-            let run =
-                |x: &Matrix| Layers::forward(&model, &turns, None, Arc::new(x.clone()), per_layer.clone());
-            let x = x.matrix.as_ref().clone();
-            let layers = run(&x);
-            let functional = numbers(x.data.len(), 11);
-            let given = Matrix { width: x.width, data: functional.clone() };
-            let (dx, _) = layers.backward(&model, &turns, given, &mut |_, _, _| (), &mut Default::default());
-            let size = (dot(&x.data, &x.data) / x.data.len() as f64).sqrt() as f32;
-            let mut checked = 0;
-            for seed in 0..8 {
-                let direction = numbers(x.data.len(), 100 + seed);
-                let at = |step: f32| {
-                    let data = x.data.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
-                    let run = run(&Matrix { width: x.width, data });
-                    dot(&run.inputs.last().unwrap().data, &functional)
+            let layers = Layers::forward(&model, &turns, None, x.matrix.clone(), per_layer.clone());
+            let functional = numbers(x.matrix.data.len(), 11);
+            let given = Matrix { width: x.matrix.width, data: functional.clone() };
+            let mut products: Vec<(String, Option<usize>, Vec<f32>)> = Vec::new();
+            let mut seen = |weight: &Linear, place: Place, dy: &Matrix| {
+                let expert = match place {
+                    Place::Expert(expert) => Some(expert),
+                    _ => None,
                 };
-                let difference = |step: f32| (at(step) - at(-step)) / (2.0 * f64::from(step));
-                let (near, far) = (difference(1e-3 * size), difference(2e-3 * size));
-                let gradient = dot(&dx.data, &direction);
-                let scale = (dot(&dx.data, &dx.data) * dot(&direction, &direction)).sqrt()
-                    / (x.data.len() as f64).sqrt();
-                // Where a token changes its expert there is no derivative: the two differences show it.
-                if (near - far).abs() < 5e-3 * scale {
-                    assert!((gradient - near).abs() < 0.01 * scale, "{name}: {gradient} {near} {scale}");
-                    checked += 1;
+                // Behind a norm, gradients are by outputs over their size: not what is pushed below.
+                if weight.normed.is_none() {
+                    products.push((weight.name().to_owned(), expert, dy.data.clone()));
                 }
+            };
+            let (dx, _) = layers.backward(&model, &turns, given, &mut seen, &mut Default::default());
+            let vectors = per_layer.as_deref().map(wide);
+            let run = |x: Wide, pushed: Option<(String, Option<usize>, Vec<f64>)>| -> f64 {
+                let mut ops = WideOps { ropes: &model.spec().ropes, pushed, ..WideOps::default() };
+                let layers = 0..model.graph().layers();
+                let x = layers.fold(x, |x, layer| model.graph().layer(&mut ops, layer, x, vectors.as_ref()));
+                x.data.iter().zip(&functional).map(|(x, &f)| x * f64::from(f)).sum()
+            };
+            let compare = |what: &str, gradient: &[f32], at: &dyn Fn(f64, &[f32]) -> f64| {
+                let direction = numbers(gradient.len(), 100);
+                let step = 1e-5;
+                let difference = (at(step, &direction) - at(-step, &direction)) / (2.0 * step);
+                let scale = size(gradient) * size(&direction) / (gradient.len() as f64).sqrt();
+                let error = (dot(gradient, &direction) - difference).abs() / scale;
+                // f32 has 6e-8 of a number, and a gradient passes some hundred sums.
+                assert!(error < 5e-5, "{name}, {what}: {error:e}");
+            };
+            let x = wide(&x.matrix);
+            compare("residual", &dx.data, &|step, direction| {
+                let mut x = x.clone();
+                x.data.iter_mut().zip(direction).for_each(|(x, &d)| *x += step * f64::from(d));
+                run(x, None)
+            });
+            assert!(products.len() >= 4 * model.graph().layers(), "{name}: {}", products.len());
+            for (weight, expert, dy) in &products {
+                compare(&format!("{weight} {expert:?}"), dy, &|step, direction| {
+                    let push = direction.iter().map(|&d| step * f64::from(d)).collect();
+                    run(x.clone(), Some((weight.clone(), *expert, push)))
+                });
             }
-            assert!(checked >= 4, "{name}: {checked} directions");
         }
     }
 
@@ -455,29 +481,25 @@ mod tests {
                 data: numbers(9 * model.spec().hidden_size, 5),
             });
             let dx = head(&model, &hidden, 77, &mut |_, _, _| ());
-            let probabilities = |hidden: &Arc<Matrix>| {
-                let mut ops = Fixed::new(CpuLevel::detect(), &[]);
-                let x = ops.leaf(hidden.clone());
-                let mut logits = model.graph().logits(&mut ops, &x).matrix.as_ref().clone();
-                logits.data.chunks_exact_mut(model.vocab_size()).for_each(softmax);
-                logits
+            let probabilities = |hidden: &Wide| {
+                let mut p = model.graph().logits(&mut WideOps::default(), hidden);
+                p.data.chunks_exact_mut(model.vocab_size()).for_each(crate::fixed::wide_softmax);
+                p
             };
-            let base = probabilities(&hidden);
-            let rows = base.data.chunks_exact(model.vocab_size()).enumerate();
-            let labels: Vec<_> = rows.map(|(row, p)| draw(p, uniform(77, row as u64))).collect();
+            let base = probabilities(&wide(&hidden));
+            let rows = base.rows().enumerate();
+            let narrow = |p: &[f64]| p.iter().map(|&p| p as f32).collect::<Vec<_>>();
+            let labels: Vec<_> = rows.map(|(row, p)| draw(&narrow(p), uniform(77, row as u64))).collect();
             let direction = numbers(hidden.data.len(), 6);
-            let loss = |step: f32| {
-                let data = hidden.data.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
-                let p = probabilities(&Arc::new(Matrix { width: hidden.width, data }));
-                let rows = p.data.chunks_exact(model.vocab_size()).zip(&labels);
-                rows.map(|(p, &label)| -f64::from(p[label]).ln()).sum::<f64>()
+            let loss = |step: f64| {
+                let mut hidden = wide(&hidden);
+                hidden.data.iter_mut().zip(&direction).for_each(|(x, &d)| *x += step * f64::from(d));
+                probabilities(&hidden).rows().zip(&labels).map(|(p, &label)| -p[label].ln()).sum::<f64>()
             };
-            let difference = (loss(2e-3) - loss(-2e-3)) / 4e-3;
-            let gradient = dot(&dx.data, &direction);
-            assert!(
-                (gradient - difference).abs() < 0.01 * difference.abs().max(1.0),
-                "{gradient} {difference}"
-            );
+            let difference = (loss(1e-5) - loss(-1e-5)) / 2e-5;
+            let error = (dot(&dx.data, &direction) - difference).abs();
+            let scale = size(&dx.data) * size(&direction) / (direction.len() as f64).sqrt();
+            assert!(error < 5e-5 * scale, "{name}: {error:e} of {scale:e}");
         }
     }
 

@@ -12,6 +12,8 @@ mod product;
 mod replacing;
 mod tape;
 mod together;
+#[cfg(test)]
+mod wide;
 
 pub(crate) use factors::add_gradients;
 pub use factors::{FactorGradients, Factors};
@@ -19,6 +21,8 @@ pub use replacing::Replacements;
 pub(crate) use replacing::Replacing;
 pub(crate) use tape::{Gradients, Place};
 pub(crate) use together::Together;
+#[cfg(test)]
+pub(crate) use wide::{Wide, WideOps, softmax as wide_softmax};
 
 use crate::eager::{Matrix, Turns, elementwise};
 use crate::linear::Linear;

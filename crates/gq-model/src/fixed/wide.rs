@@ -1,0 +1,232 @@
+//! The operators in f64, for tests: what gradients in f32 are held against.
+
+use crate::linear::Linear;
+use crate::ops::{Experts, Norm, Ops};
+use gq_checkpoint::{Activation, AttentionSpec, RopeSpec};
+use gq_tensor::CpuLevel;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// A matrix `[rows, width]` in f64.
+#[derive(Clone, Debug)]
+pub(crate) struct Wide {
+    pub(crate) width: usize,
+    pub(crate) data: Vec<f64>,
+}
+
+impl Wide {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[f64]> {
+        self.data.chunks_exact(self.width)
+    }
+
+    fn map(mut self, f: impl Fn(f64) -> f64) -> Wide {
+        self.data.iter_mut().for_each(|x| *x = f(*x));
+        self
+    }
+
+    fn zip(mut self, other: &Wide, f: impl Fn(f64, f64) -> f64) -> Wide {
+        self.data.iter_mut().zip(&other.data).for_each(|(x, &y)| *x = f(*x, y));
+        self
+    }
+}
+
+/// One sequence from position 0.
+#[derive(Default)]
+pub(crate) struct WideOps<'a> {
+    pub(crate) ropes: &'a [RopeSpec],
+    pub(crate) shared: BTreeMap<usize, (Wide, Wide)>,
+    /// Added to the outputs of a product, by the weight's name, or of one expert's product.
+    pub(crate) pushed: Option<(String, Option<usize>, Vec<f64>)>,
+}
+
+impl WideOps<'_> {
+    fn push(&self, weight: &Linear, expert: Option<usize>, y: &mut Wide) {
+        if let Some((_, _, push)) =
+            self.pushed.as_ref().filter(|(name, which, _)| name == weight.name() && *which == expert)
+        {
+            assert_eq!(push.len(), y.data.len());
+            y.data.iter_mut().zip(push).for_each(|(y, d)| *y += d);
+        }
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+fn matrix(weight: &Linear, rows: Range<usize>) -> Wide {
+    let mut out = vec![0.0; rows.len() * weight.shape.cols];
+    weight.read_rows(CpuLevel::detect(), rows, &mut out);
+    Wide { width: weight.shape.cols, data: wide(&out) }
+}
+
+fn product(x: &Wide, weight: &Linear, rows: Range<usize>) -> Wide {
+    let (width, w) = (rows.len(), matrix(weight, rows));
+    let data = x.rows().flat_map(|x| w.rows().map(move |w| dot(x, w))).collect();
+    Wide { width, data }
+}
+
+fn activate(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            0.5 * x * (1.0 + inner.tanh())
+        }
+    }
+}
+
+pub(crate) fn softmax(scores: &mut [f64]) {
+    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    scores.iter_mut().for_each(|x| *x = (*x - largest).exp());
+    let sum: f64 = scores.iter().sum();
+    scores.iter_mut().for_each(|x| *x /= sum);
+}
+
+impl Ops for WideOps<'_> {
+    type Value = Wide;
+
+    fn embed(&mut self, table: &Linear, tokens: &[u32]) -> Wide {
+        let rows = tokens.iter().flat_map(|&token| matrix(table, token as usize..token as usize + 1).data);
+        Wide { width: table.shape.cols, data: rows.collect() }
+    }
+
+    fn linear<const N: usize>(&mut self, x: &Wide, weights: [&Linear; N]) -> [Wide; N] {
+        weights.map(|weight| {
+            let mut y = product(x, weight, 0..weight.shape.rows);
+            if let Some(bias) = weight.bias() {
+                let width = y.width;
+                for row in y.data.chunks_exact_mut(width) {
+                    row.iter_mut().zip(bias).for_each(|(y, &b)| *y += f64::from(b));
+                }
+            }
+            self.push(weight, None, &mut y);
+            y
+        })
+    }
+
+    fn rms_norm(&mut self, x: &Wide, norm: &Norm) -> Wide {
+        let mut y = x.clone();
+        for row in y.data.chunks_exact_mut(norm.width) {
+            let r = 1.0 / (dot(row, row) / norm.width as f64 + f64::from(norm.eps)).sqrt();
+            row.iter_mut().for_each(|x| *x *= r);
+            if let Some(weight) = &norm.weight {
+                row.iter_mut().zip(weight).for_each(|(x, &w)| *x *= f64::from(w));
+            }
+        }
+        y
+    }
+
+    fn rope(&mut self, mut x: Wide, rope: usize) -> Wide {
+        let Some(spec) = self.ropes.get(rope) else { return x };
+        let (width, half, factor) = (x.width, spec.head_dim / 2, f64::from(spec.attention_factor));
+        for (position, row) in x.data.chunks_exact_mut(width).enumerate() {
+            for head in row.chunks_exact_mut(spec.head_dim) {
+                for (i, &frequency) in spec.inv_freq.iter().enumerate() {
+                    let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
+                    let (a, b) = (head[i], head[i + half]);
+                    head[i] = factor * (a * cos - b * sin);
+                    head[i + half] = factor * (b * cos + a * sin);
+                }
+            }
+        }
+        x
+    }
+
+    fn attention(&mut self, q: Wide, new: Option<(Wide, Wide)>, cache: usize, spec: &AttentionSpec) -> Wide {
+        if let Some(new) = new {
+            self.shared.insert(cache, new);
+        }
+        let (k, v) = &self.shared[&cache];
+        let (dim, group) = (spec.head_dim, spec.heads / spec.kv_heads);
+        let mut out = Wide { width: q.width, data: vec![0.0; q.data.len()] };
+        for (position, (q, out)) in q.rows().zip(out.data.chunks_exact_mut(q.width)).enumerate() {
+            let first = (position + 1).saturating_sub(spec.window.unwrap_or(usize::MAX));
+            for head in 0..spec.heads {
+                let part = |row: usize, x: &'_ Wide| {
+                    let at = row * x.width + head / group * dim;
+                    x.data[at..at + dim].to_vec()
+                };
+                let q = &q[head * dim..(head + 1) * dim];
+                let scores = (first..=position).map(|row| f64::from(spec.scale) * dot(q, &part(row, k)));
+                let mut scores: Vec<f64> = match spec.softcap.map(f64::from) {
+                    Some(cap) => scores.map(|score| cap * (score / cap).tanh()).collect(),
+                    None => scores.collect(),
+                };
+                softmax(&mut scores);
+                for (row, p) in (first..=position).zip(scores) {
+                    let out = &mut out[head * dim..(head + 1) * dim];
+                    out.iter_mut().zip(part(row, v)).for_each(|(y, v)| *y += p * v);
+                }
+            }
+        }
+        out
+    }
+
+    fn gated(&mut self, activation: Activation, gate: Wide, up: &Wide) -> Wide {
+        gate.zip(up, |gate, up| activate(activation, gate) * up)
+    }
+
+    fn experts(&mut self, x: &Wide, scores: &Wide, experts: &Experts) -> Wide {
+        let (hidden, width) = (x.width, experts.width);
+        let mut sum = Wide { width: hidden, data: vec![0.0; x.data.len()] };
+        let chosen = scores.rows().map(|scores| {
+            let mut p = scores.to_vec();
+            softmax(&mut p);
+            let mut order: Vec<usize> = (0..p.len()).collect();
+            order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
+            order.truncate(experts.top_k);
+            let total: f64 = order.iter().map(|&expert| p[expert]).sum();
+            order.into_iter().map(|e| (e, p[e] / total * f64::from(experts.scales[e]))).collect::<Vec<_>>()
+        });
+        let chosen: Vec<Vec<(usize, f64)>> = chosen.collect();
+        for expert in 0..experts.scales.len() {
+            let tokens = chosen.iter().enumerate().filter_map(|(token, chosen)| {
+                chosen.iter().find(|(e, _)| *e == expert).map(|(_, factor)| (token, *factor))
+            });
+            let tokens: Vec<(usize, f64)> = tokens.collect();
+            let input = tokens.iter().flat_map(|(token, _)| &x.data[token * hidden..(token + 1) * hidden]);
+            let input = Wide { width: hidden, data: input.copied().collect() };
+            let rows = expert * 2 * width..(expert + 1) * 2 * width;
+            let mut both = product(&input, &experts.gate_up, rows);
+            self.push(&experts.gate_up, Some(expert), &mut both);
+            let inner = both.rows().flat_map(|row| {
+                let (gate, up) = row.split_at(width);
+                gate.iter().zip(up).map(|(&gate, up)| activate(experts.activation, gate) * up)
+            });
+            let inner = Wide { width, data: inner.collect() };
+            let mut out = product(&inner, &experts.down, expert * hidden..(expert + 1) * hidden);
+            self.push(&experts.down, Some(expert), &mut out);
+            for ((token, factor), out) in tokens.iter().zip(out.rows()) {
+                let sum = &mut sum.data[token * hidden..(token + 1) * hidden];
+                sum.iter_mut().zip(out).for_each(|(sum, y)| *sum += factor * y);
+            }
+        }
+        sum
+    }
+
+    fn add(&mut self, x: Wide, y: &Wide) -> Wide {
+        x.zip(y, |x, y| x + y)
+    }
+
+    fn scale(&mut self, x: Wide, factor: f32) -> Wide {
+        x.map(|x| x * f64::from(factor))
+    }
+
+    fn softcap(&mut self, x: Wide, cap: f32) -> Wide {
+        let cap = f64::from(cap);
+        x.map(|x| cap * (x / cap).tanh())
+    }
+
+    fn rows(&mut self, x: Wide, rows: Range<usize>) -> Wide {
+        Wide { width: x.width, data: x.data[rows.start * x.width..rows.end * x.width].to_vec() }
+    }
+
+    fn columns(&mut self, x: &Wide, columns: Range<usize>) -> Wide {
+        Wide { width: columns.len(), data: x.rows().flat_map(|row| row[columns.clone()].to_vec()).collect() }
+    }
+}
