@@ -5,11 +5,13 @@ use crate::ldlq::{ColumnQuantizer, StripOutcome, round_strip};
 use crate::{Codebook, packing, turbo};
 use gq_tensor::CpuLevel;
 use half::f16;
+use std::borrow::Cow;
 
 /// Rounds a strip of rotated rows `[rows, n]` to scalar codes with a scale for each `group` columns of a row.
 ///
-/// Writes code rows and scale rows as `tqB` stores them. A group without energy, or with a value that is not finite, is
-/// stored as [`Encoder::encode_row`](crate::Encoder::encode_row) does. The same bytes at every level.
+/// Writes code rows and scale rows as `tqB` stores them, a group without energy as
+/// [`Encoder::encode_row`](crate::Encoder::encode_row) does. A row with a value that is not finite becomes zeros.
+/// The same bytes at every level.
 ///
 /// # Panics
 /// When a slice's length is not what rows, width, group and bits say.
@@ -31,13 +33,15 @@ pub fn encode_calibrated(
             && scales.len() == 2 * rows * groups,
         "strip"
     );
+    let rotated = &finite_rows(rotated, n)[..];
     let inflation = inflation(factor, book.distortion());
     let mut start = vec![0.0; groups * rows]; // [groups, rows]
+    let mut nearest = vec![0; group];
     for (at, x) in rotated.chunks_exact(group).enumerate() {
         let scale = if groups == 1 {
             gaussian(x, book.gaussian_scale())
         } else {
-            turbo::encode_group(level, book, x, &mut vec![0; group]).to_f32()
+            turbo::encode_group(level, book, x, &mut nearest).to_f32()
         };
         let scale = scale * inflation;
         start[at % groups * rows + at / groups] = if scale.is_finite() { scale } else { 0.0 };
@@ -58,6 +62,18 @@ pub fn encode_calibrated(
         }
     }
     outcome
+}
+
+/// The rows, of which those with a value that is not finite are zeros: fed back, it would be in every later column.
+pub(crate) fn finite_rows(rows: &[f32], width: usize) -> Cow<'_, [f32]> {
+    if rows.iter().all(|x| x.is_finite()) {
+        return Cow::Borrowed(rows);
+    }
+    let mut rows = rows.to_vec();
+    for row in rows.chunks_exact_mut(width).filter(|row| row.iter().any(|x| !x.is_finite())) {
+        row.fill(0.0);
+    }
+    Cow::Owned(rows)
 }
 
 /// Scales to round the rows of a strip at: those that suit Gaussian rows of their norms and what is fed back to them.

@@ -15,7 +15,7 @@ const PROJECTED: usize = 256;
 
 /// A code for the columns of a strip of rows.
 pub trait ColumnQuantizer {
-    /// Rounds column `col`: `targets`, one per row, in units of the row's scale, become `values` in the same unit.
+    /// Rounds column `col`: `targets`, one per row, in units of their scales, become `values` in the same unit.
     fn round_column(&mut self, level: CpuLevel, col: usize, targets: &[f32], values: &mut [f32]);
 }
 
@@ -35,6 +35,9 @@ pub struct StripOutcome {
 /// `weights` is `[rows, n]` row-major in the basis of `factor`, `scales` `[groups, rows]` one scale for every row in each
 /// of as many groups of columns, where 0 stands for a group without energy.
 /// `values` `[n, rows]` (column after column) receives the rounded weights in units of the scale.
+///
+/// # Panics
+/// When the slices are not of these lengths.
 pub fn round_strip(
     level: CpuLevel,
     factor: &Factor,
@@ -45,7 +48,15 @@ pub fn round_strip(
 ) -> StripOutcome {
     let n = factor.n();
     let rows = weights.len() / n.max(1);
-    let group = (n * rows / scales.len().max(1)).max(1);
+    if rows == 0 {
+        return StripOutcome::default();
+    }
+    let group = n * rows / scales.len().max(1);
+    assert!(weights.len() == rows * n && values.len() == weights.len(), "strip of {rows} rows");
+    assert!(
+        group > 0 && scales.len() * group == weights.len() && n.is_multiple_of(group),
+        "scales of a strip"
+    );
     let upper = factor.upper();
     let mut errors = vec![0.0f32; n * rows]; // e_k = w_k - q_k, [n, rows]
     let mut residuals = vec![0.0f32; n * rows]; // (e U)_j = target_j - q_j, [n, rows]

@@ -1,6 +1,6 @@
 //! Strips of trellis codes: whole strips encoded, parts of them found and read.
 
-use crate::calibrated::{inflation, start_scales};
+use crate::calibrated::{finite_rows, inflation, start_scales};
 use crate::factor::Factor;
 use crate::kernel::{self, StripRows};
 use crate::ldlq::{ColumnQuantizer, StripOutcome, round_strip};
@@ -79,6 +79,7 @@ pub fn encode_trellis_calibrated(
     let rows = rotated.len() / n;
     assert!(rotated.len() == rows * n && codes.len() == n * trellis.column_bytes(rows), "strip");
     assert!(scales.len() == 2 * rows && row_weights.is_none_or(|weights| weights.len() == rows), "rows");
+    let rotated = &finite_rows(rotated, n)[..];
     let inflation = inflation(factor, trellis.distortion());
     let start = start_scales(rotated, factor, trellis.gaussian_scale(), inflation);
     let weights = strip_weights(&start, row_weights);

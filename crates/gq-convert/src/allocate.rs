@@ -24,11 +24,12 @@ fn candidates(codes: Codes) -> Vec<Encoding> {
     }
 }
 
-/// Expected squared error of a coded weight of unit variance, scales aside; `None` where it is not known.
+/// Expected squared error of a coded weight of unit variance, scales aside, which more scales only lower; `None` where it
+/// is not known.
 fn distortion(encoding: Encoding) -> Option<f64> {
     match encoding {
         Encoding::Exact(_) | Encoding::Grid(_) | Encoding::Mxfp4 => Some(0.0),
-        Encoding::Turbo { bits, group: ScaleGroup::Row } => Some(Codebook::of(bits)?.distortion()),
+        Encoding::Turbo { bits, .. } => Some(Codebook::of(bits)?.distortion()),
         Encoding::Trellis { .. } => Some(Trellis::of(encoding)?.distortion()),
         _ => None,
     }
@@ -51,9 +52,11 @@ pub(crate) fn predicted(tune: &Tune, tensor: &str, encoding: Encoding) -> Option
     Some(sensitivity * distortion(encoding)?)
 }
 
-/// Of all steps together.
-pub(crate) fn expected_divergence(tune: &Tune, steps: &[Step]) -> f64 {
-    tune.expected(steps.iter().filter_map(|step| damage(tune, &step.tensor, step.encoding)).sum())
+/// Of all steps together that were measured; `None` where one of those is in an encoding that nothing is known of.
+pub(crate) fn expected_divergence(tune: &Tune, steps: &[Step]) -> Option<f64> {
+    let measured = steps.iter().filter(|step| tune.tensors.contains_key(&step.tensor));
+    let sum = measured.map(|step| damage(tune, &step.tensor, step.encoding)).sum::<Option<f64>>()?;
+    Some(tune.expected(sum))
 }
 
 /// One tensor's choices: bytes and damage, both strictly monotone, on the lower convex hull.
@@ -282,7 +285,7 @@ mod tests {
             allocate(&mut steps, &tune, budget_and_codes, 10_000, &|_| true, None).unwrap();
             let bytes = spent(&steps) + 10_000;
             assert!(bytes <= budget && bytes as f64 >= 0.999 * budget as f64, "{bytes} of {budget}");
-            let expected = expected_divergence(&tune, &steps);
+            let expected = expected_divergence(&tune, &steps).unwrap();
             assert!(expected < last, "{expected} {last}");
             last = expected;
         }
@@ -294,7 +297,7 @@ mod tests {
             let (mut steps, tune) = body();
             allocate(&mut steps, &tune, (Budget::Divergence(limit), Codes::Trellis), 0, &|_| true, None)
                 .unwrap();
-            let expected = expected_divergence(&tune, &steps);
+            let expected = expected_divergence(&tune, &steps).unwrap();
             assert!(expected <= limit && expected > 0.99 * limit, "{expected} of {limit}");
             for step in &steps {
                 let candidates = candidates(Codes::Trellis);
@@ -332,12 +335,27 @@ mod tests {
     }
 
     #[test]
+    fn what_nothing_is_known_of_is_not_taken_for_lossless() {
+        let (mut steps, tune) = body();
+        let of = |steps: &[Step]| expected_divergence(&tune, steps);
+        let encode = |steps: &mut [Step], name: &str| {
+            steps.iter_mut().for_each(|step| step.encoding = Encoding::from_name(name).unwrap());
+        };
+        encode(&mut steps, "tq4");
+        let row = of(&steps).unwrap();
+        encode(&mut steps, "tq4-g32");
+        assert_eq!(of(&steps), Some(row));
+        encode(&mut steps[..1], "tqp4");
+        assert_eq!(of(&steps), None);
+    }
+
+    #[test]
     fn bytes_go_where_trials_found_more_damage() {
         let bytes = |(mut steps, tune): (Vec<Step>, Tune)| {
             let budget = (Budget::FileBytes(60_000_000), Codes::Trellis);
             allocate(&mut steps, &tune, budget, 0, &|_| true, None).unwrap();
             let first: u64 = steps[..70].iter().map(|step| step.bytes).sum();
-            (first, spent(&steps), expected_divergence(&tune, &steps))
+            (first, spent(&steps), expected_divergence(&tune, &steps).unwrap())
         };
         let (plain, with) = (bytes(body()), bytes(corrected()));
         // A factor of four is a bit per weight more than the others get, in part paid for by them.
@@ -351,7 +369,7 @@ mod tests {
             let (mut steps, tune) = corrected();
             let budget = (Budget::Divergence(limit), Codes::Trellis);
             allocate(&mut steps, &tune, budget, 0, &|_| true, None).unwrap();
-            let expected = expected_divergence(&tune, &steps);
+            let expected = expected_divergence(&tune, &steps).unwrap();
             assert!(expected <= limit && expected > 0.99 * limit, "{expected} of {limit}");
             let sum: f64 = steps.iter().filter_map(|step| damage(&tune, &step.tensor, step.encoding)).sum();
             assert!((expected - 1.5 * sum).abs() < 1e-9, "{expected} {sum}");

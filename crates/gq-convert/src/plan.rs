@@ -132,6 +132,7 @@ pub struct Plan {
     /// Bytes of all payloads, alignment aside.
     pub payload_bytes: u64,
     /// Divergence from the original that measurements lead to expect, in nats per token; of the tensors measured.
+    /// `None` without measurements, and where one of those tensors is in an encoding whose error is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_divergence: Option<f64>,
     /// Whether trials have corrected that.
@@ -358,7 +359,7 @@ impl Plan {
         if let Some(limit) = resources.max_memory.filter(|limit| memory.peak > *limit) {
             return Err(PlanError::Memory { limit, actual: memory.peak });
         }
-        let expected_divergence = facts.tune.map(|tune| expected_divergence(tune, &steps));
+        let expected_divergence = facts.tune.and_then(|tune| expected_divergence(tune, &steps));
         Ok(Plan {
             policy: policy.clone(),
             steps,

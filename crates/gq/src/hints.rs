@@ -38,6 +38,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
         }
         "plan.not_measured" => "add --calibration TEXT, or --tune DIR with what `gq tune` wrote",
         "plan.budget" => "allow more bytes, or fewer bits for tables: --embedding, --head, --per-layer-table",
+        "tune.other" => "measure again with `gq tune`, into another directory if the old one is still of use",
         "tune.memory" => "raise --max-memory, use fewer --threads or a smaller --calibration-ctx",
         "plan.memory" => "raise --max-memory, or use fewer --threads",
         "plan.off_grid" => "name an encoding for it: --encoding, --embedding, or --override 'NAME=tq8'",

@@ -33,8 +33,14 @@ pub fn parse_tokens(text: &str) -> Result<usize, String> {
         "m" => 1 << 20,
         _ => return Err("expected a number of tokens such as 8192 or 32k".to_owned()),
     };
-    let number: usize = number.parse().map_err(|_| "expected a number of tokens such as 32k".to_owned())?;
-    number.checked_mul(scale).filter(|&tokens| tokens <= 1 << 40).ok_or_else(|| "too large".to_owned())
+    if number.is_empty() {
+        return Err("expected a number of tokens such as 8192 or 32k".to_owned());
+    }
+    let number = number.parse::<usize>().ok();
+    number
+        .and_then(|number| number.checked_mul(scale))
+        .filter(|&tokens| tokens <= 1 << 40)
+        .ok_or_else(|| "too large".to_owned())
 }
 
 /// Bytes in decimal units, three digits: `70.5 MB`.

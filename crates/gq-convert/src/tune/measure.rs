@@ -280,7 +280,7 @@ fn gradients(
     if of == 0 {
         return Ok(None);
     }
-    // Spread over all that are not held out, so that every text is among them.
+    // Spread over all that are not held out.
     let some: Vec<Vec<u32>> = (0..of).map(|i| kept[i * kept.len() / of].clone()).collect();
     let moments = output_moments(model, &some, options.seed, &mut |done| {
         progress(TuneEvent::Gradients { done, of });

@@ -60,7 +60,7 @@ pub fn correct(
         .collect();
     let ctx = held.iter().map(|sequence| sequence.len()).max().unwrap_or(0);
     let count = (options.tokens / ctx.max(1)).clamp(1, held.len().max(1)).min(held.len());
-    // Spread over all, so that every text is among them.
+    // Spread over all.
     let chosen: Vec<Vec<u32>> = (0..count).map(|i| held[i * held.len() / count].clone()).collect();
     if chosen.is_empty() {
         return Err(TuneError::TooFew { limit: 2, actual: sequences.len() });
@@ -83,7 +83,7 @@ pub fn correct(
     }
     let states = tune.dir.join(STATES);
     let io = |source| TuneFileError::Io { path: states.clone(), source };
-    let work = Work { checkpoint, tune, level: options.level, factors: Factors::default() };
+    let work = Work { checkpoint, tune, level: options.level };
     let measured = (|| {
         let mut pass = TrialPass::new(model, chosen.clone(), trials(&groups), work.start(&chosen)?)?;
         if memory.spilled > 0 {
@@ -165,7 +165,6 @@ struct Work<'a> {
     checkpoint: &'a Checkpoint,
     tune: &'a Tune,
     level: CpuLevel,
-    factors: Factors,
 }
 
 impl Work<'_> {
@@ -185,7 +184,9 @@ impl Work<'_> {
 
     /// The tensors that `wanted` accepts.
     fn coded(&self, wanted: &mut dyn FnMut(&SourceTensor) -> bool) -> Result<Replacements, TuneError> {
-        let (mut weights, mut coders) = (Replacements::default(), Coders::default());
+        // Factors are not kept while layers run.
+        let (factors, mut weights, mut coders) =
+            (Factors::default(), Replacements::default(), Coders::default());
         for tensor in tried(self.checkpoint, self.tune).filter(|tensor| wanted(tensor)) {
             let shape = (tensor.rows(), tensor.cols());
             let height = tensor.shape.iter().rev().nth(1).copied().unwrap_or(1);
@@ -203,7 +204,7 @@ impl Work<'_> {
                 for first in (matrix..end).step_by(step) {
                     let source = self.source(tensor, first..(first + step).min(end))?;
                     let from = (self.checkpoint, tensor);
-                    let done = coder.code(self.level, &self.factors, from, &source, first, &mut coded);
+                    let done = coder.code(self.level, &factors, from, &source, first, &mut coded);
                     done.map_err(|error| rounding(tensor, error))?;
                     payload.extend_from_slice(&coded.codes);
                     scales.extend_from_slice(&coded.scales);

@@ -67,14 +67,14 @@ fn the_same_bytes_on_every_level_and_thread_count() {
     for name in VARIANTS {
         let dir = tempfile::tempdir().unwrap();
         let checkpoint = Arc::new(testdata(name));
-        let mut first: Option<(Vec<u8>, [Vec<u8>; 2])> = None;
+        let mut first: Option<(Vec<u8>, [Vec<u8>; 3])> = None;
         let levels = CpuLevel::available().into_iter();
         for (index, (level, threads)) in
             levels.map(|level| (level, 1)).chain([(CpuLevel::detect(), 3)]).enumerate()
         {
             let place = dir.path().join(index.to_string());
             let tune = tuned(&checkpoint, &place, level, threads);
-            let files = ["tq3", "tt3"].map(|encoding| {
+            let files = ["tq3", "tq3-g32", "tt3"].map(|encoding| {
                 let policy = with(policy(encoding, &[]), &tune, None);
                 let output = dir.path().join(format!("{index}.{encoding}.gq"));
                 let report = converted(&checkpoint, &policy, Some(&tune), &output, (level, threads));
@@ -142,7 +142,7 @@ fn calibrated_codes_are_closer_at_the_same_bytes() {
     let tune = tuned(&checkpoint, &dir.path().join("tune"), CpuLevel::detect(), 2);
     let (plain, calibrated) = (dir.path().join("plain.gq"), dir.path().join("calibrated.gq"));
     let how = (CpuLevel::detect(), 2);
-    let errors = ["tq3", "tt3"].map(|encoding| {
+    let errors = ["tq3", "tq3-g32", "tt3"].map(|encoding| {
         let before = converted(&checkpoint, &policy(encoding, &[]), None, &plain, how);
         let recipe = with(policy(encoding, &[]), &tune, None);
         let after = converted(&checkpoint, &recipe, Some(&tune), &calibrated, how);
@@ -152,7 +152,8 @@ fn calibrated_codes_are_closer_at_the_same_bytes() {
         assert!(after < 0.7 * before, "{encoding}: {before} {after}");
         after
     });
-    assert!(errors[1] < 0.8 * errors[0], "the trellis is better than the scalar code: {errors:?}");
+    assert!(errors[1] < errors[0], "more scales are better: {errors:?}");
+    assert!(errors[2] < 0.8 * errors[0], "the trellis is better than the scalar code: {errors:?}");
 }
 
 #[test]
@@ -235,7 +236,7 @@ fn an_expert_that_was_never_chosen_is_rounded_by_what_others_see() {
             "{name}: all were chosen"
         );
     }
-    for encoding in ["tt3", "tq3"] {
+    for encoding in ["tt3", "tq3", "tq3-g32"] {
         let recipe = with(policy(encoding, &[]), &tune, None);
         let path = dir.path().join(format!("{encoding}.gq"));
         converted(&checkpoint, &recipe, Some(&tune), &path, (CpuLevel::detect(), 2));
@@ -249,7 +250,7 @@ fn memory_limits_leave_the_bytes_alone() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Arc::new(testdata("demo"));
     let tune = tuned(&checkpoint, &dir.path().join("tune"), CpuLevel::detect(), 2);
-    for encoding in ["tq3", "tt3"] {
+    for encoding in ["tq3", "tq3-g32", "tt3"] {
         let recipe = with(policy(encoding, &[]), &tune, None);
         let free = Resources { threads: 2, max_memory: None };
         let plan = plan_measured(&checkpoint, &recipe, free, Some(&tune), None).unwrap();

@@ -121,7 +121,7 @@ fn measure(
         let mut step = |done: usize, _: usize| progress.set(done as u64, "");
         let report = evaluate_outputs(&loaded.model, &reference, loaded.sizes, options, &mut step)?;
         progress.finish();
-        return Ok(report);
+        return Ok(EvalReport { tokens_sha256: tokens_sha256(reference.input_ids()), ..report });
     }
     if args.text.is_none() && !args.own_text {
         let message = "--text or --self is needed unless --reference is a file of reference outputs";
@@ -279,10 +279,13 @@ fn on_windows(
     let mut step = |done: usize, _: usize| progress.set(done as u64, "");
     let report = evaluate_text(&model.model, &reference.model, windows, model.sizes, options, &mut step)?;
     progress.finish();
+    Ok(EvalReport { tokens_sha256: tokens_sha256(windows.windows()), ..report })
+}
+
+fn tokens_sha256(rows: &[Vec<u32>]) -> String {
     let mut hash = Sha256::new();
-    windows.windows().iter().flatten().for_each(|token| hash.update(token.to_le_bytes()));
-    let tokens_sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(EvalReport { tokens_sha256, ..report })
+    rows.iter().flatten().for_each(|token| hash.update(token.to_le_bytes()));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A file that is no `.gq` file is one of reference outputs.

@@ -39,6 +39,7 @@ fn no_more_memory_is_taken_than_was_promised() {
         ("scalar.gq", &["--bits", "4"][..]),
         ("trellis.gq", &["--encoding", "tt3"]),
         ("calibrated.gq", &["--tune", "t", "--encoding", "tt3"]),
+        ("groups.gq", &["--tune", "t", "--encoding", "tq4-g32"]),
         ("budget.gq", &["--tune", "t", "--size", "1.8MB"]),
         ("largest.gq", &["--tune", "t", "--encoding", "tt2-s14"]),
     ] {
