@@ -62,7 +62,7 @@ impl ColumnQuantizer for TrellisColumns<'_> {
 ///
 /// Writes the strip's codes, `n * trellis.column_bytes(rows)` bytes, and one fp16 scale per row.
 /// `row_weights` say what an error in each row costs, beside its size; `None`: all the same. A row without energy,
-/// or with a value that is not finite, is stored with scale 0. The same bytes at every level.
+/// or with a value that is not finite, has scale 0 and is coded as zeros are. The same bytes at every level.
 ///
 /// # Panics
 /// When a slice's length is not what rows, width and bits say.

@@ -1,6 +1,8 @@
 //! Rounding with second moments in view: the factorization, the product under it, and what is gained.
 
-use gq_codec::{Codebook, Factor, Operand, encode_calibrated, fixed_product};
+use gq_codec::{
+    Codebook, Factor, Operand, Trellis, encode_calibrated, encode_trellis_calibrated, fixed_product,
+};
 use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec, ScaleGroup};
 
 fn normal(n: usize, seed: u64) -> Vec<f32> {
@@ -127,6 +129,36 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
             // The report counts the damping as well; fp16 scales add a little.
             assert!(measured < 1.05 * told + 1e-6 && told < 3.0 * measured, "{bits}: {told} {measured}");
             assert!(first.get_or_insert_with(|| payload.clone()) == &payload, "{level:?}");
+        }
+    }
+}
+
+/// Fed back, such a value would be in every later column of its row; other rows never see it.
+#[test]
+fn a_row_with_a_value_that_is_not_finite_becomes_zeros_and_others_stay() {
+    let (n, rows) = (160, 16);
+    let factor = Factor::new(CpuLevel::detect(), &moments(n), n, 0.01).unwrap();
+    let trellis = Trellis::of(Encoding::from_name("tt3").unwrap()).unwrap();
+    let mut zeroed = normal(rows * n, 9);
+    zeroed[5 * n..6 * n].fill(0.0);
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut broken = zeroed.clone();
+        broken[5 * n + 70] = value;
+        for level in CpuLevel::available() {
+            let scalar = |w: &[f32]| {
+                let (mut codes, mut scales) = (vec![0; rows * n * 3 / 8], vec![0; 2 * rows * n / 32]);
+                let how = (Codebook::of(3).unwrap(), 32);
+                encode_calibrated(level, how, &factor, w, &mut codes, &mut scales);
+                assert!(scales[5 * 2 * n / 32..6 * 2 * n / 32].iter().all(|&byte| byte == 0));
+                (codes, scales)
+            };
+            assert!(scalar(&broken) == scalar(&zeroed), "{value} on {}", level.name());
+            let strip = |w: &[f32]| {
+                let (mut codes, mut scales) = (vec![0; n * trellis.column_bytes(rows)], vec![0; 2 * rows]);
+                encode_trellis_calibrated(level, &trellis, &factor, w, None, &mut codes, &mut scales);
+                (codes, scales)
+            };
+            assert!(strip(&broken) == strip(&zeroed), "{value} on {}", level.name());
         }
     }
 }

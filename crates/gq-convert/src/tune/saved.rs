@@ -124,6 +124,11 @@ pub enum TuneFileError {
     },
 }
 
+#[derive(Deserialize)]
+struct Numbered {
+    format: u32,
+}
+
 impl Tune {
     /// Reads `dir/tune.json`.
     ///
@@ -132,12 +137,15 @@ impl Tune {
     pub fn open(dir: &Path) -> Result<Tune, TuneFileError> {
         let path = dir.join(INDEX);
         let bytes = read(&path)?;
-        let tune: Tune = serde_json::from_slice(&bytes)
-            .map_err(|e| TuneFileError::Malformed { path: path.clone(), actual: e.to_string() })?;
-        if tune.format != FORMAT {
-            let (limit, actual) = (FORMAT.to_string(), tune.format.to_string());
+        let malformed =
+            |e: serde_json::Error| TuneFileError::Malformed { path: path.clone(), actual: e.to_string() };
+        // Alone at first: in another format, other fields may be missing.
+        let Numbered { format } = serde_json::from_slice(&bytes).map_err(malformed)?;
+        if format != FORMAT {
+            let (limit, actual) = (FORMAT.to_string(), format.to_string());
             return Err(TuneFileError::Differs { path, what: "format", limit, actual });
         }
+        let tune: Tune = serde_json::from_slice(&bytes).map_err(malformed)?;
         let version = env!("CARGO_PKG_VERSION");
         if tune.version != version {
             let (limit, actual) = (version.to_owned(), tune.version);

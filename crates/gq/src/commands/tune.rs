@@ -8,7 +8,7 @@ use crate::{source, units};
 use gq_checkpoint::{Checkpoint, ModelSpec, Role};
 use gq_convert::{
     CalibrationText, Corrections, MeasuringMemory, MeasuringSize, TrialOptions, Tune, TuneError, TuneEvent,
-    TuneOptions, TuneText,
+    TuneFileError, TuneOptions, TuneText,
 };
 use gq_model::{
     ActivationMode, ChatError, ChatTemplate, KvType, Model, ModelTexts, OwnTextOptions, RunOptions,
@@ -259,7 +259,7 @@ fn lacks_trials(
     dir: &Path,
     global: &Global,
 ) -> Result<Option<Tune>, Failure> {
-    let found = finished(checkpoint, args, dir)?.filter(|tune| !args.has_trials(tune));
+    let found = finished(checkpoint, args, dir, global)?.filter(|tune| !args.has_trials(tune));
     if found.is_some() {
         global.output().note(&format!("adding trials to the measurements in {}", dir.display()));
     }
@@ -274,7 +274,7 @@ pub fn finished_or_measured(
     max_memory: Option<u64>,
     global: &Global,
 ) -> Result<Tune, Failure> {
-    match finished(checkpoint, args, dir)? {
+    match finished(checkpoint, args, dir, global)? {
         Some(tune) if args.has_trials(&tune) => {
             global.output().note(&format!("taking up the measurements in {}", dir.display()));
             // Trials that an earlier run made are not what this one asks for.
@@ -285,8 +285,21 @@ pub fn finished_or_measured(
 }
 
 /// The finished measurement in `dir`, when it is of this checkpoint and these texts.
-fn finished(checkpoint: &Checkpoint, args: &CalibrationArgs, dir: &Path) -> Result<Option<Tune>, Failure> {
-    let Ok(tune) = Tune::open(dir) else { return Ok(None) };
+fn finished(
+    checkpoint: &Checkpoint,
+    args: &CalibrationArgs,
+    dir: &Path,
+    global: &Global,
+) -> Result<Option<Tune>, Failure> {
+    let tune = match Tune::open(dir) {
+        Ok(tune) => tune,
+        // Nothing was finished there.
+        Err(TuneFileError::Io { .. }) => return Ok(None),
+        Err(error) => {
+            global.output().note(&format!("{error}: measuring anew"));
+            return Ok(None);
+        }
+    };
     if tune.asked != args.asked() {
         return Ok(None);
     }
