@@ -112,6 +112,11 @@ impl Trellis {
         self.multiplier
     }
 
+    /// Level of every state.
+    pub fn levels(&self) -> &[i8] {
+        &self.levels
+    }
+
     /// Scale of least error for rows of standard deviation 1.
     pub fn gaussian_scale(&self) -> f64 {
         1.0 / (self.numbers.deviation * f64::from(Self::UNIT))
