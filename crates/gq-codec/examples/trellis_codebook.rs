@@ -7,6 +7,7 @@
 
 use gq_codec::Trellis;
 use gq_tensor::Encoding;
+use std::io::Write;
 
 #[path = "../tests/it/source.rs"]
 mod source;
@@ -89,7 +90,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (count, rounds) = (given.first().copied().unwrap_or(800), given.get(1).copied().unwrap_or(30));
     let columns = |seed| source::rows(source::Source::Gaussian, count, ROWS, seed);
     let (training, fresh) = (columns(1), columns(2));
-    println!("trellis   as it is    128 magnitudes     a level per state");
+    let mut out = std::io::stdout();
+    writeln!(out, "trellis   as it is    128 magnitudes     a level per state")?;
     for name in ["tt4", "tt5", "tt6", "tt5-s12", "tt6-s12"] {
         let encoding = Encoding::from_name(name).ok_or("no such encoding")?;
         let trellis = Trellis::of(encoding).ok_or("no such trellis")?;
@@ -113,7 +115,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         };
         let (few, many) = (after(&shared), after(&own));
         let gain = |error: f64| 100.0 * (error / before - 1.0);
-        println!("{name:9} {before:.4e}  {few:.4e} {:+.1} %  {many:.4e} {:+.1} %", gain(few), gain(many));
+        writeln!(
+            out,
+            "{name:9} {before:.4e}  {few:.4e} {:+.1} %  {many:.4e} {:+.1} %",
+            gain(few),
+            gain(many)
+        )?;
     }
     Ok(())
 }
