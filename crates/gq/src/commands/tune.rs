@@ -555,9 +555,9 @@ impl From<TuneError> for Failure {
     }
 }
 
-impl From<gq_convert::TuneFileError> for Failure {
-    fn from(error: gq_convert::TuneFileError) -> Failure {
-        use gq_convert::TuneFileError as E;
+impl From<TuneFileError> for Failure {
+    fn from(error: TuneFileError) -> Failure {
+        use TuneFileError as E;
         let message = error.to_string();
         match error {
             E::Io { path, source } => Failure::io(&path, &source),
