@@ -2,6 +2,7 @@
 //! over k, ascending. The result does not depend on CPU level, blocking or threads, so it may decide codes.
 
 use crate::kernel::{self, TILE_COLS as NR, TILE_ROWS as MR};
+use crate::serially::is_serial;
 use gq_tensor::CpuLevel;
 use rayon::prelude::*;
 
@@ -36,7 +37,7 @@ impl<'a> Operand<'a> {
 /// `C[m, n] += A[m, k] B[k, n]`; `c` is row-major with rows `c_stride` apart.
 ///
 /// Element (i, j) becomes `fma(a[i][k-1], b[k-1][j], … fma(a[i][0], b[0][j], c[i][j]))` in f32.
-/// Threads of the current rayon pool share the rows of C.
+/// Threads of the current rayon pool share the rows of C, but under [`serially`](crate::serially).
 ///
 /// # Panics
 /// When an operand does not reach as far as the shape says, or rows of C overlap.
@@ -52,19 +53,25 @@ pub fn fixed_product(
         return;
     }
     assert!(n <= c_stride && (m - 1) * c_stride + n <= c.len(), "rows of the product");
+    let serial = is_serial();
     let mut packed_b = vec![0.0f32; NC.min(n.next_multiple_of(NR)) * KC.min(k)];
     for j0 in (0..n).step_by(NC) {
         let nc = NC.min(n - j0);
         for k0 in (0..k).step_by(KC) {
             let kc = KC.min(k - k0);
             let panels = nc.div_ceil(NR);
-            packed_b.par_chunks_mut(NR * kc).take(panels).enumerate().for_each(|(panel, out)| {
-                pack(b.t(), j0 + panel * NR, n, k0, kc, NR, out);
-            });
+            let pack_panel =
+                |(panel, out): (usize, &mut [f32])| pack(b.t(), j0 + panel * NR, n, k0, kc, NR, out);
+            if serial {
+                packed_b.chunks_mut(NR * kc).take(panels).enumerate().for_each(pack_panel);
+            } else {
+                packed_b.par_chunks_mut(NR * kc).take(panels).enumerate().for_each(pack_panel);
+            }
             let packed_b = &packed_b;
             // Few rows are cut finer, so that every thread has some; no element's sum depends on the cut.
-            let rows = m.div_ceil(rayon::current_num_threads()).next_multiple_of(MR).min(MC);
-            c.par_chunks_mut(rows * c_stride).take(m.div_ceil(rows)).enumerate().for_each(|(block, c)| {
+            let shared = if serial { m } else { m.div_ceil(rayon::current_num_threads()) };
+            let rows = shared.next_multiple_of(MR).min(MC);
+            let multiply = |(block, c): (usize, &mut [f32])| {
                 let i0 = block * rows;
                 let mc = rows.min(m - i0);
                 let mut packed_a = vec![0.0f32; MR * kc];
@@ -83,7 +90,13 @@ pub fn fixed_product(
                         );
                     }
                 }
-            });
+            };
+            let blocks = m.div_ceil(rows);
+            if serial {
+                c.chunks_mut(rows * c_stride).take(blocks).enumerate().for_each(multiply);
+            } else {
+                c.par_chunks_mut(rows * c_stride).take(blocks).enumerate().for_each(multiply);
+            }
         }
     }
 }

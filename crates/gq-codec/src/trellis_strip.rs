@@ -4,6 +4,7 @@ use crate::calibrated::{finite_rows, inflation, start_scales};
 use crate::factor::Factor;
 use crate::kernel::{self, StripRows};
 use crate::ldlq::{ColumnQuantizer, StripOutcome, round_strip};
+use crate::serially::is_serial;
 use crate::trellis::{Trellis, TrellisScratch};
 use crate::turbo::to_scale;
 use gq_tensor::{CpuLevel, EncodedMatrix, Encoding};
@@ -138,26 +139,29 @@ pub(crate) fn encode_strip(
         starts.iter().map(|&s| if s > 0.0 { 1.0 / (s * Trellis::UNIT) } else { 0.0 }).collect();
     let weights = strip_weights(&starts, None);
     let column_bytes = trellis.column_bytes(rows);
-    let chunks = codes.par_chunks_mut(CHUNK_COLS * column_bytes).enumerate();
-    let fits: Vec<Vec<Fit>> = chunks
-        .map_init(TrellisScratch::default, |scratch, (chunk, codes)| {
-            let (mut targets, mut levels) = (vec![0.0; rows], vec![0.0; rows]);
-            let mut fits = vec![Fit::default(); rows];
-            for (col, codes) in (chunk * CHUNK_COLS..).zip(codes.chunks_exact_mut(column_bytes)) {
-                for ((target, row), inverse) in targets.iter_mut().zip(rotated.chunks_exact(n)).zip(&inverse)
-                {
-                    // Zero, too, where a row holds no numbers.
-                    *target = if *inverse > 0.0 { row[col] * inverse } else { 0.0 };
-                }
-                trellis.encode_column(level, &targets, &weights, codes, &mut levels, scratch);
-                for ((fit, &target), &level) in fits.iter_mut().zip(&targets).zip(&levels) {
-                    fit.product += f64::from(target) * f64::from(level);
-                    fit.energy += f64::from(level) * f64::from(level);
-                }
+    let code = |scratch: &mut TrellisScratch, (chunk, codes): (usize, &mut [u8])| {
+        let (mut targets, mut levels) = (vec![0.0; rows], vec![0.0; rows]);
+        let mut fits = vec![Fit::default(); rows];
+        for (col, codes) in (chunk * CHUNK_COLS..).zip(codes.chunks_exact_mut(column_bytes)) {
+            for ((target, row), inverse) in targets.iter_mut().zip(rotated.chunks_exact(n)).zip(&inverse) {
+                // Zero, too, where a row holds no numbers.
+                *target = if *inverse > 0.0 { row[col] * inverse } else { 0.0 };
             }
-            fits
-        })
-        .collect();
+            trellis.encode_column(level, &targets, &weights, codes, &mut levels, scratch);
+            for ((fit, &target), &level) in fits.iter_mut().zip(&targets).zip(&levels) {
+                fit.product += f64::from(target) * f64::from(level);
+                fit.energy += f64::from(level) * f64::from(level);
+            }
+        }
+        fits
+    };
+    let size = CHUNK_COLS * column_bytes;
+    let fits: Vec<Vec<Fit>> = if is_serial() {
+        let mut scratch = TrellisScratch::default();
+        codes.chunks_mut(size).enumerate().map(|chunk| code(&mut scratch, chunk)).collect()
+    } else {
+        codes.par_chunks_mut(size).enumerate().map_init(TrellisScratch::default, code).collect()
+    };
     for (row, (scale, &start)) in scales.chunks_exact_mut(2).zip(&starts).enumerate() {
         let sum = |part: fn(&Fit) -> f64| fits.iter().map(|fits| part(&fits[row])).sum::<f64>();
         let (product, energy) = (sum(|fit| fit.product), sum(|fit| fit.energy));

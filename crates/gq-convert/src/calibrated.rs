@@ -7,7 +7,7 @@ use crate::tune::{Tune, TuneFileError, rotate};
 use gq_checkpoint::{Checkpoint, Role, SourceTensor};
 use gq_codec::{
     Codebook, Factor, Operand, StripOutcome, Trellis, encode_calibrated, encode_trellis_calibrated,
-    fixed_product,
+    fixed_product, serially,
 };
 use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec, ScaleGroup};
 use rayon::prelude::*;
@@ -22,6 +22,12 @@ const SAMPLE: usize = 16;
 
 /// Rows of every input that feedback and rounding to nearest compete on.
 const TRIED: usize = 32;
+
+/// Does the work of one of `count` strips that are spread over threads: in one thread where there are enough for all,
+/// and so never more of them at a time than there are threads.
+pub(crate) fn of_strips<T>(count: usize, work: impl FnOnce() -> T) -> T {
+    if count >= rayon::current_num_threads() { serially(work) } else { work() }
+}
 
 /// Squared output errors and energies of the rows, with the input's moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -258,24 +264,27 @@ impl<'a> CalibratedCoder<'a> {
                 .zip(out.sums[done..end].par_chunks_mut(STRIP))
                 .zip(out.outputs[done..end].par_chunks_mut(STRIP))
                 .enumerate();
+            let count = (end - done).div_ceil(STRIP);
             strips.try_for_each(|(index, ((((source, codes), scales), sums), outputs))| {
-                let row = first + done + index * STRIP;
-                let mut weights = vec![0.0; sums.len() * cols];
-                checkpoint.decode_rows_f32(tensor, row..row + sums.len(), source, &mut weights)?;
-                self.rows.rotation.forward(level, &mut weights, &mut Vec::new());
-                if verdict.is_nearest() {
-                    self.rows.nearest(level, &weights, codes, scales);
-                    outputs.iter_mut().for_each(|output| output.nearest_rows = 1.0);
+                of_strips(count, || {
+                    let row = first + done + index * STRIP;
+                    let mut weights = vec![0.0; sums.len() * cols];
+                    checkpoint.decode_rows_f32(tensor, row..row + sums.len(), source, &mut weights)?;
+                    self.rows.rotation.forward(level, &mut weights, &mut Vec::new());
+                    if verdict.is_nearest() {
+                        self.rows.nearest(level, &weights, codes, scales);
+                        outputs.iter_mut().for_each(|output| output.nearest_rows = 1.0);
+                        self.measure(level, &input, (row, &weights), (codes, scales), (sums, outputs));
+                        return Ok(());
+                    }
+                    let outcome = self.code.encode(level, &input.factor, (row, &weights), codes, scales);
+                    let measured = outcome.errors.iter().zip(&outcome.energies);
+                    for (output, (&error, &energy)) in outputs.iter_mut().zip(measured) {
+                        (output.error, output.energy) = (error, energy);
+                    }
                     self.measure(level, &input, (row, &weights), (codes, scales), (sums, outputs));
-                    return Ok(());
-                }
-                let outcome = self.code.encode(level, &input.factor, (row, &weights), codes, scales);
-                let measured = outcome.errors.iter().zip(&outcome.energies);
-                for (output, (&error, &energy)) in outputs.iter_mut().zip(measured) {
-                    (output.error, output.energy) = (error, energy);
-                }
-                self.measure(level, &input, (row, &weights), (codes, scales), (sums, outputs));
-                Ok::<_, ConvertError>(())
+                    Ok::<_, ConvertError>(())
+                })
             })?;
             // Counted once: with the first of the rows that it is about.
             if (first + done).is_multiple_of(self.group.max(1))

@@ -6,6 +6,7 @@ use crate::encode::STRIP_CHUNK;
 use crate::plan::Step;
 use gq_tensor::{Encoding, RotationKind};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 
 /// Bytes of source rows worked on at once, when memory allows.
 const BLOCK: u64 = 4 << 20;
@@ -36,11 +37,17 @@ pub struct Memory {
 impl Memory {
     /// Memory for these steps, with the largest block that stays below `limit` where possible.
     ///
-    /// Held until the file is finished: bytes of texts, and of adapters that are merged.
-    pub(crate) fn new(steps: &[Step], held: (u64, u64), threads: usize, limit: Option<u64>) -> Memory {
+    /// Held until the file is finished: bytes of texts, and of adapters that are merged. Factors take `factors`.
+    pub(crate) fn new(
+        steps: &[Step],
+        held: (u64, u64),
+        factors: u64,
+        threads: usize,
+        limit: Option<u64>,
+    ) -> Memory {
         let mut block = BLOCK;
         loop {
-            let peak = peak(steps, held, threads, block);
+            let peak = factors + peak(steps, held, threads, block);
             if block <= SMALLEST_BLOCK || limit.is_none_or(|limit| peak <= limit) {
                 return Memory { threads, block, peak };
             }
@@ -98,20 +105,42 @@ fn peak(steps: &[Step], (texts, adapters): (u64, u64), threads: usize, block: u6
 /// Inputs whose factors are kept at once: products of one input follow each other closely in a file.
 pub(crate) const FACTORS: usize = 3;
 
-/// Bytes that they take, over the square of the widest input: U and the held-out moment in f32 for each but the last;
-/// while that is made, both moments, the elimination in f64, and U.
-pub(crate) const FACTORS_AT_WORK: u64 = 8 * (FACTORS as u64 - 1) + 4 + 4 + 8 + 4;
+/// Bytes of one, over the square of its width: U and the held-out moment in f32.
+const FACTOR: u64 = 4 + 4;
+/// While it is made: both moments, the elimination in f64, and U.
+const FACTOR_IN_MAKING: u64 = 4 + 4 + 8 + 4;
 
-/// Factors and held-out moments in use, one being made, and strips with what is fed back.
+/// Bytes of factors at most, over the square of the widest input, whatever comes after what.
+pub(crate) const FACTORS_AT_WORK: u64 = FACTOR * (FACTORS as u64 - 1) + FACTOR_IN_MAKING;
+
+/// Bytes of factors at most, for inputs in the order that they are used in: each with its width, and something that it is
+/// known by.
+pub(crate) fn factor_bytes<Key: PartialEq>(inputs: impl IntoIterator<Item = (Key, u64)>) -> u64 {
+    let mut kept: VecDeque<(Key, u64)> = VecDeque::new();
+    let mut most = 0;
+    for (input, width) in inputs {
+        if kept.iter().any(|(other, _)| *other == input) {
+            continue;
+        }
+        if kept.len() >= FACTORS {
+            kept.pop_front();
+        }
+        let others: u64 = kept.iter().map(|(_, width)| FACTOR * width * width).sum();
+        most = most.max(others + FACTOR_IN_MAKING * width * width);
+        kept.push_back((input, width));
+    }
+    most
+}
+
+/// Strips with what is fed back.
 fn calibrated(steps: &[Step], threads: u64) -> u64 {
     let steps = || steps.iter().filter(|step| step.calibrated);
     let cols = || steps().map(|step| step.rows_cols().1 as u64);
     let widest = cols().max().unwrap_or(0);
-    let factors = FACTORS_AT_WORK * widest * widest;
     // Weights, errors, residuals, projections, values and decoded rows of a strip; sampled rows twice.
     let strip =
         Encoding::STRIP_ROWS as u64 * widest * 4 * 6 + 2 * 4 * widest * Encoding::STRIP_ROWS as u64 / 8;
-    factors + threads * strip
+    threads * strip
 }
 
 /// Rows that are coded together are held as f32, with their codes once more to measure them, and sums per 32 columns.
@@ -158,4 +187,27 @@ fn tables(steps: &[Step]) -> u64 {
         }
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_that_are_at_hand_together_are_counted() {
+        let layer = |n: u64| {
+            [("down", 20), ("up", 5), ("gate", 5), ("output", 16), ("query", 5)].map(|(i, w)| ((n, i), w))
+        };
+        let inputs = (0..3).flat_map(layer).map(|((n, input), width)| {
+            // One input for both.
+            ((n, if input == "gate" { "up" } else { input }), width)
+        });
+        let widest = 20 * 20 * FACTOR_IN_MAKING;
+        // The second layer's down is made beside the first one's queries and outputs.
+        assert_eq!(factor_bytes(inputs), widest + FACTOR * (16 * 16 + 5 * 5));
+        assert_eq!(factor_bytes([("a", 3), ("a", 3)]), 9 * FACTOR_IN_MAKING);
+        let many = (0..9).map(|expert| (expert, 7));
+        assert_eq!(factor_bytes(many), 49 * FACTORS_AT_WORK);
+        assert_eq!(factor_bytes([("", 0); 0]), 0);
+    }
 }

@@ -3,7 +3,7 @@
 use crate::allocate::{BUDGET, allocate, expected_divergence};
 use crate::calibrated;
 use crate::grid::{Grids, no_larger};
-use crate::memory::Memory;
+use crate::memory::{Memory, factor_bytes};
 use crate::policy::{Budget, Choice, Policy, PolicyError, Resources, Wish};
 use crate::prior::prior;
 use crate::tune::Tune;
@@ -350,9 +350,16 @@ impl Plan {
         }
         let source_bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
         let payload_bytes = steps.iter().map(|step| step.bytes).sum();
+        // In the order of the steps, which is that of their execution.
+        let inputs = steps.iter().filter(|step| step.calibrated).flat_map(|step| {
+            let measured = facts.tune.and_then(|tune| tune.tensors.get(&step.tensor));
+            let inputs = measured.into_iter().flat_map(|measured| &measured.inputs);
+            inputs.map(|input| ((input, step.rotation), step.rows_cols().1 as u64))
+        });
         let memory = Memory::new(
             &steps,
             (facts.text_bytes, facts.merge_bytes),
+            factor_bytes(inputs),
             resources.threads,
             resources.max_memory,
         );

@@ -2,7 +2,7 @@
 
 use super::objective::{Errors, times};
 use super::{Input, RoundAgainError, TensorAgain};
-use crate::calibrated::{Code, STRIP};
+use crate::calibrated::{Code, STRIP, of_strips};
 use crate::encode::{RowCoder, squared_error};
 use gq_checkpoint::{Checkpoint, SourceTensor};
 use gq_tensor::{CpuLevel, EncodedMatrix, MatrixShape};
@@ -40,11 +40,13 @@ impl Rounding<'_> {
             .zip(scales.par_chunks_mut(STRIP * scales_row))
             .enumerate();
         parts.try_for_each(|(strip, (codes, scales))| {
-            let first = strip * STRIP;
-            let weights = self.weights(first..rows.min(first + STRIP))?;
-            let targets = self.targets(input, &weights, strength);
-            self.code.encode(self.level, &input.factor, (first, &targets), codes, scales);
-            Ok::<_, RoundAgainError>(())
+            of_strips(rows.div_ceil(STRIP), || {
+                let first = strip * STRIP;
+                let weights = self.weights(first..rows.min(first + STRIP))?;
+                let targets = self.targets(input, &weights, strength);
+                self.code.encode(self.level, &input.factor, (first, &targets), codes, scales);
+                Ok::<_, RoundAgainError>(())
+            })
         })?;
         let shape = MatrixShape { rows, cols: n };
         let new = EncodedMatrix::new(shape, encoding, self.rows.rotation_spec, &payload);
@@ -86,7 +88,9 @@ impl Rounding<'_> {
     ) -> Result<Vec<T>, RoundAgainError> {
         let rows = self.tensor.rows();
         let strips = (0..rows.div_ceil(STRIP)).into_par_iter();
-        strips.map(|strip| work(strip * STRIP..rows.min((strip + 1) * STRIP))).collect()
+        let count = rows.div_ceil(STRIP);
+        let work = |strip| of_strips(count, || work(strip * STRIP..rows.min((strip + 1) * STRIP)));
+        strips.map(work).collect()
     }
 
     /// Rows in the basis of the codes.

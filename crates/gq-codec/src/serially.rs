@@ -1,0 +1,31 @@
+//! Work of one thread inside work that is spread already.
+
+use std::cell::Cell;
+
+thread_local! {
+    static SERIAL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work` with the products and searches of this crate in the calling thread alone; results are the same.
+///
+/// For pieces that are spread over threads themselves: a thread that waits for others in the middle of a piece may take up
+/// another piece meanwhile, and both hold their memory.
+pub fn serially<T>(work: impl FnOnce() -> T) -> T {
+    let before = SERIAL.replace(true);
+    // Also where `work` panics.
+    let _back = Back(before);
+    work()
+}
+
+/// Whether work is to stay in this thread.
+pub(crate) fn is_serial() -> bool {
+    SERIAL.get()
+}
+
+struct Back(bool);
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        SERIAL.set(self.0);
+    }
+}
