@@ -29,3 +29,20 @@ impl Drop for Back {
         SERIAL.set(self.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_calling_thread_alone_and_as_before_afterwards() {
+        assert!(!is_serial());
+        serially(|| {
+            assert!(serially(is_serial) && is_serial());
+            assert!(!std::thread::spawn(is_serial).join().unwrap(), "other threads are not asked");
+        });
+        assert!(!is_serial());
+        assert!(std::panic::catch_unwind(|| serially(|| panic!("in the middle"))).is_err());
+        assert!(!is_serial());
+    }
+}

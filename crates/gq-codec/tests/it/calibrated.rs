@@ -1,7 +1,7 @@
 //! Rounding with second moments in view: the factorization, the product under it, and what is gained.
 
 use gq_codec::{
-    Codebook, Factor, Operand, Trellis, encode_calibrated, encode_trellis_calibrated, fixed_product,
+    Codebook, Factor, Operand, Trellis, encode_calibrated, encode_trellis_calibrated, fixed_product, serially,
 };
 use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec, ScaleGroup};
 
@@ -38,10 +38,12 @@ fn the_product_is_one_chain_per_element_at_every_level_and_thread_count() {
         for level in CpuLevel::available() {
             for threads in [1, 2, 3] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let mut c = start.clone();
+                let (mut c, mut alone) = (start.clone(), start.clone());
                 let (a, b) = (Operand::rows(&a, k), Operand::rows(&b, n));
                 pool.install(|| fixed_product(level, (m, n, k), a, b, &mut c, n));
                 assert_eq!(c, expected, "{m} {n} {k} {level:?} {threads}");
+                pool.install(|| serially(|| fixed_product(level, (m, n, k), a, b, &mut alone, n)));
+                assert_eq!(alone, expected, "{m} {n} {k} {level:?} {threads}, in one thread");
             }
         }
     }
