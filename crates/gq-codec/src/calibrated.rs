@@ -10,8 +10,8 @@ use std::borrow::Cow;
 /// Rounds a strip of rotated rows `[rows, n]` to scalar codes with a scale for each `group` columns of a row.
 ///
 /// Writes code rows and scale rows as `tqB` stores them, a group without energy as
-/// [`Encoder::encode_row`](crate::Encoder::encode_row) does. A row with a value that is not finite becomes zeros.
-/// The same bytes at every level.
+/// [`Encoder::encode_row`](crate::Encoder::encode_row) does. A row with a value that is not finite is
+/// coded as zeros, with scales that are no numbers. The same bytes at every level.
 ///
 /// # Panics
 /// When a slice's length is not what rows, width, group and bits say.
@@ -33,7 +33,8 @@ pub fn encode_calibrated(
             && scales.len() == 2 * rows * groups,
         "strip"
     );
-    let rotated = &finite_rows(rotated, n)[..];
+    let (broken, rotated) = finite_rows(rotated, n);
+    let rotated = &rotated[..];
     let inflation = inflation(factor, book.distortion());
     let mut start = vec![0.0; groups * rows]; // [groups, rows]
     let mut nearest = vec![0; group];
@@ -58,22 +59,27 @@ pub fn encode_calibrated(
         packing::pack_row(book.bits(), &row_codes, codes);
         for (index, scale) in scales.as_chunks_mut::<2>().0.iter_mut().enumerate() {
             let fitted = turbo::to_scale(start[index * rows + row] * outcome.refit[row]);
-            *scale = if fitted.is_finite() { fitted } else { f16::ZERO }.to_le_bytes();
+            let fitted = if fitted.is_finite() { fitted } else { f16::ZERO };
+            *scale = if broken.contains(&row) { f16::NAN } else { fitted }.to_le_bytes();
         }
     }
     outcome
 }
 
-/// The rows, of which those with a value that is not finite are zeros: fed back, it would be in every later column.
-pub(crate) fn finite_rows(rows: &[f32], width: usize) -> Cow<'_, [f32]> {
+/// Numbers of rows with a value that is not finite, and the rows with zeros in place of those: fed back, such a value would
+/// be in every later column.
+pub(crate) fn finite_rows(rows: &[f32], width: usize) -> (Vec<usize>, Cow<'_, [f32]>) {
     if rows.iter().all(|x| x.is_finite()) {
-        return Cow::Borrowed(rows);
+        return (Vec::new(), Cow::Borrowed(rows));
     }
-    let mut rows = rows.to_vec();
-    for row in rows.chunks_exact_mut(width).filter(|row| row.iter().any(|x| !x.is_finite())) {
-        row.fill(0.0);
+    let (mut broken, mut rows) = (Vec::new(), rows.to_vec());
+    for (number, row) in rows.chunks_exact_mut(width).enumerate() {
+        if row.iter().any(|x| !x.is_finite()) {
+            broken.push(number);
+            row.fill(0.0);
+        }
     }
-    Cow::Owned(rows)
+    (broken, Cow::Owned(rows))
 }
 
 /// Scales to round the rows of a strip at: those that suit Gaussian rows of their norms and what is fed back to them.

@@ -6,7 +6,8 @@ thread_local! {
     static SERIAL: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` with the products and searches of this crate in the calling thread alone; results are the same.
+/// Runs `work` with what rounding a strip does in this crate ([`fixed_product`](crate::fixed_product), searches of strips)
+/// in the calling thread alone; results are the same. Factorizations spread all the same.
 ///
 /// For pieces that are spread over threads themselves: a thread that waits for others in the middle of a piece may take up
 /// another piece meanwhile, and both hold their memory.

@@ -62,8 +62,9 @@ impl ColumnQuantizer for TrellisColumns<'_> {
 /// Rounds a strip of at most 256 rotated rows `[rows, n]` to trellis codes, with the inputs' second moments in view.
 ///
 /// Writes the strip's codes, `n * trellis.column_bytes(rows)` bytes, and one fp16 scale per row.
-/// `row_weights` say what an error in each row costs, beside its size; `None`: all the same. A row without energy,
-/// or with a value that is not finite, has scale 0 and is coded as zeros are. The same bytes at every level.
+/// `row_weights` say what an error in each row costs, beside its size; `None`: all the same. A row without energy has
+/// scale 0; one with a value that is not finite is coded as zeros, with a scale that is no number. The same bytes at every
+/// level.
 ///
 /// # Panics
 /// When a slice's length is not what rows, width and bits say.
@@ -80,16 +81,18 @@ pub fn encode_trellis_calibrated(
     let rows = rotated.len() / n;
     assert!(rotated.len() == rows * n && codes.len() == n * trellis.column_bytes(rows), "strip");
     assert!(scales.len() == 2 * rows && row_weights.is_none_or(|weights| weights.len() == rows), "rows");
-    let rotated = &finite_rows(rotated, n)[..];
+    let (broken, rotated) = finite_rows(rotated, n);
+    let rotated = &rotated[..];
     let inflation = inflation(factor, trellis.distortion());
     let start = start_scales(rotated, factor, trellis.gaussian_scale(), inflation);
     let weights = strip_weights(&start, row_weights);
     let mut columns = TrellisColumns::new(trellis, weights, codes);
     let mut values = vec![0.0; rotated.len()];
     let outcome = round_strip(level, factor, rotated, &start, &mut columns, &mut values);
-    for ((scale, start), refit) in scales.chunks_exact_mut(2).zip(&start).zip(&outcome.refit) {
-        let fitted = to_scale(start * refit);
-        scale.copy_from_slice(&if fitted.is_finite() { fitted } else { f16::ZERO }.to_le_bytes());
+    for (row, scale) in scales.chunks_exact_mut(2).enumerate() {
+        let fitted = to_scale(start[row] * outcome.refit[row]);
+        let fitted = if fitted.is_finite() { fitted } else { f16::ZERO };
+        scale.copy_from_slice(&if broken.contains(&row) { f16::NAN } else { fitted }.to_le_bytes());
     }
     outcome
 }

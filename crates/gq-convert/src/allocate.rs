@@ -73,7 +73,8 @@ struct Choices {
 /// steps that still fit.
 ///
 /// # Errors
-/// [`PlanError::Budget`] when the smallest choice of all is above the budget.
+/// [`PlanError::Budget`] when the smallest choice of all is above the budget; of a limit on the divergence,
+/// [`PlanError::UnknownDivergence`] when a tensor that was measured is to be in an encoding that nothing is known of.
 pub(crate) fn allocate(
     steps: &mut [Step],
     tune: &Tune,
@@ -121,7 +122,13 @@ pub(crate) fn allocate(
             }
             None => {
                 spent += stored(step.bytes);
-                expected += damage(tune, &step.tensor, step.encoding).unwrap_or(0.0);
+                let known = damage(tune, &step.tensor, step.encoding);
+                let measured = tune.tensors.contains_key(&step.tensor);
+                if let (None, true, Budget::Divergence(_)) = (known, measured, budget) {
+                    let (tensor, actual) = (step.tensor.clone(), step.encoding);
+                    return Err(PlanError::UnknownDivergence { tensor, actual });
+                }
+                expected += known.unwrap_or(0.0);
             }
         }
     }
@@ -347,6 +354,12 @@ mod tests {
         assert_eq!(of(&steps), Some(row));
         encode(&mut steps[..1], "tqp4");
         assert_eq!(of(&steps), None);
+        let limit = (Budget::Divergence(0.05), Codes::Trellis);
+        let free = |step: &Step| step.tensor != "t0";
+        let refused = allocate(&mut steps, &tune, limit, 0, &free, None);
+        assert!(matches!(refused, Err(PlanError::UnknownDivergence { tensor, .. }) if tensor == "t0"));
+        encode(&mut steps[..1], "tq4-g32");
+        allocate(&mut steps, &tune, limit, 0, &free, None).unwrap();
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Memory {
     ) -> Memory {
         let mut block = BLOCK;
         loop {
-            let peak = factors + peak(steps, held, threads, block);
+            let peak = peak(steps, held, factors, threads, block);
             if block <= SMALLEST_BLOCK || limit.is_none_or(|limit| peak <= limit) {
                 return Memory { threads, block, peak };
             }
@@ -67,7 +67,7 @@ pub(crate) fn block_rows(step: &Step, block: u64) -> usize {
     (fit / strip * strip).clamp(strip, most.max(strip))
 }
 
-fn peak(steps: &[Step], (texts, adapters): (u64, u64), threads: usize, block: u64) -> u64 {
+fn peak(steps: &[Step], (texts, adapters): (u64, u64), factors: u64, threads: usize, block: u64) -> u64 {
     let largest = |of: &dyn Fn(&Step) -> u64| steps.iter().map(of).max().unwrap_or(0);
     let source = largest(&|step| source_block(step, block));
     let coded = largest(&|step| coded_block(step, block));
@@ -90,7 +90,8 @@ fn peak(steps: &[Step], (texts, adapters): (u64, u64), threads: usize, block: u6
         _ => 5 * 4 * step.rows_cols().1 as u64,
     });
     // Two blocks are read ahead of the encoder, two are on their way to the file; scales wait for the codes.
-    let blocks = calibrated(steps, threads as u64)
+    let blocks = factors
+        + calibrated(steps, threads as u64)
         + tables(steps)
         + 2 * source
         + 2 * coded
@@ -113,23 +114,30 @@ const FACTOR_IN_MAKING: u64 = 4 + 4 + 8 + 4;
 /// Bytes of factors at most, over the square of the widest input, whatever comes after what.
 pub(crate) const FACTORS_AT_WORK: u64 = FACTOR * (FACTORS as u64 - 1) + FACTOR_IN_MAKING;
 
+/// Inputs after which it is taken not to matter where a conversion began.
+const FORGOTTEN: usize = 64;
+
 /// Bytes of factors at most, for inputs in the order that they are used in: each with its width, and something that it is
-/// known by.
-pub(crate) fn factor_bytes<Key: PartialEq>(inputs: impl IntoIterator<Item = (Key, u64)>) -> u64 {
-    let mut kept: VecDeque<(Key, u64)> = VecDeque::new();
-    let mut most = 0;
-    for (input, width) in inputs {
-        if kept.iter().any(|(other, _)| *other == input) {
-            continue;
+/// known by. A conversion that is taken up begins with any of them.
+pub(crate) fn factor_bytes<Key: PartialEq>(inputs: &[(Key, u64)]) -> u64 {
+    let from = |start: usize, end: usize| {
+        let mut kept: VecDeque<&(Key, u64)> = VecDeque::new();
+        let mut most = 0;
+        for input in inputs.iter().take(end).skip(start) {
+            if kept.iter().any(|other| other.0 == input.0) {
+                continue;
+            }
+            if kept.len() >= FACTORS {
+                kept.pop_front();
+            }
+            let others: u64 = kept.iter().map(|(_, width)| FACTOR * width * width).sum();
+            most = most.max(others + FACTOR_IN_MAKING * input.1 * input.1);
+            kept.push_back(input);
         }
-        if kept.len() >= FACTORS {
-            kept.pop_front();
-        }
-        let others: u64 = kept.iter().map(|(_, width)| FACTOR * width * width).sum();
-        most = most.max(others + FACTOR_IN_MAKING * width * width);
-        kept.push_back((input, width));
-    }
-    most
+        most
+    };
+    let later = (1..inputs.len()).map(|start| from(start, start + FORGOTTEN));
+    later.fold(from(0, inputs.len()), u64::max)
 }
 
 /// Strips with what is fed back.
@@ -202,12 +210,13 @@ mod tests {
             // One input for both.
             ((n, if input == "gate" { "up" } else { input }), width)
         });
+        let inputs: Vec<_> = inputs.collect();
         let widest = 20 * 20 * FACTOR_IN_MAKING;
         // The second layer's down is made beside the first one's queries and outputs.
-        assert_eq!(factor_bytes(inputs), widest + FACTOR * (16 * 16 + 5 * 5));
-        assert_eq!(factor_bytes([("a", 3), ("a", 3)]), 9 * FACTOR_IN_MAKING);
-        let many = (0..9).map(|expert| (expert, 7));
-        assert_eq!(factor_bytes(many), 49 * FACTORS_AT_WORK);
-        assert_eq!(factor_bytes([("", 0); 0]), 0);
+        assert_eq!(factor_bytes(&inputs), widest + FACTOR * (16 * 16 + 5 * 5));
+        assert_eq!(factor_bytes(&[("a", 3), ("a", 3)]), 9 * FACTOR_IN_MAKING);
+        let many: Vec<_> = (0..9).map(|expert| (expert, 7)).collect();
+        assert_eq!(factor_bytes(&many), 49 * FACTORS_AT_WORK);
+        assert_eq!(factor_bytes(&[("", 0); 0]), 0);
     }
 }

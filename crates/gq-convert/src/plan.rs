@@ -168,6 +168,16 @@ pub enum PlanError {
         /// The grid that it sits on.
         actual: Option<Encoding>,
     },
+    /// A limit on the divergence, and an encoding whose error is not known.
+    #[error(
+        "tensor {tensor:?} is to be stored as {actual}, of which no divergence is known that a limit could be kept by"
+    )]
+    UnknownDivergence {
+        /// The tensor.
+        tensor: String,
+        /// The encoding asked for.
+        actual: Encoding,
+    },
     /// A tensor of integers where weights are expected.
     #[error("tensor {tensor:?} holds {actual} elements, which are no weights")]
     NotFloat {
@@ -356,10 +366,11 @@ impl Plan {
             let inputs = measured.into_iter().flat_map(|measured| &measured.inputs);
             inputs.map(|input| ((input, step.rotation), step.rows_cols().1 as u64))
         });
+        let inputs: Vec<_> = inputs.collect();
         let memory = Memory::new(
             &steps,
             (facts.text_bytes, facts.merge_bytes),
-            factor_bytes(inputs),
+            factor_bytes(&inputs),
             resources.threads,
             resources.max_memory,
         );

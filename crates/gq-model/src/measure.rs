@@ -428,16 +428,20 @@ mod tests {
             let layers = Layers::forward(&model, &turns, None, x.matrix.clone(), per_layer.clone());
             let functional = numbers(x.matrix.data.len(), 11);
             let given = Matrix { width: x.matrix.width, data: functional.clone() };
+            let mut expected = BTreeSet::new();
+            let mut pass = CalibrationPass::new(&model, vec![tokens.clone()]).unwrap();
+            let mut note = |seen: Observation<'_>| {
+                let layers = seen.weights.iter().filter(|weight| weight.name().contains(".layers."));
+                expected.extend(layers.map(|weight| (weight.name().to_owned(), seen.expert)));
+            };
+            while pass.next_layer(&mut note).unwrap() {}
             let mut products: Vec<(String, Option<usize>, Vec<f32>)> = Vec::new();
             let mut seen = |weight: &Linear, place: Place, dy: &Matrix| {
                 let expert = match place {
                     Place::Expert(expert) => Some(expert),
                     _ => None,
                 };
-                // Behind a norm, gradients are by outputs over their size: not what is pushed below.
-                if weight.normed.is_none() {
-                    products.push((weight.name().to_owned(), expert, dy.data.clone()));
-                }
+                products.push((weight.name().to_owned(), expert, dy.data.clone()));
             };
             let (dx, _) = layers.backward(&model, &turns, given, &mut seen, &mut Default::default());
             let vectors = per_layer.as_deref().map(wide);
@@ -462,7 +466,8 @@ mod tests {
                 x.data.iter_mut().zip(direction).for_each(|(x, &d)| *x += step * f64::from(d));
                 run(x, None)
             });
-            assert!(products.len() >= 4 * model.graph().layers(), "{name}: {}", products.len());
+            let seen = products.iter().map(|(weight, expert, _)| (weight.clone(), *expert));
+            assert_eq!(seen.collect::<BTreeSet<_>>(), expected, "{name}");
             for (weight, expert, dy) in &products {
                 compare(&format!("{weight} {expert:?}"), dy, &|step, direction| {
                     let push = direction.iter().map(|&d| step * f64::from(d)).collect();

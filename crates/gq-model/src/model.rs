@@ -164,13 +164,22 @@ impl Model {
             self.check(tokens, cache, LogitRows::Last)?;
         }
         let mut logits = Matrix { width: self.spec.vocab_size, data: Vec::new() };
-        while !sequences.is_empty() {
-            // As many sequences as a batch of one sequence has tokens; at least one.
+        while let Some((new, cache)) = sequences.first_mut() {
+            if new.len() > BATCH {
+                let (head, rest) = new.split_at(BATCH);
+                let mut ops =
+                    Together::new(self.options.level, &self.spec.ropes, vec![(BATCH, &mut **cache)]);
+                self.graph.hidden(&mut ops, head);
+                ops.advance();
+                *new = rest;
+                continue;
+            }
+            // Sequences with no more tokens together than a batch of one sequence has.
             let ends = sequences.iter().scan(0, |end, (new, _)| {
                 *end += new.len();
                 Some(*end)
             });
-            let fitting = ends.take_while(|end| *end <= BATCH).count().max(1);
+            let fitting = ends.take_while(|end| *end <= BATCH).count();
             let (mut tokens, mut batch) = (Vec::new(), Vec::new());
             for (new, cache) in sequences.drain(..fitting) {
                 tokens.extend_from_slice(new);

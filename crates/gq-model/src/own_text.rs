@@ -11,6 +11,7 @@ use crate::footprint::kv_cache_bytes;
 use crate::model::Model;
 use crate::sampler::{Sampler, Sampling};
 use crate::tokenizer::{SpecialText, Tokenizer, TokenizerError};
+use gq_checkpoint::ModelSpec;
 use rayon::prelude::*;
 
 /// What the model is asked: prose, facts, code, mathematics, dialogue, several languages.
@@ -66,9 +67,15 @@ pub struct OwnTextOptions {
     pub answer: usize,
     /// Source of randomness.
     pub seed: u64,
-    /// Bytes for keys and values: as many conversations are written side by side as fit, at least one. The text does
-    /// not depend on it.
+    /// Bytes for conversations ([`conversation_bytes`]): as many are written side by side as fit, at least one. The text
+    /// does not depend on it.
     pub memory: u64,
+}
+
+/// Bytes that a conversation of `tokens` tokens takes while it is written: keys and values, logits twice, and the
+/// sampler's candidates.
+pub fn conversation_bytes(spec: &ModelSpec, tokens: usize) -> u64 {
+    kv_cache_bytes(spec, tokens, KvType::F32) + (2 * 4 + 16) * spec.vocab_size as u64
 }
 
 /// A model that does not write.
@@ -85,8 +92,8 @@ pub enum OwnTextError {
     Model(#[from] ModelError),
 }
 
-/// Asks the model one request after the other, at temperature 1, and gives all tokens in one stream: each conversation
-/// as its chat template renders it. A model without a template goes on from the requests as from any text.
+/// Asks the model one request after the other, around and around, at temperature 1, and gives all tokens in one stream:
+/// each conversation as its chat template renders it. A model without a template goes on from the requests as from any text.
 ///
 /// `progress` is called with the tokens so far.
 ///
@@ -120,7 +127,7 @@ fn conversations(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<u32>, ModelError> {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + options.answer;
-    let fitting = options.memory / kv_cache_bytes(model.spec(), longest, KvType::F32).max(1);
+    let fitting = options.memory / conversation_bytes(model.spec(), longest).max(1);
     let fitting = usize::try_from(fitting).unwrap_or(usize::MAX).clamp(1, prompts.len().max(1));
     let mut tokens = Vec::new();
     let mut rounds = (0u64..).zip(prompts.iter().cycle());
@@ -211,21 +218,22 @@ mod tests {
         Model::from_checkpoint(Arc::new(Checkpoint::open(path).unwrap()), options).unwrap()
     }
 
-    fn prompts(model: &Model) -> Vec<Vec<u32>> {
+    fn prompts(model: &Model, lengths: &[usize]) -> Vec<Vec<u32>> {
         let token = |i: usize| (i * i * 7 + 3 * i + 5) as u32 % model.vocab_size() as u32;
-        [3, 17, 1, 40].map(|length| (length..2 * length).map(token).collect()).to_vec()
+        lengths.iter().map(|&length| (length..2 * length).map(token).collect()).collect()
     }
 
-    /// Ragged prompts, then single tokens, beyond the window: side by side as inference does it one by one.
+    /// Ragged prompts, more than a batch together and one more than a batch alone, then single tokens, beyond the window:
+    /// side by side as inference does it one by one.
     #[test]
     fn together_as_alone() {
         for name in TINY {
             let model = model(name, CpuLevel::detect());
-            let prompts = prompts(&model);
-            let mut caches: Vec<_> = prompts.iter().map(|_| model.new_cache(64)).collect();
-            let mut alone: Vec<_> = prompts.iter().map(|_| model.new_cache(64)).collect();
+            let prompts = prompts(&model, &[3, 17, 1, 40, 300, 250, 600, 2]);
+            let mut caches: Vec<_> = prompts.iter().map(|_| model.new_cache(640)).collect();
+            let mut alone: Vec<_> = prompts.iter().map(|_| model.new_cache(640)).collect();
             let mut new = prompts.clone();
-            for step in 0..20 {
+            for step in 0..12 {
                 let given = new.iter().map(Vec::as_slice).zip(&mut caches).collect();
                 let together = model.forward_together(given).unwrap();
                 let rows = together.data.chunks_exact(together.width);
@@ -250,16 +258,18 @@ mod tests {
                 let mut last = 0;
                 let mut progress = |done| last = done;
                 let text = pool.install(|| {
-                    conversations(&model, &prompts(&model), &[1, 2], options, &mut progress).unwrap()
+                    let prompts = prompts(&model, &[3, 17, 1, 40]);
+                    conversations(&model, &prompts, &[1, 2], options, &mut progress).unwrap()
                 });
                 assert_eq!(last, 150, "{name}");
                 text
             };
+            let two = 2 * conversation_bytes(model(name, CpuLevel::detect()).spec(), 60);
             let first = write(CpuLevel::detect(), 1, 0);
             assert!(first.len() >= 150 && first.len() < 150 + 61, "{name}: {}", first.len());
             assert_eq!(first, write(CpuLevel::detect(), 3, u64::MAX), "{name}");
             for level in CpuLevel::available() {
-                assert_eq!(first, write(level, 2, 1 << 18), "{name} on {}", level.name());
+                assert_eq!(first, write(level, 2, two), "{name} on {}", level.name());
             }
         }
     }

@@ -135,14 +135,27 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
     }
 }
 
-/// Fed back, such a value would be in every later column of its row; other rows never see it.
+/// Fed back, such a value would be in every later column of its row; other rows never see it, and it is not hidden.
 #[test]
-fn a_row_with_a_value_that_is_not_finite_becomes_zeros_and_others_stay() {
+fn a_row_with_a_value_that_is_not_finite_is_marked_and_others_stay() {
     let (n, rows) = (160, 16);
     let factor = Factor::new(CpuLevel::detect(), &moments(n), n, 0.01).unwrap();
     let trellis = Trellis::of(Encoding::from_name("tt3").unwrap()).unwrap();
     let mut zeroed = normal(rows * n, 9);
     zeroed[5 * n..6 * n].fill(0.0);
+    // Zeros have scales of 0, a broken row has none; otherwise they are the same.
+    let marked = |mut scales: Vec<u8>, row_bytes: usize| {
+        let row = &mut scales[5 * row_bytes..6 * row_bytes];
+        let all = |scale: [u8; 2]| row.chunks(2).all(|x| x == scale);
+        assert!(all([0, 0]) || all([0, 0x7E]), "{row:?}");
+        let is_nan = all([0, 0x7E]);
+        row.fill(0);
+        (scales, is_nan)
+    };
+    let unmarked = |(codes, (scales, is_nan)): (Vec<u8>, (Vec<u8>, bool))| {
+        assert!(!is_nan);
+        (codes, scales)
+    };
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut broken = zeroed.clone();
         broken[5 * n + 70] = value;
@@ -151,16 +164,17 @@ fn a_row_with_a_value_that_is_not_finite_becomes_zeros_and_others_stay() {
                 let (mut codes, mut scales) = (vec![0; rows * n * 3 / 8], vec![0; 2 * rows * n / 32]);
                 let how = (Codebook::of(3).unwrap(), 32);
                 encode_calibrated(level, how, &factor, w, &mut codes, &mut scales);
-                assert!(scales[5 * 2 * n / 32..6 * 2 * n / 32].iter().all(|&byte| byte == 0));
-                (codes, scales)
+                (codes, marked(scales, 2 * n / 32))
             };
-            assert!(scalar(&broken) == scalar(&zeroed), "{value} on {}", level.name());
+            let (codes, (scales, is_nan)) = scalar(&broken);
+            assert!(is_nan && (codes, scales) == unmarked(scalar(&zeroed)), "{value} on {}", level.name());
             let strip = |w: &[f32]| {
                 let (mut codes, mut scales) = (vec![0; n * trellis.column_bytes(rows)], vec![0; 2 * rows]);
                 encode_trellis_calibrated(level, &trellis, &factor, w, None, &mut codes, &mut scales);
-                (codes, scales)
+                (codes, marked(scales, 2))
             };
-            assert!(strip(&broken) == strip(&zeroed), "{value} on {}", level.name());
+            let (codes, (scales, is_nan)) = strip(&broken);
+            assert!(is_nan && (codes, scales) == unmarked(strip(&zeroed)), "{value} on {}", level.name());
         }
     }
 }

@@ -6,8 +6,8 @@ use gq_tensor::CpuLevel;
 /// Candidates, in units of the mean diagonal.
 const CANDIDATES: [f64; 5] = [0.003, 0.01, 0.03, 0.1, 0.3];
 
-/// Candidates of wider inputs, from the middle one on: two of three factorizations, where one more takes minutes. Their
-/// errors are found with rows of residuals drawn at random, for the exact trace costs as much as a factorization.
+/// Candidates of wider inputs, where a factorization takes minutes: from the middle one on, so that two are often enough.
+/// Their errors are found with rows of residuals drawn at random, for the exact trace costs as much as a factorization.
 const WIDE_CANDIDATES: [f64; 3] = [0.1, 0.03, 0.3];
 const WIDEST: usize = 8192;
 const PROBES: usize = 64;
@@ -34,11 +34,6 @@ pub(crate) struct Chosen {
 /// # Errors
 /// [`NotPositive`] when no damping makes the matrix positive definite.
 pub(crate) fn choose(level: CpuLevel, train: &[f32], held: &[f32], n: usize) -> Result<Chosen, NotPositive> {
-    let trace: f64 = (0..n).map(|i| f64::from(held[i * n + i])).sum();
-    // Nothing was seen: a factor of nothing would be rounding to nearest under another name.
-    if trace > 0.0 && (0..n).all(|i| train[i * n + i] == 0.0) {
-        return Err(NotPositive { column: 0, damping: 0.0 });
-    }
     choose_as(n > WIDEST, level, train, held, n)
 }
 
@@ -50,6 +45,10 @@ fn choose_as(
     n: usize,
 ) -> Result<Chosen, NotPositive> {
     let trace: f64 = (0..n).map(|i| f64::from(held[i * n + i])).sum();
+    // Nothing was seen: a factor of nothing would be rounding to nearest under another name.
+    if trace > 0.0 && (0..n).all(|i| train[i * n + i] == 0.0) {
+        return Err(NotPositive { column: 0, damping: 0.0 });
+    }
     let candidates = if wide { &WIDE_CANDIDATES[..] } else { &CANDIDATES[..] };
     let mut best: Option<Chosen> = None;
     for &damping in candidates {
@@ -70,7 +69,8 @@ fn choose_as(
     best.ok_or(NotPositive { column: 0, damping: f64::NAN })
 }
 
-/// An estimate of [`expected_error`], good for a percent at 1,536 columns and better at more: the mean of `e H e^T` over errors of residuals of plus or minus 1.
+/// An estimate of [`expected_error`], how good a one docs/CALIBRATION.md says: the mean of `e H e^T` over errors of
+/// residuals of plus or minus 1.
 fn probed_error(level: CpuLevel, factor: &Factor, h: &[f32]) -> f64 {
     let n = factor.n();
     let mut state = 0u64;

@@ -1,7 +1,7 @@
 //! The backend whose results decide codes and budgets: one fixed arithmetic on every CPU and thread count,
 //! observers at every linear input, and a tape for gradients.
 //!
-//! A batch is one whole sequence from position 0. Matrix products are [`gq_codec::fixed_product`]; everything else
+//! In [`Fixed`] a batch is one whole sequence from position 0; [`Together`] has parts of several. Matrix products are [`gq_codec::fixed_product`]; everything else
 //! is IEEE operations in a fixed order.
 
 mod attention;

@@ -8,6 +8,7 @@ use crate::linear::Linear;
 use crate::ops::{Experts, Norm, Ops};
 use crate::product::Arithmetic;
 use gq_checkpoint::{Activation, AttentionSpec, RopeSpec};
+use gq_codec::serially;
 use gq_tensor::CpuLevel;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -90,16 +91,16 @@ impl Ops for Together<'_> {
         spec: &AttentionSpec,
     ) -> Matrix {
         let arithmetic = Arithmetic::Fixed(self.level);
+        let many = self.parts.len() >= rayon::current_num_threads();
         let seen = self.parts.par_iter_mut().map(|part| {
             let (start, q) = (part.cache.len(), part_of(&q, &part.rows));
             if let (Some((keys, values)), Some(layer)) = (&new, part.cache.layer_mut(cache)) {
                 let (keys, values) = (part_of(keys, &part.rows), part_of(values, &part.rows));
                 layer.append(start, &keys.data, &values.data);
             }
-            match part.cache.layer(cache) {
-                Some(layer) => attention(&q, layer, start, spec, arithmetic).data,
-                None => q.data,
-            }
+            let Some(layer) = part.cache.layer(cache) else { return q.data };
+            let attend = || attention(&q, layer, start, spec, arithmetic).data;
+            if many { serially(attend) } else { attend() }
         });
         Matrix { width: q.width, data: seen.collect::<Vec<_>>().concat() }
     }

@@ -35,7 +35,8 @@ impl Wide {
 pub(crate) struct WideOps<'a> {
     pub(crate) ropes: &'a [RopeSpec],
     pub(crate) shared: BTreeMap<usize, (Wide, Wide)>,
-    /// Added to the outputs of a product, by the weight's name, or of one expert's product.
+    /// Added to the outputs of a product, by the weight's name, or of one expert's product; in units of each token's root
+    /// mean square where a norm of them all comes right after.
     pub(crate) pushed: Option<(String, Option<usize>, Vec<f64>)>,
 }
 
@@ -45,7 +46,11 @@ impl WideOps<'_> {
             self.pushed.as_ref().filter(|(name, which, _)| name == weight.name() && *which == expert)
         {
             assert_eq!(push.len(), y.data.len());
-            y.data.iter_mut().zip(push).for_each(|(y, d)| *y += d);
+            for (y, push) in y.data.chunks_exact_mut(y.width).zip(push.chunks_exact(y.width)) {
+                let size = |eps: f32| (dot(y, y) / y.len() as f64 + f64::from(eps)).sqrt();
+                let unit = weight.normed.map_or(1.0, size);
+                y.iter_mut().zip(push).for_each(|(y, d)| *y += unit * d);
+            }
         }
     }
 }

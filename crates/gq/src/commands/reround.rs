@@ -72,6 +72,9 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
     let reference = Model::from_checkpoint(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(reference.texts(), reference.spec())?;
     let tokens = args.calibration_tokens.unwrap_or_else(|| tune::default_tokens(&checkpoint));
+    let spec = checkpoint.spec();
+    let calibration = args.calibration.as_deref();
+    let writing = tune::Writing::of(calibration, spec, args.calibration_ctx, args.max_memory, global)?;
     let (texts, sequences) = tune::sequences(
         args.calibration.as_deref(),
         (&reference, &tokenizer),
@@ -86,7 +89,8 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
         trial_tokens: 0,
         threads: global.threads(),
     };
-    let memory = MeasuringMemory::rounding_again(checkpoint.spec(), size, args.max_memory)?;
+    let mut memory = MeasuringMemory::rounding_again(spec, size, args.max_memory)?;
+    memory.peak = memory.peak.max(writing.peak);
     global.output().note(&tune::memory_line(memory));
     let options = RoundAgainOptions {
         level,

@@ -12,8 +12,9 @@ use gq_convert::{
 };
 use gq_model::{
     ActivationMode, ChatError, ChatTemplate, KvType, Model, ModelTexts, OwnTextOptions, RunOptions,
-    SpecialText, Tokenizer, kv_cache_bytes, own_text, work_bytes,
+    SpecialText, Tokenizer, conversation_bytes, own_text, work_bytes,
 };
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ const SELF: &str = "self";
 /// The calibration text that comes with the program.
 const BUILTIN: &str = "builtin";
 
-/// Bytes for keys and values of conversations that a model writes side by side, where there is room.
+/// Bytes for conversations that a model writes side by side, where there is room.
 const CONVERSATIONS: u64 = 1 << 30;
 
 /// Where calibration text comes from.
@@ -127,12 +128,8 @@ impl CalibrationArgs {
         let trial_tokens = self.trial_tokens;
         let size = MeasuringSize { sequences, ctx, gradients, trial_tokens, threads };
         let mut memory = MeasuringMemory::new(checkpoint.spec(), size, limit)?;
-        if let TextSource::Own = self.source() {
-            let spec = checkpoint.spec();
-            let writing =
-                work_bytes(spec, ctx, KvType::F32, threads) + conversations(spec, ctx, limit, threads);
-            memory.peak = memory.peak.max(writing);
-        }
+        let writing = Writing::of(self.calibration.as_deref(), checkpoint.spec(), ctx, limit, global)?;
+        memory.peak = memory.peak.max(writing.peak);
         Ok(memory)
     }
 
@@ -187,6 +184,8 @@ pub fn measure(
     let model = Model::from_checkpoint(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
     let (tokens, ctx) = (args.tokens(checkpoint), args.calibration_ctx);
+    // Refused before hours are spent; what is promised is known when the text is.
+    args.memory(checkpoint, (tokens.div_ceil(ctx), ctx), max_memory, global)?;
     let (texts, sequences) =
         sequences(args.calibration.as_deref(), (&model, &tokenizer), (tokens, ctx), max_memory, global)?;
     let options = TuneOptions {
@@ -294,7 +293,7 @@ fn finished(
     let tune = match Tune::open(dir) {
         Ok(tune) => tune,
         // Nothing was finished there.
-        Err(TuneFileError::Io { .. }) => return Ok(None),
+        Err(TuneFileError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => {
             global.output().note(&format!("{error}: measuring anew"));
             return Ok(None);
@@ -373,7 +372,7 @@ pub fn own_tokens(
     global: &Global,
 ) -> Result<Vec<u32>, Failure> {
     let chat = template(model.texts())?;
-    let memory = conversations(model.spec(), answer, max_memory, global.threads());
+    let memory = Writing::new(model.spec(), answer, max_memory, global)?.conversations;
     let options = OwnTextOptions { tokens, answer, seed: 0, memory };
     let output = global.output();
     let mut progress = Progress::new(global.progress, output, "write", Unit::Items("tokens"), tokens as u64);
@@ -384,12 +383,45 @@ pub fn own_tokens(
     Ok(written)
 }
 
-/// Bytes for keys and values of conversations side by side, within a limit on all memory. One is always written.
-fn conversations(spec: &ModelSpec, answer: usize, max_memory: Option<u64>, threads: usize) -> u64 {
-    let left = max_memory.map(|limit| limit.saturating_sub(work_bytes(spec, answer, KvType::F32, threads)));
-    // A prompt is short beside the answer.
-    let one = kv_cache_bytes(spec, 2 * answer, KvType::F32);
-    left.map_or(CONVERSATIONS, |left| left.min(CONVERSATIONS)).max(one)
+/// Memory of a model that writes its own text.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Writing {
+    /// Bytes for conversations side by side.
+    conversations: u64,
+    /// With everything else; 0 where nothing is written.
+    pub peak: u64,
+}
+
+impl Writing {
+    /// What writing `calibration` takes, with answers of `answer` tokens; nothing for text that is there.
+    ///
+    /// # Errors
+    /// When one conversation at a time is above the limit.
+    pub fn of(
+        calibration: Option<&Path>,
+        spec: &ModelSpec,
+        answer: usize,
+        limit: Option<u64>,
+        global: &Global,
+    ) -> Result<Writing, Failure> {
+        match TextSource::of(calibration) {
+            TextSource::Own => Writing::new(spec, answer, limit, global),
+            TextSource::Builtin | TextSource::Files(_) => Ok(Writing::default()),
+        }
+    }
+
+    fn new(spec: &ModelSpec, answer: usize, limit: Option<u64>, global: &Global) -> Result<Writing, Failure> {
+        // A prompt is short beside the answer.
+        let tokens = 2 * answer;
+        let (work, one) =
+            (work_bytes(spec, tokens, KvType::F32, global.threads()), conversation_bytes(spec, tokens));
+        if let Some(limit) = limit.filter(|limit| work + one > *limit) {
+            return Err(TuneError::Memory { limit, actual: work + one }.into());
+        }
+        let left = limit.map_or(CONVERSATIONS, |limit| (limit - work).min(CONVERSATIONS));
+        let conversations = left.max(one);
+        Ok(Writing { conversations, peak: work + conversations })
+    }
 }
 
 fn is_product(role: Role) -> bool {

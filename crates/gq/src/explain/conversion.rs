@@ -18,6 +18,10 @@ impl From<PlanError> for Failure {
                 let found = actual.map_or_else(|| "none".to_owned(), |grid| grid.name());
                 bad(Exit::Usage, "plan.off_grid", &tensor).limit(limit).actual(found)
             }
+            PlanError::UnknownDivergence { tensor, actual } => {
+                let limit = "a scalar or trellis code";
+                bad(Exit::Usage, "plan.unknown_divergence", &tensor).limit(limit).actual(actual)
+            }
             PlanError::NotFloat { tensor, actual } => {
                 bad(Exit::Input, "plan.not_float", &tensor).limit("a floating point dtype").actual(actual)
             }
