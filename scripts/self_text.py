@@ -9,7 +9,9 @@ activations, on the same text. OUT is rewritten after every row. Needs only the 
 """
 import argparse
 import json
+import platform
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -27,14 +29,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--gq", type=Path, default=Path("target/release/gq"))
     options = parser.parse_args()
-    result = {"made_by": "scripts/self_text.py", "checkpoint": options.checkpoint.name, "windows": options.windows, "rows": []}
+    version = subprocess.run([options.gq, "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    result = {"made_by": "scripts/self_text.py", "gq": version, "machine": platform.machine(),
+              "checkpoint": options.checkpoint.name, "windows": options.windows, "rows": []}
+    quantize = next((options.llama or Path()).glob("llama_cpp_python-*/vendor/llama.cpp/build/bin/llama-quantize"), None)
+    if options.llama and quantize is None:
+        sys.exit(f"{options.llama}: no llama-quantize; `scripts/peers.py build` makes it")
 
     def score(name: str, file: Path) -> None:
         cache = ["--cache", options.cache] if options.cache else []
         command = [options.gq, "eval", file, "--reference", options.checkpoint, "--self", "--windows", str(options.windows),
                    "--activations", "f32", *cache, "--json", "--quiet"]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-        result["rows"].append({"row": name, "file_bytes": file.stat().st_size, "eval": json.loads(done.stdout)})
+        scored = json.loads(done.stdout)
+        if any(row["eval"]["tokens_sha256"] != scored["tokens_sha256"] for row in result["rows"]):
+            sys.exit(f"{name}: scored on another text")
+        result["rows"].append({"row": name, "file_bytes": file.stat().st_size, "eval": scored})
         options.out.write_text(json.dumps(result, indent=1) + "\n")
 
     with tempfile.TemporaryDirectory() as folder:
@@ -45,11 +55,10 @@ def main() -> None:
             score(f"gq {row}", file.with_suffix(".gq"))
             file.with_suffix(".gq").unlink()
         for kind in options.types if options.llama else []:
-            quantize = next(options.llama.glob("llama_cpp_python-*/vendor/llama.cpp/build/bin/llama-quantize"))
             matrix = ["--imatrix", options.imatrix] if options.imatrix else []
             subprocess.run([quantize, *matrix, "--token-embedding-type", "q8_0",
                             options.llama / f"{options.checkpoint.name}-bf16.gguf", file.with_suffix(".gguf"), kind], check=True,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                           stdout=subprocess.DEVNULL)
             score(f"llama.cpp {kind}{', imatrix' if options.imatrix else ''}", file.with_suffix(".gguf"))
             file.with_suffix(".gguf").unlink()
 

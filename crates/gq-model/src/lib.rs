@@ -40,7 +40,7 @@ pub use linear::Linear;
 pub use measure::{CalibrationPass, OutputMoments, output_moments, residual_token_bytes};
 pub use model::{LogitRows, Model, RunOptions};
 pub use ops::{Experts, Norm, Ops};
-pub use own_text::{OwnTextError, OwnTextOptions, conversation_bytes, own_text};
+pub use own_text::{MOST_CONVERSATIONS, OwnTextError, OwnTextOptions, conversation_bytes, own_text};
 pub use paired::{PairedObservation, PairedPass};
 pub use refine::Teacher;
 pub use sampler::{Sampler, Sampling, argmax};

@@ -58,6 +58,9 @@ const REQUESTS: [&str; 40] = [
     "Translate into French and German: The weather was fine, so we walked along the river until it got dark.",
 ];
 
+/// Conversations that are written side by side at most.
+pub const MOST_CONVERSATIONS: usize = REQUESTS.len();
+
 /// How much is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OwnTextOptions {
@@ -128,7 +131,7 @@ fn conversations(
 ) -> Result<Vec<u32>, ModelError> {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + options.answer;
     let fitting = options.memory / conversation_bytes(model.spec(), longest).max(1);
-    let fitting = usize::try_from(fitting).unwrap_or(usize::MAX).clamp(1, prompts.len().max(1));
+    let fitting = usize::try_from(fitting).unwrap_or(usize::MAX).clamp(1, MOST_CONVERSATIONS);
     let mut tokens = Vec::new();
     let mut rounds = (0u64..).zip(prompts.iter().cycle());
     while tokens.len() < options.tokens {

@@ -11,8 +11,8 @@ use gq_convert::{
     TuneFileError, TuneOptions, TuneText,
 };
 use gq_model::{
-    ActivationMode, ChatError, ChatTemplate, KvType, Model, ModelTexts, OwnTextOptions, RunOptions,
-    SpecialText, Tokenizer, conversation_bytes, own_text, work_bytes,
+    ActivationMode, ChatError, ChatTemplate, KvType, MOST_CONVERSATIONS, Model, ModelTexts, OwnTextOptions,
+    RunOptions, SpecialText, Tokenizer, conversation_bytes, own_text, work_bytes,
 };
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -418,8 +418,8 @@ impl Writing {
         if let Some(limit) = limit.filter(|limit| work + one > *limit) {
             return Err(TuneError::Memory { limit, actual: work + one }.into());
         }
-        let left = limit.map_or(CONVERSATIONS, |limit| (limit - work).min(CONVERSATIONS));
-        let conversations = left.max(one);
+        let most = CONVERSATIONS.min(MOST_CONVERSATIONS as u64 * one);
+        let conversations = limit.map_or(most, |limit| most.min(limit - work)).max(one);
         Ok(Writing { conversations, peak: work + conversations })
     }
 }

@@ -35,6 +35,15 @@ fn no_more_memory_is_taken_than_was_promised() {
     let promise = gq.json(&[&tune[..], &["--dry-run"]].concat())["peak_memory_bytes"].as_u64().unwrap();
     let most = taken(&gq, &tune);
     assert!(most <= promise, "gq tune: {most} bytes taken, {promise} promised");
+    let own = [&["tune", &demo, "-o", "own", "--calibration", "self"][..], &fast, &threads].concat();
+    for limit in [&[][..], &["--max-memory", "125MB"]] {
+        let own = [&own[..], limit].concat();
+        let promise = gq.json(&[&own[..], &["--dry-run"]].concat())["peak_memory_bytes"].as_u64().unwrap();
+        let most = taken(&gq, &own);
+        assert!(most <= promise, "gq {own:?}: {most} bytes taken, {promise} promised");
+        assert!(limit.is_empty() || promise <= 125_000_000);
+        std::fs::remove_dir_all(gq.path("own")).unwrap();
+    }
     for (file, recipe) in [
         ("scalar.gq", &["--bits", "4"][..]),
         ("trellis.gq", &["--encoding", "tt3"]),
