@@ -56,9 +56,11 @@ def main() -> None:
             file.with_suffix(".gq").unlink()
         for kind in options.types if options.llama else []:
             matrix = ["--imatrix", options.imatrix] if options.imatrix else []
-            subprocess.run([quantize, *matrix, "--token-embedding-type", "q8_0",
-                            options.llama / f"{options.checkpoint.name}-bf16.gguf", file.with_suffix(".gguf"), kind], check=True,
-                           stdout=subprocess.DEVNULL)
+            made = subprocess.run([quantize, *matrix, "--token-embedding-type", "q8_0",
+                                   options.llama / f"{options.checkpoint.name}-bf16.gguf", file.with_suffix(".gguf"), kind],
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            if made.returncode:
+                sys.exit(made.stderr)
             score(f"llama.cpp {kind}{', imatrix' if options.imatrix else ''}", file.with_suffix(".gguf"))
             file.with_suffix(".gguf").unlink()
 
