@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Plot size against divergence: gq beside llama.cpp, one picture per model.
 
-    python3 scripts/frontier.py docs/measurements/gq-NAME.json[,gq-NAME-MORE.json] docs/measurements/llama-cpp-NAME.json OUT.svg
+    python3 scripts/frontier.py docs/measurements/gq-NAME.json[,gq-NAME-MORE.json] docs/measurements/llama-cpp-NAME.json OUT.svg \\
+        [docs/measurements/llama-cpp-NAME-f32.json]
 
 Files that another of the same size is closer than are left out. Of several files of gq, a row of a later one takes the place of those with the same recipe before it.
 Needs matplotlib. Whole-file bytes; gq's points are its `--size` rows joined by a line, its `--bpw` rows apart.
+llama.cpp's files are scored with its own int8 activations, those of the last file (WikiText-2 test) with f32 ones.
 """
 import json, sys
 
@@ -41,6 +43,11 @@ def main() -> None:
         some = [(row["file_bytes"], row["kld"]["mean"], row["type"]) for row in quality
                 if row["imatrix"] == imatrix and row["type"] != "BF16"]
         line(some, "llama.cpp" + (", imatrix" if imatrix else ""), marker="^", linestyle="", color=color)
+    if len(sys.argv) > 4:
+        f32 = json.load(open(sys.argv[4]))
+        scored = [(row, row.get("wikitext2-test.raw.txt")) for row in f32.get("quality_f32", f32)["rows"]]
+        some = [(row.get("file_bytes") or eval_["bytes"]["file"], eval_["kld"]["mean"], "") for row, eval_ in scored if eval_]
+        line(some, "llama.cpp, imatrix, f32 activations", marker="v", linestyle="", color="#7a3b10", markersize=5)
     axes.set_yscale("log")
     axes.set_xlabel("file, MB")
     axes.set_ylabel("mean KL divergence, nats per token")
