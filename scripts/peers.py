@@ -203,7 +203,7 @@ def importance(llama: Llama, options) -> Path:
     name = f"{options.checkpoint.name}-{options.imatrix_text.stem}-{windows or 'all'}.imatrix.gguf"
     some = ["--chunks", windows] if windows else []
     return llama.make(options.work / name, "llama-imatrix", "-m", gguf_of(options, "bf16"), "-f", options.imatrix_text,
-                      "-o", PARTIAL, "--output-format", "gguf", "-c", options.ctx, *some, "-t", options.threads)
+                      "-o", PARTIAL, "--output-format", "gguf", "--no-ppl", "-c", options.ctx, *some, "-t", options.threads)
 
 
 def quality_f32(options, facts: dict, save) -> None:

@@ -44,9 +44,9 @@ pub use reround::{
     RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions, RoundedAgainOutcome, TensorAgain,
 };
 pub use tune::{
-    BuiltinError, CalibrationText, Corrections, GroupTrial, InputMeasured, MeasuringMemory, MeasuringSize,
-    SequenceError, TensorMeasured, TrialOptions, Tune, TuneError, TuneEvent, TuneFileError, TuneOptions,
-    TuneText, WholeTrial, builtin, correct, measure, sequences, source_files, texts_digest,
+    BuiltinError, CalibrationText, Corrections, ExpertMoments, GroupTrial, InputMeasured, MeasuringMemory,
+    MeasuringSize, SequenceError, TensorMeasured, TrialOptions, Tune, TuneError, TuneEvent, TuneFileError,
+    TuneOptions, TuneText, WholeTrial, builtin, correct, measure, sequences, source_files, texts_digest,
 };
 
 use gq_checkpoint::Checkpoint;

@@ -1,8 +1,9 @@
 //! Runs a model over calibration text: gradients first, then moments layer by layer.
 
+use super::collected::{Collected, ExpertMoments};
 use super::damping::{self, Chosen};
 use super::memory::{MeasuringMemory, MeasuringSize};
-use super::moment::{Moment, rotate, square};
+use super::moment::{rotate, square};
 use super::saved::{InputMeasured, TensorMeasured, Tune, TuneFileError};
 use super::sequences::{CalibrationText, digest};
 use gq_checkpoint::{Checkpoint, FileKind, ReadError, Role};
@@ -11,7 +12,7 @@ use gq_model::{CalibrationPass, Model, ModelError, Observation, OutputMoments, o
 use gq_tensor::{CpuLevel, RotationKind, RotationSpec};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::path::Path;
 
@@ -43,6 +44,8 @@ pub struct TuneOptions {
     pub gradient_sequences: usize,
     /// Seed of the labels drawn for gradients.
     pub seed: u64,
+    /// Which moment experts' gates are rounded by.
+    pub expert_moments: ExpertMoments,
     /// What was asked for, in words of the caller's: kept, to know a finished measurement by.
     pub asked: String,
     /// Most bytes of memory; the result does not depend on it.
@@ -178,6 +181,7 @@ pub fn measure(
         gradients: options.gradient_sequences > 0,
         trial_tokens: 0,
         threads: rayon::current_num_threads(),
+        expert_moments: options.expert_moments,
     };
     let memory = MeasuringMemory::new(model.spec(), size, options.max_memory)?;
     let gradients = gradients(model, sequences, options, &mut tune, progress)?;
@@ -220,7 +224,7 @@ fn layers(
 ) -> Result<std::io::Result<()>, TuneError> {
     let of = pass.layers() + 1;
     for done in 0..of {
-        let collected = RefCell::new(Collected::default());
+        let collected = RefCell::new(Collected::new(options.expert_moments));
         let mut observe = |seen: Observation<'_>| {
             collected.borrow_mut().add(checkpoint, options.level, wanted, held(seen.sequence), &seen);
         };
@@ -290,96 +294,6 @@ fn gradients(
     Ok(Some(moments))
 }
 
-/// Moments of one layer's inputs.
-#[derive(Default)]
-struct Collected {
-    inputs: BTreeMap<String, Pair>,
-    /// Inputs of each tensor: one, or by expert.
-    tensors: BTreeMap<String, BTreeMap<usize, String>>,
-}
-
-struct Pair {
-    train: Moment,
-    held: Moment,
-}
-
-impl Collected {
-    fn add(
-        &mut self,
-        checkpoint: &Checkpoint,
-        level: CpuLevel,
-        wanted: &dyn Fn(&str) -> bool,
-        held: bool,
-        seen: &Observation<'_>,
-    ) {
-        let names = seen.weights.iter().map(|weight| weight.name());
-        let names: Vec<&str> = names.filter(|name| wanted(name)).collect();
-        let Some(first) = names.first() else { return };
-        // What experts' gates see is the layer's one residual stream; only their own hidden units differ.
-        let own = checkpoint.tensor(first).is_some_and(|tensor| tensor.role == Role::ExpertDown);
-        let expert = seen.expert.filter(|_| own);
-        let input = match expert {
-            Some(expert) => format!("{first}#{expert}"),
-            None => (*first).to_owned(),
-        };
-        for name in &names {
-            let inputs = self.tensors.entry((*name).to_owned()).or_default();
-            inputs.insert(expert.unwrap_or(0), input.clone());
-        }
-        let n = seen.input.width;
-        let new = || Pair { train: Moment::new(n), held: Moment::new(n) };
-        let pair = self.inputs.entry(input).or_insert_with(new);
-        let moment = if held { &mut pair.held } else { &mut pair.train };
-        moment.add(level, &seen.weighed());
-    }
-
-    /// Experts see few tokens: each moment is that of its own tokens and, with the weight of one token per column,
-    /// the mean of all experts.
-    fn share_among_experts(&mut self, checkpoint: &Checkpoint) {
-        // Experts that no token chose have the mean alone.
-        for (name, inputs) in &mut self.tensors {
-            let tensor = checkpoint.tensor(name).filter(|tensor| tensor.role == Role::ExpertDown);
-            let Some(tensor) = tensor else { continue };
-            for expert in 0..tensor.shape.first().copied().unwrap_or(0) {
-                let input = inputs.entry(expert).or_insert_with(|| format!("{name}#{expert}")).clone();
-                let new = || Pair { train: Moment::new(tensor.cols()), held: Moment::new(tensor.cols()) };
-                self.inputs.entry(input).or_insert_with(new);
-            }
-        }
-        for inputs in self.tensors.values().filter(|inputs| inputs.len() > 1) {
-            let mut mean: Option<Pair> = None;
-            for input in inputs.values() {
-                let Some(pair) = self.inputs.get(input) else { continue };
-                match &mut mean {
-                    Some(mean) => {
-                        mean.train.join(&pair.train);
-                        mean.held.join(&pair.held);
-                    }
-                    None => mean = Some(Pair { train: pair.train.clone(), held: pair.held.clone() }),
-                }
-            }
-            let Some(mean) = mean else { continue };
-            for input in inputs.values() {
-                if let Some(pair) = self.inputs.get_mut(input) {
-                    blend(&mut pair.train, &mean.train);
-                    blend(&mut pair.held, &mean.held);
-                }
-            }
-        }
-    }
-}
-
-/// Adds `mean` with the weight of as many tokens as there are columns. The count of tokens stays the expert's own.
-fn blend(moment: &mut Moment, mean: &Moment) {
-    let (own, prior) = (moment.tokens as f64, moment.n as f64);
-    let factor = prior / mean.tokens.max(1) as f64;
-    let scale = if own > 0.0 { own / (own + prior) } else { 1.0 / prior };
-    for (x, &m) in moment.sum.iter_mut().zip(&mean.sum) {
-        *x = ((f64::from(*x) + f64::from(m) * factor) * scale) as f32;
-    }
-    moment.tokens = moment.tokens.max(1);
-}
-
 fn save(
     tune: &mut Tune,
     checkpoint: &Checkpoint,
@@ -392,12 +306,18 @@ fn save(
         return Ok(());
     }
     collected.share_among_experts(checkpoint);
+    let many: BTreeSet<String> = collected
+        .tensors
+        .values()
+        .filter(|inputs| inputs.len() > 1)
+        .flat_map(|inputs| inputs.values().cloned())
+        .collect();
     let mut costs: BTreeMap<String, Chosen> = BTreeMap::new();
     for (index, (input, pair)) in std::mem::take(&mut collected.inputs).into_iter().enumerate() {
         let file = format!("moments-{layer:04}-{index:03}.safetensors");
         let n = pair.train.n;
         let (train, held) = (pair.train.triangle(), pair.held.triangle());
-        let chosen = choose(level, &train, &held, n);
+        let chosen = choose(level, (&train, &held), n, many.contains(&input));
         let chosen = chosen.map_err(|source| TuneError::Moment { tensor: input.clone(), source })?;
         tune.inputs.insert(
             input.clone(),
@@ -480,13 +400,21 @@ fn add_lookup(tune: &mut Tune, checkpoint: &Checkpoint, name: &str, squares: f64
 }
 
 /// In the basis that weights are usually rounded in.
-fn choose(level: CpuLevel, train: &[f32], held: &[f32], n: usize) -> Result<Chosen, NotPositive> {
+fn choose(
+    level: CpuLevel,
+    (train, held): (&[f32], &[f32]),
+    n: usize,
+    one_of_many: bool,
+) -> Result<Chosen, NotPositive> {
     let (mut train, mut held) = (square(train, n), square(held, n));
     if let Ok(rotation) = Rotation::new(RotationSpec { kind: RotationKind::Hadamard, seed: 0 }, n) {
         rotate(level, &mut train, &rotation);
         rotate(level, &mut held, &rotation);
     }
-    damping::choose(level, &train, &held, n)
+    match one_of_many {
+        true => damping::choose_for_one_of_many(level, &train, &held, n),
+        false => damping::choose(level, &train, &held, n),
+    }
 }
 
 /// `1/2 g_i^2 ||w_i||^2 / n` of every row: what a unit of relative error costs per unit of the input's cost.

@@ -1,5 +1,6 @@
 //! Memory of a measurement, from the model's specification and the text's size alone.
 
+use super::collected::ExpertMoments;
 use super::measure::{HELD_OUT, TuneError};
 use super::trials::depths;
 use crate::memory::FACTORS_AT_WORK;
@@ -44,6 +45,8 @@ pub struct MeasuringSize {
     pub trial_tokens: usize,
     /// Threads.
     pub threads: usize,
+    /// Which moment experts' gates have.
+    pub expert_moments: ExpertMoments,
 }
 
 impl MeasuringMemory {
@@ -63,7 +66,8 @@ impl MeasuringMemory {
         let sequence = ctx * residual_token_bytes(spec);
         let tokens = 4 * ctx * size.sequences as u64;
         let work = spec.layers.iter().map(|layer| work(spec, layer, ctx, threads)).max().unwrap_or(0);
-        let moments = spec.layers.iter().map(|layer| moments(spec, layer)).max().unwrap_or(0);
+        let moments = |layer| moments(spec, layer, size.expert_moments);
+        let moments = spec.layers.iter().map(moments).max().unwrap_or(0);
         let measuring = work + moments.max(32 * square(spec.hidden_size));
         let gradients = if size.gradients { gradients(spec, ctx, work) } else { 0 };
         let states = sequence * size.sequences as u64;
@@ -223,9 +227,17 @@ fn square(n: usize) -> u64 {
 }
 
 /// Moments of a layer's inputs, measured and held out, in f32, and what choosing a damping takes at the widest.
-fn moments(spec: &ModelSpec, layer: &LayerSpec) -> u64 {
+fn moments(spec: &ModelSpec, layer: &LayerSpec, expert_moments: ExpertMoments) -> u64 {
     let (hidden, attention) = (square(spec.hidden_size), &layer.attention);
-    let experts = layer.moe.map_or(0, |moe| (moe.experts as u64 + 1) * square(moe.width) + hidden);
+    // One for each expert, and the mean of all.
+    let gates = |experts: u64| match expert_moments {
+        ExpertMoments::Layer => 1,
+        ExpertMoments::Own => experts + 1,
+    };
+    let experts = layer.moe.map_or(0, |moe| {
+        let experts = moe.experts as u64;
+        (experts + 1) * square(moe.width) + gates(experts) * hidden
+    });
     let per_layer = spec.per_layer_embedding.map_or(0, |ple| hidden + square(ple.width));
     // Inputs of q, k and v; of the output; of gate and up; of down; and, at the first, of what precedes the layers.
     let all = 3 * hidden + square(attention.q_width()) + square(layer.mlp.width) + experts + per_layer;

@@ -1,6 +1,7 @@
 //! Measurements that calibrated rounding and byte budgets are decided from: a stage of its own with a saved value.
 
 mod builtin;
+mod collected;
 mod corrections;
 mod damping;
 mod measure;
@@ -11,6 +12,7 @@ mod sequences;
 mod trials;
 
 pub use builtin::{BuiltinError, builtin};
+pub use collected::ExpertMoments;
 pub use corrections::{Corrections, GroupTrial, WholeTrial};
 pub(crate) use damping::choose as choose_damping;
 pub use measure::source_files;

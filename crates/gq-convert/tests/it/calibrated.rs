@@ -4,8 +4,8 @@ use crate::support::{bf16, policy, testdata, write_llama};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{
-    Budget, Calibration, ExecuteOptions, PlanError, Policy, Report, Resources, Tune, TuneOptions, TuneText,
-    execute, measure, plan_measured,
+    Budget, Calibration, ExecuteOptions, ExpertMoments, PlanError, Policy, Report, Resources, Tune,
+    TuneOptions, TuneText, execute, measure, plan_measured,
 };
 use gq_model::{ActivationMode, KvType, LogitRows, Model, RunOptions};
 use gq_tensor::CpuLevel;
@@ -32,14 +32,29 @@ pub(crate) fn tokens(vocab: usize, count: usize, seed: usize) -> Vec<u32> {
 
 /// Measures on sequences of the model's own greedy-like noise.
 pub(crate) fn tuned(checkpoint: &Arc<Checkpoint>, dir: &Path, level: CpuLevel, threads: usize) -> Tune {
+    tuned_with(ExpertMoments::default(), checkpoint, dir, (level, threads))
+}
+
+fn tuned_with(
+    expert_moments: ExpertMoments,
+    checkpoint: &Arc<Checkpoint>,
+    dir: &Path,
+    (level, threads): (CpuLevel, usize),
+) -> Tune {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let model = Model::from_checkpoint(checkpoint.clone(), options(level)).unwrap();
     let sequences: Vec<_> = (0..13).map(|seed| tokens(model.vocab_size(), 64, seed)).collect();
     let text = TuneText { texts: &[], sequences: &sequences };
     let wanted =
         |name: &str| name.ends_with("proj.weight") || name.contains("experts") || name.contains("embed");
-    let options =
-        TuneOptions { level, gradient_sequences: 2, seed: 5, asked: String::new(), max_memory: None };
+    let options = TuneOptions {
+        level,
+        gradient_sequences: 2,
+        seed: 5,
+        expert_moments,
+        asked: String::new(),
+        max_memory: None,
+    };
     pool.install(|| measure(checkpoint, &model, text, &wanted, &options, dir, &mut |_| ()).unwrap())
 }
 
@@ -207,6 +222,32 @@ fn measurements_are_known_by_their_source_and_checked() {
     assert!(error.to_string().contains("sha256"), "{error}");
 }
 
+/// Every token goes to `top_k` experts: of one moment for all of them it counts as often, and of moments of their own each
+/// expert has its share. Files of both are as large, and differ.
+#[test]
+fn gates_of_experts_have_moments_of_their_own_or_their_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Arc::new(testdata("tiny/gemma4-moe"));
+    let moe = checkpoint.spec().layers[0].moe.unwrap();
+    let how = (CpuLevel::detect(), 2);
+    let [own, layer] = [ExpertMoments::Own, ExpertMoments::Layer].map(|which| {
+        let tune = tuned_with(which, &checkpoint, &dir.path().join(format!("{which:?}")), how);
+        for (name, measured) in tune.tensors.iter().filter(|(name, _)| name.contains("experts.gate_up")) {
+            let seen: Vec<usize> = measured.inputs.iter().map(|input| tune.inputs[input].tokens).collect();
+            assert_eq!(seen.iter().sum::<usize>(), tune.tokens * moe.top_k, "{name}");
+            assert_eq!(seen.len(), if which == ExpertMoments::Own { moe.experts } else { 1 }, "{name}");
+        }
+        let path = dir.path().join(format!("{which:?}.gq"));
+        let report = converted(&checkpoint, &with(policy("tq3", &[]), &tune, None), Some(&tune), &path, how);
+        let gates = report.tensors.iter().filter(|tensor| tensor.name.contains("experts.gate_up"));
+        let said = gates.map(|tensor| tensor.reason.contains("tokens per expert"));
+        assert!(said.eq(vec![which == ExpertMoments::Own; checkpoint.spec().layers.len()]));
+        (report.payload_bytes, std::fs::read(path).unwrap())
+    });
+    assert_eq!(own.0, layer.0);
+    assert!(own.1 != layer.1);
+}
+
 /// An expert that no token reaches has the mean of the others, and nobody's rows move.
 #[test]
 fn an_expert_that_was_never_chosen_is_rounded_by_what_others_see() {
@@ -220,15 +261,17 @@ fn an_expert_that_was_never_chosen_is_rounded_by_what_others_see() {
         level: CpuLevel::detect(),
         gradient_sequences: 1,
         seed: 5,
+        expert_moments: ExpertMoments::Own,
         asked: String::new(),
         max_memory: None,
     };
     let wanted = |name: &str| name.contains("experts");
     let place = dir.path().join("tune");
     let tune = measure(&checkpoint, &model, text, &wanted, &options, &place, &mut |_| ()).unwrap();
-    let down: Vec<_> = tune.tensors.iter().filter(|(name, _)| name.contains("down")).collect();
-    assert!(!down.is_empty());
-    for (name, measured) in down {
+    for part in ["down", "gate_up"] {
+        assert!(tune.tensors.keys().any(|name| name.contains(part)));
+    }
+    for (name, measured) in &tune.tensors {
         let experts = checkpoint.tensor(name).unwrap().shape[0];
         assert_eq!(measured.inputs.len(), experts, "{name}");
         assert!(

@@ -5,7 +5,8 @@ use crate::support::{policy, testdata};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{
-    Budget, MeasuringMemory, MeasuringSize, Resources, TrialOptions, Tune, correct, plan_measured,
+    Budget, ExpertMoments, MeasuringMemory, MeasuringSize, Resources, TrialOptions, Tune, correct,
+    plan_measured,
 };
 use gq_model::{Factors, Model, Teacher};
 use gq_tensor::CpuLevel;
@@ -30,7 +31,14 @@ fn corrected(
 
 /// Most memory that leaves no room for the states of all trials.
 fn tight(checkpoint: &Checkpoint) -> u64 {
-    let size = MeasuringSize { sequences: 13, ctx: 64, gradients: false, trial_tokens: 64, threads: 3 };
+    let size = MeasuringSize {
+        sequences: 13,
+        ctx: 64,
+        gradients: false,
+        trial_tokens: 64,
+        threads: 3,
+        expert_moments: ExpertMoments::Layer,
+    };
     let peak = |limit| MeasuringMemory::new(checkpoint.spec(), size, limit);
     let mut limit = peak(None).unwrap().peak;
     while let Ok(memory) = peak(Some(limit - 4096)) {

@@ -23,6 +23,11 @@ pub(crate) fn map(mut x: Matrix, f: impl Fn(f32) -> f32 + Send + Sync) -> Matrix
     x
 }
 
+/// `cap * tanh(x / cap)`.
+pub(crate) fn softcap(x: Matrix, cap: f32) -> Matrix {
+    map(x, |x| cap * math::tanh(x / cap))
+}
+
 fn zip(mut x: Matrix, y: &Matrix, f: impl Fn(f32, f32) -> f32 + Send + Sync) -> Matrix {
     in_pieces(&mut x.data, x.width, |first, part| {
         let others = y.data.get(first..).unwrap_or(&[]);

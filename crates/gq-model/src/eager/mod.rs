@@ -48,6 +48,17 @@ impl Matrix {
     pub fn rows(&self) -> usize {
         self.data.len() / self.width.max(1)
     }
+
+    /// A copy of some rows.
+    pub(crate) fn part(&self, rows: Range<usize>) -> Matrix {
+        Matrix { width: self.width, data: self.data[rows.start * self.width..rows.end * self.width].to_vec() }
+    }
+
+    /// A copy of some elements of every row.
+    pub(crate) fn columns(&self, columns: Range<usize>) -> Matrix {
+        let parts = self.data.chunks_exact(self.width).flat_map(|row| &row[columns.clone()]);
+        Matrix { width: columns.len(), data: parts.copied().collect() }
+    }
 }
 
 /// One batch of tokens of one sequence on its way through a graph.
@@ -117,7 +128,7 @@ impl Ops for Eager<'_> {
     }
 
     fn softcap(&mut self, x: Matrix, cap: f32) -> Matrix {
-        elementwise::map(x, |x| cap * crate::math::tanh(x / cap))
+        elementwise::softcap(x, cap)
     }
 
     fn rows(&mut self, mut x: Matrix, rows: Range<usize>) -> Matrix {
@@ -127,7 +138,6 @@ impl Ops for Eager<'_> {
     }
 
     fn columns(&mut self, x: &Matrix, columns: Range<usize>) -> Matrix {
-        let parts = x.data.chunks_exact(x.width).flat_map(|row| &row[columns.clone()]);
-        Matrix { width: columns.len(), data: parts.copied().collect() }
+        x.columns(columns)
     }
 }

@@ -306,25 +306,21 @@ impl Ops for Fixed<'_> {
 
     fn softcap(&mut self, x: Value, cap: f32) -> Value {
         let id = x.id;
-        let y = self.leaf(elementwise::map(owned(x), |x| cap * crate::math::tanh(x / cap)));
+        let y = self.leaf(elementwise::softcap(owned(x), cap));
         self.record(|| Record::Softcap { x: id, y: y.clone(), cap });
         y
     }
 
     fn rows(&mut self, x: Value, rows: Range<usize>) -> Value {
         let (id, total) = (x.id, x.matrix.rows());
-        let width = x.matrix.width;
-        let data = x.matrix.data[rows.start * width..rows.end * width].to_vec();
-        let y = self.leaf(Matrix { width, data });
+        let y = self.leaf(x.matrix.part(rows.clone()));
         self.record(|| Record::Rows { x: id, y: y.id, rows, total });
         y
     }
 
     fn columns(&mut self, x: &Value, columns: Range<usize>) -> Value {
-        let parts = x.matrix.data.chunks_exact(x.matrix.width).flat_map(|row| &row[columns.clone()]);
-        let y = Matrix { width: columns.len(), data: parts.copied().collect() };
         let (id, width) = (x.id, x.matrix.width);
-        let y = self.leaf(y);
+        let y = self.leaf(x.matrix.columns(columns.clone()));
         self.record(|| Record::Columns { x: id, y: y.id, columns, width });
         y
     }

@@ -57,10 +57,6 @@ impl<'a> Together<'a> {
     }
 }
 
-fn part_of(x: &Matrix, rows: &Range<usize>) -> Matrix {
-    Matrix { width: x.width, data: x.data[rows.start * x.width..rows.end * x.width].to_vec() }
-}
-
 impl Ops for Together<'_> {
     type Value = Matrix;
 
@@ -93,9 +89,9 @@ impl Ops for Together<'_> {
         let arithmetic = Arithmetic::Fixed(self.level);
         let many = self.parts.len() >= rayon::current_num_threads();
         let seen = self.parts.par_iter_mut().map(|part| {
-            let (start, q) = (part.cache.len(), part_of(&q, &part.rows));
+            let (start, q) = (part.cache.len(), q.part(part.rows.clone()));
             if let (Some((keys, values)), Some(layer)) = (&new, part.cache.layer_mut(cache)) {
-                let (keys, values) = (part_of(keys, &part.rows), part_of(values, &part.rows));
+                let (keys, values) = (keys.part(part.rows.clone()), values.part(part.rows.clone()));
                 layer.append(start, &keys.data, &values.data);
             }
             let Some(layer) = part.cache.layer(cache) else { return q.data };
@@ -122,15 +118,14 @@ impl Ops for Together<'_> {
     }
 
     fn softcap(&mut self, x: Matrix, cap: f32) -> Matrix {
-        elementwise::map(x, |x| cap * crate::math::tanh(x / cap))
+        elementwise::softcap(x, cap)
     }
 
     fn rows(&mut self, x: Matrix, rows: Range<usize>) -> Matrix {
-        part_of(&x, &rows)
+        x.part(rows)
     }
 
     fn columns(&mut self, x: &Matrix, columns: Range<usize>) -> Matrix {
-        let parts = x.data.chunks_exact(x.width).flat_map(|row| &row[columns.clone()]);
-        Matrix { width: columns.len(), data: parts.copied().collect() }
+        x.columns(columns)
     }
 }

@@ -7,8 +7,8 @@ use crate::table::Table;
 use crate::{source, units};
 use gq_checkpoint::{Checkpoint, ModelSpec, Role};
 use gq_convert::{
-    CalibrationText, Corrections, MeasuringMemory, MeasuringSize, TrialOptions, Tune, TuneError, TuneEvent,
-    TuneFileError, TuneOptions, TuneText,
+    CalibrationText, Corrections, ExpertMoments, MeasuringMemory, MeasuringSize, TrialOptions, Tune,
+    TuneError, TuneEvent, TuneFileError, TuneOptions, TuneText,
 };
 use gq_model::{
     ActivationMode, ChatError, ChatTemplate, KvType, MOST_CONVERSATIONS, Model, ModelTexts, OwnTextOptions,
@@ -93,6 +93,19 @@ pub struct CalibrationArgs {
     /// 0: they go by what gradients predict.
     #[arg(long, value_name = "N", default_value_t = 3072)]
     pub trial_tokens: usize,
+    /// What experts' gates are rounded by: moments of their own, each of which takes 8 n^2 bytes of memory and half of
+    /// that on the disk in a layer of width n, or that of their layer, one for all.
+    #[arg(long, value_name = "WHICH", default_value = "own")]
+    pub expert_moments: Moments,
+}
+
+/// Which moment experts' gates are rounded by.
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moments {
+    /// One for each expert, of the tokens that chose it.
+    Own,
+    /// One for all experts of a layer.
+    Layer,
 }
 
 /// Tokens to measure on unless given: 300 per dimension of the widest input, within limits.
@@ -126,11 +139,19 @@ impl CalibrationArgs {
     ) -> Result<MeasuringMemory, Failure> {
         let (gradients, threads) = (self.gradient_tokens > 0, global.threads());
         let trial_tokens = self.trial_tokens;
-        let size = MeasuringSize { sequences, ctx, gradients, trial_tokens, threads };
+        let expert_moments = self.expert_moments();
+        let size = MeasuringSize { sequences, ctx, gradients, trial_tokens, threads, expert_moments };
         let mut memory = MeasuringMemory::new(checkpoint.spec(), size, limit)?;
         let writing = Writing::of(self.calibration.as_deref(), checkpoint.spec(), ctx, limit, global)?;
         memory.peak = memory.peak.max(writing.peak);
         Ok(memory)
+    }
+
+    fn expert_moments(&self) -> ExpertMoments {
+        match self.expert_moments {
+            Moments::Layer => ExpertMoments::Layer,
+            Moments::Own => ExpertMoments::Own,
+        }
     }
 
     /// Whether trials were made, or not, as is asked for.
@@ -147,7 +168,11 @@ impl CalibrationArgs {
             TextSource::Files(_) => "text",
         };
         let tokens = self.calibration_tokens.map_or_else(|| "default".to_owned(), |n| n.to_string());
-        format!("{text} {tokens} {} {}", self.calibration_ctx, self.gradient_tokens)
+        let experts = match self.expert_moments {
+            Moments::Own => "own",
+            Moments::Layer => "layer",
+        };
+        format!("{text} {tokens} {} {} {experts}", self.calibration_ctx, self.gradient_tokens)
     }
 }
 
@@ -192,6 +217,7 @@ pub fn measure(
         level,
         gradient_sequences: args.gradient_tokens.div_ceil(args.calibration_ctx.max(1)),
         seed: 0,
+        expert_moments: args.expert_moments(),
         asked: args.asked(),
         max_memory,
     };

@@ -1,0 +1,124 @@
+//! The moments of one layer's inputs while they are collected.
+
+use super::moment::Moment;
+use gq_checkpoint::{Checkpoint, Role};
+use gq_model::Observation;
+use gq_tensor::CpuLevel;
+use std::collections::BTreeMap;
+
+/// Which moment experts' gate and up projections are rounded by. Their down projections have one each in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExpertMoments {
+    /// That of the tokens which chose the expert, joined with the layer's.
+    #[default]
+    Own,
+    /// That of all tokens of the layer's experts: one for all.
+    Layer,
+}
+
+impl ExpertMoments {
+    /// Whether each expert has a moment for its inputs of a tensor of this role.
+    pub(super) fn is_own(self, role: Role) -> bool {
+        match role {
+            Role::ExpertDown => true,
+            Role::ExpertGateUp => self == ExpertMoments::Own,
+            _ => false,
+        }
+    }
+}
+
+/// Moments of one layer's inputs.
+pub(super) struct Collected {
+    pub(super) inputs: BTreeMap<String, Pair>,
+    /// Inputs of each tensor: one, or by expert.
+    pub(super) tensors: BTreeMap<String, BTreeMap<usize, String>>,
+    expert_moments: ExpertMoments,
+}
+
+/// Of tokens that decide, and of those held out.
+pub(super) struct Pair {
+    pub(super) train: Moment,
+    pub(super) held: Moment,
+}
+
+impl Collected {
+    pub(super) fn new(expert_moments: ExpertMoments) -> Collected {
+        Collected { inputs: BTreeMap::new(), tensors: BTreeMap::new(), expert_moments }
+    }
+
+    pub(super) fn add(
+        &mut self,
+        checkpoint: &Checkpoint,
+        level: CpuLevel,
+        wanted: &dyn Fn(&str) -> bool,
+        held: bool,
+        seen: &Observation<'_>,
+    ) {
+        let names = seen.weights.iter().map(|weight| weight.name());
+        let names: Vec<&str> = names.filter(|name| wanted(name)).collect();
+        let Some(first) = names.first() else { return };
+        let own = |role| self.expert_moments.is_own(role);
+        let expert = seen.expert.filter(|_| checkpoint.tensor(first).is_some_and(|tensor| own(tensor.role)));
+        let input = match expert {
+            Some(expert) => format!("{first}#{expert}"),
+            None => (*first).to_owned(),
+        };
+        for name in &names {
+            let inputs = self.tensors.entry((*name).to_owned()).or_default();
+            inputs.insert(expert.unwrap_or(0), input.clone());
+        }
+        let n = seen.input.width;
+        let new = || Pair { train: Moment::new(n), held: Moment::new(n) };
+        let pair = self.inputs.entry(input).or_insert_with(new);
+        let moment = if held { &mut pair.held } else { &mut pair.train };
+        moment.add(level, &seen.weighed());
+    }
+
+    /// Experts see few tokens: each moment is that of its own tokens and, with little weight, the mean of all experts.
+    pub(super) fn share_among_experts(&mut self, checkpoint: &Checkpoint) {
+        // Experts that no token chose have the mean alone.
+        for (name, inputs) in &mut self.tensors {
+            let tensor = checkpoint.tensor(name).filter(|tensor| self.expert_moments.is_own(tensor.role));
+            let Some(tensor) = tensor else { continue };
+            for expert in 0..tensor.shape.first().copied().unwrap_or(0) {
+                let input = inputs.entry(expert).or_insert_with(|| format!("{name}#{expert}")).clone();
+                let new = || Pair { train: Moment::new(tensor.cols()), held: Moment::new(tensor.cols()) };
+                self.inputs.entry(input).or_insert_with(new);
+            }
+        }
+        for inputs in self.tensors.values().filter(|inputs| inputs.len() > 1) {
+            let mut mean: Option<Pair> = None;
+            for input in inputs.values() {
+                let Some(pair) = self.inputs.get(input) else { continue };
+                match &mut mean {
+                    Some(mean) => {
+                        mean.train.join(&pair.train);
+                        mean.held.join(&pair.held);
+                    }
+                    None => mean = Some(Pair { train: pair.train.clone(), held: pair.held.clone() }),
+                }
+            }
+            let Some(mean) = mean else { continue };
+            for input in inputs.values() {
+                if let Some(pair) = self.inputs.get_mut(input) {
+                    blend(&mut pair.train, &mean.train);
+                    blend(&mut pair.held, &mean.held);
+                }
+            }
+        }
+    }
+}
+
+/// Tokens of all experts that are joined to an expert's own, for each column (`scripts/trials/expert_moments.py`).
+const JOINED: f64 = 1.0 / 16.0;
+
+/// Adds `mean` with the weight of [`JOINED`] tokens for each column. The count of tokens stays the expert's own.
+fn blend(moment: &mut Moment, mean: &Moment) {
+    let (own, prior) = (moment.tokens as f64, JOINED * moment.n as f64);
+    let factor = prior / mean.tokens.max(1) as f64;
+    let scale = if own > 0.0 { own / (own + prior) } else { 1.0 / prior };
+    for (x, &m) in moment.sum.iter_mut().zip(&mean.sum) {
+        *x = ((f64::from(*x) + f64::from(m) * factor) * scale) as f32;
+    }
+    moment.tokens = moment.tokens.max(1);
+}
