@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 14, 26])
     parser.add_argument("--experts", nargs="+", default=["16/1", "64/4", "64/8"], help="how many, and how many a token goes to")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[8192, 98304])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 8192, 98304])
     parser.add_argument("--held-out", type=int, default=16384)
     options = parser.parse_args()
     model = AutoModelForCausalLM.from_pretrained(options.checkpoint, dtype=torch.bfloat16)
