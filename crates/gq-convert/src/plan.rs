@@ -354,9 +354,7 @@ impl Plan {
         }
         for step in steps.iter_mut().filter(|step| step.calibrated) {
             let seen = facts.tune.and_then(|tune| tune.expert_tokens(&step.tensor));
-            if let Some((least, median, most)) = seen {
-                step.reason += &format!("; tokens per expert {least} to {most}, median {median}");
-            }
+            step.reason += &seen.map_or_else(String::new, |seen| tokens_per_expert(&seen));
         }
         let source_bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
         let payload_bytes = steps.iter().map(|step| step.bytes).sum();
@@ -390,6 +388,16 @@ impl Plan {
             memory,
         })
     }
+}
+
+/// What experts saw, in words, from their tokens in ascending order.
+fn tokens_per_expert(seen: &[usize]) -> String {
+    let [least, .., most] = seen else { return String::new() };
+    let none = match seen.iter().take_while(|tokens| **tokens == 0).count() {
+        0 => String::new(),
+        none => format!(", {none} of {} experts saw none", seen.len()),
+    };
+    format!("; tokens per expert {least} to {most}, median {}{none}", seen[seen.len() / 2])
 }
 
 /// Whether a tensor would make keys or values for a layer that reads another's.

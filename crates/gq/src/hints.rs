@@ -39,7 +39,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "plan.not_measured" => "add --calibration TEXT, or --tune DIR with what `gq tune` wrote",
         "plan.budget" => "allow more bytes, or fewer bits for tables: --embedding, --head, --per-layer-table",
         "tune.other" => "measure again with `gq tune`, into another directory if the old one is still of use",
-        "tune.memory" => "raise --max-memory, use fewer --threads or a smaller --calibration-ctx",
+        "tune.memory" => {
+            "raise --max-memory, use fewer --threads, a smaller --calibration-ctx or, with experts, --expert-moments layer"
+        }
         "plan.memory" => "raise --max-memory, or use fewer --threads",
         "plan.off_grid" => "name an encoding for it: --encoding, --embedding, or --override 'NAME=tq8'",
         "convert.off_grid" => "plan and convert again, when the source has stopped changing",

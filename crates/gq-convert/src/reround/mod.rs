@@ -13,8 +13,7 @@ mod strength;
 use crate::calibrated::Code;
 use crate::encode::{CoderError, Coders};
 use crate::tune::{
-    ExpertMoments, MeasuringMemory, MeasuringSize, Tune, TuneError, TuneFileError, choose_damping, compared,
-    is_held_out,
+    MeasuringMemory, MeasuringSize, Tune, TuneError, TuneFileError, choose_damping, compared, is_held_out,
 };
 use gq_checkpoint::{Checkpoint, ReadError, Role};
 use gq_codec::{Factor, NotPositive};
@@ -216,7 +215,6 @@ impl RoundAgain<'_> {
             gradients: false,
             trial_tokens: 0,
             threads: rayon::current_num_threads(),
-            expert_moments: ExpertMoments::Layer, // experts keep their codes
         };
         let memory = MeasuringMemory::rounding_again(self.reference.spec(), size, options.max_memory)?;
         let beside = |suffix: &str| {

@@ -122,3 +122,60 @@ fn blend(moment: &mut Moment, mean: &Moment) {
     }
     moment.tokens = moment.tokens.max(1);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const N: usize = 64;
+
+    /// So many tokens that are `value` everywhere.
+    fn seen(tokens: usize, value: f32) -> Moment {
+        let mut moment = Moment::new(N);
+        let x = gq_model::Matrix { width: N, data: vec![value; tokens * N] };
+        moment.add(CpuLevel::detect(), &x);
+        moment
+    }
+
+    /// Width 64: four tokens of the mean are joined. Of those that decide, one expert saw 6 of ones, another 2 of threes; of
+    /// those held out, one 2 of twos and a third 2 of fours.
+    #[test]
+    fn experts_are_joined_with_their_mean() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny/gemma4-moe");
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let is_gates = |tensor: &&gq_checkpoint::SourceTensor| tensor.role == Role::ExpertGateUp;
+        let tensor = checkpoint.tensors().iter().find(is_gates).unwrap();
+        let (name, experts) = (tensor.name.clone(), tensor.shape[0]);
+        assert!(experts > 3 && tensor.cols() == N, "{experts} experts, {} columns", tensor.cols());
+        let mut collected = Collected::new(ExpertMoments::Own);
+        let none = || Moment::new(N);
+        let pairs = [(seen(6, 1.0), seen(2, 2.0)), (seen(2, 3.0), none()), (none(), seen(2, 4.0))];
+        for (expert, (train, held)) in pairs.into_iter().enumerate() {
+            let input = format!("{name}#{expert}");
+            collected.tensors.entry(name.clone()).or_default().insert(expert, input.clone());
+            collected.inputs.insert(input, Pair { train, held });
+        }
+        collected.share_among_experts(&checkpoint);
+        assert_eq!(collected.tensors[&name].len(), experts);
+        // Means of the squares: (6 * 1 + 2 * 9) / 8 = 3 and (2 * 4 + 2 * 16) / 4 = 10.
+        let expected = [(18.0 / 10.0, 48.0 / 6.0), (30.0 / 6.0, 10.0), (3.0, 72.0 / 6.0), (3.0, 10.0)];
+        for (expert, (train, held)) in expected.into_iter().enumerate() {
+            let pair = &collected.inputs[&format!("{name}#{expert}")];
+            let tokens = [6, 2, 0, 0][expert];
+            assert_eq!(pair.train.seen, tokens);
+            for (moment, expected) in [(&pair.train, train), (&pair.held, held)] {
+                let triangle = moment.triangle();
+                assert!(triangle.iter().all(|x| (x - expected).abs() < 1e-5), "{expert}: {triangle:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn gates_have_moments_of_their_own_where_that_is_asked_for() {
+        let own = |which: ExpertMoments| {
+            [Role::ExpertDown, Role::ExpertGateUp, Role::Gate].map(|role| which.is_own(role))
+        };
+        assert_eq!(own(ExpertMoments::Own), [true, true, false]);
+        assert_eq!(own(ExpertMoments::Layer), [true, false, false]);
+    }
+}

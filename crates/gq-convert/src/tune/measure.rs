@@ -4,7 +4,7 @@ use super::collected::{Collected, ExpertMoments};
 use super::damping::{self, Chosen};
 use super::memory::{MeasuringMemory, MeasuringSize};
 use super::moment::{rotate, square};
-use super::saved::{InputMeasured, TensorMeasured, Tune, TuneFileError};
+use super::saved::{InputMeasured, TensorMeasured, Tune, TuneFileError, moments_file};
 use super::sequences::{CalibrationText, digest};
 use gq_checkpoint::{Checkpoint, FileKind, ReadError, Role};
 use gq_codec::{NotPositive, Rotation};
@@ -181,9 +181,8 @@ pub fn measure(
         gradients: options.gradient_sequences > 0,
         trial_tokens: 0,
         threads: rayon::current_num_threads(),
-        expert_moments: options.expert_moments,
     };
-    let memory = MeasuringMemory::new(model.spec(), size, options.max_memory)?;
+    let memory = MeasuringMemory::new(model.spec(), size, options.expert_moments, options.max_memory)?;
     let gradients = gradients(model, sequences, options, &mut tune, progress)?;
     let held = |index: usize| is_held_out(index, sequences.len());
     let length = |keep: bool| -> usize {
@@ -314,7 +313,7 @@ fn save(
         .collect();
     let mut costs: BTreeMap<String, Chosen> = BTreeMap::new();
     for (index, (input, pair)) in std::mem::take(&mut collected.inputs).into_iter().enumerate() {
-        let file = format!("moments-{layer:04}-{index:03}.safetensors");
+        let file = moments_file(layer, index);
         let n = pair.train.n;
         let (train, held) = (pair.train.triangle(), pair.held.triangle());
         let chosen = choose(level, (&train, &held), n, many.contains(&input));

@@ -30,6 +30,8 @@ pub struct MeasuringMemory {
     pub peak: u64,
     /// Bytes of hidden states in a file beside the measurements; 0: they are held in memory.
     pub spilled: u64,
+    /// Bytes of the moments that stay on the disk.
+    pub saved: u64,
 }
 
 /// The text to measure on, and the threads to do it with.
@@ -45,8 +47,6 @@ pub struct MeasuringSize {
     pub trial_tokens: usize,
     /// Threads.
     pub threads: usize,
-    /// Which moment experts' gates have.
-    pub expert_moments: ExpertMoments,
 }
 
 impl MeasuringMemory {
@@ -59,6 +59,7 @@ impl MeasuringMemory {
     pub fn new(
         spec: &ModelSpec,
         size: MeasuringSize,
+        experts: ExpertMoments,
         limit: Option<u64>,
     ) -> Result<MeasuringMemory, TuneError> {
         let (threads, ctx) = (size.threads.max(1) as u64, size.ctx as u64);
@@ -66,13 +67,15 @@ impl MeasuringMemory {
         let sequence = ctx * residual_token_bytes(spec);
         let tokens = 4 * ctx * size.sequences as u64;
         let work = spec.layers.iter().map(|layer| work(spec, layer, ctx, threads)).max().unwrap_or(0);
-        let moments = |layer| moments(spec, layer, size.expert_moments);
-        let moments = spec.layers.iter().map(moments).max().unwrap_or(0);
+        let moments = spec.layers.iter().map(|layer| moments(spec, layer, experts)).max().unwrap_or(0);
         let measuring = work + moments.max(32 * square(spec.hidden_size));
         let gradients = if size.gradients { gradients(spec, ctx, work) } else { 0 };
         let states = sequence * size.sequences as u64;
         let peak = |held: u64| base + 2 * tokens + (measuring + held).max(gradients);
-        let measuring = MeasuringMemory::under(limit, (peak(states), peak(3 * sequence)), states)?;
+        let measuring = MeasuringMemory {
+            saved: saved(spec, experts),
+            ..MeasuringMemory::under(limit, (peak(states), peak(3 * sequence)), states)?
+        };
         if size.trial_tokens == 0 {
             return Ok(measuring);
         }
@@ -80,6 +83,7 @@ impl MeasuringMemory {
         Ok(MeasuringMemory {
             peak: measuring.peak.max(trials.peak),
             spilled: measuring.spilled.max(trials.spilled),
+            ..measuring
         })
     }
 
@@ -96,8 +100,9 @@ impl MeasuringMemory {
         let text = 4 * (ctx * size.sequences as u64 + tokens);
         let base = BASE + VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD + text;
         let work = spec.layers.iter().map(|layer| work(spec, layer, ctx, threads)).max().unwrap_or(0);
-        // Codes of three bits and a scale, once more while they are made: of a layer, and of what precedes the layers.
-        let codes = spec.layers.iter().map(|layer| weights(spec, layer)).max().unwrap_or(0) / 2;
+        // Codes of three bits and a scale, of a layer and of what precedes the layers, and those of a layer's largest
+        // tensor once more while they are made: two thirds of all where experts' gate and up are one.
+        let codes = spec.layers.iter().map(|layer| weights(spec, layer)).max().unwrap_or(0) * 3 / 4;
         let tables = (spec.vocab_size * spec.hidden_size) as u64 * if spec.tied_head { 1 } else { 2 } / 2;
         let per_layer = spec.per_layer_embedding.map_or(0, |ple| {
             let all = (ple.width * spec.layers.len()) as u64;
@@ -129,8 +134,8 @@ impl MeasuringMemory {
             Some(limit) if whole.min(least) > limit => {
                 Err(TuneError::Memory { limit, actual: whole.min(least) })
             }
-            Some(limit) if whole > limit => Ok(MeasuringMemory { peak: least, spilled: states }),
-            _ => Ok(MeasuringMemory { peak: whole, spilled: 0 }),
+            Some(limit) if whole > limit => Ok(MeasuringMemory { peak: least, spilled: states, saved: 0 }),
+            _ => Ok(MeasuringMemory { peak: whole, spilled: 0, saved: 0 }),
         }
     }
 }
@@ -227,22 +232,39 @@ fn square(n: usize) -> u64 {
 }
 
 /// Moments of a layer's inputs, measured and held out, in f32, and what choosing a damping takes at the widest.
-fn moments(spec: &ModelSpec, layer: &LayerSpec, expert_moments: ExpertMoments) -> u64 {
-    let (hidden, attention) = (square(spec.hidden_size), &layer.attention);
-    // One for each expert, and the mean of all.
-    let gates = |experts: u64| match expert_moments {
-        ExpertMoments::Layer => 1,
-        ExpertMoments::Own => experts + 1,
-    };
-    let experts = layer.moe.map_or(0, |moe| {
-        let experts = moe.experts as u64;
-        (experts + 1) * square(moe.width) + gates(experts) * hidden
-    });
-    let per_layer = spec.per_layer_embedding.map_or(0, |ple| hidden + square(ple.width));
-    // Inputs of q, k and v; of the output; of gate and up; of down; and, at the first, of what precedes the layers.
-    let all = 3 * hidden + square(attention.q_width()) + square(layer.mlp.width) + experts + per_layer;
+fn moments(spec: &ModelSpec, layer: &LayerSpec, experts: ExpertMoments) -> u64 {
+    // What precedes the layers is collected with the first; the mean of the experts is there while it is joined.
+    let hidden = spec.hidden_size;
+    let means = layer.moe.map(|moe| [hidden, moe.width]).into_iter().flatten();
+    let all = inputs(spec, layer, experts).into_iter().map(|(count, n)| count * square(n));
+    let all = all.chain([square(hidden)]).chain(means.map(square)).sum::<u64>();
     // Two triangles, two squares, and the elimination in f64 with U.
     8 * all + 24 * square(widest(spec, layer))
+}
+
+/// Moments of all inputs on the disk: two triangles in f32 for each.
+fn saved(spec: &ModelSpec, experts: ExpertMoments) -> u64 {
+    let inputs = spec.layers.iter().flat_map(|layer| inputs(spec, layer, experts));
+    // The head's, and a per-layer projection's.
+    let others = [(if spec.per_layer_embedding.is_some() { 2 } else { 1 }, spec.hidden_size)];
+    inputs.chain(others).map(|(count, n)| count * 4 * n as u64 * (n as u64 + 1)).sum()
+}
+
+/// Distinct inputs of a layer's products, how many of each width: of q, k and v; of the output; of gate and up; of down;
+/// of a per-layer gate and its projection; of experts.
+fn inputs(spec: &ModelSpec, layer: &LayerSpec, experts: ExpertMoments) -> Vec<(u64, usize)> {
+    let mut inputs = vec![(2, spec.hidden_size), (1, layer.attention.q_width()), (1, layer.mlp.width)];
+    if let Some(ple) = spec.per_layer_embedding {
+        inputs.extend([(1, spec.hidden_size), (1, ple.width)]);
+    }
+    if let Some(moe) = layer.moe {
+        let gates = match experts {
+            ExpertMoments::Own => moe.experts as u64,
+            ExpertMoments::Layer => 1,
+        };
+        inputs.extend([(gates, spec.hidden_size), (moe.experts as u64, moe.width)]);
+    }
+    inputs
 }
 
 /// Activations of one sequence in one layer, and the scores of each thread.
@@ -269,4 +291,28 @@ fn gradients(spec: &ModelSpec, ctx: u64, work: u64) -> u64 {
     });
     let sums = 8 * (rows.sum::<usize>() + spec.vocab_size) as u64;
     streams + 4 * ctx * own + sums + 3 * work + 5 * 4 * ROWS * spec.vocab_size as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 26B-A4B: 30 layers of 128 experts, width 2816 and 704; by hand, in bytes.
+    #[test]
+    fn moments_of_experts_are_promised() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/configs");
+        let config = std::fs::read_to_string(path.join("gemma4-26b-a4b.json")).unwrap();
+        let spec = gq_checkpoint::parse_config(&config).unwrap();
+        let gates = 2816 * 2816;
+        let layer = &spec.layers[0];
+        let [own, shared] =
+            [ExpertMoments::Own, ExpertMoments::Layer].map(|which| moments(&spec, layer, which));
+        assert_eq!(own - shared, 8 * 127 * gates);
+        // Queries, gates and what precedes the layers; experts' gates and their mean; experts' downs and theirs.
+        let (attention, dense) = (square(layer.attention.q_width()), square(layer.mlp.width));
+        let all = 3 * gates + attention + dense + 129 * gates + 129 * 704 * 704;
+        assert_eq!(own, 8 * all + 24 * attention.max(gates));
+        let [own, shared] = [ExpertMoments::Own, ExpertMoments::Layer].map(|which| saved(&spec, which));
+        assert_eq!(own - shared, 30 * 127 * 4 * 2816 * 2817);
+    }
 }

@@ -10,10 +10,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Version of the layout and of what is measured: 2 weighs tokens alike before a norm, 3 takes gradients on no held-out
-/// sequence and chooses dampings at every width.
-const FORMAT: u32 = 3;
+/// sequence and chooses dampings at every width, 4 has moments of their own for experts' gates.
+const FORMAT: u32 = 4;
 /// The file that is written last: without it, a directory holds no measurement.
 const INDEX: &str = "tune.json";
+/// What the name of a file of moments begins with.
+const MOMENTS: &str = "moments-";
 /// Squared gradients at products' outputs, one f64 vector per tensor.
 const GRADIENTS: &str = "gradients.safetensors";
 
@@ -217,16 +219,13 @@ impl Tune {
         crate::source::hex(&Sha256::digest(json))
     }
 
-    /// Least, median and most tokens that an expert of this tensor saw; nothing where all rows see the same.
-    pub(crate) fn expert_tokens(&self, tensor: &str) -> Option<(usize, usize, usize)> {
+    /// Tokens that each expert of this tensor saw, from the least; nothing where all rows see the same.
+    pub(crate) fn expert_tokens(&self, tensor: &str) -> Option<Vec<usize>> {
         let inputs = self.tensors.get(tensor).map(|measured| &measured.inputs)?;
         let mut tokens: Vec<usize> =
             inputs.iter().filter_map(|input| self.inputs.get(input)).map(|input| input.tokens).collect();
         tokens.sort_unstable();
-        match tokens[..] {
-            [least, .., most] => Some((least, tokens[tokens.len() / 2], most)),
-            _ => None,
-        }
+        (tokens.len() > 1).then_some(tokens)
     }
 
     /// The moment of an input's tokens, and that of the held-out ones: `[n, n]` each.
@@ -368,6 +367,13 @@ impl Tune {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
             _ => {}
         }
+        // Without an index nobody knows moments, and the next measurement may have fewer.
+        for entry in std::fs::read_dir(dir).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            if entry.file_name().to_str().is_some_and(is_moments) {
+                std::fs::remove_file(entry.path()).map_err(io)?;
+            }
+        }
         Ok(Tune { dir: dir.to_owned(), ..Tune::empty() })
     }
 
@@ -391,6 +397,18 @@ impl Tune {
             dir: PathBuf::new(),
         }
     }
+}
+
+/// The file of an input's moments, by layer and number.
+pub(super) fn moments_file(layer: usize, index: usize) -> String {
+    format!("{MOMENTS}{layer:04}-{index:03}.safetensors")
+}
+
+/// Whether a file has moments, or was to have them.
+fn is_moments(name: &str) -> bool {
+    let numbers = name.strip_prefix(MOMENTS).map(|rest| rest.strip_suffix(".partial").unwrap_or(rest));
+    let numbers = numbers.and_then(|rest| rest.strip_suffix(".safetensors"));
+    numbers.is_some_and(|numbers| numbers.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TuneFileError> {

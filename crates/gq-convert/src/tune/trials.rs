@@ -1,6 +1,5 @@
 //! Trials: each group of tensors rounded alone, and everything together, on sequences that the moments hold out.
 
-use super::collected::ExpertMoments;
 use super::corrections::{Corrections, GroupTrial};
 use super::measure::{TuneError, TuneEvent, is_held_out, lookups_without_gradients};
 use super::memory::{MeasuringMemory, MeasuringSize};
@@ -73,7 +72,6 @@ pub fn correct(
         gradients: tune.gradient_tokens > 0,
         trial_tokens: tokens,
         threads: rayon::current_num_threads(),
-        expert_moments: ExpertMoments::Layer, // measured already
     };
     let memory = MeasuringMemory::trials(model.spec(), size, options.max_memory)?;
     if tune.gradient_tokens == 0 {

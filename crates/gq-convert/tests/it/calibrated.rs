@@ -4,8 +4,8 @@ use crate::support::{bf16, policy, testdata, write_llama};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{
-    Budget, Calibration, ExecuteOptions, ExpertMoments, PlanError, Policy, Report, Resources, Tune,
-    TuneOptions, TuneText, execute, measure, plan_measured,
+    Budget, Calibration, ExecuteOptions, ExpertMoments, MeasuringMemory, MeasuringSize, PlanError, Policy,
+    Report, Resources, Tune, TuneOptions, TuneText, execute, measure, plan_measured,
 };
 use gq_model::{ActivationMode, KvType, LogitRows, Model, RunOptions};
 use gq_tensor::CpuLevel;
@@ -223,29 +223,47 @@ fn measurements_are_known_by_their_source_and_checked() {
 }
 
 /// Every token goes to `top_k` experts: of one moment for all of them it counts as often, and of moments of their own each
-/// expert has its share. Files of both are as large, and differ.
+/// expert has its share. That decides the codes of gates and no others.
 #[test]
 fn gates_of_experts_have_moments_of_their_own_or_their_layers() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Arc::new(testdata("tiny/gemma4-moe"));
     let moe = checkpoint.spec().layers[0].moe.unwrap();
     let how = (CpuLevel::detect(), 2);
-    let [own, layer] = [ExpertMoments::Own, ExpertMoments::Layer].map(|which| {
-        let tune = tuned_with(which, &checkpoint, &dir.path().join(format!("{which:?}")), how);
+    // The second is measured over the first, and leaves nothing of it.
+    let place = dir.path().join("tune");
+    let files = [ExpertMoments::Own, ExpertMoments::Layer].map(|which| {
+        let tune = tuned_with(which, &checkpoint, &place, how);
         for (name, measured) in tune.tensors.iter().filter(|(name, _)| name.contains("experts.gate_up")) {
             let seen: Vec<usize> = measured.inputs.iter().map(|input| tune.inputs[input].tokens).collect();
             assert_eq!(seen.iter().sum::<usize>(), tune.tokens * moe.top_k, "{name}");
             assert_eq!(seen.len(), if which == ExpertMoments::Own { moe.experts } else { 1 }, "{name}");
         }
+        let there = std::fs::read_dir(&place).unwrap().count();
+        assert_eq!(there, tune.digests.len() + 1, "{which:?}");
+        let size = MeasuringSize { sequences: 13, ctx: 64, gradients: true, trial_tokens: 0, threads: 2 };
+        let promised = MeasuringMemory::new(checkpoint.spec(), size, which, None).unwrap().saved;
+        // `tuned` measures routers too, which the program does not.
+        let inputs = tune.inputs.iter().filter(|(name, _)| !name.contains("router"));
+        let moments = inputs.map(|(_, input)| std::fs::metadata(place.join(&input.file)).unwrap());
+        let saved = moments.map(|file| file.len()).sum::<u64>();
+        // Names and offsets stand before the numbers of each file.
+        let most = promised + 512 * tune.inputs.len() as u64;
+        assert!(saved > promised && saved < most, "{which:?}: {saved} bytes, {promised} promised");
         let path = dir.path().join(format!("{which:?}.gq"));
         let report = converted(&checkpoint, &with(policy("tq3", &[]), &tune, None), Some(&tune), &path, how);
         let gates = report.tensors.iter().filter(|tensor| tensor.name.contains("experts.gate_up"));
         let said = gates.map(|tensor| tensor.reason.contains("tokens per expert"));
         assert!(said.eq(vec![which == ExpertMoments::Own; checkpoint.spec().layers.len()]));
-        (report.payload_bytes, std::fs::read(path).unwrap())
+        Container::open(&path).unwrap()
     });
-    assert_eq!(own.0, layer.0);
-    assert!(own.1 != layer.1);
+    for tensor in files[0].tensors() {
+        let [own, layer] = [0, 1].map(|file: usize| {
+            let file = &files[file];
+            file.payload(file.tensor(&tensor.name).unwrap())
+        });
+        assert_eq!(own == layer, !tensor.name.contains("experts.gate_up"), "{}", tensor.name);
+    }
 }
 
 /// An expert that no token reaches has the mean of the others, and nobody's rows move.

@@ -31,15 +31,8 @@ fn corrected(
 
 /// Most memory that leaves no room for the states of all trials.
 fn tight(checkpoint: &Checkpoint) -> u64 {
-    let size = MeasuringSize {
-        sequences: 13,
-        ctx: 64,
-        gradients: false,
-        trial_tokens: 64,
-        threads: 3,
-        expert_moments: ExpertMoments::Layer,
-    };
-    let peak = |limit| MeasuringMemory::new(checkpoint.spec(), size, limit);
+    let size = MeasuringSize { sequences: 13, ctx: 64, gradients: false, trial_tokens: 64, threads: 3 };
+    let peak = |limit| MeasuringMemory::new(checkpoint.spec(), size, ExpertMoments::Own, limit);
     let mut limit = peak(None).unwrap().peak;
     while let Ok(memory) = peak(Some(limit - 4096)) {
         limit -= 4096;

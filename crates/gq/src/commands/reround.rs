@@ -8,8 +8,8 @@ use crate::table::Table;
 use crate::{source, units};
 use gq_container::Container;
 use gq_convert::{
-    ExpertMoments, MeasuringMemory, MeasuringSize, RoundAgain, RoundAgainError, RoundAgainEvent,
-    RoundAgainOptions, RoundedAgainOutcome, Tune,
+    MeasuringMemory, MeasuringSize, RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions,
+    RoundedAgainOutcome, Tune,
 };
 use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
 use std::path::PathBuf;
@@ -88,7 +88,6 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
         gradients: false,
         trial_tokens: 0,
         threads: global.threads(),
-        expert_moments: ExpertMoments::Layer, // experts keep their codes
     };
     let mut memory = MeasuringMemory::rounding_again(spec, size, args.max_memory)?;
     memory.peak = memory.peak.max(writing.peak);

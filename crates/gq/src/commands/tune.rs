@@ -139,9 +139,8 @@ impl CalibrationArgs {
     ) -> Result<MeasuringMemory, Failure> {
         let (gradients, threads) = (self.gradient_tokens > 0, global.threads());
         let trial_tokens = self.trial_tokens;
-        let expert_moments = self.expert_moments();
-        let size = MeasuringSize { sequences, ctx, gradients, trial_tokens, threads, expert_moments };
-        let mut memory = MeasuringMemory::new(checkpoint.spec(), size, limit)?;
+        let size = MeasuringSize { sequences, ctx, gradients, trial_tokens, threads };
+        let mut memory = MeasuringMemory::new(checkpoint.spec(), size, self.expert_moments(), limit)?;
         let writing = Writing::of(self.calibration.as_deref(), checkpoint.spec(), ctx, limit, global)?;
         memory.peak = memory.peak.max(writing.peak);
         Ok(memory)
@@ -160,8 +159,8 @@ impl CalibrationArgs {
         self.trial_tokens == 0 || made == Some(self.trial_tokens)
     }
 
-    /// What was asked for beside the text and the trials, as one word.
-    fn asked(&self) -> String {
+    /// What was asked for beside the text and the trials, in one line.
+    fn asked(&self, spec: &ModelSpec) -> String {
         let text = match self.source() {
             TextSource::Own => SELF,
             TextSource::Builtin => BUILTIN,
@@ -169,10 +168,10 @@ impl CalibrationArgs {
         };
         let tokens = self.calibration_tokens.map_or_else(|| "default".to_owned(), |n| n.to_string());
         let experts = match self.expert_moments {
-            Moments::Own => "own",
-            Moments::Layer => "layer",
+            Moments::Layer if spec.layers.iter().any(|layer| layer.moe.is_some()) => " layer",
+            Moments::Layer | Moments::Own => "",
         };
-        format!("{text} {tokens} {} {} {experts}", self.calibration_ctx, self.gradient_tokens)
+        format!("{text} {tokens} {} {}{experts}", self.calibration_ctx, self.gradient_tokens)
     }
 }
 
@@ -218,7 +217,7 @@ pub fn measure(
         gradient_sequences: args.gradient_tokens.div_ceil(args.calibration_ctx.max(1)),
         seed: 0,
         expert_moments: args.expert_moments(),
-        asked: args.asked(),
+        asked: args.asked(checkpoint.spec()),
         max_memory,
     };
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
@@ -264,17 +263,21 @@ fn promise(checkpoint: &Checkpoint, args: &TuneArgs, global: &Global) -> Result<
             "tokens": tokens,
             "peak_memory_bytes": memory.peak,
             "spilled_bytes": memory.spilled,
+            "saved_bytes": memory.saved,
         }));
     }
     output.data(&format!("{} tokens; {}\n", units::count(tokens as u64), memory_line(memory)))
 }
 
 pub fn memory_line(memory: MeasuringMemory) -> String {
-    let peak = units::bytes(memory.peak);
-    match memory.spilled {
-        0 => format!("measuring takes at most {peak} of memory"),
-        bytes => format!("measuring takes at most {peak} of memory and {} on the disk", units::bytes(bytes)),
+    let mut line = format!("measuring takes at most {} of memory", units::bytes(memory.peak));
+    if memory.spilled > 0 {
+        line += &format!(" and {} on the disk meanwhile", units::bytes(memory.spilled));
     }
+    if memory.saved > 0 {
+        line += &format!("; its moments take {} on the disk", units::bytes(memory.saved));
+    }
+    line
 }
 
 /// What is measured in `dir` as it is asked for, but for the trials.
@@ -325,15 +328,19 @@ fn finished(
             return Ok(None);
         }
     };
-    if tune.asked != args.asked() {
-        return Ok(None);
+    let anew = |what: &str| {
+        global.output().note(&format!("{}: measured {what}: measuring anew", dir.display()));
+        Ok(None)
+    };
+    if tune.asked != args.asked(checkpoint.spec()) {
+        return anew("with other options");
     }
     if tune.check_source(&gq_convert::source_files(checkpoint)).is_err() {
-        return Ok(None);
+        return anew("on other weights");
     }
     let texts = given_texts(&args.source(), &ModelTexts::from_checkpoint(checkpoint)?)?;
     let same = texts.is_none_or(|texts| tune.text_sha256 == gq_convert::texts_digest(&texts));
-    Ok(Some(tune).filter(|_| same))
+    if same { Ok(Some(tune)) } else { anew("on another text") }
 }
 
 /// About `tokens` tokens of the text asked for, in sequences of `ctx`, and the texts that they are known by.

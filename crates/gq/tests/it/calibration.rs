@@ -187,6 +187,19 @@ fn measurements_of_another_format_are_refused_by_that() {
     assert!(said.contains("format 2"), "{said}");
 }
 
+/// 3 layers of 8 experts, width 64.
+#[test]
+fn moments_of_experts_are_promised_on_the_disk() {
+    let gq = Gq::new();
+    let moe = testdata("tiny/gemma4-moe");
+    let saved = |more: &[&str]| {
+        gq.json(&[&["tune", &moe, "-o", "t", "--dry-run"], more].concat())["saved_bytes"].as_u64().unwrap()
+    };
+    let (own, layer) = (saved(&[]), saved(&["--expert-moments", "layer"]));
+    assert_eq!(own, saved(&["--expert-moments", "own"]));
+    assert_eq!(own - layer, 3 * 7 * 4 * 64 * 65);
+}
+
 #[test]
 fn the_text_that_comes_with_the_program() {
     let gq = Gq::new();
