@@ -8,7 +8,7 @@
         --rows '--encoding tq4' '--encoding tt4' '--bpw 4.02' '--size 105.5MB'
 
 Each row is what `gq convert` is told beside source and output; with --tune, every row uses those measurements.
-A row that ends in `+ refine` is then tuned by `gq refine` on the text of --calibration; more options may follow.
+What follows ` + ` in a row is done to the file then: `reround` and `refine` on the text of --calibration, with more options.
 Without --rows: data-free at 8, 6, 5, 4, 3 and 2 bits. Embedding and head are at 8 bits but for `--size` rows, where they
 compete. Each file is scored by `gq eval` with f32 activations (codes alone), and with int8 as they run when --int8 is given, and timed when --bench is: best of three (512 tokens of a prompt, 64 generated).
 --also TEXT OUT scores each new file on another text as well, into a file of its own (f32 activations).
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=DATA_FREE)
     parser.add_argument("--encodings", nargs="*", help="in place of --rows: a row `--encoding NAME` for each")
     parser.add_argument("--tune", type=Path)
-    parser.add_argument("--calibration", type=Path, help="text for rows with `+ refine`")
+    parser.add_argument("--calibration", type=Path, help="text for rows with ` + reround` or ` + refine`")
     parser.add_argument("--int8", action="store_true", help="also with int8 activations")
     parser.add_argument("--bench", action="store_true", help="also tokens per second, by `gq bench`")
     parser.add_argument("--cache", type=Path, help="where the reference's logits are kept")
@@ -79,15 +79,20 @@ def main() -> None:
             kept = options.keep / name if options.keep and options.encodings else None
             file = str(kept or Path(folder) / "model.gq")
             measured = ["--tune", str(options.tune)] if options.tune else []
-            convert, _, refine = recipe.partition("+ refine")
+            convert, *steps = recipe.split(" + ")
             if not kept or not kept.exists():
                 made = gq(options.gq, "convert", str(options.checkpoint), "-o", file, *convert.split(), *measured)
                 row["convert_seconds"] = made["seconds"]
                 row["relative_mse"] = made["report"]["relative_mse"]
-            if "+ refine" in recipe:
-                refined = gq(options.gq, "refine", file, "--reference", str(options.checkpoint), "--calibration",
-                             str(options.calibration), *refine.split())
-                row["refined"] = {key: refined[key] for key in ("helped", "held_out", "tokens", "seconds")}
+            for number, step in enumerate(steps):
+                verb, *how = step.split()
+                common = [file, "--reference", str(options.checkpoint), "--calibration", str(options.calibration), *how]
+                if verb == "reround":
+                    file = str(Path(folder) / f"step-{number}.gq")
+                    common += [*measured, "-o", file]
+                done = gq(options.gq, verb, *common)
+                name = {"reround": "rounded_again", "refine": "refined"}[verb]
+                row[name] = {key: done[key] for key in ("helped", "held_out", "tokens", "seconds")}
             def score(text: Path, mode: str) -> dict:
                 report = gq(options.gq, "eval", file, "--reference", str(options.checkpoint), "--text", str(text),
                             "--windows", str(options.windows), "--activations", mode, *cache)
