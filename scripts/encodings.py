@@ -4,10 +4,11 @@
     E=$(python3 scripts/encodings.py --list)
     python3 scripts/numerics.py CHECKPOINT --text TEXT --bench --out DATA_FREE.json --encodings $E
     python3 scripts/numerics.py CHECKPOINT --text TEXT --tune TUNE --out CALIBRATED.json --encodings $E
-    python3 scripts/encodings.py DATA_FREE.json [CALIBRATED.json]
+    python3 scripts/encodings.py DATA_FREE.json [CALIBRATED.json [OLDER.json ...]]
 
 The body is in the encoding throughout, embedding and head at tq8. A `-` was not measured or does not exist: product and
-polar codes are reference modes, grids hold what sits on them already.
+polar codes are reference modes, grids hold what sits on them already. What is missing is taken from older files: speeds as they
+are, divergences on fewer windows with the windows behind them.
 """
 import json
 import sys
@@ -30,19 +31,28 @@ def main() -> None:
         return
     free = rows(sys.argv[1])
     calibrated = rows(sys.argv[2]) if len(sys.argv) > 2 else {}
+    older = [(rows(path), json.load(open(path))["windows"]) for path in sys.argv[3:]]
+    is_calibrated = lambda row: "calibration" in row
     columns = ["encoding", "body bits/weight", "file", "KLD, data-free", *(["KLD, calibrated"] if calibrated else []), "pp512", "tg64"]
     print("| " + " | ".join(columns) + " |")
     print("|---" + "|--:" * (len(columns) - 1) + "|")
     for name in ALL:
-        row = free.get(name) or calibrated.get(name)
+        files = [free, calibrated, *(of for of, _ in older)]
+        row = next((of[name] for of in files if name in of), None)
         if not row:
             continue
-        kld = lambda of: f"{of[name]['f32']['kld']['mean']:.4f}" if name in of else "-"
-        timed = next((of[name]["bench"] for of in (free, calibrated) if "bench" in of.get(name, {})), None)
+
+        def kld(of: dict, measured: bool) -> str:
+            if name in of:
+                return f"{of[name]['f32']['kld']['mean']:.4f}"
+            found = [(of[name], windows) for of, windows in older if name in of and is_calibrated(of[name]) == measured]
+            return f"{found[0][0]['f32']['kld']['mean']:.4f} ({found[0][1]})" if found else "-"
+
+        timed = next((of[name]["bench"] for of in files if "bench" in of.get(name, {})), None)
         speed = lambda test: f"{timed[test]:.0f}" if timed else "-"
         size = row["f32"]["bytes"]["file"] / 1e6
-        cells = [f"`{name}`", f"{row['f32']['bpw']['body']:.2f}", f"{size:.1f} MB", kld(free)]
-        cells += [kld(calibrated)] if calibrated else []
+        cells = [f"`{name}`", f"{row['f32']['bpw']['body']:.2f}", f"{size:.1f} MB", kld(free, False)]
+        cells += [kld(calibrated, True)] if calibrated else []
         print("| " + " | ".join([*cells, speed("pp"), speed("tg")]) + " |")
 
 
