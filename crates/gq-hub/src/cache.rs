@@ -7,10 +7,13 @@ use crate::tree::RemoteFile;
 use crate::{FileDigest, HubError, RepoId};
 use hf_hub::{Repo, RepoType};
 use serde_json::{Map, Value, json};
-use std::fs::{File, TryLockError};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// Larger than a list of as many files as a repository may have.
+const MAX_TREE_BYTES: u64 = 256 << 20;
 
 /// One commit of a repository, on this disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +40,7 @@ impl RepoCache {
         RepoCache { root: cache_dir.to_owned(), repo: repo.clone(), folder }
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.root.join(&self.folder)
     }
 
@@ -58,7 +61,7 @@ impl RepoCache {
         if is_commit(revision) {
             return Some(revision.to_owned());
         }
-        let text = std::fs::read_to_string(self.dir().join("refs").join(revision)).ok()?;
+        let text = read_small(&self.dir().join("refs").join(revision), 1 << 10)?;
         Some(text.trim().to_owned()).filter(|c| is_commit(c))
     }
 
@@ -67,9 +70,10 @@ impl RepoCache {
             return Ok(());
         }
         let path = self.dir().join("refs").join(revision);
-        if std::fs::read_to_string(&path).is_ok_and(|old| old == commit) {
+        if read_small(&path, 1 << 10).is_some_and(|old| old == commit) {
             return Ok(());
         }
+        self.create_parent(&path)?;
         write_atomic(&path, commit.as_bytes())
     }
 
@@ -84,12 +88,9 @@ impl RepoCache {
     pub(crate) fn lock(&self, digest: FileDigest, wait: Duration) -> Result<File, HubError> {
         let path = self.root.join(".locks").join(&self.folder).join(format!("{}.lock", digest.to_hex()));
         create_parent(&path)?;
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(HubError::io("open", &path))?;
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true);
+        let file = without_following(&mut options).open(&path).map_err(HubError::io("open", &path))?;
         let start = Instant::now();
         loop {
             match file.try_lock() {
@@ -115,10 +116,33 @@ impl RepoCache {
         if std::fs::read_link(&link).is_ok_and(|old| old == target) {
             return Ok(());
         }
-        create_parent(&link)?;
+        self.create_parent(&link)?;
         let temporary = temporary_sibling(&link);
         place(&target, &self.blob(digest), &temporary).map_err(HubError::io("link", &temporary))?;
         std::fs::rename(&temporary, &link).map_err(HubError::io("rename", &link))
+    }
+
+    /// Creates the folders from the repository's own down to the one that `path` is to be in, none of them a link:
+    /// what is written below a link would land, and replace files, somewhere else.
+    fn create_parent(&self, path: &Path) -> Result<(), HubError> {
+        let mut at = self.dir();
+        std::fs::create_dir_all(&at).map_err(HubError::io("create", &at))?;
+        let inside = path.parent().and_then(|parent| parent.strip_prefix(&at).ok().map(Path::to_owned));
+        for part in inside.iter().flat_map(|inside| inside.components()) {
+            let Component::Normal(name) = part else { continue };
+            at.push(name);
+            match std::fs::create_dir(&at) {
+                Ok(()) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                    let found = std::fs::symlink_metadata(&at).map_err(HubError::io("read", &at))?;
+                    if found.is_symlink() {
+                        return Err(HubError::PlantedLink { path: at });
+                    }
+                }
+                Err(e) => return Err(HubError::io("create", &at)(e)),
+            }
+        }
+        Ok(())
     }
 
     fn tree_path(&self, commit: &str) -> PathBuf {
@@ -131,6 +155,7 @@ impl RepoCache {
         if path.exists() {
             return Ok(());
         }
+        self.create_parent(&path)?;
         let mut entries = Map::new();
         for file in files {
             let mut entry = json!({"size": file.size, "blob_id": file.blob_id});
@@ -149,7 +174,7 @@ impl RepoCache {
 
     /// The file list kept by us or by `huggingface_hub`; `None` when there is none that can be read.
     pub(crate) fn read_tree(&self, commit: &str) -> Option<Vec<RemoteFile>> {
-        let text = std::fs::read_to_string(self.tree_path(commit)).ok()?;
+        let text = read_small(&self.tree_path(commit), MAX_TREE_BYTES)?;
         let value: Value = serde_json::from_str(&text).ok()?;
         if value.get("format_version")?.as_u64()? != 1 {
             return None;
@@ -175,16 +200,67 @@ pub(crate) fn create_parent(path: &Path) -> Result<(), HubError> {
     }
 }
 
-fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), HubError> {
-    create_parent(path)?;
+/// Text of a regular file of at most `limit` bytes.
+pub(crate) fn read_small(path: &Path, limit: u64) -> Option<String> {
+    let file = without_following(File::options().read(true)).open(path).ok()?;
+    let metadata = file.metadata().ok().filter(Metadata::is_file)?;
+    let mut text = String::new();
+    file.take(limit).read_to_string(&mut text).ok()?;
+    (metadata.len() <= limit).then_some(text)
+}
+
+/// Writes a file whole or not at all; its folder is there.
+pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), HubError> {
     let temporary = temporary_sibling(path);
     let write = || {
-        let mut file = File::create(&temporary)?;
+        let mut file = create_new(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()
     };
     write().map_err(HubError::io("write", &temporary))?;
     std::fs::rename(&temporary, path).map_err(HubError::io("rename", path))
+}
+
+/// An empty file that was not there: whatever has the name, a link too, is removed, not written to.
+pub(crate) fn create_new(path: &Path) -> std::io::Result<File> {
+    let create = || File::options().read(true).write(true).create_new(true).open(path);
+    match create() {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            std::fs::remove_file(path)?;
+            create()
+        }
+        other => other,
+    }
+}
+
+/// An existing file of ours, to go on with: a regular one, not a link, and with no second name elsewhere.
+pub(crate) fn open_own(path: &Path) -> Option<File> {
+    let file = without_following(File::options().read(true).write(true)).open(path).ok()?;
+    let metadata = file.metadata().ok()?;
+    (metadata.is_file() && names(&metadata) == 1).then_some(file)
+}
+
+#[cfg(unix)]
+fn names(metadata: &Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::nlink(metadata)
+}
+
+#[cfg(not(unix))]
+fn names(_metadata: &Metadata) -> u64 {
+    1
+}
+
+/// Opens no link, and does not wait for the other end of a pipe.
+#[cfg(unix)]
+fn without_following(options: &mut OpenOptions) -> &mut OpenOptions {
+    use rustix::fs::OFlags;
+    use std::os::unix::fs::OpenOptionsExt;
+    options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+}
+
+#[cfg(not(unix))]
+fn without_following(options: &mut OpenOptions) -> &mut OpenOptions {
+    options
 }
 
 /// A name beside `path` that no other process uses.

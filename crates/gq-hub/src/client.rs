@@ -1,29 +1,33 @@
 //! Requests to the Hub: addresses by `hf-hub`, everything that can fail by us.
 
-use crate::error::HubError;
+use crate::error::{Access, HubError};
 use crate::repo::RepoId;
 use crate::retry::asked_wait;
-use crate::{CancelToken, Event, HubConfig, Progress, RetryPolicy};
+use crate::{CancelToken, Event, HubConfig, Progress, RetryPolicy, answer, connect};
 use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Response, Uri};
 use ureq::typestate::{WithBody, WithoutBody};
 use ureq::{Agent, Body, RequestBuilder};
 
-/// JSON answers are refused beyond this; a page of a file list has a thousand entries of a few hundred bytes.
-const MAX_ANSWER_BYTES: u64 = 64 << 20;
 const MAX_REDIRECTS: usize = 5;
 /// Longest silence of the API.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest wait for what a posted body leads to; a large commit takes its time.
+const POST_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A Hub, a cache, and perhaps a token.
 pub struct Hub {
     config: HubConfig,
     agent: Agent,
     api: Api,
+    /// Scheme, host and port of whoever has answered once.
+    met: Mutex<HashSet<String>>,
 }
 
 /// What bounds a running transfer.
@@ -31,6 +35,8 @@ pub(crate) struct Control<'a> {
     pub retry: RetryPolicy,
     pub cancel: &'a CancelToken,
     pub progress: &'a Progress<'a>,
+    /// Until when questions about files may take, and how long that is.
+    pub until: Option<(Instant, Duration)>,
 }
 
 impl Control<'_> {
@@ -60,14 +66,27 @@ impl Control<'_> {
     ) -> Result<(), HubError> {
         let asked = match &failure {
             Failure::Status { asked, .. } => *asked,
-            Failure::Transport(_) | Failure::Cut { .. } => None,
+            Failure::Transport(_) | Failure::Cut { .. } | Failure::Slow { .. } => None,
         };
-        match self.retry.wait(attempt, asked) {
+        let slow = matches!(failure, Failure::Slow { .. }) && attempt >= self.retry.slow_attempts;
+        let late = |wait: &Duration| self.until.is_none_or(|(end, _)| Instant::now() + *wait < end);
+        match self.retry.wait(attempt, asked).filter(|_| !slow).filter(late) {
             Some(wait) => {
-                (self.progress)(Event::Retrying { path: what, attempt, wait, reason: &failure.to_string() });
+                let reason = failure.to_string();
+                let asked = asked.is_some();
+                (self.progress)(Event::Retrying { path: what, attempt, wait, asked, reason: &reason });
                 self.sleep(wait)
             }
             None => Err(failure.into_error(url, attempt)),
+        }
+    }
+
+    /// Time that a question may still take.
+    fn left(&self, url: &str) -> Result<Duration, HubError> {
+        let Some((end, limit)) = self.until else { return Ok(ANSWER_TIMEOUT) };
+        match end.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(HubError::TimeLimit { url: without_query(url), limit }),
+            left => Ok(left.min(ANSWER_TIMEOUT)),
         }
     }
 }
@@ -78,6 +97,7 @@ pub(crate) enum Failure {
     Status { status: u16, asked: Option<Duration>, message: String },
     Transport(ureq::Error),
     Cut { got: u64, expected: u64 },
+    Slow { bytes: u64, time: Duration },
 }
 
 impl std::fmt::Display for Failure {
@@ -86,18 +106,20 @@ impl std::fmt::Display for Failure {
             Failure::Status { status, .. } => write!(f, "status {status}"),
             Failure::Transport(e) => e.fmt(f),
             Failure::Cut { got, expected } => write!(f, "cut after {got} of {expected} bytes"),
+            Failure::Slow { bytes, time } => write!(f, "only {bytes} bytes in {} s", time.as_secs()),
         }
     }
 }
 
 impl Failure {
-    fn into_error(self, url: &str, attempts: u32) -> HubError {
+    pub(crate) fn into_error(self, url: &str, attempts: u32) -> HubError {
         let url = without_query(url);
         match self {
             Failure::Status { status: 429, asked, .. } => HubError::RateLimited { url, retry_after: asked },
             Failure::Status { status, message, .. } => HubError::Status { url, status, message },
             Failure::Transport(e) => HubError::Transport { url, attempts, source: Box::new(e) },
             Failure::Cut { got, expected } => HubError::CutShort { url, got, expected, attempts },
+            Failure::Slow { bytes, time } => HubError::TooSlow { url, bytes, time, attempts },
         }
     }
 }
@@ -116,33 +138,17 @@ impl Hub {
     /// # Errors
     /// When the endpoint is not an http or https address, or the proxy's address is malformed.
     pub fn new(config: HubConfig) -> Result<Hub, HubError> {
-        let bad = |field: &str| HubError::BadAnswer { url: config.endpoint.clone(), field: field.to_owned() };
-        let endpoint: Uri = config.endpoint.parse().map_err(|_| bad("the endpoint is not an address"))?;
-        if !matches!(endpoint.scheme_str(), Some("http" | "https")) || endpoint.host().is_none() {
-            return Err(bad("the endpoint is not an http address"));
-        }
-        let proxy = match &config.proxy {
-            Some(proxy) => Some(ureq::Proxy::new(proxy).map_err(|_| bad("the proxy is not an address"))?),
-            None => None,
-        };
-        let agent: Agent = Agent::config_builder()
-            .proxy(proxy)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_resolve(Some(CONNECT_TIMEOUT))
-            .max_idle_connections(64)
-            .max_idle_connections_per_host(32)
-            .user_agent(concat!("gq/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .into();
+        let agent = connect::agent(&config)?;
         let api = ApiBuilder::from_cache(Cache::new(config.cache_dir.clone()))
             .with_endpoint(config.endpoint.clone())
             .with_token(None)
             .with_progress(false)
             .build()
-            .map_err(|_| bad("hf-hub refuses the configuration"))?;
-        Ok(Hub { config, agent, api })
+            .map_err(|_| HubError::BadAnswer {
+                url: config.endpoint.clone(),
+                field: "hf-hub refuses the configuration".to_owned(),
+            })?;
+        Ok(Hub { config, agent, api, met: Mutex::default() })
     }
 
     /// The configuration it was made with.
@@ -164,35 +170,30 @@ impl Hub {
         if self.config.offline { Err(HubError::Offline { what: what() }) } else { Ok(()) }
     }
 
-    /// The Hub's description of a repository at a revision, and the address it came from.
-    pub(crate) fn repo_info(
-        &self,
-        repo: &RepoId,
-        revision: &str,
-        control: &Control<'_>,
-    ) -> Result<(String, Value), HubError> {
+    /// Where the Hub describes a repository at a revision.
+    pub(crate) fn info_url(&self, repo: &RepoId, revision: &str) -> String {
         let named = Repo::with_revision(repo.to_string(), RepoType::Model, revision.to_owned());
-        let url = format!("{}/api/{}", self.endpoint(), named.api_url());
-        let (value, _) = self.get_json(repo, Asked::Revision(revision), &url, control)?;
-        Ok((url, value))
+        format!("{}/api/{}", self.endpoint(), named.api_url())
     }
 
-    /// A JSON answer and the address of the next page.
-    pub(crate) fn get_json(
+    /// What is wanted of a JSON answer, and the address of the next page.
+    pub(crate) fn get_json<T: DeserializeOwned>(
         &self,
         repo: &RepoId,
         asked: Asked<'_>,
         url: &str,
         control: &Control<'_>,
-    ) -> Result<(Value, Option<String>), HubError> {
+    ) -> Result<(T, Option<String>), HubError> {
         self.online(|| url.to_owned())?;
-        let response =
-            self.call(url, control, || self.follow(url, None, ANSWER_TIMEOUT).map(|(response, _)| response))?;
-        if !response.status().is_success() {
-            return Err(self.refusal(repo, asked, url, response));
-        }
-        let next = next_page(response.headers()).and_then(|next| join(url, &next));
-        Ok((read_json(url, response)?, next))
+        self.call(url, control, || {
+            let left = control.left(url)?;
+            let response = transient(self.follow(url, None, left, Some(left))?.0)?;
+            if !response.status().is_success() {
+                return Err(self.refusal(repo, asked, url, response).into());
+            }
+            let next = next_page(response.headers()).and_then(|next| join(url, &next));
+            Ok((answer::read(url, response)?, next))
+        })
     }
 
     /// Posts `body` with the token. Made again only for failures that happen before the server acts.
@@ -207,7 +208,12 @@ impl Hub {
         self.online(|| url.to_owned())?;
         let response = self.call(url, control, || {
             let request = self.body_request(self.agent.post(url), url);
-            Ok(request.header("Content-Type", content_type).send(body)?)
+            let request = request.header("Content-Type", content_type).config();
+            let request =
+                request.timeout_per_read(Some(ANSWER_TIMEOUT)).timeout_per_write(Some(ANSWER_TIMEOUT));
+            let request =
+                request.timeout_recv_response(Some(POST_TIMEOUT)).timeout_recv_body(Some(POST_TIMEOUT));
+            transient(self.hear(url, request.build().send(body))?)
         })?;
         if response.status().is_success() || response.status().as_u16() == 409 {
             return Ok(response);
@@ -220,16 +226,16 @@ impl Hub {
     }
 
     /// Makes a request again until it is answered with something definite.
-    pub(crate) fn call(
+    pub(crate) fn call<T>(
         &self,
         url: &str,
         control: &Control<'_>,
-        mut send: impl FnMut() -> Result<Response<Body>, Refused>,
-    ) -> Result<Response<Body>, HubError> {
+        mut send: impl FnMut() -> Result<T, Refused>,
+    ) -> Result<T, HubError> {
         let mut attempt = 0;
         loop {
             control.check()?;
-            let failure = match send().and_then(transient) {
+            let failure = match send() {
                 Ok(response) => return Ok(response),
                 Err(Refused::MayPass(failure)) => failure,
                 Err(Refused::Final(error)) => return Err(*error),
@@ -239,14 +245,38 @@ impl Hub {
         }
     }
 
+    /// Sorts an answer or a failure of `url`: a host that has never answered and cannot be reached is not tried again,
+    /// one that has may be back in a moment.
+    pub(crate) fn hear(
+        &self,
+        url: &str,
+        outcome: Result<Response<Body>, ureq::Error>,
+    ) -> Result<Response<Body>, Refused> {
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        let origin = origin(url).map(|(scheme, host, port)| format!("{scheme}://{host}:{port}"));
+        match outcome {
+            Ok(response) => {
+                met.extend(origin);
+                Ok(response)
+            }
+            Err(error) if connect::no_way(&error) && !origin.is_some_and(|o| met.contains(&o)) => {
+                let url = without_query(url);
+                Err(HubError::Transport { url, attempts: 1, source: Box::new(error) }.into())
+            }
+            Err(error) => Err(Refused::MayPass(Failure::Transport(error))),
+        }
+    }
+
     /// Gets `url`, following redirects; the token goes to the Hub's own origin only.
     ///
+    /// `silence` bounds the wait for a piece of the answer, `whole` each request to its last byte.
     /// Also gives the address that answered.
     pub(crate) fn follow(
         &self,
         url: &str,
         range: Option<&str>,
         silence: Duration,
+        whole: Option<Duration>,
     ) -> Result<(Response<Body>, String), Refused> {
         let mut at = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
@@ -256,7 +286,7 @@ impl Hub {
             }
             let silence = Some(silence);
             let config = request.config().timeout_per_read(silence).timeout_recv_response(silence);
-            let response = config.build().call()?;
+            let response = self.hear(&at, config.timeout_global(whole).build().call())?;
             if !response.status().is_redirection() || response.status().as_u16() == 304 {
                 return Ok((response, at));
             }
@@ -323,7 +353,15 @@ impl Hub {
             }
             (401, _, _) => HubError::Unauthorized { message },
             (404, _, Asked::File(path)) => HubError::FileNotFound { repo, path: path.to_owned() },
-            (403, _, _) => HubError::Forbidden { url: without_query(url), message },
+            (403, _, _) => HubError::Forbidden {
+                url: without_query(url),
+                message,
+                access: match asked {
+                    Asked::Action => Access::Write,
+                    _ if same_origin(url, &self.config.endpoint) => Access::Read { authenticated },
+                    _ => Access::Storage,
+                },
+            },
             _ => HubError::Status { url: without_query(url), status, message },
         }
     }
@@ -342,12 +380,6 @@ impl From<HubError> for Refused {
     }
 }
 
-impl From<ureq::Error> for Refused {
-    fn from(error: ureq::Error) -> Self {
-        Refused::MayPass(Failure::Transport(error))
-    }
-}
-
 /// Sorts out the statuses that may pass.
 pub(crate) fn transient(mut response: Response<Body>) -> Result<Response<Body>, Refused> {
     let status = response.status().as_u16();
@@ -357,13 +389,6 @@ pub(crate) fn transient(mut response: Response<Body>) -> Result<Response<Body>, 
     let headers = response.headers();
     let asked = asked_wait(header(headers, "retry-after"), header(headers, "ratelimit"));
     Err(Refused::MayPass(Failure::Status { status, asked, message: message_of(&mut response) }))
-}
-
-pub(crate) fn read_json(url: &str, mut response: Response<Body>) -> Result<Value, HubError> {
-    let bad = |field: String| HubError::BadAnswer { url: without_query(url), field };
-    let bytes = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
-    let bytes = bytes.map_err(|e| bad(format!("body: {e}")))?;
-    serde_json::from_slice(&bytes).map_err(|e| bad(format!("JSON: {e}")))
 }
 
 /// The server's words: its error header, or the start of the body.
@@ -391,13 +416,15 @@ pub(crate) fn without_query(url: &str) -> String {
     url.split('?').next().unwrap_or(url).to_owned()
 }
 
+/// Scheme, host and port.
+fn origin(url: &str) -> Option<(String, String, u16)> {
+    let uri: Uri = url.parse().ok()?;
+    let scheme = uri.scheme_str()?.to_owned();
+    let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+    Some((scheme, uri.host()?.to_ascii_lowercase(), port))
+}
+
 pub(crate) fn same_origin(a: &str, b: &str) -> bool {
-    let origin = |url: &str| {
-        let uri: Uri = url.parse().ok()?;
-        let scheme = uri.scheme_str()?.to_owned();
-        let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-        Some((scheme, uri.host()?.to_ascii_lowercase(), port))
-    };
     origin(a).is_some_and(|a| Some(a) == origin(b))
 }
 

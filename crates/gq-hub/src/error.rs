@@ -92,13 +92,15 @@ pub enum HubError {
         /// In the Hub's words.
         message: String,
     },
-    /// The token is valid and may not do this.
+    /// A 403: whoever asks may not do this.
     #[error("not permitted by {url}: {message}")]
     Forbidden {
         /// What was asked for.
         url: String,
         /// In the Hub's words.
         message: String,
+        /// What for.
+        access: Access,
     },
     /// Too many requests, and the server wants a longer wait than allowed or retries are used up.
     #[error("rate limited by {url}{}", retry_after.map_or(String::new(), |w| format!(", which asks to wait {} s", w.as_secs())))]
@@ -119,7 +121,7 @@ pub enum HubError {
         message: String,
     },
     /// The connection could not be made or kept.
-    #[error("no connection to {url} after {attempts} attempts")]
+    #[error("no connection to {url}{}", if *attempts > 1 { format!(" after {attempts} attempts") } else { String::new() })]
     Transport {
         /// What was asked for.
         url: String,
@@ -140,6 +142,32 @@ pub enum HubError {
         expected: u64,
         /// How often it was tried without progress.
         attempts: u32,
+    },
+    /// Bytes come so slowly that the file would not arrive.
+    #[error("{url} is too slow: {bytes} bytes in {} s ({attempts} attempts)", time.as_secs())]
+    TooSlow {
+        /// What was asked for.
+        url: String,
+        /// Bytes that came in the last window.
+        bytes: u64,
+        /// How long the window was.
+        time: Duration,
+        /// How often it was that slow in a row.
+        attempts: u32,
+    },
+    /// Questions about a repository took longer than they may in all.
+    #[error("{url}: the answers took longer than the {} s that they may take in all", limit.as_secs())]
+    TimeLimit {
+        /// The question that was being asked.
+        url: String,
+        /// How long they may take.
+        limit: Duration,
+    },
+    /// A folder of a snapshot is a link to somewhere else, where nothing is to be written.
+    #[error("{} is a link, and nothing is written through it", path.display())]
+    PlantedLink {
+        /// The link.
+        path: PathBuf,
     },
     /// The server sends another part of the file than asked for.
     #[error("{url} answered bytes {expected} with {actual}")]
@@ -239,6 +267,20 @@ pub enum HubError {
         /// As given.
         path: PathBuf,
     },
+}
+
+/// What somebody may not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read, of the Hub itself.
+    Read {
+        /// Whether a token was sent.
+        authenticated: bool,
+    },
+    /// Read, of the storage that the Hub sends readers to.
+    Storage,
+    /// Write.
+    Write,
 }
 
 impl HubError {

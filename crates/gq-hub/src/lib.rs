@@ -4,9 +4,11 @@
 //! prints nothing and draws no bar ([`Progress`] is a callback).
 #![forbid(unsafe_code)]
 
+mod answer;
 mod cache;
 mod client;
 mod config;
+mod connect;
 mod digest;
 mod error;
 mod glob;
@@ -17,12 +19,13 @@ mod repo;
 mod resolve;
 mod retry;
 mod tree;
+mod verified;
 
 pub use cache::Snapshot;
 pub use client::Hub;
 pub use config::{HubConfig, Token};
 pub use digest::FileDigest;
-pub use error::HubError;
+pub use error::{Access, HubError};
 pub use glob::Globs;
 pub use progress::{CancelToken, Event, Progress};
 pub use pull::{FileState, PlannedFile, PullOptions, PullPlan};

@@ -31,11 +31,18 @@ pub enum Event<'a> {
         attempt: u32,
         /// Time until the next try.
         wait: Duration,
+        /// Whether the server asked for that wait.
+        asked: bool,
         /// What went wrong.
         reason: &'a str,
     },
     /// All bytes are here and are being hashed.
     Verifying {
+        /// Path in the repository.
+        path: &'a str,
+    },
+    /// The cache's bytes are not those of the file: they are fetched again.
+    Damaged {
         /// Path in the repository.
         path: &'a str,
     },

@@ -13,6 +13,8 @@ pub struct RetryPolicy {
     pub cap: Duration,
     /// Longest wait that a server may ask for with `Retry-After`.
     pub longest_asked: Duration,
+    /// Windows in a row that are slower than the least rate, after which a transfer is given up.
+    pub slow_attempts: u32,
 }
 
 impl Default for RetryPolicy {
@@ -21,7 +23,8 @@ impl Default for RetryPolicy {
             attempts: 8,
             base: Duration::from_millis(500),
             cap: Duration::from_secs(30),
-            longest_asked: Duration::from_secs(600),
+            longest_asked: Duration::from_secs(300), // the Hub counts requests in windows of five minutes
+            slow_attempts: 3,
         }
     }
 }
@@ -62,7 +65,7 @@ mod tests {
         );
         assert_eq!(policy.wait(1, Some(Duration::from_secs(42))), Some(Duration::from_secs(42)));
         assert_eq!(policy.wait(5, Some(Duration::ZERO)), Some(policy.base));
-        assert_eq!(policy.wait(1, Some(Duration::from_secs(601))), None);
+        assert_eq!(policy.wait(1, Some(Duration::from_secs(301))), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::client::{Asked, Control, Hub};
 use crate::repo::{check_path, check_revision, is_commit};
 use crate::{FileDigest, HubError, RepoId};
-use serde_json::Value;
+use serde::Deserialize;
 
 /// One file of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +20,33 @@ pub struct RemoteFile {
 }
 
 /// More files than any model has; a list that goes on is not one.
-const MAX_FILES: usize = 1 << 20;
+const MAX_FILES: usize = 1 << 17;
+const MAX_PAGES: usize = 1 << 14;
+
+/// What is wanted of the Hub's description of a repository.
+#[derive(Deserialize)]
+struct Info {
+    sha: String,
+}
+
+/// What is wanted of an entry of a file list.
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    path: String,
+    oid: Option<String>,
+    size: Option<u64>,
+    lfs: Option<Lfs>,
+    #[serde(rename = "xetHash")]
+    xet_hash: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Lfs {
+    oid: String,
+    size: u64,
+}
 
 impl Hub {
     /// The commit that `revision` stands for now. Asked once per transfer, so that all files are of one commit.
@@ -37,12 +63,12 @@ impl Hub {
         if is_commit(revision) {
             return Ok(revision.to_owned());
         }
-        let (url, info) = self.repo_info(repo, revision, control)?;
-        info.get("sha")
-            .and_then(Value::as_str)
-            .filter(|sha| is_commit(sha))
-            .map(str::to_owned)
-            .ok_or(HubError::BadAnswer { url, field: "sha is not a commit".to_owned() })
+        let url = self.info_url(repo, revision);
+        let (info, _): (Info, _) = self.get_json(repo, Asked::Revision(revision), &url, control)?;
+        match is_commit(&info.sha) {
+            true => Ok(info.sha),
+            false => Err(HubError::BadAnswer { url, field: "sha is not a commit".to_owned() }),
+        }
     }
 
     /// All files of a commit, by path.
@@ -60,17 +86,14 @@ impl Hub {
         let mut files = Vec::new();
         let mut pages = 0;
         loop {
-            let (page, next) = self.get_json(repo, Asked::Revision(commit), &url, control)?;
-            let entries = page
-                .as_array()
-                .ok_or_else(|| HubError::BadAnswer { url: url.clone(), field: "not a list".to_owned() })?;
-            for entry in entries.iter().filter(|e| e.get("type").and_then(Value::as_str) != Some("directory"))
-            {
+            let (page, next): (Vec<Entry>, _) =
+                self.get_json(repo, Asked::Revision(commit), &url, control)?;
+            for entry in page.into_iter().filter(|entry| entry.kind.as_deref() != Some("directory")) {
                 files.push(remote_file(entry, &url)?);
             }
             pages += 1;
             match next {
-                Some(next) if files.len() < MAX_FILES && pages < MAX_FILES / 8 => url = next,
+                Some(next) if files.len() < MAX_FILES && pages < MAX_PAGES => url = next,
                 Some(_) => {
                     return Err(HubError::BadAnswer { url, field: "the file list does not end".to_owned() });
                 }
@@ -81,25 +104,30 @@ impl Hub {
         if let Some(pair) = files.windows(2).find(|pair| pair[0].path == pair[1].path) {
             return Err(HubError::BadAnswer { url, field: format!("{:?} is listed twice", pair[0].path) });
         }
+        if files.iter().try_fold(0, |sum: u64, file| sum.checked_add(file.size)).is_none() {
+            return Err(HubError::BadAnswer {
+                url,
+                field: "the sizes of the files sum past 2^64".to_owned(),
+            });
+        }
         Ok(files)
     }
 }
 
-fn remote_file(entry: &Value, url: &str) -> Result<RemoteFile, HubError> {
+fn remote_file(entry: Entry, url: &str) -> Result<RemoteFile, HubError> {
     let bad = |field: &str| HubError::BadAnswer { url: url.to_owned(), field: field.to_owned() };
-    let path = entry.get("path").and_then(Value::as_str).ok_or_else(|| bad("a file without path"))?;
-    check_path(path)?;
-    let blob_id = entry.get("oid").and_then(Value::as_str).ok_or_else(|| bad("a file without oid"))?;
-    let (name, size) = match entry.get("lfs").filter(|lfs| !lfs.is_null()) {
-        Some(lfs) => (lfs.get("oid").and_then(Value::as_str), lfs.get("size")),
-        None => (Some(blob_id), entry.get("size")),
+    check_path(&entry.path)?;
+    let blob_id = entry.oid.ok_or_else(|| bad("a file without oid"))?;
+    let (name, size) = match entry.lfs {
+        Some(lfs) => (lfs.oid, Some(lfs.size)),
+        None => (blob_id.clone(), entry.size),
     };
     Ok(RemoteFile {
-        path: path.to_owned(),
-        size: size.and_then(Value::as_u64).ok_or_else(|| bad("a file without size"))?,
-        digest: name.and_then(FileDigest::from_hex).ok_or_else(|| bad("a malformed digest"))?,
-        blob_id: blob_id.to_owned(),
-        xet_hash: entry.get("xetHash").and_then(Value::as_str).map(str::to_owned),
+        path: entry.path,
+        size: size.ok_or_else(|| bad("a file without size"))?,
+        digest: FileDigest::from_hex(&name).ok_or_else(|| bad("a malformed digest"))?,
+        blob_id,
+        xet_hash: entry.xet_hash,
     })
 }
 

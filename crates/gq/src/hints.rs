@@ -63,6 +63,17 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "hub.gated" => "accept the conditions on the repository's page with the account of this token",
         "hub.token_refused" => "make a token in the Hub's settings and set HF_TOKEN or run `hf auth login`",
         "hub.forbidden" => "the token needs write access to the repository",
+        "hub.forbidden_read" => {
+            "the repository may be gated (accept its conditions on its page), or the token may not read it: a fine-grained token lists its repositories"
+        }
+        "hub.forbidden_read_no_token" => {
+            "the repository may be gated or private: accept its conditions on its page, then set HF_TOKEN or run `hf auth login`"
+        }
+        "hub.forbidden_storage" => {
+            "the Hub allowed it and its storage did not: look for a proxy or firewall in between, and a wrong clock"
+        }
+        "hub.too_slow" => "what was fetched is kept: run the same command again on a better connection",
+        "hub.planted_link" => "remove the link, or move the cache with HF_HOME",
         "hub.no_connection" => "check the network and HF_ENDPOINT; what was fetched is kept",
         "hub.rate_limited" | "hub.status" | "hub.cut_short" => {
             "run the same command again later; what was fetched is kept"

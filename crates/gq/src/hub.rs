@@ -13,12 +13,24 @@ pub fn connect() -> Result<Hub, Failure> {
     Ok(Hub::new(HubConfig::from_vars(|name| std::env::var(name).ok()))?)
 }
 
-/// Talk of a transfer that is not a number of bytes: retries, on standard error.
+/// Talk of a transfer that is not a number of bytes, on standard error: retries, waits, files that are fetched again.
 pub fn chatter(event: &Event<'_>, output: Output) {
-    if let Event::Retrying { path, attempt, wait, reason } = event {
-        let path = units::printable(path);
-        let wait = units::seconds(wait.as_secs_f64());
-        output.note(&format!("{path}: {reason}; again in {wait} (failure {attempt})"));
+    match event {
+        Event::Retrying { path, wait, asked: true, reason, .. } => {
+            let (path, wait) = (units::printable(path), units::seconds(wait.as_secs_f64()));
+            output.note(&format!("{path}: the Hub asked to wait {wait} ({reason})"));
+        }
+        Event::Retrying { path, attempt, wait, reason, .. } => {
+            let (path, wait) = (units::printable(path), units::seconds(wait.as_secs_f64()));
+            output.note(&format!("{path}: {reason}; again in {wait} (failure {attempt})"));
+        }
+        Event::Damaged { path } => {
+            let path = units::printable(path);
+            output.note(&format!(
+                "{path}: the cache has other bytes than the Hub promises; it is fetched again"
+            ));
+        }
+        _ => {}
     }
 }
 
@@ -47,7 +59,7 @@ impl Bar {
                 progress.set(*done, path);
             }
             Event::Verifying { path } => progress.set(*done, &format!("verifying {path}")),
-            Event::Started { .. } | Event::Finished { .. } | Event::Retrying { .. } => {}
+            _ => {}
         }
     }
 

@@ -56,7 +56,7 @@ pub fn find(given: &Path, global: &Global) -> Result<Found, Failure> {
         Ok(Located::Remote(_)) if !text.contains('/') => return Err(missing),
         Ok(Located::Remote(reference)) if hub.config().offline => {
             let what = format!("{}@{}", reference.repo, reference.revision());
-            return Err(HubError::Offline { what }.into());
+            return Err(both_readings(text, HubError::Offline { what }));
         }
         Ok(Located::Partly { snapshot, missing, wanted, .. }) if hub.config().offline => {
             return Err(HubError::Incomplete { repo: snapshot.repo, missing, wanted }.into());
@@ -66,7 +66,7 @@ pub fn find(given: &Path, global: &Global) -> Result<Found, Failure> {
             (reference, exact)
         }
         Err(HubError::NotFound { .. }) => return Err(missing),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(both_readings(text, error)),
     };
     let files = match &exact {
         Some(path) => Globs::including(&[path.clone(), format!("{path}/")]),
@@ -121,19 +121,25 @@ fn fetch(
     let output = global.output();
     let options = PullOptions { files, ..PullOptions::default() };
     let talk = |event: gq_hub::Event<'_>| hub::chatter(&event, output);
-    let plan = hub.plan_pull(&reference.repo, reference.revision(), &options, &talk).map_err(|error| {
-        let failure = Failure::from(error);
-        match text.starts_with("hf://") {
-            true => failure,
-            // It may have been meant as a path.
-            false => failure.prefixed(&format!("no file or folder {} here; ", units::printable(text))),
-        }
-    })?;
+    let plan = hub.plan_pull(&reference.repo, reference.revision(), &options, &talk);
+    let plan = plan.map_err(|error| both_readings(text, error))?;
     let commit = plan.commit.get(..12).unwrap_or(&plan.commit);
     output.note(&format!("fetching {} at {commit}: {}", plan.repo, units::bytes(plan.fetch_bytes())));
     let (snapshot, ..) = hub::pull(hub, &plan, &options, global)?;
     let path = reference.path.as_ref().map_or(snapshot.dir.clone(), |path| snapshot.dir.join(path));
     Ok(Found { path, name: snapshot.repo.name().to_owned(), origin: Some(origin(&snapshot)) })
+}
+
+/// A failure to find a repository, where the text may have been meant as a path.
+fn both_readings(text: &str, error: HubError) -> Failure {
+    let failure = Failure::from(error);
+    match text.starts_with("hf://") {
+        true => failure,
+        false => {
+            let text = units::printable(text);
+            failure.prefixed(&format!("no file or folder {text} here; as hf://{text}: "))
+        }
+    }
 }
 
 /// Whether a text that is no path here can mean a repository: `hf://…`, `ORG/NAME[@REV]`, or a cached `NAME`.

@@ -6,8 +6,9 @@
 
 use super::PartialPaths;
 use crate::HubError;
+use crate::cache::{create_new, open_own};
 use sha2::{Digest, Sha256};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ impl Partial {
     /// Bytes that the journal promises, without checking them; 0 when there is none.
     pub(super) fn peek(paths: &PartialPaths, size: u64) -> u64 {
         let Some((_, chunk_bytes, slots)) = read_journal(paths, size) else { return 0 };
-        let done = (0..chunk_count(size, chunk_bytes)).filter(|&i| slots[i as usize] != [0; 32]);
+        let done = (0..).zip(&slots).filter(|(_, slot)| **slot != [0; 32]).map(|(i, _)| i);
         done.map(|i| chunk_range(size, chunk_bytes, i)).map(|r| r.end - r.start).sum()
     }
 
@@ -44,21 +45,13 @@ impl Partial {
     ) -> Result<(Partial, Vec<u64>), HubError> {
         let chunk_bytes = chunk_bytes.clamp(CHUNK_RANGE.start, CHUNK_RANGE.end - 1);
         if let Some((journal, chunk_bytes, slots)) = read_journal(&paths, size)
-            && let Ok(data) = File::options().read(true).write(true).open(&paths.data)
+            && let Some(data) = open_own(&paths.data).filter(|f| f.metadata().is_ok_and(|m| m.len() == size))
         {
             let partial = Partial { data, journal, paths, size, chunk_bytes };
             let missing = partial.missing(&slots)?;
             return Ok((partial, missing));
         }
-        let create = |path: &PathBuf| {
-            File::options()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(path)
-                .map_err(HubError::io("create", path))
-        };
+        let create = |path: &PathBuf| create_new(path).map_err(HubError::io("create", path));
         let chunks = chunk_count(size, chunk_bytes);
         let data = create(&paths.data)?;
         data.set_len(size).map_err(HubError::io("extend", &paths.data))?;
@@ -127,6 +120,12 @@ impl Partial {
         self.data.sync_all().map_err(HubError::io("sync", &self.paths.data))
     }
 
+    /// The bytes, from the first on, and the file that they are in.
+    pub(super) fn bytes(&self) -> std::io::Result<&File> {
+        (&self.data).seek(SeekFrom::Start(0))?;
+        Ok(&self.data)
+    }
+
     /// Where the bytes are.
     pub(super) fn paths(&self) -> &PartialPaths {
         &self.paths
@@ -147,20 +146,20 @@ fn chunk_count(size: u64, chunk_bytes: u64) -> u64 {
 
 fn chunk_range(size: u64, chunk_bytes: u64, chunk: u64) -> Range<u64> {
     let start = chunk * chunk_bytes;
-    start..(start + chunk_bytes).min(size)
+    start..start.saturating_add(chunk_bytes).min(size)
 }
 
 type Journal = (File, u64, Vec<[u8; 32]>);
 
 /// The journal, its chunk size and its slots; `None` when it is not one for a file of this size.
 fn read_journal(paths: &PartialPaths, size: u64) -> Option<Journal> {
-    let mut file = File::options().read(true).write(true).open(&paths.journal).ok()?;
-    let data_len = std::fs::metadata(&paths.data).ok()?.len();
+    let mut file = open_own(&paths.journal)?;
+    let data_len = std::fs::symlink_metadata(&paths.data).ok().filter(Metadata::is_file)?.len();
     let mut header = [0; SLOT as usize];
     file.read_exact(&mut header).ok()?;
     let number = |at: usize| header[at..at + 8].try_into().ok().map(u64::from_le_bytes);
     let (stored_size, chunk_bytes) = (number(8)?, number(16)?);
-    let expected_len = SLOT.checked_mul(1 + chunk_count(size, chunk_bytes.max(1)))?;
+    let expected_len = chunk_count(size, chunk_bytes.max(1)).checked_add(1)?.checked_mul(SLOT)?;
     let valid = header[..8] == MAGIC
         && stored_size == size
         && data_len == size

@@ -4,23 +4,26 @@ use super::chunks::Partial;
 use crate::cache::RepoCache;
 use crate::client::Control;
 use crate::tree::RemoteFile;
+use crate::verified::{Stamp, Verified};
 use crate::{Event, HubError, RepoId};
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::io::Read;
 use std::path::Path;
 
-/// Verifies the bytes and gives them their name.
+/// Verifies the bytes and gives them their name. Gives how the file stands then.
 pub(super) fn finish(
     cache: &RepoCache,
     repo: &RepoId,
     file: &RemoteFile,
     partial: &Partial,
     control: &Control<'_>,
-) -> Result<(), HubError> {
+) -> Result<Metadata, HubError> {
     (control.progress)(Event::Verifying { path: &file.path });
     partial.sync()?;
     let paths = partial.paths();
-    let data = File::open(&paths.data).map_err(HubError::io("open", &paths.data))?;
-    let actual = file.digest.of_same_kind(data, file.size).map_err(HubError::io("read", &paths.data))?;
+    let read = |e| HubError::io("read", &paths.data)(e);
+    let data = partial.bytes().map_err(read)?;
+    let actual = file.digest.of_same_kind(data, file.size).map_err(read)?;
     if actual != file.digest {
         paths.forget(); // nobody can tell which bytes are wrong
         return Err(HubError::HashMismatch {
@@ -33,7 +36,61 @@ pub(super) fn finish(
     let blob = cache.blob(file.digest);
     std::fs::rename(&paths.data, &blob).map_err(HubError::io("rename", &blob))?;
     paths.forget();
-    Ok(())
+    // Of the file that was hashed, by whatever name.
+    data.metadata().map_err(HubError::io("read", &blob))
+}
+
+/// Whether the cache's file has the bytes that its name promises; hashed unless it was and nobody wrote to it since.
+pub(super) fn is_whole(
+    cache: &RepoCache,
+    file: &RemoteFile,
+    verified: &mut Verified,
+    control: &Control<'_>,
+) -> bool {
+    let path = cache.blob(file.digest);
+    if !std::fs::metadata(&path).is_ok_and(|m| m.is_file()) {
+        return false; // a pipe would be waited for
+    }
+    let Ok(mut blob) = File::open(&path) else { return false };
+    let Ok(before) = blob.metadata() else { return false };
+    if !before.is_file() || before.len() != file.size {
+        return false;
+    }
+    if verified.knows(file.digest, &before) {
+        return true;
+    }
+    if verified.refuses(file.digest, &before) {
+        return false;
+    }
+    (control.progress)(Event::Verifying { path: &file.path });
+    let actual = file.digest.of_same_kind(Watched { blob: &mut blob, control }, file.size);
+    let unchanged = blob.metadata().is_ok_and(|after| Stamp::of(&after) == Stamp::of(&before));
+    match actual.is_ok_and(|actual| actual == file.digest) && unchanged {
+        true => verified.note(file.digest, &before),
+        false => {
+            if !control.cancel.is_cancelled() {
+                verified.refuse(file.digest, &before);
+                (control.progress)(Event::Damaged { path: &file.path });
+            }
+            return false;
+        }
+    }
+    true
+}
+
+/// Reads until it is told to stop.
+struct Watched<'a, 'c> {
+    blob: &'a mut File,
+    control: &'a Control<'c>,
+}
+
+impl Read for Watched<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.control.cancel.is_cancelled() {
+            true => Err(std::io::Error::other("cancelled")),
+            false => self.blob.read(buffer),
+        }
+    }
 }
 
 /// Refuses to begin what would not fit.

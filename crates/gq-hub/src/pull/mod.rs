@@ -15,7 +15,7 @@ use crate::tree::RemoteFile;
 use crate::{CancelToken, Globs, HubError, Progress, RepoId, RetryPolicy};
 use chunks::Partial;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How files are fetched.
 #[derive(Clone, Debug)]
@@ -32,6 +32,12 @@ pub struct PullOptions {
     pub read_timeout: Duration,
     /// Longest wait for another process that fetches the same file.
     pub lock_wait: Duration,
+    /// Fewest bytes per second, all streams together; slower than this is as good as no answer.
+    pub least_rate: u64,
+    /// Time over which the rate counts.
+    pub rate_window: Duration,
+    /// Longest time for all questions about which files there are.
+    pub questions: Duration,
     /// Bytes that stay free on the disk.
     pub reserve_bytes: u64,
     /// Stops the transfer.
@@ -47,6 +53,9 @@ impl Default for PullOptions {
             retry: RetryPolicy::default(),
             read_timeout: Duration::from_secs(30),
             lock_wait: Duration::from_secs(3600),
+            least_rate: 8 << 10, // a fax line of the nineties
+            rate_window: Duration::from_secs(30),
+            questions: Duration::from_secs(300),
             reserve_bytes: 64 << 20,
             cancel: CancelToken::default(),
         }
@@ -55,7 +64,8 @@ impl Default for PullOptions {
 
 impl PullOptions {
     pub(crate) fn control<'a>(&'a self, progress: &'a Progress<'a>) -> Control<'a> {
-        Control { retry: self.retry, cancel: &self.cancel, progress }
+        let until = Some((Instant::now() + self.questions, self.questions));
+        Control { retry: self.retry, cancel: &self.cancel, progress, until }
     }
 }
 
@@ -155,7 +165,7 @@ impl Hub {
     ) -> Result<Snapshot, HubError> {
         self.online(|| format!("{}@{}", plan.repo, plan.revision))?;
         let cache = self.cache(&plan.repo);
-        let control = options.control(progress);
+        let control = Control { until: None, ..options.control(progress) };
         stream::fetch_all(self, &cache, plan, options, &control)?;
         cache.write_tree(&plan.commit, &plan.tree)?;
         cache.write_ref(&plan.revision, &plan.commit)?;
@@ -168,7 +178,7 @@ impl Hub {
     }
 }
 
-/// A blob of the right length is taken for whole: it was hashed before it got its name.
+/// Whether a blob has the right length; a pull hashes it before it believes that.
 fn is_cached(cache: &RepoCache, file: &RemoteFile) -> bool {
     std::fs::metadata(cache.blob(file.digest)).is_ok_and(|m| m.is_file() && m.len() == file.size)
 }

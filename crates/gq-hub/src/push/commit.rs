@@ -1,7 +1,8 @@
 //! The calls around an upload: make the repository, ask which files are large, commit.
 
 use super::{PushFile, PushOptions, PushPlan};
-use crate::client::{Control, Hub, read_json};
+use crate::answer;
+use crate::client::{Control, Hub};
 use crate::digest::sha256;
 use crate::repo::is_commit;
 use crate::tree::encode_revision;
@@ -55,7 +56,8 @@ pub(super) fn sort_by_mode<'f>(
             entries.push(json!({"path": file.path, "sample": base64(&sample), "size": file.size}));
         }
         let body = json!({"files": entries}).to_string();
-        let answer = read_json(&url, hub.post(repo, &url, "application/json", body.as_bytes(), control)?)?;
+        let response = hub.post(repo, &url, "application/json", body.as_bytes(), control)?;
+        let answer: Value = answer::read_once(&url, response)?;
         let list = answer.get("files").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let modes: HashMap<&str, &Value> =
             list.iter().filter_map(|f| Some((f.get("path")?.as_str()?, f))).collect();
@@ -113,7 +115,7 @@ pub(super) fn send(
         let status = response.status().as_u16();
         return Err(HubError::Status { url, status, message: "the branch has moved".to_owned() });
     }
-    let answer = read_json(&url, response)?;
+    let answer: Value = answer::read_once(&url, response)?;
     answer
         .get("commitOid")
         .and_then(Value::as_str)

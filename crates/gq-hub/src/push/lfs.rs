@@ -1,7 +1,8 @@
 //! LFS uploads: one batch question, then per object nothing, one PUT, or a PUT per part.
 
 use super::{PushFile, PushOptions};
-use crate::client::{Asked, Control, Hub, Refused, header, read_json, same_origin};
+use crate::answer;
+use crate::client::{Asked, Control, Hub, header, same_origin, transient};
 use crate::{Event, HubError, RepoId};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
@@ -13,8 +14,11 @@ use ureq::http::Response;
 use ureq::{Body, SendBody};
 
 const LFS_JSON: &str = "application/vnd.git-lfs+json";
-const BATCH: usize = 256;
+/// Objects per question: an answer names an address for every part of every one of them.
+const BATCH: usize = 4;
 const SILENCE: Duration = Duration::from_secs(60);
+/// Longest wait for the answer to an upload.
+const ANSWER: Duration = Duration::from_secs(300);
 
 /// Sends the objects that LFS does not have; gives the bytes sent.
 pub(super) fn upload(
@@ -55,7 +59,7 @@ fn post_lfs(
     body: &Value,
     control: &Control<'_>,
 ) -> Result<Value, HubError> {
-    read_json(url, hub.post(repo, url, LFS_JSON, body.to_string().as_bytes(), control)?)
+    answer::read_once(url, hub.post(repo, url, LFS_JSON, body.to_string().as_bytes(), control)?)
 }
 
 fn upload_object(
@@ -139,10 +143,10 @@ fn put(
             request = hub.body_request(request, url);
         }
         let config = request.config().timeout_per_write(Some(SILENCE)).timeout_per_read(Some(SILENCE));
+        let config = config.timeout_recv_response(Some(ANSWER)).timeout_recv_body(Some(ANSWER));
         match config.build().send(SendBody::from_reader(&mut reader)) {
-            Ok(response) => Ok(response),
             Err(_) if control.cancel.is_cancelled() => Err(HubError::Cancelled.into()),
-            Err(error) => Err(Refused::from(error)),
+            outcome => transient(hub.hear(url, outcome)?),
         }
     })?;
     if response.status().is_success() {

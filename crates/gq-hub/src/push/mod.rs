@@ -162,7 +162,7 @@ impl Hub {
         self.online(|| plan.repo.to_string())?;
         let asking =
             PullOptions { retry: options.retry, cancel: options.cancel.clone(), ..PullOptions::default() };
-        let control = asking.control(progress);
+        let control = Control { until: None, ..asking.control(progress) };
         if plan.create {
             commit::create_repo(self, &plan.repo, options.private, &control)?;
         }

@@ -3,6 +3,8 @@
 
 mod hf_hub_faults;
 mod kill;
+mod patience;
+mod planted;
 mod pull;
 mod push;
 mod resolve;

@@ -51,6 +51,13 @@ pub struct Faults {
     pub ignore_range: bool,
     /// Pause after each 16 KiB of a body.
     pub slow: Option<Duration>,
+    /// Send bodies, answers too, in pieces of so many bytes with a pause after each.
+    pub drip: Option<(usize, Duration)>,
+    /// Characters of a key nobody knows that every answer of the API has.
+    pub padding: usize,
+    /// Answer 403 to every question and download of the API, or of the storage.
+    pub forbidden: bool,
+    pub storage_forbidden: bool,
     /// Uses of a signed address before it expires; 0 for ever.
     pub signature_uses: u32,
     /// Entries per page of a file list; 0 for all.
@@ -277,6 +284,10 @@ fn serve(state: &State, stream: TcpStream, cdn: bool) {
 
 fn write_reply(state: &State, out: &mut TcpStream, request: &Request, reply: Reply) -> Option<()> {
     let head = request.method == "HEAD";
+    let (drip, padding) = {
+        let faults = state.faults.lock().unwrap();
+        (faults.drip, faults.padding)
+    };
     let mut send = |status: u16, headers: &[(String, String)], body: &[u8]| {
         let mut text = format!("HTTP/1.1 {status} Status\r\n");
         headers.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
@@ -285,12 +296,20 @@ fn write_reply(state: &State, out: &mut TcpStream, request: &Request, reply: Rep
         }
         text.push_str("\r\n");
         out.write_all(text.as_bytes()).ok()?;
-        if head { Some(()) } else { out.write_all(body).ok() }
+        if head { Some(()) } else { write_pieces(out, body, drip) }
     };
     match reply {
         Reply::Drop => None,
         Reply::Json(status, mut headers, value) => {
             headers.push(("Content-Type".into(), "application/json".into()));
+            let mut value = value;
+            if padding > 0 {
+                let objects = match &mut value {
+                    Value::Array(list) => list.iter_mut().collect(),
+                    other => vec![other],
+                };
+                objects.into_iter().for_each(|object| object["padding"] = json!("x".repeat(padding)));
+            }
             send(status, &headers, value.to_string().as_bytes())
         }
         Reply::Redirect(location, mut headers) => {
@@ -321,7 +340,8 @@ fn write_reply(state: &State, out: &mut TcpStream, request: &Request, reply: Rep
                 body[0] ^= 1;
             }
             let stop = cut_after.unwrap_or(body.len()).min(body.len());
-            for piece in body[..stop].chunks(1 << 14) {
+            let (piece, slow) = drip.map_or((1 << 14, slow), |(piece, pause)| (piece, Some(pause)));
+            for piece in body[..stop].chunks(piece) {
                 out.write_all(piece).ok()?;
                 *state.served.lock().unwrap().entry(file.etag()).or_default() += piece.len() as u64;
                 if let Some(pause) = slow {
@@ -331,6 +351,15 @@ fn write_reply(state: &State, out: &mut TcpStream, request: &Request, reply: Rep
             (stop == body.len()).then_some(())
         }
     }
+}
+
+fn write_pieces(out: &mut TcpStream, body: &[u8], drip: Option<(usize, Duration)>) -> Option<()> {
+    let Some((piece, pause)) = drip else { return out.write_all(body).ok() };
+    for piece in body.chunks(piece) {
+        out.write_all(piece).ok()?;
+        std::thread::sleep(pause);
+    }
+    Some(())
 }
 
 fn common_faults(state: &State) -> Option<Reply> {
@@ -361,6 +390,9 @@ fn answer_cdn(state: &State, request: &Request) -> Reply {
             let headers = faults.retry_after.map(|s| ("Retry-After".to_owned(), s.to_string()));
             return Reply::Json(429, headers.into_iter().collect(), json!({"error": "slow down"}));
         }
+    }
+    if state.faults.lock().unwrap().storage_forbidden {
+        return error(403, "", "the address is not signed");
     }
     let signature = request.query("Signature").unwrap_or_default();
     let limit = state.faults.lock().unwrap().signature_uses;
@@ -419,6 +451,9 @@ fn answer_api(state: &State, request: &Request) -> Reply {
     let given = request.headers.get("authorization").map(|a| a.trim_start_matches("Bearer ").to_owned());
     if given.is_some() && given != wanted {
         return Reply::Json(401, vec![], json!({"error": "Invalid credentials in Authorization header"}));
+    }
+    if state.faults.lock().unwrap().forbidden {
+        return Reply::Json(403, vec![], json!({"error": "Forbidden: pass a token that may"}));
     }
     let path = request.path();
     if path == "/api/repos/create" {

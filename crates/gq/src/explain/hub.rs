@@ -2,7 +2,7 @@
 
 use super::sentence;
 use crate::failure::{Exit, Failure};
-use gq_hub::HubError;
+use gq_hub::{Access, HubError};
 
 impl From<HubError> for Failure {
     fn from(error: HubError) -> Failure {
@@ -39,7 +39,23 @@ impl From<HubError> for Failure {
             })
             .at(repo),
             E::Unauthorized { .. } => environment("hub.token_refused").at("HF_TOKEN"),
-            E::Forbidden { url, .. } => environment("hub.forbidden").at(url),
+            E::Forbidden { url, access, .. } => environment(match access {
+                Access::Write => "hub.forbidden",
+                Access::Read { authenticated: true } => "hub.forbidden_read",
+                Access::Read { authenticated: false } => "hub.forbidden_read_no_token",
+                Access::Storage => "hub.forbidden_storage",
+            })
+            .at(url)
+            .actual(403),
+            E::TooSlow { url, bytes, time, .. } => {
+                environment("hub.too_slow").at(url).actual(format!("{bytes} bytes in {} s", time.as_secs()))
+            }
+            E::TimeLimit { url, limit } => {
+                environment("hub.too_slow").at(url).limit(format!("{} s", limit.as_secs()))
+            }
+            E::PlantedLink { path } => {
+                environment("hub.planted_link").at(path.display()).limit("a folder").actual("a link")
+            }
             E::RateLimited { url, .. } => environment("hub.rate_limited").at(url),
             E::Status { url, status, .. } => environment("hub.status").at(url).actual(status),
             E::Transport { url, .. } => environment("hub.no_connection").at(url),

@@ -119,7 +119,12 @@ fn refusals_are_explained_with_their_exit_codes() {
     }
     let mut cases: Vec<(Vec<&str>, i32, &str, &str)> = vec![
         (vec!["pull", "org/none"], 3, "repository org/none not found", "set HF_TOKEN"),
-        (vec!["inspect", "org/none"], 3, "no file or folder org/none here; repository", "set HF_TOKEN"),
+        (
+            vec!["inspect", "org/none"],
+            3,
+            "no file or folder org/none here; as hf://org/none: repository",
+            "set HF_TOKEN",
+        ),
         (vec!["pull", "org/tiny@v9"], 3, "no revision \"v9\"", "branches and tags"),
         (vec!["pull", "hf://org/tiny/absent.gq"], 2, "no file of org/tiny passes", "--all --dry-run"),
         (vec!["pull", "org/tiny", "--include", "*.gguf"], 2, "no file of org/tiny passes", ""),
@@ -232,4 +237,66 @@ fn a_release_is_pushed_pulled_and_verified() {
     let (shown, _) = run(offline, &["verify", "hf://me/demo-gq"], 0);
     assert!(shown.contains("ok, 6 files"), "{shown}");
     run(with_hub(&gq, &hub), &["run", "hf://me/demo-gq/demo-tq4.gq", "-p", "It is", "-n", "1"], 0);
+}
+
+#[test]
+fn nobody_waits_for_a_host_that_is_not_there() {
+    let gq = Gq::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    for endpoint in [closed.as_str(), "http://gq.invalid"] {
+        let start = std::time::Instant::now();
+        let mut command = gq.command();
+        command.env("HF_HOME", gq.path("hf")).env("HF_ENDPOINT", endpoint);
+        let (_, told) = run(command, &["inspect", "org/tiny"], 4);
+        assert!(
+            told.contains("error: no file or folder org/tiny here; as hf://org/tiny: no connection to"),
+            "{told}"
+        );
+        assert!(
+            told.contains("hint: check the network and HF_ENDPOINT") && !told.contains("again in"),
+            "{told}"
+        );
+        // Retries alone would take a minute.
+        assert!(start.elapsed() < Duration::from_secs(20), "{endpoint}");
+    }
+    let mut offline = gq.command();
+    offline.env("HF_HOME", gq.path("hf")).env("HF_HUB_OFFLINE", "1");
+    let (_, told) = run(offline, &["convert", "org/tiny"], 4);
+    assert!(told.contains("no file or folder org/tiny here; as hf://org/tiny: "), "{told}");
+}
+
+#[test]
+fn waits_and_refusals_are_told_as_what_they_are() {
+    let (gq, hub) = (Gq::new(), served());
+    {
+        let mut faults = hub.faults();
+        (faults.rate_limited, faults.retry_after) = (1, Some(0));
+    }
+    let (_, told) = run(with_hub(&gq, &hub), &["pull", "org/tiny"], 0);
+    assert!(told.contains("model.safetensors: the Hub asked to wait 0.50 s (status 429)"), "{told}");
+
+    hub.faults().forbidden = true;
+    let (_, told) = run(with_hub(&gq, &hub), &["pull", "org/tiny"], 4);
+    assert!(told.contains("gated or private") && !told.contains("write access"), "{told}");
+    *hub.state.token.lock().unwrap() = Some("right".to_owned());
+    let mut reader = with_hub(&gq, &hub);
+    reader.env("HF_TOKEN", "right");
+    let (_, told) = run(reader, &["pull", "org/tiny"], 4);
+    assert!(told.contains("token may not read it"), "{told}");
+}
+
+#[test]
+fn damaged_bytes_of_the_cache_are_fetched_again() {
+    let (gq, hub) = (Gq::new(), served());
+    let (path, _) = run(with_hub(&gq, &hub), &["pull", "org/tiny"], 0);
+    let weights = format!("{}/model.safetensors", path.trim());
+    let right = std::fs::read(&weights).unwrap();
+    let mut wrong = right.clone();
+    wrong[99] ^= 1;
+    std::fs::write(&weights, wrong).unwrap();
+    let (_, told) = run(with_hub(&gq, &hub), &["pull", "org/tiny"], 0);
+    assert!(told.contains("model.safetensors: the cache has other bytes than the Hub promises"), "{told}");
+    assert!(std::fs::read(&weights).unwrap() == right);
 }

@@ -1,0 +1,182 @@
+//! What is waited for and what is not: hosts that are not there, answers that drip, waits that are asked for.
+
+use crate::support::{Bench, config, options, repo, silent, try_pull};
+use gq_hub::{Access, Event, Globs, Hub, HubError, PullOptions, RetryPolicy};
+use serde_json::json;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Patient where it is patient at all: a test that waits would notice.
+fn patient() -> PullOptions {
+    PullOptions { retry: RetryPolicy::default(), ..options() }
+}
+
+/// An address on which nobody listens.
+fn closed() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[test]
+fn a_host_that_is_not_there_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    for endpoint in [closed(), "http://gq.invalid".to_owned()] {
+        let hub = Hub::new(config(&endpoint, dir.path())).unwrap();
+        let retries = Mutex::new(0);
+        let count =
+            |event: Event<'_>| *retries.lock().unwrap() += u32::from(matches!(event, Event::Retrying { .. }));
+        let error = hub.plan_pull(&repo(), "main", &patient(), &count).unwrap_err();
+        assert!(matches!(error, HubError::Transport { attempts: 1, .. }), "{endpoint}: {error:?}");
+        assert_eq!(*retries.lock().unwrap(), 0, "{endpoint}");
+    }
+}
+
+#[test]
+fn storage_that_is_not_there_is_not_waited_for_either() {
+    let bench = Bench::new();
+    bench.server.faults().redirect_to = Some(closed());
+    let start = Instant::now();
+    let error = try_pull(&bench.hub(), &patient()).unwrap_err();
+    assert!(matches!(error, HubError::Transport { attempts: 1, .. }), "{error:?}");
+    assert!(start.elapsed() < Duration::from_millis(400), "the first wait would be half a second");
+}
+
+#[test]
+fn a_host_that_answered_once_may_be_back_in_a_moment() {
+    // A Hub that answers one question and is gone.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut stream, _) = listener.accept().unwrap();
+        drop(listener);
+        let _ = stream.read(&mut [0; 4096]).unwrap();
+        let body = json!({"sha": "a".repeat(40)}).to_string();
+        let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all((head + &body).as_bytes()).unwrap();
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::new(config(&endpoint, dir.path())).unwrap();
+    let retry = RetryPolicy { attempts: 3, ..options().retry };
+    let error = hub.plan_pull(&repo(), "main", &PullOptions { retry, ..options() }, &silent).unwrap_err();
+    assert!(matches!(error, HubError::Transport { attempts: 3, .. }), "{error:?}");
+}
+
+#[test]
+fn a_body_that_drips_is_given_up_and_a_slow_one_is_not() {
+    let one = PullOptions {
+        files: Globs::including(&["second*"]),
+        streams: 1,
+        rate_window: Duration::from_millis(100),
+        least_rate: 10_000,
+        ..options()
+    };
+    let bench = Bench::new();
+    bench.server.faults().drip = Some((1 << 14, Duration::from_millis(5)));
+    try_pull(&bench.hub(), &one).unwrap();
+
+    let bench = Bench::new();
+    let plan = bench.hub().plan_pull(&repo(), "main", &one, &silent).unwrap();
+    bench.server.faults().drip = Some((10, Duration::from_millis(10))); // no read is ever silent for long
+    let told = Mutex::new(Vec::new());
+    let note = |event: Event<'_>| {
+        if let Event::Retrying { reason, .. } = event {
+            told.lock().unwrap().push(reason.to_owned());
+        }
+    };
+    let error = bench.hub().pull(&plan, &one, &note).unwrap_err();
+    let HubError::TooSlow { bytes, time, attempts, .. } = error else { panic!("{error:?}") };
+    assert!(bytes < 1000 && time >= Duration::from_millis(100), "{bytes} in {time:?}");
+    let told = told.into_inner().unwrap();
+    assert_eq!((attempts as usize, told.len()), (one.retry.slow_attempts as usize, 2), "{told:?}");
+    assert!(told.iter().all(|reason| reason.starts_with("only ")), "{told:?}");
+}
+
+#[test]
+fn connections_that_end_after_a_few_bytes_come_no_further() {
+    let bench = Bench::new();
+    bench.server.faults().cut_after = Some(100);
+    let files = Globs::including(&["second*"]);
+    let error = try_pull(&bench.hub(), &PullOptions { files, ..options() }).unwrap_err();
+    assert!(matches!(error, HubError::CutShort { .. } | HubError::Transport { .. }), "{error:?}");
+}
+
+#[test]
+fn questions_have_a_limit_in_all() {
+    let bench = Bench::new();
+    bench.server.faults().drip = Some((1, Duration::from_millis(5)));
+    let impatient = PullOptions { questions: Duration::from_millis(100), ..options() };
+    let error = try_pull(&bench.hub(), &impatient).unwrap_err();
+    assert!(matches!(error, HubError::TimeLimit { .. } | HubError::Transport { .. }), "{error:?}");
+}
+
+#[test]
+fn an_answer_is_bounded_in_bytes() {
+    let bench = Bench::new();
+    bench.server.faults().padding = 17 << 20;
+    let error = try_pull(&bench.hub(), &options()).unwrap_err();
+    assert!(matches!(&error, HubError::BadAnswer { field, .. } if field.contains("more than")), "{error:?}");
+    // What nobody asked for is passed over.
+    bench.server.faults().padding = 1 << 20;
+    try_pull(&bench.hub(), &options()).unwrap();
+}
+
+#[test]
+fn a_cut_answer_is_asked_for_again() {
+    let bench = Bench::new();
+    bench.server.faults().dropped = 2;
+    try_pull(&bench.hub(), &options()).unwrap();
+}
+
+#[test]
+fn sizes_that_sum_past_a_number_are_refused() {
+    let bench = Bench::new();
+    let entry = |path: &str| json!({"type": "file", "path": path, "size": u64::MAX, "oid": "a".repeat(40)});
+    bench.server.faults().planted = vec![entry("one.bin"), entry("two.bin")];
+    let error = try_pull(&bench.hub(), &options()).unwrap_err();
+    assert!(matches!(&error, HubError::BadAnswer { field, .. } if field.contains("2^64")), "{error:?}");
+    // One such file is a number, and no room for it.
+    bench.server.faults().planted = vec![entry("one.bin")];
+    let error = try_pull(&bench.hub(), &options()).unwrap_err();
+    assert!(
+        matches!(error, HubError::DiskFull { .. })
+            || matches!(&error, HubError::BadAnswer { field, .. } if field.contains("2^64")),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_wait_that_is_asked_for_is_told() {
+    let bench = Bench::new();
+    {
+        let mut faults = bench.server.faults();
+        (faults.rate_limited, faults.retry_after) = (1, Some(0));
+    }
+    let told = Mutex::new(Vec::new());
+    let note = |event: Event<'_>| {
+        if let Event::Retrying { asked, .. } = event {
+            told.lock().unwrap().push(asked);
+        }
+    };
+    let plan = bench.hub().plan_pull(&repo(), "main", &options(), &note).unwrap();
+    bench.hub().pull(&plan, &options(), &note).unwrap();
+    assert_eq!(*told.lock().unwrap(), [true]);
+}
+
+#[test]
+fn what_a_403_means_depends_on_what_was_asked() {
+    let access = |bench: &Bench, hub: &Hub| match try_pull(hub, &options()).unwrap_err() {
+        HubError::Forbidden { access, .. } => {
+            assert!(!bench.server.seen().is_empty());
+            access
+        }
+        other => panic!("{other:?}"),
+    };
+    let bench = Bench::new();
+    bench.server.faults().forbidden = true;
+    assert_eq!(access(&bench, &bench.hub()), Access::Read { authenticated: false });
+    assert_eq!(access(&bench, &bench.hub_with_token("right")), Access::Read { authenticated: true });
+    let bench = Bench::new();
+    bench.server.faults().storage_forbidden = true;
+    assert_eq!(access(&bench, &bench.hub()), Access::Storage);
+}
