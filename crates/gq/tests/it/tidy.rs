@@ -13,6 +13,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("gq-checkpoint", &["gq-tensor"]),
     ("gq-hub", &[]),
     ("gq-cuda", &["gq-tensor"]),
+    ("gq-ptx", &[]),
     ("gq-model", &["gq-tensor", "gq-codec", "gq-container", "gq-checkpoint", "gq-cuda"]),
     ("gq-convert", &["gq-tensor", "gq-codec", "gq-container", "gq-checkpoint", "gq-model", "gq-eval"]),
     ("gq-eval", &["gq-tensor", "gq-checkpoint", "gq-container", "gq-model"]),
