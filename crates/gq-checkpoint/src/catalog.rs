@@ -22,6 +22,8 @@ pub(crate) struct Catalog {
     pub tensors: Vec<SourceTensor>,
     /// Scales of F8 tensors.
     pub scales: Vec<ScaleSource>,
+    /// What stood before every name in the files.
+    pub prefix: String,
 }
 
 /// Matches the shards' tensors with the index and with what the specification calls for; gives them roles.
@@ -50,9 +52,10 @@ impl Catalog {
         if let Some(index) = index {
             check_index(index, shards, &places)?;
         }
-        let mut tensors = list(shards)?;
+        let prefix = wrappers(&places);
+        let mut tensors = list(shards, prefix.len())?;
         let scales = assign_roles(spec, &mut tensors)?;
-        Ok(Catalog { tensors, scales })
+        Ok(Catalog { tensors, scales, prefix })
     }
 }
 
@@ -91,13 +94,27 @@ fn check_index(index: &Index, shards: &[Shard], places: &BTreeMap<&str, usize>) 
     }
 }
 
-/// Tensors in file order under canonical names, without roles yet.
-fn list(shards: &[Shard]) -> Result<Vec<SourceTensor>, TensorError> {
+/// What wrappers of the whole model (PEFT's, DDP's, those of torch.compile) put before every name.
+fn wrappers(places: &BTreeMap<&str, usize>) -> String {
+    const WRAPPERS: [&str; 3] = ["base_model.model.", "module.", "_orig_mod."];
+    let mut prefix = String::new();
+    let has = |prefix: &str, next: &str| {
+        let mut names = places.keys().map(|name| name.strip_prefix(prefix));
+        !places.is_empty() && names.all(|rest| rest.is_some_and(|rest| rest.starts_with(next)))
+    };
+    while let Some(next) = WRAPPERS.into_iter().find(|next| has(&prefix, next)) {
+        prefix += next;
+    }
+    prefix
+}
+
+/// Tensors in file order under canonical names, without roles yet. The first `prefix` bytes of names do not count.
+fn list(shards: &[Shard], prefix: usize) -> Result<Vec<SourceTensor>, TensorError> {
     let mut tensors: Vec<SourceTensor> = Vec::new();
     let mut seen: HashMap<String, usize> = HashMap::new();
     for (file, shard) in shards.iter().enumerate() {
         for entry in &shard.header.entries {
-            let tensor = source_tensor(file, entry);
+            let tensor = source_tensor(file, entry, prefix);
             if let Some(&first) = seen.get(&tensor.name) {
                 let (first, second) = (tensors[first].source_name.clone(), tensor.source_name);
                 return Err(TensorError::NameClash { name: tensor.name, first, second });
@@ -109,8 +126,8 @@ fn list(shards: &[Shard]) -> Result<Vec<SourceTensor>, TensorError> {
     Ok(tensors)
 }
 
-fn source_tensor(file: usize, entry: &HeaderEntry) -> SourceTensor {
-    let name = canonical(&entry.name);
+fn source_tensor(file: usize, entry: &HeaderEntry, prefix: usize) -> SourceTensor {
+    let name = canonical(entry.name.get(prefix..).unwrap_or_default());
     SourceTensor {
         layer: in_layer(&name).map(|(layer, _)| layer),
         name,
@@ -142,6 +159,10 @@ fn assign_roles(spec: &ModelSpec, tensors: &mut [SourceTensor]) -> Result<Vec<Sc
             tensor.role = Role::WeightScale;
             companions.push((place, weight));
         } else if !spec.is_unused(&tensor.name) && !tensor.name.ends_with(".input_scale") {
+            let parts = [".lora_A.", ".lora_B.", ".base_layer.", ".lora_embedding_"];
+            if parts.iter().any(|part| tensor.source_name.contains(part)) {
+                return Err(TensorError::Unmerged { name: tensor.source_name.clone() });
+            }
             let family = spec.family.name();
             return Err(TensorError::Unexpected { name: tensor.source_name.clone(), family });
         }

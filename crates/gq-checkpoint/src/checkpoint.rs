@@ -2,19 +2,21 @@
 
 use crate::catalog::{Catalog, Shard};
 use crate::gguf::{GgmlType, Gguf, GgufError, GgufModel, Storage};
-use crate::lora::{Adapter, AdapterError, Merge};
-use crate::read_at::read_exact_at;
-use crate::safetensors::{Header, HeaderError, Index, IndexError, header_bytes, parse_header, parse_index};
+use crate::lora::{Adapter, AdapterError, Merge, Resize, TakenTexts, TextsFrom};
 use crate::scale::WeightScale;
+use crate::shards::{INDEX, Weights, open_weights, refuse_unfinished, weights};
+use crate::stamp::Stamp;
 use crate::texts::{Texts, is_text_name, read_text, read_texts};
-use crate::{CheckpointError, ConfigError, ModelSpec, Role, SourceTensor, TensorError, limits, parse_config};
+use crate::{
+    CheckpointError, ConfigError, ModelSpec, Note, ReadError, Role, SourceTensor, TensorError, limits,
+    parse_config,
+};
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "config.json";
-const INDEX: &str = "model.safetensors.index.json";
-const SINGLE: &str = "model.safetensors";
+const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// A checkpoint: everything is known about its tensors, nothing of them is in memory but F8 scales.
 #[derive(Debug)]
@@ -27,6 +29,10 @@ pub struct Checkpoint {
     by_name: HashMap<String, usize>,
     scales: HashMap<String, WeightScale>,
     merge: Option<Merge>,
+    notes: Vec<Note>,
+    taken: Option<TakenTexts>,
+    /// Whether the vocabulary has other rows than the configuration says.
+    resized: bool,
     /// Of a GGUF, whose metadata they are made from; a directory's are read when they are asked for.
     texts: Option<Texts>,
 }
@@ -42,6 +48,8 @@ pub struct SourceFile {
     pub bytes: u64,
     /// What it holds.
     pub kind: FileKind,
+    /// Its state when it was opened.
+    pub stamp: Stamp,
 }
 
 /// What a file holds.
@@ -49,6 +57,8 @@ pub struct SourceFile {
 pub enum FileKind {
     /// Tensors.
     Weights,
+    /// An adapter's tensors, of which some are taken for the checkpoint's.
+    Adapter,
     /// The index of shards.
     Index,
     /// Configuration, tokenizer, chat template, licence.
@@ -74,65 +84,92 @@ impl Checkpoint {
         if !names.iter().any(|name| name == CONFIG) {
             return match only_gguf(dir, &names)? {
                 Some(path) => Checkpoint::open(path),
-                None => Err(CheckpointError::NoConfig { dir: dir.to_owned() }),
+                None => Err(no_config(dir, &names)),
             };
+        }
+        // Looked at before they are read: what changes from here on is seen by `check_unchanged`.
+        let mut others = Vec::new();
+        for name in names.iter().filter(|name| *name == INDEX || is_text_name(name)) {
+            let kind = if name == INDEX { FileKind::Index } else { FileKind::Text };
+            others.push(source_file(dir, name, kind)?);
         }
         let path = dir.join(CONFIG);
         let config = read_text(&path, limits::CONFIG_BYTES)?;
         let in_config = |source: ConfigError| CheckpointError::Config { path, source };
         let spec = parse_config(&config).map_err(in_config)?;
 
-        let index = read_index(dir, &names)?;
+        let Weights { names: used, index, whole, mut notes } = weights(dir, &names)?;
         let mut handles = Vec::new();
         let mut files = Vec::new();
         let mut shards = Vec::new();
-        for name in weight_names(dir, &names, index.as_ref())? {
-            let (handle, file, header) = open_weights(dir, &name)?;
+        for name in used {
+            let (handle, file, header) = open_weights(dir, &name, &names)?;
             handles.push(handle);
             files.push(file);
             shards.push(Shard { name, header });
         }
-        let catalog = Catalog::new(&spec, index.as_ref(), &shards)?;
-        for name in names.iter().filter(|name| *name == INDEX || is_text_name(name)) {
-            let kind = if name == INDEX { FileKind::Index } else { FileKind::Text };
-            files.push(source_file(dir, name, kind)?);
+        let catalog = match Catalog::new(&spec, index.as_ref(), &shards) {
+            // The files are whole by their names, and every tensor is in them once: the index alone is wrong.
+            Err(error) if whole && error.is_of_index() => match Catalog::new(&spec, None, &shards) {
+                Ok(catalog) => {
+                    notes.push(Note::StaleIndex { path: dir.join(INDEX), why: error.to_string() });
+                    catalog
+                }
+                Err(_) => return Err(error.into()),
+            },
+            other => other?,
+        };
+        if !catalog.prefix.is_empty() {
+            notes.push(Note::Prefix { prefix: catalog.prefix.clone() });
         }
-        Checkpoint::assemble(dir.to_owned(), files, handles, spec, catalog)
+        files.append(&mut others);
+        let mut checkpoint = Checkpoint::assemble(dir.to_owned(), (files, handles), spec, catalog)?;
+        checkpoint.notes = notes;
+        Ok(checkpoint)
     }
 
     fn from_gguf(path: &Path, gguf: Gguf) -> Result<Checkpoint, GgufError> {
         let GgufModel { spec, texts, tensors } = GgufModel::new(&gguf)?;
-        let (files, handles) = gguf.into_files().unzip();
-        let names = tensors.iter().enumerate();
-        let by_name = names.map(|(index, tensor)| (tensor.name.clone(), index)).collect();
-        let dir = path.to_owned();
-        let (scales, merge, texts) = (HashMap::new(), None, Some(texts));
-        Ok(Checkpoint { dir, files, handles, spec, tensors, by_name, scales, merge, texts })
+        let mut checkpoint = Checkpoint::bare(path.to_owned(), gguf.into_files().unzip(), spec, tensors);
+        checkpoint.texts = Some(texts);
+        Ok(checkpoint)
     }
 
-    fn assemble(
+    /// Without scales, adapters and texts.
+    fn bare(
         dir: PathBuf,
-        files: Vec<SourceFile>,
-        handles: Vec<File>,
+        (files, handles): (Vec<SourceFile>, Vec<File>),
         spec: ModelSpec,
-        catalog: Catalog,
-    ) -> Result<Checkpoint, CheckpointError> {
-        let Catalog { tensors, scales } = catalog;
+        tensors: Vec<SourceTensor>,
+    ) -> Checkpoint {
         let names = tensors.iter().enumerate();
         let by_name = names.map(|(index, tensor)| (tensor.name.clone(), index)).collect();
-        let scales_of = HashMap::with_capacity(scales.len());
-        let mut checkpoint = Checkpoint {
+        let (scales, merge, notes) = (HashMap::new(), None, Vec::new());
+        let (taken, resized, texts) = (None, false, None);
+        Checkpoint {
             dir,
             files,
             handles,
             spec,
             tensors,
             by_name,
-            scales: scales_of,
-            merge: None,
-            texts: None,
-        };
-        for source in scales {
+            scales,
+            merge,
+            notes,
+            taken,
+            resized,
+            texts,
+        }
+    }
+
+    fn assemble(
+        dir: PathBuf,
+        files: (Vec<SourceFile>, Vec<File>),
+        spec: ModelSpec,
+        catalog: Catalog,
+    ) -> Result<Checkpoint, CheckpointError> {
+        let mut checkpoint = Checkpoint::bare(dir, files, spec, catalog.tensors);
+        for source in catalog.scales {
             let Some(tensor) = checkpoint.tensors.get(source.scale) else { continue };
             let mut values = vec![0.0; tensor.rows() * tensor.cols()];
             checkpoint.read_rows_f32(tensor, 0..tensor.rows(), &mut values)?;
@@ -168,12 +205,30 @@ impl Checkpoint {
         &self.files
     }
 
+    /// What was noticed on opening, for people to be told.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// Checks that no file has changed since it was opened: what was read is what is there.
+    ///
+    /// # Errors
+    /// [`ReadError::Changed`] with the first file that was written to, replaced or removed.
+    pub fn check_unchanged(&self) -> Result<(), ReadError> {
+        self.files.iter().try_for_each(|file| file.stamp.check(&file.path))?;
+        let adapters = self.adapters().iter().flat_map(Adapter::files);
+        adapters
+            .chain(self.taken.iter().flat_map(|taken| &taken.files))
+            .try_for_each(|file| file.stamp.check(&file.path))
+    }
+
     /// Whether there is a `tokenizer.json`; without it the checkpoint works on token numbers only.
     pub fn has_tokenizer(&self) -> bool {
-        match &self.texts {
+        let own = match &self.texts {
             Some(texts) => texts.tokenizer.is_some(),
             None => self.files.iter().any(|file| file.name == "tokenizer.json"),
-        }
+        };
+        own || self.taken.as_ref().is_some_and(|taken| taken.texts.tokenizer.is_some())
     }
 
     /// Types of a GGUF's matrices that are coded, with the weights in each, most first; `None` when none is.
@@ -198,6 +253,19 @@ impl Checkpoint {
     /// # Errors
     /// When one cannot be read, is beyond its cap, is not UTF-8, or hides its chat template in broken JSON.
     pub fn texts(&self) -> Result<Texts, CheckpointError> {
+        let mut texts = self.own_texts()?;
+        if let Some(taken) = &self.taken {
+            texts = texts.overlaid(&taken.texts);
+        }
+        if self.resized {
+            let json = |source| CheckpointError::TextJson { path: self.dir.join(CONFIG), source };
+            texts = texts.with_vocabulary(self.spec.vocab_size).map_err(json)?;
+        }
+        Ok(texts)
+    }
+
+    /// The texts beside the weights, as they are there.
+    fn own_texts(&self) -> Result<Texts, CheckpointError> {
         if let Some(texts) = &self.texts {
             return Ok(texts.clone());
         }
@@ -205,22 +273,66 @@ impl Checkpoint {
         read_texts(&texts.map(|file| file.path.clone()).collect::<Vec<_>>())
     }
 
+    /// Texts that are not the checkpoint's own, and where they are from.
+    pub fn taken_texts(&self) -> Option<&TakenTexts> {
+        self.taken.as_ref()
+    }
+
     /// Bytes of memory that the texts beside the weights take once they are read; those of a GGUF are held twice.
     pub fn text_bytes(&self) -> u64 {
         let files = self.files.iter().filter(|file| file.kind == FileKind::Text);
-        files.map(|file| file.bytes).sum::<u64>() + 2 * self.texts.as_ref().map_or(0, Texts::bytes)
+        let taken = self.taken.as_ref().map_or(0, TakenTexts::bytes);
+        files.map(|file| file.bytes).sum::<u64>() + 2 * (self.texts.as_ref().map_or(0, Texts::bytes) + taken)
     }
 
-    /// The same checkpoint with adapters merged in: every read of rows gives the merged ones.
+    /// The same checkpoint with adapters merged in: every read of rows gives the merged ones. Tokenizer and chat
+    /// template are the adapters', where they have some.
     ///
     /// # Errors
-    /// When an adapter does not fit the tensors, or changes one of two tied ones alone.
-    pub fn with_adapters(mut self, adapters: Vec<Adapter>) -> Result<Checkpoint, AdapterError> {
+    /// Those of [`with_adapters_and_texts`](Checkpoint::with_adapters_and_texts).
+    pub fn with_adapters(self, adapters: Vec<Adapter>) -> Result<Checkpoint, AdapterError> {
+        self.with_adapters_and_texts(adapters, &TextsFrom::Adapters)
+    }
+
+    /// The same, with tokenizer and chat template from where it is said.
+    ///
+    /// # Errors
+    /// When an adapter does not fit the tensors, changes one of two tied ones alone, or its texts cannot be taken.
+    pub fn with_adapters_and_texts(
+        mut self,
+        adapters: Vec<Adapter>,
+        from: &TextsFrom,
+    ) -> Result<Checkpoint, AdapterError> {
+        self.notes.extend(adapters.iter().filter_map(Adapter::note));
+        if let Some(resize) = Resize::find(&adapters, &self.spec, &self.tensors)? {
+            self.notes.push(resize.note(&adapters, self.spec.vocab_size));
+            self.resize(&resize, &adapters)?;
+        }
+        if *from != TextsFrom::Adapters || adapters.iter().any(Adapter::has_texts) {
+            let own = self.own_texts()?;
+            let (taken, notes) = TakenTexts::choose(from, &adapters, &own, self.spec.vocab_size)?;
+            self.taken = taken;
+            self.notes.extend(notes);
+        }
         self.merge = match adapters.is_empty() {
             true => None,
             false => Some(Merge::new(adapters, &self.spec, &self.tensors)?),
         };
         Ok(self)
+    }
+
+    /// Takes the tables of an adapter in the place of its own: its file is one of the files then.
+    fn resize(&mut self, resize: &Resize, adapters: &[Adapter]) -> Result<(), AdapterError> {
+        let Some(adapter) = adapters.get(resize.adapter) else { return Ok(()) };
+        let (file, handle) = adapter.weights()?;
+        let number = self.handles.len();
+        self.files.insert(number, file);
+        self.handles.push(handle);
+        resize.apply(number, &mut self.spec, &mut self.tensors);
+        let names = self.tensors.iter().enumerate();
+        self.by_name = names.map(|(index, tensor)| (tensor.name.clone(), index)).collect();
+        self.resized = true;
+        Ok(())
     }
 
     /// Adapters that are merged in.
@@ -280,6 +392,17 @@ impl Checkpoint {
     }
 }
 
+/// Why a directory without a configuration is no checkpoint.
+fn no_config(dir: &Path, names: &[String]) -> CheckpointError {
+    if let Err(unfinished) = refuse_unfinished(dir, names) {
+        return unfinished;
+    }
+    match names.iter().any(|name| name == ADAPTER_CONFIG) {
+        true => CheckpointError::IsAdapter { dir: dir.to_owned() },
+        false => CheckpointError::NoConfig { dir: dir.to_owned() },
+    }
+}
+
 /// Names of the files in a directory, sorted; names that are not UTF-8 are of no interest.
 fn list_dir(dir: &Path) -> Result<Vec<String>, CheckpointError> {
     let failed = |source| CheckpointError::Io { path: dir.to_owned(), source };
@@ -319,58 +442,13 @@ fn model_name(file: &str) -> &str {
     }
 }
 
-fn read_index(dir: &Path, names: &[String]) -> Result<Option<Index>, CheckpointError> {
-    if !names.iter().any(|name| name == INDEX) {
-        return Ok(None);
-    }
-    let path = dir.join(INDEX);
-    let text = read_text(&path, limits::INDEX_BYTES)?;
-    let index = parse_index(text.as_bytes());
-    let index = index.map_err(|source| CheckpointError::Index { path: path.clone(), source })?;
-    match index.files.iter().find(|file| !names.contains(file)) {
-        Some(file) => {
-            let source = IndexError::FileMissing { file: file.clone() };
-            Err(CheckpointError::Index { path, source })
-        }
-        None => Ok(Some(index)),
-    }
-}
-
-/// The weight files: those of the index, or the single one. Others named like it are refused, not passed over.
-fn weight_names(dir: &Path, names: &[String], index: Option<&Index>) -> Result<Vec<String>, CheckpointError> {
-    let single = [SINGLE.to_owned()];
-    let used = index.map_or(single.as_slice(), |index| index.files.as_slice());
-    if !names.contains(&used[0]) {
-        return Err(CheckpointError::NoWeights { dir: dir.to_owned() });
-    }
-    let weights = |name: &&String| name.starts_with("model") && name.ends_with(".safetensors");
-    match names.iter().filter(weights).find(|name| !used.contains(name)) {
-        Some(stray) => Err(CheckpointError::StrayWeights { path: dir.join(stray) }),
-        None => Ok(used.to_vec()),
-    }
-}
-
-fn open_weights(dir: &Path, name: &str) -> Result<(File, SourceFile, Header), CheckpointError> {
-    let path = dir.join(name);
-    let failed = |source| CheckpointError::Io { path: path.clone(), source };
-    let broken = |source: HeaderError| CheckpointError::Header { path: path.clone(), source };
-    let file = File::open(&path).map_err(failed)?;
-    let bytes = file.metadata().map_err(failed)?.len();
-    let mut start = [0; 8];
-    let start = &mut start[..bytes.min(8) as usize];
-    read_exact_at(&file, start, 0).map_err(failed)?;
-    let length = header_bytes(start, bytes).map_err(broken)?;
-    let mut head = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-    read_exact_at(&file, &mut head, 0).map_err(failed)?;
-    let header = parse_header(&head, bytes).map_err(broken)?;
-    let source = SourceFile { name: name.to_owned(), path: path.clone(), bytes, kind: FileKind::Weights };
-    Ok((file, source, header))
-}
-
 fn source_file(dir: &Path, name: &str, kind: FileKind) -> Result<SourceFile, CheckpointError> {
     let path = dir.join(name);
     match std::fs::metadata(&path) {
-        Ok(metadata) => Ok(SourceFile { name: name.to_owned(), path, bytes: metadata.len(), kind }),
+        Ok(metadata) => {
+            let stamp = Stamp::of(&metadata);
+            Ok(SourceFile { name: name.to_owned(), path, bytes: metadata.len(), kind, stamp })
+        }
         Err(source) => Err(CheckpointError::Io { path, source }),
     }
 }

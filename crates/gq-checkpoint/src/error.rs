@@ -3,6 +3,7 @@
 use crate::escape::{Escaped, EscapedPath, Sentence};
 use crate::gguf::GgufError;
 use crate::safetensors::{HeaderError, IndexError};
+use crate::stand_in::StandIn;
 use gq_tensor::DType;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -142,6 +143,42 @@ pub enum CheckpointError {
     StrayWeights {
         /// File.
         path: PathBuf,
+    },
+    /// A set of numbered shards without one of its numbers.
+    #[error("{}: {file} is missing, one of {of} shards", EscapedPath(.dir))]
+    ShardMissing {
+        /// Directory.
+        dir: PathBuf,
+        /// Its name.
+        file: String,
+        /// Shards of the set.
+        of: usize,
+    },
+    /// A file beside the others that says a download did not finish.
+    #[error("{}: a download that did not finish", EscapedPath(.path))]
+    Unfinished {
+        /// The unfinished file, or the program's notes about it.
+        path: PathBuf,
+    },
+    /// Weights in Python's pickle format.
+    #[error("{}: weights as a Python pickle, which can run code when it is read; safetensors are read", EscapedPath(.path))]
+    Pickle {
+        /// File.
+        path: PathBuf,
+    },
+    /// An adapter's folder where a checkpoint is expected.
+    #[error("{}: an adapter (adapter_config.json), not a checkpoint", EscapedPath(.dir))]
+    IsAdapter {
+        /// Directory.
+        dir: PathBuf,
+    },
+    /// A pointer, a page or nothing in the place of a file.
+    #[error("{}: {what}", EscapedPath(.path))]
+    StandIn {
+        /// File.
+        path: PathBuf,
+        /// What it is.
+        what: StandIn,
     },
     /// A text beyond its cap.
     #[error("{}: {actual} bytes, at most {limit} are read", EscapedPath(.path))]
@@ -295,6 +332,12 @@ pub enum TensorError {
         /// Family of the model.
         family: &'static str,
     },
+    /// An adapter's factors beside the weights: the model was saved before they were merged.
+    #[error("tensor {} belongs to an adapter that is not merged into the weights", Escaped(.name))]
+    Unmerged {
+        /// Name in the file.
+        name: String,
+    },
     /// A tensor of another shape than the configuration calls for.
     #[error("tensor {} has shape {actual:?}, the configuration calls for {expected:?}", Escaped(.name))]
     WrongShape {
@@ -365,6 +408,16 @@ pub enum TensorError {
     },
 }
 
+impl TensorError {
+    /// Whether index and files contradict each other.
+    pub(crate) fn is_of_index(&self) -> bool {
+        matches!(
+            self,
+            TensorError::NotInShard { .. } | TensorError::WrongShard { .. } | TensorError::NotInIndex { .. }
+        )
+    }
+}
+
 /// Rows or bytes that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -418,5 +471,17 @@ pub enum ReadError {
         col: usize,
         /// The value as f32.
         value: f32,
+    },
+    /// A file that was written to, replaced or removed since it was opened.
+    #[error("{}: changed while it was read: {what} was {limit}, is {actual}", EscapedPath(.path))]
+    Changed {
+        /// File.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What it was when it was opened.
+        limit: String,
+        /// What it is now.
+        actual: String,
     },
 }

@@ -21,12 +21,16 @@ pub mod limits;
 mod lora;
 mod map;
 mod names;
+mod note;
 mod read;
 mod read_at;
 mod role;
 pub mod safetensors;
 mod scale;
+mod shards;
 mod spec;
+mod stamp;
+mod stand_in;
 mod tensor;
 mod texts;
 
@@ -36,12 +40,15 @@ pub use checkpoint::{Checkpoint, FileKind, SourceFile};
 pub use config::parse_config;
 pub use error::{CheckpointError, ConfigError, ReadError, TensorError};
 pub use expected::ExpectedTensor;
-pub use lora::{Adapter, AdapterError, AdapterFile};
+pub use lora::{Adapter, AdapterError, AdapterFile, TakenTexts, TextsFrom};
 pub use map::MappedWeights;
+pub use note::Note;
 pub use role::Role;
 pub use spec::{
     Activation, AttentionSpec, Family, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
     PerLayerEmbedding, RopeKind, RopeSpec,
 };
+pub use stamp::Stamp;
+pub use stand_in::StandIn;
 pub use tensor::SourceTensor;
 pub use texts::{NamedText, Texts};

@@ -15,7 +15,8 @@ impl Checkpoint {
     /// # Errors
     /// When the operating system refuses.
     pub fn map(&self) -> Result<MappedWeights, ReadError> {
-        let weights = self.files().iter().filter(|file| file.kind == FileKind::Weights);
+        let weights =
+            self.files().iter().filter(|file| matches!(file.kind, FileKind::Weights | FileKind::Adapter));
         let maps = weights.zip(self.handles()).map(|(file, handle)| {
             map_file(handle).map_err(|source| ReadError::Io { path: file.path.clone(), source })
         });

@@ -1,6 +1,7 @@
 //! Texts beside the weights: tokenizer, chat template, settings, licence.
 
 use crate::card::Card;
+use crate::stand_in::StandIn;
 use crate::{CheckpointError, json, limits};
 use serde_json::Value;
 use std::fs::File;
@@ -31,6 +32,39 @@ pub struct Texts {
 }
 
 impl Texts {
+    /// These texts with those of another folder put over them. A tokenizer and what names its special tokens belong
+    /// together; a folder without a chat template leaves the one that is there.
+    pub(crate) fn overlaid(self, over: &Texts) -> Texts {
+        let names_tokens = over.tokenizer.is_some() || over.tokenizer_config.is_some();
+        let map = if names_tokens { None } else { self.special_tokens_map };
+        Texts {
+            tokenizer: over.tokenizer.clone().or(self.tokenizer),
+            tokenizer_config: over.tokenizer_config.clone().or(self.tokenizer_config),
+            chat_template: over.chat_template.clone().or(self.chat_template),
+            generation_config: over.generation_config.clone().or(self.generation_config),
+            special_tokens_map: over.special_tokens_map.clone().or(map),
+            ..self
+        }
+    }
+
+    /// With a configuration whose vocabulary has this many rows.
+    ///
+    /// # Errors
+    /// When the configuration is no JSON, which was read before.
+    pub(crate) fn with_vocabulary(mut self, rows: usize) -> Result<Texts, serde_json::Error> {
+        let mut config = json::parse(self.config.as_bytes())?;
+        if let Some(text) = config.get_mut("text_config").and_then(Value::as_object_mut) {
+            text.insert("vocab_size".to_owned(), rows.into());
+        }
+        if let Some(top) = config.as_object_mut() {
+            if top.contains_key("vocab_size") || !top.contains_key("text_config") {
+                top.insert("vocab_size".to_owned(), rows.into());
+            }
+        }
+        self.config = format!("{config:#}");
+        Ok(self)
+    }
+
     /// Bytes of all of them.
     pub(crate) fn bytes(&self) -> u64 {
         let optional = [
@@ -118,6 +152,9 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, CheckpointErr
     if actual <= limit {
         file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
     }
+    if let Some(what) = StandIn::recognize(&bytes).filter(|what| matters(path, what)) {
+        return Err(CheckpointError::StandIn { path: path.to_owned(), what });
+    }
     let actual = actual.max(bytes.len() as u64);
     if actual > limit {
         return Err(CheckpointError::TextTooLong { path: path.to_owned(), actual, limit });
@@ -126,6 +163,13 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, CheckpointErr
         let at = error.utf8_error().valid_up_to();
         CheckpointError::TextNotUtf8 { path: path.to_owned(), at }
     })
+}
+
+/// Whether something in a text's place stands in the way: a licence or a README may be empty, or a page.
+fn matters(path: &Path, what: &StandIn) -> bool {
+    let name = file_name(path);
+    let prose = name == "README.md" || is_licence_name(&name);
+    !prose || matches!(what, StandIn::LfsPointer { .. } | StandIn::AnnexPointer)
 }
 
 /// `chat_template`: a string, or a list of named ones of which the default counts.

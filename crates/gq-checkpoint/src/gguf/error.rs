@@ -1,7 +1,7 @@
 //! What can be wrong with a GGUF file.
 
 use crate::escape::{Escaped, EscapedPath};
-use crate::{ConfigError, TensorError};
+use crate::{ConfigError, StandIn, TensorError};
 use std::path::PathBuf;
 
 /// A GGUF file that cannot be used. Foreign text is escaped when shown.
@@ -16,6 +16,14 @@ pub enum GgufError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// A pointer, a page or nothing in the place of a file.
+    #[error("{}: {what}", EscapedPath(.path))]
+    StandIn {
+        /// File.
+        path: PathBuf,
+        /// What it is.
+        what: StandIn,
     },
     /// Another kind of file.
     #[error("not a GGUF file: begins with {actual:02x?}")]

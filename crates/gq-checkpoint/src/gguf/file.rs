@@ -3,7 +3,7 @@
 use super::header::{Header, Metadata, TensorInfo};
 use super::{GgmlType, GgufError, decode, limits};
 use crate::read_at::read_exact_at;
-use crate::{FileKind, SourceFile};
+use crate::{FileKind, SourceFile, Stamp, StandIn};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufReader;
@@ -24,6 +24,7 @@ pub struct Gguf {
 struct Part {
     path: PathBuf,
     bytes: u64,
+    stamp: Stamp,
     file: File,
 }
 
@@ -103,9 +104,9 @@ impl Gguf {
 
     /// The files themselves, in order.
     pub(crate) fn into_files(self) -> impl Iterator<Item = (SourceFile, File)> {
-        self.parts.into_iter().map(|Part { path, bytes, file }| {
+        self.parts.into_iter().map(|Part { path, bytes, stamp, file }| {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            (SourceFile { name, path, bytes, kind: FileKind::Weights }, file)
+            (SourceFile { name, path, bytes, kind: FileKind::Weights, stamp }, file)
         })
     }
 
@@ -175,9 +176,13 @@ impl Gguf {
 fn open_part(path: &Path) -> Result<(Part, Header), GgufError> {
     let failed = |source| GgufError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
-    let bytes = file.metadata().map_err(failed)?.len();
+    let metadata = file.metadata().map_err(failed)?;
+    let (bytes, stamp) = (metadata.len(), Stamp::of(&metadata));
+    if let Some(what) = StandIn::of_file(path).map_err(failed)? {
+        return Err(GgufError::StandIn { path: path.to_owned(), what });
+    }
     let header = Header::read(&mut BufReader::with_capacity(1 << 16, &file), bytes)?;
-    Ok((Part { path: path.to_owned(), bytes, file }, header))
+    Ok((Part { path: path.to_owned(), bytes, stamp, file }, header))
 }
 
 fn split_number(header: &Header, key: &str) -> Option<u64> {

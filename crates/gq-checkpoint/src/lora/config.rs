@@ -1,12 +1,13 @@
 //! `adapter_config.json`: every option is understood, known to be without effect on a merge, or refused by name.
 
-use super::AdapterError;
+use super::targets::Targets;
+use super::{AdapterError, mlx};
 use regex::{Regex, RegexBuilder};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::path::Path;
 
 /// Options that matter in training or to loaders only.
-const INERT: [&str; 15] = [
+const INERT: [&str; 16] = [
     "task_type",
     "auto_mapping",
     "peft_version",
@@ -19,10 +20,16 @@ const INERT: [&str; 15] = [
     "runtime_config",
     "eva_config",
     "loftq_config",
-    "layers_pattern",
-    "exclude_modules",
+    "corda_config",
+    "lora_ga_config",
     "ensure_weight_tying",
+    // Of layers that keep their weights transposed; PEFT passes it over for the linear layers and embeddings of the
+    // families that are read.
+    "fan_in_fan_out",
 ];
+/// Options that say together what is trained.
+const TARGETS: [&str; 5] =
+    ["target_modules", "exclude_modules", "target_parameters", "layers_to_transform", "layers_pattern"];
 /// Ways to begin that leave the base weights as they are; the others change them (PiSSA, OLoRA, CorDA, LoftQ, …).
 const INITS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 /// Longest rank that is believed: real ones have up to 1024.
@@ -36,31 +43,62 @@ pub(super) struct AdapterConfig {
     rslora: bool,
     /// Weight-decomposed.
     pub dora: bool,
+    /// Whether biases of the checkpoint were trained and are saved whole.
+    pub biases: bool,
     /// Modules saved whole, as ends of names.
     saved: Vec<String>,
-    targets: Vec<String>,
-    excluded: Vec<String>,
-    some_layers: bool,
+    /// What is trained.
+    pub targets: Targets,
+    /// Rows that were trained by themselves: of the module whose name ends so, of the input embedding when it is empty.
+    token_rows: Vec<(String, Vec<usize>)>,
     ranks: Vec<(Regex, f64)>,
     alphas: Vec<(Regex, f64)>,
+    /// Whether parameters of three dimensions are `[experts, outputs, inputs]` to the factors, as PEFT has it since
+    /// 0.19; `None` when the file does not say which PEFT wrote it.
+    pub outputs_first: Option<bool>,
+    /// Whether names and factors are as MLX saves them.
+    pub mlx: bool,
 }
 
 impl AdapterConfig {
+    /// As MLX says it: factors times `scale`, for the targets.
+    pub(super) fn of_mlx(scale: f64, targets: Targets) -> AdapterConfig {
+        AdapterConfig {
+            rank: 1,
+            alpha: scale,
+            rslora: false,
+            dora: false,
+            biases: false,
+            saved: Vec::new(),
+            targets,
+            token_rows: Vec::new(),
+            ranks: Vec::new(),
+            alphas: Vec::new(),
+            outputs_first: None,
+            mlx: true,
+        }
+    }
+
     pub(super) fn parse(path: &Path, text: &str) -> Result<AdapterConfig, AdapterError> {
         let json = |message: String| AdapterError::Json { path: path.to_owned(), message };
         let value = crate::json::parse(text.as_bytes()).map_err(|e| json(e.to_string()))?;
         let Value::Object(options) = value else { return Err(json("not an object".to_owned())) };
+        if mlx::is_mlx(&options) {
+            return mlx::config(&options);
+        }
         let mut config = AdapterConfig {
             rank: 8,
             alpha: 8.0,
             rslora: false,
             dora: false,
+            biases: false,
             saved: Vec::new(),
-            targets: Vec::new(),
-            excluded: Vec::new(),
-            some_layers: false,
+            targets: Targets::parse(&options)?,
+            token_rows: Vec::new(),
             ranks: Vec::new(),
             alphas: Vec::new(),
+            mlx: false,
+            outputs_first: options.get("peft_version").and_then(Value::as_str).and_then(outputs_first),
         };
         if !options.contains_key("peft_type") {
             return Err(json("there is no peft_type".to_owned()));
@@ -68,7 +106,6 @@ impl AdapterConfig {
         for (option, value) in &options {
             config.take(option, value)?;
         }
-        config.excluded = names(&options, "exclude_modules");
         Ok(config)
     }
 
@@ -78,28 +115,41 @@ impl AdapterConfig {
             value: value.to_string(),
             supported,
         };
+        let invalid = |expected| AdapterError::Invalid {
+            option: option.to_owned(),
+            value: value.to_string(),
+            expected,
+        };
         match option {
             "peft_type" if value != "LORA" => Err(refuse("LORA")),
             "peft_type" => Ok(()),
             "r" => {
                 let rank = value.as_u64().filter(|rank| (1..=MAX_RANK).contains(rank));
-                self.rank = rank.ok_or_else(|| refuse("1 to 65536"))?;
+                self.rank = rank.ok_or_else(|| invalid("1 to 65536"))?;
                 Ok(())
             }
             "lora_alpha" => {
-                self.alpha = value.as_f64().ok_or_else(|| refuse("a number"))?;
+                self.alpha = value.as_f64().ok_or_else(|| invalid("a number"))?;
                 Ok(())
             }
             "use_rslora" => {
-                self.rslora = value.as_bool().ok_or_else(|| refuse("true or false"))?;
+                self.rslora = value.as_bool().ok_or_else(|| invalid("true or false"))?;
                 Ok(())
             }
             "use_dora" => {
-                self.dora = value.as_bool().ok_or_else(|| refuse("true or false"))?;
+                self.dora = value.as_bool().ok_or_else(|| invalid("true or false"))?;
                 Ok(())
             }
-            "bias" if value != "none" => Err(refuse("none")),
-            "bias" => Ok(()),
+            "bias" => {
+                self.biases = match value.as_str() {
+                    Some("none") => false,
+                    Some("all" | "lora_only") => true,
+                    _ => return Err(invalid("none, all or lora_only")),
+                };
+                Ok(())
+            }
+            // Whether the factors have biases of their own, which the file shows.
+            "lora_bias" => value.as_bool().map(|_| ()).ok_or_else(|| invalid("true or false")),
             "init_lora_weights" => match value {
                 Value::Null | Value::Bool(_) => Ok(()),
                 Value::String(init) if INITS.contains(&init.as_str()) => Ok(()),
@@ -107,30 +157,25 @@ impl AdapterConfig {
                     "true, false, gaussian, eva or orthogonal: the others change the base weights",
                 )),
             },
-            "modules_to_save" | "target_modules" => {
-                let list = match value {
+            "modules_to_save" => {
+                self.saved = match value {
                     Value::Null => Vec::new(),
-                    Value::Array(list) => {
-                        let names = list.iter().map(|name| name.as_str().map(str::to_owned));
-                        names.collect::<Option<_>>().ok_or_else(|| refuse("a list of names"))?
-                    }
-                    // A pattern, which is PEFT's business: the file says what was trained.
-                    Value::String(_) if option == "target_modules" => Vec::new(),
-                    _ => return Err(refuse("a list of names")),
+                    _ => names(value).ok_or_else(|| invalid("a list of names"))?,
                 };
-                *(if option == "target_modules" { &mut self.targets } else { &mut self.saved }) = list;
                 Ok(())
             }
-            "layers_to_transform" => {
-                self.some_layers = !is_off(value);
+            "trainable_token_indices" => {
+                let expected = "a list of token numbers, or an object of such lists";
+                self.token_rows = token_rows(value).ok_or_else(|| invalid(expected))?;
                 Ok(())
             }
+            _ if TARGETS.contains(&option) => Ok(()),
             "rank_pattern" => {
-                self.ranks = patterns("rank_pattern", value, refuse)?;
+                self.ranks = patterns("rank_pattern", value, invalid)?;
                 Ok(())
             }
             "alpha_pattern" => {
-                self.alphas = patterns("alpha_pattern", value, refuse)?;
+                self.alphas = patterns("alpha_pattern", value, invalid)?;
                 Ok(())
             }
             _ if INERT.contains(&option) || is_off(value) => Ok(()),
@@ -153,20 +198,45 @@ impl AdapterConfig {
     }
 
     /// Whether the file must have factors for a module: it is named as a target, and nothing takes it out again.
-    pub(super) fn demands(&self, module: &str) -> bool {
-        !self.some_layers
-            && self.targets.iter().any(|name| ends_with(module, name))
-            && !self.excluded.iter().any(|name| ends_with(module, name))
-            && !self.saves(module)
+    pub(super) fn demands(&self, module: &str, canonical: &str) -> bool {
+        self.targets.demands(module, canonical) && !self.saves(module)
+    }
+
+    /// Rows of a module that were trained by themselves, in the file's order.
+    pub(super) fn token_rows(&self, module: &str, is_embedding: bool) -> Option<&[usize]> {
+        let of = |name: &str| if name.is_empty() { is_embedding } else { ends_with(module, name) };
+        self.token_rows.iter().find(|(name, _)| of(name)).map(|(_, rows)| rows.as_slice())
     }
 }
 
 /// Whether a module is `name` or is called so in something.
-fn ends_with(module: &str, name: &str) -> bool {
+pub(super) fn ends_with(module: &str, name: &str) -> bool {
     module.strip_suffix(name).is_some_and(|front| front.is_empty() || front.ends_with('.'))
 }
 
-fn is_off(value: &Value) -> bool {
+/// Whether the version of PEFT takes the second dimension of three for outputs.
+fn outputs_first(version: &str) -> Option<bool> {
+    let mut numbers = version.split(['.', '+']).map(str::parse::<u64>);
+    let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    Some((major, minor) >= (0, 19))
+}
+
+fn token_rows(value: &Value) -> Option<Vec<(String, Vec<usize>)>> {
+    let rows = |value: &Value| -> Option<Vec<usize>> {
+        let numbers = value.as_array()?.iter();
+        numbers.map(|number| usize::try_from(number.as_u64()?).ok()).collect()
+    };
+    match value {
+        Value::Null => Some(Vec::new()),
+        Value::Object(map) => map
+            .iter()
+            .map(|(name, value)| Some((name.clone(), rows(value)?)).filter(|_| !name.is_empty()))
+            .collect(),
+        _ => Some(vec![(String::new(), rows(value)?)]),
+    }
+}
+
+pub(super) fn is_off(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text.is_empty(),
@@ -176,35 +246,38 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-fn names(options: &Map<String, Value>, option: &str) -> Vec<String> {
-    let list = options.get(option).and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+/// A list of names.
+pub(super) fn names(value: &Value) -> Option<Vec<String>> {
+    value.as_array()?.iter().map(|name| name.as_str().map(str::to_owned)).collect()
+}
+
+/// Compiles `whole`, made from the option's `pattern`.
+pub(super) fn regex(option: &'static str, pattern: &str, whole: &str) -> Result<Regex, AdapterError> {
+    RegexBuilder::new(whole).size_limit(1 << 20).build().map_err(|error| {
+        // The last line says what is wrong, those before it draw the pattern.
+        let message = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
+        AdapterError::Pattern { option, pattern: pattern.to_owned(), message }
+    })
 }
 
 /// Patterns with their values, in the file's order. They match the end of a name, after a dot or from the beginning.
 fn patterns(
     option: &'static str,
     value: &Value,
-    refuse: impl Fn(&'static str) -> AdapterError,
+    invalid: impl Fn(&'static str) -> AdapterError,
 ) -> Result<Vec<(Regex, f64)>, AdapterError> {
     let map = match value {
         Value::Null => return Ok(Vec::new()),
         Value::Object(map) => map,
-        _ => return Err(refuse("an object of names and numbers")),
+        _ => return Err(invalid("an object of names and numbers")),
     };
     let pattern = |(key, value): (&String, &Value)| {
         let number = value.as_f64().filter(|n| match option {
             "rank_pattern" => (1.0..=MAX_RANK as f64).contains(n) && n.fract() == 0.0,
             _ => true,
         });
-        let number = number.ok_or_else(|| refuse("an object of names and numbers"))?;
-        let regex = RegexBuilder::new(&format!(r"^(?:.*\.)?(?:{key})$")).size_limit(1 << 20).build();
-        let regex = regex.map_err(|error| {
-            // The last line says what is wrong, those before it draw the pattern.
-            let message = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
-            AdapterError::Pattern { option, pattern: key.clone(), message }
-        })?;
-        Ok((regex, number))
+        let number = number.ok_or_else(|| invalid("an object of names and numbers"))?;
+        Ok((regex(option, key, &format!(r"^(?:.*\.)?(?:{key})$"))?, number))
     };
     map.iter().map(pattern).collect()
 }
@@ -237,21 +310,39 @@ mod tests {
             r#""target_modules": ["q_proj", "down_proj"], "exclude_modules": ["mlp.down_proj"], "modules_to_save": ["lm_head"]"#,
         )
         .unwrap();
-        assert!(config.demands("model.layers.0.self_attn.q_proj") && !config.demands("model.q_projx"));
-        assert!(!config.demands("model.layers.0.mlp.down_proj") && config.saves("lm_head"));
-        assert!(!parse(r#""target_modules": "all-linear""#).unwrap().demands("all-linear"));
+        let demands = |name: &str| config.demands(name, name);
+        assert!(demands("model.layers.0.self_attn.q_proj") && !demands("model.q_projx"));
+        assert!(!demands("model.layers.0.mlp.down_proj") && config.saves("lm_head"));
+        assert!(!parse(r#""target_modules": "all-linear""#).unwrap().demands("all-linear", "all-linear"));
+    }
+
+    #[test]
+    fn token_rows_and_versions() {
+        let list = parse(r#""trainable_token_indices": [5, 9]"#).unwrap();
+        assert_eq!(list.token_rows("model.embed_tokens", true), Some(&[5, 9][..]));
+        assert_eq!(list.token_rows("lm_head", false), None);
+        let named = parse(r#""trainable_token_indices": {"lm_head": [3], "embed_tokens": [1, 2]}"#).unwrap();
+        assert_eq!(named.token_rows("lm_head", false), Some(&[3][..]));
+        assert_eq!(named.token_rows("model.embed_tokens", true), Some(&[1, 2][..]));
+        let first = |version| parse(&format!(r#""peft_version": "{version}""#)).unwrap().outputs_first;
+        assert_eq!(first("0.18.1"), Some(false));
+        assert_eq!(
+            (first("0.19.0"), first("0.21.2.dev0+gabc"), first("1.0")),
+            (Some(true), Some(true), Some(true))
+        );
+        assert_eq!(first("unknown"), None);
     }
 
     #[test]
     fn options_are_refused_by_name_unless_they_are_off() {
         for refused in [
-            r#""bias": "all""#,
-            r#""lora_bias": true"#,
-            r#""fan_in_fan_out": true"#,
             r#""init_lora_weights": "pissa_niter_4""#,
             r#""layer_replication": [[0, 4]]"#,
-            r#""trainable_token_indices": [1]"#,
-            r#""target_parameters": ["mlp.experts.gate_up_proj"]"#,
+            r#""init_lora_weights": "olora""#,
+            r#""bias": "some""#,
+            r#""trainable_token_indices": ["a"]"#,
+            r#""target_parameters": "mlp.experts.gate_up_proj""#,
+            r#""layers_to_transform": "a""#,
             r#""use_qalora": true"#,
             r#""alora_invocation_tokens": [1]"#,
             r#""something_new": 1"#,
@@ -261,7 +352,9 @@ mod tests {
         ] {
             let name = refused.split('"').nth(1).unwrap();
             match parse(refused).map(|_| ()) {
-                Err(AdapterError::Option { option, .. }) => assert_eq!(option, name),
+                Err(AdapterError::Option { option, .. } | AdapterError::Invalid { option, .. }) => {
+                    assert_eq!(option, name);
+                }
                 // The first "r" of a repeated key is refused as JSON.
                 Err(AdapterError::Json { .. }) => assert_eq!(name, "r"),
                 other => panic!("{refused}: {other:?}"),

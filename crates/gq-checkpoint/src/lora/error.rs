@@ -2,6 +2,7 @@
 
 use crate::escape::{Escaped, EscapedPath, Sentence};
 use crate::safetensors::HeaderError;
+use crate::{CheckpointError, StandIn};
 use std::path::PathBuf;
 
 /// An adapter that is not understood in full, or does not fit the checkpoint.
@@ -151,4 +152,120 @@ pub enum AdapterError {
         /// Module that would have to change with it.
         other: &'static str,
     },
+    /// A pointer, a page or nothing in the place of a file.
+    #[error("{}: {what}", EscapedPath(.path))]
+    StandIn {
+        /// File.
+        path: PathBuf,
+        /// What it is.
+        what: StandIn,
+    },
+    /// Factors in Python's pickle format.
+    #[error("{}: an adapter as a Python pickle, which can run code when it is read; safetensors are read", EscapedPath(.path))]
+    Pickle {
+        /// File.
+        path: PathBuf,
+    },
+    /// An option whose value has no meaning.
+    #[error("adapter option {} is {}, expected {expected}", Escaped(.option), Escaped(.value))]
+    Invalid {
+        /// Its name in `adapter_config.json`.
+        option: String,
+        /// Its value, as JSON.
+        value: String,
+        /// What it would have to be.
+        expected: &'static str,
+    },
+    /// A tensor without elements.
+    #[error("adapter tensor {} is empty: it was saved before the parts on several devices were gathered", Escaped(.name))]
+    Empty {
+        /// Name in the file.
+        name: String,
+    },
+    /// Factors that PEFT would pass over.
+    #[error("adapter module {} has tensors in the file, but {why}", Escaped(.module))]
+    Untargeted {
+        /// Module.
+        module: String,
+        /// Why the configuration leaves it out.
+        why: &'static str,
+    },
+    /// A bias for a module without one.
+    #[error("adapter module {} has a bias, which the checkpoint has no place for", Escaped(.module))]
+    NoBias {
+        /// Module.
+        module: String,
+    },
+    /// One of two tables with other rows than the checkpoint's, without the other.
+    #[error(
+        "the adapter changes {} to {rows} rows, and has no {other} with as many: its rows are not in the adapter's folder",
+        Escaped(.module)
+    )]
+    HalfResized {
+        /// Module that it has.
+        module: String,
+        /// Rows of it.
+        rows: usize,
+        /// Module that it lacks.
+        other: &'static str,
+    },
+    /// More rows than the checkpoint's table per layer has.
+    #[error("the adapter's vocabulary has {actual} rows, the checkpoint's embedding per layer {limit}")]
+    PerLayerRows {
+        /// Rows of the adapter.
+        actual: usize,
+        /// Rows of the table.
+        limit: usize,
+    },
+    /// Factors of experts that fit two orders of the dimensions.
+    #[error("adapter module {}: the factors fit both orders of inputs and outputs, and peft_version does not decide", Escaped(.module))]
+    AmbiguousOrder {
+        /// Module.
+        module: String,
+    },
+    /// Two adapters whose texts say different things.
+    #[error("adapters {} and {} bring different texts: {what}", Escaped(.first), Escaped(.second))]
+    TextsDisagree {
+        /// An adapter.
+        first: String,
+        /// A later one.
+        second: String,
+        /// Which text.
+        what: &'static str,
+    },
+    /// A tokenizer with tokens that the embedding has no rows for.
+    #[error(
+        "the tokenizer of {} has token {} with number {id}, and the embedding {rows} rows",
+        Escaped(.from),
+        Escaped(.token)
+    )]
+    TokenBeyond {
+        /// Adapter or folder.
+        from: String,
+        /// First such token.
+        token: String,
+        /// Its number.
+        id: u64,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// `added_tokens.json` with a token that the tokenizer does not have so.
+    #[error("added_tokens.json of {} gives token {} the number {id}, which its tokenizer.json does not", Escaped(.from), Escaped(.token))]
+    AddedToken {
+        /// Adapter or folder.
+        from: String,
+        /// The token.
+        token: String,
+        /// Its number.
+        id: u64,
+    },
+    /// A text that cannot be read.
+    #[error(transparent)]
+    Text(Box<CheckpointError>),
+}
+
+impl From<CheckpointError> for AdapterError {
+    fn from(error: CheckpointError) -> AdapterError {
+        AdapterError::Text(Box::new(error))
+    }
 }

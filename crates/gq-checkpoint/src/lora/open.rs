@@ -1,11 +1,12 @@
 //! An adapter's folder, opened as facts.
 
-use super::AdapterError;
 use super::config::AdapterConfig;
-use super::modules::{Module, modules};
-use crate::limits;
+use super::modules::{Module, Modules, modules};
+use super::texts::texts_of;
+use super::{AdapterError, mlx};
 use crate::read_at::read_exact_at;
 use crate::safetensors::{header_bytes, parse_header};
+use crate::{FileKind, Note, SourceFile, Stamp, StandIn, limits};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+const PICKLE: &str = "adapter_model.bin";
 
 /// An adapter: configuration and names of tensors. Its factors stay on disk.
 #[derive(Debug)]
@@ -21,6 +23,10 @@ pub struct Adapter {
     name: String,
     weight: f64,
     files: Vec<AdapterFile>,
+    /// Texts in its folder that say how the model is spoken to.
+    pub(super) texts: Vec<PathBuf>,
+    /// An example of names that are not as PEFT saves them.
+    pub(super) unusual: Option<String>,
     pub(super) path: PathBuf,
     pub(super) file: File,
     pub(super) config: AdapterConfig,
@@ -36,10 +42,14 @@ pub struct AdapterFile {
     pub bytes: u64,
     /// sha256 in lower-case hexadecimal.
     pub sha256: String,
+    /// Path.
+    pub path: PathBuf,
+    /// Its state when it was opened.
+    pub stamp: Stamp,
 }
 
 impl Adapter {
-    /// Opens a folder that PEFT (or Unsloth) wrote. `weight` multiplies the change; 1 is the adapter as trained.
+    /// Opens a folder that PEFT (or Unsloth) or MLX wrote. `weight` multiplies the change; 1 is the adapter as trained.
     ///
     /// # Errors
     /// When a file is missing or broken, an option is not supported, or a tensor has no known part.
@@ -50,36 +60,42 @@ impl Adapter {
         if !weight.is_finite() {
             return Err(AdapterError::Weight { adapter: name, actual: weight });
         }
-        let (path, file) = open_file(dir, CONFIG)?;
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| AdapterError::Io { path, source }
         };
-        let bytes = file.metadata().map_err(io(&path))?.len();
+        let (path, file) = open_file(dir, CONFIG)?;
+        let metadata = file.metadata().map_err(io(&path))?;
+        let (bytes, stamp) = (metadata.len(), Stamp::of(&metadata));
         if bytes > limits::CONFIG_BYTES {
             return Err(AdapterError::TooLong { path, actual: bytes, limit: limits::CONFIG_BYTES });
         }
-        let text = std::fs::read(&path).map_err(io(&path))?;
+        let mut text = Vec::new();
+        (&file).take(limits::CONFIG_BYTES).read_to_end(&mut text).map_err(io(&path))?;
+        refuse_stand_in(&path, &text)?;
         let config = AdapterConfig::parse(&path, &String::from_utf8_lossy(&text))?;
-        let mut files = vec![AdapterFile {
-            name: CONFIG.to_owned(),
-            bytes: text.len() as u64,
-            sha256: hex(&Sha256::digest(&text)),
-        }];
+        let (bytes, sha256) = (text.len() as u64, hex(&Sha256::digest(&text)));
+        let mut files = vec![AdapterFile { name: CONFIG.to_owned(), bytes, sha256, path, stamp }];
 
-        let (path, file) = open_file(dir, WEIGHTS)?;
-        let bytes = file.metadata().map_err(io(&path))?.len();
+        let weights = if config.mlx { mlx::WEIGHTS } else { WEIGHTS };
+        let (path, file) = open_file(dir, weights)?;
+        let metadata = file.metadata().map_err(io(&path))?;
+        let (bytes, stamp) = (metadata.len(), Stamp::of(&metadata));
         let header = |source| AdapterError::Header { path: path.clone(), source };
-        let mut start = [0; 8];
-        let start = &mut start[..bytes.min(8) as usize];
+        let mut start = [0; 1024];
+        let start = &mut start[..bytes.min(1024) as usize];
         read_exact_at(&file, start, 0).map_err(io(&path))?;
+        refuse_stand_in(&path, start)?;
         let length = header_bytes(start, bytes).map_err(header)?;
         let mut head = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         read_exact_at(&file, &mut head, 0).map_err(io(&path))?;
-        let modules = modules(&parse_header(&head, bytes).map_err(header)?)?;
+        let head = parse_header(&head, bytes).map_err(header)?;
+        let Modules { by_name: modules, unusual } =
+            if config.mlx { mlx::modules(&head)? } else { modules(&head)? };
         let sha256 = sha256_of(&file).map_err(io(&path))?;
-        files.push(AdapterFile { name: WEIGHTS.to_owned(), bytes, sha256 });
-        Ok(Adapter { name, weight, files, path, file, config, modules })
+        files.push(AdapterFile { name: weights.to_owned(), bytes, sha256, path: path.clone(), stamp });
+        let texts = texts_of(dir);
+        Ok(Adapter { name, weight, files, texts, unusual, path, file, config, modules })
     }
 
     /// Name of its folder.
@@ -90,6 +106,28 @@ impl Adapter {
     /// What its change is multiplied by.
     pub fn weight(&self) -> f64 {
         self.weight
+    }
+
+    /// Whether its folder has texts of its own.
+    pub(crate) fn has_texts(&self) -> bool {
+        !self.texts.is_empty()
+    }
+
+    /// What is to be told about its names.
+    pub(crate) fn note(&self) -> Option<Note> {
+        let name = self.unusual.clone()?;
+        Some(Note::AdapterNames { adapter: self.name.clone(), name })
+    }
+
+    /// Its weight file as one of a checkpoint.
+    pub(crate) fn weights(&self) -> Result<(SourceFile, File), AdapterError> {
+        let io = |source| AdapterError::Io { path: self.path.clone(), source };
+        let handle = self.file.try_clone().map_err(io)?;
+        let metadata = self.file.metadata().map_err(io)?;
+        let stamp = self.files.last().map_or_else(|| Stamp::of(&metadata), |file| file.stamp);
+        let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let (path, bytes, kind) = (self.path.clone(), metadata.len(), FileKind::Adapter);
+        Ok((SourceFile { name, path, bytes, kind, stamp }, handle))
     }
 
     /// Its two files: together they are its identity.
@@ -103,9 +141,21 @@ fn open_file(dir: &Path, file: &'static str) -> Result<(PathBuf, File), AdapterE
     match File::open(&path) {
         Ok(opened) => Ok((path, opened)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
-            Err(AdapterError::NoFile { dir: dir.to_owned(), file })
+            let pickle = dir.join(PICKLE);
+            match file == WEIGHTS && pickle.is_file() {
+                true => Err(AdapterError::Pickle { path: pickle }),
+                false => Err(AdapterError::NoFile { dir: dir.to_owned(), file }),
+            }
         }
         Err(source) => Err(AdapterError::Io { path, source }),
+    }
+}
+
+/// Says what lies in a file's place.
+fn refuse_stand_in(path: &Path, start: &[u8]) -> Result<(), AdapterError> {
+    match StandIn::recognize(start) {
+        Some(what) => Err(AdapterError::StandIn { path: path.to_owned(), what }),
+        None => Ok(()),
     }
 }
 
@@ -121,6 +171,6 @@ fn sha256_of(mut file: &File) -> std::io::Result<String> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

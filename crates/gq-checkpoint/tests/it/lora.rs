@@ -2,20 +2,23 @@
 
 use crate::support::testdata;
 use gq_checkpoint::safetensors::{Header, header_bytes, parse_header};
-use gq_checkpoint::{Adapter, AdapterError, Checkpoint};
+use gq_checkpoint::{Adapter, AdapterError, Checkpoint, FileKind, Note, SourceTensor};
 use gq_tensor::decode_f32;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-fn cases() -> Vec<Value> {
-    let text = std::fs::read_to_string(testdata("lora/cases.json")).unwrap();
+/// Folders with cases that PEFT merged.
+const FOLDERS: [&str; 2] = ["lora", "lora-layouts"];
+
+fn cases(folder: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(testdata(folder).join("cases.json")).unwrap();
     serde_json::from_str::<Vec<Value>>(&text).unwrap()
 }
 
-fn adapters(case: &Value) -> Vec<Adapter> {
+fn adapters(folder: &str, case: &Value) -> Vec<Adapter> {
     let open = |a: &Value| {
-        let dir = testdata("lora").join(a["adapter"].as_str().unwrap());
+        let dir = testdata(folder).join(a["adapter"].as_str().unwrap());
         Adapter::open(dir, a["weight"].as_f64().unwrap()).unwrap()
     };
     case["adapters"].as_array().unwrap().iter().map(open).collect()
@@ -35,15 +38,29 @@ fn canonical(name: &str) -> String {
 
 #[test]
 fn every_kind_of_adapter_is_merged_as_peft_does() {
-    for case in cases() {
+    for (folder, case) in
+        FOLDERS.into_iter().flat_map(|folder| cases(folder).into_iter().map(move |c| (folder, c)))
+    {
         let name = case["case"].as_str().unwrap();
         let plain = Checkpoint::open(testdata(case["checkpoint"].as_str().unwrap())).unwrap();
-        let merged = Checkpoint::open(plain.dir()).unwrap().with_adapters(adapters(&case)).unwrap();
-        let (bytes, header) = safetensors(&testdata("lora/merged").join(format!("{name}.safetensors")));
+        let merged = Checkpoint::open(plain.dir()).unwrap().with_adapters(adapters(folder, &case)).unwrap();
+        let (bytes, header) = safetensors(&testdata(folder).join(format!("merged/{name}.safetensors")));
         let changed: BTreeSet<String> = header.entries.iter().map(|e| canonical(&e.name)).collect();
-        let ours: BTreeSet<String> =
-            merged.tensors().iter().filter(|t| merged.is_merged(t)).map(|t| t.name.clone()).collect();
+        let taken = |t: &SourceTensor| merged.files()[t.file].kind == FileKind::Adapter;
+        let ours: BTreeSet<String> = merged
+            .tensors()
+            .iter()
+            .filter(|t| merged.is_merged(t) || taken(t))
+            .map(|t| t.name.clone())
+            .collect();
         assert_eq!(ours, changed, "{name}");
+        let rows = case["vocab_size"].as_u64().map_or(plain.spec().vocab_size, |rows| rows as usize);
+        assert_eq!(merged.spec().vocab_size, rows, "{name}");
+        let spec = gq_checkpoint::parse_config(&merged.texts().unwrap().config).unwrap();
+        assert_eq!(spec.vocab_size, rows, "{name}");
+        let resized = rows != plain.spec().vocab_size;
+        assert_eq!(merged.notes().iter().any(|note| matches!(note, Note::Resized { .. })), resized);
+        merged.check_unchanged().unwrap();
         let stride = case["row_stride"].as_u64().unwrap() as usize;
         for entry in &header.entries {
             let tensor = merged.tensor(&canonical(&entry.name)).unwrap();
@@ -70,7 +87,9 @@ fn every_kind_of_adapter_is_merged_as_peft_does() {
             merged.read_rows_f32(tensor, last..last + 1, &mut row).unwrap();
             assert_eq!(row, actual[last * tensor.cols()..], "{name}");
         }
-        for tensor in plain.tensors().iter().filter(|t| !merged.is_merged(t)) {
+        let changed =
+            |t: &&SourceTensor| merged.tensor(&t.name).is_some_and(|t| merged.is_merged(t) || taken(t));
+        for tensor in plain.tensors().iter().filter(|t| !changed(t)) {
             let read = |checkpoint: &Checkpoint| {
                 let mut values = vec![0.0; tensor.rows() * tensor.cols()];
                 checkpoint.read_rows_f32(tensor, 0..tensor.rows(), &mut values).unwrap();
@@ -104,7 +123,7 @@ fn merge(checkpoint: &str, adapter: &Path, weight: f64) -> Result<Checkpoint, Ad
 fn what_cannot_be_merged_is_refused_by_name() {
     type Change = fn(&mut Value);
     let cases: [(&str, &str, Change, &str); 11] = [
-        ("llama", "plain", |c| c["bias"] = "all".into(), "option \"bias\" is \"\\\"all\\\"\""),
+        ("llama", "plain", |c| c["bias"] = "some".into(), "option \"bias\" is \"\\\"some\\\"\""),
         ("llama", "plain", |c| c["peft_type"] = "IA3".into(), "option \"peft_type\""),
         ("llama", "plain", |c| c["new_trick"] = true.into(), "option \"new_trick\" is \"true\""),
         ("llama", "plain", |c| c["r"] = 8.into(), "has shape [4, 160], expected [8, 160]"),
@@ -118,7 +137,7 @@ fn what_cannot_be_merged_is_refused_by_name() {
         (
             "llama",
             "rslora",
-            |c| c["target_modules"] = serde_json::json!(["q_proj", "up_proj"]),
+            |c| c["target_modules"] = serde_json::json!(["q_proj", "k_proj", "v_proj", "o_proj", "up_proj"]),
             "\"model.layers.0.mlp.up_proj\" is a target",
         ),
         (

@@ -1,0 +1,443 @@
+//! What adapters do to tensors: each module's parts matched with the tensors they are for.
+
+use super::modules::Module;
+use super::tied::{EMBEDDING, equal_bytes};
+use super::{Adapter, AdapterError};
+use crate::names::canonical;
+use crate::safetensors::HeaderEntry;
+use crate::{Role, SourceTensor};
+use std::collections::HashMap;
+
+/// What one adapter does to one tensor.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub adapter: usize,
+    /// Replaces the tensor.
+    pub whole: Option<HeaderEntry>,
+    /// Replaces single rows, after that.
+    pub tokens: Option<TokenRows>,
+    /// Added, after that.
+    pub factors: Option<Factors>,
+    /// Of a bias: added times a scale.
+    pub added: Option<(HeaderEntry, f64)>,
+}
+
+/// Rows that replace others.
+#[derive(Clone, Debug)]
+pub(super) struct TokenRows {
+    entry: HeaderEntry,
+    /// Row of the tensor to row of `entry`.
+    places: HashMap<usize, usize>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Factors {
+    pub a: HeaderEntry,
+    pub b: HeaderEntry,
+    pub magnitude: Option<HeaderEntry>,
+    pub rank: usize,
+    /// Weight and scale together.
+    pub scale: f64,
+    layout: Layout,
+}
+
+/// How `a` and `b` stand in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// `a [rank, cols]`, `b [rows, rank]`.
+    Linear,
+    /// `a [rank, rows]`, `b [cols, rank]`.
+    Embedding,
+    /// `a [rows, rank]`, `b [rank, cols]`: MLX's embedding.
+    Direct,
+    /// `a [cols, rank]`, `b [rank, rows]`: MLX's linear layer.
+    Transposed,
+    /// Of `[experts, outputs, inputs]`: `a [experts * rank, inputs]`, `b [outputs, rank * experts]`.
+    Experts(usize),
+    /// Of `[experts, inputs, outputs]`, the same.
+    ExpertsInputsFirst(usize),
+}
+
+impl TokenRows {
+    /// The tensor and its row that replaces `row`.
+    pub(super) fn place(&self, row: usize) -> Option<(&HeaderEntry, usize)> {
+        Some((&self.entry, *self.places.get(&row)?))
+    }
+}
+
+impl Factors {
+    /// Matrices that have factors of their own.
+    pub(super) fn experts(&self) -> usize {
+        match self.layout {
+            Layout::Experts(experts) | Layout::ExpertsInputsFirst(experts) => experts.max(1),
+            _ => 1,
+        }
+    }
+
+    /// `left [rows, rank]` and `right [experts * rank, cols]` from what is in the file.
+    pub(super) fn order(&self, a: Vec<f32>, b: Vec<f32>, cols: usize) -> (Vec<f32>, Vec<f32>) {
+        let (rank, experts) = (self.rank, self.experts());
+        match self.layout {
+            Layout::Linear => (b, a),
+            Layout::Embedding => (transposed(&a, rank), transposed(&b, cols)),
+            Layout::Direct => (a, b),
+            Layout::Transposed => (transposed(&b, rank), transposed(&a, cols)),
+            // PEFT counts experts slowest in the rows of `a`, and fastest in the columns of `b`.
+            Layout::Experts(_) => (of_experts(&b, rank, experts), a),
+            Layout::ExpertsInputsFirst(_) => {
+                let rows = a.len() / (rank * experts).max(1);
+                let left: Vec<f32> =
+                    a.chunks((rank * rows).max(1)).flat_map(|a| transposed(a, rank)).collect();
+                let b = of_experts(&b, rank, experts);
+                let right = b.chunks((rank * cols).max(1)).flat_map(|b| transposed(b, cols)).collect();
+                (left, right)
+            }
+        }
+    }
+}
+
+/// `[n, rank * experts]`, experts fastest, to `[experts, n, rank]`.
+fn of_experts(b: &[f32], rank: usize, experts: usize) -> Vec<f32> {
+    let n = b.len() / (rank * experts).max(1);
+    let at = |i: usize| {
+        let (expert, row, r) = (i / (n * rank), i / rank % n, i % rank);
+        b[row * rank * experts + r * experts + expert]
+    };
+    (0..b.len()).map(at).collect()
+}
+
+/// `[m, n]` with `m` rows to `[n, m]`.
+fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
+    let cols = values.len() / rows.max(1);
+    (0..values.len()).map(|i| values[i % rows * cols + i / rows]).collect()
+}
+
+impl Change {
+    fn new(adapter: usize) -> Change {
+        Change { adapter, whole: None, tokens: None, factors: None, added: None }
+    }
+
+    /// Checks that it may follow the changes of other adapters.
+    pub(super) fn check_after(&self, module: &str, earlier: &[Change]) -> Result<(), AdapterError> {
+        let refuse = |what| Err(AdapterError::SavedModule { module: module.to_owned(), what });
+        if self.whole.is_some() && !earlier.is_empty() {
+            return refuse("merged after another adapter's change of it");
+        }
+        let Some(tokens) = &self.tokens else { return Ok(()) };
+        for other in earlier {
+            if other.factors.is_some() {
+                return refuse("merged after another adapter's change of it");
+            }
+            let same = |other: &TokenRows| other.places.keys().any(|row| tokens.places.contains_key(row));
+            if other.tokens.as_ref().is_some_and(same) {
+                return refuse("merged with another adapter that replaces the same rows");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The changes that an adapter's module makes, by canonical names of tensors.
+pub(super) fn matched(
+    (index, adapter): (usize, &Adapter),
+    (name, module): (&str, &Module),
+    tensors: &HashMap<&str, &SourceTensor>,
+) -> Result<Vec<(String, Change)>, AdapterError> {
+    let weight = canonical(&format!("{name}.weight"));
+    let Some(source) = tensors.get(weight.as_str()) else {
+        if module.a.is_some() || module.b.is_some() {
+            if let Some((tensor, key, source)) = parameter(adapter, name, tensors)? {
+                let mut change = Change::new(index);
+                change.factors = Some(of_parameter(adapter, (name, module), &key, source)?);
+                return Ok(vec![(tensor, change)]);
+            }
+        }
+        // A state that was saved as it is has biases of modules without weights of their own; none is in a checkpoint.
+        return Err(AdapterError::NoTensor { module: name.to_owned(), tensor: weight });
+    };
+    let mut changes = Vec::new();
+    let change = of_weight((index, adapter), (name, module), source)?;
+    if change.whole.is_some() || change.tokens.is_some() || change.factors.is_some() {
+        changes.push((weight, change));
+    }
+    if module.whole_bias.is_some() || module.b_bias.is_some() {
+        let tensor = canonical(&format!("{name}.bias"));
+        let Some(source) = tensors.get(tensor.as_str()) else {
+            return Err(AdapterError::NoBias { module: name.to_owned() });
+        };
+        changes.push((tensor, of_bias((index, adapter), (name, module), source)?));
+    }
+    Ok(changes)
+}
+
+fn of_bias(
+    (index, adapter): (usize, &Adapter),
+    (name, module): (&str, &Module),
+    source: &SourceTensor,
+) -> Result<Change, AdapterError> {
+    let mut change = Change::new(index);
+    if let Some(whole) = &module.whole_bias {
+        check_shape(whole, &source.shape)?;
+        if !adapter.config.biases && !adapter.config.saves(name) {
+            return Err(AdapterError::UnknownTensor { name: whole.name.clone() });
+        }
+        unweighted(adapter, name)?;
+        change.whole = Some(whole.clone());
+    }
+    if let Some(bias) = &module.b_bias {
+        check_shape(bias, &source.shape)?;
+        let (_, scale) = adapter.config.rank_and_scale(name);
+        change.added = Some((bias.clone(), scale * adapter.weight()));
+    }
+    Ok(change)
+}
+
+fn unweighted(adapter: &Adapter, module: &str) -> Result<(), AdapterError> {
+    let what = "weighted with anything but 1";
+    match adapter.weight() == 1.0 {
+        true => Ok(()),
+        false => Err(AdapterError::SavedModule { module: module.to_owned(), what }),
+    }
+}
+
+fn of_weight(
+    (index, adapter): (usize, &Adapter),
+    (name, module): (&str, &Module),
+    source: &SourceTensor,
+) -> Result<Change, AdapterError> {
+    let mut change = Change::new(index);
+    let conflict = |first, second| AdapterError::Conflict { module: name.to_owned(), first, second };
+    if let (Some(whole), Some(saved)) = (&module.whole, &module.saved) {
+        let io = |source| AdapterError::Io { path: adapter.path.clone(), source };
+        let alike = whole.dtype == saved.dtype && whole.shape == saved.shape;
+        if !alike || !equal_bytes(adapter, whole, saved).map_err(io)? {
+            return Err(conflict("weight", "modules_to_save.weight with other values"));
+        }
+    }
+    if let Some(whole) = module.table() {
+        check_shape(whole, &source.shape)?;
+        let saved = module.a.is_none();
+        let table = matches!(source.role, Role::Embedding | Role::Head);
+        if saved && !table && !adapter.config.saves(name) {
+            return Err(AdapterError::UnknownTensor { name: whole.name.clone() });
+        }
+        if saved {
+            unweighted(adapter, name)?;
+        }
+        // The tensor of a table whose rows were added is the adapter's already.
+        change.whole = Some(whole.clone()).filter(|whole| source.source_name != whole.name);
+    }
+    if let Some(tokens) = &module.tokens {
+        if module.a.is_some() {
+            return Err(conflict("trainable_tokens_delta", "factors"));
+        }
+        unweighted(adapter, name)?;
+        let rows = adapter.config.token_rows(name, source.name == EMBEDDING);
+        let rows = rows.ok_or_else(|| AdapterError::UnknownTensor { name: tokens.name.clone() })?;
+        check_shape(tokens, &[rows.len(), source.cols()])?;
+        let places: HashMap<usize, usize> =
+            rows.iter().enumerate().map(|(place, row)| (*row, place)).collect();
+        let beyond = rows.iter().copied().find(|row| *row >= source.rows());
+        if beyond.is_some() || places.len() != rows.len() {
+            let option = "trainable_token_indices".to_owned();
+            let expected = "token numbers of the table, each once";
+            return Err(AdapterError::Invalid { option, value: format!("{rows:?}"), expected });
+        }
+        change.tokens = Some(TokenRows { entry: tokens.clone(), places });
+    }
+    change.factors = factors(adapter, (name, module), source)?;
+    Ok(change)
+}
+
+fn factors(
+    adapter: &Adapter,
+    (name, module): (&str, &Module),
+    source: &SourceTensor,
+) -> Result<Option<Factors>, AdapterError> {
+    let Some((a, b)) = both(name, module)? else { return Ok(None) };
+    if let Some(why) = adapter.config.targets.leave_out(name) {
+        return Err(AdapterError::Untargeted { module: name.to_owned(), why });
+    }
+    let &[rows, cols] = source.shape.as_slice() else {
+        return Err(AdapterError::Shape { name: a.name, actual: source.shape.clone(), expected: vec![0, 0] });
+    };
+    let key = format!("{name}.weight");
+    let key = if adapter.config.targets.names_parameter(&key) { key.as_str() } else { name };
+    let (rank, scale) = adapter.config.rank_and_scale(key);
+    let mut rank = usize::try_from(rank).unwrap_or(usize::MAX);
+    let table = source.role == Role::Embedding;
+    let (layout, a_shape, b_shape) = match (adapter.config.mlx, module.embedding) {
+        (true, _) => {
+            // The rank is in the shapes alone.
+            rank = a.shape.get(1).copied().unwrap_or(0);
+            match table {
+                true => (Layout::Direct, [rows, rank], [rank, cols]),
+                false => (Layout::Transposed, [cols, rank], [rank, rows]),
+            }
+        }
+        (false, true) => (Layout::Embedding, [rank, rows], [cols, rank]),
+        (false, false) => (Layout::Linear, [rank, cols], [rows, rank]),
+    };
+    check_shape(&a, &a_shape)?;
+    check_shape(&b, &b_shape)?;
+    check_magnitude(adapter, (name, module), rows)?;
+    let (magnitude, scale) = (module.magnitude.clone(), scale * adapter.weight());
+    Ok(Some(Factors { a, b, magnitude, rank, scale, layout }))
+}
+
+fn both(name: &str, module: &Module) -> Result<Option<(HeaderEntry, HeaderEntry)>, AdapterError> {
+    let incomplete = |missing| Err(AdapterError::Incomplete { module: name.to_owned(), missing });
+    match (module.a.clone(), module.b.clone()) {
+        (Some(a), Some(b)) => Ok(Some((a, b))),
+        (Some(_), None) => incomplete("B"),
+        (None, Some(_)) => incomplete("A"),
+        (None, None) if module.magnitude.is_some() || module.b_bias.is_some() => incomplete("A"),
+        (None, None) => Ok(None),
+    }
+}
+
+fn check_magnitude(
+    adapter: &Adapter,
+    (name, module): (&str, &Module),
+    rows: usize,
+) -> Result<(), AdapterError> {
+    match (&module.magnitude, adapter.config.dora) {
+        (Some(_), false) => Err(AdapterError::Conflict {
+            module: name.to_owned(),
+            first: "lora_magnitude_vector",
+            second: "use_dora false",
+        }),
+        (_, true) if module.embedding => Err(AdapterError::Option {
+            option: "use_dora".to_owned(),
+            value: format!("true on the embedding {name}"),
+            supported: "DoRA on linear layers",
+        }),
+        (None, true) => {
+            Err(AdapterError::Incomplete { module: name.to_owned(), missing: "lora_magnitude_vector" })
+        }
+        (Some(magnitude), true) => {
+            let elements: usize = magnitude.shape.iter().product();
+            if elements == rows { Ok(()) } else { check_shape(magnitude, &[rows]) }
+        }
+        (None, false) => Ok(()),
+    }
+}
+
+/// The parameter that a module's factors are for, where the module has several and no weight: PEFT wraps them one
+/// around the other in the order of the module, so that the last one is outermost and the others are
+/// `base_layer` once, twice, ….
+type Parameter<'a> = (String, String, &'a SourceTensor);
+
+fn parameter<'a>(
+    adapter: &Adapter,
+    name: &str,
+    tensors: &HashMap<&str, &'a SourceTensor>,
+) -> Result<Option<Parameter<'a>>, AdapterError> {
+    const IN_ORDER: [&str; 2] = ["gate_up_proj", "down_proj"];
+    let (mut module, mut depth) = (name, 0);
+    while let Some(inner) = module.strip_suffix(".base_layer") {
+        (module, depth) = (inner, depth + 1);
+    }
+    let there = |parameter: &str| {
+        let key = format!("{module}.{parameter}");
+        let tensor = canonical(&key);
+        let source = *tensors.get(tensor.as_str())?;
+        Some((tensor, key, source))
+    };
+    let there: Vec<Parameter<'a>> = IN_ORDER.into_iter().filter_map(there).collect();
+    if there.is_empty() {
+        return Ok(None);
+    }
+    let targeted: Vec<_> =
+        there.into_iter().filter(|(_, key, _)| adapter.config.targets.names_parameter(key)).collect();
+    let place = targeted.len().checked_sub(1 + depth);
+    match place.and_then(|place| targeted.into_iter().nth(place)) {
+        Some(found) => Ok(Some(found)),
+        None => Err(AdapterError::Untargeted {
+            module: name.to_owned(),
+            why: "target_parameters does not name its parameter",
+        }),
+    }
+}
+
+/// Factors of a stack of experts.
+fn of_parameter(
+    adapter: &Adapter,
+    (name, module): (&str, &Module),
+    key: &str,
+    source: &SourceTensor,
+) -> Result<Factors, AdapterError> {
+    let incomplete = AdapterError::Incomplete { module: name.to_owned(), missing: "A" };
+    let (a, b) = both(name, module)?.ok_or(incomplete)?;
+    if adapter.config.dora {
+        return Err(AdapterError::Option {
+            option: "use_dora".to_owned(),
+            value: format!("true with target_parameters on {name}"),
+            supported: "DoRA on linear layers",
+        });
+    }
+    let &[experts, first, second] = source.shape.as_slice() else {
+        return Err(AdapterError::Shape {
+            name: a.name,
+            actual: source.shape.clone(),
+            expected: vec![0, 0, 0],
+        });
+    };
+    let (rank, scale) = adapter.config.rank_and_scale(key);
+    let rank = usize::try_from(rank).unwrap_or(usize::MAX);
+    let all = rank.saturating_mul(experts);
+    let fits = |inputs: usize, outputs: usize| a.shape == [all, inputs] && b.shape == [outputs, all];
+    let layout = match (fits(second, first), fits(first, second), adapter.config.outputs_first) {
+        (true, false, _) | (true, true, Some(true)) => Layout::Experts(experts),
+        (false, true, _) | (true, true, Some(false)) => Layout::ExpertsInputsFirst(experts),
+        (true, true, None) => return Err(AdapterError::AmbiguousOrder { module: name.to_owned() }),
+        (false, false, _) => {
+            check_shape(&a, &[all, second])?;
+            check_shape(&b, &[first, all])?;
+            return Err(AdapterError::AmbiguousOrder { module: name.to_owned() });
+        }
+    };
+    Ok(Factors { a, b, magnitude: None, rank, scale: scale * adapter.weight(), layout })
+}
+
+fn check_shape(entry: &HeaderEntry, expected: &[usize]) -> Result<(), AdapterError> {
+    match entry.shape == expected {
+        true => Ok(()),
+        false => Err(AdapterError::Shape {
+            name: entry.name.clone(),
+            actual: entry.shape.clone(),
+            expected: expected.to_vec(),
+        }),
+    }
+}
+
+/// A projection that the configuration names as a target has factors.
+pub(super) fn check_targets(adapter: &Adapter, tensors: &[SourceTensor]) -> Result<(), AdapterError> {
+    let trained: Vec<String> =
+        adapter.modules.keys().map(|name| canonical(&format!("{name}.weight"))).collect();
+    let projection = |tensor: &&SourceTensor| {
+        use Role as R;
+        let roles = [R::Query, R::Key, R::Value, R::Output, R::Gate, R::Up, R::Down];
+        roles.contains(&tensor.role) && tensor.shape.len() == 2
+    };
+    for tensor in tensors.iter().filter(projection) {
+        let module = tensor.source_name.strip_suffix(".weight").unwrap_or(&tensor.source_name);
+        let canonical = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
+        if adapter.config.demands(module, canonical) && !trained.contains(&tensor.name) {
+            return Err(AdapterError::Untrained { module: module.to_owned() });
+        }
+    }
+    // Parameters of experts that are trained by themselves.
+    for tensor in tensors.iter().filter(|tensor| tensor.role.is_used() && tensor.shape.len() == 3) {
+        let module = tensor.name.rsplit_once('.').map_or("", |(module, _)| module);
+        let wraps = |name: &String| {
+            let inner = name.trim_end_matches(".base_layer");
+            canonical(inner) == module || canonical(&format!("{inner}.x")) == format!("{module}.x")
+        };
+        let wanted = adapter.config.targets.names_parameter(&tensor.name);
+        if wanted && !adapter.modules.keys().any(wraps) {
+            return Err(AdapterError::Untrained { module: tensor.name.clone() });
+        }
+    }
+    Ok(())
+}
