@@ -107,6 +107,25 @@ impl Checkpoint {
     }
 }
 
+impl Checkpoint {
+    /// Reads bytes of one of its files from `offset` on; those of weight files by the handle that everything else of
+    /// them is read by, so that a file that was replaced under its name meanwhile is not mixed with the old one.
+    ///
+    /// # Errors
+    /// When there is no such file, or the disk fails.
+    pub fn read_file(&self, file: usize, offset: u64, out: &mut [u8]) -> Result<(), ReadError> {
+        let Some(source) = self.files().get(file) else {
+            let (name, end) = (format!("file {file}"), offset.saturating_add(out.len() as u64));
+            return Err(ReadError::BytesOutOfRange { name, range: offset..end, actual: 0 });
+        };
+        let read = match self.handles().get(file) {
+            Some(handle) => read_exact_at(handle, out, offset),
+            None => std::fs::File::open(&source.path).and_then(|file| read_exact_at(&file, out, offset)),
+        };
+        read.map_err(|error| ReadError::Io { path: source.path.clone(), source: error })
+    }
+}
+
 fn check_rows(tensor: &SourceTensor, rows: &Range<usize>, out: usize) -> Result<(), ReadError> {
     let name = || tensor.name.clone();
     if rows.start > rows.end || rows.end > tensor.rows() {

@@ -27,7 +27,9 @@ pub use digest::{Digest, Hasher};
 pub use entry::{TensorEntry, TensorSpec};
 pub use error::{ContainerError, Damage, VerifyError, WriteError, WriteRule};
 pub use header::Header;
-pub use provenance::{Provenance, ProvenanceError, Refined, RoundedAgain, Source, SourceAdapter, SourceFile};
+pub use provenance::{
+    Provenance, ProvenanceError, Refined, RoundedAgain, Source, SourceAdapter, SourceFile, SourceTexts,
+};
 pub use rule::{FormatError, TensorRule, TextRule};
 pub use text::{StoredText, TextCoding, TextEntry, TextKind};
 pub use validate::{Layout, validate};

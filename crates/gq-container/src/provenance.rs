@@ -70,6 +70,9 @@ pub struct Source {
     /// Adapters that were merged into it, in order; absent when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<SourceAdapter>,
+    /// Tokenizer, chat template and settings that are not the checkpoint's own; absent when all of them are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub texts: Option<SourceTexts>,
     /// Types of the source's weights that were quantized already, with the weights in each, as `Q4_K x 12345`; absent
     /// when none was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +87,15 @@ pub struct SourceAdapter {
     /// What its change was multiplied by.
     pub weight: serde_json::Number,
     /// Its files.
+    pub files: Vec<SourceFile>,
+}
+
+/// Texts that were taken from elsewhere than the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceTexts {
+    /// The adapter or folder that they are of.
+    pub from: String,
+    /// Their files. What is not among them is the checkpoint's.
     pub files: Vec<SourceFile>,
 }
 
@@ -126,6 +138,7 @@ impl Provenance {
     /// When a file is not named relative to its checkpoint, or the text is too long.
     pub fn to_text(&self) -> Result<StoredText, ProvenanceError> {
         let of_adapters = self.source.adapters.iter().flat_map(|adapter| &adapter.files);
+        let of_adapters = of_adapters.chain(self.source.texts.iter().flat_map(|texts| &texts.files));
         if let Some(file) = self.source.files.iter().chain(of_adapters).find(|f| !is_relative(&f.name)) {
             return Err(ProvenanceError::NotRelative { name: file.name.clone() });
         }

@@ -11,7 +11,7 @@ use crate::output::{Output, discard};
 use crate::pass::{Shared, shared};
 use crate::plan::{Plan, Step};
 use crate::report::Report;
-use crate::source::{Piece, SourceFile, SourceReader, Use, pieces};
+use crate::source::{Piece, SourceReader, Use, pieces};
 use crate::tune::Tune;
 use gq_checkpoint::{Checkpoint, ReadError, Role, SourceTensor};
 use gq_tensor::{CpuLevel, encode_f32};
@@ -106,8 +106,13 @@ pub fn execute_all(
     let threads = outputs.iter().map(|(plan, _)| plan.memory.threads).max().unwrap_or(1);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     let outcome = pool.install(|| run(outputs, checkpoint, options, progress));
-    if let Err(ConvertError::Values(ReadError::NotFinite { .. })) = &outcome {
-        // Running the same again would end the same: nothing is left to take up.
+    // A file that changed is the reason for whatever was found wrong in it.
+    let outcome = outcome.or_else(|error| match checkpoint.check_unchanged() {
+        Err(changed @ ReadError::Changed { .. }) => Err(ConvertError::Values(changed)),
+        _ => Err(error),
+    });
+    if let Err(ConvertError::Values(ReadError::NotFinite { .. } | ReadError::Changed { .. })) = &outcome {
+        // Running the same again would end the same, or with parts of two states: nothing is left to take up.
         outputs.iter().try_for_each(|(_, path)| discard(path))?;
     }
     outcome
@@ -119,7 +124,6 @@ fn run(
     options: ExecuteOptions<'_>,
     progress: &mut (dyn FnMut(Event<'_>) + Send),
 ) -> Result<Vec<Report>, ConvertError> {
-    let files = source_files(checkpoint);
     let plans: Vec<&Plan> = outputs.iter().map(|(plan, _)| *plan).collect();
     let foreign = plans.iter().flat_map(|plan| &plan.steps);
     if let Some(step) = foreign.into_iter().find(|step| checkpoint.tensor(&step.tensor).is_none()) {
@@ -127,7 +131,7 @@ fn run(
     }
     let shared = shared(&plans, checkpoint);
     let block = plans.iter().map(|plan| plan.memory.block).min().unwrap_or(1);
-    let pieces = pieces(&shared, checkpoint.tensors(), &files, block);
+    let pieces = pieces(&shared, checkpoint.tensors(), checkpoint.files(), block);
     let (mut files_of, mut works) = (Vec::new(), Vec::new());
     for (plan, path) in outputs {
         let output = Output::open(plan, checkpoint, path, options.restart)?;
@@ -139,7 +143,7 @@ fn run(
         files_of.push(output);
     }
     let work = Pass { checkpoint, level: options.level, shared, works, factors: Factors::default() };
-    let mut reader = SourceReader::new(files);
+    let mut reader = SourceReader::new(checkpoint);
     // The three stages of a piece, one iteration apart: `reading` k, `coding` k - 1, `writing` k - 2.
     let (mut reading, mut coding, mut writing) = (Slot::default(), Slot::default(), Slot::default());
     for slot in [&mut reading, &mut coding, &mut writing] {
@@ -176,17 +180,13 @@ fn run(
     // Texts are compressed at the end: the blocks' memory is free by then.
     drop((reading, coding, writing, work));
     let digests = reader.finish();
+    checkpoint.check_unchanged()?;
     let mut reports = Vec::new();
     for (output, (_, path)) in files_of.into_iter().zip(outputs) {
         reports.push(output.finish(&digests, options.origin)?);
         progress(Event::Finished { path });
     }
     Ok(reports)
-}
-
-/// The weight files of a checkpoint.
-pub(crate) fn source_files(checkpoint: &Checkpoint) -> Vec<SourceFile> {
-    checkpoint.files().iter().map(|file| SourceFile { path: file.path.clone(), bytes: file.bytes }).collect()
 }
 
 /// What coding a piece takes.
@@ -249,9 +249,11 @@ fn steps<'a>(
     plan.steps.iter().enumerate().map(work).collect()
 }
 
-fn read(reader: &mut SourceReader, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertError> {
-    let read = reader.read(piece, &mut slot.source);
-    read.map_err(|(path, source)| ConvertError::Read { path, source })?;
+fn read(reader: &mut SourceReader<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertError> {
+    reader.read(piece, &mut slot.source).map_err(|error| match error {
+        ReadError::Io { path, source } => ConvertError::Read { path, source },
+        other => ConvertError::Values(other),
+    })?;
     if let Use::Rows { last: true, .. } = piece.use_ {
         slot.source_sha256 = reader.prefix_digest();
     }

@@ -9,10 +9,10 @@ use crate::plan::{Plan, Step};
 use crate::policy::Budget;
 use crate::report::{Report, Sums};
 use crate::source::hex;
-use gq_checkpoint::{Adapter, Checkpoint, FileKind, Texts};
+use gq_checkpoint::{Adapter, AdapterFile, Checkpoint, FileKind, Texts};
 use gq_container::{
-    Digest, Provenance, Source, SourceAdapter, SourceFile, StoredText, TensorEntry, TensorSpec, TextKind,
-    Writer, partial_path,
+    Digest, Provenance, Source, SourceAdapter, SourceFile, SourceTexts, StoredText, TensorEntry, TensorSpec,
+    TextKind, Writer, partial_path,
 };
 use sha2::{Digest as _, Sha256};
 use std::ffi::OsString;
@@ -142,11 +142,14 @@ impl<'a> Output<'a> {
     /// Adds the texts, gives the file its name and removes the journal. `digests`: sha256 of every source file.
     pub(crate) fn finish(self, digests: &[String], origin: Option<&Origin>) -> Result<Report, ConvertError> {
         let report = Report::new(self.plan, &self.sums);
-        let files = self.checkpoint.files().iter().zip(digests).map(|(file, digest)| SourceFile {
-            name: file.name.clone(),
-            bytes: file.bytes,
-            sha256: digest_of(digest).unwrap_or(Digest::ZERO),
-        });
+        // An adapter's file that some tensors are read from is among the adapter's.
+        let files = self.checkpoint.files().iter().zip(digests);
+        let files =
+            files.filter(|(file, _)| file.kind != FileKind::Adapter).map(|(file, digest)| SourceFile {
+                name: file.name.clone(),
+                bytes: file.bytes,
+                sha256: digest_of(digest).unwrap_or(Digest::ZERO),
+            });
         let calibration = self.plan.policy.calibration.as_ref();
         let provenance = Provenance {
             tool: "gq".to_owned(),
@@ -156,6 +159,10 @@ impl<'a> Output<'a> {
                 revision: origin.map(|origin| origin.revision.clone()),
                 files: files.collect(),
                 adapters: adapters(self.checkpoint),
+                texts: self.checkpoint.taken_texts().map(|taken| SourceTexts {
+                    from: taken.from.clone(),
+                    files: taken.files.iter().map(adapter_file).collect(),
+                }),
                 quantized: self.checkpoint.quantized(),
             },
             recipe: serde_json::to_value(&self.plan.policy)?,
@@ -203,17 +210,14 @@ pub(crate) fn adapters(checkpoint: &Checkpoint) -> Vec<SourceAdapter> {
     let adapter = |adapter: &Adapter| SourceAdapter {
         name: adapter.name().to_owned(),
         weight: serde_json::Number::from_f64(adapter.weight()).unwrap_or_else(|| 1.into()),
-        files: adapter
-            .files()
-            .iter()
-            .map(|file| SourceFile {
-                name: file.name.clone(),
-                bytes: file.bytes,
-                sha256: digest_of(&file.sha256).unwrap_or(Digest::ZERO),
-            })
-            .collect(),
+        files: adapter.files().iter().map(adapter_file).collect(),
     };
     checkpoint.adapters().iter().map(adapter).collect()
+}
+
+fn adapter_file(file: &AdapterFile) -> SourceFile {
+    let sha256 = digest_of(&file.sha256).unwrap_or(Digest::ZERO);
+    SourceFile { name: file.name.clone(), bytes: file.bytes, sha256 }
 }
 
 /// Texts of the checkpoint as they are stored.

@@ -2,13 +2,10 @@
 //! so that the files' digests cost no second pass.
 
 use crate::pass::Shared;
-use gq_checkpoint::SourceTensor;
+use gq_checkpoint::{Checkpoint, ReadError, SourceFile, SourceTensor};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read;
 use std::ops::Range;
-use std::path::PathBuf;
 
 /// Bytes of one file of the source that are read at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,13 +32,6 @@ pub(crate) enum Use {
         /// Whether these are the last rows.
         last: bool,
     },
-}
-
-/// A weight file of the source.
-#[derive(Clone, Debug)]
-pub(crate) struct SourceFile {
-    pub path: PathBuf,
-    pub bytes: u64,
 }
 
 /// Cuts the files into pieces: blocks of whole rows, and what lies between tensors.
@@ -90,34 +80,30 @@ fn rows_of(pieces: &mut Vec<Piece>, shared: &Shared, tensor: usize, file: usize)
     }
 }
 
-/// Reads pieces in order and hashes each file on the way.
-pub(crate) struct SourceReader {
-    files: Vec<SourceFile>,
-    open: Option<(usize, File, Sha256)>,
+/// Reads pieces in order and hashes each file on the way: what is recorded is what was read.
+pub(crate) struct SourceReader<'a> {
+    checkpoint: &'a Checkpoint,
+    /// The current file, where its next piece begins, and the digest so far.
+    open: Option<(usize, u64, Sha256)>,
     digests: Vec<Option<String>>,
 }
 
-impl SourceReader {
-    pub(crate) fn new(files: Vec<SourceFile>) -> SourceReader {
-        let digests = vec![None; files.len()];
-        SourceReader { files, open: None, digests }
+impl<'a> SourceReader<'a> {
+    pub(crate) fn new(checkpoint: &'a Checkpoint) -> SourceReader<'a> {
+        let digests = vec![None; checkpoint.files().len()];
+        SourceReader { checkpoint, open: None, digests }
     }
 
     /// Reads the next piece into `buffer`, which gets its length.
-    pub(crate) fn read(
-        &mut self,
-        piece: &Piece,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), (PathBuf, std::io::Error)> {
-        let path = self.files[piece.file].path.clone();
-        let failed = |error| (path.clone(), error);
+    pub(crate) fn read(&mut self, piece: &Piece, buffer: &mut Vec<u8>) -> Result<(), ReadError> {
         if self.open.as_ref().is_none_or(|(file, ..)| *file != piece.file) {
             self.close();
-            self.open = Some((piece.file, File::open(&path).map_err(failed)?, Sha256::new()));
+            self.open = Some((piece.file, 0, Sha256::new()));
         }
         buffer.resize(piece.bytes, 0);
-        if let Some((_, file, hash)) = &mut self.open {
-            file.read_exact(buffer).map_err(failed)?;
+        if let Some((file, at, hash)) = &mut self.open {
+            self.checkpoint.read_file(*file, *at, buffer)?;
+            *at += piece.bytes as u64;
             hash.update(&buffer[..]);
         }
         Ok(())

@@ -81,9 +81,59 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "hub.locked" => "another process is fetching the same file: wait for it",
         "hub.hash_mismatch" => "run the same command again; if it stays, the mirror serves other bytes",
         "disk.full" => "free space, or move the cache with HF_HOME",
+        "source.lfs_pointer" => {
+            "run `git lfs pull` in the clone, or fetch the file itself: `gq pull ORG/NAME` does for repositories of the Hub"
+        }
+        "source.annex_pointer" => "run `git annex get` on the file",
+        "source.web_page" => {
+            "fetch the file itself; a page like this comes where a login or another address is needed"
+        }
+        "source.empty" => "fetch or copy the file again",
+        "source.changed" => {
+            "nothing was written; run the command again when nothing writes to the source any more, or copy it first"
+        }
+        "checkpoint.unfinished" => {
+            "finish the download, or remove what it left if the files beside it are whole"
+        }
+        "checkpoint.shard_missing" => "fetch the missing shard",
+        "checkpoint.stray_weights" => "two sets of weights are there: move away the files that are not meant",
+        "checkpoint.pickle" => {
+            "convert it where you trust it: transformers' `AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OUT)` writes safetensors"
+        }
+        "checkpoint.is_adapter" => {
+            "give the checkpoint that it was trained on, and the adapter with --lora: `gq convert BASE --lora ADAPTER`"
+        }
+        "tensor.unmerged" => {
+            "merge it with PEFT (`merge_and_unload`), save the model again, and convert that"
+        }
+        "adapter.pickle" => {
+            "convert it where you trust it: python -c \"import torch, safetensors.torch as s; s.save_file({k: v.contiguous() for k, v in torch.load('adapter_model.bin', map_location='cpu', weights_only=True).items()}, 'adapter_model.safetensors')\""
+        }
+        "adapter.empty" => {
+            "gather the parameters before save_pretrained (FSDP: summon_full_params, ZeRO-3: GatheredParameters)"
+        }
+        "adapter.untargeted" => {
+            "file and adapter_config.json are not of one adapter, and PEFT would pass over these tensors: give the configuration that it was trained with"
+        }
+        "adapter.no_bias" => {
+            "PEFT cannot merge it either: train with lora_bias false, or take a base with biases"
+        }
+        "adapter.half_resized" => {
+            "save the adapter with save_embedding_layers=True, or both tables in modules_to_save"
+        }
+        "adapter.ambiguous" => {
+            "put the version of PEFT that wrote it into adapter_config.json as peft_version"
+        }
+        "adapter.texts_disagree" => {
+            "choose with --tokenizer-from base, or --tokenizer-from DIR with one of the folders"
+        }
+        "adapter.token_beyond" => {
+            "tokens were added without saving their rows: train with them in modules_to_save or trainable_token_indices, or give --tokenizer-from base"
+        }
+        "adapter.added_token" => "save tokenizer.json again with those tokens, or give --tokenizer-from base",
         "adapter.option" => "merge it with PEFT (`merge_and_unload`) and convert the result",
         "adapter.tensor_missing" | "adapter.shape" => {
-            "the adapter was trained on another model: give the checkpoint that its base_model_name_or_path names"
+            "the adapter was trained on another model, or with other modules than this checkpoint has: give the checkpoint that its base_model_name_or_path names"
         }
         "adapter.no_file" => "give the folder with adapter_config.json and adapter_model.safetensors",
         "adapter.untied" => {

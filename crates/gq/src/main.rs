@@ -2,6 +2,7 @@
 //! The only crate that prints, reads the environment or draws progress.
 #![forbid(unsafe_code)]
 
+mod adapters;
 mod chat;
 mod cli;
 mod commands;

@@ -1,12 +1,14 @@
 //! What a SRC on the command line is: a checkpoint directory or a file, here, in the Hub's cache or on the Hub.
 
+use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::commands::{Activations, Kv};
+use crate::explain::tell;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::release::{SUMS, sums};
 use crate::{hub, units};
-use gq_checkpoint::{Adapter, Checkpoint};
+use gq_checkpoint::{Checkpoint, CheckpointError, StandIn};
 use gq_container::Container;
 use gq_convert::Origin;
 use gq_eval::{Sizes, checkpoint_sizes, container_sizes};
@@ -154,6 +156,9 @@ pub fn is_checkpoint(path: &Path) -> Result<bool, Failure> {
     if std::fs::metadata(path).map_err(failed)?.is_dir() {
         return Ok(true);
     }
+    if let Some(what) = StandIn::of_file(path).map_err(failed)? {
+        return Err(CheckpointError::StandIn { path: path.to_owned(), what }.into());
+    }
     let mut magic = Vec::new();
     std::fs::File::open(path).map_err(failed)?.take(4).read_to_end(&mut magic).map_err(failed)?;
     Ok(magic == *b"GGUF")
@@ -184,40 +189,11 @@ pub fn refuse_quantized(checkpoint: &Checkpoint, allowed: bool) -> Result<(), Fa
     }
 }
 
-/// An adapter on the command line.
-#[derive(Clone, Debug)]
-pub struct Lora {
-    given: PathBuf,
-    weight: f64,
-}
-
-impl Lora {
-    /// An adapter with a weight.
-    pub fn new(given: PathBuf, weight: f64) -> Lora {
-        Lora { given, weight }
-    }
-}
-
-/// Parses `DIR` or `DIR=WEIGHT`.
-pub fn lora(text: &str) -> Result<Lora, String> {
-    let whole = |given: &str| Lora { given: given.into(), weight: 1.0 };
-    match text.rsplit_once('=') {
-        // A folder may have such a name.
-        _ if Path::new(text).exists() => Ok(whole(text)),
-        None => Ok(whole(text)),
-        Some((given, weight)) => match weight.parse::<f64>() {
-            Ok(weight) if weight.is_finite() => Ok(Lora { given: given.into(), weight }),
-            _ => Err("expected DIR or DIR=WEIGHT, such as ./adapter=0.5".to_owned()),
-        },
-    }
-}
-
 /// Opens a checkpoint directory or a GGUF and merges adapters into it.
-pub fn checkpoint_with(path: &Path, loras: &[Lora], global: &Global) -> Result<Checkpoint, Failure> {
-    let checkpoint = checkpoint(path)?;
-    let open = |lora: &Lora| Ok(Adapter::open(find(&lora.given, global)?.path, lora.weight)?);
-    let adapters = loras.iter().map(open).collect::<Result<Vec<_>, Failure>>()?;
-    Ok(checkpoint.with_adapters(adapters)?)
+pub fn checkpoint_with(path: &Path, loras: &Adapters, global: &Global) -> Result<Checkpoint, Failure> {
+    let checkpoint = loras.merge(checkpoint(path)?, global)?;
+    tell(checkpoint.notes(), global.output());
+    Ok(checkpoint)
 }
 
 /// Says what a checkpoint lacks to be run on text.
@@ -237,13 +213,13 @@ pub struct Loaded {
 
 /// Loads a checkpoint directory, a GGUF or a `.gq` file. Codes meet int8 activations, floats f32, unless told otherwise.
 pub fn model(path: &Path, activations: Option<Activations>, global: &Global) -> Result<Loaded, Failure> {
-    model_with(path, &[], activations, global)
+    model_with(path, &Adapters::default(), activations, global)
 }
 
 /// The same with adapters merged into a checkpoint.
 pub fn model_with(
     path: &Path,
-    loras: &[Lora],
+    loras: &Adapters,
     activations: Option<Activations>,
     global: &Global,
 ) -> Result<Loaded, Failure> {
@@ -253,7 +229,7 @@ pub fn model_with(
 /// The same with keys and values stored as asked for.
 pub fn model_how(
     path: &Path,
-    loras: &[Lora],
+    loras: &Adapters,
     (activations, kv): (Option<Activations>, Kv),
     global: &Global,
 ) -> Result<Loaded, Failure> {

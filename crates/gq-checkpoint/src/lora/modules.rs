@@ -147,7 +147,8 @@ fn named(name: &str) -> Option<Named<'_>> {
         rest = shorter;
     }
     let prefix = &name[..name.len() - rest.len()];
-    let sane = |module: &str| !module.is_empty() && !module.contains("lora_");
+    let part_of_names = ["lora_", ".modules_to_save.", ".trainable_tokens_delta"];
+    let sane = |module: &str| !module.is_empty() && !part_of_names.iter().any(|part| module.contains(part));
     let plain = PARTS.iter().find_map(|(end, part)| Some((rest.strip_suffix(end)?, *part)));
     if let Some((module, part)) = plain.filter(|(module, _)| sane(module)) {
         return Some(Named { module, part, prefix, adapter: None });

@@ -10,4 +10,5 @@ mod malformed;
 mod mutation;
 mod open;
 mod ropes;
+mod sources;
 mod support;

@@ -69,6 +69,7 @@ pub fn provenance() -> Provenance {
             revision: None,
             files: vec![file],
             adapters: vec![],
+            texts: None,
             quantized: None,
         },
         recipe: serde_json::json!({"encoding": "tq4"}),

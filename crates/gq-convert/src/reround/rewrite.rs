@@ -123,7 +123,9 @@ pub(super) fn check_source(container: &Container, checkpoint: &Checkpoint) -> Re
             format!("{:?}", names(actual)),
         );
     }
-    for file in checkpoint.files().iter().filter(|file| file.kind != FileKind::Text) {
+    for file in
+        checkpoint.files().iter().filter(|file| matches!(file.kind, FileKind::Weights | FileKind::Index))
+    {
         let Some(stored) = provenance.source.files.iter().find(|stored| stored.name == file.name) else {
             return differs(file.name.clone(), "there".to_owned(), "not there".to_owned());
         };

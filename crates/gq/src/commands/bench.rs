@@ -1,5 +1,6 @@
 //! `gq bench`: speed of a model, with what limits it, or of the encodings themselves.
 
+use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::failure::{Exit, Failure};
 use crate::profile::{Profile, profile};
@@ -55,7 +56,7 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
 /// Prompt and generation speed: the best of the repetitions, and all of them under `--json`.
 fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failure> {
     let path = &source::find(path, global)?.path;
-    let loaded = source::model_how(path, &[], (args.activations, args.kv), global)?;
+    let loaded = source::model_how(path, &Adapters::default(), (args.activations, args.kv), global)?;
     let model = &loaded.model;
     let vocab = model.vocab_size() as u32;
     let prompt: Vec<u32> =

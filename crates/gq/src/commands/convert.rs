@@ -1,5 +1,6 @@
 //! `gq convert`: a checkpoint becomes one file.
 
+use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::commands::Kv;
 use crate::commands::max_kld::{self, Measured};
@@ -87,9 +88,8 @@ pub struct Recipe {
     /// Carry the tensors of vision and audio towers along, byte for byte; without this they are left out.
     #[arg(long)]
     keep_towers: bool,
-    /// Merge an adapter into the checkpoint first: a folder as PEFT and Unsloth write it; repeatable, with weights.
-    #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
-    loras: Vec<source::Lora>,
+    #[command(flatten)]
+    loras: Adapters,
     /// Quantize a source that is quantized already, such as a Q4_K GGUF; its types are recorded in the file.
     #[arg(long)]
     allow_requantize: bool,

@@ -1,5 +1,6 @@
 //! `gq eval`: how far a model's distribution is from a reference's.
 
+use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::failure::{Exit, Failure};
 use crate::progress::{Progress, Unit};
@@ -34,9 +35,8 @@ pub struct EvalArgs {
     /// The same, or a file of reference outputs (safetensors with input_ids and logits).
     #[arg(long, value_name = "REF")]
     reference: PathBuf,
-    /// Merge an adapter into REF first; repeatable, with weights.
-    #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
-    loras: Vec<source::Lora>,
+    #[command(flatten)]
+    loras: Adapters,
     /// Text to measure on; not needed against a file of reference outputs.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
@@ -108,7 +108,7 @@ fn measure(
     global: &Global,
 ) -> Result<EvalReport, Failure> {
     let reference_path = &reference.path;
-    let loaded = source::model_how(&model.path, &[], (args.activations, args.kv), global)?;
+    let loaded = source::model_how(&model.path, &Adapters::default(), (args.activations, args.kv), global)?;
     let options = TextOptions { save_outputs: args.save_outputs.as_deref(), ..TextOptions::default() };
     if is_outputs(reference_path)? {
         if !args.loras.is_empty() {
@@ -191,7 +191,7 @@ pub fn cache_dir(chosen: Option<&Path>, limit: u64) -> Option<PathBuf> {
 /// What stands for the reference in the cache: digests of its files, its arithmetic, this program.
 pub fn identity(
     path: &Path,
-    loras: &[source::Lora],
+    loras: &Adapters,
     reference: &Loaded,
     cache: &LogitCache,
     global: &Global,

@@ -1,5 +1,6 @@
 //! `gq refine`: tunes the scales and norms of a finished file toward its reference, with codes as they are.
 
+use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::commands::tune;
 use crate::failure::{Exit, Failure};
@@ -28,9 +29,8 @@ pub struct RefineArgs {
     /// What it was made from: checkpoint directory, GGUF, or a repository on the Hub.
     #[arg(long, value_name = "REF")]
     reference: PathBuf,
-    /// Merge an adapter into the reference first, as the conversion did; repeatable, with weights.
-    #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
-    loras: Vec<source::Lora>,
+    #[command(flatten)]
+    loras: Adapters,
     /// Text to tune on: a file, a directory whose .txt and .md files count equally, `self`, or what comes with gq.
     #[arg(long, value_name = "FILE|DIR|builtin|self")]
     calibration: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! `gq release`: several sizes of a model, measured and described, in one folder.
 
+use crate::adapters::{Adapters, Lora};
 use crate::cli::Global;
 use crate::commands::{convert, eval};
 use crate::failure::{Exit, Failure};
@@ -9,7 +10,7 @@ use crate::release::recipe::{Recipe, Variant};
 use crate::release::verify::{is_release, report_of, verify};
 use crate::release::work::{Work, differs};
 use crate::release::{CARD, MANIFEST, PAGE, SUMS, card, sums};
-use crate::source::{self, Found, Lora};
+use crate::source::{self, Found};
 use crate::table::Table;
 use crate::units;
 use gq_checkpoint::{Checkpoint, FileKind};
@@ -76,7 +77,7 @@ struct Job<'a> {
     global: &'a Global,
     recipe: Recipe,
     found: Found,
-    loras: Vec<Lora>,
+    loras: Adapters,
     checkpoint: Checkpoint,
     tune: Option<Tune>,
     name: String,
@@ -113,7 +114,8 @@ pub fn run(args: &ReleaseArgs, global: &Global) -> Result<(), Failure> {
 fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Failure> {
     let mut recipe = Recipe::read(&args.recipe)?;
     let found = source::find(&args.source, global)?;
-    let loras: Vec<Lora> = recipe.lora.iter().map(|lora| Lora::new(lora.path.clone(), lora.weight)).collect();
+    let loras = recipe.lora.iter().map(|lora| Lora::new(lora.path.clone(), lora.weight)).collect();
+    let loras = Adapters::new(loras, recipe.tokenizer_from.clone());
     let checkpoint = source::checkpoint_with(&found.path, &loras, global)?;
     source::refuse_quantized(&checkpoint, args.allow_requantize)?;
     let tune = recipe.tune.as_deref().map(Tune::open).transpose()?;
@@ -153,6 +155,11 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
         let files = files.map(|f| json!({ "name": f.name, "bytes": f.bytes, "sha256": f.sha256 }));
         json!({ "name": adapter.name(), "weight": adapter.weight(), "files": files.collect::<Vec<_>>() })
     });
+    let texts_from = checkpoint.taken_texts().map(|taken| {
+        let files = taken.files.iter();
+        let files = files.map(|f| json!({ "name": f.name, "bytes": f.bytes, "sha256": f.sha256 }));
+        json!({ "from": taken.from, "files": files.collect::<Vec<_>>() })
+    });
     let variants = recipe
         .variants
         .iter()
@@ -168,6 +175,7 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
         "origin": found.origin.as_ref().map(|o| json!({ "repo": o.repo, "revision": o.revision })),
         "source": files,
         "adapters": adapters.collect::<Vec<_>>(),
+        "texts": texts_from,
         "text": {"name": file_name(path), "bytes": text.len(), "sha256": text_sha256},
         "ctx": recipe.evaluation.ctx,
         "windows": recipe.evaluation.windows,

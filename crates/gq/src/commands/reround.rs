@@ -1,5 +1,6 @@
 //! `gq reround`: rounds a finished file's layers again, each with the inputs that it gets behind the ones before it.
 
+use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::commands::tune;
 use crate::failure::{Exit, Failure};
@@ -34,9 +35,8 @@ pub struct ReroundArgs {
     /// What it was made from: checkpoint directory, GGUF, or a repository on the Hub.
     #[arg(long, value_name = "REF")]
     reference: PathBuf,
-    /// Merge an adapter into the reference first, as the conversion did; repeatable, with weights.
-    #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
-    loras: Vec<source::Lora>,
+    #[command(flatten)]
+    loras: Adapters,
     /// Measurements made by `gq tune` on the same checkpoint: their gradients weigh the rows of trellis codes.
     #[arg(long, value_name = "DIR")]
     tune: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! `gq run`: generates text and shows it as it comes.
 
+use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::failure::Failure;
 use crate::source::{self, Loaded};
@@ -20,9 +21,8 @@ pub struct RunArgs {
     /// A .gq file, a checkpoint directory or a GGUF, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "MODEL")]
     model: PathBuf,
-    /// Merge an adapter into the checkpoint first; repeatable, with weights.
-    #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
-    loras: Vec<source::Lora>,
+    #[command(flatten)]
+    loras: Adapters,
     /// The text to continue, or the question under --chat.
     #[arg(short, long)]
     prompt: String,

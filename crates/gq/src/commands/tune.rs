@@ -1,5 +1,6 @@
 //! `gq tune`: measures a checkpoint once, so that any size can be planned and made from it.
 
+use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::failure::{Exit, Failure};
 use crate::progress::{Progress, Unit};
@@ -58,9 +59,8 @@ pub struct TuneArgs {
     /// Directory for the measurements.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// Merge an adapter into the checkpoint first, as the conversion will; repeatable, with weights.
-    #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = source::lora)]
-    loras: Vec<source::Lora>,
+    #[command(flatten)]
+    loras: Adapters,
     #[command(flatten)]
     calibration: CalibrationArgs,
     /// Most memory, such as 4GiB: hidden states that do not fit lie in a file in DIR meanwhile.

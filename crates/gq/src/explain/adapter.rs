@@ -7,6 +7,10 @@ use gq_checkpoint::AdapterError;
 impl From<AdapterError> for Failure {
     fn from(error: AdapterError) -> Failure {
         use AdapterError as E;
+        let error = match error {
+            E::Text(error) => return (*error).into(),
+            other => other,
+        };
         let message = sentence(&error);
         let bad = |code, place: &dyn std::fmt::Display| Failure::new(Exit::Input, code, &message).at(place);
         match &error {
@@ -44,6 +48,33 @@ impl From<AdapterError> for Failure {
                 bad("adapter.not_float", name).limit("a floating point dtype").actual(actual)
             }
             E::SavedModule { module, what } => bad("adapter.saved_module", module).actual(what),
+            E::StandIn { path, what } => super::checkpoint::stand_in(path, what, &message),
+            E::Pickle { path } => {
+                bad("adapter.pickle", &path.display()).limit("adapter_model.safetensors").actual("a pickle")
+            }
+            E::Invalid { option, value, expected } => {
+                bad("adapter.invalid", option).limit(expected).actual(value)
+            }
+            E::Empty { name } => bad("adapter.empty", name).limit("elements").actual("none"),
+            E::Untargeted { module, why } => bad("adapter.untargeted", module).actual(why),
+            E::NoBias { module } => bad("adapter.no_bias", module).limit("a bias").actual("none"),
+            E::HalfResized { module, rows, other } => bad("adapter.half_resized", module)
+                .limit(format!("{other} with {rows} rows"))
+                .actual("missing"),
+            E::PerLayerRows { actual, limit } => {
+                bad("adapter.per_layer_rows", &"embed_tokens").limit(limit).actual(actual)
+            }
+            E::AmbiguousOrder { module } => bad("adapter.ambiguous", module),
+            E::TextsDisagree { first, second, what } => {
+                bad("adapter.texts_disagree", what).limit(first).actual(second)
+            }
+            E::TokenBeyond { from, token, id, rows } => {
+                bad("adapter.token_beyond", from).limit(rows).actual(format!("{token} {id}"))
+            }
+            E::AddedToken { from, token, id } => {
+                bad("adapter.added_token", from).actual(format!("{token} {id}"))
+            }
+            E::Text(_) => Failure::new(Exit::Input, "adapter.text", &message), // returned above
             E::Untied { module, other } => bad("adapter.untied", module).limit(other),
         }
     }

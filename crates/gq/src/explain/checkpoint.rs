@@ -3,7 +3,7 @@
 use super::gguf::gguf;
 use crate::failure::{Exit, Failure};
 use gq_checkpoint::safetensors::{HeaderError, IndexError};
-use gq_checkpoint::{CheckpointError, ConfigError, ReadError, TensorError};
+use gq_checkpoint::{CheckpointError, ConfigError, ReadError, StandIn, TensorError};
 use std::path::Path;
 
 impl From<CheckpointError> for Failure {
@@ -25,6 +25,15 @@ impl From<CheckpointError> for Failure {
             E::StrayWeights { path } => {
                 bad("checkpoint.stray_weights", path).limit("files that the index names")
             }
+            E::ShardMissing { dir, file, of } => bad("checkpoint.shard_missing", dir)
+                .limit(format!("{of} shards"))
+                .actual(format!("no {file}")),
+            E::Unfinished { path } => bad("checkpoint.unfinished", path).limit("a finished download"),
+            E::Pickle { path } => bad("checkpoint.pickle", path).limit("*.safetensors").actual("a pickle"),
+            E::IsAdapter { dir } => {
+                bad("checkpoint.is_adapter", dir).limit("config.json").actual("adapter_config.json")
+            }
+            E::StandIn { path, what } => stand_in(path, what, &message),
             E::TextTooLong { path, actual, limit } => {
                 bad("checkpoint.text_too_long", path).limit(limit).actual(actual)
             }
@@ -40,6 +49,17 @@ impl From<CheckpointError> for Failure {
             E::Read(source) => read(&message, source),
         }
     }
+}
+
+/// Something in the place of a file.
+pub(super) fn stand_in(path: &Path, what: &StandIn, message: &str) -> Failure {
+    let (code, actual) = match what {
+        StandIn::LfsPointer { .. } => ("source.lfs_pointer", "a Git LFS pointer"),
+        StandIn::AnnexPointer => ("source.annex_pointer", "a git-annex pointer"),
+        StandIn::WebPage => ("source.web_page", "a web page"),
+        StandIn::Empty => ("source.empty", "0 bytes"),
+    };
+    Failure::new(Exit::Input, code, message).at(path.display()).limit("the file itself").actual(actual)
 }
 
 impl From<ConfigError> for Failure {
@@ -160,6 +180,7 @@ pub(super) fn tensors(message: &str, error: &TensorError) -> Failure {
         E::TooMany { actual, limit } => bad("tensor.too_many", "checkpoint").limit(limit).actual(actual),
         E::Missing { name } => bad("tensor.missing", name).limit(name).actual("missing"),
         E::Unexpected { name, family } => bad("tensor.unexpected", name).limit(family).actual(name),
+        E::Unmerged { name } => bad("tensor.unmerged", name).limit("merged weights").actual("factors"),
         E::WrongShape { name, actual, expected } => {
             bad("tensor.shape", name).limit(format!("{expected:?}")).actual(format!("{actual:?}"))
         }
@@ -185,6 +206,10 @@ fn read(message: &str, error: &ReadError) -> Failure {
     let bad = |code, name: &str| Failure::new(Exit::Input, code, message).at(name);
     match error {
         E::Io { path, source } => Failure::io(path, source),
+        E::Changed { path, limit, actual, .. } => Failure::new(Exit::Input, "source.changed", message)
+            .at(path.display())
+            .limit(limit)
+            .actual(actual),
         E::RowsOutOfRange { name, rows, actual } => {
             bad("tensor.range", name).limit(actual).actual(format!("{rows:?}"))
         }

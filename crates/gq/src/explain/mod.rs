@@ -7,6 +7,9 @@ mod files;
 mod gguf;
 mod hub;
 mod models;
+mod note;
+
+pub use note::tell;
 
 use std::error::Error;
 

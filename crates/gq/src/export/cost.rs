@@ -1,6 +1,7 @@
 //! What an export costs: the finished file against what it was made from, in KL divergence.
 
 use super::Weights;
+use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::commands::{Activations, eval, tune};
 use crate::failure::Failure;
@@ -159,8 +160,8 @@ fn compare(
     output: &Path,
     global: &Global,
 ) -> Result<EvalReport, Failure> {
-    let model = source::model_with(output, &[], Some(Activations::F32), global)?;
-    let original = source::model_with(&reference.path, &[], Some(Activations::F32), global)?;
+    let model = source::model_with(output, &Adapters::default(), Some(Activations::F32), global)?;
+    let original = source::model_with(&reference.path, &Adapters::default(), Some(Activations::F32), global)?;
     let total = windows.windows().len() as u64;
     let mut progress =
         Progress::new(global.progress, global.output(), "measure", Unit::Items("windows"), total);

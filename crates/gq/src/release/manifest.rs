@@ -191,5 +191,7 @@ pub fn source_files(
         let sha256 = file.sha256(&mut progress)?;
         Ok(serde_json::json!({ "name": file.name, "bytes": file.bytes, "sha256": sha256 }))
     };
-    checkpoint.files().iter().map(file).collect()
+    // An adapter's file that tables are read from is among the adapters.
+    let own = checkpoint.files().iter().filter(|file| file.kind != gq_checkpoint::FileKind::Adapter);
+    own.map(file).collect()
 }

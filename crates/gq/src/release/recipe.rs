@@ -2,6 +2,7 @@
 
 use crate::failure::{Exit, Failure};
 use crate::units;
+use gq_checkpoint::TextsFrom;
 use gq_convert::{Budget, Choice, Override, Policy};
 use gq_eval::Gate;
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
@@ -20,6 +21,7 @@ struct Written {
     tune: Option<PathBuf>,
     #[serde(default)]
     lora: Vec<LoraEntry>,
+    tokenizer_from: Option<String>,
     evaluation: Evaluation,
     #[serde(default)]
     defaults: Encodings,
@@ -121,6 +123,8 @@ pub struct Recipe {
     pub tune: Option<PathBuf>,
     /// Adapters, their folders resolved.
     pub lora: Vec<LoraEntry>,
+    /// Where tokenizer and chat template come from, a folder resolved; the adapters when absent.
+    pub tokenizer_from: Option<TextsFrom>,
     /// What the sizes are measured on, the text resolved.
     pub evaluation: Evaluation,
     /// The sizes.
@@ -176,6 +180,12 @@ impl Recipe {
         if written.tune.is_none() && variants.iter().any(|variant| variant.policy.budget.is_some()) {
             return Err(bad("variant", "size, bpw and max_kld need tune: measurements made by `gq tune`"));
         }
+        let tokenizer_from = written.tokenizer_from.as_deref().map(|text| match text {
+            "base" => Ok(TextsFrom::Checkpoint),
+            "adapter" => Ok(TextsFrom::Adapters),
+            dir if folder.join(dir).is_dir() => Ok(TextsFrom::Folder(folder.join(dir))),
+            _ => Err(bad("tokenizer_from", "expected base, adapter, or a folder with tokenizer.json")),
+        });
         let resolve = |entry: LoraEntry| LoraEntry { path: folder.join(entry.path), ..entry };
         Ok(Recipe {
             name: written.name,
@@ -184,6 +194,7 @@ impl Recipe {
             card: written.card,
             tune: written.tune.map(|dir| folder.join(dir)),
             lora: written.lora.into_iter().map(resolve).collect(),
+            tokenizer_from: tokenizer_from.transpose()?,
             evaluation,
             variants,
         })

@@ -52,7 +52,8 @@ macro_rules! refused {
 
 #[test]
 fn each_rule_of_the_header() {
-    refused!(Bytes(vec![]), GgufError::Truncated { .. });
+    refused!(Bytes(vec![]), GgufError::StandIn { what: gq_checkpoint::StandIn::Empty, .. });
+    refused!(Bytes(b"GGU".to_vec()), GgufError::Truncated { .. });
     refused!(Bytes(b"GGML0000".to_vec()), GgufError::Magic { .. });
     refused!(Bytes(b"GGUF".to_vec()).u32(1).u64(0).u64(0), GgufError::Version { actual: 1 });
     refused!(Bytes(b"GGUF".to_vec()).u32(3 << 24).u64(0).u64(0), GgufError::Version { .. });

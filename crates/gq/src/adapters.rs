@@ -1,0 +1,77 @@
+//! Adapters on the command line: which, how strong, and whose tokenizer the result has.
+
+use crate::cli::Global;
+use crate::failure::Failure;
+use crate::source::find;
+use gq_checkpoint::{Adapter, Checkpoint, TextsFrom};
+use std::path::{Path, PathBuf};
+
+/// The options that every command has which opens a checkpoint to run or convert it.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Adapters {
+    /// Merge an adapter into the checkpoint first: a folder as PEFT, Unsloth or MLX writes it; repeatable, with weights.
+    #[arg(long = "lora", value_name = "DIR[=WEIGHT]", value_parser = lora)]
+    loras: Vec<Lora>,
+    /// Where tokenizer, chat template and end of turn come from: base, adapter, or a folder [default: the adapter,
+    /// where its folder has them].
+    #[arg(long, value_name = "base|adapter|DIR", requires = "loras", value_parser = tokenizer_from)]
+    tokenizer_from: Option<TextsFrom>,
+}
+
+/// An adapter on the command line.
+#[derive(Clone, Debug)]
+pub struct Lora {
+    given: PathBuf,
+    weight: f64,
+}
+
+impl Lora {
+    /// An adapter with a weight.
+    pub fn new(given: PathBuf, weight: f64) -> Lora {
+        Lora { given, weight }
+    }
+}
+
+impl Adapters {
+    /// Adapters in order, and where the texts come from.
+    pub fn new(loras: Vec<Lora>, tokenizer_from: Option<TextsFrom>) -> Adapters {
+        Adapters { loras, tokenizer_from }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.loras.is_empty()
+    }
+
+    /// Merges them into a checkpoint.
+    pub fn merge(&self, checkpoint: Checkpoint, global: &Global) -> Result<Checkpoint, Failure> {
+        let open = |lora: &Lora| Ok(Adapter::open(find(&lora.given, global)?.path, lora.weight)?);
+        let adapters = self.loras.iter().map(open).collect::<Result<Vec<_>, Failure>>()?;
+        let from = self.tokenizer_from.clone().unwrap_or_default();
+        Ok(checkpoint.with_adapters_and_texts(adapters, &from)?)
+    }
+}
+
+/// Parses `DIR` or `DIR=WEIGHT`.
+fn lora(text: &str) -> Result<Lora, String> {
+    let whole = |given: &str| Lora { given: given.into(), weight: 1.0 };
+    match text.rsplit_once('=') {
+        // A folder may have such a name.
+        _ if Path::new(text).exists() => Ok(whole(text)),
+        None => Ok(whole(text)),
+        Some((given, weight)) => match weight.parse::<f64>() {
+            Ok(weight) if weight.is_finite() => Ok(Lora { given: given.into(), weight }),
+            _ => Err("expected DIR or DIR=WEIGHT, such as ./adapter=0.5".to_owned()),
+        },
+    }
+}
+
+/// Parses `base`, `adapter` or a folder; a folder of such a name is `./base`.
+pub fn tokenizer_from(text: &str) -> Result<TextsFrom, String> {
+    match text {
+        "base" => Ok(TextsFrom::Checkpoint),
+        "adapter" => Ok(TextsFrom::Adapters),
+        dir if Path::new(dir).is_dir() => Ok(TextsFrom::Folder(dir.into())),
+        _ => Err("expected base, adapter, or a folder with tokenizer.json".to_owned()),
+    }
+}

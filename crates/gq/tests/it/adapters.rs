@@ -1,0 +1,402 @@
+//! Adapters' folders as trainers and other programs write them: tokenizers, added tokens, layouts; merged or refused
+//! with a sentence that is true.
+
+use crate::run::{Gq, testdata};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const TEMPLATE: &str = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+fn copy(from: &str, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(testdata(from)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn write(path: &Path, value: &Value) {
+    fs::write(path, value.to_string()).unwrap();
+}
+
+/// Tensors of a safetensors file: name, dtype, shape, bytes.
+fn tensors(path: &Path) -> Vec<(String, String, Vec<usize>, Vec<u8>)> {
+    let bytes = fs::read(path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Map<String, Value> = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let header = header.into_iter().filter(|(name, _)| name != "__metadata__");
+    let tensor = |(name, info): (String, Value)| {
+        let at = |i: usize| 8 + length + info["data_offsets"][i].as_u64().unwrap() as usize;
+        let shape = info["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
+        (name, info["dtype"].as_str().unwrap().to_owned(), shape, bytes[at(0)..at(1)].to_vec())
+    };
+    header.map(tensor).collect()
+}
+
+fn save(tensors: &[(String, String, Vec<usize>, Vec<u8>)], path: &Path) {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::<u8>::new());
+    for (name, dtype, shape, bytes) in tensors {
+        let offsets = [data.len(), data.len() + bytes.len()];
+        data.extend(bytes);
+        header.insert(name.clone(), json!({"dtype": dtype, "shape": shape, "data_offsets": offsets}));
+    }
+    let header = Value::Object(header).to_string();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend(data);
+    fs::write(path, file).unwrap();
+}
+
+/// An adapter for the demo model that was trained with ChatML: two unused tokens got other names.
+fn chatml(gq: &Gq) -> PathBuf {
+    let dir = gq.path("chatml");
+    copy("lora/demo", &dir);
+    let text = fs::read_to_string(testdata("demo/tokenizer.json")).unwrap();
+    let text = text.replace("<|turn>", "<|im_start|>").replace("<turn|>", "<|im_end|>");
+    assert!(text.contains("<|im_end|>"));
+    fs::write(dir.join("tokenizer.json"), text).unwrap();
+    let mut config = read(Path::new(&testdata("demo/tokenizer_config.json")));
+    config["eos_token"] = "<|im_end|>".into();
+    write(&dir.join("tokenizer_config.json"), &config);
+    fs::write(dir.join("chat_template.jinja"), TEMPLATE).unwrap();
+    dir
+}
+
+#[test]
+fn an_adapters_tokenizer_and_template_are_taken_and_said() {
+    let gq = Gq::new();
+    let (demo, adapter) = (testdata("demo"), chatml(&gq));
+    let adapter = adapter.to_str().unwrap();
+    let shown = gq.run(&["convert", &demo, "--lora", adapter, "-o", "mine.gq", "--bits", "4"]);
+    let said = String::from_utf8(shown.stderr).unwrap();
+    assert!(shown.status.success(), "{said}");
+    assert!(said.contains("tokenizer") && said.contains("chat template of chatml taken"), "{said}");
+    assert!(said.contains("--tokenizer-from base"), "{said}");
+    assert_eq!(gq.ok(&["meta", "get", "mine.gq", "chat_template"]).trim_end(), TEMPLATE);
+    let config: Value =
+        serde_json::from_str(&gq.ok(&["meta", "get", "mine.gq", "tokenizer_config"])).unwrap();
+    assert_eq!(config["eos_token"], "<|im_end|>");
+    // As transformers renders it with the tokenizer of the adapter's folder.
+    fs::write(gq.path("chat.json"), r#"[{"role": "user", "content": "Hello"}]"#).unwrap();
+    let tokenizer = gq.ok(&["meta", "get", "mine.gq", "tokenizer"]);
+    assert!(tokenizer.contains("<|im_start|>") && !tokenizer.contains("<|turn>"));
+    let told = gq.json(&["inspect", "mine.gq"])["provenance"]["source"].clone();
+    assert_eq!(told["texts"]["from"], "chatml");
+    let names: Vec<&str> =
+        told["texts"]["files"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]);
+    assert_eq!(told["texts"]["files"][0]["sha256"].as_str().unwrap().len(), 64);
+
+    // The weights are the same whichever texts are taken.
+    gq.ok(&["convert", &demo, "--lora", adapter, "--tokenizer-from", "base", "-o", "base.gq", "--bits", "4"]);
+    let payload = |file: &str| gq.json(&["inspect", file])["payload_sha256"].clone();
+    assert_eq!(payload("mine.gq"), payload("base.gq"));
+    let own = fs::read_to_string(testdata("demo/chat_template.jinja")).unwrap();
+    assert_eq!(gq.ok(&["meta", "get", "base.gq", "chat_template"]).trim_end(), own.trim_end());
+    assert!(gq.json(&["inspect", "base.gq"])["provenance"]["source"]["texts"].is_null());
+}
+
+#[test]
+fn adapters_that_disagree_are_refused_without_a_choice() {
+    let gq = Gq::new();
+    let (demo, first) = (testdata("demo"), chatml(&gq));
+    let second = gq.path("second");
+    copy("lora/demo", &second);
+    for file in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+        fs::copy(first.join(file), second.join(file)).unwrap();
+    }
+    let (first, second) = (first.to_str().unwrap().to_owned(), second.to_str().unwrap().to_owned());
+    let both = ["convert", &demo, "-o", "m.gq", "--bits", "4", "--lora", &first, "--lora", &second];
+    gq.ok(&both);
+    fs::remove_file(gq.path("m.gq")).unwrap();
+    fs::write(Path::new(&second).join("chat_template.jinja"), "{{ messages[0]['content'] }}").unwrap();
+    let shown = gq.fails(3, &both);
+    assert!(
+        shown.contains("chatml") && shown.contains("second") && shown.contains("chat template"),
+        "{shown}"
+    );
+    assert!(shown.contains("--tokenizer-from") && !gq.path("m.gq").exists(), "{shown}");
+    gq.ok(&[&both[..], &["--tokenizer-from", &second]].concat());
+    assert_eq!(gq.ok(&["meta", "get", "m.gq", "chat_template"]).trim_end(), "{{ messages[0]['content'] }}");
+    assert_eq!(gq.json(&["inspect", "m.gq"])["provenance"]["source"]["texts"]["from"], "second");
+    let shown = gq.fails(2, &["convert", &demo, "-o", "n.gq", "--tokenizer-from", "base"]);
+    assert!(shown.contains("--lora"), "{shown}");
+    let shown =
+        gq.fails(2, &["convert", &demo, "--lora", &first, "-o", "n.gq", "--tokenizer-from", "absent"]);
+    assert!(shown.contains("base, adapter, or a folder"), "{shown}");
+}
+
+/// The tiny Llama with a tokenizer, and an adapter that was trained after two tokens were added.
+fn grown(gq: &Gq) -> (PathBuf, PathBuf) {
+    let (base, adapter) = (gq.path("base"), gq.path("grown"));
+    copy("tiny/llama", &base);
+    fs::remove_file(base.join("reference.safetensors")).ok();
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(testdata(&format!("gguf/tokenizers/llama/{file}")), base.join(file)).unwrap();
+    }
+    copy("lora/plain", &adapter);
+    let weights = adapter.join("adapter_model.safetensors");
+    let mut list = tensors(&weights);
+    for (name, dtype, shape, bytes) in tensors(Path::new(&testdata("tiny/llama/model.safetensors"))) {
+        if name == "lm_head.weight" || name == "model.embed_tokens.weight" {
+            let row = bytes.len() / shape[0];
+            let more = [bytes.as_slice(), &bytes[..row], &bytes[3 * row..4 * row]].concat();
+            list.push((format!("base_model.model.{name}"), dtype, vec![shape[0] + 2, shape[1]], more));
+        }
+    }
+    save(&list, &weights);
+    let mut config = read(&adapter.join("adapter_config.json"));
+    config["modules_to_save"] = json!(["embed_tokens", "lm_head"]);
+    write(&adapter.join("adapter_config.json"), &config);
+    let mut tokenizer = read(&base.join("tokenizer.json"));
+    let added = tokenizer["added_tokens"].as_array_mut().unwrap();
+    for (id, content) in [(288, "<|im_start|>"), (289, "<|im_end|>")] {
+        added.push(json!({
+            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true,
+        }));
+    }
+    write(&adapter.join("tokenizer.json"), &tokenizer);
+    fs::copy(base.join("tokenizer_config.json"), adapter.join("tokenizer_config.json")).unwrap();
+    (base, adapter)
+}
+
+#[test]
+fn an_adapter_with_added_tokens_resizes_the_base() {
+    let gq = Gq::new();
+    let (base, adapter) = grown(&gq);
+    let (base, adapter) = (base.to_str().unwrap(), adapter.to_str().unwrap());
+    let shown = gq.run(&["convert", base, "--lora", adapter, "-o", "m.gq", "--bits", "8"]);
+    let said = String::from_utf8(shown.stderr).unwrap();
+    assert!(shown.status.success(), "{said}");
+    assert!(said.contains("vocabulary of 290 rows") && said.contains("the checkpoint has 288"), "{said}");
+    let config: Value = serde_json::from_str(&gq.ok(&["meta", "get", "m.gq", "config"])).unwrap();
+    assert_eq!(config["vocab_size"], 290);
+    assert!(gq.ok(&["meta", "get", "m.gq", "tokenizer"]).contains("<|im_end|>"));
+    let tensors = gq.json(&["inspect", "m.gq", "--tensors"])["tensors"].clone();
+    let shape =
+        |name: &str| tensors.as_array().unwrap().iter().find(|t| t["name"] == name).unwrap()["shape"].clone();
+    assert_eq!(shape("model.embed_tokens.weight"), json!([290, 96]));
+    assert_eq!(shape("lm_head.weight"), json!([290, 96]));
+    let source = gq.json(&["inspect", "m.gq"])["provenance"]["source"].clone();
+    let files: Vec<&str> =
+        source["files"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
+    assert!(!files.contains(&"adapter_model.safetensors"), "{files:?}");
+    assert_eq!(source["adapters"][0]["files"][1]["name"], "adapter_model.safetensors");
+    gq.ok(&["run", "m.gq", "-p", "<|im_start|>x", "-n", "2"]);
+    gq.ok(&["run", base, "--lora", adapter, "-p", "x", "-n", "1"]);
+    gq.ok(&["verify", "m.gq"]);
+
+    // Without the rows the tokens mean nothing.
+    let bare = gq.path("bare");
+    copy("lora/plain", &bare);
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(Path::new(adapter).join(file), bare.join(file)).unwrap();
+    }
+    let bare = bare.to_str().unwrap();
+    let shown = gq.fails(3, &["convert", base, "--lora", bare, "-o", "n.gq"]);
+    assert!(shown.contains("<|im_start|>") && shown.contains("288 rows"), "{shown}");
+    gq.ok(&["convert", base, "--lora", bare, "--tokenizer-from", "base", "-o", "n.gq", "--bits", "8"]);
+}
+
+/// One way to write an adapter: name, changes of configuration and tensors, and what `gq plan` says to it.
+type Way =
+    (&'static str, fn(&mut Value), fn(&mut Vec<(String, String, Vec<usize>, Vec<u8>)>), Option<&'static str>);
+
+#[test]
+fn layouts_of_adapters_are_read_or_refused_with_a_true_sentence() {
+    let gq = Gq::new();
+    let ways: [Way; 14] = [
+        ("as it is", |_| {}, |_| {}, None),
+        (
+            "excluded by a pattern",
+            |c| c["exclude_modules"] = r".*layers\.0\..*".into(),
+            |t| t.retain(|t| !t.0.contains("layers.0.")),
+            None,
+        ),
+        (
+            "excluded by name",
+            |c| c["exclude_modules"] = json!(["down_proj"]),
+            |t| t.retain(|t| !t.0.contains("down_proj")),
+            None,
+        ),
+        (
+            "excluded and there",
+            |c| c["exclude_modules"] = json!(["down_proj"]),
+            |_| {},
+            Some("exclude_modules takes it out"),
+        ),
+        (
+            "adapter's name inside",
+            |_| {},
+            |t| t.iter_mut().for_each(|t| t.0 = t.0.replace(".weight", ".default.weight")),
+            None,
+        ),
+        (
+            "without prefix",
+            |_| {},
+            |t| t.iter_mut().for_each(|t| t.0 = t.0.replace("base_model.model.", "")),
+            None,
+        ),
+        (
+            "prefix twice",
+            |_| {},
+            |t| t.iter_mut().for_each(|t| t.0 = format!("base_model.model.{}", t.0)),
+            None,
+        ),
+        (
+            "a head that all-linear leaves out",
+            |c| c["target_modules"] = "all-linear".into(),
+            |t| {
+                t.push((
+                    "base_model.model.lm_head.lora_A.weight".into(),
+                    "F32".into(),
+                    vec![4, 96],
+                    vec![0; 4 * 4 * 96],
+                ));
+                t.push((
+                    "base_model.model.lm_head.lora_B.weight".into(),
+                    "F32".into(),
+                    vec![288, 4],
+                    vec![0; 4 * 4 * 288],
+                ));
+            },
+            Some("all-linear leaves the head out"),
+        ),
+        ("no alpha", |c| c["lora_alpha"] = Value::Null, |_| {}, Some("is \"null\", expected a number")),
+        (
+            "parts not gathered",
+            |_| {},
+            |t| {
+                t[0].2 = vec![0];
+                t[0].3.clear();
+            },
+            Some("saved before the parts on several devices were gathered"),
+        ),
+        (
+            "pissa",
+            |c| c["init_lora_weights"] = "pissa".into(),
+            |_| {},
+            Some("the others change the base weights"),
+        ),
+        ("biases that are not there", |c| c["bias"] = "lora_only".into(), |_| {}, None),
+        (
+            "a bias without a place",
+            |c| c["lora_bias"] = true.into(),
+            |t| {
+                let name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias".into();
+                t.push((name, "F32".into(), vec![96], vec![0; 4 * 96]));
+            },
+            Some("which the checkpoint has no place for"),
+        ),
+        (
+            "token rows",
+            |c| c["trainable_token_indices"] = json!({"embed_tokens": [5, 9]}),
+            |t| {
+                let name = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta".into();
+                t.push((name, "F32".into(), vec![2, 96], vec![0; 4 * 2 * 96]));
+            },
+            None,
+        ),
+    ];
+    let llama = testdata("tiny/llama");
+    for (name, configuration, weights, expected) in ways {
+        let dir = gq.path(&name.replace(' ', "-"));
+        copy("lora/plain", &dir);
+        let mut config = read(&dir.join("adapter_config.json"));
+        configuration(&mut config);
+        write(&dir.join("adapter_config.json"), &config);
+        let path = dir.join("adapter_model.safetensors");
+        let mut list = tensors(&path);
+        weights(&mut list);
+        save(&list, &path);
+        let args = ["plan", &llama, "--lora", dir.to_str().unwrap()];
+        match expected {
+            None => drop(gq.ok(&args)),
+            Some(sentence) => {
+                let shown = gq.fails(3, &args);
+                assert!(
+                    shown.contains(sentence) && !shown.contains("trained on another model"),
+                    "{name}: {shown}"
+                );
+            }
+        }
+    }
+    let dir = gq.path("pickle");
+    fs::create_dir(&dir).unwrap();
+    fs::copy(testdata("lora/plain/adapter_config.json"), dir.join("adapter_config.json")).unwrap();
+    fs::write(dir.join("adapter_model.bin"), b"PK\x03\x04").unwrap();
+    let shown = gq.fails(3, &["plan", &llama, "--lora", dir.to_str().unwrap()]);
+    assert!(shown.contains("a Python pickle") && shown.contains("weights_only=True"), "{shown}");
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 48544\n";
+    fs::write(dir.join("adapter_model.safetensors"), pointer).unwrap();
+    let shown = gq.fails(3, &["plan", &llama, "--lora", dir.to_str().unwrap()]);
+    assert!(shown.contains("a Git LFS pointer") && shown.contains("git lfs pull"), "{shown}");
+}
+
+#[test]
+fn an_adapter_of_mlx_is_merged_as_the_same_one_of_peft() {
+    let gq = Gq::new();
+    let dir = gq.path("mlx");
+    fs::create_dir(&dir).unwrap();
+    let turned = |(name, dtype, shape, bytes): (String, String, Vec<usize>, Vec<u8>)| {
+        let name = name.replace("base_model.model.", "");
+        let name = name.replace("lora_A.weight", "lora_a").replace("lora_B.weight", "lora_b");
+        let (rows, cols) = (shape[0], shape[1]);
+        let at = |i: usize| {
+            let (row, col) = (i / rows, i % rows);
+            bytes[4 * (col * cols + row)..][..4].to_vec()
+        };
+        (name, dtype, vec![cols, rows], (0..rows * cols).flat_map(at).collect())
+    };
+    let path = testdata("lora/plain/adapter_model.safetensors");
+    let list: Vec<_> = tensors(Path::new(&path)).into_iter().map(turned).collect();
+    save(&list, &dir.join("adapters.safetensors"));
+    let config = |keys: Value| {
+        let parameters = json!({"rank": 4, "scale": 2.0, "dropout": 0.0, "keys": keys});
+        let config = json!({"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": parameters, "model": "tiny"});
+        write(&dir.join("adapter_config.json"), &config);
+    };
+    let (llama, plain) = (testdata("tiny/llama"), testdata("lora/plain"));
+    config(Value::Null);
+    let mlx = dir.to_str().unwrap();
+    gq.ok(&["convert", &llama, "--lora", mlx, "-o", "mlx.gq", "--bits", "8"]);
+    gq.ok(&["convert", &llama, "--lora", &plain, "-o", "peft.gq", "--bits", "8"]);
+    let payload = |file: &str| gq.json(&["inspect", file])["payload_sha256"].clone();
+    assert_eq!(payload("mlx.gq"), payload("peft.gq"));
+    config(json!(["self_attn.q_proj"]));
+    let shown = gq.fails(3, &["plan", &llama, "--lora", mlx]);
+    assert!(shown.contains("not name it") && shown.contains("model.layers.0.mlp"), "{shown}");
+}
+
+#[test]
+fn pointers_are_called_pointers_wherever_they_lie() {
+    let gq = Gq::new();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9085657\n";
+    let dir = gq.path("demo");
+    copy("demo", &dir);
+    let demo = dir.to_str().unwrap();
+    for file in ["tokenizer.json", "chat_template.jinja", "model.safetensors", "config.json"] {
+        let path = dir.join(file);
+        let content = fs::read(&path).unwrap();
+        fs::write(&path, pointer).unwrap();
+        let shown = gq.fails(3, &["convert", demo, "-o", "m.gq"]);
+        assert!(shown.contains("a Git LFS pointer to 9085657 bytes"), "{file}: {shown}");
+        assert!(shown.contains("git lfs pull") && !gq.path("m.gq").exists(), "{file}: {shown}");
+        fs::write(&path, content).unwrap();
+    }
+    for file in ["p.gq", "p.gguf"] {
+        fs::write(gq.path(file), pointer).unwrap();
+        let shown = gq.fails(3, &["inspect", file]);
+        assert!(shown.contains("a Git LFS pointer"), "{file}: {shown}");
+        let shown = gq.fails(3, &["run", file, "-p", "x"]);
+        assert!(shown.contains("a Git LFS pointer"), "{file}: {shown}");
+    }
+    let shown = gq.fails(3, &["verify", "p.gq"]);
+    assert!(shown.contains("a Git LFS pointer"), "{shown}");
+}
