@@ -150,6 +150,17 @@ fn names_a_repository(text: &str) -> bool {
     text.starts_with("hf://") || !file
 }
 
+/// Reads a text that was given; a pointer in its place is no text.
+pub fn text_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
+    let bytes = std::fs::read(path).map_err(|e| Failure::io(path, &e))?;
+    match StandIn::recognize(&bytes) {
+        Some(what @ (StandIn::LfsPointer { .. } | StandIn::AnnexPointer)) => {
+            Err(CheckpointError::StandIn { path: path.to_owned(), what }.into())
+        }
+        _ => Ok(bytes),
+    }
+}
+
 /// Whether a path is a checkpoint: a directory, or a file that begins as a GGUF does.
 pub fn is_checkpoint(path: &Path) -> Result<bool, Failure> {
     let failed = |error: std::io::Error| Failure::io(path, &error);
@@ -209,6 +220,18 @@ pub struct Loaded {
     pub model: Model,
     /// Its bytes and weights.
     pub sizes: Sizes,
+    /// The checkpoint that it is, or none.
+    checkpoint: Option<Arc<Checkpoint>>,
+}
+
+impl Loaded {
+    /// Checks that what was computed is of what is there.
+    pub fn check_unchanged(&self) -> Result<(), Failure> {
+        match &self.checkpoint {
+            Some(checkpoint) => Ok(checkpoint.check_unchanged()?),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Loads a checkpoint directory, a GGUF or a `.gq` file. Codes meet int8 activations, floats f32, unless told otherwise.
@@ -244,8 +267,8 @@ pub fn model_how(
     if is_checkpoint(path)? {
         let checkpoint = Arc::new(checkpoint_with(path, loras, global)?);
         let sizes = checkpoint_sizes(&checkpoint);
-        let model = Model::from_checkpoint(checkpoint, options(mode(ActivationMode::F32))?)?;
-        return Ok(Loaded { model, sizes });
+        let model = Model::from_checkpoint(checkpoint.clone(), options(mode(ActivationMode::F32))?)?;
+        return Ok(Loaded { model, sizes, checkpoint: Some(checkpoint) });
     }
     if !loras.is_empty() {
         let message = format!("{}: adapters are merged into checkpoints, not into .gq files", path.display());
@@ -255,7 +278,7 @@ pub fn model_how(
     let container = Arc::new(Container::open(path)?);
     let model = Model::from_container(container.clone(), options(mode(ActivationMode::Int8))?)?;
     let sizes = container_sizes(&container, model.spec());
-    Ok(Loaded { model, sizes })
+    Ok(Loaded { model, sizes, checkpoint: None })
 }
 
 /// Runs `work` with the threads that were asked for.

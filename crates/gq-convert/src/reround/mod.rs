@@ -225,6 +225,10 @@ impl RoundAgain<'_> {
         let (states, codes, trial) = (beside(".states.partial"), beside(".codes.partial"), beside(".trial"));
         let outcome =
             self.run_beside(sequences, options, (memory.spilled > 0, &states, &codes), &trial, progress);
+        let outcome = outcome.and_then(|outcome| {
+            self.checkpoint.check_unchanged()?;
+            Ok(outcome)
+        });
         // What is left of them after a failure is of no use.
         for stale in [&states, &codes] {
             let _ = std::fs::remove_file(stale);

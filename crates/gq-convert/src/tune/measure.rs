@@ -209,6 +209,8 @@ pub fn measure(
         lookups(&mut tune, checkpoint, wanted, gradients)?;
     }
     tune.save_held_out(&compared(sequences))?;
+    // What was measured is of the weights that are there.
+    checkpoint.check_unchanged()?;
     tune.finish()?;
     Ok(tune)
 }

@@ -162,7 +162,7 @@ fn measure(
 
 /// A text to measure on.
 pub fn read_text(path: &Path) -> Result<String, Failure> {
-    let bytes = std::fs::read(path).map_err(|e| Failure::io(path, &e))?;
+    let bytes = source::text_bytes(path)?;
     let place = path.display();
     String::from_utf8(bytes).map_err(|e| {
         Failure::new(Exit::Input, "eval.text_not_utf8", format!("{place}: {}", e.utf8_error())).at(&place)
@@ -279,6 +279,8 @@ fn on_windows(
     let mut step = |done: usize, _: usize| progress.set(done as u64, "");
     let report = evaluate_text(&model.model, &reference.model, windows, model.sizes, options, &mut step)?;
     progress.finish();
+    reference.check_unchanged()?;
+    model.check_unchanged()?;
     Ok(EvalReport { tokens_sha256: tokens_sha256(windows.windows()), ..report })
 }
 

@@ -65,7 +65,7 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
     let model = Model::from_container(container.clone(), options)?;
     let found = source::find(&args.reference, global)?;
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
-    let reference = Model::from_checkpoint(checkpoint, options)?;
+    let reference = Model::from_checkpoint(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(reference.texts(), reference.spec())?;
     let (steps, batch) = (usize::from(args.steps), usize::from(args.batch));
     // What is held out comes on top.
@@ -96,6 +96,7 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
     let seconds = progress.finish();
     let path = args.output.as_ref().unwrap_or(&args.file);
     let in_place = args.output.is_none();
+    checkpoint.check_unchanged()?;
     if outcome.helps() || !in_place {
         let refined = Refined {
             text_sha256: gq_convert::texts_digest(&texts).parse().map_err(|_| digest_failure())?,

@@ -136,7 +136,7 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
         license.ok_or_else(|| lacking("card.license", "the source's README.md does not name one"))?;
     let name = recipe.name.clone().unwrap_or_else(|| found.name.clone());
     let path = &recipe.evaluation.text;
-    let text = std::fs::read(path).map_err(|e| Failure::io(path, &e))?;
+    let text = source::text_bytes(path)?;
     let text_sha256 = sums::sha256_of(&text);
     let text = String::from_utf8(text).map_err(|e| {
         let message = format!("{}: {}", path.display(), e.utf8_error());

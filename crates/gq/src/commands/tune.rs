@@ -509,7 +509,7 @@ fn texts(path: &Path) -> Result<Vec<CalibrationText>, Failure> {
         return Err(Failure::new(Exit::Input, "calibration.empty", message).at(path.display()));
     }
     let read = |file: PathBuf| {
-        let bytes = std::fs::read(&file).map_err(io(&file))?;
+        let bytes = source::text_bytes(&file)?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             let message = format!("{}: byte {at} is not UTF-8", file.display());

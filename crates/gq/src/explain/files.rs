@@ -2,6 +2,7 @@
 
 use super::sentence;
 use crate::failure::{Exit, Failure};
+use gq_checkpoint::StandIn;
 use gq_container::{ContainerError, FormatError, VerifyError, WriteError};
 use gq_eval::OutputsError;
 
@@ -10,11 +11,21 @@ impl From<ContainerError> for Failure {
         let message = sentence(&error);
         match error {
             ContainerError::Io { path, source } => Failure::io(&path, &source),
-            ContainerError::Format { path, source } => Failure::new(Exit::Input, "container.format", message)
-                .at(path.display())
-                .actual(source.code()),
+            ContainerError::Format { path, source } => match pointer(&path) {
+                Some(what) => {
+                    super::checkpoint::stand_in(&path, &what, &format!("{}: {what}", path.display()))
+                }
+                None => Failure::new(Exit::Input, "container.format", message)
+                    .at(path.display())
+                    .actual(source.code()),
+            },
         }
     }
+}
+
+/// What lies in the place of a file that is no `.gq` file.
+fn pointer(path: &std::path::Path) -> Option<StandIn> {
+    StandIn::of_file(path).ok().flatten().filter(|what| *what != StandIn::Empty)
 }
 
 impl From<FormatError> for Failure {

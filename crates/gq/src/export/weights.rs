@@ -121,10 +121,15 @@ impl Weights {
     pub fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), ReadError> {
         let cols = out.len() / rows.len().max(1);
         let chunks = out.par_chunks_mut((CHUNK_ROWS * cols).max(1)).enumerate();
-        chunks.try_for_each(|(chunk, out)| {
+        let read = chunks.try_for_each(|(chunk, out)| {
             let first = rows.start + chunk * CHUNK_ROWS;
             self.read_chunk(name, first..(first + CHUNK_ROWS).min(rows.end), out)
-        })
+        });
+        // After every tensor: the last one is read before the output gets its name.
+        match &self.kind {
+            Kind::Checkpoint(checkpoint) => checkpoint.check_unchanged().and(read),
+            Kind::Container { .. } => read,
+        }
     }
 
     fn read_chunk(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), ReadError> {
