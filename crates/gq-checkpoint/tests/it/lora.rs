@@ -187,6 +187,52 @@ fn a_tied_head_does_not_come_loose() {
 }
 
 #[test]
+fn what_peft_cannot_give_back_is_refused_by_name() {
+    let open = |adapters: &[(&str, f64)], base: &str| {
+        let adapters = adapters
+            .iter()
+            .map(|(name, weight)| Adapter::open(testdata("lora-layouts").join(name), *weight).unwrap());
+        let adapters = adapters.collect();
+        Checkpoint::open(testdata("lora-layouts").join(base)).unwrap().with_adapters(adapters).map(|_| ())
+    };
+    // The head was resized with the embedding, and is not in the folder.
+    let error = open(&[("resized-embedding", 1.0)], "base").unwrap_err();
+    assert!(matches!(error, AdapterError::HalfResized { rows: 43, other: "lm_head", .. }), "{error}");
+    for adapters in [
+        &[("token-rows", 0.5)][..],
+        &[("resized", 0.5)],
+        &[("token-rows", 1.0), ("token-rows", 1.0)],
+        &[("token-rows", 1.0), ("resized", 1.0)],
+        &[("fan-in-fan-out", 1.0), ("token-rows", 1.0)],
+        &[("bias-all", 2.0)],
+    ] {
+        let error = open(adapters, "base").unwrap_err();
+        assert!(matches!(error, AdapterError::SavedModule { .. }), "{adapters:?}: {error}");
+    }
+    assert!(open(&[("resized", 1.0), ("token-rows", 1.0)], "base").is_ok());
+    let error = open(&[("token-rows-both", 1.0)], "tied").unwrap_err();
+    assert!(matches!(error, AdapterError::Untied { .. }), "{error}");
+}
+
+/// The adapter of experts with its configuration changed.
+#[test]
+fn experts_factors_are_matched_by_shape_and_version() {
+    let moe = |change: fn(&mut Value)| {
+        let dir = altered("../lora-layouts/experts-other-order", change);
+        merge("gemma4-moe", dir.path(), 1.0).map(|_| ())
+    };
+    assert!(moe(|_| {}).is_ok());
+    let error = moe(|c| c["target_parameters"] = serde_json::json!(["experts.gate_up_proj"])).unwrap_err();
+    assert!(matches!(error, AdapterError::Shape { .. } | AdapterError::Untrained { .. }), "{error}");
+    let error = moe(|c| c["target_parameters"] = Value::Null).unwrap_err();
+    assert!(matches!(error, AdapterError::Untargeted { .. }), "{error}");
+    let error = moe(|c| c["r"] = 2.into()).unwrap_err();
+    assert!(matches!(error, AdapterError::Shape { .. }), "{error}");
+    let error = moe(|c| c["target_parameters"] = serde_json::json!(["experts.down_proj"])).unwrap_err();
+    assert!(matches!(error, AdapterError::Untrained { .. }), "{error}");
+}
+
+#[test]
 fn files_are_the_identity() {
     let adapter = Adapter::open(testdata("lora/plain"), 1.0).unwrap();
     assert_eq!(adapter.name(), "plain");
