@@ -10,7 +10,8 @@ use crate::eager::Matrix;
 use crate::footprint::kv_cache_bytes;
 use crate::model::Model;
 use crate::sampler::{Sampler, Sampling};
-use crate::tokenizer::{SpecialText, Tokenizer, TokenizerError};
+use crate::tokenizer::{SpecialText, Tokenizer};
+use crate::tokenizer_error::TokenizerError;
 use gq_checkpoint::ModelSpec;
 use rayon::prelude::*;
 

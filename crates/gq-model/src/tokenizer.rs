@@ -1,7 +1,11 @@
 //! Text to tokens and back.
 
 use crate::chat::ChatTemplate;
+use crate::growth::{self, Growth};
+use crate::outside::guarded;
 use crate::texts::ModelTexts;
+use crate::tokenizer_error::TokenizerError;
+use crate::written;
 use gq_checkpoint::ModelSpec;
 use serde_json::Value;
 use std::sync::{PoisonError, RwLock};
@@ -10,9 +14,15 @@ use std::sync::{PoisonError, RwLock};
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: RwLock<tokenizers::Tokenizer>,
+    growth: Growth,
     bos: Option<u32>,
     eos: Vec<u32>,
+    /// Rows of the embedding.
+    rows: usize,
 }
+
+/// What is run under [`guarded`].
+const FILE: &str = "tokenizer.json";
 
 /// How strings such as `<bos>` in a text are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,56 +33,47 @@ pub enum SpecialText {
     Parsed,
 }
 
-/// Text that cannot be turned into tokens.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenizerError {
-    /// The model came without a tokenizer.
-    #[error("the model has no tokenizer: it takes token numbers, not text")]
-    Missing,
-    /// The tokenizer file is not understood.
-    #[error("the tokenizer cannot be read")]
-    Unreadable(#[source] tokenizers::Error),
-    /// Settings beside the tokenizer are not JSON.
-    #[error("{file} is not valid JSON")]
-    Settings {
-        /// `tokenizer_config.json` or `generation_config.json`.
-        file: &'static str,
-        /// Why.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// A text could not be encoded.
-    #[error("the text cannot be encoded")]
-    Encode(#[source] tokenizers::Error),
-    /// Tokens could not be decoded.
-    #[error("the tokens cannot be decoded")]
-    Decode(#[source] tokenizers::Error),
-}
-
 impl Tokenizer {
-    /// The tokenizer among a model's texts.
+    /// The tokenizer among a model's texts, loaded and tried on a short text.
     ///
     /// Text starts with a BOS token where the file's post-processor puts one in front, or `add_bos_token` asks for it.
     /// Generation ends at the tokens of the configuration, of the generation settings, and `eos_token`.
     ///
     /// # Errors
-    /// [`TokenizerError::Missing`] where there is none; others for files that are not understood.
+    /// [`TokenizerError::Missing`] where there is none; others for files that are not understood, that load as
+    /// something else than is written, or whose tokens for plain text the embedding has no rows for.
     pub fn new(texts: &ModelTexts, spec: &ModelSpec) -> Result<Tokenizer, TokenizerError> {
-        let file = texts.tokenizer.as_deref().ok_or(TokenizerError::Missing)?;
-        let mut inner: tokenizers::Tokenizer = file.parse().map_err(TokenizerError::Unreadable)?;
+        let text = texts.tokenizer.as_deref().ok_or(TokenizerError::Missing)?;
+        let file: Value = parse(FILE, text)?;
+        let growth = Growth::of(&file)?;
+        let mut inner: tokenizers::Tokenizer =
+            guarded(FILE, || text.parse())?.map_err(TokenizerError::Unreadable)?;
         // A file may carry the cuts and padding of its training.
         inner.with_truncation(None).map_err(TokenizerError::Unreadable)?.with_padding(None);
+        guarded(FILE, || written::compare(&file, &inner))??;
+        drop(file);
+        guarded(FILE, || refuse_text_beyond(&inner, spec.vocab_size))??;
         let config = settings("tokenizer_config.json", texts.tokenizer_config.as_deref())?;
         let generation = settings("generation_config.json", texts.generation_config.as_deref())?;
         let named = |key: &str| inner.token_to_id(&special_token(&config, key)?);
         let asked = config.get("add_bos_token") == Some(&Value::Bool(true));
-        let bos = post_processor_bos(&inner)?.or_else(|| named("bos_token").filter(|_| asked));
+        let bos = guarded(FILE, || post_processor_bos(&inner))??;
+        let bos = bos.or_else(|| named("bos_token").filter(|_| asked));
         let mut eos = spec.eos.clone();
         eos.extend(token_ids(generation.get("eos_token_id")));
         eos.extend(named("eos_token"));
         eos.sort_unstable();
         eos.dedup();
-        Ok(Tokenizer { inner: RwLock::new(inner), bos, eos })
+        let tokenizer = Tokenizer { inner: RwLock::new(inner), growth, bos, eos, rows: spec.vocab_size };
+        tokenizer.try_out()?;
+        Ok(tokenizer)
+    }
+
+    /// Encodes and decodes a short text: what cannot do that is no tokenizer.
+    fn try_out(&self) -> Result<(), TokenizerError> {
+        const SHORT: &str = "Once upon a time, in 1789:\n\tna\u{EF}ve \u{4F60}\u{597D} \u{1F999} x";
+        let tokens = self.encode(SHORT, SpecialText::Plain)?;
+        self.decode(&tokens).map(|_| ())
     }
 
     /// The token that text starts with; `None` where the model wants none, whether or not it has one.
@@ -96,17 +97,34 @@ impl Tokenizer {
     /// Tokens of `text`, without BOS.
     ///
     /// # Errors
-    /// When the tokenizer has no token for something in it.
+    /// When the tokenizer has no token for something in it, makes it longer than is allowed, or names a token that
+    /// the embedding has no row for.
     pub fn encode(&self, text: &str, special: SpecialText) -> Result<Vec<u32>, TokenizerError> {
         let plain = special == SpecialText::Plain;
         let current = self.inner.read().unwrap_or_else(PoisonError::into_inner);
         if current.get_encode_special_tokens() == plain {
-            return encode(&current, text);
+            return self.encode_with(&current, text);
         }
         drop(current);
         let mut changed = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         changed.set_encode_special_tokens(plain);
-        encode(&changed, text)
+        self.encode_with(&changed, text)
+    }
+
+    fn encode_with(&self, inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let tokens = guarded(FILE, || {
+            if let (Growth::Measured, Some(normalizer)) = (self.growth, inner.get_normalizer()) {
+                growth::measure(normalizer, text)?;
+            }
+            encode(inner, text)
+        })??;
+        match tokens.iter().find(|&&id| id as usize >= self.rows) {
+            Some(&id) => {
+                let token = inner.id_to_token(id).unwrap_or_default();
+                Err(TokenizerError::BeyondRows { token, id, rows: self.rows })
+            }
+            None => Ok(tokens),
+        }
     }
 
     /// Tokens of a prompt: BOS in front where the model wants it and the text does not have it already.
@@ -127,7 +145,7 @@ impl Tokenizer {
     /// When the tokenizer's decoder fails.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizerError> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        inner.decode(tokens, true).map_err(TokenizerError::Decode)
+        guarded(FILE, || inner.decode(tokens, true))?.map_err(TokenizerError::Decode)
     }
 
     /// The token with this content, such as `<turn|>`.
@@ -206,7 +224,7 @@ fn encode(inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, Tokeniz
 
 /// The token a post-processor puts in front of text.
 fn post_processor_bos(inner: &tokenizers::Tokenizer) -> Result<Option<u32>, TokenizerError> {
-    let ids = |special: bool| {
+    let ids = |special: bool| -> Result<Vec<u32>, TokenizerError> {
         let encoding = inner.encode_fast("a", special).map_err(TokenizerError::Encode)?;
         Ok(encoding.get_ids().to_vec())
     };
@@ -215,10 +233,23 @@ fn post_processor_bos(inner: &tokenizers::Tokenizer) -> Result<Option<u32>, Toke
     Ok(processed.first().copied().filter(|_| added))
 }
 
+/// Refuses a vocabulary that gives plain text tokens without rows. A special token without one, such as Gemma's
+/// placeholder for images, does no harm until a text names it.
+fn refuse_text_beyond(inner: &tokenizers::Tokenizer, rows: usize) -> Result<(), TokenizerError> {
+    let special = |id: u32| inner.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special);
+    let beyond = inner.get_vocab(true).into_iter().filter(|&(_, id)| id as usize >= rows && !special(id));
+    match beyond.min_by_key(|&(_, id)| id) {
+        Some((token, id)) => Err(TokenizerError::BeyondRows { token, id, rows }),
+        None => Ok(()),
+    }
+}
+
+fn parse(file: &'static str, text: &str) -> Result<Value, TokenizerError> {
+    serde_json::from_str(text).map_err(|source| TokenizerError::Settings { file, source })
+}
+
 fn settings(file: &'static str, text: Option<&str>) -> Result<Value, TokenizerError> {
-    let parsed = text.map(serde_json::from_str).transpose();
-    let parsed = parsed.map_err(|source| TokenizerError::Settings { file, source })?;
-    Ok(parsed.unwrap_or(Value::Null))
+    text.map_or(Ok(Value::Null), |text| parse(file, text))
 }
 
 /// A special token of `tokenizer_config.json`: a string, or an object with its content.

@@ -1,0 +1,238 @@
+//! How much longer a tokenizer can make a text: replacements in a chain multiply, and a file of a few kilobytes can
+//! ask for terabytes.
+//!
+//! A bound follows from the file; where it is small nothing else is done. Where it is not, the normalizers are run on
+//! short pieces one by one first, and measured.
+
+use crate::tokenizer_error::TokenizerError;
+use serde_json::Value;
+use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper};
+
+/// Times that a text may become longer, by all normalizers together, or by all pre-tokenizers, or by decoders.
+const MOST: f64 = 64.0;
+/// Longest text that one character may become in one step, in bytes.
+const LONGEST_CONTENT: usize = 256;
+/// Bytes of the pieces that are measured.
+const PIECE: usize = 1024;
+/// Most tokens that a post-processor may put around a text.
+const MOST_AROUND: usize = 256;
+
+/// What is known about a tokenizer's growth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Growth {
+    /// At most [`MOST`] times, whatever the text.
+    Bounded,
+    /// By the text: to be measured on each.
+    Measured,
+}
+
+impl Growth {
+    /// Bounds every part of a parsed `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When one step alone, or the pre-tokenizers or decoders together, go beyond what is allowed.
+    pub(crate) fn of(file: &Value) -> Result<Growth, TokenizerError> {
+        for (part, list) in [("pre_tokenizer", "pretokenizers"), ("decoder", "decoders")] {
+            let factor = factor(part, &file[part], list)?;
+            if factor > MOST {
+                return Err(grows(part, 1, factor, MOST as usize));
+            }
+        }
+        let around = around(&file["post_processor"]);
+        if around > MOST_AROUND {
+            return Err(grows("post_processor", 0, around as f64, MOST_AROUND));
+        }
+        let normalizers = factor("normalizer", &file["normalizer"], "normalizers")?;
+        Ok(if normalizers <= MOST { Growth::Bounded } else { Growth::Measured })
+    }
+}
+
+fn grows(part: &'static str, from: usize, to: f64, limit: usize) -> TokenizerError {
+    TokenizerError::Grows { part, from, to: to as usize, limit }
+}
+
+/// The most that a part multiplies a text's bytes by; sequences multiply.
+fn factor(part: &'static str, value: &Value, list: &str) -> Result<f64, TokenizerError> {
+    if let Some(steps) = value.get(list).and_then(Value::as_array) {
+        return steps.iter().try_fold(1.0, |product, step| Ok(product * factor(part, step, list)?));
+    }
+    let text = |key: &str| value.get(key).and_then(Value::as_str).map_or(0, str::len);
+    let content =
+        text("content").max(text("prepend")).max(text("replacement")).max(longest_in_charsmap(value));
+    if content > LONGEST_CONTENT {
+        return Err(grows(part, 1, content as f64, LONGEST_CONTENT));
+    }
+    let kind = value.get("type").and_then(Value::as_str).unwrap_or_default();
+    Ok(match (kind, part) {
+        // A string takes its own bytes away; an expression may match nothing, between any two characters.
+        ("Replace", _) => match value.pointer("/pattern/String").and_then(Value::as_str) {
+            Some(pattern) if !pattern.is_empty() => (content as f64 / pattern.len() as f64).max(1.0),
+            _ => 1.0 + content as f64,
+        },
+        // In front of every piece, and a piece has a byte.
+        ("Metaspace", _) => 2.0 * content.max(1) as f64,
+        // Once for a text: it counts for short ones, and in long chains.
+        ("Prepend", _) => 1.0 + content as f64 / 64.0,
+        ("Precompiled", _) => content.max(1) as f64,
+        // The longest compatibility decomposition has 18 characters.
+        ("NFKD" | "NFKC", _) => 11.0,
+        ("NFD" | "NFC", _) => 3.0,
+        // Spaces around ideographs, decomposition, lower case.
+        ("BertNormalizer" | "Bert", _) => 9.0,
+        ("Lowercase", _) => 1.5,
+        ("ByteLevel", "normalizer" | "pre_tokenizer") => 2.0,
+        _ => 1.0,
+    })
+}
+
+/// Longest replacement in SentencePiece's table: a trie, then strings that end with zero.
+fn longest_in_charsmap(value: &Value) -> usize {
+    let table =
+        value.get("precompiled_charsmap").and_then(Value::as_str).map(decode_base64).unwrap_or_default();
+    let Some((size, rest)) = table.split_first_chunk::<4>() else { return 0 };
+    let strings = rest.get(u32::from_le_bytes(*size) as usize..).unwrap_or(rest);
+    strings.split(|&byte| byte == 0).map(<[u8]>::len).max().unwrap_or(0)
+}
+
+/// Bytes of standard base64; what is none of its characters is passed over.
+fn decode_base64(text: &str) -> Vec<u8> {
+    let digit = |byte: u8| match byte {
+        b'A'..=b'Z' => Some(byte - b'A'),
+        b'a'..=b'z' => Some(byte - b'a' + 26),
+        b'0'..=b'9' => Some(byte - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let (mut bytes, mut held, mut bits) = (Vec::with_capacity(text.len() / 4 * 3), 0u32, 0);
+    for value in text.bytes().filter_map(digit) {
+        held = held << 6 | u32::from(value);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((held >> bits) as u8);
+        }
+    }
+    bytes
+}
+
+/// Tokens that a post-processor puts around one text, counted with the ids of each.
+fn around(value: &Value) -> usize {
+    if let Some(steps) = value.get("processors").and_then(Value::as_array) {
+        return steps.iter().map(around).fold(0, usize::saturating_add);
+    }
+    let ids = |name: &str| {
+        let ids =
+            value.pointer("/special_tokens").and_then(|tokens| tokens.get(name)?.get("ids")?.as_array());
+        ids.map_or(1, |ids| ids.len())
+    };
+    let single = value.get("single").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let piece = |piece: &Value| match piece.pointer("/SpecialToken/id").and_then(Value::as_str) {
+        Some(name) => ids(name),
+        None => 1, // the text itself: more than once would repeat it
+    };
+    single.iter().map(piece).fold(0, usize::saturating_add)
+}
+
+/// Runs the normalizers on pieces of `text`, one after the other, and stops where a piece becomes too long.
+///
+/// # Errors
+/// [`TokenizerError::Grows`].
+pub(crate) fn measure(normalizer: &NormalizerWrapper, text: &str) -> Result<(), TokenizerError> {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let cut = rest.len().min(PIECE);
+        let cut = (cut..=rest.len()).find(|&at| rest.is_char_boundary(at)).unwrap_or(rest.len());
+        let (piece, tail) = rest.split_at(cut);
+        let limit = MOST as usize * piece.len().max(PIECE);
+        let mut normalized = NormalizedString::from(piece);
+        step(normalizer, &mut normalized, (piece.len(), limit))?;
+        rest = tail;
+    }
+    Ok(())
+}
+
+fn step(
+    normalizer: &NormalizerWrapper,
+    text: &mut NormalizedString,
+    (from, limit): (usize, usize),
+) -> Result<(), TokenizerError> {
+    if let NormalizerWrapper::Sequence(steps) = normalizer {
+        return steps.as_ref().iter().try_for_each(|normalizer| step(normalizer, text, (from, limit)));
+    }
+    normalizer.normalize(text).map_err(TokenizerError::Encode)?;
+    match text.get().len() {
+        to if to > limit => Err(TokenizerError::Grows { part: "normalizer", from, to, limit }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn replace(pattern: &str, content: &str) -> Value {
+        json!({"type": "Replace", "pattern": {"String": pattern}, "content": content})
+    }
+
+    fn sequence(steps: &[Value]) -> Value {
+        json!({"normalizer": {"type": "Sequence", "normalizers": steps}})
+    }
+
+    fn run(file: &Value, text: &str) -> Result<(), TokenizerError> {
+        measure(&serde_json::from_value(file["normalizer"].clone()).unwrap(), text)
+    }
+
+    #[test]
+    fn what_tokenizers_have_is_bounded() {
+        let prefix = json!({"type": "Prepend", "prepend": "▁"});
+        assert_eq!(Growth::of(&sequence(&[prefix, replace(" ", "▁")])).unwrap(), Growth::Bounded);
+        let nfc = json!({"normalizer": {"type": "NFC"}, "pre_tokenizer": {"type": "ByteLevel"}});
+        assert_eq!(Growth::of(&nfc).unwrap(), Growth::Bounded);
+    }
+
+    #[test]
+    fn a_chain_is_measured_and_stopped() {
+        // Three steps of 10: a thousand times as long.
+        let chain =
+            sequence(&[replace("a", "bbbbbbbbbb"), replace("b", "cccccccccc"), replace("c", "dddddddddd")]);
+        assert_eq!(Growth::of(&chain).unwrap(), Growth::Measured);
+        run(&chain, &"xyz ".repeat(2000)).unwrap();
+        run(&chain, &format!("a{}", "x".repeat(4000))).unwrap();
+        let error = run(&chain, &"a".repeat(2000)).unwrap_err();
+        let TokenizerError::Grows { part: "normalizer", from: 1024, to, limit: 65536 } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(to, 102_400, "stopped after the second step");
+    }
+
+    #[test]
+    fn one_long_step_is_refused_unseen() {
+        for content in ["x".repeat(257), "é".repeat(200)] {
+            let error = Growth::of(&sequence(&[replace("a", &content)])).unwrap_err();
+            assert!(matches!(error, TokenizerError::Grows { part: "normalizer", limit: 256, .. }), "{error}");
+        }
+        let bytes = json!({"type": "ByteLevel"});
+        let twice = json!({"pre_tokenizer": {"type": "Sequence", "pretokenizers": vec![bytes; 7]}});
+        assert!(matches!(
+            Growth::of(&twice).unwrap_err(),
+            TokenizerError::Grows { part: "pre_tokenizer", .. }
+        ));
+        let template = json!({"post_processor": {"type": "TemplateProcessing",
+            "single": vec![json!({"SpecialToken": {"id": "<s>", "type_id": 0}}); 20],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": vec![1; 20], "tokens": ["<s>"]}}}});
+        assert!(matches!(
+            Growth::of(&template).unwrap_err(),
+            TokenizerError::Grows { part: "post_processor", to: 400, .. }
+        ));
+    }
+
+    #[test]
+    fn charsmap_by_its_longest_string() {
+        // Four bytes of trie, then "ab\0" and "xyz\0".
+        let table = [4u8, 0, 0, 0, 9, 9, 9, 9, b'a', b'b', 0, b'x', b'y', b'z', 0];
+        assert_eq!(longest_in_charsmap(&json!({"precompiled_charsmap": "BAAAAAkJCQlhYgB4eXoA"})), 3);
+        assert_eq!(decode_base64("BAAAAAkJCQlhYgB4eXoA"), table);
+    }
+}
