@@ -8,7 +8,7 @@ use crate::shards::{INDEX, Weights, open_weights, refuse_unfinished, weights};
 use crate::stamp::Stamp;
 use crate::texts::{Texts, is_text_name, read_text, read_texts};
 use crate::{
-    CheckpointError, ConfigError, ModelSpec, Note, ReadError, Role, SourceTensor, TensorError, limits,
+    CheckpointError, ConfigError, ModelSpec, Note, OpenOptions, ReadError, Role, SourceTensor, TensorError, limits,
     parse_config,
 };
 use std::collections::HashMap;
@@ -75,15 +75,23 @@ impl Checkpoint {
     /// # Errors
     /// When a file is missing, broken or contradicts another, or the configuration is not understood in full.
     pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
+        Checkpoint::open_with(path, &OpenOptions::default())
+    }
+
+    /// The same, with what the user says where the file does not.
+    ///
+    /// # Errors
+    /// As [`open`](Checkpoint::open).
+    pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Checkpoint, CheckpointError> {
         let dir = path.as_ref();
         if dir.is_file() {
             let failed = |source| CheckpointError::gguf(dir, source);
-            return Checkpoint::from_gguf(dir, Gguf::open(dir).map_err(failed)?).map_err(failed);
+            return Checkpoint::from_gguf(dir, Gguf::open(dir).map_err(failed)?, options).map_err(failed);
         }
         let names = list_dir(dir)?;
         if !names.iter().any(|name| name == CONFIG) {
             return match only_gguf(dir, &names)? {
-                Some(path) => Checkpoint::open(path),
+                Some(path) => Checkpoint::open_with(path, options),
                 None => Err(no_config(dir, &names)),
             };
         }
@@ -128,8 +136,8 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    fn from_gguf(path: &Path, gguf: Gguf) -> Result<Checkpoint, GgufError> {
-        let GgufModel { spec, texts, tensors } = GgufModel::new(&gguf)?;
+    fn from_gguf(path: &Path, gguf: Gguf, options: &OpenOptions) -> Result<Checkpoint, GgufError> {
+        let GgufModel { spec, texts, tensors } = GgufModel::new(&gguf, options)?;
         let mut checkpoint = Checkpoint::bare(path.to_owned(), gguf.into_files().unzip(), spec, tensors);
         checkpoint.texts = Some(texts);
         Ok(checkpoint)

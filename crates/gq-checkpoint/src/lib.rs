@@ -22,6 +22,7 @@ mod lora;
 mod map;
 mod names;
 mod note;
+mod open_options;
 mod read;
 mod read_at;
 mod role;
@@ -43,6 +44,7 @@ pub use expected::ExpectedTensor;
 pub use lora::{Adapter, AdapterError, AdapterFile, TakenTexts, TextsFrom};
 pub use map::MappedWeights;
 pub use note::Note;
+pub use open_options::{OpenOptions, TurnTokens};
 pub use role::Role;
 pub use spec::{
     Activation, AttentionSpec, Family, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,

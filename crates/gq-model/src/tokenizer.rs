@@ -15,6 +15,8 @@ use std::sync::{PoisonError, RwLock};
 pub struct Tokenizer {
     inner: RwLock<tokenizers::Tokenizer>,
     growth: Growth,
+    /// Tokens in front of text and behind it.
+    around: (Vec<u32>, Vec<u32>),
     bos: Option<u32>,
     eos: Vec<u32>,
     /// Rows of the embedding.
@@ -57,14 +59,18 @@ impl Tokenizer {
         let generation = settings("generation_config.json", texts.generation_config.as_deref())?;
         let named = |key: &str| inner.token_to_id(&special_token(&config, key)?);
         let asked = config.get("add_bos_token") == Some(&Value::Bool(true));
-        let bos = guarded(FILE, || post_processor_bos(&inner))??;
-        let bos = bos.or_else(|| named("bos_token").filter(|_| asked));
+        let mut around = guarded(FILE, || post_processed(&inner))??;
+        if around.0.is_empty() {
+            around.0.extend(named("bos_token").filter(|_| asked));
+        }
+        let bos = around.0.first().copied();
         let mut eos = spec.eos.clone();
         eos.extend(token_ids(generation.get("eos_token_id")));
         eos.extend(named("eos_token"));
         eos.sort_unstable();
         eos.dedup();
-        let tokenizer = Tokenizer { inner: RwLock::new(inner), growth, bos, eos, rows: spec.vocab_size };
+        let tokenizer =
+            Tokenizer { inner: RwLock::new(inner), growth, around, bos, eos, rows: spec.vocab_size };
         tokenizer.try_out()?;
         Ok(tokenizer)
     }
@@ -158,6 +164,29 @@ impl Tokenizer {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).id_to_token(token)
     }
 
+    /// Tokens that a post-processor or `add_bos_token` puts in front of text; of several, [`bos`](Tokenizer::bos) is the
+    /// first.
+    pub fn begins_with(&self) -> &[u32] {
+        &self.around.0
+    }
+
+    /// Tokens that a post-processor puts behind text that stands alone.
+    pub fn ends_with(&self) -> &[u32] {
+        &self.around.1
+    }
+
+    /// Contents of the tokens that are found before anything else, sorted by id.
+    pub fn added_contents(&self) -> Vec<String> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens: Vec<_> = inner.get_added_tokens_decoder().into_iter().collect();
+        tokens.sort_unstable_by_key(|&(id, _)| id);
+        tokens
+            .into_iter()
+            .filter(|&(id, _)| (id as usize) < self.rows)
+            .map(|(_, token)| token.content)
+            .collect()
+    }
+
     /// Number of tokens, added ones included.
     pub fn vocab_size(&self) -> usize {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).get_vocab_size(true)
@@ -222,21 +251,27 @@ fn encode(inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, Tokeniz
     Ok(encoding.get_ids().to_vec())
 }
 
-/// The token a post-processor puts in front of text.
-fn post_processor_bos(inner: &tokenizers::Tokenizer) -> Result<Option<u32>, TokenizerError> {
+/// The tokens that a post-processor puts in front of text and behind it.
+fn post_processed(inner: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
     let ids = |special: bool| -> Result<Vec<u32>, TokenizerError> {
         let encoding = inner.encode_fast("a", special).map_err(TokenizerError::Encode)?;
         Ok(encoding.get_ids().to_vec())
     };
     let (plain, processed) = (ids(false)?, ids(true)?);
-    let added = processed.len() > plain.len() && processed.first() != plain.first();
-    Ok(processed.first().copied().filter(|_| added))
+    let at = processed.windows(plain.len().max(1)).position(|window| window == plain);
+    let (front, behind) = match at {
+        Some(at) => (&processed[..at], &processed[at + plain.len()..]),
+        // The text's own tokens are gone: whatever comes first is in front.
+        None => (processed.get(..1).unwrap_or_default(), &[][..]),
+    };
+    Ok((front.to_vec(), behind.to_vec()))
 }
 
 /// Refuses a vocabulary that gives plain text tokens without rows. A special token without one, such as Gemma's
 /// placeholder for images, does no harm until a text names it.
 fn refuse_text_beyond(inner: &tokenizers::Tokenizer, rows: usize) -> Result<(), TokenizerError> {
-    let special = |id: u32| inner.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special);
+    let added = inner.get_added_tokens_decoder();
+    let special = |id: u32| added.get(&id).is_some_and(|token| token.special);
     let beyond = inner.get_vocab(true).into_iter().filter(|&(_, id)| id as usize >= rows && !special(id));
     match beyond.min_by_key(|&(_, id)| id) {
         Some((token, id)) => Err(TokenizerError::BeyondRows { token, id, rows }),
@@ -259,7 +294,7 @@ pub(crate) fn special_token(config: &Value, key: &str) -> Option<String> {
 }
 
 /// One token number or a list of them.
-fn token_ids(value: Option<&Value>) -> Vec<u32> {
+pub(crate) fn token_ids(value: Option<&Value>) -> Vec<u32> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     match value {
         Some(Value::Array(list)) => list.iter().filter_map(id).collect(),

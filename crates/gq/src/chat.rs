@@ -48,7 +48,7 @@ pub fn show(model: &Path, given: Option<&Path>, global: &Global) -> Result<(), F
         }
     };
     let texts = match source::is_checkpoint(model)? {
-        true => ModelTexts::from_checkpoint(&source::checkpoint(model)?)?,
+        true => ModelTexts::from_checkpoint(&source::checkpoint(model, global)?)?,
         false => ModelTexts::from_container(&Container::open(model)?)?,
     };
     let template = ChatTemplate::new(&texts)?;

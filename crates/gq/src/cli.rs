@@ -4,6 +4,7 @@ use crate::commands;
 use crate::output::Output;
 use crate::progress::ProgressMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use gq_checkpoint::{OpenOptions, TurnTokens};
 use gq_tensor::{Avx2, Avx512, CpuLevel};
 
 /// Turns a Hugging Face checkpoint into the smallest file that still behaves like the original.
@@ -49,6 +50,51 @@ pub struct Global {
     /// CPU instructions to use [default: the best this machine has].
     #[arg(long, global = true, value_name = "LEVEL")]
     pub cpu: Option<Cpu>,
+    #[command(flatten)]
+    pub reading: Reading,
+}
+
+/// What a GGUF may leave open.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Reading a GGUF")]
+pub struct Reading {
+    /// Pre-tokenizer of a GGUF that does not name one, such as llama-bpe; `default` is what llama.cpp assumes.
+    #[arg(long, global = true, value_name = "NAME", value_parser = pre_tokenizer)]
+    pub assume_pre: Option<String>,
+    /// Tokens of the chat template that a GGUF does not mark as special: `single` reads each as one token, as the model
+    /// was trained; `text` lets them fall into pieces, as llama.cpp does.
+    #[arg(long, global = true, value_name = "HOW", hide_possible_values = true)]
+    pub turn_tokens: Option<TurnTokensArg>,
+}
+
+/// `--turn-tokens`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TurnTokensArg {
+    /// Each is one token.
+    Single,
+    /// They fall into pieces.
+    Text,
+}
+
+fn pre_tokenizer(name: &str) -> Result<String, String> {
+    let known = gq_checkpoint::gguf::pre_tokenizer_names();
+    match known.contains(&name) {
+        true => Ok(name.to_owned()),
+        false => Err(format!("expected one of {}", known.join(", "))),
+    }
+}
+
+impl Reading {
+    /// As the library takes it.
+    pub fn options(&self) -> OpenOptions {
+        let mut options = OpenOptions::default();
+        options.assume_pre = self.assume_pre.clone();
+        options.turn_tokens = self.turn_tokens.map(|how| match how {
+            TurnTokensArg::Single => TurnTokens::Single,
+            TurnTokensArg::Text => TurnTokens::Text,
+        });
+        options
+    }
 }
 
 /// Instruction sets that can be asked for by name.

@@ -14,6 +14,21 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "make the file again with a type that is listed, or begin with the original checkpoint"
         }
         "gguf.key" => "the key may change what the model computes, so it is not passed over",
+        "gguf.pre" => {
+            "--assume-pre llama-bpe reads it as Llama 3's, qwen2 or gpt-2 as theirs, default as llama.cpp does"
+        }
+        "gguf.turn_tokens" => {
+            "--turn-tokens single reads them as the model was trained, --turn-tokens text as llama.cpp does"
+        }
+        "export.tokens" => {
+            "--allow-other-tokens writes it all the same; export with --safetensors keeps the tokenizer"
+        }
+        "outside.panic" => "the file is not what that library can read: make or fetch it again",
+        "tokenizer.ids" => "write the tokens of the missing ids too, such as <unused7>, in their places",
+        "tokenizer.rows" => {
+            "resize the embedding to the tokenizer, or take the tokenizer that belongs to the weights"
+        }
+        "tokenizer.not_as_written" => "the setting may change tokens, so it is not passed over",
         "export.exists" => "give another output, or remove what is there",
         "meta.absent" => "`gq meta get FILE` lists the texts that are in it",
         "meta.cached" => "give -o OUT: files of the Hub's cache are shared and stay as they are",

@@ -8,12 +8,12 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::release::{SUMS, sums};
 use crate::{hub, units};
-use gq_checkpoint::{Checkpoint, CheckpointError, StandIn};
+use gq_checkpoint::{Checkpoint, CheckpointError, ModelSpec, StandIn};
 use gq_container::Container;
 use gq_convert::Origin;
 use gq_eval::{Sizes, checkpoint_sizes, container_sizes};
 use gq_hub::{Globs, Hub, HubError, Located, MODEL_FILES, PullOptions, RepoRef, Snapshot};
-use gq_model::{ActivationMode, Model, RunOptions};
+use gq_model::{ActivationMode, IdDisagreement, Model, ModelTexts, RunOptions, Tokenizer, id_disagreements};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -176,13 +176,13 @@ pub fn is_checkpoint(path: &Path) -> Result<bool, Failure> {
 }
 
 /// Opens a checkpoint directory or a GGUF.
-pub fn checkpoint(path: &Path) -> Result<Checkpoint, Failure> {
+pub fn checkpoint(path: &Path, global: &Global) -> Result<Checkpoint, Failure> {
     if !is_checkpoint(path)? {
         let message = format!("{}: a checkpoint directory or a GGUF is expected", path.display());
         let failure = Failure::new(Exit::Input, "source.unknown", message);
         return Err(failure.at(path.display()).limit("a directory or a GGUF").actual("another file"));
     }
-    Ok(Checkpoint::open(path)?)
+    Ok(Checkpoint::open_with(path, &global.reading.options())?)
 }
 
 /// Refuses to quantize what is quantized already, unless that was asked for.
@@ -202,7 +202,7 @@ pub fn refuse_quantized(checkpoint: &Checkpoint, allowed: bool) -> Result<(), Fa
 
 /// Opens a checkpoint directory or a GGUF and merges adapters into it.
 pub fn checkpoint_with(path: &Path, loras: &Adapters, global: &Global) -> Result<Checkpoint, Failure> {
-    let checkpoint = loras.merge(checkpoint(path)?, global)?;
+    let checkpoint = loras.merge(checkpoint(path, global)?, global)?;
     tell(checkpoint.notes(), global.output());
     Ok(checkpoint)
 }
@@ -212,6 +212,44 @@ pub fn warn_incomplete(checkpoint: &Checkpoint, output: Output) {
     if !checkpoint.has_tokenizer() {
         output.warn("the checkpoint has no tokenizer.json: the file can be evaluated against reference outputs, not on text");
     }
+}
+
+/// Tries a checkpoint's tokenizer before anything is made with it, and says where its files name different tokens.
+pub fn try_checkpoints_tokenizer(
+    checkpoint: &Checkpoint,
+    output: Output,
+) -> Result<Option<Tokenizer>, Failure> {
+    let texts = ModelTexts::from_checkpoint(checkpoint)?;
+    let tokenizer = try_tokenizer(&texts, checkpoint.spec())?;
+    for found in tokenizer.iter().flat_map(|tokenizer| id_disagreements(&texts, checkpoint.spec(), tokenizer))
+    {
+        output.warn(&disagreement(&found));
+    }
+    Ok(tokenizer)
+}
+
+fn disagreement(found: &IdDisagreement) -> String {
+    let files = [
+        ("config.json", &found.config),
+        ("generation_config.json", &found.generation),
+        ("tokenizer_config.json", &found.tokenizer),
+    ];
+    let said =
+        files.iter().filter(|(_, ids)| !ids.is_empty()).map(|(file, ids)| format!("{ids:?} in {file}"));
+    let said = said.collect::<Vec<_>>().join(", ");
+    let effect = match found.name {
+        "eos" => {
+            "gq ends a text at each of them, transformers at those of generation_config.json if it has any"
+        }
+        "bos" => "text begins with the tokenizer's",
+        _ => "padding does not change what a model says",
+    };
+    format!("{}_token is {said}: {effect}", found.name)
+}
+
+/// Loads a tokenizer and tries it on a short text; `None` where there is none.
+pub fn try_tokenizer(texts: &ModelTexts, spec: &ModelSpec) -> Result<Option<Tokenizer>, Failure> {
+    Ok(texts.tokenizer.is_some().then(|| Tokenizer::new(texts, spec)).transpose()?)
 }
 
 /// A model with its sizes.

@@ -2,6 +2,7 @@
 
 use crate::escape::{Escaped, EscapedPath};
 use crate::{ConfigError, StandIn, TensorError};
+use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
 
 /// A GGUF file that cannot be used. Foreign text is escaped when shown.
@@ -205,6 +206,30 @@ pub enum GgufError {
         /// What is.
         supported: String,
     },
+    /// A byte-level tokenizer that does not say how text is split.
+    #[error(
+        "metadata tokenizer.ggml.pre is missing: how text is split before merges is not known. llama.cpp assumes \"default\", which gives other tokens for digits, punctuation and contractions than a model that was trained with another one, such as Llama 3 (llama-bpe)"
+    )]
+    NoPreTokenizer {
+        /// Names that can be assumed.
+        known: String,
+    },
+    /// Tokens of the chat template that text does not become.
+    #[error("the chat template writes {}, which the file has as single tokens, but not of a special type: text with them falls into pieces, as in llama.cpp, and the model was trained with single tokens", Listed(.tokens))]
+    TurnTokens {
+        /// The tokens.
+        tokens: Vec<String>,
+        /// Their ids.
+        ids: Vec<usize>,
+    },
+    /// A part of a `tokenizer.json` that the format has no place for.
+    #[error("tokenizer.json: {part} is {}, which a GGUF has no place for: llama.cpp would give text other tokens", Escaped(.actual))]
+    NotCarried {
+        /// The part, such as `normalizer`.
+        part: &'static str,
+        /// As written.
+        actual: String,
+    },
     /// Two facts that contradict each other.
     #[error("metadata {}: {}", Escaped(.key), Escaped(.fault))]
     Contradiction {
@@ -253,6 +278,21 @@ pub enum GgufError {
         /// What there is.
         actual: u64,
     },
+}
+
+/// A few items, and how many more there are; foreign text is escaped.
+struct Listed<'a>(&'a [String]);
+
+impl Display for Listed<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        const SHOWN: usize = 4;
+        let shown: Vec<String> = self.0.iter().take(SHOWN).map(|item| Escaped(item).to_string()).collect();
+        write!(f, "{}", shown.join(", "))?;
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
 }
 
 fn known_types() -> String {

@@ -34,12 +34,22 @@ pub struct ExportOptions {
     pub folder: String,
     /// Rows encoded at a time by as many threads.
     pub threads: usize,
+    /// Whether parts of the tokenizer that the format has no place for are left out, instead of refused.
+    pub allow_other_tokens: bool,
 }
 
 impl ExportOptions {
     /// All matrices of one type.
     pub fn new(kind: GgmlType, folder: &str) -> ExportOptions {
-        ExportOptions { kind, overrides: BTreeMap::new(), name: None, folder: folder.to_owned(), threads: 1 }
+        let folder = folder.to_owned();
+        ExportOptions {
+            kind,
+            overrides: BTreeMap::new(),
+            name: None,
+            folder,
+            threads: 1,
+            allow_other_tokens: false,
+        }
     }
 }
 
@@ -107,7 +117,7 @@ impl ExportPlan {
         }
         let mut metadata = Metadata::default();
         model_metadata(&mut metadata, source, options, &tensors)?;
-        tokenizer_metadata(&mut metadata, source)?;
+        tokenizer_metadata(&mut metadata, source, options.allow_other_tokens)?;
         let new: Vec<_> = tensors.iter().map(|tensor| tensor.new.clone()).collect();
         let file_bytes = GgufWriter::file_bytes(&metadata, &new)?;
         Ok(ExportPlan { metadata, tensors, file_bytes, threads: options.threads.max(1) })

@@ -1,12 +1,13 @@
 //! `tokenizer.json` to metadata: tokens, types, merges or scores, special tokens, chat template.
 
+use super::carried;
 use super::export::ExportSource;
 use super::pre_tokenizer::PreTokenizer;
 use super::tokenizer::{BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED};
 use super::{Array, GgufError, Metadata, Value as Metadatum};
 use crate::{Family, ModelSpec};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Score of tokens that no merge makes, as converters write it.
 const NO_SCORE: f32 = -1000.0;
@@ -24,7 +25,14 @@ struct Tokenizer<'a> {
 }
 
 /// Writes `tokenizer.*`; nothing but the model's kind when there is no tokenizer.
-pub(super) fn tokenizer_metadata(metadata: &mut Metadata, source: ExportSource<'_>) -> Result<(), GgufError> {
+///
+/// # Errors
+/// When the format has no place for a part of it; `allow_other_tokens` leaves out parts that only change tokens.
+pub(super) fn tokenizer_metadata(
+    metadata: &mut Metadata,
+    source: ExportSource<'_>,
+    allow_other_tokens: bool,
+) -> Result<(), GgufError> {
     let texts = source.texts;
     let Some(text) = &texts.tokenizer else {
         metadata.set("tokenizer.ggml.model", string("none"));
@@ -35,18 +43,30 @@ pub(super) fn tokenizer_metadata(metadata: &mut Metadata, source: ExportSource<'
     let config = config.transpose()?.unwrap_or(Value::Null);
     let tokenizer = Tokenizer::read(&json, &config, source.spec)?;
     let byte_fallback = json.pointer("/model/byte_fallback") == Some(&Value::Bool(true));
-    match (byte_fallback, source.spec.family) {
-        (true, Family::Gemma4) => tokenizer.gemma4(metadata),
-        (true, _) => tokenizer.sentence_piece(metadata),
-        (false, _) => tokenizer.byte_level(metadata)?,
+    if !allow_other_tokens {
+        carried::check(&json, byte_fallback, &tokenizer.types)?;
     }
+    let adds_bos = match (byte_fallback, source.spec.family) {
+        (true, Family::Gemma4) => {
+            tokenizer.gemma4(metadata);
+            true
+        }
+        (true, _) => {
+            tokenizer.sentence_piece(metadata);
+            true
+        }
+        (false, _) => tokenizer.byte_level(metadata)?,
+    };
     tokenizer.specials(metadata, source.spec);
+    let add_bos = "tokenizer.ggml.add_bos_token";
+    if adds_bos && metadata.get(add_bos).is_none() {
+        metadata.set(add_bos, Metadatum::Bool(false));
+    }
     if let Some(template) = &texts.chat_template {
         metadata.set("tokenizer.chat_template", string(template));
     }
     if byte_fallback {
-        let prefix =
-            json.get("normalizer").is_some_and(|normalizer| normalizer.to_string().contains("\"Prepend\""));
+        let prefix = carried::begins_with_space(&json);
         metadata.set("tokenizer.ggml.add_space_prefix", Metadatum::Bool(prefix));
     } else if let Some(prefix) = config.get("add_prefix_space").and_then(Value::as_bool) {
         metadata.set("tokenizer.ggml.add_space_prefix", Metadatum::Bool(prefix));
@@ -97,8 +117,10 @@ impl<'a> Tokenizer<'a> {
             let content = if normalized && kind == USER_DEFINED { content.trim_end() } else { content };
             entries.push((id as usize, content, kind));
         }
+        // A special token without a row, such as Gemma's placeholder for images: no text gets it.
+        entries.retain(|&(id, _, kind)| id < spec.vocab_size || kind != CONTROL);
         let count = spec.vocab_size.max(entries.iter().map(|entry| entry.0 + 1).max().unwrap_or(0));
-        if count > 1 << 24 || count > spec.vocab_size && spec.family == Family::Llama {
+        if count > 1 << 24 || count > spec.vocab_size {
             return Err(contradiction(file, format!("tokens up to {count} for {} rows", spec.vocab_size)));
         }
         let mut tokens: Vec<Option<(&str, i32)>> = vec![None; count];
@@ -135,9 +157,12 @@ impl<'a> Tokenizer<'a> {
         metadata.set("tokenizer.ggml.merges", Metadatum::Array(Array::String(merges.collect())));
     }
 
-    fn byte_level(&self, metadata: &mut Metadata) -> Result<(), GgufError> {
+    /// Says whether readers begin a text with the first token where the file does not say.
+    fn byte_level(&self, metadata: &mut Metadata) -> Result<bool, GgufError> {
         let pre_tokenizer = self.json.get("pre_tokenizer").unwrap_or(&Value::Null);
-        let pre = PreTokenizer::recognize(pre_tokenizer).ok_or_else(|| GgufError::Unsupported {
+        let ignores_merges = self.json.pointer("/model/ignore_merges") == Some(&Value::Bool(true));
+        let pre = PreTokenizer::recognize(pre_tokenizer, ignores_merges);
+        let pre = pre.ok_or_else(|| GgufError::Unsupported {
             key: "tokenizer.json: pre_tokenizer".to_owned(),
             actual: pre_tokenizer.to_string(),
             supported: PreTokenizer::names(),
@@ -146,7 +171,7 @@ impl<'a> Tokenizer<'a> {
         metadata.set("tokenizer.ggml.pre", string(pre.name()));
         self.set_tokens(metadata, None);
         self.set_merges(metadata);
-        Ok(())
+        Ok(pre.adds_bos())
     }
 
     fn gemma4(&self, metadata: &mut Metadata) {
@@ -299,5 +324,11 @@ fn merges(json: &Value) -> Result<Vec<(String, String)>, GgufError> {
         };
         pair.ok_or_else(|| bad(merge))
     };
-    list.iter().map(pair).collect()
+    let mut list = list.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
+    // Of a pair that stands twice, the Hub's reader takes the last, llama.cpp the first.
+    let mut seen = HashSet::with_capacity(list.len());
+    let last: Vec<bool> = list.iter().rev().map(|pair| seen.insert(pair.clone())).collect();
+    let mut last = last.into_iter().rev();
+    list.retain(|_| last.next().unwrap_or(true));
+    Ok(list)
 }

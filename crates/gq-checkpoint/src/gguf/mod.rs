@@ -1,5 +1,6 @@
 //! GGUF, read and written: the format, its block types, and models in it under canonical names.
 
+mod carried;
 mod config;
 mod decode;
 mod decode_iq;
@@ -18,10 +19,13 @@ mod model;
 mod names;
 mod naming;
 mod pre_tokenizer;
+mod special_names;
 mod storage;
 mod tokenizer;
+mod turn_tokens;
 mod types;
 mod value;
+mod vocabulary;
 mod writer;
 
 pub use decode::decode_blocks;
@@ -31,7 +35,9 @@ pub use export::{ExportError, ExportOptions, ExportPlan, ExportSource, ExportTen
 pub use file::{Gguf, GgufTensor};
 pub use header::{Header, Metadata, TensorInfo};
 pub(crate) use model::GgufModel;
+pub use pre_tokenizer::pre_tokenizer_names;
 pub use storage::Storage;
+pub use tokenizer::{TokenizerTexts, tokenizer_texts};
 pub use types::GgmlType;
 pub use value::{Array, Value};
 pub use writer::{GgufWriter, NewTensor};

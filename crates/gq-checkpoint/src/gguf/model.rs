@@ -5,7 +5,7 @@ use super::names::{ROPE_FREQS, Transform, canonical_name};
 use super::tokenizer::tokenizer_texts;
 use super::{Array, Gguf, GgufError, Metadata, Storage, Value, decode};
 use crate::card::{Card, CardValue};
-use crate::{ExpectedTensor, ModelSpec, Role, SourceTensor, TensorError, Texts, parse_config};
+use crate::{ExpectedTensor, ModelSpec, OpenOptions, Role, SourceTensor, TensorError, Texts, parse_config};
 use gq_tensor::DType;
 use std::collections::{HashMap, HashSet};
 
@@ -23,10 +23,10 @@ impl GgufModel {
     /// # Errors
     /// When its architecture, tokenizer or a key of its metadata is not supported, its tensors are not those of the
     /// configuration, or a type cannot be decoded.
-    pub(crate) fn new(gguf: &Gguf) -> Result<GgufModel, GgufError> {
+    pub(crate) fn new(gguf: &Gguf, options: &OpenOptions) -> Result<GgufModel, GgufError> {
         let config = format!("{:#}", config_json(gguf)?);
         let spec = parse_config(&config).map_err(|source| GgufError::Config { source })?;
-        let texts = texts(gguf, config)?;
+        let texts = texts(gguf, config, options)?;
         let tensors = tensors(gguf, &spec)?;
         Ok(GgufModel { spec, texts, tensors })
     }
@@ -87,9 +87,9 @@ fn tensors(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<SourceTensor>, GgufError
 }
 
 /// Configuration, tokenizer, chat template and settings, as the Hub's files would have them.
-fn texts(gguf: &Gguf, config: String) -> Result<Texts, GgufError> {
+fn texts(gguf: &Gguf, config: String, options: &OpenOptions) -> Result<Texts, GgufError> {
     let text = |key: &str| gguf.metadata().get(key).and_then(Value::as_str).map(str::to_owned);
-    let tokenizer = tokenizer_texts(gguf)?;
+    let tokenizer = tokenizer_texts(gguf.metadata(), options)?;
     let (tokenizer, tokenizer_config) = tokenizer.map(|t| (t.tokenizer, t.tokenizer_config)).unzip();
     let generation: serde_json::Map<_, _> = serde_json::from_str::<serde_json::Value>(&config)
         .ok()

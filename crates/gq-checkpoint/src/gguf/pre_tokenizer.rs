@@ -5,28 +5,60 @@ use serde_json::{Value, json};
 /// A pre-tokenizer with a name in GGUF. Others are refused: with the wrong one, text falls into other tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PreTokenizer {
+    /// What llama.cpp splits on where a file says nothing, or says `default`.
+    Default,
     Gpt2,
     SmolLm,
     Llama3,
+    /// Llama 3's splitting, merges obeyed.
+    Smaug,
     Qwen2,
+    Falcon,
+    DeepSeekCoder,
 }
 
 const LLAMA3: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}\
                       | ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 const QWEN2: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}\
                      | ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const GPT2: &str = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)";
+
+/// Splits, one after the other, each within the pieces of the last.
+const DEFAULT_SPLITS: [&str; 4] = ["[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"];
+const FALCON_SPLITS: [&str; 3] = ["[\\p{P}\\$\\+<=>\\^~\\|`]+", GPT2, "[0-9][0-9][0-9]"];
+const DEEPSEEK_CODER_SPLITS: [&str; 5] = [
+    "[\\r\\n]",
+    "\\s?\\p{L}+",
+    "\\s?\\p{P}+",
+    "[\u{4E00}-\u{9FA5}\u{800}-\u{4E00}\u{AC00}-\u{D7FF}]+",
+    "\\p{N}",
+];
 
 impl PreTokenizer {
-    const ALL: [PreTokenizer; 4] =
-        [PreTokenizer::Gpt2, PreTokenizer::SmolLm, PreTokenizer::Llama3, PreTokenizer::Qwen2];
+    const ALL: [PreTokenizer; 8] = [
+        PreTokenizer::Gpt2,
+        PreTokenizer::SmolLm,
+        PreTokenizer::Llama3,
+        PreTokenizer::Smaug,
+        PreTokenizer::Qwen2,
+        PreTokenizer::Falcon,
+        PreTokenizer::DeepSeekCoder,
+        PreTokenizer::Default,
+    ];
 
     /// Names in files, the one to be written first.
     const fn names_of(self) -> &'static [&'static str] {
         match self {
-            PreTokenizer::Gpt2 => &["gpt-2", "default"],
-            PreTokenizer::SmolLm => &["smollm"],
-            PreTokenizer::Llama3 => &["llama-bpe", "llama3", "llama-v3"],
-            PreTokenizer::Qwen2 => &["qwen2"],
+            PreTokenizer::Default => &["default"],
+            PreTokenizer::Gpt2 => &["gpt-2", "phi-2", "mpt", "olmo", "exaone4"],
+            PreTokenizer::SmolLm => {
+                &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"]
+            }
+            PreTokenizer::Llama3 => &["llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"],
+            PreTokenizer::Smaug => &["smaug-bpe", "dbrx"],
+            PreTokenizer::Qwen2 => &["qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"],
+            PreTokenizer::Falcon => &["falcon"],
+            PreTokenizer::DeepSeekCoder => &["deepseek-coder"],
         }
     }
 
@@ -37,7 +69,7 @@ impl PreTokenizer {
 
     /// Every name.
     pub(super) fn names() -> String {
-        PreTokenizer::ALL.iter().flat_map(|pre| pre.names_of()).copied().collect::<Vec<_>>().join(", ")
+        pre_tokenizer_names().join(", ")
     }
 
     /// The name to be written.
@@ -58,20 +90,27 @@ impl PreTokenizer {
     /// As `tokenizer.json` has it.
     pub(super) fn json(self) -> Value {
         let bytes = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
-        let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
-        let digits = json!({"type": "Digits", "individual_digits": true});
+        let split = |pattern: &&str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+        let splits = |patterns: &[&str]| {
+            let steps: Vec<Value> = patterns.iter().map(split).chain([bytes(false)]).collect();
+            json!({"type": "Sequence", "pretokenizers": steps})
+        };
         match self {
+            PreTokenizer::Default => splits(&DEFAULT_SPLITS),
             PreTokenizer::Gpt2 => bytes(true),
-            PreTokenizer::SmolLm => json!({"type": "Sequence", "pretokenizers": [digits, bytes(true)]}),
-            PreTokenizer::Llama3 => {
-                json!({"type": "Sequence", "pretokenizers": [split(LLAMA3), bytes(false)]})
+            PreTokenizer::SmolLm => {
+                let digits = json!({"type": "Digits", "individual_digits": true});
+                json!({"type": "Sequence", "pretokenizers": [digits, bytes(true)]})
             }
-            PreTokenizer::Qwen2 => json!({"type": "Sequence", "pretokenizers": [split(QWEN2), bytes(false)]}),
+            PreTokenizer::Llama3 | PreTokenizer::Smaug => splits(&[LLAMA3]),
+            PreTokenizer::Qwen2 => splits(&[QWEN2]),
+            PreTokenizer::Falcon => splits(&FALCON_SPLITS),
+            PreTokenizer::DeepSeekCoder => splits(&DEEPSEEK_CODER_SPLITS),
         }
     }
 
     /// The one that a `tokenizer.json` has, if it is one of these.
-    pub(super) fn recognize(pre_tokenizer: &Value) -> Option<PreTokenizer> {
+    pub(super) fn recognize(pre_tokenizer: &Value, ignores_merges: bool) -> Option<PreTokenizer> {
         // What does not change tokens may differ.
         fn essence(value: &Value) -> Value {
             match value {
@@ -85,6 +124,27 @@ impl PreTokenizer {
             }
         }
         let wanted = essence(pre_tokenizer);
-        PreTokenizer::ALL.into_iter().find(|pre| essence(&pre.json()) == wanted)
+        let mut fitting = PreTokenizer::ALL.into_iter().filter(|pre| essence(&pre.json()) == wanted);
+        let first = fitting.clone().next();
+        fitting.find(|pre| pre.ignores_merges() == ignores_merges).or(first)
+    }
+}
+
+/// Names of pre-tokenizers of byte-level BPE that are known.
+pub fn pre_tokenizer_names() -> Vec<&'static str> {
+    PreTokenizer::ALL.iter().flat_map(|pre| pre.names_of()).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llama_3s_splits_with_and_without_merges() {
+        let pre = PreTokenizer::Llama3.json();
+        assert_eq!(PreTokenizer::recognize(&pre, true), Some(PreTokenizer::Llama3));
+        assert_eq!(PreTokenizer::recognize(&pre, false), Some(PreTokenizer::Smaug));
+        assert_eq!(PreTokenizer::recognize(&PreTokenizer::Gpt2.json(), true), Some(PreTokenizer::Gpt2));
+        assert_eq!(PreTokenizer::from_name("default"), Some(PreTokenizer::Default));
     }
 }

@@ -1,10 +1,11 @@
-//! Tokenizer metadata to the `tokenizer.json` that gives the same ids, and the texts around it.
+//! Tokenizer metadata to the `tokenizer.json` that gives the ids llama.cpp gives, and the texts around it.
 
-use super::config::token_id;
 use super::pre_tokenizer::PreTokenizer;
-use super::{Gguf, GgufError, Value as Metadatum};
-use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use super::vocabulary::{Vocabulary, strings};
+use super::{Array, GgufError, Metadata, Value as Metadatum, turn_tokens};
+use crate::{OpenOptions, TurnTokens};
+use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// Token types of the format.
 pub(super) const NORMAL: i32 = 1;
@@ -14,33 +15,38 @@ pub(super) const USER_DEFINED: i32 = 4;
 pub(super) const BYTE: i32 = 6;
 
 /// Texts of a tokenizer.
-pub(super) struct TokenizerTexts {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenizerTexts {
+    /// `tokenizer.json`.
     pub tokenizer: String,
+    /// `tokenizer_config.json`.
     pub tokenizer_config: String,
 }
 
-struct Vocabulary<'a> {
-    gguf: &'a Gguf,
-    tokens: &'a [String],
-    types: Vec<u64>,
-    ids: HashMap<&'a str, usize>,
-}
-
-/// Rebuilds the tokenizer; `None` when the file has none.
+/// Rebuilds the tokenizer of a GGUF's metadata; `None` when there is none.
 ///
 /// # Errors
-/// When its kind is not known by name, or its parts do not fit together.
-pub(super) fn tokenizer_texts(gguf: &Gguf) -> Result<Option<TokenizerTexts>, GgufError> {
-    let text = |key: &str| gguf.metadata().get(key).and_then(Metadatum::as_str);
+/// When its kind is not known by name, its parts do not fit together, or it does not say how text is split.
+pub fn tokenizer_texts(
+    metadata: &Metadata,
+    options: &OpenOptions,
+) -> Result<Option<TokenizerTexts>, GgufError> {
+    let text = |key: &str| metadata.get(key).and_then(Metadatum::as_str);
     let Some(model) = text("tokenizer.ggml.model").filter(|model| !matches!(*model, "none" | "no_vocab"))
     else {
         return Ok(None);
     };
-    let vocabulary = Vocabulary::read(gguf)?;
-    let (tokenizer, add_bos) = match model {
-        "gpt2" => byte_level(&vocabulary)?,
-        "llama" => sentence_piece(&vocabulary, piece_merges(&vocabulary)?)?,
-        "gemma4" => sentence_piece(&vocabulary, listed_merges(&vocabulary)?)?,
+    let mut options = options.clone();
+    let whole = text("tokenizer.huggingface.json");
+    if whole.is_some() {
+        // Nothing to guess: it says how text is split, and which tokens are found first.
+        options.assume_pre.get_or_insert_with(|| "default".to_owned());
+        options.turn_tokens.get_or_insert(TurnTokens::Text);
+    }
+    let mut vocabulary = Vocabulary::read(metadata, model)?;
+    let merges = match model {
+        "gpt2" | "gemma4" => listed_merges(&vocabulary)?,
+        "llama" => piece_merges(&vocabulary)?,
         other => {
             return Err(GgufError::Unsupported {
                 key: "tokenizer.ggml.model".to_owned(),
@@ -49,141 +55,52 @@ pub(super) fn tokenizer_texts(gguf: &Gguf) -> Result<Option<TokenizerTexts>, Ggu
             });
         }
     };
-    let tokenizer = match text("tokenizer.huggingface.json") {
-        Some(whole) => whole.to_owned(), // nothing to guess
-        None => tokenizer.to_string(),
+    turn_tokens::settle(&mut vocabulary, &merges, options.turn_tokens)?;
+    let (tokenizer, add_bos) = match model {
+        "gpt2" => byte_level(&vocabulary, &merges, options.assume_pre.as_deref())?,
+        // Readers begin a text of Gemma 4 with its first token, whatever the file says.
+        "gemma4" => sentence_piece(&vocabulary, &merges, true)?,
+        _ => sentence_piece(&vocabulary, &merges, vocabulary.flag("add_bos_token").unwrap_or(true))?,
     };
+    let tokenizer = whole.map_or_else(|| tokenizer.to_string(), str::to_owned);
     let tokenizer_config = vocabulary.config(add_bos)?.to_string();
     Ok(Some(TokenizerTexts { tokenizer, tokenizer_config }))
 }
 
-impl<'a> Vocabulary<'a> {
-    fn read(gguf: &'a Gguf) -> Result<Vocabulary<'a>, GgufError> {
-        let key = "tokenizer.ggml.tokens";
-        let tokens = strings(gguf, key)?.ok_or_else(|| GgufError::MissingKey { key: key.to_owned() })?;
-        let types = "tokenizer.ggml.token_type";
-        let list = gguf.metadata().get(types).and_then(Metadatum::as_array).and_then(super::Array::to_u64s);
-        let list = list.unwrap_or_else(|| vec![NORMAL as u64; tokens.len()]);
-        if list.len() != tokens.len() {
-            let fault = format!("{} types of {} tokens", list.len(), tokens.len());
-            return Err(GgufError::Contradiction { key: types.to_owned(), fault });
-        }
-        let mut ids = HashMap::with_capacity(tokens.len());
-        for (id, token) in tokens.iter().enumerate() {
-            if ids.insert(token.as_str(), id).is_some() {
-                let fault = format!("token {token:?} appears twice");
-                return Err(GgufError::Contradiction { key: key.to_owned(), fault });
-            }
-        }
-        Ok(Vocabulary { gguf, tokens, types: list, ids })
-    }
-
-    fn flag(&self, name: &str) -> Option<bool> {
-        self.gguf.metadata().get(&format!("tokenizer.ggml.{name}")).and_then(Metadatum::as_bool)
-    }
-
-    /// The token that a key names, with its id.
-    fn special(&self, name: &str) -> Result<Option<(usize, &'a str)>, GgufError> {
-        let key = format!("tokenizer.ggml.{name}_token_id");
-        let Some(id) = token_id(self.gguf, &key) else { return Ok(None) };
-        match usize::try_from(id).ok().and_then(|id| Some((id, self.tokens.get(id)?.as_str()))) {
-            Some(token) => Ok(Some(token)),
-            None => {
-                let fault = format!("token {id} of {}", self.tokens.len());
-                Err(GgufError::Contradiction { key, fault })
-            }
-        }
-    }
-
-    fn added_tokens(&self) -> Vec<Value> {
-        let is_added =
-            |kind: u64| kind == CONTROL as u64 || kind == USER_DEFINED as u64 || kind == UNKNOWN as u64;
-        let added = self.types.iter().enumerate().filter(|(_, kind)| is_added(**kind));
-        added
-            .map(|(id, &kind)| {
-                json!({"id": id, "content": self.tokens[id], "single_word": false, "lstrip": false, "rstrip": false,
-                       "normalized": false, "special": kind != USER_DEFINED as u64})
-            })
-            .collect()
-    }
-
-    fn ids_by_token(&self) -> Map<String, Value> {
-        self.tokens.iter().enumerate().map(|(id, token)| (token.clone(), json!(id))).collect()
-    }
-
-    /// Puts the first token in front, and the last behind, where the file says so.
-    fn template(&self, add_bos: bool) -> Result<Option<Value>, GgufError> {
-        let bos = self.special("bos")?.filter(|_| add_bos);
-        let eos = self.special("eos")?.filter(|_| self.flag("add_eos_token") == Some(true));
-        if bos.is_none() && eos.is_none() {
-            return Ok(None);
-        }
-        let side = |name: &str, kind: u32| {
-            let special = |token: Option<(usize, &str)>| {
-                token.map(|(_, token)| json!({"SpecialToken": {"id": token, "type_id": kind}}))
-            };
-            let middle = Some(json!({"Sequence": {"id": name, "type_id": kind}}));
-            [special(bos), middle, special(eos)].into_iter().flatten().collect::<Vec<_>>()
-        };
-        let pair = [side("A", 0), side("B", 1)].concat();
-        let mut specials = Map::new();
-        for (id, token) in bos.into_iter().chain(eos) {
-            specials.insert(token.to_owned(), json!({"id": token, "ids": [id], "tokens": [token]}));
-        }
-        Ok(Some(json!({"type": "TemplateProcessing", "single": side("A", 0),
-                       "pair": pair, "special_tokens": specials})))
-    }
-
-    fn config(&self, add_bos: bool) -> Result<Value, GgufError> {
-        let mut config = Map::new();
-        for (key, name) in [("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")] {
-            if let Some((_, token)) = self.special(name)? {
-                config.insert(format!("{key}_token"), json!(token));
-            }
-        }
-        config.insert("add_bos_token".into(), json!(add_bos));
-        config.insert("add_eos_token".into(), json!(self.flag("add_eos_token").unwrap_or(false)));
-        config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
-        Ok(Value::Object(config))
-    }
-}
-
-fn strings<'a>(gguf: &'a Gguf, key: &str) -> Result<Option<&'a [String]>, GgufError> {
-    let Some(value) = gguf.metadata().get(key) else { return Ok(None) };
-    match value.as_array().and_then(super::Array::as_strings) {
-        Some(strings) => Ok(Some(strings)),
-        None => Err(GgufError::KeyType { key: key.to_owned(), actual: value.kind(), expected: "strings" }),
-    }
-}
-
-/// `tokenizer.ggml.merges`: pairs, in order of rank.
-fn listed_merges(vocabulary: &Vocabulary<'_>) -> Result<Vec<Value>, GgufError> {
+/// `tokenizer.ggml.merges`: pairs, in order of rank. Of a pair that stands twice, the first counts.
+fn listed_merges<'a>(vocabulary: &Vocabulary<'a>) -> Result<Vec<(&'a str, &'a str)>, GgufError> {
     let key = "tokenizer.ggml.merges";
     let merges =
-        strings(vocabulary.gguf, key)?.ok_or_else(|| GgufError::MissingKey { key: key.to_owned() })?;
-    let pair = |merge: &String| match merge.split_once(' ') {
-        Some((left, right)) if !left.is_empty() && !right.is_empty() => Ok(json!([left, right])),
-        _ => Err(GgufError::Contradiction { key: key.to_owned(), fault: format!("{merge:?} is no pair") }),
-    };
-    merges.iter().map(pair).collect()
+        strings(vocabulary.metadata, key)?.ok_or_else(|| GgufError::MissingKey { key: key.to_owned() })?;
+    let mut seen = HashSet::with_capacity(merges.len());
+    let mut list = Vec::with_capacity(merges.len());
+    for merge in merges {
+        // A first part may itself begin with the space that separates the two.
+        let space = merge.char_indices().skip(1).find(|(_, character)| *character == ' ');
+        let pair =
+            space.map(|(at, _)| (&merge[..at], &merge[at + 1..])).filter(|(_, right)| !right.is_empty());
+        let no_pair =
+            || GgufError::Contradiction { key: key.to_owned(), fault: format!("{merge:?} is no pair") };
+        let pair = pair.ok_or_else(no_pair)?;
+        if seen.insert(pair) {
+            list.push(pair);
+        }
+    }
+    Ok(list)
 }
 
 /// Merges of a SentencePiece vocabulary: a piece comes from every split into two pieces, best score first.
-fn piece_merges(vocabulary: &Vocabulary<'_>) -> Result<Vec<Value>, GgufError> {
+fn piece_merges<'a>(vocabulary: &Vocabulary<'a>) -> Result<Vec<(&'a str, &'a str)>, GgufError> {
     let key = "tokenizer.ggml.scores";
     let missing = || GgufError::MissingKey { key: key.to_owned() };
-    let scores = vocabulary.gguf.metadata().get(key).and_then(Metadatum::as_array).ok_or_else(missing)?;
-    let scores = scores.as_f32s().filter(|scores| scores.len() == vocabulary.tokens.len());
+    let scores = vocabulary.metadata.get(key).and_then(Metadatum::as_array).ok_or_else(missing)?;
+    let scores = Array::as_f32s(scores).filter(|scores| scores.len() == vocabulary.tokens.len());
     let scores = scores.ok_or_else(|| GgufError::Contradiction {
         key: key.to_owned(),
         fault: format!("not one number for each of {} tokens", vocabulary.tokens.len()),
     })?;
     let mut merges = Vec::new();
     for (id, token) in vocabulary.tokens.iter().enumerate() {
-        let kind = vocabulary.types[id];
-        if kind == CONTROL as u64 || kind == BYTE as u64 || kind == UNKNOWN as u64 {
-            continue;
-        }
         let first = merges.len();
         for (at, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(at);
@@ -195,12 +112,19 @@ fn piece_merges(vocabulary: &Vocabulary<'_>) -> Result<Vec<Value>, GgufError> {
     }
     merges.sort_by(|x, y| y.0.total_cmp(&x.0)); // stable: equal scores stay in the order of ids
     let token = |id: usize| vocabulary.tokens[id].as_str();
-    Ok(merges.into_iter().map(|(_, a, b)| json!([token(a), token(b)])).collect())
+    Ok(merges.into_iter().map(|(_, a, b)| (token(a), token(b))).collect())
+}
+
+fn merges_json(merges: &[(&str, &str)]) -> Vec<Value> {
+    merges.iter().map(|(left, right)| json!([left, right])).collect()
 }
 
 /// SentencePiece-like: spaces become `▁`, unknown characters become bytes.
-fn sentence_piece(vocabulary: &Vocabulary<'_>, merges: Vec<Value>) -> Result<(Value, bool), GgufError> {
-    let add_bos = vocabulary.flag("add_bos_token").unwrap_or(true);
+fn sentence_piece(
+    vocabulary: &Vocabulary<'_>,
+    merges: &[(&str, &str)],
+    add_bos: bool,
+) -> Result<(Value, bool), GgufError> {
     let prefix = vocabulary.flag("add_space_prefix").unwrap_or(true);
     let unknown = vocabulary.types.iter().position(|&kind| kind == UNKNOWN as u64);
     let unknown = match vocabulary.special("unknown")? {
@@ -226,15 +150,20 @@ fn sentence_piece(vocabulary: &Vocabulary<'_>, merges: Vec<Value>) -> Result<(Va
         "decoder": {"type": "Sequence", "decoders": decoders},
         "model": {"type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null,
                   "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
-                  "vocab": vocabulary.ids_by_token(), "merges": merges},
+                  "vocab": vocabulary.ids_by_token(), "merges": merges_json(merges)},
     });
     Ok((tokenizer, add_bos))
 }
 
-/// Byte-level BPE with the pre-tokenizer that `tokenizer.ggml.pre` names.
-fn byte_level(vocabulary: &Vocabulary<'_>) -> Result<(Value, bool), GgufError> {
+/// Byte-level BPE with the pre-tokenizer that `tokenizer.ggml.pre` names, or the one that is assumed without it.
+fn byte_level(
+    vocabulary: &Vocabulary<'_>,
+    merges: &[(&str, &str)],
+    assumed: Option<&str>,
+) -> Result<(Value, bool), GgufError> {
     let key = "tokenizer.ggml.pre";
-    let name = vocabulary.gguf.metadata().get(key).and_then(Metadatum::as_str).unwrap_or("default");
+    let name = vocabulary.text(key).filter(|name| !name.is_empty()).or(assumed);
+    let name = name.ok_or_else(|| GgufError::NoPreTokenizer { known: PreTokenizer::names() })?;
     let pre = PreTokenizer::from_name(name).ok_or_else(|| GgufError::Unsupported {
         key: key.to_owned(),
         actual: name.to_owned(),
@@ -256,7 +185,7 @@ fn byte_level(vocabulary: &Vocabulary<'_>) -> Result<(Value, bool), GgufError> {
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
                   "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
                   "ignore_merges": pre.ignores_merges(), "vocab": vocabulary.ids_by_token(),
-                  "merges": listed_merges(vocabulary)?},
+                  "merges": merges_json(merges)},
     });
     Ok((tokenizer, add_bos))
 }

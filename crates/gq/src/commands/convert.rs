@@ -236,6 +236,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.recipe.loras, global)?);
     source::refuse_quantized(&checkpoint, args.recipe.allow_requantize)?;
     let output = global.output();
+    source::try_checkpoints_tokenizer(&checkpoint, output)?;
     let output_path =
         args.output.clone().unwrap_or_else(|| default_output(&found.name, &args.recipe.policy()));
     let measurements = measurements_path(&output_path);

@@ -65,7 +65,7 @@ fn in_directory(dir: &Path, prompt: &str, global: &Global) -> Result<(), Failure
 
 fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(), Failure> {
     let output = global.output();
-    let checkpoint = source::checkpoint(source)?;
+    let checkpoint = source::checkpoint(source, global)?;
     let reference = source::model(source, None, global)?;
     let mut table = Table::new(&[
         "<model",

@@ -198,7 +198,7 @@ pub fn identity(
 ) -> Result<Identity, Failure> {
     let files = match source::is_checkpoint(path)? {
         true => {
-            let checkpoint = source::checkpoint(path)?;
+            let checkpoint = source::checkpoint(path, global)?;
             let decisive = |file: &&SourceFile| file.kind == FileKind::Weights || file.name == "config.json";
             checkpoint.files().iter().filter(decisive).map(|file| file.path.clone()).collect()
         }

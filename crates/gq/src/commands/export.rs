@@ -2,7 +2,7 @@
 
 use crate::cli::Global;
 use crate::export::cost::{self, CostArgs};
-use crate::export::{Weights, modelfile, safetensors};
+use crate::export::{Weights, modelfile, safetensors, tokens};
 use crate::failure::{Exit, Failure};
 use crate::progress::{Progress, Unit};
 use crate::source::{self, Found};
@@ -58,6 +58,9 @@ pub struct ExportArgs {
     /// Also write OUT's name with .Modelfile: template, stop strings and parameters for `ollama create`.
     #[arg(long, conflicts_with = "safetensors")]
     ollama: bool,
+    /// Write a GGUF although text falls into other tokens in it than in SRC, which is refused otherwise.
+    #[arg(long, conflicts_with = "safetensors")]
+    allow_other_tokens: bool,
     #[command(flatten)]
     cost: CostArgs,
 }
@@ -81,7 +84,7 @@ fn wanted(name: &str) -> Result<Wanted, String> {
 
 pub fn run(args: &ExportArgs, global: &Global) -> Result<(), Failure> {
     let found = source::find(&args.source, global)?;
-    let weights = Weights::open(&found.path, global.level()?)?;
+    let weights = Weights::open(&found.path, global)?;
     if same_file(&found.path, &args.output) {
         let message = format!("{}: is the source", args.output.display());
         return Err(Failure::new(Exit::Usage, "export.exists", message).at(args.output.display()));
@@ -132,6 +135,7 @@ fn gguf(args: &ExportArgs, found: Found, weights: &Weights, global: &Global) -> 
     let mut options = ExportOptions::new(GgmlType::F16, folder);
     options.name = args.name.clone();
     options.threads = global.threads();
+    options.allow_other_tokens = args.allow_other_tokens;
     match wanted {
         Wanted::Type(kind) => options.kind = kind,
         Wanted::Nearest => {
@@ -145,6 +149,7 @@ fn gguf(args: &ExportArgs, found: Found, weights: &Weights, global: &Global) -> 
     let tensors: Vec<_> = weights.tensors.iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
     let source = ExportSource { spec: &weights.spec, texts: &weights.texts, tensors: &tensors };
     let plan = ExportPlan::new(source, &options)?;
+    tokens::compare(weights, &plan, args.allow_other_tokens, global.output())?;
     let coded = plan.tensors().iter().any(|tensor| tensor.new.kind.is_quantized());
     let count = |tensor: &ExportTensor| tensor.new.shape.iter().map(|&n| n as u64).product::<u64>();
     let held = if coded { 4 * plan.tensors().iter().map(count).sum::<u64>() } else { plan.file_bytes() };

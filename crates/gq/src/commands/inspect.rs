@@ -6,9 +6,10 @@ use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::table::Table;
 use crate::{chat, source, units};
-use gq_checkpoint::SourceTensor;
+use gq_checkpoint::{SourceTensor, parse_config};
 use gq_container::{Container, TextKind};
 use gq_convert::Report;
+use gq_model::{ModelTexts, Tokenizer};
 use std::path::{Path, PathBuf};
 
 /// Show what is in a .gq file, a checkpoint directory or a GGUF, or what this machine offers.
@@ -65,7 +66,8 @@ fn machine(global: &Global) -> Result<(), Failure> {
 }
 
 fn checkpoint(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Failure> {
-    let checkpoint = source::checkpoint(model)?;
+    let checkpoint = source::checkpoint(model, global)?;
+    let tokenizer = source::try_checkpoints_tokenizer(&checkpoint, global.output())?;
     let output = global.output();
     if output.json {
         let tensors = checkpoint.tensors().iter().map(|t| {
@@ -79,6 +81,7 @@ fn checkpoint(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), F
             "family": format!("{:?}", checkpoint.spec().family),
             "layers": checkpoint.spec().layers.len(),
             "quantized": checkpoint.quantized(),
+            "tokens": tokenizer.as_ref().map(Tokenizer::vocab_size),
             "files": files.collect::<Vec<_>>(),
             "tensors": tensors.collect::<Vec<_>>(),
         }));
@@ -89,6 +92,9 @@ fn checkpoint(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), F
     }
     if let Some(types) = checkpoint.quantized() {
         text += &format!("quantized already: {types} weights\n");
+    }
+    if let Some(tokenizer) = &tokenizer {
+        text += &format!("tokenizer with {} tokens\n", units::count(tokenizer.vocab_size() as u64));
     }
     if args.tensors {
         let mut table = Table::new(&["<tensor", "<role", "<dtype", "<shape", "bytes"]);
@@ -115,6 +121,10 @@ fn stored(tensor: &SourceTensor) -> String {
 
 fn container(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Failure> {
     let container = Container::open(model)?;
+    let texts = ModelTexts::from_container(&container)?;
+    if let Some(config) = &texts.config {
+        source::try_tokenizer(&texts, &parse_config(config)?)?;
+    }
     let output = global.output();
     let provenance = container.provenance()?;
     let report = container.text(TextKind::Report)?;

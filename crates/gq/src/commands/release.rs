@@ -117,6 +117,7 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
     let loras = recipe.lora.iter().map(|lora| Lora::new(lora.path.clone(), lora.weight)).collect();
     let loras = Adapters::new(loras, recipe.tokenizer_from.clone());
     let checkpoint = source::checkpoint_with(&found.path, &loras, global)?;
+    source::try_checkpoints_tokenizer(&checkpoint, global.output())?;
     source::refuse_quantized(&checkpoint, args.allow_requantize)?;
     let tune = recipe.tune.as_deref().map(Tune::open).transpose()?;
     if let Some(tune) = &tune {

@@ -37,6 +37,15 @@ pub(super) fn gguf(failure: Failure, message: &str, error: &GgufError) -> Failur
         E::MissingKey { key } => at("gguf.key_missing", key).limit(key).actual("missing"),
         E::KeyType { key, actual, expected } => at("gguf.key", key).limit(expected).actual(actual),
         E::Unsupported { key, actual, supported } => at("gguf.key", key).limit(supported).actual(actual),
+        E::NoPreTokenizer { known } => at("gguf.pre", "tokenizer.ggml.pre").limit(known).actual("missing"),
+        E::TurnTokens { tokens, .. } => {
+            let kind = "tokenizer.ggml.token_type";
+            at("gguf.turn_tokens", kind).limit("CONTROL or USER_DEFINED").actual(tokens.join(" "))
+        }
+        E::NotCarried { part, actual } => {
+            let place = format!("tokenizer.json: {part}");
+            Failure::new(Exit::Input, "export.tokens", message).at(place).actual(actual)
+        }
         E::Contradiction { key, fault } => at("gguf.key", key).actual(fault),
         E::Split { path, fault } => at("gguf.split", &path.display().to_string()).actual(fault),
         E::UnknownTensor { name, architecture } => at("gguf.tensor", name).limit(architecture).actual(name),

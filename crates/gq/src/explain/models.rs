@@ -3,7 +3,7 @@
 use super::sentence;
 use crate::failure::{Exit, Failure};
 use gq_eval::{EvalError, GateError, WindowError};
-use gq_model::{ChatError, GenerationError, LoadError, ModelError, TokenizerError};
+use gq_model::{ChatError, GenerationError, LoadError, ModelError, OutsidePanic, TokenizerError};
 
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Failure {
@@ -20,11 +20,29 @@ impl From<LoadError> for Failure {
 
 impl From<TokenizerError> for Failure {
     fn from(error: TokenizerError) -> Failure {
-        let code = match error {
-            TokenizerError::Missing => "tokenizer.missing",
-            _ => "tokenizer",
-        };
-        Failure::new(Exit::Input, code, sentence(&error)).at("tokenizer.json")
+        use TokenizerError as E;
+        let (message, file) = (sentence(&error), "tokenizer.json");
+        let at = |code| Failure::new(Exit::Input, code, &message).at(file);
+        match error {
+            E::Missing => at("tokenizer.missing"),
+            E::Outside(panic) => panic.into(),
+            E::NotAsWritten { part, written, loaded } => {
+                at("tokenizer.not_as_written").at(format!("{file}: {part}")).limit(written).actual(loaded)
+            }
+            E::MovedId { written, loaded, .. } => at("tokenizer.ids").limit(written).actual(loaded),
+            E::Grows { part, to, limit, .. } => {
+                at("tokenizer.grows").at(format!("{file}: {part}")).limit(limit).actual(to)
+            }
+            E::BeyondRows { id, rows, .. } => at("tokenizer.rows").limit(rows).actual(id),
+            E::Dropout { dropout } => at("tokenizer.dropout").limit(0).actual(dropout),
+            _ => at("tokenizer"),
+        }
+    }
+}
+
+impl From<OutsidePanic> for Failure {
+    fn from(panic: OutsidePanic) -> Failure {
+        Failure::new(Exit::Input, "outside.panic", &panic).at(panic.part).actual(&panic.message)
     }
 }
 
@@ -70,5 +88,24 @@ impl From<GateError> for Failure {
     fn from(error: GateError) -> Failure {
         let failure = Failure::new(Exit::Usage, "eval.gate", &error).at("--fail-above");
         failure.limit(gq_eval::Gate::NAMES.join(", ")).actual(error.actual)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A panic of our own, as one of the tokenizer's library would be.
+    #[test]
+    fn a_panic_of_another_crate_is_bad_input() {
+        let caught = gq_model::guarded("tokenizer.json", || -> u8 { panic!("index {} of a table", 7) });
+        let failure = Failure::from(TokenizerError::from(caught.unwrap_err()));
+        assert_eq!((failure.exit, failure.code), (Exit::Input, "outside.panic"));
+        let json = serde_json::to_value(&failure).unwrap();
+        assert_eq!(
+            (&json["where"], &json["actual"]),
+            (&"tokenizer.json".into(), &"index 7 of a table".into())
+        );
+        assert!(json["message"].as_str().unwrap().contains("stopped with"), "{json}");
     }
 }

@@ -92,7 +92,7 @@ impl CostArgs {
             let spec = &weights.spec;
             let work = work_bytes(spec, CTX, KvType::F32, global.threads())
                 + 2 * kv_cache_bytes(spec, CTX, KvType::F32);
-            let needed = held + resident(&reference.path)? + work;
+            let needed = held + resident(&reference.path, global)? + work;
             if let Some(free) = Machine::detect().available_bytes.filter(|free| *free < needed) {
                 return Ok(Plan::Skip(format!(
                     "both models take {}, {} of memory are free",
@@ -129,11 +129,11 @@ impl CostArgs {
 }
 
 /// Bytes that a model takes when it is run: decoded where it is coded as GGUFs are, else its file as it is.
-fn resident(path: &Path) -> Result<u64, Failure> {
+fn resident(path: &Path, global: &Global) -> Result<u64, Failure> {
     if !source::is_checkpoint(path)? {
         return std::fs::metadata(path).map(|found| found.len()).map_err(|e| Failure::io(path, &e));
     }
-    let checkpoint = source::checkpoint(path)?;
+    let checkpoint = source::checkpoint(path, global)?;
     match checkpoint.quantized() {
         Some(_) => Ok(4 * checkpoint.tensors().iter().map(|tensor| tensor.elements()).sum::<u64>()),
         None => {

@@ -3,6 +3,7 @@
 pub mod cost;
 pub mod modelfile;
 pub mod safetensors;
+pub mod tokens;
 mod weights;
 
 pub use weights::{WeightTensor, Weights};

@@ -1,5 +1,6 @@
 //! The tensors of any source as rows of f32.
 
+use crate::cli::Global;
 use crate::failure::{Exit, Failure};
 use crate::source;
 use gq_checkpoint::{Card, CardValue, Checkpoint, ModelSpec, ReadError, Role, Texts, parse_config};
@@ -45,10 +46,10 @@ type Coders = HashMap<(Encoding, RotationSpec, usize), (Decoder, Option<Arc<Rota
 
 impl Weights {
     /// Opens a checkpoint directory, a GGUF or a `.gq` file.
-    pub fn open(path: &Path, level: CpuLevel) -> Result<Weights, Failure> {
+    pub fn open(path: &Path, global: &Global) -> Result<Weights, Failure> {
         match source::is_checkpoint(path)? {
-            true => Weights::checkpoint(source::checkpoint(path)?),
-            false => Weights::container(Container::open(path)?, level),
+            true => Weights::checkpoint(source::checkpoint(path, global)?),
+            false => Weights::container(Container::open(path)?, global.level()?),
         }
     }
 

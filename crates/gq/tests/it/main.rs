@@ -17,3 +17,4 @@ mod run;
 #[path = "../../../gq-hub/tests/it/server.rs"]
 mod server;
 mod tidy;
+mod tokens;

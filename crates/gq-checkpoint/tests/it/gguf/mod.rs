@@ -3,5 +3,6 @@
 mod blocks;
 mod damage;
 mod format;
+mod judged;
 mod models;
 mod support;

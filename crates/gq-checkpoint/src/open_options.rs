@@ -1,0 +1,20 @@
+//! What the user says where a file does not.
+
+/// How a checkpoint is opened. The default takes nothing for granted: what a file does not say is an error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// Name of the pre-tokenizer of a GGUF that has no `tokenizer.ggml.pre`, such as `llama-bpe`.
+    pub assume_pre: Option<String>,
+    /// What becomes of tokens that a GGUF's chat template writes and its types hide.
+    pub turn_tokens: Option<TurnTokens>,
+}
+
+/// What becomes of tokens of the chat template that a GGUF does not mark as special.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnTokens {
+    /// Each is one token, as the model was trained.
+    Single,
+    /// They fall into the tokens of their characters, as in llama.cpp.
+    Text,
+}
