@@ -2,7 +2,7 @@
 
 use crate::fixtures::{testdata, tiny};
 use gq_checkpoint::ModelSpec;
-use gq_model::{ChatTemplate, ModelTexts, SpecialText, Tokenizer};
+use gq_model::{ChatTemplate, ModelTexts, SpecialText, Tokenizer, TokenizerError, token_difference};
 use serde_json::{Value, json};
 
 /// A model with rows for every token here.
@@ -135,4 +135,97 @@ fn an_unfinished_character_is_shown_at_the_end() {
         let rest = stream.finish().unwrap();
         assert!(!rest.is_empty() && rest.chars().all(|c| c == '\u{FFFD}'), "{rest:?}");
     }
+}
+
+/// The demo's tokenizer with a change.
+fn changed(change: impl Fn(&mut Value)) -> Result<Tokenizer, TokenizerError> {
+    let mut file: Value = serde_json::from_str(&demo_texts().tokenizer.unwrap()).unwrap();
+    change(&mut file);
+    Tokenizer::new(&ModelTexts { tokenizer: Some(file.to_string()), ..demo_texts() }, &spec())
+}
+
+fn token(id: u32, content: &str, special: bool) -> Value {
+    json!({"id": id, "content": content, "special": special, "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false})
+}
+
+#[test]
+fn a_file_loads_as_it_is_written_or_not_at_all() {
+    let size = u32::try_from(demo().vocab_size()).unwrap();
+    let add = |id: u32, content: &'static str| {
+        changed(|file| file["added_tokens"].as_array_mut().unwrap().push(token(id, content, true)))
+    };
+    assert_eq!(add(size, "<next>").unwrap().token("<next>"), Some(size));
+    let error = add(size + 5, "<late>").unwrap_err();
+    let TokenizerError::MovedId { token, written, loaded } = &error else { panic!("{error}") };
+    assert_eq!((token.as_str(), *written, loaded.clone()), ("<late>", u64::from(size) + 5, size.to_string()));
+    // A token of the vocabulary under another id, and one that stands twice.
+    assert!(matches!(add(size, "a").unwrap_err(), TokenizerError::MovedId { .. }));
+    assert!(matches!(add(size, "<bos>").unwrap_err(), TokenizerError::MovedId { .. }));
+    let part = |change: &dyn Fn(&mut Value)| match changed(change).unwrap_err() {
+        TokenizerError::NotAsWritten { part, .. } => part,
+        other => panic!("{other}"),
+    };
+    assert_eq!(part(&|file| file["decoder"]["new"] = json!(1)), "decoder.new");
+    assert_eq!(part(&|file| file["model"]["new"] = json!("x")), "model.new");
+    assert_eq!(part(&|file| file["new"] = json!(true)), "new");
+    assert_eq!(part(&|file| file["added_tokens"][0]["new"] = json!(true)), "added_tokens.\"<pad>\".new");
+    // What says nothing may be there.
+    assert!(changed(|file| file["new"] = Value::Null).is_ok());
+    assert!(changed(|file| file["model"]["new"] = json!(false)).is_ok());
+    let error = changed(|file| file["model"]["dropout"] = json!(0.1)).unwrap_err();
+    assert!(matches!(error, TokenizerError::Dropout { .. }), "{error}");
+}
+
+#[test]
+fn tokens_without_a_row() {
+    let rows = demo().vocab_size();
+    let mut spec = spec();
+    spec.vocab_size = rows;
+    let with = |special: bool| {
+        let mut file: Value = serde_json::from_str(&demo_texts().tokenizer.unwrap()).unwrap();
+        let id = u32::try_from(rows).unwrap();
+        file["added_tokens"].as_array_mut().unwrap().push(token(id, "<image>", special));
+        Tokenizer::new(&ModelTexts { tokenizer: Some(file.to_string()), ..demo_texts() }, &spec)
+    };
+    let beyond = |error: TokenizerError| match error {
+        TokenizerError::BeyondRows { token, id, rows } => (token, id as usize, rows),
+        other => panic!("{other}"),
+    };
+    assert_eq!(beyond(with(false).unwrap_err()), ("<image>".to_owned(), rows, rows));
+    // A special one is no fault until a text names it.
+    let tokenizer = with(true).unwrap();
+    assert!(tokenizer.encode("an <image>", SpecialText::Plain).is_ok());
+    let error = tokenizer.encode("an <image>", SpecialText::Parsed).unwrap_err();
+    assert_eq!(beyond(error), ("<image>".to_owned(), rows, rows));
+}
+
+#[test]
+fn normalizers_have_a_cap() {
+    let longer = |from: &str, to: &str| json!({"type": "Replace", "pattern": {"String": from}, "content": to.repeat(20)});
+    let steps = [longer("q", "x"), longer("x", "y")];
+    let tokenizer =
+        changed(|file| file["normalizer"] = json!({"type": "Sequence", "normalizers": steps})).unwrap();
+    assert!(tokenizer.encode(&"plain text ".repeat(1000), SpecialText::Plain).is_ok());
+    assert!(tokenizer.encode(&format!("q{}", "a".repeat(3000)), SpecialText::Plain).is_ok());
+    let error = tokenizer.encode(&"q".repeat(3000), SpecialText::Plain).unwrap_err();
+    assert!(matches!(error, TokenizerError::Grows { part: "normalizer", .. }), "{error}");
+}
+
+#[test]
+fn tokenizers_are_told_apart() {
+    let (own, same) = (demo(), demo());
+    let template = demo_texts().chat_template;
+    assert_eq!(token_difference(&own, &same, template.as_deref()).unwrap(), None);
+    let kind = |change: &dyn Fn(&mut Value)| {
+        let found = token_difference(&own, &changed(change).unwrap(), template.as_deref()).unwrap().unwrap();
+        assert!(found.first != found.second || found.kind == "tokens as text", "{found:?}");
+        (found.kind, found.count.0)
+    };
+    // One merge less is seen in the words of the vocabulary, if nowhere else.
+    let (_, texts) = kind(&|file| drop(file["model"]["merges"].as_array_mut().unwrap().pop()));
+    assert!(texts > 0);
+    assert_eq!(kind(&|file| file["post_processor"] = Value::Null).0, "what text begins with");
+    assert_eq!(kind(&|file| file["decoder"] = json!({"type": "Fuse"})).0, "tokens as text");
+    assert_eq!(kind(&|file| file["added_tokens"][2]["rstrip"] = json!(true)).0, "added tokens");
 }
