@@ -183,15 +183,19 @@ impl<'a> Tokenizer<'a> {
     /// SentencePiece has scores instead of merges: the sooner a piece is made, the higher.
     fn sentence_piece(&self, metadata: &mut Metadata) {
         let mut scores: Vec<f32> = vec![NO_SCORE; self.tokens.len()];
-        let mut rank = 0u32;
+        let mut order = Order::default();
         let mut ranked = vec![false; self.tokens.len()];
         let made =
             self.merges.iter().filter_map(|(left, right)| self.ids.get(&format!("{left}{right}")).copied());
         let rest = (0..self.tokens.len()).filter(|&id| self.types[id] == NORMAL);
         for id in made.chain(rest) {
-            if self.types[id] == NORMAL && !std::mem::replace(&mut ranked[id], true) {
-                scores[id] = -(rank as f32);
-                rank += 1;
+            if !std::mem::replace(&mut ranked[id], true) {
+                scores[id] = match self.types[id] {
+                    NORMAL => order.next(),
+                    // Found in text first, but merges make it as well, such as two spaces that became `▁▁`.
+                    USER_DEFINED => order.between(),
+                    _ => NO_SCORE,
+                };
             }
         }
         for (score, &kind) in scores.iter_mut().zip(&self.types) {
@@ -294,6 +298,39 @@ impl<'a> Tokenizer<'a> {
     }
 }
 
+/// Scores that fall: whole numbers for the pieces that converters count, and room between them for others.
+struct Order {
+    rank: u32,
+    last: f32,
+    since: u32,
+}
+
+impl Default for Order {
+    fn default() -> Order {
+        Order { rank: 0, last: f32::INFINITY, since: 0 }
+    }
+}
+
+impl Order {
+    fn next(&mut self) -> f32 {
+        self.last = -(self.rank as f32);
+        self.rank += 1;
+        self.since = 0;
+        self.last
+    }
+
+    fn between(&mut self) -> f32 {
+        const STEPS: u32 = 64;
+        self.since += 1;
+        let score = (1.0 - f64::from(self.since) / f64::from(STEPS) - f64::from(self.rank)) as f32;
+        if self.since < STEPS && score < self.last && score > -(self.rank as f32) {
+            self.last = score;
+            return score;
+        }
+        self.next()
+    }
+}
+
 /// `<0x0A>`.
 fn is_byte(token: &str) -> bool {
     let digits = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
@@ -331,4 +368,23 @@ fn merges(json: &Value) -> Result<Vec<(String, String)>, GgufError> {
     let mut last = last.into_iter().rev();
     list.retain(|_| last.next().unwrap_or(true));
     Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_fall_and_whole_ones_stay() {
+        let mut order = Order { rank: (1 << 18) - 2, ..Order::default() };
+        let mut scores = vec![order.next()];
+        scores.extend((0..100).map(|_| order.between()));
+        scores.push(order.next());
+        assert!(scores.windows(2).all(|pair| pair[0] > pair[1]), "{scores:?}");
+        let mut order = Order::default();
+        let scores = [order.between(), order.next(), order.between(), order.next()];
+        assert!(
+            scores[0] > 0.0 && scores[1] == 0.0 && scores[3] == -1.0 && scores[2] < 0.0 && scores[2] > -1.0
+        );
+    }
 }

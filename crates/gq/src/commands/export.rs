@@ -104,6 +104,7 @@ fn same_file(a: &Path, b: &Path) -> bool {
 }
 
 fn checkpoint(args: &ExportArgs, found: Found, weights: &Weights, global: &Global) -> Result<(), Failure> {
+    tokens::own(weights)?;
     let total = weights.tensors.iter().map(|t| 2 * t.shape.iter().product::<usize>() as u64).sum();
     let plan = args.cost.plan(found, weights, total, global)?;
     let mut progress = Progress::new(global.progress, global.output(), "export", Unit::Bytes, total);
@@ -148,8 +149,9 @@ fn gguf(args: &ExportArgs, found: Found, weights: &Weights, global: &Global) -> 
     }
     let tensors: Vec<_> = weights.tensors.iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
     let source = ExportSource { spec: &weights.spec, texts: &weights.texts, tensors: &tensors };
+    let own = tokens::own(weights)?;
     let plan = ExportPlan::new(source, &options)?;
-    tokens::compare(weights, &plan, args.allow_other_tokens, global.output())?;
+    tokens::compare(own.as_ref(), weights, &plan, args.allow_other_tokens, global.output())?;
     let coded = plan.tensors().iter().any(|tensor| tensor.new.kind.is_quantized());
     let count = |tensor: &ExportTensor| tensor.new.shape.iter().map(|&n| n as u64).product::<u64>();
     let held = if coded { 4 * plan.tensors().iter().map(count).sum::<u64>() } else { plan.file_bytes() };

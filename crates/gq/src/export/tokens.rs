@@ -9,17 +9,29 @@ use gq_checkpoint::OpenOptions;
 use gq_checkpoint::gguf::{ExportPlan, tokenizer_texts};
 use gq_model::{ModelTexts, TokenDifference, Tokenizer, token_difference};
 
-/// Reads the tokenizer out of the planned metadata as llama.cpp does, and compares tokens of texts made for it.
-///
-/// A difference is an error, or a warning where `allowed`.
-pub fn compare(weights: &Weights, plan: &ExportPlan, allowed: bool, output: Output) -> Result<(), Failure> {
+/// The source's tokenizer, tried; `None` where it has none.
+pub fn own(weights: &Weights) -> Result<Option<Tokenizer>, Failure> {
     let texts = &weights.texts;
-    let own = ModelTexts {
+    let texts = ModelTexts {
         tokenizer: texts.tokenizer.clone(),
         tokenizer_config: texts.tokenizer_config.clone(),
         ..ModelTexts::default()
     };
-    let Some(own) = source::try_tokenizer(&own, &weights.spec)? else { return Ok(()) };
+    source::try_tokenizer(&texts, &weights.spec)
+}
+
+/// Reads the tokenizer out of the planned metadata as llama.cpp does, and compares tokens of texts made for it with
+/// those of the source's [`own`].
+///
+/// A difference is an error, or a warning where `allowed`.
+pub fn compare(
+    own: Option<&Tokenizer>,
+    weights: &Weights,
+    plan: &ExportPlan,
+    allowed: bool,
+    output: Output,
+) -> Result<(), Failure> {
+    let Some(own) = own else { return Ok(()) };
     let written = match tokenizer_texts(plan.metadata(), &OpenOptions::default()) {
         Ok(Some(written)) => written,
         Ok(None) => return Ok(()),
@@ -35,7 +47,7 @@ pub fn compare(weights: &Weights, plan: &ExportPlan, allowed: bool, output: Outp
         ..ModelTexts::default()
     };
     let written = Tokenizer::new(&written, &weights.spec)?;
-    match token_difference(&own, &written, texts.chat_template.as_deref())? {
+    match token_difference(own, &written, weights.texts.chat_template.as_deref())? {
         None => Ok(()),
         Some(found) if allowed => {
             output.warn(&sentence(&found));
