@@ -8,6 +8,8 @@ pub struct OpenOptions {
     pub assume_pre: Option<String>,
     /// What becomes of tokens that a GGUF's chat template writes and its types hide.
     pub turn_tokens: Option<TurnTokens>,
+    /// Whether types of a GGUF's tokens are taken as the file has them; llama.cpp takes some from their spelling.
+    pub types_as_written: bool,
 }
 
 /// What becomes of tokens of the chat template that a GGUF does not mark as special.

@@ -43,7 +43,7 @@ pub fn tokenizer_texts(
         options.assume_pre.get_or_insert_with(|| "default".to_owned());
         options.turn_tokens.get_or_insert(TurnTokens::Text);
     }
-    let mut vocabulary = Vocabulary::read(metadata, model)?;
+    let mut vocabulary = Vocabulary::read(metadata, model, options.types_as_written)?;
     let merges = match model {
         "gpt2" | "gemma4" => listed_merges(&vocabulary)?,
         "llama" => piece_merges(&vocabulary)?,

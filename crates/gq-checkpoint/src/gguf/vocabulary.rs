@@ -17,7 +17,11 @@ pub(super) struct Vocabulary<'a> {
 
 impl<'a> Vocabulary<'a> {
     /// Reads what every kind of tokenizer has; `model` is `tokenizer.ggml.model`.
-    pub fn read(metadata: &'a Metadata, model: &str) -> Result<Vocabulary<'a>, GgufError> {
+    pub fn read(
+        metadata: &'a Metadata,
+        model: &str,
+        types_as_written: bool,
+    ) -> Result<Vocabulary<'a>, GgufError> {
         let key = "tokenizer.ggml.tokens";
         let tokens = strings(metadata, key)?.ok_or_else(|| GgufError::MissingKey { key: key.to_owned() })?;
         let types = "tokenizer.ggml.token_type";
@@ -34,7 +38,9 @@ impl<'a> Vocabulary<'a> {
                 return Err(GgufError::Contradiction { key: key.to_owned(), fault });
             }
         }
-        special_names::apply(metadata, &ids, &mut list);
+        if !types_as_written {
+            special_names::apply(metadata, &ids, &mut list);
+        }
         let defaults: &[_] = match model {
             "llama" => &[("bos", 1), ("eos", 2), ("unknown", 0)],
             _ => &[],

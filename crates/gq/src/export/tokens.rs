@@ -23,7 +23,8 @@ pub fn own(weights: &Weights) -> Result<Option<Tokenizer>, Failure> {
 /// Reads the tokenizer out of the planned metadata as llama.cpp does, and compares tokens of texts made for it with
 /// those of the source's [`own`].
 ///
-/// A difference is an error, or a warning where `allowed`.
+/// A difference is an error, or a warning where `allowed`, or where llama.cpp takes a token for another kind than the
+/// file says.
 pub fn compare(
     own: Option<&Tokenizer>,
     weights: &Weights,
@@ -32,32 +33,49 @@ pub fn compare(
     output: Output,
 ) -> Result<(), Failure> {
     let Some(own) = own else { return Ok(()) };
-    let written = match tokenizer_texts(plan.metadata(), &OpenOptions::default()) {
-        Ok(Some(written)) => written,
+    let template = weights.texts.chat_template.as_deref();
+    let difference = match read(weights, plan, true) {
+        Ok(Some(written)) => token_difference(own, &written, template)?,
         Ok(None) => return Ok(()),
         Err(error) if allowed => {
-            output.warn(&error.to_string());
+            output.warn(&error.message);
             return Ok(());
         }
-        Err(error) => return Err(Failure::from(error).code("export.tokens")),
+        Err(error) => return Err(error.code("export.tokens")),
     };
-    let written = ModelTexts {
+    match difference {
+        Some(found) if allowed => output.warn(&sentence(&found)),
+        Some(found) => {
+            return Err(Failure::new(Exit::Input, "export.tokens", sentence(&found))
+                .at("tokenizer.json")
+                .limit(format!("{:?}", found.first))
+                .actual(format!("{:?}", found.second)));
+        }
+        None => {
+            // No file can keep llama.cpp from that.
+            let spelled = read(weights, plan, false)?;
+            let found = spelled.map(|spelled| token_difference(own, &spelled, template)).transpose()?;
+            if let Some(found) = found.flatten() {
+                let text = sentence(&found);
+                output
+                    .warn(&format!("llama.cpp takes some tokens for special ones by their spelling: {text}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The tokenizer of the planned metadata, with types as they are written or as llama.cpp takes them by spelling.
+fn read(weights: &Weights, plan: &ExportPlan, types_as_written: bool) -> Result<Option<Tokenizer>, Failure> {
+    let mut options = OpenOptions::default();
+    options.types_as_written = types_as_written;
+    let Some(written) = tokenizer_texts(plan.metadata(), &options)? else { return Ok(None) };
+    let texts = ModelTexts {
         tokenizer: Some(written.tokenizer),
         tokenizer_config: Some(written.tokenizer_config),
         ..ModelTexts::default()
     };
-    let written = Tokenizer::new(&written, &weights.spec)?;
-    match token_difference(own, &written, weights.texts.chat_template.as_deref())? {
-        None => Ok(()),
-        Some(found) if allowed => {
-            output.warn(&sentence(&found));
-            Ok(())
-        }
-        Some(found) => Err(Failure::new(Exit::Input, "export.tokens", sentence(&found))
-            .at("tokenizer.json")
-            .limit(format!("{:?}", found.first))
-            .actual(format!("{:?}", found.second))),
-    }
+    source::try_tokenizer(&texts, &weights.spec)
 }
 
 fn sentence(found: &TokenDifference) -> String {
