@@ -8,8 +8,8 @@ use crate::shards::{INDEX, Weights, open_weights, refuse_unfinished, weights};
 use crate::stamp::Stamp;
 use crate::texts::{Texts, is_text_name, read_text, read_texts};
 use crate::{
-    CheckpointError, ConfigError, ModelSpec, Note, OpenOptions, ReadError, Role, SourceTensor, TensorError, limits,
-    parse_config,
+    CheckpointError, ConfigError, ModelSpec, Note, OpenOptions, ReadError, Role, SourceTensor, TensorError,
+    limits, parse_config,
 };
 use std::collections::HashMap;
 use std::fs::File;
