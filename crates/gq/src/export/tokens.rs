@@ -6,7 +6,7 @@ use crate::output::Output;
 use crate::source;
 use crate::units;
 use gq_checkpoint::OpenOptions;
-use gq_checkpoint::gguf::{ExportPlan, tokenizer_texts};
+use gq_checkpoint::gguf::{ExportPlan, TokenizerTexts, tokenizer_texts};
 use gq_model::{ModelTexts, TokenDifference, Tokenizer, token_difference};
 
 /// The source's tokenizer, tried; `None` where it has none.
@@ -34,8 +34,8 @@ pub fn compare(
 ) -> Result<(), Failure> {
     let Some(own) = own else { return Ok(()) };
     let template = weights.texts.chat_template.as_deref();
-    let difference = match read(weights, plan, true) {
-        Ok(Some(written)) => token_difference(own, &written, template)?,
+    let difference = match read(plan, true) {
+        Ok(Some(written)) => token_difference(own, &tried(&written, weights)?, template)?,
         Ok(None) => return Ok(()),
         Err(error) if allowed => {
             output.warn(&error.message);
@@ -44,38 +44,51 @@ pub fn compare(
         Err(error) => return Err(error.code("export.tokens")),
     };
     match difference {
-        Some(found) if allowed => output.warn(&sentence(&found)),
-        Some(found) => {
-            return Err(Failure::new(Exit::Input, "export.tokens", sentence(&found))
-                .at("tokenizer.json")
-                .limit(format!("{:?}", found.first))
-                .actual(format!("{:?}", found.second)));
+        Some(found) if allowed => {
+            output.warn(&sentence(&found));
+            Ok(())
         }
-        None => {
-            // No file can keep llama.cpp from that.
-            let spelled = read(weights, plan, false)?;
-            let found = spelled.map(|spelled| token_difference(own, &spelled, template)).transpose()?;
-            if let Some(found) = found.flatten() {
-                let text = sentence(&found);
-                output
-                    .warn(&format!("llama.cpp takes some tokens for special ones by their spelling: {text}"));
-            }
-        }
+        Some(found) => Err(Failure::new(Exit::Input, "export.tokens", sentence(&found))
+            .at("tokenizer.json")
+            .limit(format!("{:?}", found.first))
+            .actual(format!("{:?}", found.second))),
+        None => warn_of_spellings(own, weights, plan, output),
+    }
+}
+
+/// Says where llama.cpp takes tokens for special ones whatever the file says, which no file can keep it from.
+fn warn_of_spellings(
+    own: &Tokenizer,
+    weights: &Weights,
+    plan: &ExportPlan,
+    output: Output,
+) -> Result<(), Failure> {
+    let written = read(plan, true)?;
+    let Some(spelled) = read(plan, false)?.filter(|spelled| written.as_ref() != Some(spelled)) else {
+        return Ok(());
+    };
+    let template = weights.texts.chat_template.as_deref();
+    if let Some(found) = token_difference(own, &tried(&spelled, weights)?, template)? {
+        let text = sentence(&found);
+        output.warn(&format!("llama.cpp takes some tokens for special ones by their spelling: {text}"));
     }
     Ok(())
 }
 
 /// The tokenizer of the planned metadata, with types as they are written or as llama.cpp takes them by spelling.
-fn read(weights: &Weights, plan: &ExportPlan, types_as_written: bool) -> Result<Option<Tokenizer>, Failure> {
+fn read(plan: &ExportPlan, types_as_written: bool) -> Result<Option<TokenizerTexts>, Failure> {
     let mut options = OpenOptions::default();
     options.types_as_written = types_as_written;
-    let Some(written) = tokenizer_texts(plan.metadata(), &options)? else { return Ok(None) };
+    Ok(tokenizer_texts(plan.metadata(), &options)?)
+}
+
+fn tried(written: &TokenizerTexts, weights: &Weights) -> Result<Tokenizer, Failure> {
     let texts = ModelTexts {
-        tokenizer: Some(written.tokenizer),
-        tokenizer_config: Some(written.tokenizer_config),
+        tokenizer: Some(written.tokenizer.clone()),
+        tokenizer_config: Some(written.tokenizer_config.clone()),
         ..ModelTexts::default()
     };
-    source::try_tokenizer(&texts, &weights.spec)
+    Ok(Tokenizer::new(&texts, &weights.spec)?)
 }
 
 fn sentence(found: &TokenDifference) -> String {
