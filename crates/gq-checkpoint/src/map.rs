@@ -1,12 +1,12 @@
 //! Weight files mapped into memory, for a runtime that uses them in place.
 
 use crate::{Checkpoint, FileKind, ReadError, SourceTensor};
-use memmap2::Mmap;
+use gq_files::Mapped;
 
 /// Every weight file of a checkpoint, mapped.
 #[derive(Debug)]
 pub struct MappedWeights {
-    maps: Vec<Mmap>,
+    maps: Vec<Mapped>,
 }
 
 impl Checkpoint {
@@ -18,7 +18,8 @@ impl Checkpoint {
         let weights =
             self.files().iter().filter(|file| matches!(file.kind, FileKind::Weights | FileKind::Adapter));
         let maps = weights.zip(self.handles()).map(|(file, handle)| {
-            map_file(handle).map_err(|source| ReadError::Io { path: file.path.clone(), source })
+            Mapped::new(&file.path, handle)
+                .map_err(|source| ReadError::Io { path: file.path.clone(), source })
         });
         Ok(MappedWeights { maps: maps.collect::<Result<_, _>>()? })
     }
@@ -34,11 +35,4 @@ impl MappedWeights {
         let file = self.maps.get(tensor.file);
         file.zip(range).and_then(|(file, (start, end))| file.get(start..end)).unwrap_or(&[])
     }
-}
-
-#[allow(unsafe_code)]
-fn map_file(file: &std::fs::File) -> std::io::Result<Mmap> {
-    // SAFETY: The mapping is private and read-only. It is sound as long as nobody writes to or truncates the file
-    // while it is mapped, which `Checkpoint::map` asks of its caller; this crate never writes to source files.
-    unsafe { Mmap::map(file) }
 }

@@ -5,13 +5,12 @@ use crate::entry::TensorEntry;
 use crate::error::{ContainerError, VerifyError};
 use crate::header::Header;
 use crate::layout::HEADER_BYTES;
-use crate::map::map_file;
 use crate::provenance::Provenance;
 use crate::rule::FormatError;
 use crate::text::{TextEntry, TextKind};
 use crate::validate::{Layout, slice, validate};
+use gq_files::Mapped;
 use gq_tensor::{EncodedMatrix, ShapeMismatch};
-use memmap2::Mmap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +18,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Container {
     path: PathBuf,
-    map: Mmap,
+    map: Mapped,
     layout: Layout,
 }
 
@@ -35,7 +34,7 @@ impl Container {
         if file.metadata().map_err(failed)?.is_dir() {
             return Err(failed(std::io::ErrorKind::IsADirectory.into()));
         }
-        let map = map_file(&file).map_err(failed)?;
+        let map = Mapped::new(path, &file).map_err(failed)?;
         let layout = validate(&map);
         let layout = layout.map_err(|source| ContainerError::Format { path: path.to_owned(), source })?;
         Ok(Container { path: path.to_owned(), map, layout })

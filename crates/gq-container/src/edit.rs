@@ -3,9 +3,7 @@
 use crate::container::Container;
 use crate::error::WriteError;
 use crate::text::StoredText;
-use crate::writer::{Finished, Writer, partial_path, put_in_place};
-use std::fs::File;
-use std::io::Write;
+use crate::writer::{Finished, Writer};
 use std::path::Path;
 
 impl Container {
@@ -13,9 +11,9 @@ impl Container {
     /// keeps the old bytes). Payloads, their places and the payload digest stay the same.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// When the file cannot be written; nothing is left of it then.
     pub fn with_texts(&self, path: &Path, texts: Vec<StoredText>) -> Result<Finished, WriteError> {
-        let mut writer = Writer::create(path)?;
+        let mut writer = Writer::create_once(path)?;
         writer.adopt(self.tensors(), self.payloads())?;
         writer.finish(texts)
     }
@@ -25,16 +23,7 @@ impl Container {
     /// # Errors
     /// When the file cannot be written.
     pub fn copy_to(&self, path: &Path) -> Result<(), WriteError> {
-        let partial = partial_path(path);
-        let write = || {
-            let mut file = File::create(&partial)?;
-            file.write_all(self.bytes())?;
-            file.sync_all()
-        };
-        write().map_err(|source| {
-            let _ = std::fs::remove_file(&partial);
-            WriteError::Io { path: path.to_owned(), source }
-        })?;
-        put_in_place(&partial, path)
+        gq_files::write_whole(path, self.bytes())
+            .map_err(|source| WriteError::Io { path: path.to_owned(), source })
     }
 }

@@ -14,7 +14,6 @@ mod escape;
 mod header;
 pub mod layout;
 pub mod limits;
-mod map;
 mod provenance;
 mod rule;
 mod text;
@@ -26,6 +25,7 @@ pub use container::Container;
 pub use digest::{Digest, Hasher};
 pub use entry::{TensorEntry, TensorSpec};
 pub use error::{ContainerError, Damage, VerifyError, WriteError, WriteRule};
+pub use gq_files::partial_path;
 pub use header::Header;
 pub use provenance::{
     Provenance, ProvenanceError, Refined, RoundedAgain, Source, SourceAdapter, SourceFile, SourceTexts,
@@ -33,4 +33,4 @@ pub use provenance::{
 pub use rule::{FormatError, TensorRule, TextRule};
 pub use text::{StoredText, TextCoding, TextEntry, TextKind};
 pub use validate::{Layout, validate};
-pub use writer::{Finished, Writer, partial_path, put_in_place};
+pub use writer::{Finished, Sealed, Writer, put_in_place};

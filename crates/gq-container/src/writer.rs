@@ -7,8 +7,9 @@ use crate::header::{Header, MINOR};
 use crate::layout::{self, ALIGNMENT, HEADER_BYTES, TEXT_ENTRY_BYTES, align};
 use crate::limits;
 use crate::text::StoredText;
+use gq_files::{open_own, partial_path};
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,48 @@ pub struct Writer {
     entries: Vec<TensorEntry>,
     names: HashSet<String>,
     open: Option<Open>,
+    leftover: Option<Leftover>,
+}
+
+/// A partial file that is removed unless it got its name.
+#[derive(Debug)]
+struct Leftover(PathBuf);
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure here.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A file that is whole and durable, but has no name yet. Dropped, it is left as an unfinished one is.
+#[derive(Debug)]
+#[must_use = "it has no name yet"]
+pub struct Sealed {
+    path: PathBuf,
+    partial: PathBuf,
+    finished: Finished,
+    leftover: Option<Leftover>,
+    /// Held until the file has its name: no other process takes it up.
+    _file: File,
+}
+
+impl Sealed {
+    /// Where it lies.
+    pub fn partial(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn place(self) -> Result<Finished, WriteError> {
+        put_in_place(&self.partial, &self.path)?;
+        // It is under its name now.
+        self.leftover.map(std::mem::forget);
+        Ok(self.finished)
+    }
 }
 
 /// A tensor whose payload is being written.
@@ -49,13 +92,6 @@ pub struct Finished {
     pub file_sha256: Digest,
 }
 
-/// Where a file lies until it is complete: beside it, with `.partial` appended.
-pub fn partial_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
-    name.into()
-}
-
 impl Writer {
     /// Begins the file that will appear at `path`; what an interrupted writer left is discarded.
     ///
@@ -63,6 +99,16 @@ impl Writer {
     /// When the partial file cannot be made, or another process is writing it.
     pub fn create(path: &Path) -> Result<Writer, WriteError> {
         let writer = Writer::open(path)?;
+        writer.begin_at(HEADER_BYTES as u64)
+    }
+
+    /// Begins a file that nobody takes up again: when it is not finished, nothing is left of it.
+    ///
+    /// # Errors
+    /// As [`Writer::create`].
+    pub fn create_once(path: &Path) -> Result<Writer, WriteError> {
+        let mut writer = Writer::open(path)?;
+        writer.leftover = Some(Leftover(writer.partial.clone()));
         writer.begin_at(HEADER_BYTES as u64)
     }
 
@@ -105,11 +151,11 @@ impl Writer {
     ) -> Result<usize, WriteError> {
         let partial = partial_path(path);
         let failed = |source| WriteError::Io { path: partial.clone(), source };
-        let mut file = match File::open(&partial) {
-            Ok(file) => file,
+        match std::fs::symlink_metadata(&partial) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(failed(error)),
-        };
+            _ => {}
+        }
+        let mut file = open_own(&partial).map_err(failed)?;
         let mut buffer = vec![0; BUFFER_BYTES];
         for (count, entry) in finished.iter().enumerate() {
             file.seek(SeekFrom::Start(entry.offset)).map_err(failed)?;
@@ -196,7 +242,15 @@ impl Writer {
     ///
     /// # Errors
     /// When two texts are of one kind, a tensor was not ended, or the disk refuses.
-    pub fn finish(mut self, mut texts: Vec<StoredText>) -> Result<Finished, WriteError> {
+    pub fn finish(self, texts: Vec<StoredText>) -> Result<Finished, WriteError> {
+        self.seal(texts)?.place()
+    }
+
+    /// Writes tables and texts and makes all of it durable, so that the file can be looked at before it gets its name.
+    ///
+    /// # Errors
+    /// As [`Writer::finish`].
+    pub fn seal(mut self, mut texts: Vec<StoredText>) -> Result<Sealed, WriteError> {
         if self.open.is_some() {
             return Err(self.refuse(WriteRule::OutOfTurn));
         }
@@ -215,10 +269,12 @@ impl Writer {
         self.put(&header.to_bytes())?;
         self.file.flush().map_err(|error| self.failed(error))?;
         self.file.get_ref().sync_all().map_err(|error| self.failed(error))?;
-        let Writer { path, partial, file, .. } = self;
-        drop(file);
-        put_in_place(&partial, &path)?;
-        Ok(Finished { file_bytes, payload_sha256, file_sha256 })
+        let finished = Finished { file_bytes, payload_sha256, file_sha256 };
+        let Writer { path, partial, file, leftover, .. } = self;
+        let file = file
+            .into_inner()
+            .map_err(|error| WriteError::Io { path: partial.clone(), source: error.into_error() })?;
+        Ok(Sealed { path, partial, finished, leftover, _file: file })
     }
 
     /// Gives up and removes the partial file.
@@ -271,8 +327,7 @@ impl Writer {
     fn open(path: &Path) -> Result<Writer, WriteError> {
         let partial = partial_path(path);
         let failed = |source| WriteError::Io { path: partial.clone(), source };
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&partial);
-        let file = options.map_err(failed)?;
+        let file = open_own(&partial).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(WriteError::Busy { path: partial }),
@@ -282,7 +337,7 @@ impl Writer {
         }
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         let (entries, names) = (Vec::new(), HashSet::new());
-        Ok(Writer { path: path.to_owned(), partial, file, at: 0, entries, names, open: None })
+        Ok(Writer { path: path.to_owned(), partial, file, at: 0, entries, names, open: None, leftover: None })
     }
 
     /// Cuts the partial file to `used` bytes with an empty header, and goes on there.
@@ -347,18 +402,5 @@ fn end(entry: &TensorEntry) -> Option<u64> {
 /// [`WriteError::Io`] with the new name.
 pub fn put_in_place(finished: &Path, path: &Path) -> Result<(), WriteError> {
     let failed = |source| WriteError::Io { path: path.to_owned(), source };
-    std::fs::rename(finished, path).map_err(failed)?;
-    sync_directory(path).map_err(failed)
-}
-
-/// Makes the new name durable; directories cannot be opened everywhere.
-fn sync_directory(path: &Path) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
+    gq_files::put_in_place(finished, path).map_err(failed)
 }

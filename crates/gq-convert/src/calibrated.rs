@@ -209,6 +209,11 @@ impl Verdict {
 }
 
 impl<'a> CalibratedCoder<'a> {
+    /// How rows are stored.
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.rows.encoding
+    }
+
     /// `None` when nothing was measured for the tensor or its encoding is rounded row by row.
     pub(crate) fn new(
         tune: &'a Tune,

@@ -40,6 +40,34 @@ pub enum ConvertError {
         /// Why.
         source: CoderError,
     },
+    /// A row whose scale is beyond what the encoding stores.
+    #[error("tensor {tensor:?}, row {row}: its scale is beyond the range of {limit}")]
+    Scale {
+        /// The tensor.
+        tensor: String,
+        /// The row.
+        row: usize,
+        /// The encoding.
+        limit: Encoding,
+    },
+    /// A tensor whose weights are so small that every scale became 0.
+    #[error(
+        "tensor {tensor:?}: its weights are too small for the scales of {limit}, which would store zeros"
+    )]
+    Vanished {
+        /// The tensor.
+        tensor: String,
+        /// The encoding.
+        limit: Encoding,
+    },
+    /// The whole file was looked at and refused.
+    #[error("{}: {source}", path.display())]
+    Refused {
+        /// Where it lies; it got no name.
+        path: PathBuf,
+        /// Why.
+        source: crate::execute::CheckError,
+    },
     /// Weights that are not on the grid that the plan found them on: the source has changed.
     #[error(
         "tensor {tensor:?} does not sit on {limit} any more: the source has changed since it was planned"

@@ -14,7 +14,7 @@ use crate::report::Report;
 use crate::source::{Piece, SourceReader, Use, pieces};
 use crate::tune::Tune;
 use gq_checkpoint::{Checkpoint, ReadError, Role, SourceTensor};
-use gq_tensor::{CpuLevel, encode_f32};
+use gq_tensor::{CpuLevel, decode_f32, encode_f32};
 use std::ops::Range;
 use std::path::Path;
 
@@ -29,6 +29,22 @@ pub struct ExecuteOptions<'a> {
     pub tune: Option<&'a Tune>,
     /// Where the source was fetched from, for the file's provenance.
     pub origin: Option<&'a Origin>,
+    /// Looks at every file when it is whole and has no name yet.
+    pub check: Option<Check<'a>>,
+}
+
+/// What looks at a whole file, given where it lies. A file that is refused gets no name; what was done is kept for another
+/// execution.
+#[derive(Clone, Copy)]
+pub struct Check<'a>(pub &'a (dyn Fn(&Path) -> Result<(), CheckError> + Sync));
+
+/// Why a file was refused.
+pub type CheckError = Box<dyn std::error::Error + Send + Sync>;
+
+impl std::fmt::Debug for Check<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Check")
+    }
 }
 
 /// A repository on the Hub at one commit.
@@ -183,7 +199,7 @@ fn run(
     checkpoint.check_unchanged()?;
     let mut reports = Vec::new();
     for (output, (_, path)) in files_of.into_iter().zip(outputs) {
-        reports.push(output.finish(&digests, options.origin)?);
+        reports.push(output.finish(&digests, options)?);
         progress(Event::Finished { path });
     }
     Ok(reports)
@@ -286,6 +302,15 @@ fn code(pass: &Pass<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertEr
             }
             Coder::Exact => copy(checkpoint, tensor, rows, source, coded)?,
         }
+        // Weights are finite: what is not is what a scale made of them.
+        if let Some(row) = coded.sums.iter().position(|(error, _)| !error.is_finite()) {
+            let limit = match coder {
+                Coder::Nearest(coder) => coder.encoding,
+                Coder::Calibrated(coder) => coder.encoding(),
+                Coder::Exact => continue,
+            };
+            return Err(ConvertError::Scale { tensor: tensor.name.clone(), row: rows.start + row, limit });
+        }
     }
     Ok(())
 }
@@ -312,6 +337,10 @@ fn copy(
             encode_f32(tensor.dtype, &values, codes);
         }
     }
+    if made {
+        // A sum may be beyond what the source's own dtype holds.
+        overflow(tensor, rows.start, &coded.codes)?;
+    }
     if !made {
         // Not swapped: a buffer of codes would keep the size of a block of source rows.
         coded.codes.extend_from_slice(source);
@@ -320,6 +349,15 @@ fn copy(
     coded.sums.clear();
     coded.outputs.clear();
     Ok(())
+}
+
+/// Refuses values that became infinite when they were stored in the tensor's dtype.
+fn overflow(tensor: &SourceTensor, first_row: usize, stored: &[u8]) -> Result<(), ReadError> {
+    let mut values = vec![0.0; stored.len() / tensor.dtype.size().max(1)];
+    decode_f32(tensor.dtype, stored, &mut values);
+    let Some(at) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+    let (row, col) = (first_row + at / tensor.cols().max(1), at % tensor.cols().max(1));
+    Err(ReadError::NotFinite { name: tensor.name.clone(), row, col, value: values[at] })
 }
 
 fn write(

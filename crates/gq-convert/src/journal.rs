@@ -6,7 +6,7 @@
 
 use crate::policy::Policy;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -94,8 +94,7 @@ impl Journal {
     /// [`JournalError::Differs`] when it belongs to another conversion, [`JournalError::Busy`] while another process holds it.
     pub fn open(path: &Path, fingerprint: &Fingerprint) -> Result<Journal, JournalError> {
         let io = |source| JournalError::Io { path: path.to_owned(), source };
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
+        let mut file = gq_files::open_own(path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(JournalError::Busy { path: path.to_owned() }),

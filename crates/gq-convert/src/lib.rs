@@ -31,7 +31,7 @@ pub use closeness::{Closeness, ClosenessError, held_out_divergence};
 pub use encode::CoderError;
 pub use error::ConvertError;
 pub use estimate::Estimate;
-pub use execute::{Event, ExecuteOptions, Origin, execute, execute_all};
+pub use execute::{Check, CheckError, Event, ExecuteOptions, Origin, execute, execute_all};
 pub use grid::{GridError, Grids, Lossless};
 pub use journal::JournalError;
 pub use memory::Memory;

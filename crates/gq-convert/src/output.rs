@@ -3,7 +3,7 @@
 use crate::calibrated::OutputSums;
 use crate::encode::Coded;
 use crate::error::ConvertError;
-use crate::execute::Origin;
+use crate::execute::{Check, ExecuteOptions};
 use crate::journal::{Entry, Fingerprint, Journal};
 use crate::plan::{Plan, Step};
 use crate::policy::Budget;
@@ -14,6 +14,7 @@ use gq_container::{
     Digest, Provenance, Source, SourceAdapter, SourceFile, SourceTexts, StoredText, TensorEntry, TensorSpec,
     TextKind, Writer, partial_path,
 };
+use gq_tensor::Encoding;
 use sha2::{Digest as _, Sha256};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -111,6 +112,9 @@ impl<'a> Output<'a> {
         if !last {
             return Ok(());
         }
+        if vanished(step.encoding, &self.current) {
+            return Err(ConvertError::Vanished { tensor: step.tensor.clone(), limit: step.encoding });
+        }
         self.writer.append(&self.scales)?;
         let entry = self.writer.end_tensor()?;
         self.sums.push(self.current);
@@ -139,8 +143,14 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Adds the texts, gives the file its name and removes the journal. `digests`: sha256 of every source file.
-    pub(crate) fn finish(self, digests: &[String], origin: Option<&Origin>) -> Result<Report, ConvertError> {
+    /// Adds the texts, gives the file its name once it was looked at, and removes the journal. `digests`: sha256 of every
+    /// source file.
+    pub(crate) fn finish(
+        self,
+        digests: &[String],
+        options: ExecuteOptions<'_>,
+    ) -> Result<Report, ConvertError> {
+        let origin = options.origin;
         let report = Report::new(self.plan, &self.sums);
         // An adapter's file that some tensors are read from is among the adapter's.
         let files = self.checkpoint.files().iter().zip(digests);
@@ -192,10 +202,22 @@ impl<'a> Output<'a> {
                 return Err(ConvertError::Budget { limit, actual });
             }
         }
-        self.writer.finish(texts)?;
+        let sealed = self.writer.seal(texts)?;
+        if let Some(Check(look)) = options.check {
+            let path = sealed.partial();
+            look(path).map_err(|source| ConvertError::Refused { path: path.to_owned(), source })?;
+        }
+        sealed.place()?;
         self.journal.remove()?;
         Ok(report)
     }
+}
+
+/// Whether nothing is left of a tensor that is not zero: its scales were too small to be stored.
+fn vanished(encoding: Encoding, sums: &Sums) -> bool {
+    // The one bit of the coarsest of these codes leaves no more than 0.37.
+    let close = matches!(encoding, Encoding::Turbo { .. } | Encoding::Trellis { .. });
+    close && sums.energy > 0.0 && sums.error >= 0.98 * sums.energy
 }
 
 /// Bytes that the checkpoint's texts and their table take in a file; texts that cannot be stored fail later, by name.

@@ -78,7 +78,7 @@ impl LogitCache {
         self.evict(self.limit_bytes - needed);
         let path = self.entry(key);
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&partial).ok()?);
+        let mut file = BufWriter::with_capacity(1 << 20, gq_files::begin(&partial).ok()?);
         let begun = file.write_all(&[0; HEAD_BYTES]);
         let logits = blocks.iter().map(|&block| block as u64).sum();
         let head = Head { key: key.to_owned(), logits, noise: None };

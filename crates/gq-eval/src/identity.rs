@@ -127,10 +127,8 @@ fn read_memory(dir: &Path) -> BTreeMap<String, Stamp> {
 
 /// Remembers; without success the files are digested again next time.
 fn write_memory(dir: &Path, memory: &BTreeMap<String, Stamp>) {
-    let partial = dir.join(format!("{MEMORY}.{}.partial", std::process::id()));
     let Ok(text) = serde_json::to_vec(memory) else { return };
-    let written = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&partial, text));
-    if written.and_then(|()| std::fs::rename(&partial, dir.join(MEMORY))).is_err() {
-        let _ = std::fs::remove_file(&partial);
-    }
+    let made = std::fs::create_dir_all(dir);
+    // Nothing depends on it.
+    let _ = made.and_then(|()| gq_files::write_whole(&dir.join(MEMORY), &text));
 }

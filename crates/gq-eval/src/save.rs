@@ -35,7 +35,7 @@ impl OutputsWriter {
         .to_string();
         header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
         let begin = || {
-            let mut file = BufWriter::with_capacity(1 << 20, File::create(&partial)?);
+            let mut file = BufWriter::with_capacity(1 << 20, gq_files::begin(&partial)?);
             file.write_all(&(header.len() as u64).to_le_bytes())?;
             file.write_all(header.as_bytes())?;
             for token in rows.iter().flatten() {

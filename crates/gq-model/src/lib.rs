@@ -22,6 +22,7 @@ mod ops;
 mod outside;
 mod own_text;
 mod paired;
+mod probe;
 mod product;
 mod refine;
 mod same_tokens;

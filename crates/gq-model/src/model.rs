@@ -195,7 +195,7 @@ impl Model {
         Ok(logits)
     }
 
-    fn check_logits(&self, logits: &[f32]) -> Result<(), ModelError> {
+    pub(crate) fn check_logits(&self, logits: &[f32]) -> Result<(), ModelError> {
         match logits.iter().position(|logit| !logit.is_finite()) {
             None => Ok(()),
             Some(at) => Err(ModelError::NotFinite {

@@ -29,7 +29,8 @@ Exit codes:
   1  a check failed (verify, --fail-above, a release's limits)
   2  the command line is wrong
   3  a file is not what it should be
-  4  the environment failed (disk, memory, network, permissions)";
+  4  the environment failed (disk, memory, network, permissions)
+  130  interrupted; what is kept and how to go on was said";
 
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]

@@ -3,7 +3,7 @@
 use crate::failure::{Exit, Failure};
 use gq_container::put_in_place;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// A file that was made and measured.
@@ -72,8 +72,7 @@ impl SearchFolder {
             }
             Err(error) => return Err(io(error)),
         }
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&lock_path);
-        let lock = lock.map_err(io)?;
+        let lock = gq_files::open_own(&lock_path).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -129,17 +128,21 @@ impl SearchFolder {
     }
 
     fn write(&self) -> Result<(), Failure> {
-        let (partial, path) = (self.dir.join("search.partial"), self.dir.join("search.json"));
+        let path = self.dir.join("search.json");
         let json = serde_json::to_vec(&self.log).map_err(gq_convert::ConvertError::from)?;
-        std::fs::write(&partial, json).map_err(|error| Failure::io(&partial, &error))?;
-        Ok(put_in_place(&partial, &path)?)
+        gq_files::write_whole(&path, &json).map_err(|error| Failure::io(&path, &error))
     }
 
     /// What a search makes, and nothing else.
     fn clear(&self) {
-        for name in
-            ["best.gq", "trial.gq", "trial.gq.partial", "trial.gq.journal", "search.json", "search.partial"]
-        {
+        for name in [
+            "best.gq",
+            "trial.gq",
+            "trial.gq.partial",
+            "trial.gq.journal",
+            "search.json",
+            "search.json.partial",
+        ] {
             let _ = std::fs::remove_file(self.dir.join(name));
         }
     }

@@ -9,6 +9,7 @@ mod commands;
 mod explain;
 mod export;
 mod failure;
+mod guard;
 mod hints;
 mod hub;
 mod kld_search;
@@ -17,8 +18,11 @@ mod output;
 mod profile;
 mod progress;
 mod release;
+mod seen;
+mod signals;
 mod source;
 mod table;
+mod texts;
 mod units;
 
 use clap::Parser;
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
+    signals::watch(cli.global.output());
     let outcome = commands::dispatch(&cli);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -46,6 +46,11 @@ impl Output {
         }
     }
 
+    /// Clears what a bar left on the current line of a terminal.
+    pub fn clear_line(&self) {
+        eprint!("\r\x1b[2K");
+    }
+
     /// Reports a failure: an object on standard output under `--json`, else a sentence and a hint on standard error.
     pub fn failure(&self, failure: &Failure) {
         if self.json {

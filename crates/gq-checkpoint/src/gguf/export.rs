@@ -3,6 +3,7 @@
 use super::export_meta::model_metadata;
 use super::export_tokenizer::tokenizer_metadata;
 use super::names::{ROPE_FREQS, Transform, gguf_name};
+use super::range::{Beyond, Reach};
 use super::writer::{GgufWriter, NewTensor};
 use super::{GgmlType, GgufError, Metadata, encode};
 use crate::{Family, ModelSpec, RopeKind, RopeSpec, Texts};
@@ -82,6 +83,22 @@ pub enum ExportError<E: std::error::Error + 'static> {
     /// The file could not be written.
     #[error(transparent)]
     Write(#[from] GgufError),
+    /// A weight is no number or infinite.
+    #[error("{name} has a weight that is {value}, in row {row}")]
+    NotFinite {
+        /// Canonical name of the tensor.
+        name: String,
+        /// Row as it is stored in the file.
+        row: usize,
+        /// The weight.
+        value: f32,
+    },
+    /// Types that do not hold their tensors' weights; all of them are named.
+    #[error("{} does not hold the weights of {}, up to {:e}", tensors[0].kind, tensors[0].name, tensors[0].largest)]
+    Beyond {
+        /// The tensors, at least one.
+        tensors: Vec<Beyond>,
+    },
     /// The source could not be read.
     #[error("reading {name}")]
     Read {
@@ -162,7 +179,7 @@ impl ExportPlan {
         let new: Vec<_> = self.tensors.iter().map(|tensor| tensor.new.clone()).collect();
         let mut writer = GgufWriter::create(path, &self.metadata, &new)?;
         let mut done = 0;
-        let (mut values, mut bytes) = (Vec::new(), Vec::new());
+        let (mut values, mut bytes, mut beyond) = (Vec::new(), Vec::new(), Vec::new());
         for tensor in &self.tensors {
             let cols = tensor.new.shape.last().copied().unwrap_or(1);
             let row_bytes = tensor.new.kind.row_bytes(cols).unwrap_or(0);
@@ -172,6 +189,7 @@ impl ExportPlan {
                 Transform::Interleave { heads } if tensor.new.shape.len() > 1 => rows / heads.max(1),
                 _ => 1,
             };
+            let mut reach = Reach::new(tensor.new.kind);
             let step = ((1 << 20) / (cols * unit).max(1)).max(1) * unit;
             for first in (0..rows).step_by(step) {
                 let now = first..(first + step).min(rows);
@@ -179,10 +197,18 @@ impl ExportPlan {
                 tensor.fill(now.clone(), cols, &mut values, read)?;
                 bytes.resize(now.len() * row_bytes, 0);
                 encode_rows(tensor.new.kind, &values, &mut bytes, row_bytes, cols, self.threads);
+                if let Some(at) = reach.rows(&values, &bytes) {
+                    let (name, value) = (tensor.source.clone().unwrap_or_default(), values[at]);
+                    return Err(ExportError::NotFinite { name, row: first + at / cols.max(1), value });
+                }
                 writer.append(&bytes)?;
                 done += bytes.len() as u64;
                 progress(done);
             }
+            beyond.extend(tensor.source.as_ref().and_then(|name| reach.beyond(name)));
+        }
+        if !beyond.is_empty() {
+            return Err(ExportError::Beyond { tensors: beyond });
         }
         Ok(writer.finish()?)
     }

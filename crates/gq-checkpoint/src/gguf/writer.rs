@@ -57,21 +57,14 @@ impl GgufWriter {
     /// When a tensor cannot have its type, or the disk fails.
     pub fn create(path: &Path, metadata: &Metadata, tensors: &[NewTensor]) -> Result<GgufWriter, GgufError> {
         let header = header(metadata, tensors)?;
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".partial");
-        let temporary = path.with_file_name(name);
+        let temporary = gq_files::partial_path(path);
         let failed = |source| GgufError::Io { path: temporary.clone(), source };
-        let mut out = BufWriter::with_capacity(1 << 18, File::create(&temporary).map_err(failed)?);
-        out.write_all(&header).map_err(failed)?;
         let left = sizes(tensors)?;
-        Ok(GgufWriter {
-            path: path.to_owned(),
-            temporary,
-            out: Some(out),
-            left,
-            next: 0,
-            total: header.len() as u64,
-        })
+        let out = BufWriter::with_capacity(1 << 18, gq_files::begin(&temporary).map_err(failed)?);
+        let path = path.to_owned();
+        let mut writer = GgufWriter { path, temporary, out: Some(out), left, next: 0, total: 0 };
+        writer.put(&header)?;
+        Ok(writer)
     }
 
     /// Appends bytes of the current tensor; the next one begins when it is full.
@@ -121,10 +114,15 @@ impl GgufWriter {
         let failed = |source| GgufError::Io { path: self.temporary.clone(), source };
         if let Some(out) = self.out.take() {
             let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
-            file.sync_all().map_err(failed)?;
+            let placed = file.sync_all().map_err(failed).and_then(|()| {
+                gq_files::put_in_place(&self.temporary, &self.path)
+                    .map_err(|source| GgufError::Io { path: self.path.clone(), source })
+            });
+            if placed.is_err() {
+                std::fs::remove_file(&self.temporary).ok(); // of no use, and dropping does not see it any more
+            }
+            placed?;
         }
-        std::fs::rename(&self.temporary, &self.path)
-            .map_err(|source| GgufError::Io { path: self.path.clone(), source })?;
         Ok(self.total)
     }
 }

@@ -54,7 +54,7 @@ impl Refinement {
         refined: Option<Refined>,
         path: &Path,
     ) -> Result<Finished, RefineError> {
-        let mut writer = Writer::create(path)?;
+        let mut writer = Writer::create_once(path)?;
         for entry in container.tensors() {
             let payload = container.payload(entry);
             let Some(factors) = self.factors.get(&entry.name) else {

@@ -25,7 +25,6 @@ use gq_model::{Factors, Linear, LoadError, Model, ModelError, PairedPass, Teache
 use gq_tensor::{CpuLevel, RotationSpec};
 use objective::{Form, Joint};
 use rewrite::{Payloads, check_source};
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use strength::Rounding;
@@ -264,8 +263,7 @@ impl RoundAgain<'_> {
         };
         let mut pass = PairedPass::new(self.reference, self.model, sequences.to_vec())?;
         if spilled {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(states);
-            pass = pass.spilled_to(file.map_err(io(states))?);
+            pass = pass.spilled_to(gq_files::begin(states).map_err(io(states))?);
         }
         let mut payloads = Payloads::create(codes).map_err(io(codes))?;
         let (mut tensors, mut coders) = (Vec::new(), Coders::default());

@@ -7,7 +7,7 @@ use gq_checkpoint::{Checkpoint, FileKind};
 use gq_container::{Container, Provenance, RoundedAgain, StoredText, TextKind, Writer};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub(super) struct Payloads {
 
 impl Payloads {
     pub(super) fn create(path: &Path) -> std::io::Result<Payloads> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        let file = gq_files::begin(path)?;
         Ok(Payloads { file, places: BTreeMap::new(), end: 0 })
     }
 
@@ -48,7 +48,7 @@ pub(super) fn write(
     what: RoundedAgain,
     path: &Path,
 ) -> Result<(), RoundAgainError> {
-    let mut writer = Writer::create(path)?;
+    let mut writer = Writer::create_once(path)?;
     for entry in container.tensors() {
         let new = payloads.get(&entry.name);
         let new = new.map_err(|source| RoundAgainError::Io { path: codes.to_owned(), source })?;

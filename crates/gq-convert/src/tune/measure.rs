@@ -13,7 +13,6 @@ use gq_tensor::{CpuLevel, RotationKind, RotationSpec};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::OpenOptions;
 use std::path::Path;
 
 /// Every so many sequences, one is held out.
@@ -195,8 +194,7 @@ pub fn measure(
     let states = dir.join(STATES);
     let io = |source| TuneFileError::Io { path: states.clone(), source };
     if memory.spilled > 0 {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&states);
-        pass = pass.spilled_to(file.map_err(io)?);
+        pass = pass.spilled_to(gq_files::begin(&states).map_err(io)?);
     }
     let measured =
         layers((checkpoint, &mut pass, &mut tune), wanted, options, (&held, gradients.as_ref()), progress);

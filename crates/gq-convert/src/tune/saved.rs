@@ -160,6 +160,19 @@ impl Tune {
         Ok(Tune { dir: dir.to_owned(), ..tune })
     }
 
+    /// Whether a finished measurement lies in `dir`, of whatever it is.
+    pub fn is_finished(dir: &Path) -> bool {
+        dir.join(INDEX).exists()
+    }
+
+    /// Whether a measurement has a file of this name, finished or not.
+    pub fn is_file_name(name: &std::ffi::OsStr) -> bool {
+        let whole = name.to_str().map(|name| name.strip_suffix(".partial").unwrap_or(name));
+        whole.is_some_and(|name| {
+            [INDEX, GRADIENTS, HELD_OUT, "states", "trials"].contains(&name) || is_moments(name)
+        })
+    }
+
     /// The same without corrections: predictions count as they are.
     #[must_use]
     pub fn without_corrections(self) -> Tune {
@@ -418,10 +431,5 @@ fn read(path: &Path) -> Result<Vec<u8>, TuneFileError> {
 /// Writes beside, syncs, renames.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), TuneFileError> {
     let io = |source| TuneFileError::Io { path: path.to_owned(), source };
-    let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
-    let partial = PathBuf::from(name);
-    let mut file = std::fs::File::create(&partial).map_err(io)?;
-    std::io::Write::write_all(&mut file, bytes).and_then(|()| file.sync_all()).map_err(io)?;
-    std::fs::rename(&partial, path).map_err(io)
+    gq_files::write_whole(path, bytes).map_err(io)
 }

@@ -13,7 +13,6 @@ use gq_codec::Rotation;
 use gq_model::{Model, Replacements, Trial, TrialPass};
 use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec, States};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::OpenOptions;
 
 /// What is tried: where a damage is some hundredths of a nat, well above noise and not yet out of proportion.
 const ENCODING: Encoding = Encoding::Trellis { bits: 3, states: States::S10 };
@@ -87,8 +86,7 @@ pub fn correct(
     let measured = (|| {
         let mut pass = TrialPass::new(model, chosen.clone(), trials(&groups), work.start(&chosen)?)?;
         if memory.spilled > 0 {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&states);
-            pass = pass.spilled_to(file.map_err(io)?);
+            pass = pass.spilled_to(gq_files::begin(&states).map_err(io)?);
         }
         let of = model.spec().layers.len() + 1;
         for layer in 0..model.spec().layers.len() {

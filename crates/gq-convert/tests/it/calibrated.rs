@@ -73,7 +73,7 @@ pub(crate) fn converted(
 ) -> Report {
     let resources = Resources { threads, max_memory: None };
     let plan = plan_measured(checkpoint, policy, resources, tune, None).unwrap();
-    let options = ExecuteOptions { level, restart: false, tune, origin: None };
+    let options = ExecuteOptions { level, restart: false, tune, origin: None, check: None };
     execute(&plan, checkpoint, path, options, &mut |_| {}).unwrap()
 }
 
@@ -216,8 +216,13 @@ fn measurements_are_known_by_their_source_and_checked() {
     let plan =
         plan_measured(&checkpoint, &recipe, Resources { threads: 1, max_memory: None }, Some(&tune), None)
             .unwrap();
-    let options =
-        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: Some(&tune), origin: None };
+    let options = ExecuteOptions {
+        level: CpuLevel::detect(),
+        restart: false,
+        tune: Some(&tune),
+        origin: None,
+        check: None,
+    };
     let error = execute(&plan, &checkpoint, &dir.path().join("x.gq"), options, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("sha256"), "{error}");
 }
@@ -320,8 +325,13 @@ fn memory_limits_leave_the_bytes_alone() {
         assert!(small.memory.block < plan.memory.block);
         let bytes = [plan, small].map(|plan| {
             let path = dir.path().join(format!("{encoding}-{}.gq", plan.memory.block));
-            let options =
-                ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: Some(&tune), origin: None };
+            let options = ExecuteOptions {
+                level: CpuLevel::detect(),
+                restart: false,
+                tune: Some(&tune),
+                origin: None,
+                check: None,
+            };
             execute(&plan, &checkpoint, &path, options, &mut |_| {}).unwrap();
             std::fs::read(path).unwrap()
         });

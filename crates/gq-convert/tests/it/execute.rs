@@ -144,7 +144,8 @@ fn a_value_that_is_no_number_ends_it_and_leaves_nothing() {
 fn a_plan_of_another_checkpoint_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let planned = plan(&testdata("tiny/gemma3"), &policy("tq4", &[]));
-    let options = ExecuteOptions { level: CpuLevel::Scalar, restart: false, tune: None, origin: None };
+    let options =
+        ExecuteOptions { level: CpuLevel::Scalar, restart: false, tune: None, origin: None, check: None };
     let outcome = gq_convert::execute(
         &planned,
         &testdata("tiny/llama"),
@@ -175,7 +176,13 @@ fn several_outputs_of_one_pass_are_those_of_single_ones() {
         let alone: Vec<_> = alone.collect();
         let paths = [0, 1, 2].map(|index| dir.path().join(format!("together-{index}.gq")));
         let outputs: Vec<_> = plans.iter().zip(paths.iter().map(std::path::PathBuf::as_path)).collect();
-        let options = ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None };
+        let options = ExecuteOptions {
+            level: CpuLevel::detect(),
+            restart: false,
+            tune: None,
+            origin: None,
+            check: None,
+        };
         let (mut read, mut finished) = (0, 0);
         let reports = gq_convert::execute_all(&outputs, &checkpoint, options, &mut |event| match event {
             Event::Advanced { bytes, .. } => read = bytes,
@@ -197,7 +204,8 @@ fn an_interrupted_pass_is_taken_up_output_by_output() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = testdata("tiny/llama");
     let plans = ["tq4", "tt3", "tq2"].map(|body| plan(&checkpoint, &policy(body, &[])));
-    let options = ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None };
+    let options =
+        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None };
     let run = |folder: &str, used: &[usize], kill_at: u64| {
         std::fs::create_dir_all(dir.path().join(folder)).unwrap();
         let paths = [0, 1, 2].map(|index| dir.path().join(folder).join(format!("{index}.gq")));

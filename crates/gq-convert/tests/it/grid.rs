@@ -71,7 +71,7 @@ fn execute(
     path: &Path,
     level: CpuLevel,
 ) -> Result<Report, ConvertError> {
-    let options = ExecuteOptions { level, restart: true, tune: None, origin: None };
+    let options = ExecuteOptions { level, restart: true, tune: None, origin: None, check: None };
     gq_convert::execute(plan, checkpoint, path, options, &mut |_| {})
 }
 

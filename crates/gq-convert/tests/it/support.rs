@@ -32,7 +32,8 @@ pub fn convert(
     path: &Path,
 ) -> Result<(Report, Container), ConvertError> {
     let plan = plan(checkpoint, policy);
-    let options = ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None };
+    let options =
+        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None };
     let report = gq_convert::execute(&plan, checkpoint, path, options, &mut |_| {})?;
     Ok((report, Container::open(path).unwrap()))
 }

@@ -6,14 +6,17 @@ use crate::commands::Kv;
 use crate::commands::max_kld::{self, Measured};
 use crate::commands::tune::{self, CalibrationArgs};
 use crate::failure::{Exit, Failure};
+use crate::guard::{self, Force, Out};
 use crate::output::Output;
 use crate::progress::{Progress, Unit};
+use crate::seen::{Checker, NoCheck};
+use crate::signals::{self, Work};
 use crate::table::Table;
-use crate::{source, units};
+use crate::{source, texts, units};
 use gq_checkpoint::{Checkpoint, Role};
 use gq_convert::{
-    Budget, Calibration, Choice, Codes, Estimate, Event, ExecuteOptions, Grids, LeftOut, Lossless, Override,
-    Plan, Policy, Report, Resources, Step, Tune,
+    Budget, Calibration, Check, Choice, Codes, Estimate, Event, ExecuteOptions, Grids, LeftOut, Lossless,
+    Override, Plan, Policy, Report, Resources, Step, Tune,
 };
 use gq_model::{kv_cache_bytes, work_bytes};
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
@@ -23,7 +26,7 @@ use std::sync::Arc;
 
 /// Quantize a checkpoint into one .gq file that holds everything needed to run it.
 ///
-/// An output that exists is replaced, but only once the new file is complete.
+/// An output that exists is refused, or with --force replaced, once the new file is complete.
 /// A conversion that was interrupted is taken up where it stopped when the same command is run again.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
@@ -53,6 +56,10 @@ pub struct ConvertArgs {
     recipe: Recipe,
     #[command(flatten)]
     calibration: CalibrationArgs,
+    #[command(flatten)]
+    force: Force,
+    #[command(flatten)]
+    no_check: NoCheck,
     /// Show the plan and stop.
     #[arg(long)]
     dry_run: bool,
@@ -229,16 +236,29 @@ pub fn calibration(tune: &Tune) -> Calibration {
 }
 
 pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
+    if let Some(output) = args.output.as_deref().filter(|_| !args.dry_run) {
+        guarded(args, output)?;
+    }
     let found = source::find(&args.source, global)?;
     if args.dry_run {
         return show_plan(&found.path, &args.recipe, false, global);
     }
+    let output_path =
+        args.output.clone().unwrap_or_else(|| default_output(&found.name, &args.recipe.policy()));
+    guarded(args, &output_path)?;
+    let left = [".partial", ".journal", ".measurements/tune.json", ".max-kld"];
+    let left = left.map(|end| gq_files::sibling(&output_path, end));
+    let _work = signals::during(Work::that_continues(left));
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.recipe.loras, global)?);
     source::refuse_quantized(&checkpoint, args.recipe.allow_requantize)?;
     let output = global.output();
+    if !args.no_check.no_check {
+        let texts = texts::of_checkpoint(checkpoint.texts()?);
+        texts::refuse(&texts, Exit::Input, "text.broken", &found.path.display().to_string())?;
+    }
+    let checker = Checker::new(args.no_check, global);
+    let look = |path: &Path| checker.look(path).map_err(Into::into);
     source::try_checkpoints_tokenizer(&checkpoint, output)?;
-    let output_path =
-        args.output.clone().unwrap_or_else(|| default_output(&found.name, &args.recipe.policy()));
     let measurements = measurements_path(&output_path);
     let measured = match &args.calibration.calibration {
         Some(_) if args.recipe.tune.is_some() => {
@@ -272,6 +292,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         restart: args.restart,
         tune: tune.as_ref(),
         origin: found.origin.as_ref(),
+        check: Some(Check(&look)),
     };
     let (report, seconds, measured) = match (args.recipe.max_kld, &tune) {
         (Some(limit), Some(tune)) if keeps_text(tune, global)? => {
@@ -296,10 +317,21 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
             "seconds": seconds,
             "report": report,
             "measured": measured,
+            "seen": checker.seen(),
         }));
     }
     let kept = measured.map_or_else(String::new, |measured| kept_to(&measured));
-    output.data(&(summary(&report, &output_path, file_bytes, seconds) + &kept))
+    output.data(&(summary(&report, &output_path, file_bytes, seconds) + &kept + &checker.seen().line()))
+}
+
+/// Refuses an output that must not be written.
+fn guarded(args: &ConvertArgs, output: &Path) -> Result<(), Failure> {
+    let loras = args.recipe.loras.iter().map(source::Lora::path);
+    let calibration = args.calibration.calibration.as_deref();
+    let measured = [args.recipe.tune.as_deref(), calibration];
+    let reads: Vec<&Path> =
+        [&*args.source].into_iter().chain(loras).chain(measured.into_iter().flatten()).collect();
+    guard::check(&[Out::file(output, args.force)], &reads)
 }
 
 /// Whether the text that a finished file is measured on was kept.
@@ -334,6 +366,7 @@ pub fn convert(
 ) -> Result<(Report, f64), Failure> {
     let grids = grids(checkpoint, policy, resources, global)?;
     let plan = gq_convert::plan_measured(checkpoint, policy, resources, options.tune, Some(&grids))?;
+    guard::space(path, plan.payload_bytes)?;
     let done = execute(checkpoint, &plan, path, options, global)?;
     notes(&plan, &grids, global.output());
     Ok(done)

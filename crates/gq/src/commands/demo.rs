@@ -3,6 +3,8 @@
 use crate::cli::Global;
 use crate::commands::{convert, eval, run};
 use crate::failure::Failure;
+use crate::guard::{self, Force, Out};
+use crate::signals::{self, Work};
 use crate::source::{self, Loaded};
 use crate::table::Table;
 use crate::units;
@@ -35,6 +37,8 @@ pub struct DemoArgs {
     /// Keep the checkpoint and the converted files in this directory [default: a temporary one, removed].
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
     /// Text to continue.
     #[arg(short, long, default_value = "In the beginning")]
     prompt: String,
@@ -42,9 +46,13 @@ pub struct DemoArgs {
 
 pub fn run(args: &DemoArgs, global: &Global) -> Result<(), Failure> {
     let (dir, temporary) = match &args.output {
-        Some(dir) => (dir.clone(), false),
-        None => (std::env::temp_dir().join(format!("gq-demo-{}", std::process::id())), true),
+        Some(dir) => {
+            guard::check(&[Out::work_folder(dir, args.force)], &[])?;
+            (dir.clone(), false)
+        }
+        None => (temporary_folder()?, true),
     };
+    let _work = temporary.then(|| signals::during(Work::begun_again([dir.clone()])));
     let outcome = in_directory(&dir, &args.prompt, global);
     if temporary {
         // What is left in a temporary directory harms nobody.
@@ -53,12 +61,19 @@ pub fn run(args: &DemoArgs, global: &Global) -> Result<(), Failure> {
     outcome
 }
 
+/// A folder that nobody else has made or linked.
+fn temporary_folder() -> Result<PathBuf, Failure> {
+    let dir = std::env::temp_dir().join(format!("gq-demo-{}", std::process::id()));
+    std::fs::create_dir(&dir).map_err(|e| Failure::io(&dir, &e))?;
+    Ok(dir)
+}
+
 fn in_directory(dir: &Path, prompt: &str, global: &Global) -> Result<(), Failure> {
     let source = dir.join("model");
     std::fs::create_dir_all(&source).map_err(|e| Failure::io(&source, &e))?;
     for (name, bytes) in FILES {
         let path = source.join(name);
-        std::fs::write(&path, bytes).map_err(|e| Failure::io(&path, &e))?;
+        gq_files::write_whole(&path, bytes).map_err(|e| Failure::io(&path, &e))?;
     }
     source::with_threads(global, || measure(dir, &source, prompt, global))?
 }
@@ -84,7 +99,8 @@ fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(
         let path = dir.join(format!("{encoding}.gq"));
         let resources = Resources { threads: global.threads(), max_memory: None };
         let quiet = Global { quiet: true, ..global.clone() };
-        let how = ExecuteOptions { level: global.level()?, restart: true, tune: None, origin: None };
+        let how =
+            ExecuteOptions { level: global.level()?, restart: true, tune: None, origin: None, check: None };
         convert::convert(&checkpoint, &Policy::new(Choice::Coded(encoding)), resources, &path, how, &quiet)?;
         Container::open(&path)?.verify(|_, _| {})?;
         output.note(&format!("{encoding}: converted and verified, measuring"));

@@ -3,7 +3,9 @@
 use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::failure::{Exit, Failure};
+use crate::guard::{self, Force, Out};
 use crate::progress::{Progress, Unit};
+use crate::release::sums;
 use crate::source::{self, Found, Loaded};
 use crate::table::Table;
 use crate::units;
@@ -62,6 +64,8 @@ pub struct EvalArgs {
     /// Write a page with the figures and their distributions, one self-contained HTML file.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
     /// Directory where logits of references are kept for the next evaluation [default: gq/logits in the user's cache].
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
@@ -74,6 +78,15 @@ pub struct EvalArgs {
 }
 
 pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
+    let outs: Vec<Out> = [&args.html, &args.save_outputs]
+        .into_iter()
+        .flatten()
+        .map(|path| Out::file(path, args.force))
+        .collect();
+    let loras = args.loras.iter().map(source::Lora::path);
+    let reads: Vec<&Path> =
+        [&*args.model, &args.reference].into_iter().chain(loras).chain(args.text.as_deref()).collect();
+    guard::check(&outs, &reads)?;
     let gates = args.fail_above.iter().map(|gate| gate.parse()).collect::<Result<Vec<Gate>, _>>()?;
     let model = source::find(&args.model, global)?;
     let reference = source::find(&args.reference, global)?;
@@ -81,8 +94,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
     report.names = names(args, model, reference);
     let output = global.output();
     if let Some(path) = &args.html {
-        std::fs::write(path, gq_eval::html::render(std::slice::from_ref(&report)))
-            .map_err(|e| Failure::io(path, &e))?;
+        sums::write_whole(path, &gq_eval::html::render(std::slice::from_ref(&report)))?;
     }
     let failed: Vec<&Gate> = gates.iter().filter(|gate| !gate.passes(&report)).collect();
     if output.json {
@@ -245,7 +257,7 @@ fn own_tokens(
     let tokens = super::tune::own_tokens(model, &tokenizer, (wanted, ctx), None, global)?;
     if let Some(file) = file {
         let kept = serde_json::to_vec(&tokens).map_err(|e| Failure::internal("tokens", &e))?;
-        if let Err(error) = std::fs::write(&file, kept) {
+        if let Err(error) = gq_files::write_whole(&file, &kept) {
             global.output().note(&format!("{}: {error}; the text is not kept", file.display()));
         }
     }

@@ -2,19 +2,22 @@
 
 use crate::cli::Global;
 use crate::export::cost::{self, CostArgs};
+use crate::export::ranged::{self, Written};
 use crate::export::{Weights, modelfile, safetensors, tokens};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
+use crate::guard::{self, Force, Out};
 use crate::progress::{Progress, Unit};
+use crate::release::sums;
+use crate::seen::{self, Checker, NoCheck, Seen};
+use crate::signals::{self, Work};
 use crate::source::{self, Found};
 use crate::table::Table;
 use crate::units;
-use gq_checkpoint::ReadError;
 use gq_checkpoint::gguf::{ExportOptions, ExportPlan, ExportSource, ExportTensor, GgmlType, is_encodable};
 use gq_eval::EvalReport;
 use gq_model::{ModelTexts, Tokenizer};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Write a model as a GGUF for llama.cpp and Ollama, or as a bf16 checkpoint for transformers.
@@ -52,6 +55,10 @@ pub struct ExportArgs {
     /// File or directory to write.
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
+    #[command(flatten)]
+    force: Force,
+    #[command(flatten)]
+    no_check: NoCheck,
     /// `general.name` of a GGUF [default: what the model card, the configuration or the source's name says].
     #[arg(long, value_name = "TEXT", conflicts_with = "safetensors")]
     name: Option<String>,
@@ -83,48 +90,54 @@ fn wanted(name: &str) -> Result<Wanted, String> {
 }
 
 pub fn run(args: &ExportArgs, global: &Global) -> Result<(), Failure> {
+    let mut outs = vec![match args.safetensors {
+        true => Out::new_folder(&args.output),
+        false => Out::file(&args.output, args.force),
+    }];
+    outs.extend(args.ollama.then(|| Out::file(&modelfile_path(&args.output), args.force)));
+    let measured = [args.cost.reference.as_deref(), args.cost.text.as_deref()].into_iter().flatten();
+    guard::check(&outs, &[&*args.source].into_iter().chain(measured).collect::<Vec<_>>())?;
+    let partial = gq_files::partial_path(&seen::candidate(&args.output));
+    let _work = signals::during(Work::begun_again([partial]).leaving(&args.source));
     let found = source::find(&args.source, global)?;
     let weights = Weights::open(&found.path, global)?;
-    if same_file(&found.path, &args.output) {
-        let message = format!("{}: is the source", args.output.display());
-        return Err(Failure::new(Exit::Usage, "export.exists", message).at(args.output.display()));
-    }
-    if args.cost.reference.as_deref().is_some_and(|reference| same_file(reference, &args.output)) {
-        let message = format!("{}: is the reference", args.output.display());
-        return Err(Failure::new(Exit::Usage, "export.exists", message).at(args.output.display()));
-    }
     if args.safetensors {
         return source::with_threads(global, || checkpoint(args, found, &weights, global))?;
     }
     source::with_threads(global, || gguf(args, found, &weights, global))?
 }
 
-fn same_file(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+/// Where the Modelfile of a GGUF goes.
+fn modelfile_path(output: &Path) -> PathBuf {
+    output.with_extension("Modelfile")
 }
 
 fn checkpoint(args: &ExportArgs, found: Found, weights: &Weights, global: &Global) -> Result<(), Failure> {
     tokens::own(weights)?;
     let total = weights.tensors.iter().map(|t| 2 * t.shape.iter().product::<usize>() as u64).sum();
     let plan = args.cost.plan(found, weights, total, global)?;
+    guard::space(&args.output, total)?;
     let mut progress = Progress::new(global.progress, global.output(), "export", Unit::Bytes, total);
-    let bytes =
-        safetensors::write(weights, &args.output, args.max_shard_size, &mut |done| progress.set(done, ""))?;
+    let checker = Checker::new(args.no_check, global);
+    let bytes = checker.through(&args.output, |path| {
+        safetensors::write(weights, path, args.max_shard_size, &mut |done| progress.set(done, ""))
+    })?;
     let seconds = progress.finish();
     let cost = cost::measure(plan, &args.output, global);
     let output = global.output();
     if output.json {
         return output.document(&serde_json::json!({
             "output": args.output.display().to_string(), "weight_bytes": bytes, "seconds": seconds,
-            "cost": cost.as_ref().ok(), "not_measured": cost.as_ref().err(),
+            "cost": cost.as_ref().ok(), "not_measured": cost.as_ref().err(), "seen": checker.seen(),
         }));
     }
     output.data(&format!(
-        "{}: {} in {}\n{}",
+        "{}: {} in {}\n{}{}",
         args.output.display(),
         units::bytes(bytes),
         units::seconds(seconds),
         cost::line(&cost),
+        checker.seen().line(),
     ))
 }
 
@@ -156,31 +169,33 @@ fn gguf(args: &ExportArgs, found: Found, weights: &Weights, global: &Global) -> 
     let count = |tensor: &ExportTensor| tensor.new.shape.iter().map(|&n| n as u64).product::<u64>();
     let held = if coded { 4 * plan.tensors().iter().map(count).sum::<u64>() } else { plan.file_bytes() };
     let measured = args.cost.plan(found, weights, held, global)?;
+    guard::space(&args.output, plan.file_bytes())?;
     let made = args.ollama.then(|| ollama(&args.output, weights)).transpose()?;
     let progress = Progress::new(global.progress, global.output(), "export", Unit::Bytes, plan.file_bytes());
     let progress = RefCell::new(progress);
-    let mut read = |name: &str, rows: Range<usize>, out: &mut [f32]| -> Result<(), ReadError> {
-        weights.read_rows(name, rows, out)
-    };
-    let bytes = plan.write(&args.output, &mut read, &|done| progress.borrow_mut().set(done, ""))?;
+    let checker = Checker::new(args.no_check, global);
+    let written = checker.through(&args.output, |path| {
+        ranged::write(source, options, path, weights, &|done| progress.borrow_mut().set(done, ""))
+    })?;
     let seconds = progress.into_inner().finish();
     if let Some((path, modelfile)) = &made {
-        write_whole(path, &modelfile.text)?;
+        sums::write_whole(path, &modelfile.text)?;
         modelfile.warnings.iter().for_each(|warning| global.output().warn(warning));
     }
     let cost = cost::measure(measured, &args.output, global);
-    show(args, &plan, made.as_ref().map(|(path, _)| path), (bytes, seconds, &cost), global)
+    let modelfile = made.as_ref().map(|(path, _)| path);
+    show(args, &written, modelfile, (seconds, &cost, &checker.seen()), global)
 }
 
 fn show(
     args: &ExportArgs,
-    plan: &ExportPlan,
+    written: &Written,
     modelfile: Option<&PathBuf>,
-    (bytes, seconds, cost): (u64, f64, &Result<EvalReport, String>),
+    (seconds, cost, seen): (f64, &Result<EvalReport, String>, &Seen),
     global: &Global,
 ) -> Result<(), Failure> {
     let mut kinds: BTreeMap<&str, (u64, u64, u64)> = BTreeMap::new();
-    for tensor in plan.tensors() {
+    for tensor in written.plan.tensors() {
         let entry = kinds.entry(tensor.new.kind.name()).or_default();
         entry.0 += 1;
         entry.1 += tensor.new.shape.iter().map(|&n| n as u64).product::<u64>();
@@ -192,9 +207,10 @@ fn show(
             serde_json::json!({"type": kind, "tensors": tensors, "weights": weights, "bytes": bytes})
         });
         return output.document(&serde_json::json!({
-            "output": args.output.display().to_string(), "file_bytes": bytes, "seconds": seconds,
+            "output": args.output.display().to_string(), "file_bytes": written.bytes, "seconds": seconds,
             "types": kinds.collect::<Vec<_>>(), "modelfile": modelfile.map(|path| path.display().to_string()),
-            "cost": cost.as_ref().ok(), "not_measured": cost.as_ref().err(),
+            "widened": ranged::json(&written.widened),
+            "cost": cost.as_ref().ok(), "not_measured": cost.as_ref().err(), "seen": seen,
         }));
     }
     let mut table = Table::new(&["<type", "tensors", "weights", "bytes"]);
@@ -202,11 +218,13 @@ fn show(
         table.row([kind.to_owned(), units::count(tensors), units::count(weights), units::count(bytes)]);
     }
     let mut text = table.render();
-    text += &format!("{}: {} in {}\n", args.output.display(), units::bytes(bytes), units::seconds(seconds));
+    text += &ranged::lines(&written.widened);
+    let (bytes, seconds) = (units::bytes(written.bytes), units::seconds(seconds));
+    text += &format!("{}: {bytes} in {seconds}\n", args.output.display());
     if let Some(path) = modelfile {
         text += &format!("{}\n", path.display());
     }
-    output.data(&(text + &cost::line(cost)))
+    output.data(&(text + &cost::line(cost) + &seen.line()))
 }
 
 /// The standard type nearest in size; of equal ones that of larger blocks.
@@ -247,16 +265,7 @@ fn ollama(output: &Path, weights: &Weights) -> Result<(PathBuf, modelfile::Model
     let tokenizer = texts.tokenizer.is_some().then(|| Tokenizer::new(&texts, &weights.spec)).transpose()?;
     let file = output.file_name().unwrap_or_default().to_string_lossy();
     let made = modelfile::modelfile(&file, &texts, tokenizer.as_ref());
-    Ok((output.with_extension("Modelfile"), made))
-}
-
-/// A text file that appears when it is whole.
-fn write_whole(path: &Path, text: &str) -> Result<(), Failure> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".partial");
-    let partial = PathBuf::from(name);
-    std::fs::write(&partial, text).map_err(|error| Failure::io(&partial, &error))?;
-    std::fs::rename(&partial, path).map_err(|error| Failure::io(path, &error))
+    Ok((modelfile_path(output), made))
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 
 use crate::cli::Global;
 use crate::failure::{Exit, Failure};
+use crate::guard::{self, Force, Out};
 use crate::table::Table;
+use crate::texts::{self, is_json};
 use crate::{source, units};
-use gq_checkpoint::parse_config;
 use gq_container::{Container, StoredText, TextKind, WriteError};
-use gq_model::{ChatTemplate, ModelTexts, Tokenizer};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,8 @@ struct SetArgs {
     /// Where to write [default: in place of FILE; one from the Hub is not edited in place].
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
 }
 
 #[derive(Clone, Debug)]
@@ -96,10 +98,6 @@ fn change(text: &str) -> Result<Change, String> {
         Some(_) if !is_json(kind) => Err(format!("{name} is not JSON and has no keys")),
         key => Ok(Change { kind, key: key.map(str::to_owned), value: value.to_owned() }),
     }
-}
-
-fn is_json(kind: TextKind) -> bool {
-    !matches!(kind, TextKind::ChatTemplate | TextKind::Licence)
 }
 
 pub fn run(args: &MetaArgs, global: &Global) -> Result<(), Failure> {
@@ -138,6 +136,11 @@ fn absent(file: &Path, kind: TextKind) -> Failure {
 }
 
 fn set(args: &SetArgs, global: &Global) -> Result<(), Failure> {
+    let given = args.changes.iter().filter_map(|change| change.value.strip_prefix('@')).map(Path::new);
+    let reads: Vec<&Path> = [&*args.file].into_iter().chain(given).collect();
+    if args.output.is_some() || args.file.exists() {
+        guard::check(&[Out::or_in_place(args.output.as_deref(), &args.file, args.force)], &reads)?;
+    }
     let found = source::find(&args.file, global)?;
     if found.origin.is_some() && args.output.is_none() {
         let message = format!("{}: a file in the Hub's cache is not edited in place", args.file.display());
@@ -174,6 +177,7 @@ fn set(args: &SetArgs, global: &Global) -> Result<(), Failure> {
     let path = args.output.as_deref().unwrap_or(&args.file);
     let stored = texts.iter().map(|(kind, text)| StoredText::new(*kind, text)).collect::<Result<Vec<_>, _>>();
     let stored = stored.map_err(|source| WriteError::Rule { path: path.to_owned(), source })?;
+    guard::space(path, container.file_bytes())?;
     let finished = container.with_texts(path, stored)?;
     let output = global.output();
     if output.json {
@@ -222,27 +226,10 @@ fn new_text(change: &Change, old: Option<&str>) -> Result<String, Failure> {
 
 /// Refuses texts that a reader of the file would refuse.
 fn check(texts: &BTreeMap<TextKind, String>) -> Result<(), Failure> {
-    for (kind, text) in texts.iter().filter(|(kind, _)| is_json(**kind)) {
-        let value: Value = serde_json::from_str(text).map_err(|e| not_json(*kind, &e))?;
-        if !value.is_object() {
-            return Err(invalid(*kind, "not an object"));
-        }
+    match texts::broken(texts).first() {
+        Some(broken) => Err(invalid(broken.kind, &broken.why)),
+        None => Ok(()),
     }
-    let text = |kind| texts.get(&kind).cloned();
-    let model = ModelTexts {
-        config: text(TextKind::Config),
-        tokenizer: text(TextKind::Tokenizer),
-        tokenizer_config: text(TextKind::TokenizerConfig),
-        chat_template: text(TextKind::ChatTemplate),
-        generation_config: text(TextKind::GenerationConfig),
-    };
-    if model.chat_template.is_some() {
-        ChatTemplate::new(&model)?;
-    }
-    if let (Some(config), Some(_)) = (&model.config, &model.tokenizer) {
-        Tokenizer::new(&model, &parse_config(config)?)?;
-    }
-    Ok(())
 }
 
 fn not_json(kind: TextKind, error: &serde_json::Error) -> Failure {

@@ -2,6 +2,7 @@
 
 use crate::cli::Global;
 use crate::failure::Failure;
+use crate::signals::{self, Work};
 use crate::table::Table;
 use crate::{hub, units};
 use gq_hub::{FileState, Globs, Hub, HubError, Located, MODEL_FILES, PullOptions, PullPlan, RepoRef};
@@ -54,6 +55,8 @@ pub fn run(args: &PullArgs, global: &Global) -> Result<(), Failure> {
     if hub.config().offline {
         return offline(&hub, args, global);
     }
+    let folder = format!("models--{}", reference.repo.to_string().replace('/', "--"));
+    let _work = signals::during(Work::that_continues([hub.config().cache_dir.join(folder)]));
     let files = Globs { include: included(args, &reference), exclude: args.exclude.clone() };
     let options = PullOptions {
         files,

@@ -4,12 +4,15 @@ use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::commands::tune;
 use crate::failure::{Exit, Failure};
+use crate::guard::{self, Force, Out};
 use crate::progress::{Progress, Unit};
+use crate::seen::{self, Checker, NoCheck};
+use crate::signals::{self, Work};
 use crate::{source, units};
 use gq_container::Container;
 use gq_convert::{RefineError, RefineEvent, RefineOptions, Refined};
 use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Tune the scales and norms of a .gq file toward its original, with every code as it is: the same size, closer.
@@ -49,9 +52,21 @@ pub struct RefineArgs {
     /// Where to write [default: in place of FILE].
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
+    #[command(flatten)]
+    no_check: NoCheck,
 }
 
 pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
+    let loras = args.loras.iter().map(source::Lora::path);
+    let reads: Vec<&Path> =
+        [&*args.file, &args.reference].into_iter().chain(loras).chain(args.calibration.as_deref()).collect();
+    guard::check(&[Out::or_in_place(args.output.as_deref(), &args.file, args.force)], &reads)?;
+    let path = args.output.as_ref().unwrap_or(&args.file);
+    let _work = signals::during(
+        Work::begun_again([gq_files::partial_path(&seen::candidate(path))]).leaving(&args.file),
+    );
     if !(args.rate > 0.0 && args.rate <= 0.1) {
         let message = format!("--rate {} is not above 0 and at most 0.1", args.rate);
         return Err(Failure::new(Exit::Usage, "refine.rate", message)
@@ -94,9 +109,9 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
         })
     })??;
     let seconds = progress.finish();
-    let path = args.output.as_ref().unwrap_or(&args.file);
     let in_place = args.output.is_none();
     checkpoint.check_unchanged()?;
+    let checker = Checker::new(args.no_check, global);
     if outcome.helps() || !in_place {
         let refined = Refined {
             text_sha256: gq_convert::texts_digest(&texts).parse().map_err(|_| digest_failure())?,
@@ -104,10 +119,13 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
             batch: batch as u64,
             steps: steps as u64,
         };
-        match outcome.helps() {
-            true => outcome.write(&container, &model, Some(refined), path)?,
-            false => outcome.clone().unchanged().write(&container, &model, None, path)?,
-        };
+        guard::space(path, container.file_bytes())?;
+        source::with_threads(global, || {
+            checker.through(path, |path| match outcome.helps() {
+                true => Ok(outcome.write(&container, &model, Some(refined), path)?),
+                false => Ok(outcome.clone().unchanged().write(&container, &model, None, path)?),
+            })
+        })??;
     }
     let output = global.output();
     let bytes = std::fs::metadata(path).map_err(|error| Failure::io(path, &error))?.len();
@@ -119,6 +137,7 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
             "held_out": {"before": outcome.before, "after": outcome.after, "tokens": outcome.held_out_tokens},
             "tokens": outcome.tokens,
             "seconds": seconds,
+            "seen": checker.seen(),
         }));
     }
     let verdict = match outcome.helps() {
@@ -126,13 +145,14 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
         false => "no closer: left as it was".to_owned(),
     };
     output.data(&format!(
-        "{}: {}, divergence on {} held-out tokens {:.4} -> {:.4}, {verdict}, in {}\n",
+        "{}: {}, divergence on {} held-out tokens {:.4} -> {:.4}, {verdict}, in {}\n{}",
         path.display(),
         units::bytes(bytes),
         units::count(outcome.held_out_tokens as u64),
         outcome.before,
         outcome.after,
         units::seconds(seconds),
+        checker.seen().line(),
     ))
 }
 

@@ -4,18 +4,21 @@ use crate::adapters::{Adapters, Lora};
 use crate::cli::Global;
 use crate::commands::{convert, eval};
 use crate::failure::{Exit, Failure};
+use crate::guard::{self, Out};
 use crate::progress::{Progress, Unit};
 use crate::release::manifest::{Entry, Manifest, Names, Original, source_files, tensors};
 use crate::release::recipe::{Recipe, Variant};
 use crate::release::verify::{is_release, report_of, verify};
 use crate::release::work::{Work, differs};
 use crate::release::{CARD, MANIFEST, PAGE, SUMS, card, sums};
+use crate::seen::{Checker, NoCheck};
+use crate::signals::{self, Work as Left};
 use crate::source::{self, Found};
 use crate::table::Table;
-use crate::units;
+use crate::{texts, units};
 use gq_checkpoint::{Checkpoint, FileKind};
 use gq_container::Container;
-use gq_convert::{Event, ExecuteOptions, Report, Resources, Tune};
+use gq_convert::{Check, Event, ExecuteOptions, Report, Resources, Tune};
 use gq_eval::html::{TensorErrors, render_with_tensors};
 use gq_eval::{CachedReference, EvalReport, LogitCache, ReferenceLogits, TextOptions, checkpoint_sizes};
 use serde_json::{Value, json};
@@ -66,6 +69,8 @@ pub struct ReleaseArgs {
     /// Most bytes to keep there, the least recently used go first; 0 keeps nothing.
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = units::parse_bytes)]
     cache_limit: u64,
+    #[command(flatten)]
+    no_check: NoCheck,
     /// Discard what an earlier run left in the folder.
     #[arg(long)]
     restart: bool,
@@ -88,8 +93,11 @@ struct Job<'a> {
 }
 
 pub fn run(args: &ReleaseArgs, global: &Global) -> Result<(), Failure> {
-    let job = prepare(args, global)?;
     let dir = &args.output;
+    guard::check(&[Out::folder(dir)], &[&args.source, &args.recipe])?;
+    refuse_full(args)?;
+    let _work = signals::during(Left::that_continues([dir.join(crate::release::work::NAME)]));
+    let job = prepare(args, global)?;
     std::fs::create_dir_all(dir).map_err(|e| Failure::io(dir, &e))?;
     if args.restart {
         discard(&job, dir)?;
@@ -98,17 +106,24 @@ pub fn run(args: &ReleaseArgs, global: &Global) -> Result<(), Failure> {
         if is_release(dir) {
             return finished(&job, dir);
         }
-        if let Some(name) = sums::list(dir)?.first() {
-            let message = format!("{}: not empty, and no release: it holds {name}", dir.display());
-            let failure = Failure::new(Exit::Usage, "release.not_empty", message);
-            return Err(failure.at(dir.display()).limit("an empty folder").actual(name));
-        }
     }
     let mut work = Work::open(dir, &job.inputs, false)?;
     make(&job, dir, &mut work)?;
     let manifest = describe(&job, dir)?;
     work.finish()?;
     show(&manifest, dir, global)
+}
+
+/// Refuses a folder that holds something else than a release, finished or begun.
+fn refuse_full(args: &ReleaseArgs) -> Result<(), Failure> {
+    let dir = &args.output;
+    if !dir.exists() || args.restart || Work::is_begun(dir) || is_release(dir) {
+        return Ok(());
+    }
+    let Some(name) = sums::list(dir)?.into_iter().next() else { return Ok(()) };
+    let message = format!("{}: not empty, and no release: it holds {name}", dir.display());
+    let failure = Failure::new(Exit::Usage, "release.not_empty", message);
+    Err(failure.at(dir.display()).limit("an empty folder").actual(name))
 }
 
 fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Failure> {
@@ -119,6 +134,10 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
     let checkpoint = source::checkpoint_with(&found.path, &loras, global)?;
     source::try_checkpoints_tokenizer(&checkpoint, global.output())?;
     source::refuse_quantized(&checkpoint, args.allow_requantize)?;
+    if !args.no_check.no_check {
+        let texts = texts::of_checkpoint(checkpoint.texts()?);
+        texts::refuse(&texts, Exit::Input, "text.broken", &found.path.display().to_string())?;
+    }
     let tune = recipe.tune.as_deref().map(Tune::open).transpose()?;
     if let Some(tune) = &tune {
         tune.check_source(&gq_convert::source_files(&checkpoint))?;
@@ -240,11 +259,15 @@ fn convert_missing(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Fai
             paths.push(dir.join(name));
         }
     }
+    guard::space(dir, plans.iter().map(|plan| plan.payload_bytes).fold(0, u64::saturating_add))?;
+    let checker = Checker::new(args.no_check, global);
+    let look = |path: &Path| checker.look(path).map_err(Into::into);
     let options = ExecuteOptions {
         level: global.level()?,
         restart: false,
         tune: tune.as_ref(),
         origin: found.origin.as_ref(),
+        check: Some(Check(&look)),
     };
     for pass in gq_convert::passes(&plans, args.max_memory) {
         let (plans, paths) = (&plans[pass.clone()], &paths[pass]);

@@ -4,7 +4,10 @@ use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::commands::tune;
 use crate::failure::{Exit, Failure};
+use crate::guard::{self, Force, Out};
 use crate::progress::{Progress, Unit};
+use crate::seen::{self, Checker, NoCheck};
+use crate::signals::{self, Work};
 use crate::table::Table;
 use crate::{source, units};
 use gq_container::Container;
@@ -13,7 +16,7 @@ use gq_convert::{
     RoundedAgainOutcome, Tune,
 };
 use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Round the layers of a .gq file again, one after the other, each with the inputs that it gets behind those already
@@ -56,9 +59,21 @@ pub struct ReroundArgs {
     /// Where to write [default: in place of FILE].
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    force: Force,
+    #[command(flatten)]
+    no_check: NoCheck,
 }
 
 pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
+    let loras = args.loras.iter().map(source::Lora::path);
+    let texts = [args.tune.as_deref(), args.calibration.as_deref()].into_iter().flatten();
+    let reads: Vec<&Path> = [&*args.file, &args.reference].into_iter().chain(loras).chain(texts).collect();
+    guard::check(&[Out::or_in_place(args.output.as_deref(), &args.file, args.force)], &reads)?;
+    let path = args.output.as_ref().unwrap_or(&args.file);
+    let useless = [".partial", ".states.partial", ".codes.partial", ".trial", ".trial.partial"];
+    let useless = useless.map(|end| gq_files::sibling(&seen::candidate(path), end));
+    let _work = signals::during(Work::begun_again(useless).leaving(&args.file));
     let level = global.level()?;
     let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
     let container = Arc::new(Container::open(&args.file)?);
@@ -101,13 +116,16 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
     let of = checkpoint.spec().layers.len() + 1;
     let output = global.output();
     let mut progress = Progress::new(global.progress, output, "reround", Unit::Items("layers"), of as u64);
-    let path = args.output.as_ref().unwrap_or(&args.file);
     let what =
         RoundAgain { checkpoint: &checkpoint, reference: &reference, container: &container, model: &model };
+    guard::space(path, container.file_bytes().saturating_mul(2))?;
+    let checker = Checker::new(args.no_check, global);
     let outcome = source::with_threads(global, || {
-        what.run(&sequences, &options, path, &mut |event| {
-            let RoundAgainEvent::Layers { done, .. } = event;
-            progress.set(done as u64, "layers");
+        checker.through(path, |path| {
+            Ok(what.run(&sequences, &options, path, &mut |event| {
+                let RoundAgainEvent::Layers { done, .. } = event;
+                progress.set(done as u64, "layers");
+            })?)
         })
     })??;
     let seconds = progress.finish();
@@ -139,6 +157,7 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
             "tensors": tensors.collect::<Vec<_>>(),
             "peak_memory_bytes": memory.peak,
             "seconds": seconds,
+            "seen": checker.seen(),
         }));
     }
     let verdict = match outcome.helps() {
@@ -146,7 +165,7 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
         false => "no closer: left as it was".to_owned(),
     };
     output.data(&format!(
-        "{}\n{}: {}, divergence on {} held-out tokens {:.4} -> {:.4}, {verdict}, in {}\n",
+        "{}\n{}: {}, divergence on {} held-out tokens {:.4} -> {:.4}, {verdict}, in {}\n{}",
         summary(&outcome, &checkpoint).render(),
         path.display(),
         units::bytes(bytes),
@@ -154,6 +173,7 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
         outcome.before,
         outcome.after,
         units::seconds(seconds),
+        checker.seen().line(),
     ))
 }
 

@@ -3,7 +3,9 @@
 use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::failure::{Exit, Failure};
+use crate::guard::{self, Force, Out};
 use crate::progress::{Progress, Unit};
+use crate::signals::{self, Work};
 use crate::table::Table;
 use crate::{source, units};
 use gq_checkpoint::{Checkpoint, ModelSpec, Role};
@@ -59,6 +61,8 @@ pub struct TuneArgs {
     /// Directory for the measurements.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
+    #[command(flatten)]
+    force: Force,
     #[command(flatten)]
     loras: Adapters,
     #[command(flatten)]
@@ -176,12 +180,26 @@ impl CalibrationArgs {
 }
 
 pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
+    if !args.dry_run {
+        let loras = args.loras.iter().map(source::Lora::path);
+        let text = args.calibration.calibration.as_deref();
+        let reads: Vec<&Path> = [&*args.source].into_iter().chain(loras).chain(text).collect();
+        guard::check(&[Out::folder(&args.output)], &reads)?;
+        refuse_foreign(&args.output)?;
+    }
     let found = source::find(&args.source, global)?;
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
     if args.dry_run {
         return promise(&checkpoint, args, global);
     }
-    let place = (args.output.as_path(), lacks_trials(&checkpoint, &args.calibration, &args.output, global)?);
+    let lacking = lacks_trials(&checkpoint, &args.calibration, &args.output, global)?;
+    if lacking.is_none() && !args.force.force && Tune::is_finished(&args.output) {
+        let message = format!("{}: holds measurements already", args.output.display());
+        let failure = Failure::new(Exit::Usage, "output.exists", message).at(args.output.display());
+        return Err(failure.limit("a new name").actual("finished measurements"));
+    }
+    let place = (args.output.as_path(), lacking);
+    let _work = signals::during(Work::that_continues([args.output.join("tune.json")]));
     let (tune, seconds) = measure(&checkpoint, &args.calibration, place, args.max_memory, global)?;
     let output = global.output();
     if output.json {
@@ -192,6 +210,18 @@ pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
         }));
     }
     output.data(&summary(&tune, &checkpoint, &args.output, seconds))
+}
+
+/// Refuses a folder that holds something else than measurements.
+fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let Some(other) = entries.map(|entry| entry.file_name()).find(|name| !Tune::is_file_name(name)) else {
+        return Ok(());
+    };
+    let other = other.to_string_lossy().into_owned();
+    let message = format!("{}: holds something else than measurements: {other}", dir.display());
+    let failure = Failure::new(Exit::Usage, "output.not_empty", message).at(dir.display());
+    Err(failure.limit("an empty folder, or measurements").actual(other))
 }
 
 /// Measures `checkpoint` and saves the result in `dir`; of `found`, which lies there, only trials are missing.

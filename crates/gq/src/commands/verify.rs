@@ -4,11 +4,11 @@ use crate::cli::Global;
 use crate::failure::{Exit, Failure};
 use crate::progress::{Progress, Unit};
 use crate::release::verify;
-use crate::{source, units};
-use gq_container::Container;
+use crate::{seen, source, texts, units};
+use gq_container::{Container, TextKind};
 use std::path::{Path, PathBuf};
 
-/// Check a .gq file or a release: structure, and every digest against its bytes. For what is here, the network is not used.
+/// Check a .gq file or a release: structure, every digest against its bytes, every text as a reader takes it. For what is here, the network is not used.
 ///
 /// Of a release: that each file is there with the digest of SHA256SUMS and none besides, that the manifests describe
 /// the tensors, and that the evaluations and limits are those of release.json.
@@ -35,20 +35,28 @@ pub fn run(args: &VerifyArgs, global: &Global) -> Result<(), Failure> {
         progress.set(done, &tensor.name);
     })?;
     progress.finish();
+    let texts = texts::of_container(&container)?;
+    texts::refuse(&texts, Exit::Check, "verify.text", &args.file.display().to_string())?;
+    seen::finite(&container, Exit::Check, "verify.not_finite")?;
+    let has_tokenizer = texts.contains_key(&TextKind::Tokenizer);
     if output.json {
         return output.document(&serde_json::json!({
             "file": args.file.display().to_string(),
             "ok": true,
             "file_bytes": container.file_bytes(),
             "tensors": container.tensors().len(),
+            "texts": texts.keys().map(|kind| kind.name()).collect::<Vec<_>>(),
+            "has_tokenizer": has_tokenizer,
             "file_sha256": container.file_sha256().to_string(),
             "payload_sha256": container.payload_sha256().to_string(),
         }));
     }
     output.data(&format!(
-        "{}: ok, {} tensors\nfile sha256     {}\npayload sha256  {}\n",
+        "{}: ok, {} tensors, {} texts{}\nfile sha256     {}\npayload sha256  {}\n",
         args.file.display(),
         container.tensors().len(),
+        texts.len(),
+        if has_tokenizer { "" } else { " (no tokenizer)" },
         container.file_sha256(),
         container.payload_sha256(),
     ))

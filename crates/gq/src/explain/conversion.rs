@@ -2,7 +2,7 @@
 
 use super::sentence;
 use crate::failure::{Exit, Failure};
-use crate::units;
+use crate::{seen, units};
 use gq_convert::{ConvertError, GridError, JournalError, PlanError};
 
 impl From<PlanError> for Failure {
@@ -84,6 +84,15 @@ impl From<ConvertError> for Failure {
             ConvertError::OffGrid { tensor, limit } => {
                 bad(Exit::Input, "convert.off_grid", &tensor).limit(limit).actual("other weights")
             }
+            ConvertError::Scale { tensor, limit, row } => {
+                bad(Exit::Input, "convert.scale", &format!("{tensor}[{row}]"))
+                    .limit(limit)
+                    .actual("larger weights")
+            }
+            ConvertError::Vanished { tensor, limit } => {
+                bad(Exit::Input, "convert.scale", &tensor).limit(limit).actual("smaller weights")
+            }
+            ConvertError::Refused { path, source } => seen::refused(&path, source),
             ConvertError::Tune(error) => error.into(),
             ConvertError::Budget { limit, actual } => {
                 bad(Exit::Usage, "convert.budget", "--size").limit(limit).actual(actual)

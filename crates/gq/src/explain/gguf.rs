@@ -70,6 +70,15 @@ impl From<ExportError<ReadError>> for Failure {
         match error {
             ExportError::Write(error) => error.into(),
             ExportError::Read { source, .. } => CheckpointError::Read(source).into(),
+            ExportError::NotFinite { ref name, row, value } => {
+                let failure = Failure::new(Exit::Input, "tensor.not_finite", &error);
+                failure.at(format!("{name}[{row}]")).limit("finite numbers").actual(value)
+            }
+            ExportError::Beyond { ref tensors } => {
+                let failure = Failure::new(Exit::Input, "gguf.range", &error);
+                let largest = tensors.iter().map(|beyond| beyond.largest).fold(0.0, f32::max);
+                failure.at(tensors.first().map_or("", |beyond| &beyond.name)).actual(format!("{largest:e}"))
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ pub struct CostArgs {
     pub reference: Option<PathBuf>,
     /// Text to measure on [default: what comes with gq, which `gq tune` also calibrates on unless told otherwise].
     #[arg(long, value_name = "FILE")]
-    text: Option<PathBuf>,
+    pub text: Option<PathBuf>,
     /// Windows of 256 tokens to measure on; asks for the measurement whatever the size of the model [default: 8].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     windows: Option<u32>,

@@ -2,6 +2,7 @@
 
 pub mod cost;
 pub mod modelfile;
+pub mod ranged;
 pub mod safetensors;
 pub mod tokens;
 mod weights;

@@ -3,6 +3,7 @@
 use super::{WeightTensor, Weights};
 use crate::failure::{Exit, Failure};
 use gq_tensor::{DType, encode_f32};
+use half::bf16;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use std::fs::File;
@@ -23,17 +24,12 @@ pub fn write(
     max_shard: u64,
     progress: &mut dyn FnMut(u64),
 ) -> Result<u64, Failure> {
-    if std::fs::symlink_metadata(dir).is_ok() {
-        let message = format!("{}: exists already", dir.display());
-        let failure = Failure::new(Exit::Usage, "export.exists", message);
-        return Err(failure.at(dir.display()).limit("a new name").actual("an existing one"));
-    }
-    let mut name = dir.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = dir.with_file_name(name);
+    let partial = gq_files::partial_path(dir);
+    make_folder(&partial)?;
     let outcome = fill(weights, &partial, max_shard, progress);
     let outcome = outcome.and_then(|bytes| {
-        std::fs::rename(&partial, dir).map_err(|error| Failure::io(dir, &error))?;
+        std::fs::remove_file(partial.join(MARK)).map_err(|error| Failure::io(&partial, &error))?;
+        gq_files::put_in_place(&partial, dir).map_err(|error| Failure::io(dir, &error))?;
         Ok(bytes)
     });
     if outcome.is_err() {
@@ -42,16 +38,34 @@ pub fn write(
     outcome
 }
 
+/// The file that says whose an unfinished folder is.
+const MARK: &str = ".gq-export";
+
+/// A new folder; what an interrupted export left there goes away, anything else stays.
+fn make_folder(dir: &Path) -> Result<(), Failure> {
+    let io = |error: std::io::Error| Failure::io(dir, &error);
+    match std::fs::symlink_metadata(dir) {
+        Ok(found) if found.is_dir() && dir.join(MARK).is_file() => {
+            std::fs::remove_dir_all(dir).map_err(io)?
+        }
+        Ok(_) => {
+            let message = format!("{}: is in the way, and not what an export left behind", dir.display());
+            let failure = Failure::new(Exit::Environment, "output.foreign", message).at(dir.display());
+            return Err(failure.limit("a file that gq began"));
+        }
+        Err(_) => {}
+    }
+    std::fs::create_dir(dir).map_err(io)?;
+    let mark = dir.join(MARK);
+    gq_files::begin(&mark).map(|_| ()).map_err(|error| Failure::io(&mark, &error))
+}
+
 fn fill(
     weights: &Weights,
     dir: &Path,
     max_shard: u64,
     progress: &mut dyn FnMut(u64),
 ) -> Result<u64, Failure> {
-    if dir.exists() {
-        std::fs::remove_dir_all(dir).map_err(|error| Failure::io(dir, &error))?;
-    }
-    std::fs::create_dir_all(dir).map_err(|error| Failure::io(dir, &error))?;
     let texts = &weights.texts;
     let config = config(&texts.config)?;
     let mut tokenizer_config = texts.tokenizer_config.clone();
@@ -193,7 +207,16 @@ fn tensors(
             let now = first..(first + step).min(rows);
             values.resize(now.len() * cols, 0.0);
             bytes.resize(2 * values.len(), 0);
-            weights.read_rows(&tensor.name, now, &mut values)?;
+            weights.read_rows(&tensor.name, now.clone(), &mut values)?;
+            // The largest values of f32 round to infinity in bf16.
+            let beyond = values.par_iter().position_any(|value| !bf16::from_f32(*value).is_finite());
+            if let Some(at) = beyond {
+                let (row, value) = (now.start + at / cols.max(1), values[at]);
+                let message =
+                    format!("{}: a weight in row {row} is {value:e}, which bf16 cannot hold", tensor.name);
+                let failure = Failure::new(Exit::Input, "tensor.not_finite", message).at(&tensor.name);
+                return Err(failure.limit("finite numbers of bf16").actual(value));
+            }
             let chunks = values.par_chunks(CHUNK).zip(bytes.par_chunks_mut(2 * CHUNK));
             chunks.for_each(|(values, bytes)| {
                 encode_f32(DType::BF16, values, bytes);

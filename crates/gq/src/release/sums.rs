@@ -3,8 +3,8 @@
 use crate::failure::{Exit, Failure};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 
 /// Names of a folder's files, sorted, without `SHA256SUMS` and names that begin with a dot.
 pub fn list(dir: &Path) -> Result<Vec<String>, Failure> {
@@ -62,18 +62,9 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes a file beside its place, then gives it its name.
+/// Writes a file next to its place, then gives it its name.
 pub fn write_whole(path: &Path, text: &str) -> Result<(), Failure> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial: PathBuf = path.with_file_name(name);
-    let write = || {
-        let mut file = File::create(&partial)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&partial, path)
-    };
-    write().map_err(|e| {
+    gq_files::write_whole(path, text.as_bytes()).map_err(|e| {
         let message = format!("{}: {e}", path.display());
         Failure::new(Exit::Environment, "output.io", message).at(path.display())
     })

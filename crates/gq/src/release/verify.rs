@@ -5,6 +5,7 @@ use super::{CARD, MANIFEST, PAGE, SUMS, sums};
 use crate::cli::Global;
 use crate::failure::{Exit, Failure};
 use crate::progress::{Progress, Unit};
+use crate::{seen, texts};
 use gq_container::{Container, TextKind};
 use gq_convert::Report;
 use gq_eval::{EvalReport, Gate};
@@ -77,6 +78,9 @@ pub fn verify(dir: &Path, global: &Global) -> Result<Verified, Failure> {
             done += bytes;
             progress.set(done, &tensor.name);
         })?;
+        let texts = texts::of_container(&container)?;
+        texts::refuse(&texts, Exit::Check, "verify.text", &entry.file)?;
+        seen::finite(&container, Exit::Check, "verify.not_finite")?;
         if container.file_bytes() != entry.bytes
             || container.payload_sha256().to_string() != entry.payload_sha256
         {

@@ -11,7 +11,8 @@ use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-const NAME: &str = ".gq-release";
+/// Its name in the release's folder.
+pub const NAME: &str = ".gq-release";
 
 /// A release that is being made.
 pub struct Work {
@@ -25,8 +26,7 @@ impl Work {
     pub fn open(dir: &Path, inputs: &Value, restart: bool) -> Result<Work, Failure> {
         let path = dir.join(NAME);
         let io = |e| Failure::io(&path, &e);
-        let options = File::options().read(true).write(true).create(true).truncate(false).clone();
-        let mut file = options.open(&path).map_err(io)?;
+        let mut file = gq_files::open_own(&path).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

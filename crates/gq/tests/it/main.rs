@@ -6,6 +6,7 @@ mod calibration;
 mod contract;
 mod gguf;
 mod grid;
+mod guard;
 mod help;
 mod hub;
 mod job;

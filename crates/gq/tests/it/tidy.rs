@@ -8,19 +8,24 @@ use std::process::Command;
 /// Which of our crates each crate may import. `docs/ARCHITECTURE.md` says why.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("gq-tensor", &[]),
+    ("gq-files", &[]),
     ("gq-codec", &["gq-tensor"]),
-    ("gq-container", &["gq-tensor"]),
-    ("gq-checkpoint", &["gq-tensor"]),
+    ("gq-container", &["gq-tensor", "gq-files"]),
+    ("gq-checkpoint", &["gq-tensor", "gq-files"]),
     ("gq-hub", &[]),
     ("gq-cuda", &["gq-tensor"]),
     ("gq-ptx", &[]),
     ("gq-model", &["gq-tensor", "gq-codec", "gq-container", "gq-checkpoint", "gq-cuda"]),
-    ("gq-convert", &["gq-tensor", "gq-codec", "gq-container", "gq-checkpoint", "gq-model", "gq-eval"]),
-    ("gq-eval", &["gq-tensor", "gq-checkpoint", "gq-container", "gq-model"]),
+    (
+        "gq-convert",
+        &["gq-tensor", "gq-files", "gq-codec", "gq-container", "gq-checkpoint", "gq-model", "gq-eval"],
+    ),
+    ("gq-eval", &["gq-tensor", "gq-files", "gq-checkpoint", "gq-container", "gq-model"]),
     (
         "gq",
         &[
             "gq-tensor",
+            "gq-files",
             "gq-codec",
             "gq-container",
             "gq-checkpoint",

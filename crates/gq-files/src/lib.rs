@@ -1,0 +1,18 @@
+//! Files as the operating system has them: how one is begun and gets its name, which one a path means, the space that
+//! is left, and maps that know when their file was cut.
+//!
+//! This crate does not know what is in a file, a model or a terminal.
+
+mod begin;
+mod bus;
+mod identity;
+mod map;
+mod place;
+mod space;
+
+pub use begin::{begin, foreign, open_own};
+pub use bus::watch_bus_errors;
+pub use identity::{Identity, Kind, kind};
+pub use map::{Cut, Mapped, cut, mapped};
+pub use place::{partial_path, put_in_place, sibling, write_whole};
+pub use space::{free_bytes, may_write};

@@ -1,0 +1,226 @@
+//! What a command is about to write, looked at before it does any work: nothing that it reads is destroyed, nothing
+//! that exists is replaced unless that was asked for, and what cannot be written is said at once.
+//!
+//! Every command that writes calls [`check`] first; `table.rs` lists its options, and tests compare the list with the
+//! command line and try each.
+
+mod read;
+#[cfg(test)]
+mod table;
+#[cfg(test)]
+mod tests;
+
+use crate::failure::{Exit, Failure};
+use crate::units;
+use gq_files::{Kind, kind, sibling};
+use read::Read;
+use std::path::{Path, PathBuf};
+
+/// What is left next to an output until it is whole.
+const BESIDE: [&str; 2] = [".partial", ".journal"];
+
+/// Replacing what is there.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct Force {
+    /// Replace an output that exists already; without this it is refused.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// One output.
+#[derive(Clone, Debug)]
+pub struct Out {
+    path: PathBuf,
+    shape: Shape,
+}
+
+/// What an output is going to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// A file; with force it replaces another.
+    File { force: bool },
+    /// The file that is read: changing it is what the command is for.
+    InPlace,
+    /// A folder that must not be there yet.
+    NewFolder,
+    /// A folder that is empty, or with force may hold something.
+    WorkFolder { force: bool },
+    /// A folder that may be there.
+    Folder,
+}
+
+impl Out {
+    /// A file that is new, or replaces another where that was asked for.
+    pub fn file(path: &Path, force: Force) -> Out {
+        Out { path: path.to_owned(), shape: Shape::File { force: force.force } }
+    }
+
+    /// `output`, or the file that is read where there is none.
+    pub fn or_in_place(output: Option<&Path>, file: &Path, force: Force) -> Out {
+        match output {
+            Some(output) => Out::file(output, force),
+            None => Out { path: file.to_owned(), shape: Shape::InPlace },
+        }
+    }
+
+    /// A folder that is made as a whole.
+    pub fn new_folder(path: &Path) -> Out {
+        Out { path: path.to_owned(), shape: Shape::NewFolder }
+    }
+
+    /// A folder in which a command works; it is empty, or what is in it may be replaced.
+    pub fn work_folder(path: &Path, force: Force) -> Out {
+        Out { path: path.to_owned(), shape: Shape::WorkFolder { force: force.force } }
+    }
+
+    /// A folder in which a command works; what is in it is the command's to judge.
+    pub fn folder(path: &Path) -> Out {
+        Out { path: path.to_owned(), shape: Shape::Folder }
+    }
+}
+
+/// Refuses outputs that are among what is read (by whatever path or link), that exist without force, or that cannot be
+/// written. `reads` are paths as they were given; of folders every file counts, of repositories those in the cache.
+///
+/// # Errors
+/// The first output that is refused; nothing was touched then.
+pub fn check(outs: &[Out], reads: &[&Path]) -> Result<(), Failure> {
+    let read = Read::new(reads);
+    for (index, out) in outs.iter().enumerate() {
+        one(out, &read)?;
+        if let Some(twin) = outs[..index].iter().find(|other| same_place(&other.path, &out.path)) {
+            let place = twin.path.display();
+            let message = format!("{place}: two outputs of one command have this name");
+            return Err(Failure::new(Exit::Usage, "output.twice", message).at(place));
+        }
+    }
+    Ok(())
+}
+
+fn one(out: &Out, read: &Read) -> Result<(), Failure> {
+    let path = out.path.as_path();
+    let found = kind(path).map_err(|error| cannot(path, &error))?;
+    if !matches!(out.shape, Shape::InPlace) {
+        for path in [path.to_owned()].into_iter().chain(BESIDE.map(|end| sibling(path, end))) {
+            if let Some(what) = read.what(&path) {
+                let message = format!("{}: is read by this command ({what})", path.display());
+                let failure = Failure::new(Exit::Usage, "output.is_source", message).at(path.display());
+                return Err(failure.limit("another file").actual(what));
+            }
+        }
+    }
+    match (out.shape, found) {
+        (_, Kind::Special) => Err(refused(path, "output.special", "a file", "a device, pipe or socket")),
+        (Shape::File { .. } | Shape::InPlace, Kind::Folder) => {
+            Err(refused(path, "output.is_folder", "a file", "a folder"))
+        }
+        (Shape::File { force: false } | Shape::NewFolder, Kind::File | Kind::BrokenLink | Kind::Folder) => {
+            let code = match out.shape {
+                Shape::NewFolder => "output.folder_exists",
+                _ => "output.exists",
+            };
+            let message = format!("{}: exists already", path.display());
+            let failure = Failure::new(Exit::Usage, code, message).at(path.display());
+            Err(failure.limit("a new name").actual("an existing one"))
+        }
+        (Shape::WorkFolder { force: false }, Kind::Folder) if holds_something(path) => {
+            let message = format!("{}: is not empty", path.display());
+            let failure = Failure::new(Exit::Usage, "output.exists", message).at(path.display());
+            Err(failure.limit("an empty folder").actual("one that holds something"))
+        }
+        (Shape::Folder | Shape::WorkFolder { .. }, Kind::File | Kind::BrokenLink) => {
+            Err(refused(path, "output.is_file", "a folder", "a file"))
+        }
+        (Shape::Folder | Shape::WorkFolder { .. }, Kind::Folder) => {
+            gq_files::may_write(path).map_err(|error| cannot(path, &error))
+        }
+        (Shape::Folder | Shape::WorkFolder { .. }, Kind::Nothing) => {
+            let above = path.ancestors().skip(1).find(|above| above.exists()).unwrap_or(Path::new("."));
+            gq_files::may_write(above).map_err(|error| cannot(path, &error))
+        }
+        (Shape::File { .. } | Shape::InPlace | Shape::NewFolder, _) => beside(path),
+    }
+}
+
+/// Whether a file can be made and begun at `path`.
+fn beside(path: &Path) -> Result<(), Failure> {
+    let folder = folder_of(path);
+    match kind(folder).map_err(|error| cannot(path, &error))? {
+        Kind::Folder => gq_files::may_write(folder).map_err(|error| cannot(path, &error))?,
+        Kind::Nothing | Kind::BrokenLink => {
+            let message = format!("{}: there is no folder {}", path.display(), folder.display());
+            let failure = Failure::new(Exit::Environment, "output.missing_folder", message);
+            return Err(failure.at(path.display()).limit(folder.display()).actual("missing"));
+        }
+        Kind::File | Kind::Special => {
+            return Err(refused(folder, "output.is_file", "a folder", "a file"));
+        }
+    }
+    if path.file_name().is_none() {
+        return Err(refused(path, "output.is_folder", "a file", "a folder"));
+    }
+    for begun in BESIDE.map(|end| sibling(path, end)) {
+        match std::fs::symlink_metadata(&begun) {
+            Ok(found) => {
+                // The folder in which a checkpoint is made is looked at by who makes it.
+                if let Some(why) = gq_files::foreign(&found).filter(|_| !found.is_dir()) {
+                    let message = format!("{}: {why}", begun.display());
+                    let failure = Failure::new(Exit::Environment, "output.foreign", message);
+                    return Err(failure.at(begun.display()).limit("a file that gq began"));
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(cannot(&begun, &error)),
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to begin what would not fit on the disk. `needed` bytes are going to be written for `path`; what an earlier
+/// run left next to it counts.
+///
+/// # Errors
+/// With both numbers.
+pub fn space(path: &Path, needed: u64) -> Result<(), Failure> {
+    let begun = std::fs::symlink_metadata(gq_files::partial_path(path)).map_or(0, |found| found.len());
+    let needed = needed.saturating_sub(begun);
+    let folder = path.ancestors().skip(1).find(|above| above.is_dir()).unwrap_or(Path::new("."));
+    match gq_files::free_bytes(folder) {
+        Some(free) if free < needed => {
+            let message = format!(
+                "{}: {} are needed, {} are free on this disk",
+                path.display(),
+                units::bytes(needed),
+                units::bytes(free)
+            );
+            let failure = Failure::new(Exit::Environment, "output.no_space", message).at(path.display());
+            Err(failure.limit(free).actual(needed))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn holds_something(folder: &Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// The folder that a file at `path` is in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether two paths that may not exist yet are one name in one folder.
+fn same_place(a: &Path, b: &Path) -> bool {
+    let folder = |path: &Path| folder_of(path).canonicalize().ok();
+    a.file_name() == b.file_name() && (folder(a) == folder(b))
+}
+
+fn refused(path: &Path, code: &'static str, limit: &str, actual: &str) -> Failure {
+    let message = format!("{}: is {actual}, {limit} is to be written", path.display());
+    Failure::new(Exit::Usage, code, message).at(path.display()).limit(limit).actual(actual)
+}
+
+fn cannot(path: &Path, error: &std::io::Error) -> Failure {
+    let message = format!("{}: cannot be written: {error}", path.display());
+    Failure::new(Exit::Environment, "output.io", message).at(path.display())
+}

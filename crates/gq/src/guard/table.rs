@@ -1,0 +1,72 @@
+//! Options with paths: which are written and which are only read. Compared with the command line by tests, one of which
+//! tries every output with everything that must not be replaced.
+
+/// What an option's path is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Only read.
+    Read,
+    /// A file is written there.
+    File,
+    /// A file is written there; the default is the one that is read.
+    FileOrInPlace,
+    /// A file or a folder, as another option says.
+    FileOrFolder,
+    /// A folder is made there, or worked in.
+    Folder,
+    /// A folder in which results are kept for later runs, under names that only this program gives.
+    Cache,
+}
+
+/// Command, option, use.
+pub const PATHS: &[(&str, &str, Use)] = &[
+    ("bench", "model", Use::Read),
+    ("convert", "calibration", Use::Read),
+    ("convert", "loras", Use::Read),
+    ("convert", "output", Use::File),
+    ("convert", "source", Use::Read),
+    ("convert", "tune", Use::Read),
+    ("demo", "output", Use::Folder),
+    ("eval", "cache", Use::Cache),
+    ("eval", "html", Use::File),
+    ("eval", "loras", Use::Read),
+    ("eval", "model", Use::Read),
+    ("eval", "reference", Use::Read),
+    ("eval", "save_outputs", Use::File),
+    ("eval", "text", Use::Read),
+    ("export", "output", Use::FileOrFolder),
+    ("export", "reference", Use::Read),
+    ("export", "source", Use::Read),
+    ("export", "text", Use::Read),
+    ("inspect", "model", Use::Read),
+    ("inspect", "render_chat", Use::Read),
+    ("meta get", "file", Use::Read),
+    ("meta set", "file", Use::Read),
+    ("meta set", "output", Use::FileOrInPlace),
+    ("plan", "loras", Use::Read),
+    ("plan", "source", Use::Read),
+    ("plan", "tune", Use::Read),
+    ("push", "folder", Use::Read),
+    ("refine", "calibration", Use::Read),
+    ("refine", "file", Use::Read),
+    ("refine", "loras", Use::Read),
+    ("refine", "output", Use::FileOrInPlace),
+    ("refine", "reference", Use::Read),
+    ("release", "cache", Use::Cache),
+    ("release", "output", Use::Folder),
+    ("release", "recipe", Use::Read),
+    ("release", "source", Use::Read),
+    ("reround", "calibration", Use::Read),
+    ("reround", "file", Use::Read),
+    ("reround", "loras", Use::Read),
+    ("reround", "output", Use::FileOrInPlace),
+    ("reround", "reference", Use::Read),
+    ("reround", "tune", Use::Read),
+    ("run", "loras", Use::Read),
+    ("run", "model", Use::Read),
+    ("tune", "calibration", Use::Read),
+    ("tune", "loras", Use::Read),
+    ("tune", "output", Use::Folder),
+    ("tune", "source", Use::Read),
+    ("verify", "file", Use::Read),
+];

@@ -1,0 +1,234 @@
+//! Written files are seen to work before they get their names: their texts are read, scales and values are finite, the
+//! tokenizer makes tokens, and the model makes one more of them. Of large files one layer of each kind and the head.
+
+use crate::cli::Global;
+use crate::failure::{Exit, Failure};
+use crate::machine::Machine;
+use crate::{source, texts, units};
+use gq_checkpoint::parse_config;
+use gq_container::{Container, TensorEntry, TextKind};
+use gq_model::{ActivationMode, KvType, Model, RunOptions, SpecialText, Tokenizer};
+use gq_tensor::{DType, Encoding, Spacing, decode_f32};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes above which only one layer of each kind is run.
+const WHOLE: u64 = 4_000_000_000;
+
+/// Tokens that are run at most.
+const TOKENS: usize = 4;
+
+/// Leaving out the check.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct NoCheck {
+    /// Do not look at what was written: by default its texts are read, its values are finite, and it makes one token.
+    #[arg(long)]
+    pub no_check: bool,
+}
+
+/// What was seen of a file.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Seen {
+    /// Whether anything was looked at.
+    pub checked: bool,
+    /// Whether its tokenizer made tokens; `None` where it has none.
+    pub tokenizes: Option<bool>,
+    /// The token that the model made.
+    pub token: Option<u32>,
+    /// Layers that were run for it.
+    pub layers: usize,
+    /// Layers of the model.
+    pub of_layers: usize,
+    /// What was not seen.
+    pub not_seen: Vec<String>,
+}
+
+impl Seen {
+    /// What was not seen, in one line; nothing where all was.
+    pub fn line(&self) -> String {
+        match self.not_seen.is_empty() {
+            true => String::new(),
+            false => format!("not seen: {}\n", self.not_seen.join("; ")),
+        }
+    }
+}
+
+/// Looks at files for one command.
+pub struct Checker<'a> {
+    skip: NoCheck,
+    global: &'a Global,
+    seen: Mutex<Seen>,
+}
+
+impl<'a> Checker<'a> {
+    /// Looks at what is written, or not.
+    pub fn new(skip: NoCheck, global: &'a Global) -> Checker<'a> {
+        Checker { skip, global, seen: Mutex::default() }
+    }
+
+    /// Looks at a `.gq` file, a GGUF or a checkpoint directory that has no name yet.
+    pub fn look(&self, path: &Path) -> Result<(), Failure> {
+        let seen = match self.skip.no_check {
+            true => Seen { not_seen: vec!["that the file works (--no-check)".to_owned()], ..Seen::default() },
+            false => look(path, self.global)?,
+        };
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        Ok(())
+    }
+
+    /// What was seen of the last file.
+    pub fn seen(&self) -> Seen {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Writes to another name first, looks at that, and gives it its own. `write` gets where to write; nothing is left of
+    /// what is refused.
+    pub fn through<T>(
+        &self,
+        path: &Path,
+        write: impl FnOnce(&Path) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let candidate = candidate(path);
+        let outcome = write(&candidate).and_then(|written| {
+            if candidate.exists() {
+                self.look(&candidate).map_err(|failure| broken(path, failure))?;
+                gq_files::put_in_place(&candidate, path).map_err(|error| Failure::io(path, &error))?;
+            }
+            Ok(written)
+        });
+        if outcome.is_err() {
+            let _ = match candidate.is_dir() {
+                true => std::fs::remove_dir_all(&candidate),
+                false => std::fs::remove_file(&candidate),
+            };
+        }
+        outcome
+    }
+}
+
+/// Where a file lies until it was looked at.
+pub fn candidate(path: &Path) -> PathBuf {
+    gq_files::sibling(path, ".unchecked")
+}
+
+/// The failure of a conversion whose file was refused.
+pub fn refused(path: &Path, error: gq_convert::CheckError) -> Failure {
+    match error.downcast::<Failure>() {
+        Ok(failure) => broken(path, *failure),
+        Err(other) => broken(path, Failure::new(Exit::Input, "seen.broken", other)),
+    }
+}
+
+fn broken(path: &Path, failure: Failure) -> Failure {
+    // What the machine lacks is no fault of the file.
+    let code = if failure.exit == Exit::Environment { failure.code } else { "seen.broken" };
+    failure.prefixed(&format!("{}: what was written does not work: ", path.display())).code(code)
+}
+
+/// Looks at a file or a checkpoint directory.
+pub fn look(path: &Path, global: &Global) -> Result<Seen, Failure> {
+    if !source::is_checkpoint(path)? {
+        let container = Arc::new(Container::open(path)?);
+        let place = path.display().to_string();
+        texts::refuse(&texts::of_container(&container)?, Exit::Input, "text.broken", &place)?;
+        finite(&container, Exit::Input, "seen.broken")?;
+        let options = options(ActivationMode::Int8, global)?;
+        let bytes = container.file_bytes();
+        return one_token(&Model::from_container(container, options)?, bytes);
+    }
+    let checkpoint = Arc::new(source::checkpoint(path)?);
+    let place = path.display().to_string();
+    texts::refuse(&texts::of_checkpoint(checkpoint.texts()?), Exit::Input, "text.broken", &place)?;
+    let bytes: u64 = checkpoint.tensors().iter().map(|tensor| tensor.bytes).sum();
+    let plain = |tensor: &&gq_checkpoint::SourceTensor| !tensor.is_plain();
+    let decoded: u64 = checkpoint.tensors().iter().filter(plain).map(|tensor| 4 * tensor.elements()).sum();
+    if let Some(free) = Machine::detect().available_bytes.filter(|free| decoded > free / 2) {
+        let of_layers = checkpoint.spec().layers.len();
+        let why = format!(
+            "that it makes a token: its weights take {} of memory, {} are free",
+            units::bytes(decoded),
+            units::bytes(free)
+        );
+        return Ok(Seen { checked: true, of_layers, not_seen: vec![why], ..Seen::default() });
+    }
+    let options = options(ActivationMode::F32, global)?;
+    one_token(&Model::from_checkpoint(checkpoint, options)?, bytes)
+}
+
+fn options(activations: ActivationMode, global: &Global) -> Result<RunOptions, Failure> {
+    Ok(RunOptions { level: global.level()?, activations, kv: KvType::F32 })
+}
+
+/// Tokens in, one token out.
+fn one_token(model: &Model, bytes: u64) -> Result<Seen, Failure> {
+    let of_layers = model.spec().layers.len();
+    let all = bytes <= WHOLE;
+    let layers = if all { (0..of_layers).collect() } else { model.layers_of_each_kind() };
+    let mut seen = Seen { checked: true, of_layers, layers: layers.len(), ..Seen::default() };
+    let mut tokens = match model.texts().tokenizer {
+        Some(_) => {
+            let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
+            seen.tokenizes = Some(true);
+            tokenizer.prompt(texts::SAMPLE, SpecialText::Plain)?
+        }
+        None => {
+            seen.not_seen.push("text: there is no tokenizer, numbers stand in for it".to_owned());
+            let limit = u32::try_from(model.vocab_size()).unwrap_or(u32::MAX);
+            (1..=TOKENS as u32).map(|id| id % limit).collect()
+        }
+    };
+    tokens.truncate(TOKENS);
+    seen.token = Some(model.probe(&tokens, &layers)?);
+    if !all {
+        let others = of_layers - layers.len();
+        seen.not_seen.push(format!("{others} of {of_layers} layers: one of each kind was run, and the head"));
+    }
+    Ok(seen)
+}
+
+/// Refuses scales and exact values that are infinite or not a number. What the graph does not use is not looked at: the
+/// bounds of clipped activations in towers may be infinite.
+pub fn finite(container: &Container, exit: Exit, code: &'static str) -> Result<(), Failure> {
+    let spec = container.text(TextKind::Config)?.and_then(|config| parse_config(&config).ok());
+    let used: Option<HashSet<String>> =
+        spec.map(|spec| spec.expected_tensors().into_iter().map(|tensor| tensor.name).collect());
+    let is_used = |entry: &&TensorEntry| used.as_ref().is_none_or(|used| used.contains(&entry.name));
+    let bad = container.tensors().iter().filter(is_used).find(|entry| !is_finite(container, entry));
+    let Some(entry) = bad else { return Ok(()) };
+    let what = if entry.encoding.is_exact() { "a value" } else { "a scale" };
+    let message =
+        format!("{}: tensor {:?} has {what} that is not finite", container.path().display(), entry.name);
+    Err(Failure::new(exit, code, message).at(&entry.name).limit("finite numbers").actual("NaN or infinite"))
+}
+
+fn is_finite(container: &Container, entry: &TensorEntry) -> bool {
+    let payload = container.payload(entry);
+    match entry.encoding {
+        Encoding::Exact(dtype) => is_finite_exact(dtype, payload),
+        encoding => container.matrix(entry).is_ok_and(|matrix| scales_finite(encoding, matrix.all_scales())),
+    }
+}
+
+/// Scales, minima and norms, of whatever width the encoding stores them.
+fn scales_finite(encoding: Encoding, scales: &[u8]) -> bool {
+    match encoding {
+        // An exponent; the last one is no number.
+        Encoding::Mxfp4 => !scales.contains(&0xFF),
+        Encoding::Grid(grid) if matches!(grid.spacing, Spacing::Wide | Spacing::Row) => {
+            scales.as_chunks::<4>().0.iter().all(|&bytes| f32::from_le_bytes(bytes).is_finite())
+        }
+        _ => scales.as_chunks::<2>().0.iter().all(|&[_, high]| high & 0x7C != 0x7C),
+    }
+}
+
+/// Values a step at a time.
+fn is_finite_exact(dtype: DType, bytes: &[u8]) -> bool {
+    const STEP: usize = 1 << 14;
+    let mut values = vec![0.0; STEP];
+    bytes.chunks(STEP * dtype.size().max(1)).all(|bytes| {
+        let values = &mut values[..bytes.len() / dtype.size().max(1)];
+        decode_f32(dtype, bytes, values);
+        values.iter().all(|value| value.is_finite())
+    })
+}

@@ -1,0 +1,125 @@
+//! The texts of a model as a reader takes them: JSON is parsed, the configuration understood, the tokenizer built and
+//! tried, the chat template compiled.
+
+use crate::failure::{Exit, Failure};
+use gq_checkpoint::{Texts, parse_config};
+use gq_container::{Container, FormatError, TextKind};
+use gq_model::{ChatTemplate, ModelTexts, SpecialText, Tokenizer};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// What Git LFS leaves in the place of a file that was not fetched begins with.
+const POINTER: &str = "version https://git-lfs.github.com/spec/";
+
+/// What a tokenizer is tried on.
+pub const SAMPLE: &str = "The quick brown fox, 12 of them.\n\tünïcode 東京";
+
+/// Texts by kind.
+pub type ByKind = BTreeMap<TextKind, String>;
+
+/// A text that cannot be used, and why.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Broken {
+    /// Which.
+    #[serde(serialize_with = "name")]
+    pub kind: TextKind,
+    /// Why, without its name.
+    pub why: String,
+}
+
+fn name<S: serde::Serializer>(kind: &TextKind, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(kind.name())
+}
+
+/// The texts of a file; those of kinds that a later version wrote are left out.
+pub fn of_container(container: &Container) -> Result<ByKind, FormatError> {
+    let kinds = container.texts().iter().filter_map(|text| TextKind::from_code(text.kind));
+    kinds.map(|kind| Ok((kind, container.text(kind)?.unwrap_or_default()))).collect()
+}
+
+/// The texts of a checkpoint.
+pub fn of_checkpoint(texts: Texts) -> ByKind {
+    let kinds = [
+        (TextKind::Config, Some(texts.config)),
+        (TextKind::Tokenizer, texts.tokenizer),
+        (TextKind::TokenizerConfig, texts.tokenizer_config),
+        (TextKind::ChatTemplate, texts.chat_template),
+        (TextKind::GenerationConfig, texts.generation_config),
+        (TextKind::SpecialTokensMap, texts.special_tokens_map),
+    ];
+    kinds.into_iter().filter_map(|(kind, text)| Some((kind, text?))).collect()
+}
+
+/// Whether a text is JSON.
+pub fn is_json(kind: TextKind) -> bool {
+    !matches!(kind, TextKind::ChatTemplate | TextKind::Licence)
+}
+
+/// Every text that a reader would refuse, in the order of their kinds.
+pub fn broken(texts: &ByKind) -> Vec<Broken> {
+    let mut found = Vec::new();
+    for (&kind, text) in texts {
+        if let Err(why) = whole(kind, text) {
+            found.push(Broken { kind, why });
+        }
+    }
+    if !found.is_empty() {
+        return found;
+    }
+    let text = |kind| texts.get(&kind).cloned();
+    let model = ModelTexts {
+        config: text(TextKind::Config),
+        tokenizer: text(TextKind::Tokenizer),
+        tokenizer_config: text(TextKind::TokenizerConfig),
+        chat_template: text(TextKind::ChatTemplate),
+        generation_config: text(TextKind::GenerationConfig),
+    };
+    let mut add = |kind, failure: Failure| found.push(Broken { kind, why: failure.message });
+    if model.chat_template.is_some()
+        && let Err(error) = ChatTemplate::new(&model)
+    {
+        add(TextKind::ChatTemplate, error.into());
+    }
+    let spec = model.config.as_deref().map(parse_config);
+    match spec {
+        Some(Ok(spec)) if model.tokenizer.is_some() => {
+            let tried =
+                Tokenizer::new(&model, &spec).and_then(|made| made.encode(SAMPLE, SpecialText::Plain));
+            match tried {
+                Err(error) => add(TextKind::Tokenizer, error.into()),
+                Ok(ids) if ids.is_empty() => found.push(Broken {
+                    kind: TextKind::Tokenizer,
+                    why: "it makes no tokens of a text".to_owned(),
+                }),
+                Ok(_) => {}
+            }
+        }
+        Some(Err(error)) => add(TextKind::Config, error.into()),
+        Some(Ok(_)) | None => {}
+    }
+    found
+}
+
+/// Whether a text is what its kind says, looked at alone.
+fn whole(kind: TextKind, text: &str) -> Result<(), String> {
+    if text.starts_with(POINTER) {
+        return Err("a Git LFS pointer, not the file that it stands for".to_owned());
+    }
+    if !is_json(kind) {
+        return Ok(());
+    }
+    match serde_json::from_str::<Value>(text) {
+        Ok(Value::Object(_)) => Ok(()),
+        Ok(_) => Err("not an object".to_owned()),
+        Err(error) => Err(format!("not JSON: {error}")),
+    }
+}
+
+/// Refuses texts that a reader would refuse, with this code.
+pub fn refuse(texts: &ByKind, exit: Exit, code: &'static str, place: &str) -> Result<(), Failure> {
+    let found = broken(texts);
+    let Some(first) = found.first() else { return Ok(()) };
+    let all: Vec<String> = found.iter().map(|broken| format!("{}: {}", broken.kind, broken.why)).collect();
+    let failure = Failure::new(exit, code, format!("{place}: {}", all.join("; ")));
+    Err(failure.at(format!("{place}: {}", first.kind)).limit("a text that can be read").actual(&first.why))
+}
