@@ -290,7 +290,8 @@ impl Checkpoint {
     pub fn text_bytes(&self) -> u64 {
         let files = self.files.iter().filter(|file| file.kind == FileKind::Text);
         let taken = self.taken.as_ref().map_or(0, TakenTexts::bytes);
-        files.map(|file| file.bytes).sum::<u64>() + 2 * (self.texts.as_ref().map_or(0, Texts::bytes) + taken)
+        let twice = 2 * (self.texts.as_ref().map_or(0, Texts::bytes) + taken);
+        files.map(|file| file.bytes).fold(twice, u64::saturating_add)
     }
 
     /// The same checkpoint with adapters merged in: every read of rows gives the merged ones. Tokenizer and chat

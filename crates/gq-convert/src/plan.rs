@@ -356,8 +356,9 @@ impl Plan {
             let seen = facts.tune.and_then(|tune| tune.expert_tokens(&step.tensor));
             step.reason += &seen.map_or_else(String::new, |seen| tokens_per_expert(&seen));
         }
-        let source_bytes = tensors.iter().map(|tensor| tensor.bytes).sum();
-        let payload_bytes = steps.iter().map(|step| step.bytes).sum();
+        // Sparse files may claim more together than 64 bits hold.
+        let source_bytes = tensors.iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);
+        let payload_bytes = steps.iter().map(|step| step.bytes).fold(0, u64::saturating_add);
         // In the order of the steps, which is that of their execution.
         let inputs = steps.iter().filter(|step| step.calibrated).flat_map(|step| {
             let measured = facts.tune.and_then(|tune| tune.tensors.get(&step.tensor));

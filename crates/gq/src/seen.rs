@@ -4,8 +4,9 @@
 use crate::cli::Global;
 use crate::failure::{Exit, Failure};
 use crate::machine::Machine;
-use crate::{source, texts, units};
-use gq_checkpoint::parse_config;
+use crate::texts::{self, ByKind};
+use crate::{source, units};
+use gq_checkpoint::{Checkpoint, parse_config};
 use gq_container::{Container, TensorEntry, TextKind};
 use gq_model::{ActivationMode, KvType, Model, RunOptions, SpecialText, Tokenizer};
 use gq_tensor::{DType, Encoding, Spacing, decode_f32};
@@ -57,6 +58,7 @@ impl Seen {
 /// Looks at files for one command.
 pub struct Checker<'a> {
     skip: NoCheck,
+    max_memory: Option<u64>,
     global: &'a Global,
     seen: Mutex<Seen>,
 }
@@ -64,14 +66,81 @@ pub struct Checker<'a> {
 impl<'a> Checker<'a> {
     /// Looks at what is written, or not.
     pub fn new(skip: NoCheck, global: &'a Global) -> Checker<'a> {
-        Checker { skip, global, seen: Mutex::default() }
+        Checker { skip, max_memory: None, global, seen: Mutex::default() }
+    }
+
+    /// The same within so much memory: a tokenizer that takes more is not built.
+    pub fn within(self, max_memory: Option<u64>) -> Checker<'a> {
+        Checker { max_memory, ..self }
+    }
+
+    /// Looks at a checkpoint's texts before any work is done with it.
+    pub fn texts(&self, checkpoint: &Checkpoint) -> Result<(), Failure> {
+        if self.skip.no_check {
+            return Ok(());
+        }
+        let texts = texts::of_checkpoint(checkpoint.texts()?);
+        self.read(texts, &checkpoint.dir().display().to_string()).map(|_| ())
+    }
+
+    /// Whether a checkpoint's tokenizer may be built: not without a check, nor beyond the memory that is allowed.
+    pub fn may_tokenize(&self, checkpoint: &Checkpoint) -> Result<bool, Failure> {
+        let needed = texts::memory(&texts::of_checkpoint(checkpoint.texts()?));
+        Ok(!self.skip.no_check && self.max_memory.is_none_or(|limit| needed <= limit))
+    }
+
+    /// Reads texts as a reader does. Gives the tokenizer, and what was not seen.
+    fn read(&self, mut texts: ByKind, place: &str) -> Result<Read, Failure> {
+        let needed = texts::memory(&texts);
+        let mut not_seen = Vec::new();
+        if let Some(limit) = self.max_memory.filter(|limit| needed > *limit) {
+            texts.remove(&TextKind::Tokenizer);
+            not_seen.push(format!(
+                "text: the tokenizer takes about {} of memory, --max-memory allows {}",
+                units::bytes(needed),
+                units::bytes(limit)
+            ));
+        } else if !texts.contains_key(&TextKind::Tokenizer) {
+            not_seen.push("text: there is no tokenizer, numbers stand in for it".to_owned());
+        }
+        let tokenizer = texts::refuse(&texts, Exit::Input, "text.broken", place)?;
+        Ok(Read { tokenizer, not_seen })
+    }
+
+    /// Looks at a file or a checkpoint directory.
+    fn look_at(&self, path: &Path) -> Result<Seen, Failure> {
+        let (global, place) = (self.global, path.display().to_string());
+        if !source::is_checkpoint(path)? {
+            let container = Arc::new(Container::open(path)?);
+            let read = self.read(texts::of_container(&container)?, &place)?;
+            finite(&container, Exit::Input, "seen.broken")?;
+            let options = options(ActivationMode::Int8, global)?;
+            let bytes = container.file_bytes();
+            return one_token(&Model::from_container(container, options)?, bytes, read);
+        }
+        let checkpoint = Arc::new(source::checkpoint(path)?);
+        let read = self.read(texts::of_checkpoint(checkpoint.texts()?), &place)?;
+        let bytes = checkpoint.tensors().iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);
+        let coded = checkpoint.tensors().iter().filter(|tensor| !tensor.is_plain());
+        let decoded: u64 = coded.map(|tensor| 4 * tensor.elements()).sum();
+        if let Some(free) = Machine::detect().available_bytes.filter(|free| decoded > free / 2) {
+            let why = format!(
+                "that it makes a token: its weights take {} of memory, {} are free",
+                units::bytes(decoded),
+                units::bytes(free)
+            );
+            let (of_layers, not_seen) = (checkpoint.spec().layers.len(), vec![why]);
+            return Ok(Seen { checked: true, of_layers, not_seen, ..Seen::default() });
+        }
+        let options = options(ActivationMode::F32, global)?;
+        one_token(&Model::from_checkpoint(checkpoint, options)?, bytes, read)
     }
 
     /// Looks at a `.gq` file, a GGUF or a checkpoint directory that has no name yet.
     pub fn look(&self, path: &Path) -> Result<(), Failure> {
         let seen = match self.skip.no_check {
             true => Seen { not_seen: vec!["that the file works (--no-check)".to_owned()], ..Seen::default() },
-            false => look(path, self.global)?,
+            false => self.look_at(path)?,
         };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         Ok(())
@@ -126,34 +195,10 @@ fn broken(path: &Path, failure: Failure) -> Failure {
     failure.prefixed(&format!("{}: what was written does not work: ", path.display())).code(code)
 }
 
-/// Looks at a file or a checkpoint directory.
-pub fn look(path: &Path, global: &Global) -> Result<Seen, Failure> {
-    if !source::is_checkpoint(path)? {
-        let container = Arc::new(Container::open(path)?);
-        let place = path.display().to_string();
-        texts::refuse(&texts::of_container(&container)?, Exit::Input, "text.broken", &place)?;
-        finite(&container, Exit::Input, "seen.broken")?;
-        let options = options(ActivationMode::Int8, global)?;
-        let bytes = container.file_bytes();
-        return one_token(&Model::from_container(container, options)?, bytes);
-    }
-    let checkpoint = Arc::new(source::checkpoint(path)?);
-    let place = path.display().to_string();
-    texts::refuse(&texts::of_checkpoint(checkpoint.texts()?), Exit::Input, "text.broken", &place)?;
-    let bytes: u64 = checkpoint.tensors().iter().map(|tensor| tensor.bytes).sum();
-    let plain = |tensor: &&gq_checkpoint::SourceTensor| !tensor.is_plain();
-    let decoded: u64 = checkpoint.tensors().iter().filter(plain).map(|tensor| 4 * tensor.elements()).sum();
-    if let Some(free) = Machine::detect().available_bytes.filter(|free| decoded > free / 2) {
-        let of_layers = checkpoint.spec().layers.len();
-        let why = format!(
-            "that it makes a token: its weights take {} of memory, {} are free",
-            units::bytes(decoded),
-            units::bytes(free)
-        );
-        return Ok(Seen { checked: true, of_layers, not_seen: vec![why], ..Seen::default() });
-    }
-    let options = options(ActivationMode::F32, global)?;
-    one_token(&Model::from_checkpoint(checkpoint, options)?, bytes)
+/// What was read of a model's texts.
+struct Read {
+    tokenizer: Option<Tokenizer>,
+    not_seen: Vec<String>,
 }
 
 fn options(activations: ActivationMode, global: &Global) -> Result<RunOptions, Failure> {
@@ -161,27 +206,24 @@ fn options(activations: ActivationMode, global: &Global) -> Result<RunOptions, F
 }
 
 /// Tokens in, one token out.
-fn one_token(model: &Model, bytes: u64) -> Result<Seen, Failure> {
+fn one_token(model: &Model, bytes: u64, read: Read) -> Result<Seen, Failure> {
+    let Read { tokenizer, not_seen } = read;
     let of_layers = model.spec().layers.len();
     let all = bytes <= WHOLE;
-    let layers = if all { (0..of_layers).collect() } else { model.layers_of_each_kind() };
-    let mut seen = Seen { checked: true, of_layers, layers: layers.len(), ..Seen::default() };
-    let mut tokens = match model.texts().tokenizer {
-        Some(_) => {
-            let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
-            seen.tokenizes = Some(true);
-            tokenizer.prompt(texts::SAMPLE, SpecialText::Plain)?
-        }
+    let chosen = if all { (0..of_layers).collect() } else { model.layers_of_each_kind() };
+    let (layers, tokenizes) = (chosen.len(), tokenizer.as_ref().map(|_| true));
+    let mut seen = Seen { checked: true, tokenizes, layers, of_layers, not_seen, token: None };
+    let mut tokens = match &tokenizer {
+        Some(tokenizer) => tokenizer.prompt(texts::SAMPLE, SpecialText::Plain)?,
         None => {
-            seen.not_seen.push("text: there is no tokenizer, numbers stand in for it".to_owned());
             let limit = u32::try_from(model.vocab_size()).unwrap_or(u32::MAX);
             (1..=TOKENS as u32).map(|id| id % limit).collect()
         }
     };
     tokens.truncate(TOKENS);
-    seen.token = Some(model.probe(&tokens, &layers)?);
+    seen.token = Some(model.probe(&tokens, &chosen)?);
     if !all {
-        let others = of_layers - layers.len();
+        let others = of_layers - layers;
         seen.not_seen.push(format!("{others} of {of_layers} layers: one of each kind was run, and the head"));
     }
     Ok(seen)

@@ -47,8 +47,9 @@ impl GgufWriter {
     /// When a tensor cannot have its type.
     pub fn file_bytes(metadata: &Metadata, tensors: &[NewTensor]) -> Result<u64, GgufError> {
         let header = header(metadata, tensors)?;
-        let data: u64 = sizes(tensors)?.iter().map(|(_, bytes)| bytes.next_multiple_of(ALIGNMENT)).sum();
-        Ok(header.len() as u64 + data)
+        let padded = |bytes: &u64| bytes.checked_next_multiple_of(ALIGNMENT).unwrap_or(u64::MAX);
+        let data = sizes(tensors)?.iter().map(|(_, bytes)| padded(bytes)).fold(0, u64::saturating_add);
+        Ok(data.saturating_add(header.len() as u64))
     }
 
     /// Begins a file beside `path`; it gets that name when it is finished.

@@ -3,6 +3,7 @@
 use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::commands::Kv;
+use crate::commands::budget::Asked;
 use crate::commands::max_kld::{self, Measured};
 use crate::commands::tune::{self, CalibrationArgs};
 use crate::failure::{Exit, Failure};
@@ -12,13 +13,12 @@ use crate::progress::{Progress, Unit};
 use crate::seen::{Checker, NoCheck};
 use crate::signals::{self, Work};
 use crate::table::Table;
-use crate::{source, texts, units};
+use crate::{source, units};
 use gq_checkpoint::{Checkpoint, Role};
 use gq_convert::{
     Budget, Calibration, Check, Choice, Codes, Estimate, Event, ExecuteOptions, Grids, LeftOut, Lossless,
     Override, Plan, Policy, Report, Resources, Step, Tune,
 };
-use gq_model::{kv_cache_bytes, work_bytes};
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -143,9 +143,6 @@ pub struct Recipe {
     max_kld: Option<f64>,
 }
 
-/// Threads whose memory --fit leaves room for: a constant, for a file depends on no machine.
-const FIT_THREADS: usize = 16;
-
 /// Families of codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum CodeFamily {
@@ -196,9 +193,8 @@ impl Recipe {
 
     /// The policy these options ask for, with measurements where there are some.
     pub fn measured_policy(&self, checkpoint: &Checkpoint, tune: Option<&Tune>) -> Policy {
-        let kv = self.kv.into();
-        let beside = |spec| kv_cache_bytes(spec, self.ctx, kv) + work_bytes(spec, self.ctx, kv, FIT_THREADS);
-        let fit = self.fit.map(|bytes| bytes.saturating_sub(beside(checkpoint.spec())));
+        let (cache, work) = self.asked().beside(checkpoint.spec());
+        let fit = self.fit.map(|bytes| bytes.saturating_sub(cache + work));
         let bytes = self.size.or(fit).map(Budget::FileBytes);
         let bits = self.bpw.map(Budget::BodyBits);
         let budget = bytes.or(bits).or(self.max_kld.map(Budget::Divergence));
@@ -210,6 +206,11 @@ impl Recipe {
             CodeFamily::TrellisS14 => Codes::TrellisLargest,
         };
         Policy { budget, codes, calibration, ..self.policy() }
+    }
+
+    /// The budget as it was asked for.
+    pub fn asked(&self) -> Asked {
+        Asked { size: self.size, bpw: self.bpw, fit: self.fit, ctx: self.ctx, kv: self.kv.into() }
     }
 
     /// The policy these options ask for.
@@ -252,13 +253,14 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.recipe.loras, global)?);
     source::refuse_quantized(&checkpoint, args.recipe.allow_requantize)?;
     let output = global.output();
-    if !args.no_check.no_check {
-        let texts = texts::of_checkpoint(checkpoint.texts()?);
-        texts::refuse(&texts, Exit::Input, "text.broken", &found.path.display().to_string())?;
-    }
-    let checker = Checker::new(args.no_check, global);
+    let checker = Checker::new(args.no_check, global).within(args.recipe.max_memory);
+    checker.texts(&checkpoint)?;
     let look = |path: &Path| checker.look(path).map_err(Into::into);
-    source::try_checkpoints_tokenizer(&checkpoint, output)?;
+    if checker.may_tokenize(&checkpoint)? {
+        source::try_checkpoints_tokenizer(&checkpoint, output)?;
+    }
+    let resources = Resources { threads: global.threads(), max_memory: args.recipe.max_memory };
+    args.recipe.asked().check(&checkpoint, &args.recipe.measured_policy(&checkpoint, None), resources)?;
     let measurements = measurements_path(&output_path);
     let measured = match &args.calibration.calibration {
         Some(_) if args.recipe.tune.is_some() => {
@@ -286,7 +288,6 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     };
     let tune = args.recipe.tune(&checkpoint, measured)?;
     let policy = args.recipe.measured_policy(&checkpoint, tune.as_ref());
-    let resources = Resources { threads: global.threads(), max_memory: args.recipe.max_memory };
     let how = ExecuteOptions {
         level: global.level()?,
         restart: args.restart,
@@ -572,6 +573,7 @@ pub fn show_plan(path: &Path, recipe: &Recipe, tensors: bool, global: &Global) -
     let resources = Resources { threads: global.threads(), max_memory: recipe.max_memory };
     let tune = recipe.tune(&checkpoint, None)?;
     let policy = recipe.measured_policy(&checkpoint, tune.as_ref());
+    recipe.asked().check(&checkpoint, &policy, resources)?;
     let grids = grids(&checkpoint, &policy, resources, global)?;
     let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, tune.as_ref(), Some(&grids))?;
     let output = global.output();

@@ -1,6 +1,7 @@
 //! One file per command; each has its arguments and a `run`.
 
 pub mod bench;
+pub mod budget;
 pub mod completions;
 pub mod convert;
 pub mod demo;

@@ -15,7 +15,7 @@ use crate::seen::{Checker, NoCheck};
 use crate::signals::{self, Work as Left};
 use crate::source::{self, Found};
 use crate::table::Table;
-use crate::{texts, units};
+use crate::units;
 use gq_checkpoint::{Checkpoint, FileKind};
 use gq_container::Container;
 use gq_convert::{Check, Event, ExecuteOptions, Report, Resources, Tune};
@@ -134,10 +134,7 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
     let checkpoint = source::checkpoint_with(&found.path, &loras, global)?;
     source::try_checkpoints_tokenizer(&checkpoint, global.output())?;
     source::refuse_quantized(&checkpoint, args.allow_requantize)?;
-    if !args.no_check.no_check {
-        let texts = texts::of_checkpoint(checkpoint.texts()?);
-        texts::refuse(&texts, Exit::Input, "text.broken", &found.path.display().to_string())?;
-    }
+    Checker::new(args.no_check, global).within(args.max_memory).texts(&checkpoint)?;
     let tune = recipe.tune.as_deref().map(Tune::open).transpose()?;
     if let Some(tune) = &tune {
         tune.check_source(&gq_convert::source_files(&checkpoint))?;
@@ -260,7 +257,7 @@ fn convert_missing(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Fai
         }
     }
     guard::space(dir, plans.iter().map(|plan| plan.payload_bytes).fold(0, u64::saturating_add))?;
-    let checker = Checker::new(args.no_check, global);
+    let checker = Checker::new(args.no_check, global).within(args.max_memory);
     let look = |path: &Path| checker.look(path).map_err(Into::into);
     let options = ExecuteOptions {
         level: global.level()?,

@@ -119,7 +119,7 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
     let what =
         RoundAgain { checkpoint: &checkpoint, reference: &reference, container: &container, model: &model };
     guard::space(path, container.file_bytes().saturating_mul(2))?;
-    let checker = Checker::new(args.no_check, global);
+    let checker = Checker::new(args.no_check, global).within(args.max_memory);
     let outcome = source::with_threads(global, || {
         checker.through(path, |path| {
             Ok(what.run(&sequences, &options, path, &mut |event| {

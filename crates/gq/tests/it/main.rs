@@ -15,7 +15,9 @@ mod memory;
 mod meta;
 mod release;
 mod run;
+mod seen;
 #[path = "../../../gq-hub/tests/it/server.rs"]
 mod server;
+mod signals;
 mod tidy;
 mod tokens;

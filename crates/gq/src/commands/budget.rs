@@ -1,0 +1,106 @@
+//! Budgets that no choice of codes can meet, found from headers alone, and which part took the room.
+
+use crate::failure::{Exit, Failure};
+use crate::units;
+use gq_checkpoint::{Checkpoint, ModelSpec};
+use gq_convert::{Budget, Choice, PlanError, Policy, Resources};
+use gq_model::{KvType, kv_cache_bytes, work_bytes};
+use gq_tensor::{Encoding, ScaleGroup};
+
+/// Threads whose memory `--fit` leaves room for: a constant, for a file depends on no machine.
+pub const FIT_THREADS: usize = 16;
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// `--size`.
+    pub size: Option<u64>,
+    /// `--bpw`.
+    pub bpw: Option<f64>,
+    /// `--fit`.
+    pub fit: Option<u64>,
+    /// `--ctx`.
+    pub ctx: usize,
+    /// `--kv`.
+    pub kv: KvType,
+}
+
+impl Asked {
+    /// Bytes of keys and values, and of buffers, that `--fit` has to hold next to the weights.
+    pub fn beside(&self, spec: &ModelSpec) -> (u64, u64) {
+        (kv_cache_bytes(spec, self.ctx, self.kv), work_bytes(spec, self.ctx, self.kv, FIT_THREADS))
+    }
+
+    /// Refuses a budget that the coarsest choice does not meet. Weights are not read.
+    ///
+    /// # Errors
+    /// With what the weights take at least, and what took the rest of the room.
+    pub fn check(
+        &self,
+        checkpoint: &Checkpoint,
+        policy: &Policy,
+        resources: Resources,
+    ) -> Result<(), Failure> {
+        if !matches!(policy.budget, Some(Budget::FileBytes(_) | Budget::BodyBits(_))) {
+            return Ok(());
+        }
+        // Nobody has looked for grids yet, and one may take half of what its 8 bits were to take.
+        let halved = |choice: Choice| match choice {
+            Choice::Coded(Encoding::Turbo { bits, .. }) if bits > 4 => {
+                Choice::Coded(Encoding::Turbo { bits: 4, group: ScaleGroup::Row })
+            }
+            other => other,
+        };
+        let optimistic = Policy {
+            embedding: halved(policy.embedding),
+            head: halved(policy.head),
+            per_layer_table: halved(policy.per_layer_table),
+            per_layer_projection: halved(policy.per_layer_projection),
+            calibration: None,
+            ..policy.clone()
+        };
+        match gq_convert::plan_measured(checkpoint, &optimistic, resources, None, None) {
+            Err(PlanError::Budget { limit, actual }) => Err(self.refusal(checkpoint.spec(), limit, actual)),
+            _ => Ok(()),
+        }
+    }
+
+    fn refusal(&self, spec: &ModelSpec, limit: u64, actual: u64) -> Failure {
+        let (least, left) = (units::bytes(actual), units::bytes(limit));
+        let (place, message) = match (self.size, self.fit, self.bpw) {
+            (Some(size), ..) if size < 100_000 => (
+                "--size",
+                format!(
+                    "--size {size} is {size} bytes, the weights take at least {least}: write {size}MB for megabytes"
+                ),
+            ),
+            (Some(size), ..) => (
+                "--size",
+                format!(
+                    "--size {} leaves {left} for the weights, which take at least {least}",
+                    units::bytes(size)
+                ),
+            ),
+            (_, Some(fit), _) => {
+                let (cache, work) = self.beside(spec);
+                let message = format!(
+                    "--fit {} leaves {left} for the weights, which take at least {least}: keys and values of {} tokens \
+                     take {}, buffers {}",
+                    units::bytes(fit),
+                    units::count(self.ctx as u64),
+                    units::bytes(cache),
+                    units::bytes(work),
+                );
+                ("--fit", message)
+            }
+            (_, _, bpw) => (
+                "--bpw",
+                format!(
+                    "--bpw {} leaves {left} for the body, which takes at least {least}",
+                    bpw.unwrap_or_default()
+                ),
+            ),
+        };
+        Failure::new(Exit::Usage, "plan.budget", message).at(place).limit(limit).actual(actual)
+    }
+}

@@ -1,0 +1,135 @@
+//! What an interruption leaves, and files that are cut while they are read.
+#![cfg(target_os = "linux")]
+
+use crate::run::{Gq, testdata};
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Starts the program with both streams piped.
+fn started(gq: &Gq, args: &[&str]) -> Child {
+    gq.command().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until something is so while the program runs; gives whether it still ran.
+fn until(child: &mut Child, so: impl Fn() -> bool) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(60) {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        if so() {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    panic!("nothing happened in a minute");
+}
+
+fn shown(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Sends Ctrl-C's signal, or the one of `kill` where this process ignores the former and so do its children.
+fn interrupt(child: &Child) -> i32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let ignored = u64::from_str_radix(mask.trim(), 16).unwrap() & 2 != 0;
+    let (name, code) = if ignored { ("TERM", 143) } else { ("INT", 130) };
+    let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    code
+}
+
+#[test]
+fn a_file_that_is_cut_while_it_is_read_is_named() {
+    let gq = Gq::new();
+    fs::create_dir(gq.path("model")).unwrap();
+    for entry in fs::read_dir(testdata("demo")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, gq.path("model").join(path.file_name().unwrap())).unwrap();
+    }
+    gq.ok(&["convert", "model", "-o", "m.gq", "--encoding", "tq8", "--no-grid"]);
+    let text = testdata("demo/eval.txt");
+    for (model, victim, more) in
+        [("m.gq", "m.gq", &[][..]), ("m.gq", "m.gq", &["--json"]), ("model", "model/model.safetensors", &[])]
+    {
+        let path = gq.path(victim);
+        let whole = fs::read(&path).unwrap();
+        let args = ["eval", model, "--reference", &testdata("demo"), "--text", &text, "--threads", "1"];
+        let args = [&args[..], &["--cpu", "scalar", "--cache-limit", "0"], more].concat();
+        let mut child = started(&gq, &args);
+        let maps = format!("/proc/{}/maps", child.id());
+        let name = path.canonicalize().unwrap();
+        let mapped = || fs::read_to_string(&maps).unwrap_or_default().contains(name.to_str().unwrap());
+        assert!(until(&mut child, mapped), "gq {args:?} ended by itself");
+        fs::File::options().write(true).open(&path).unwrap().set_len(64).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said =
+            if more.is_empty() { shown(&output) } else { String::from_utf8_lossy(&output.stdout).into() };
+        assert_eq!(output.status.code(), Some(4), "gq {args:?}: {said}");
+        assert!(said.contains(victim) && said.contains("was cut from"), "gq {args:?}: {said}");
+        if !more.is_empty() {
+            let document: serde_json::Value = serde_json::from_str(&said).unwrap();
+            assert_eq!(document["error"]["code"], "file.cut");
+            assert_eq!(document["error"]["actual"], "64");
+        }
+        fs::write(&path, whole).unwrap();
+    }
+}
+
+#[test]
+fn an_interruption_says_what_is_kept_and_what_continues() {
+    let gq = Gq::new();
+    let demo = testdata("demo");
+    // Slow enough to be interrupted between two tensors.
+    let args =
+        ["convert", &demo, "-o", "m.gq", "-e", "tt5", "--no-grid", "--threads", "1", "--cpu", "scalar"];
+    let journal = gq.path("m.gq.journal");
+    let begun = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.lines().count() > 3);
+    let mut child = started(&gq, &args);
+    assert!(until(&mut child, || begun(&journal)), "it was over before it could be interrupted");
+    let code = interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let said = shown(&output);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains("kept in m.gq.partial (") && said.contains("m.gq.journal ("), "{said}");
+    let again = format!("the same command continues: gq {}", args.join(" "));
+    assert!(said.contains(&again), "{said}");
+    // It is true.
+    let resumed = gq.run(&args);
+    assert!(shown(&resumed).contains("taking up an interrupted conversion"), "{}", shown(&resumed));
+    assert_eq!(resumed.status.code(), Some(0));
+    assert!(!journal.exists() && !gq.path("m.gq.partial").exists());
+    // Under --json it is the one document.
+    fs::remove_file(gq.path("m.gq")).unwrap();
+    let mut child = started(&gq, &[&args[..], &["--json"]].concat());
+    assert!(until(&mut child, || begun(&journal)));
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["error"]["code"], "interrupted");
+    assert_eq!(document["error"]["actual"], "continues");
+}
+
+#[test]
+fn what_cannot_be_taken_up_is_removed_and_the_old_file_stays() {
+    let gq = Gq::new();
+    let demo = testdata("demo");
+    gq.ok(&["convert", &demo, "-o", "m.gq", "-e", "tq3", "--no-grid"]);
+    let before = fs::read(gq.path("m.gq")).unwrap();
+    let text = testdata("demo/eval.txt");
+    let args = ["reround", "m.gq", "--reference", &demo, "--calibration", &text, "--threads", "1"];
+    let codes = gq.path("m.gq.unchecked.codes.partial");
+    let mut child = started(&gq, &args);
+    assert!(until(&mut child, || codes.exists()), "it was over before it could be interrupted");
+    let code = interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let said = shown(&output);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains("m.gq is as it was; the same command begins again: gq reround m.gq"), "{said}");
+    assert_eq!(fs::read(gq.path("m.gq")).unwrap(), before);
+    let left: Vec<_> = fs::read_dir(gq.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["m.gq"]);
+}
