@@ -38,7 +38,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "verify.not_finite" => "convert again; the file computes nothing that can be used",
         "output.exists" => "choose another output, or --force to replace what is there",
         "output.folder_exists" => "choose another output, or remove the folder that is there",
-        "output.is_source" => "choose another output: this one is needed to make it",
+        "output.is_source" => {
+            "choose another output: this one is needed to make it; commands that change a FILE do it in place without -o"
+        }
         "output.is_folder" => "name a file in it",
         "output.special" => "name a file; what is there stays as it is",
         "output.foreign" => "gq did not make it: look at it and remove it, or choose another output",

@@ -77,7 +77,7 @@ fn data_goes_to_standard_output_and_talk_to_standard_error() {
     let output = gq.run(&["convert", &llama, "-o", "m.gq"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("no tokenizer.json"));
     assert!(String::from_utf8_lossy(&output.stdout).contains("m.gq: "));
-    let quiet = gq.run(&["convert", &llama, "-o", "m.gq", "-q"]);
+    let quiet = gq.run(&["convert", &llama, "-o", "n.gq", "-q"]);
     assert!(quiet.stderr.is_empty() && quiet.status.success());
     // A reader that goes away is no failure.
     let mut child = gq.command().args(["man", "--markdown"]).stdout(Stdio::piped()).spawn().unwrap();

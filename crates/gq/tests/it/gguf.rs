@@ -219,7 +219,9 @@ fn an_export_says_what_it_costs() {
     // From codes: against the file, or against what the file was made from, which is more.
     gq.ok(&["convert", &demo, "-o", "m.gq", "--bits", "4"]);
     let cost = |more: &[&str]| {
-        let told = gq.json(&[&["export", "m.gq", "--gguf", "--type", "F16", "-o", "m.gguf"], more].concat());
+        let told = gq.json(
+            &[&["export", "m.gq", "--gguf", "--type", "F16", "-o", "m.gguf", "--force"], more].concat(),
+        );
         told["cost"]["kld"]["mean"].as_f64().unwrap()
     };
     let (export, all) = (cost(&["--windows", "2"]), cost(&["--windows", "2", "--reference", &demo]));

@@ -302,7 +302,10 @@ fn measurements_are_part_of_a_release() {
     .unwrap();
     let told = gq.fails(3, &args(&demo, "merged"));
     assert!(told.contains("weight files"), "{told}");
-    gq.ok(&[&["tune", &demo, "-o", "demo.tune", "--calibration", &text, "--lora", &adapter][..], &small]
-        .concat());
+    gq.ok(&[
+        &["tune", &demo, "-o", "demo.tune", "--force", "--calibration", &text, "--lora", &adapter][..],
+        &small,
+    ]
+    .concat());
     gq.ok(&args(&demo, "merged"));
 }
