@@ -166,11 +166,11 @@ fn what_cannot_be_written_is_said_before_any_work() {
     }
     gq.fails(2, &["export", "m.gq", "--safetensors", "-o", "folder"]);
     gq.fails(2, &["export", "m.gq", "--gguf", "--ollama", "-o", "out.Modelfile"]);
-    fs::create_dir(gq.path("new.partial")).unwrap();
-    fs::write(gq.path("new.partial/mine"), "mine").unwrap();
+    fs::create_dir(gq.path("new.unchecked.partial")).unwrap();
+    fs::write(gq.path("new.unchecked.partial/mine"), "mine").unwrap();
     let shown = gq.fails(4, &["export", "m.gq", "--safetensors", "--no-measure", "-o", "new"]);
     assert!(shown.contains("in the way"), "{shown}");
-    assert_eq!(fs::read(gq.path("new.partial/mine")).unwrap(), b"mine");
+    assert_eq!(fs::read(gq.path("new.unchecked.partial/mine")).unwrap(), b"mine");
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn bytes_do_not_depend_on_threads_or_cpu_level() {
     for encoding in ["tq3", "tq4-g32", "tq7", "tqp3", "polar4222"] {
         let make = |file: &str, options: &[&str]| {
             let dir = testdata("tiny/gemma4-e2b");
-            gq.ok(&[&["convert", &dir, "-o", file, "--encoding", encoding][..], options].concat());
+            gq.ok(&[&["convert", &dir, "-o", file, "--force", "--encoding", encoding][..], options].concat());
             sha256(&gq.path(file))
         };
         let one = make("1.gq", &["--threads", "1"]);
@@ -85,7 +85,7 @@ fn killed_at_any_moment_and_run_again_gives_the_same_bytes() {
     let gq = Gq::new();
     let demo = testdata("demo");
     let arguments = |file: &'static str| {
-        ["convert", &demo, "-o", file, "--bits", "6", "--threads", "1", "--cpu", "scalar"]
+        ["convert", &demo, "-o", file, "--force", "--bits", "6", "--threads", "1", "--cpu", "scalar"]
     };
     gq.ok(&arguments("whole.gq"));
     let mut interrupted = 0;
