@@ -38,6 +38,15 @@ impl Adapters {
         Adapters { loras, tokenizer_from }
     }
 
+    /// Everything that is read for them, as it was given.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let folder = match &self.tokenizer_from {
+            Some(TextsFrom::Folder(folder)) => Some(folder.as_path()),
+            _ => None,
+        };
+        self.loras.iter().map(|lora| lora.given.as_path()).chain(folder)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.loras.is_empty()
@@ -53,7 +62,7 @@ impl Adapters {
 }
 
 /// Parses `DIR` or `DIR=WEIGHT`.
-fn lora(text: &str) -> Result<Lora, String> {
+pub fn lora(text: &str) -> Result<Lora, String> {
     let whole = |given: &str| Lora { given: given.into(), weight: 1.0 };
     match text.rsplit_once('=') {
         // A folder may have such a name.

@@ -327,7 +327,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
 
 /// Refuses an output that must not be written.
 fn guarded(args: &ConvertArgs, output: &Path) -> Result<(), Failure> {
-    let loras = args.recipe.loras.iter().map(source::Lora::path);
+    let loras = args.recipe.loras.paths();
     let calibration = args.calibration.calibration.as_deref();
     let measured = [args.recipe.tune.as_deref(), calibration];
     let reads: Vec<&Path> =

@@ -83,7 +83,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
         .flatten()
         .map(|path| Out::file(path, args.force))
         .collect();
-    let loras = args.loras.iter().map(source::Lora::path);
+    let loras = args.loras.paths();
     let reads: Vec<&Path> =
         [&*args.model, &args.reference].into_iter().chain(loras).chain(args.text.as_deref()).collect();
     guard::check(&outs, &reads)?;

@@ -59,7 +59,7 @@ pub struct RefineArgs {
 }
 
 pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
-    let loras = args.loras.iter().map(source::Lora::path);
+    let loras = args.loras.paths();
     let reads: Vec<&Path> =
         [&*args.file, &args.reference].into_iter().chain(loras).chain(args.calibration.as_deref()).collect();
     guard::check(&[Out::or_in_place(args.output.as_deref(), &args.file, args.force)], &reads)?;

@@ -66,7 +66,7 @@ pub struct ReroundArgs {
 }
 
 pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
-    let loras = args.loras.iter().map(source::Lora::path);
+    let loras = args.loras.paths();
     let texts = [args.tune.as_deref(), args.calibration.as_deref()].into_iter().flatten();
     let reads: Vec<&Path> = [&*args.file, &args.reference].into_iter().chain(loras).chain(texts).collect();
     guard::check(&[Out::or_in_place(args.output.as_deref(), &args.file, args.force)], &reads)?;

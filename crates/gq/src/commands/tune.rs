@@ -181,7 +181,7 @@ impl CalibrationArgs {
 
 pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
     if !args.dry_run {
-        let loras = args.loras.iter().map(source::Lora::path);
+        let loras = args.loras.paths();
         let text = args.calibration.calibration.as_deref();
         let reads: Vec<&Path> = [&*args.source].into_iter().chain(loras).chain(text).collect();
         guard::check(&[Out::folder(&args.output)], &reads)?;

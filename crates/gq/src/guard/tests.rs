@@ -1,4 +1,5 @@
 use super::table::PATHS;
+use crate::adapters;
 use crate::cli::Cli;
 use clap::builder::ValueParser;
 use clap::{Arg, Command, CommandFactory};
@@ -6,7 +7,11 @@ use std::collections::BTreeSet;
 
 /// Options of all commands that take a path, or something with a path in it.
 fn options(command: &Command, name: &str, found: &mut BTreeSet<(String, String)>) {
-    let paths = [ValueParser::path_buf().type_id(), ValueParser::new(crate::source::lora).type_id()];
+    let paths = [
+        ValueParser::path_buf().type_id(),
+        ValueParser::new(adapters::lora).type_id(),
+        ValueParser::new(adapters::tokenizer_from).type_id(),
+    ];
     let has_path = |arg: &&Arg| paths.contains(&arg.get_value_parser().type_id());
     for arg in command.get_arguments().filter(has_path) {
         found.insert((name.to_owned(), arg.get_id().to_string()));
