@@ -118,7 +118,7 @@ impl<'a> Checker<'a> {
             let bytes = container.file_bytes();
             return one_token(&Model::from_container(container, options)?, bytes, read);
         }
-        let checkpoint = Arc::new(source::checkpoint(path)?);
+        let checkpoint = Arc::new(source::checkpoint(path, global)?);
         let read = self.read(texts::of_checkpoint(checkpoint.texts()?), &place)?;
         let bytes = checkpoint.tensors().iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);
         let coded = checkpoint.tensors().iter().filter(|tensor| !tensor.is_plain());
