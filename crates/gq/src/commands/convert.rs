@@ -254,11 +254,11 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     source::refuse_quantized(&checkpoint, args.recipe.allow_requantize)?;
     let output = global.output();
     let checker = Checker::new(args.no_check, global).within(args.recipe.max_memory);
-    checker.texts(&checkpoint)?;
     let look = |path: &Path| checker.look(path).map_err(Into::into);
     if checker.may_tokenize(&checkpoint)? {
         source::try_checkpoints_tokenizer(&checkpoint, output)?;
     }
+    checker.texts(&checkpoint)?;
     let resources = Resources { threads: global.threads(), max_memory: args.recipe.max_memory };
     args.recipe.asked().check(&checkpoint, &args.recipe.measured_policy(&checkpoint, None), resources)?;
     let measurements = measurements_path(&output_path);
