@@ -8,7 +8,7 @@
 
 `gguf_tokenizer` prints the tokenizer.json that gq rebuilds from the metadata; the Hub's tokenizers library runs it;
 llama.cpp reads the same file. Compared are texts of many kinds, each with special tokens read as text and as tokens,
-the texts that llama.cpp tests its own vocabularies with (.inp beside a file), every added token in several places, and
+the texts that llama.cpp tests its own vocabularies with (the .inp of a file), every added token in several places, and
 every token of the vocabulary as a word. Files whose kind gq refuses are listed with the reason. Exit 1 on a difference.
 
     ... scripts/judge_gguf_tokenizers.py --make testdata/gguf/judged     # the small vocabularies of the tests

@@ -14,7 +14,7 @@ pub enum TokenizerError {
     /// The library that runs it panicked.
     #[error(transparent)]
     Outside(#[from] OutsidePanic),
-    /// Settings beside the tokenizer are not JSON.
+    /// One of the files is not JSON.
     #[error("{file} is not valid JSON")]
     Settings {
         /// `tokenizer.json`, `tokenizer_config.json` or `generation_config.json`.

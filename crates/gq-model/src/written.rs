@@ -47,7 +47,7 @@ fn part(name: &str, file: &Value, loaded: Option<&impl Serialize>) -> Result<(),
     same(name, &file[name], &loaded)
 }
 
-/// Everything that is written must be in what was loaded; what is loaded besides is a default.
+/// Everything that is written must be in what was loaded; what else is loaded is a default.
 fn same(path: &str, written: &Value, loaded: &Value) -> Result<(), TokenizerError> {
     match (written, loaded) {
         (Value::Object(written), Value::Object(loaded)) => {
