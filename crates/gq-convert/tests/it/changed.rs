@@ -62,8 +62,13 @@ fn a_source_that_is_rewritten_meanwhile_is_refused() {
             let (dir, out) = (source(), tempfile::tempdir().unwrap());
             let path = dir.path().join(file);
             let checkpoint = Checkpoint::open(dir.path()).unwrap();
-            let options =
-                ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None };
+            let options = ExecuteOptions {
+                level: CpuLevel::detect(),
+                restart: false,
+                tune: None,
+                origin: None,
+                check: None,
+            };
             let output = out.path().join("m.gq");
             let mut events = 0;
             let plan = plan(&checkpoint, &policy("tq4", &[]));
@@ -96,7 +101,8 @@ fn an_adapter_that_is_rewritten_meanwhile_is_refused() {
     }
     let adapter = gq_checkpoint::Adapter::open(dir.path(), 1.0).unwrap();
     let checkpoint = Checkpoint::open(shared("demo")).unwrap().with_adapters(vec![adapter]).unwrap();
-    let options = ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None };
+    let options =
+        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None };
     let output = out.path().join("m.gq");
     let plan = plan(&checkpoint, &policy("tq4", &[]));
     let weights = dir.path().join("adapter_model.safetensors");
