@@ -1,56 +1,73 @@
-//! Chat templates: the checkpoint's own, rendered as the Hub's library renders them.
+//! Chat templates: the checkpoint's own, rendered as the Hub's library renders them, or refused by name.
+//!
+//! The Hub's templates are written for Jinja and run on Python's values. minijinja parses them and runs their control
+//! flow; `chat/` holds Python's rules for everything that is done with values, and the bounds of what a template may
+//! use.
+
+mod arguments;
+mod checks;
+mod collections;
+mod dialect;
+mod engine;
+mod filters;
+mod formatting;
+mod json;
+mod lookups;
+mod message;
+mod operators;
+mod python;
+mod source;
+mod spelling;
+mod strings;
+
+pub use message::ChatMessage;
 
 use crate::texts::ModelTexts;
 use crate::tokenizer::special_token;
-use minijinja::value::{Kwargs, Rest};
-use minijinja::{Environment, Error, ErrorKind, Value};
-use minijinja_contrib::pycompat::unknown_method_callback;
-use serde::{Deserialize, Serialize};
-use serde_json::ser::{Formatter, PrettyFormatter};
-use std::io::{self, Write};
+use minijinja::{Error, ErrorKind, Value};
 use std::sync::Arc;
-
-const NAME: &str = "chat";
 
 /// Special tokens that a template may name.
 const TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// A compiled chat template.
-#[derive(Debug)]
-pub struct ChatTemplate {
-    environment: Environment<'static>,
-    tokens: Vec<(&'static str, String)>,
+/// Bytes of stack a rendering has: what minijinja's own bounds on nesting need, with room to spare.
+const STACK: usize = 64 << 20;
+
+/// What one rendering may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TemplateLimits {
+    /// Steps: instructions of the engine, and one for every 64 bytes that it makes.
+    pub steps: u64,
+    /// Bytes written, those within macros and `{% set %}` blocks included.
+    pub output_bytes: usize,
+    /// Macros and loops within each other.
+    pub nesting: usize,
 }
 
-/// One turn.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ChatMessage {
-    /// `system`, `user`, `assistant`, …
-    pub role: String,
-    /// What was said: text, or a list of parts.
-    pub content: serde_json::Value,
-    /// Further fields, such as `tool_calls`.
-    #[serde(flatten)]
-    pub extra: serde_json::Map<String, serde_json::Value>,
-}
-
-impl ChatMessage {
-    /// A turn of plain text.
-    pub fn new(role: &str, content: &str) -> ChatMessage {
-        ChatMessage { role: role.to_owned(), content: content.into(), extra: serde_json::Map::new() }
+impl Default for TemplateLimits {
+    fn default() -> TemplateLimits {
+        TemplateLimits { steps: 8_000_000, output_bytes: 64 << 20, nesting: 500 }
     }
 }
 
-/// Formats the present time by a `strftime` format.
-pub type Clock = Arc<dyn Fn(&str) -> String + Send + Sync>;
+/// A chat template that was understood.
+#[derive(Clone, Debug)]
+pub struct ChatTemplate {
+    source: String,
+    tokens: Vec<(String, String)>,
+    limits: TemplateLimits,
+}
+
+/// Formats the present time by a `strftime` format, or says why it cannot.
+pub type Clock = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
 
 /// How a conversation is rendered.
 #[derive(Clone, Default)]
 pub struct ChatOptions {
     /// Whether the model's turn is begun at the end.
     pub add_generation_prompt: bool,
-    /// Further variables, such as `tools` and `enable_thinking`.
+    /// Further variables, such as `tools`, `documents` and `enable_thinking`.
     pub extra: serde_json::Map<String, serde_json::Value>,
     /// `strftime_now`; a template that asks for the time without one fails.
     pub clock: Option<Clock>,
@@ -71,7 +88,7 @@ pub enum ChatError {
     /// The model came without a template.
     #[error("the model has no chat template")]
     Missing,
-    /// The template is not understood.
+    /// The template is not understood, or holds a construct that would be rendered differently.
     #[error("the chat template cannot be read")]
     Unreadable(#[source] Error),
     /// `tokenizer_config.json`, which names the special tokens, is not JSON.
@@ -80,6 +97,24 @@ pub enum ChatError {
     /// The template refuses the conversation, or fails.
     #[error("the chat template refuses the conversation")]
     Refused(#[source] Error),
+    /// The rendering needs more steps than it may take.
+    #[error("the chat template takes more than {limit} steps on this conversation")]
+    Steps {
+        /// [`TemplateLimits::steps`].
+        limit: u64,
+    },
+    /// The rendering writes more than it may.
+    #[error("the chat template writes more than {limit} bytes for this conversation")]
+    Output {
+        /// [`TemplateLimits::output_bytes`].
+        limit: usize,
+    },
+    /// The system gives no thread to render on.
+    #[error("no thread to render the chat template on")]
+    Thread(#[source] std::io::Error),
+    /// The template engine failed in a way it should not.
+    #[error("the template engine broke off on the chat template")]
+    Engine,
 }
 
 impl ChatTemplate {
@@ -90,39 +125,50 @@ impl ChatTemplate {
     pub fn new(texts: &ModelTexts) -> Result<ChatTemplate, ChatError> {
         let template = texts.chat_template.as_deref().ok_or(ChatError::Missing)?;
         let config = texts.tokenizer_config.as_deref().unwrap_or("{}");
-        let config = serde_json::from_str(config).map_err(ChatError::Settings)?;
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_unknown_method_callback(unknown_method_callback);
-        environment.add_filter("tojson", to_json);
-        environment.add_function("raise_exception", raise_exception);
-        let template = without_generation_tags(template);
-        environment.add_template_owned(NAME, template).map_err(ChatError::Unreadable)?;
-        let tokens = TOKENS.iter().filter_map(|key| Some((*key, special_token(&config, key)?)));
-        Ok(ChatTemplate { environment, tokens: tokens.collect() })
+        let config: serde_json::Value = serde_json::from_str(config).map_err(ChatError::Settings)?;
+        let source = guarded(|| {
+            let source = source::prepare(template)?;
+            engine::understand(&source)?;
+            Ok(source)
+        })?
+        .map_err(ChatError::Unreadable)?;
+        let mut tokens: Vec<(String, String)> = Vec::new();
+        tokens.extend(TOKENS.iter().filter_map(|key| Some(((*key).to_owned(), special_token(&config, key)?))));
+        // Named by the model alone, such as `image_token`.
+        if let Some(extra) = config.get("extra_special_tokens").filter(|extra| extra.is_object()) {
+            let names = extra.as_object().into_iter().flat_map(serde_json::Map::keys);
+            tokens.extend(names.filter_map(|key| Some((key.clone(), special_token(extra, key)?))));
+        }
+        Ok(ChatTemplate { source, tokens, limits: TemplateLimits::default() })
     }
 
-    /// The text of a conversation; its special tokens are to be parsed.
+    /// The same template, which may use `limits`.
+    pub fn with_limits(self, limits: TemplateLimits) -> ChatTemplate {
+        ChatTemplate { limits, ..self }
+    }
+
+    /// The text of a conversation; its special tokens are to be parsed, and none is put in front of it.
     ///
     /// # Errors
-    /// When the template refuses the conversation.
+    /// When the template refuses the conversation, fails, or needs more than its limits.
     pub fn render(&self, messages: &[ChatMessage], options: &ChatOptions) -> Result<String, ChatError> {
-        let template = self.environment.get_template(NAME).map_err(ChatError::Unreadable)?;
+        let messages = messages.iter().map(|message| python::from_json(&message.seen())).collect();
         let mut variables: Vec<(String, Value)> = vec![
-            ("messages".to_owned(), Value::from_serialize(messages)),
+            ("messages".to_owned(), python::list(messages)),
             ("add_generation_prompt".to_owned(), options.add_generation_prompt.into()),
             ("tools".to_owned(), ().into()),
             ("documents".to_owned(), ().into()),
         ];
-        variables.extend(self.tokens.iter().map(|(key, token)| ((*key).to_owned(), token.into())));
-        if let Some(clock) = options.clock.clone() {
-            let now = Value::from_function(move |format: String| clock(&format));
-            variables.push(("strftime_now".to_owned(), now));
-        }
-        variables
-            .extend(options.extra.iter().map(|(key, value)| (key.clone(), Value::from_serialize(value))));
-        template.render(variables.into_iter().collect::<Value>()).map_err(ChatError::Refused)
+        variables.extend(self.tokens.iter().map(|(key, token)| (key.clone(), token.as_str().into())));
+        variables.extend(options.extra.iter().map(|(key, value)| (key.clone(), python::from_json(value))));
+        let rendered = guarded(|| engine::run(&self.source, variables, options.clock.clone(), self.limits))?;
+        rendered.map_err(|error| match error.kind() {
+            ErrorKind::OutOfFuel if error.detail() == Some(engine::FULL) => {
+                ChatError::Output { limit: self.limits.output_bytes }
+            }
+            ErrorKind::OutOfFuel => ChatError::Steps { limit: self.limits.steps },
+            _ => ChatError::Refused(error),
+        })
     }
 
     /// What follows the words of a finished turn of the model, such as `<end_of_turn>`; `None` where it cannot be told.
@@ -137,91 +183,10 @@ impl ChatTemplate {
     }
 }
 
-fn raise_exception(message: String) -> Result<String, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, message))
-}
-
-/// The Hub marks the model's words with `{% generation %}` for training; to everybody else it is a block that is
-/// always rendered.
-fn without_generation_tags(template: &str) -> String {
-    let mut text = String::with_capacity(template.len());
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once("{%") {
-        text.push_str(before);
-        text.push_str("{%");
-        let (tag, tail) = after.split_once("%}").map_or((after, None), |(tag, tail)| (tag, Some(tail)));
-        match tag.trim_matches(['-', '+', ' ', '\n', '\t']) {
-            "generation" => text.push_str(&tag.replace("generation", "if true")),
-            "endgeneration" => text.push_str(&tag.replace("endgeneration", "endif")),
-            _ => text.push_str(tag),
-        }
-        text.push_str(if tail.is_some() { "%}" } else { "" });
-        rest = tail.unwrap_or("");
-    }
-    text.push_str(rest);
-    text
-}
-
-/// `json.dumps` with `ensure_ascii=False`: nothing is escaped for HTML.
-fn to_json(value: Value, rest: Rest<Value>, options: Kwargs) -> Result<Value, Error> {
-    let indent = options.get::<Option<usize>>("indent")?.or_else(|| rest.first()?.as_usize());
-    for unused in ["ensure_ascii", "separators", "sort_keys"] {
-        let _ = options.has(unused);
-    }
-    let text = match indent {
-        Some(indent) => serialize(&value, PrettyFormatter::with_indent(" ".repeat(indent).as_bytes())),
-        None => serialize(&value, Spaced),
-    };
-    text.map(Value::from_safe_string)
-        .map_err(|source| Error::new(ErrorKind::BadSerialization, "not JSON").with_source(source))
-}
-
-fn serialize(value: &Value, formatter: impl Formatter) -> Result<String, serde_json::Error> {
-    let mut bytes = Vec::new();
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// A space after every comma and colon, as Python writes JSON.
-struct Spaced;
-
-impl Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        writer.write_all(if first { b"" } else { b", " })
-    }
-
-    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        writer.write_all(if first { b"" } else { b", " })
-    }
-
-    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(b": ")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn generation_blocks_are_rendered() {
-        let text = "a{%- generation -%} b {%- endgeneration %}{% if x %}{% endif %}{% unfinished";
-        let expected = "a{%- if true -%} b {%- endif %}{% if x %}{% endif %}{% unfinished";
-        assert_eq!(without_generation_tags(text), expected);
-    }
-
-    #[test]
-    fn json_as_python_writes_it() {
-        let value: serde_json::Value =
-            serde_json::from_str(r#"{"b": [1, 2.0, "é<"], "a": {}, "c": null}"#).unwrap();
-        let texts =
-            |template: &str| ModelTexts { chat_template: Some(template.to_owned()), ..ModelTexts::default() };
-        let render = |template: &str| {
-            let mut options = ChatOptions::default();
-            options.extra.insert("x".to_owned(), value.clone());
-            ChatTemplate::new(&texts(template)).unwrap().render(&[], &options).unwrap()
-        };
-        assert_eq!(render("{{ x | tojson }}"), r#"{"b": [1, 2.0, "é<"], "a": {}, "c": null}"#);
-        assert_eq!(render("{{ x.b | tojson(indent=2) }}"), "[\n  1,\n  2.0,\n  \"é<\"\n]");
-    }
+/// Runs the engine on a stack that its nesting cannot exhaust.
+fn guarded<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, ChatError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        thread.map_err(ChatError::Thread)?.join().map_err(|_| ChatError::Engine)
+    })
 }

@@ -38,7 +38,7 @@ mod trial;
 mod written;
 
 pub use cache::{KvCache, KvType};
-pub use chat::{ChatError, ChatMessage, ChatOptions, ChatTemplate, Clock};
+pub use chat::{ChatError, ChatMessage, ChatOptions, ChatTemplate, Clock, TemplateLimits};
 pub use eager::{ActivationMode, Matrix};
 pub use error::{LoadError, ModelError};
 pub use fixed::{FactorGradients, Factors, Observation, Replacements};
