@@ -29,12 +29,12 @@ fn render(case: Case) -> Result<String, Box<dyn Error>> {
         tokenizer_config: Some(config.to_string()),
         ..ModelTexts::default()
     };
-    let options = ChatOptions {
-        add_generation_prompt: case.add_generation_prompt,
-        extra: case.variables,
-        clock: case.now.map(|now| -> gq_model::Clock { Arc::new(move |_: &str| Ok(now.clone())) }),
-    };
-    Ok(ChatTemplate::new(&texts)?.render(&case.messages, &options)?)
+    let mut template = ChatTemplate::new(&texts)?;
+    if let Some(now) = case.now {
+        template = template.with_clock(Arc::new(move |_: &str| Ok(now.clone())));
+    }
+    let options = ChatOptions { add_generation_prompt: case.add_generation_prompt, extra: case.variables };
+    Ok(template.render(&case.messages, &options)?)
 }
 
 /// An error and what it comes from.

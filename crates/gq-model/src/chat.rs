@@ -7,6 +7,7 @@
 mod arguments;
 mod checks;
 mod collections;
+mod deadline;
 mod dialect;
 mod engine;
 mod filters;
@@ -26,6 +27,7 @@ use crate::texts::ModelTexts;
 use crate::tokenizer::special_token;
 use minijinja::{Error, ErrorKind, Value};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Special tokens that a template may name.
 const TOKENS: [&str; 7] =
@@ -43,41 +45,47 @@ pub struct TemplateLimits {
     pub output_bytes: usize,
     /// Macros and loops within each other.
     pub nesting: usize,
+    /// Wall-clock time.
+    pub time: Duration,
 }
 
 impl Default for TemplateLimits {
     fn default() -> TemplateLimits {
-        TemplateLimits { steps: 8_000_000, output_bytes: 64 << 20, nesting: 500 }
+        TemplateLimits {
+            steps: 8_000_000,
+            output_bytes: 64 << 20,
+            nesting: 500,
+            time: Duration::from_secs(60),
+        }
     }
 }
 
 /// A chat template that was understood.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ChatTemplate {
     source: String,
     tokens: Vec<(String, String)>,
     limits: TemplateLimits,
+    clock: Option<Clock>,
 }
 
 /// Formats the present time by a `strftime` format, or says why it cannot.
 pub type Clock = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
 
 /// How a conversation is rendered.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ChatOptions {
     /// Whether the model's turn is begun at the end.
     pub add_generation_prompt: bool,
     /// Further variables, such as `tools`, `documents` and `enable_thinking`.
     pub extra: serde_json::Map<String, serde_json::Value>,
-    /// `strftime_now`; a template that asks for the time without one fails.
-    pub clock: Option<Clock>,
 }
 
-impl std::fmt::Debug for ChatOptions {
+impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ChatOptions { add_generation_prompt, extra, clock } = self;
-        let mut shown = f.debug_struct("ChatOptions");
-        shown.field("add_generation_prompt", add_generation_prompt).field("extra", extra);
+        let ChatTemplate { source, tokens, limits, clock } = self;
+        let mut shown = f.debug_struct("ChatTemplate");
+        shown.field("source", source).field("tokens", tokens).field("limits", limits);
         shown.field("clock", &clock.is_some()).finish()
     }
 }
@@ -109,6 +117,12 @@ pub enum ChatError {
         /// [`TemplateLimits::output_bytes`].
         limit: usize,
     },
+    /// The rendering takes too long.
+    #[error("the chat template takes longer than {} s on this conversation", limit.as_secs_f64())]
+    Time {
+        /// [`TemplateLimits::time`].
+        limit: Duration,
+    },
     /// The system gives no thread to render on.
     #[error("no thread to render the chat template on")]
     Thread(#[source] std::io::Error),
@@ -133,18 +147,25 @@ impl ChatTemplate {
         })?
         .map_err(ChatError::Unreadable)?;
         let mut tokens: Vec<(String, String)> = Vec::new();
-        tokens.extend(TOKENS.iter().filter_map(|key| Some(((*key).to_owned(), special_token(&config, key)?))));
+        tokens
+            .extend(TOKENS.iter().filter_map(|key| Some(((*key).to_owned(), special_token(&config, key)?))));
         // Named by the model alone, such as `image_token`.
         if let Some(extra) = config.get("extra_special_tokens").filter(|extra| extra.is_object()) {
             let names = extra.as_object().into_iter().flat_map(serde_json::Map::keys);
             tokens.extend(names.filter_map(|key| Some((key.clone(), special_token(extra, key)?))));
         }
-        Ok(ChatTemplate { source, tokens, limits: TemplateLimits::default() })
+        Ok(ChatTemplate { source, tokens, limits: TemplateLimits::default(), clock: None })
     }
 
     /// The same template, which may use `limits`.
     pub fn with_limits(self, limits: TemplateLimits) -> ChatTemplate {
         ChatTemplate { limits, ..self }
+    }
+
+    /// The same template, for which `strftime_now` is what `clock` says; without one, a template that asks for the
+    /// time fails.
+    pub fn with_clock(self, clock: Clock) -> ChatTemplate {
+        ChatTemplate { clock: Some(clock), ..self }
     }
 
     /// The text of a conversation; its special tokens are to be parsed, and none is put in front of it.
@@ -161,10 +182,13 @@ impl ChatTemplate {
         ];
         variables.extend(self.tokens.iter().map(|(key, token)| (key.clone(), token.as_str().into())));
         variables.extend(options.extra.iter().map(|(key, value)| (key.clone(), python::from_json(value))));
-        let rendered = guarded(|| engine::run(&self.source, variables, options.clock.clone(), self.limits))?;
+        let rendered = guarded(|| engine::run(&self.source, variables, self.clock.clone(), self.limits))?;
         rendered.map_err(|error| match error.kind() {
             ErrorKind::OutOfFuel if error.detail() == Some(engine::FULL) => {
                 ChatError::Output { limit: self.limits.output_bytes }
+            }
+            ErrorKind::OutOfFuel if error.detail() == Some(deadline::OVER) => {
+                ChatError::Time { limit: self.limits.time }
             }
             ErrorKind::OutOfFuel => ChatError::Steps { limit: self.limits.steps },
             _ => ChatError::Refused(error),

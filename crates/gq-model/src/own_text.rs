@@ -114,7 +114,7 @@ pub fn own_text(
         Some(chat) => {
             let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
             let turn = [ChatMessage::new("user", request)];
-            Ok(tokenizer.prompt(&chat.render(&turn, &options)?, SpecialText::Parsed)?)
+            Ok(tokenizer.encode(&chat.render(&turn, &options)?, SpecialText::Parsed)?)
         }
         None => Ok(tokenizer.prompt(request, SpecialText::Plain)?),
     });

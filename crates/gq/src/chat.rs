@@ -1,12 +1,14 @@
 //! A model's chat template shown at work: `gq inspect --render-chat`.
 
 use crate::cli::Global;
+use crate::clock;
 use crate::commands::eval;
 use crate::failure::{Exit, Failure};
 use crate::source;
 use gq_checkpoint::parse_config;
 use gq_container::Container;
 use gq_model::{ChatMessage, ChatOptions, ChatTemplate, ModelTexts, SpecialText, Tokenizer};
+use jiff::civil::DateTime;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -38,8 +40,13 @@ fn sample() -> Vec<ChatMessage> {
     ]
 }
 
-/// Renders the conversation in `given`, or a short sample, and shows the text.
-pub fn show(model: &Path, given: Option<&Path>, global: &Global) -> Result<(), Failure> {
+/// Renders the conversation in `given`, or a short sample, as if it were `date`, and shows the text.
+pub fn show(
+    model: &Path,
+    given: Option<&Path>,
+    date: Option<DateTime>,
+    global: &Global,
+) -> Result<(), Failure> {
     let conversation = given.map(read).transpose()?.unwrap_or_else(|| Conversation::Messages(sample()));
     let (messages, add_generation_prompt, extra) = match conversation {
         Conversation::Messages(messages) => (messages, true, Map::new()),
@@ -51,14 +58,14 @@ pub fn show(model: &Path, given: Option<&Path>, global: &Global) -> Result<(), F
         true => ModelTexts::from_checkpoint(&source::checkpoint(model, global)?)?,
         false => ModelTexts::from_container(&Container::open(model)?)?,
     };
-    let template = ChatTemplate::new(&texts)?;
-    let options = ChatOptions { add_generation_prompt, extra, clock: None };
+    let template = ChatTemplate::new(&texts)?.with_clock(clock::clock(date));
+    let options = ChatOptions { add_generation_prompt, extra };
     let text = template.render(&messages, &options)?;
     let tokenizer = match (&texts.config, &texts.tokenizer) {
         (Some(config), Some(_)) => Some(Tokenizer::new(&texts, &parse_config(config)?)?),
         _ => None,
     };
-    let ids = tokenizer.as_ref().map(|t| t.prompt(&text, SpecialText::Parsed)).transpose()?;
+    let ids = tokenizer.as_ref().map(|t| t.encode(&text, SpecialText::Parsed)).transpose()?;
     let stop = tokenizer.as_ref().map(|t| t.stop_tokens(Some(&template)));
     let output = global.output();
     if output.json {

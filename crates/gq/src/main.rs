@@ -5,6 +5,7 @@
 mod adapters;
 mod chat;
 mod cli;
+mod clock;
 mod commands;
 mod explain;
 mod export;

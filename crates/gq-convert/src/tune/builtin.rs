@@ -43,15 +43,15 @@ pub fn builtin(chat: Option<&ChatTemplate>) -> Result<Vec<CalibrationText>, Buil
     let Mix { texts, chats } = unpack().map_err(BuiltinError::Damaged)?;
     let plain = |(name, text)| CalibrationText { name, text, special: SpecialText::Plain };
     let mut texts: Vec<CalibrationText> = texts.into_iter().map(plain).collect();
-    let options = ChatOptions { clock: Some(Arc::new(|_: &str| DATE.to_owned())), ..ChatOptions::default() };
+    let chat = chat.map(|chat| chat.clone().with_clock(Arc::new(|_: &str| Ok(DATE.to_owned()))));
     let mut said = String::new();
     for turns in chats {
-        match chat {
+        match &chat {
             Some(chat) => {
                 let role = |index: usize| if index.is_multiple_of(2) { "user" } else { "assistant" };
                 let message = |(index, turn): (usize, &String)| ChatMessage::new(role(index), turn);
                 let messages: Vec<ChatMessage> = turns.iter().enumerate().map(message).collect();
-                said += &chat.render(&messages, &options)?;
+                said += &chat.render(&messages, &ChatOptions::default())?;
             }
             None => turns.iter().for_each(|turn| {
                 said += turn;

@@ -33,7 +33,11 @@ impl<'a> Arguments<'a> {
     }
 
     /// Bound to `parameters`, of which the first `required` must be given.
-    pub fn bind<const N: usize>(self, parameters: [&str; N], required: usize) -> Result<[Option<Value>; N], Error> {
+    pub fn bind<const N: usize>(
+        self,
+        parameters: [&str; N],
+        required: usize,
+    ) -> Result<[Option<Value>; N], Error> {
         let name = self.name;
         if self.positional.len() > N {
             let given = self.positional.len();
@@ -45,7 +49,8 @@ impl<'a> Arguments<'a> {
         }
         for (key, value) in self.named {
             let at = parameters.iter().position(|parameter| **parameter == key);
-            let at = at.ok_or_else(|| fail(format!("{name}() got an unexpected keyword argument '{key}'")))?;
+            let at =
+                at.ok_or_else(|| fail(format!("{name}() got an unexpected keyword argument '{key}'")))?;
             if bound[at].replace(value).is_some() {
                 return Err(fail(format!("{name}() got multiple values for argument '{key}'")));
             }

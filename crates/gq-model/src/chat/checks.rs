@@ -17,23 +17,34 @@ pub(super) fn register(environment: &mut Environment<'_>) {
     environment.add_test("false", has(|value| matches!(kind(value), Kind::Bool(false))));
     environment.add_test("integer", has(|value| matches!(kind(value), Kind::Int(_))));
     environment.add_test("float", has(|value| matches!(kind(value), Kind::Float(_))));
-    environment.add_test("number", has(|value| matches!(kind(value), Kind::Bool(_) | Kind::Int(_) | Kind::Float(_))));
+    environment.add_test(
+        "number",
+        has(|value| matches!(kind(value), Kind::Bool(_) | Kind::Int(_) | Kind::Float(_))),
+    );
     environment.add_test("string", has(|value| matches!(kind(value), Kind::Str(_))));
     environment.add_test("mapping", has(|value| matches!(kind(value), Kind::Dict(_))));
-    environment.add_test("iterable", has(|value| match kind(value) {
-        Kind::None | Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) | Kind::Method => false,
-        Kind::Object => value.try_iter().is_ok(),
-        _ => true,
-    }));
+    environment.add_test(
+        "iterable",
+        has(|value| match kind(value) {
+            Kind::None | Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) | Kind::Method => false,
+            Kind::Object => value.try_iter().is_ok(),
+            _ => true,
+        }),
+    );
     // Whatever has a length and items by index: dictionaries too.
-    environment.add_test("sequence", has(|value| {
-        use Kind::{Dict, List, Range, Str, Tuple, Undefined};
-        matches!(kind(value), Str(_) | List(_) | Tuple(_) | Dict(_) | Range(_) | Undefined)
-    }));
+    environment.add_test(
+        "sequence",
+        has(|value| {
+            use Kind::{Dict, List, Range, Str, Tuple, Undefined};
+            matches!(kind(value), Str(_) | List(_) | Tuple(_) | Dict(_) | Range(_) | Undefined)
+        }),
+    );
     environment.add_test("callable", callable);
     environment.add_test("escaped", has(Value::is_safe));
-    environment.add_test("odd", |value: &Value| integer(Some(value), 0).map(|number| number.rem_euclid(2) == 1));
-    environment.add_test("even", |value: &Value| integer(Some(value), 0).map(|number| number.rem_euclid(2) == 0));
+    environment
+        .add_test("odd", |value: &Value| integer(Some(value), 0).map(|number| number.rem_euclid(2) == 1));
+    environment
+        .add_test("even", |value: &Value| integer(Some(value), 0).map(|number| number.rem_euclid(2) == 0));
     environment.add_test("divisibleby", |value: &Value, by: &Value| {
         match (integer(Some(value), 0)?, integer(Some(by), 1)?) {
             (_, 0) => Err(fail("integer modulo by zero")),
@@ -50,8 +61,12 @@ pub(super) fn register(environment: &mut Environment<'_>) {
     for name in ["ne", "!="] {
         environment.add_test(name, |a: &Value, b: &Value| a != b);
     }
-    let orders: [(&str, &[&str]); 4] =
-        [("<", &["lt", "lessthan", "<"]), ("<=", &["le", "<="]), (">", &["gt", "greaterthan", ">"]), (">=", &["ge", ">="])];
+    let orders: [(&str, &[&str]); 4] = [
+        ("<", &["lt", "lessthan", "<"]),
+        ("<=", &["le", "<="]),
+        (">", &["gt", "greaterthan", ">"]),
+        (">=", &["ge", ">="]),
+    ];
     for (symbol, names) in orders {
         for name in names {
             environment.add_test(*name, move |a: &Value, b: &Value| compare(symbol, a, b));

@@ -4,7 +4,8 @@ use super::arguments::{Arguments, flag, integer, optional_string, soft_text, str
 use super::lookups;
 use super::operators::{add, order};
 use super::python::{
-    Generator, Kind, fail, int, items, iterate, kind, list, nested, room, tuple, type_name, unsupported,
+    Generator, Kind, charge, fail, int, items, iterate, kind, list, nested, room, tuple, type_name,
+    unsupported,
 };
 use minijinja::value::{Kwargs, Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
@@ -16,15 +17,21 @@ pub(super) fn register(environment: &mut Environment<'_>) {
     environment.add_filter("count", length);
     environment.add_filter("first", first);
     environment.add_filter("last", last);
-    environment.add_filter("list", |value: &Value| iterate(value).map(list));
+    environment.add_filter("list", |value: &Value| nested(list(iterate(value)?)));
     environment.add_filter("join", join);
     environment.add_filter("items", entries);
     environment.add_filter("reverse", reverse);
     environment.add_filter("sort", sort);
     environment.add_filter("dictsort", dictsort);
     environment.add_filter("unique", unique);
-    environment.add_filter("min", |value: &Value, args: Rest<ValueOrKwargs>| extreme(value, &args.into_values(), "min", Ordering::Less));
-    environment.add_filter("max", |value: &Value, args: Rest<ValueOrKwargs>| extreme(value, &args.into_values(), "max", Ordering::Greater));
+    for (name, wanted) in [("min", Ordering::Less), ("max", Ordering::Greater)] {
+        environment.add_filter(
+            name,
+            move |state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>| {
+                extreme(state, value, &args.into_values(), (name, wanted))
+            },
+        );
+    }
     environment.add_filter("sum", sum);
     environment.add_filter("batch", batch);
     environment.add_filter("slice", slices);
@@ -36,9 +43,12 @@ pub(super) fn register(environment: &mut Environment<'_>) {
         ("selectattr", true, true),
         ("rejectattr", false, true),
     ] {
-        environment.add_filter(name, move |state: &mut State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>| {
-            select(state, value, &args.into_values(), (name, wanted, by_attribute))
-        });
+        environment.add_filter(
+            name,
+            move |state: &mut State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>| {
+                select(state, value, &args.into_values(), (name, wanted, by_attribute))
+            },
+        );
     }
 }
 
@@ -90,11 +100,12 @@ impl Getter {
 }
 
 /// Text without its case, where case is not to count.
-fn folded(value: Value, case_sensitive: bool) -> Value {
-    match value.as_str() {
+fn folded(state: &State<'_, '_>, value: Value, case_sensitive: bool) -> Result<Value, Error> {
+    charge(state, &value)?;
+    Ok(match value.as_str() {
         Some(text) if !case_sensitive => Value::from(text.to_lowercase()),
         _ => value,
-    }
+    })
 }
 
 fn join(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
@@ -130,7 +141,7 @@ fn reverse(value: &Value) -> Result<Value, Error> {
         Kind::Generator(generator) => {
             let mut items = generator.take();
             items.reverse();
-            Ok(list(items))
+            nested(list(items))
         }
         _ => {
             let mut items = items(value).ok_or_else(|| fail("argument must be iterable"))?;
@@ -157,18 +168,19 @@ fn sorted(mut keyed: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<Value>, E
     }
 }
 
-fn sort(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+fn sort(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let names = ["reverse", "case_sensitive", "attribute"];
     let [reverse, case, attribute] = Arguments::new("sort", &args.into_values())?.bind(names, 0)?;
     if attribute.as_ref().and_then(|attribute| attribute.as_str()).is_some_and(|names| names.contains(',')) {
         return Err(unsupported("sorting by several attributes"));
     }
     let getter = Getter::new(attribute.as_ref())?;
-    let keyed = iterate(value)?.into_iter().map(|item| Ok((folded(getter.get(&item)?, flag(&case)), item)));
-    sorted(keyed.collect::<Result<_, Error>>()?, flag(&reverse)).map(list)
+    let keyed =
+        iterate(value)?.into_iter().map(|item| Ok((folded(state, getter.get(&item)?, flag(&case))?, item)));
+    nested(list(sorted(keyed.collect::<Result<_, Error>>()?, flag(&reverse))?))
 }
 
-fn dictsort(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+fn dictsort(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let names = ["case_sensitive", "by", "reverse"];
     let [case, by, reverse] = Arguments::new("dictsort", &args.into_values())?.bind(names, 0)?;
     let Kind::Dict(dict) = kind(value) else {
@@ -181,18 +193,19 @@ fn dictsort(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     };
     let keyed = dict.iter().map(|(key, value)| {
         let by = if by_value { value } else { key };
-        (folded(by.clone(), flag(&case)), tuple(vec![key.clone(), value.clone()]))
+        Ok((folded(state, by.clone(), flag(&case))?, tuple(vec![key.clone(), value.clone()])))
     });
-    sorted(keyed.collect(), flag(&reverse)).map(list)
+    nested(list(sorted(keyed.collect::<Result<_, Error>>()?, flag(&reverse))?))
 }
 
-fn unique(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
-    let [case, attribute] = Arguments::new("unique", &args.into_values())?.bind(["case_sensitive", "attribute"], 0)?;
+fn unique(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let [case, attribute] =
+        Arguments::new("unique", &args.into_values())?.bind(["case_sensitive", "attribute"], 0)?;
     let getter = Getter::new(attribute.as_ref())?;
     let mut seen = indexmap::IndexSet::new();
     let mut kept = Vec::new();
     for item in iterate(value)? {
-        let key = folded(getter.get(&item)?, flag(&case));
+        let key = folded(state, getter.get(&item)?, flag(&case))?;
         if !super::operators::hashable(&key) {
             return Err(fail(format!("unhashable type: '{}'", type_name(&key))));
         }
@@ -203,12 +216,17 @@ fn unique(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     Ok(Generator::value(kept))
 }
 
-fn extreme(value: &Value, args: &[Value], name: &str, wanted: Ordering) -> Result<Value, Error> {
+fn extreme(
+    state: &State<'_, '_>,
+    value: &Value,
+    args: &[Value],
+    (name, wanted): (&str, Ordering),
+) -> Result<Value, Error> {
     let [case, attribute] = Arguments::new(name, args)?.bind(["case_sensitive", "attribute"], 0)?;
     let getter = Getter::new(attribute.as_ref())?;
     let mut best: Option<(Value, Value)> = None;
     for item in iterate(value)? {
-        let key = folded(getter.get(&item)?, flag(&case));
+        let key = folded(state, getter.get(&item)?, flag(&case))?;
         let better = match &best {
             Some((kept, _)) => order("<", &key, kept)? == Some(wanted),
             None => true,
@@ -259,7 +277,8 @@ fn batch(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
 
 fn slices(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let [count, fill] = Arguments::new("slice", &args.into_values())?.bind(["slices", "fill_with"], 1)?;
-    let count = usize::try_from(integer(count.as_ref(), 1)?).ok().filter(|count| (1..=10_000).contains(count));
+    let count =
+        usize::try_from(integer(count.as_ref(), 1)?).ok().filter(|count| (1..=10_000).contains(count));
     let count = count.ok_or_else(|| unsupported("this number of slices"))?;
     let items = iterate(value)?;
     let (each, more) = (items.len() / count, items.len() % count);
@@ -275,7 +294,7 @@ fn slices(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     Ok(Generator::value(out))
 }
 
-fn groupby(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+fn groupby(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let names = ["attribute", "default", "case_sensitive"];
     let [attribute, default, case] = Arguments::new("groupby", &args.into_values())?.bind(names, 1)?;
     let getter = Getter::new(attribute.as_ref())?;
@@ -289,19 +308,19 @@ fn groupby(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let mut keyed = Vec::new();
     for item in iterate(value)? {
         let key = key(&item)?;
-        keyed.push((folded(key.clone(), flag(&case)), tuple(vec![key, item])));
+        keyed.push((folded(state, key.clone(), flag(&case))?, tuple(vec![key, item])));
     }
     let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
     for pair in sorted(keyed, false)? {
         let Kind::Tuple([key, item]) = kind(&pair) else { continue };
-        let by = folded(key.clone(), flag(&case));
+        let by = folded(state, key.clone(), flag(&case))?;
         match groups.last_mut() {
             Some((kept, _, items)) if *kept == by => items.push(item.clone()),
             _ => groups.push((by, key.clone(), vec![item.clone()])),
         }
     }
     let group = |(_, key, items): (Value, Value, Vec<Value>)| nested(tuple(vec![key, list(items)]));
-    Ok(list(groups.into_iter().map(group).collect::<Result<_, _>>()?))
+    nested(list(groups.into_iter().map(group).collect::<Result<_, _>>()?))
 }
 
 /// Items for the filters that take whatever is false for nothing.
@@ -312,7 +331,9 @@ fn some(value: &Value) -> Result<Vec<Value>, Error> {
 fn map(state: &mut State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let (positional, named) = Arguments::new("map", &args.into_values())?.into_parts();
     let mut out = Vec::new();
-    if let (true, Some((_, attribute))) = (positional.is_empty(), named.iter().find(|(key, _)| key == "attribute")) {
+    if let (true, Some((_, attribute))) =
+        (positional.is_empty(), named.iter().find(|(key, _)| key == "attribute"))
+    {
         let default = named.iter().find(|(key, _)| key == "default").map(|(_, value)| value.clone());
         if let Some((key, _)) = named.iter().find(|(key, _)| key != "attribute" && key != "default") {
             return Err(fail(format!("Unexpected keyword argument '{key}'")));
@@ -332,9 +353,13 @@ fn map(state: &mut State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> R
         let mut args = vec![item];
         args.extend_from_slice(rest);
         if !named.is_empty() {
-            args.push(Kwargs::from_iter(named.iter().map(|(key, value)| (key.as_str(), value.clone()))).into());
+            args.push(
+                Kwargs::from_iter(named.iter().map(|(key, value)| (key.as_str(), value.clone()))).into(),
+            );
         }
-        out.push(state.apply_filter(&filter, &args)?);
+        let made = state.apply_filter(&filter, &args)?;
+        charge(state, &made)?;
+        out.push(made);
     }
     Ok(Generator::value(out))
 }
@@ -353,7 +378,8 @@ fn select(
     let getter = match by_attribute {
         false => Getter(None),
         true => {
-            let (attribute, left) = rest.split_first().ok_or_else(|| fail("Missing parameter for attribute name"))?;
+            let (attribute, left) =
+                rest.split_first().ok_or_else(|| fail("Missing parameter for attribute name"))?;
             rest = left;
             Getter::new(Some(attribute))?
         }

@@ -108,7 +108,9 @@ impl Dialect {
             Stmt::Continue(node) => Stmt::Continue(Spanned::new(ast::Continue, node.span())),
             Stmt::Break(node) => Stmt::Break(Spanned::new(ast::Break, node.span())),
             Stmt::AutoEscape(_) => return Err(unsupported("the tag {% autoescape %}")),
-            Stmt::Do(_) => return Err(unsupported("the tag {% do %}, which the Hub's library does not know either,")),
+            Stmt::Do(_) => {
+                return Err(unsupported("the tag {% do %}, which the Hub's library does not know either,"));
+            }
         })
     }
 
@@ -277,7 +279,9 @@ impl Dialect {
             };
             let one = binary(op, self.expr(left)?, self.expr(&link.expr)?, span);
             let one = match negated {
-                true => Expr::UnaryOp(Spanned::new(ast::UnaryOp { op: ast::UnaryOpKind::Not, expr: one }, span)),
+                true => {
+                    Expr::UnaryOp(Spanned::new(ast::UnaryOp { op: ast::UnaryOpKind::Not, expr: one }, span))
+                }
                 false => one,
             };
             whole = Some(match whole {
@@ -313,7 +317,11 @@ impl Dialect {
         let mut one = |expr: &Expr<'a>| -> Result<Expr<'a>, Error> {
             let span = expr.span();
             let expr = self.expr(expr)?;
-            Ok(if marked && expr.as_const().is_none() { filter("%arg", expr, Vec::new(), span) } else { expr })
+            Ok(if marked && expr.as_const().is_none() {
+                filter("%arg", expr, Vec::new(), span)
+            } else {
+                expr
+            })
         };
         args.iter()
             .map(|arg| {
@@ -363,9 +371,11 @@ fn binary<'a>(op: ast::BinOpKind, left: Expr<'a>, right: Expr<'a>, span: Span) -
     use ast::BinOpKind;
     let name = match op {
         // Those are Python's in minijinja too.
-        BinOpKind::Eq | BinOpKind::Ne | BinOpKind::ScAnd | BinOpKind::ScOr => {
+        BinOpKind::ScAnd | BinOpKind::ScOr => {
             return Expr::BinOp(Spanned::new(ast::BinOp { op, left, right }, span));
         }
+        BinOpKind::Eq => "%==",
+        BinOpKind::Ne => "%!=",
         BinOpKind::Lt => "%<",
         BinOpKind::Lte => "%<=",
         BinOpKind::Gt => "%>",

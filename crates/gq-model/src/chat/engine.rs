@@ -4,7 +4,7 @@ use super::arguments::{Arguments, integer, string};
 use super::dialect::Dialect;
 use super::python::{self, Dict, Kind, Range, fail, kind, nested, unsupported};
 use super::source::syntax;
-use super::{Clock, TemplateLimits, checks, collections, filters, lookups, operators, spelling};
+use super::{Clock, TemplateLimits, checks, collections, deadline, filters, lookups, operators, spelling};
 use minijinja::machinery::{CodeGenerator, ast, make_string_output, parse};
 use minijinja::value::{Enumerator, Object, ObjectRepr, Rest, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
@@ -38,6 +38,7 @@ pub(super) fn run(
     clock: Option<Clock>,
     limits: TemplateLimits,
 ) -> Result<String, Error> {
+    deadline::start(limits.time);
     let template = understand(source)?;
     let mut generator = CodeGenerator::new(NAME, source);
     generator.compile_stmt(&template);
@@ -78,13 +79,17 @@ fn environment(clock: Option<Clock>, limits: TemplateLimits) -> Environment<'sta
 fn rules(environment: &mut Environment<'_>) {
     environment.add_filter("%+", |state: &State<'_, '_>, a: &Value, b: &Value| operators::add(state, a, b));
     environment.add_filter("%-", operators::subtract);
-    environment.add_filter("%*", |state: &State<'_, '_>, a: &Value, b: &Value| operators::multiply(state, a, b));
+    environment
+        .add_filter("%*", |state: &State<'_, '_>, a: &Value, b: &Value| operators::multiply(state, a, b));
     environment.add_filter("%/", operators::divide);
     environment.add_filter("%//", operators::floor_divide);
-    environment.add_filter("%%", |state: &State<'_, '_>, a: &Value, b: &Value| operators::remainder(state, a, b));
+    environment
+        .add_filter("%%", |state: &State<'_, '_>, a: &Value, b: &Value| operators::remainder(state, a, b));
     environment.add_filter("%**", operators::power);
     environment.add_filter("%~", |state: &State<'_, '_>, a: &Value, b: &Value| operators::join(state, a, b));
     environment.add_filter("%neg", operators::negate);
+    environment.add_filter("%==", operators::equal);
+    environment.add_filter("%!=", |a: &Value, b: &Value| operators::equal(a, b).map(|equal| !equal));
     environment.add_filter("%in", |needle: &Value, haystack: &Value| operators::contains(haystack, needle));
     for symbol in ["<", "<=", ">", ">="] {
         let name = format!("%{symbol}");
@@ -155,7 +160,9 @@ fn globals(environment: &mut Environment<'_>, clock: Option<Clock>) {
     environment.add_function("namespace", |args: Rest<ValueOrKwargs>| -> Result<Value, Error> {
         let pairs = pairs("namespace", &args.into_values())?;
         if let Some((name, _)) = pairs.iter().find(|(name, _)| name.starts_with('_')) {
-            return Err(fail(format!("a namespace cannot have the attribute {name}, which begins with an underscore")));
+            return Err(fail(format!(
+                "a namespace cannot have the attribute {name}, which begins with an underscore"
+            )));
         }
         let dict = nested(Value::from_pairs(pairs))?;
         minijinja::functions::namespace(Some(ValueOrKwargs::from(dict)))

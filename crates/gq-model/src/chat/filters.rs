@@ -12,7 +12,15 @@ use minijinja::{Environment, Error, State, Value};
 
 /// Filters of Jinja that are not carried out here.
 const REFUSED: [&str; 9] = [
-    "filesizeformat", "forceescape", "pprint", "random", "striptags", "urlencode", "urlize", "wordwrap", "xmlattr",
+    "filesizeformat",
+    "forceescape",
+    "pprint",
+    "random",
+    "striptags",
+    "urlencode",
+    "urlize",
+    "wordwrap",
+    "xmlattr",
 ];
 
 /// Registers them.
@@ -69,7 +77,8 @@ fn not_escaped(values: &[&Value], filter: &str) -> Result<(), Error> {
 }
 
 fn default(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
-    let [other, boolean] = Arguments::new("default", &args.into_values())?.bind(["default_value", "boolean"], 0)?;
+    let [other, boolean] =
+        Arguments::new("default", &args.into_values())?.bind(["default_value", "boolean"], 0)?;
     match value.is_undefined() || (flag(&boolean) && !value.is_true()) {
         true => Ok(other.unwrap_or_else(|| Value::from(""))),
         false => Ok(value.clone()),
@@ -98,7 +107,8 @@ fn trim(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
 }
 
 fn replace(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
-    let [old, new, count] = Arguments::new("replace", &args.into_values())?.bind(["old", "new", "count"], 2)?;
+    let [old, new, count] =
+        Arguments::new("replace", &args.into_values())?.bind(["old", "new", "count"], 2)?;
     let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
     not_escaped(&[value, &old, &new], "replace")?;
     let count = integer(count.as_ref().filter(|count| !count.is_none()), -1)?;
@@ -113,7 +123,8 @@ fn center(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Re
 }
 
 fn indent(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
-    let [width, first, blank] = Arguments::new("indent", &args.into_values())?.bind(["width", "first", "blank"], 0)?;
+    let [width, first, blank] =
+        Arguments::new("indent", &args.into_values())?.bind(["width", "first", "blank"], 0)?;
     let text = match kind(value) {
         Kind::Str(text) => text,
         // What is not text cannot be added to a newline.
@@ -210,7 +221,8 @@ fn to_int(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let [default, base] = Arguments::new("int", &args.into_values())?.bind(["default", "base"], 0)?;
     let base = u32::try_from(integer(base.as_ref(), 10)?).ok().filter(|base| (2..=36).contains(base));
     let base = base.ok_or_else(|| unsupported("this base of the filter 'int'"))?;
-    let from_float = |number: f64| (number.is_finite() && number.abs() < 1e38).then(|| int(number.trunc() as i128));
+    let from_float =
+        |number: f64| (number.is_finite() && number.abs() < 1e38).then(|| int(number.trunc() as i128));
     let found = match kind(value) {
         Kind::Int(number) => Some(int(number)),
         Kind::Bool(flag) => Some(int(flag.into())),
@@ -259,7 +271,8 @@ fn absolute(value: &Value) -> Result<Value, Error> {
 }
 
 fn round(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
-    let [precision, method] = Arguments::new("round", &args.into_values())?.bind(["precision", "method"], 0)?;
+    let [precision, method] =
+        Arguments::new("round", &args.into_values())?.bind(["precision", "method"], 0)?;
     let precision = integer(precision.as_ref(), 0)?;
     let method = optional_string(&method, "method")?.unwrap_or("common");
     if !["common", "ceil", "floor"].contains(&method) {

@@ -76,7 +76,9 @@ pub(super) fn percent(state: &State<'_, '_>, format: &str, values: &Value) -> Re
         let value = match (&key, mapping) {
             (Some(key), Some(dict)) => {
                 keyed = true;
-                dict.get(&Value::from(key.as_str())).cloned().ok_or_else(|| fail(format!("KeyError: '{key}'")))?
+                dict.get(&Value::from(key.as_str()))
+                    .cloned()
+                    .ok_or_else(|| fail(format!("KeyError: '{key}'")))?
             }
             (Some(_), None) => return Err(fail("format requires a mapping")),
             (None, _) => next()?,
@@ -118,7 +120,12 @@ fn number(rest: &mut Peekable<Chars<'_>>) -> Result<Option<usize>, Error> {
 }
 
 /// One value under `%`.
-fn converted(state: &State<'_, '_>, value: &Value, mut spec: Spec, conversion: char) -> Result<String, Error> {
+fn converted(
+    state: &State<'_, '_>,
+    value: &Value,
+    mut spec: Spec,
+    conversion: char,
+) -> Result<String, Error> {
     let zero = spec.fill.take().is_some() && spec.align == Some('>');
     let shown = match conversion {
         's' | 'r' => {
@@ -201,7 +208,8 @@ fn real_digits(number: f64, spec: &Spec, conversion: char) -> Result<String, Err
     }
     let scientific = |precision: usize| {
         let text = format!("{number:.precision$e}");
-        let (digits, exponent) = text.split_once('e').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap_or_default();
+        let (digits, exponent) =
+            text.split_once('e').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap_or_default();
         (digits, exponent.parse::<i32>().unwrap_or(0))
     };
     let exponent_text = |digits: &str, exponent: i32| {
@@ -341,7 +349,9 @@ impl<'f> Field<'f> {
         let (name, mut rest) = self.path.split_at(end);
         let at = |index: usize| {
             let value = positional.get(index).cloned();
-            value.ok_or_else(|| fail(format!("Replacement index {index} out of range for positional args tuple")))
+            value.ok_or_else(|| {
+                fail(format!("Replacement index {index} out of range for positional args tuple"))
+            })
         };
         let mut value = match name.parse::<usize>() {
             _ if name.is_empty() => {
@@ -349,7 +359,9 @@ impl<'f> Field<'f> {
                 at(*automatic - 1)?
             }
             Ok(_) if *automatic > 0 => {
-                return Err(fail("cannot switch from automatic field numbering to manual field specification"));
+                return Err(fail(
+                    "cannot switch from automatic field numbering to manual field specification",
+                ));
             }
             Ok(index) => at(index)?,
             Err(_) => {

@@ -20,9 +20,14 @@ struct Writer<'s, 'a, 'e> {
 }
 
 /// `value | tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-pub(super) fn to_json(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+pub(super) fn to_json(
+    state: &State<'_, '_>,
+    value: &Value,
+    args: Rest<ValueOrKwargs>,
+) -> Result<Value, Error> {
     let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
-    let [ascii, indent, separators, sorted] = Arguments::new("tojson", &args.into_values())?.bind(names, 0)?;
+    let [ascii, indent, separators, sorted] =
+        Arguments::new("tojson", &args.into_values())?.bind(names, 0)?;
     let indent = match indent.as_ref().map(kind) {
         None | Some(Kind::None) => None,
         Some(Kind::Str(text)) => Some(text.to_owned()),
@@ -74,7 +79,12 @@ impl Writer<'_, '_, '_> {
                     match (kind(key), scalar(key)) {
                         (Kind::Str(text), _) => self.string(text),
                         (_, Some(text)) => self.string(&text),
-                        _ => return Err(fail(format!("keys must be str, int, float, bool or None, not {}", type_name(key)))),
+                        _ => {
+                            return Err(fail(format!(
+                                "keys must be str, int, float, bool or None, not {}",
+                                type_name(key)
+                            )));
+                        }
                     }
                     self.out.push_str(&self.key);
                     self.write(value, level + 1)?;
@@ -91,10 +101,12 @@ impl Writer<'_, '_, '_> {
         if self.sorted {
             let mut failed = None;
             entries.sort_by(|(a, _), (b, _)| {
-                order("<", a, b).unwrap_or_else(|error| {
-                    failed = Some(error);
-                    None
-                }).unwrap_or(Ordering::Equal)
+                order("<", a, b)
+                    .unwrap_or_else(|error| {
+                        failed = Some(error);
+                        None
+                    })
+                    .unwrap_or(Ordering::Equal)
             });
             if let Some(error) = failed {
                 return Err(error);

@@ -13,8 +13,20 @@ const DICT: [&str; 5] = ["copy", "get", "items", "keys", "values"];
 
 /// Methods that change what they belong to: Jinja's immutable sandbox refuses them.
 const CHANGING: [&str; 14] = [
-    "append", "clear", "extend", "insert", "pop", "popitem", "remove", "reverse", "setdefault", "sort", "update",
-    "add", "discard", "difference_update",
+    "append",
+    "clear",
+    "extend",
+    "insert",
+    "pop",
+    "popitem",
+    "remove",
+    "reverse",
+    "setdefault",
+    "sort",
+    "update",
+    "add",
+    "discard",
+    "difference_update",
 ];
 
 /// Methods that a value has, whether they are carried out here or not.
@@ -22,12 +34,14 @@ fn has_method(value: &Value, name: &str) -> bool {
     match kind(value) {
         Kind::Str(_) => strings::METHODS.contains(&name) || strings::REFUSED.contains(&name),
         Kind::Dict(_) => {
-            DICT.contains(&name) || ["clear", "fromkeys", "pop", "popitem", "setdefault", "update"].contains(&name)
+            DICT.contains(&name)
+                || ["clear", "fromkeys", "pop", "popitem", "setdefault", "update"].contains(&name)
         }
-        Kind::List(_) => {
-            ["append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"]
-                .contains(&name)
-        }
+        Kind::List(_) => [
+            "append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse",
+            "sort",
+        ]
+        .contains(&name),
         Kind::Tuple(_) | Kind::Range(_) => ["count", "index"].contains(&name),
         _ => false,
     }
@@ -38,8 +52,19 @@ fn has_attribute(value: &Value, name: &str) -> bool {
     match kind(value) {
         Kind::Int(_) | Kind::Bool(_) | Kind::Float(_) => {
             let names = [
-                "as_integer_ratio", "bit_count", "bit_length", "conjugate", "denominator", "from_bytes", "fromhex",
-                "hex", "imag", "is_integer", "numerator", "real", "to_bytes",
+                "as_integer_ratio",
+                "bit_count",
+                "bit_length",
+                "conjugate",
+                "denominator",
+                "from_bytes",
+                "fromhex",
+                "hex",
+                "imag",
+                "is_integer",
+                "numerator",
+                "real",
+                "to_bytes",
             ];
             names.contains(&name)
         }
@@ -167,7 +192,12 @@ pub(super) fn slice(value: &Value, bounds: [&Value; 3]) -> Result<Value, Error> 
 }
 
 /// `value.name(…)`.
-pub(super) fn call(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+pub(super) fn call(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    name: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
     defined(value, name)?;
     if matches!(kind(value), Kind::Object) {
         return value.call_method(state, name, args);
@@ -223,7 +253,8 @@ fn sequence_method(value: &Value, name: &str, args: &[Value]) -> Result<Value, E
         "index" => {
             let [what] = args.positional_only(1)?;
             let at = items.iter().position(|item| Some(item) == what.as_ref());
-            at.map(Value::from).ok_or_else(|| fail(format!("what is looked for is not in the {}", type_name(value))))
+            at.map(Value::from)
+                .ok_or_else(|| fail(format!("what is looked for is not in the {}", type_name(value))))
         }
         "copy" => args.positional_only(0).map(|[]| value.clone()),
         _ => Err(unsupported(&format!("{}.{name}", type_name(value)))),

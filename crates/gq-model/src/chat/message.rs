@@ -30,7 +30,8 @@ impl ChatMessage {
     /// library hands it over.
     pub(super) fn seen(&self) -> Value {
         let said = |(name, value): (&String, &Value)| (name.clone(), value.clone());
-        let fields: Map<String, Value> = self.0.iter().filter(|(_, value)| !value.is_null()).map(said).collect();
+        let fields: Map<String, Value> =
+            self.0.iter().filter(|(_, value)| !value.is_null()).map(said).collect();
         let Some(reasoning) = REASONING.iter().find_map(|name| fields.get(*name)).cloned() else {
             return Value::Object(fields);
         };

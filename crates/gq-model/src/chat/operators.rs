@@ -1,8 +1,8 @@
 //! Python's operators on values.
 
-use super::formatting;
 use super::python::{Kind, fail, int, items, kind, list, nested, room, tuple, type_name, unsupported};
 use super::spelling;
+use super::{deadline, formatting};
 use minijinja::{Error, State, Value};
 use std::cmp::Ordering;
 
@@ -59,9 +59,9 @@ pub(super) fn add(state: &State<'_, '_>, left: &Value, right: &Value) -> Result<
         }
         (Kind::List(a), Kind::List(b)) => {
             room(state, a.len().saturating_add(b.len()).saturating_mul(size_of::<Value>()))?;
-            Ok(list([a, b].concat()))
+            nested(list([a, b].concat()))
         }
-        (Kind::Tuple(a), Kind::Tuple(b)) => Ok(tuple([a, b].concat())),
+        (Kind::Tuple(a), Kind::Tuple(b)) => nested(tuple([a, b].concat())),
         _ => Err(unusable("+", left, right)),
     }
 }
@@ -108,7 +108,7 @@ pub(super) fn multiply(state: &State<'_, '_>, left: &Value, right: &Value) -> Re
             room(state, items.len().saturating_mul(count).saturating_mul(size_of::<Value>()))?;
             let repeated = items.len().saturating_mul(count);
             let items: Vec<Value> = items.iter().cycle().take(repeated).cloned().collect();
-            Ok(if matches!(kind(what), Kind::List(_)) { list(items) } else { tuple(items) })
+            nested(if matches!(kind(what), Kind::List(_)) { list(items) } else { tuple(items) })
         }
         _ => Err(unusable("*", left, right)),
     }
@@ -212,14 +212,20 @@ pub(super) fn negate(value: &Value) -> Result<Value, Error> {
     }
 }
 
+/// `left == right`.
+pub(super) fn equal(left: &Value, right: &Value) -> Result<bool, Error> {
+    deadline::check()?;
+    Ok(left == right)
+}
+
 /// `needle in haystack`.
 pub(super) fn contains(haystack: &Value, needle: &Value) -> Result<bool, Error> {
+    deadline::check()?;
     match (kind(haystack), kind(needle)) {
         (Kind::Str(text), Kind::Str(part)) => Ok(text.contains(part)),
-        (Kind::Str(_), _) => Err(fail(format!(
-            "'in <string>' requires string as left operand, not {}",
-            type_name(needle)
-        ))),
+        (Kind::Str(_), _) => {
+            Err(fail(format!("'in <string>' requires string as left operand, not {}", type_name(needle))))
+        }
         (Kind::Dict(dict), _) => match hashable(needle) {
             true => Ok(dict.contains_key(needle)),
             false => Err(fail(format!("unhashable type: '{}'", type_name(needle)))),
@@ -245,6 +251,7 @@ pub(super) fn hashable(value: &Value) -> bool {
 /// # Errors
 /// When Python has no order between their types.
 pub(super) fn order(symbol: &str, left: &Value, right: &Value) -> Result<Option<Ordering>, Error> {
+    deadline::check()?;
     match numbers(left, right) {
         Some(Numbers::Ints(a, b)) => return Ok(Some(a.cmp(&b))),
         Some(Numbers::Floats(a, b)) => return Ok(a.partial_cmp(&b)),

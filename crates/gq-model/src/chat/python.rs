@@ -1,5 +1,6 @@
 //! Values as a template written for Python sees them: which type each has there, and the types that minijinja lacks.
 
+use super::deadline;
 use indexmap::IndexMap;
 use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple};
 use minijinja::{Error, ErrorKind, State, Value};
@@ -7,6 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Deepest nesting of lists and dictionaries that is built or walked.
 pub(super) const MOST_NESTED: usize = 200;
+
+/// Most values in a list or dictionary that a template builds, those in its items included.
+const MOST_VALUES: usize = 1_000_000;
 
 /// Most numbers in a `range`, as in Jinja's sandbox.
 const MOST_RANGE: i128 = 100_000;
@@ -164,43 +168,53 @@ pub(super) fn items(value: &Value) -> Option<Vec<Value>> {
 
 /// [`items`], or Python's complaint.
 pub(super) fn iterate(value: &Value) -> Result<Vec<Value>, Error> {
+    deadline::check()?;
     items(value).ok_or_else(|| fail(format!("'{}' object is not iterable", type_name(value))))
 }
 
-/// How deep lists and dictionaries are nested in `value`, at most `limit`.
-pub(super) fn depth(value: &Value, limit: usize) -> usize {
-    if limit == 0 {
-        return 0;
+/// Walks through a value, adding up what is in it: a value counts 1, and each 64 bytes of text.
+fn walk(value: &Value, depth: usize, size: &mut usize) -> Result<(), Error> {
+    let text = value.as_str().map_or(0, str::len);
+    *size = size.saturating_add(1 + text / 64);
+    if depth > MOST_NESTED {
+        return Err(fail(format!("lists and dictionaries are nested deeper than {MOST_NESTED}")));
     }
-    let deepest = |items: &mut dyn Iterator<Item = &Value>| {
-        let mut most = 0;
-        for item in items {
-            most = most.max(depth(item, limit - 1));
-            if most + 1 >= limit {
-                break;
-            }
-        }
-        most + 1
-    };
+    if *size > MOST_VALUES {
+        return Err(fail(format!("lists and dictionaries with more than {MOST_VALUES} values in them")));
+    }
     match kind(value) {
-        Kind::List(items) | Kind::Tuple(items) => deepest(&mut items.iter()),
-        Kind::Dict(dict) => deepest(&mut dict.values()),
-        Kind::Generator(generator) => deepest(&mut generator.look().iter()),
-        Kind::View(view) => 1 + depth(&view.dict, limit - 1),
-        Kind::Object => value.as_object().and_then(|object| object.try_iter_pairs()).map_or(0, |pairs| {
-            let values: Vec<Value> = pairs.map(|(_, value)| value).collect();
-            deepest(&mut values.iter())
-        }),
-        _ => 0,
+        Kind::List(items) | Kind::Tuple(items) => {
+            items.iter().try_for_each(|item| walk(item, depth + 1, size))
+        }
+        Kind::Dict(dict) => dict.values().try_for_each(|item| walk(item, depth + 1, size)),
+        Kind::Generator(generator) => {
+            generator.look().iter().try_for_each(|item| walk(item, depth + 1, size))
+        }
+        Kind::View(view) => walk(&view.dict, depth + 1, size),
+        Kind::Object => {
+            let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
+            pairs.into_iter().flatten().try_for_each(|(_, item)| walk(&item, depth + 1, size))
+        }
+        _ => Ok(()),
     }
 }
 
-/// Refuses a value that is nested too deep, which would exhaust the stack where it is printed or dropped.
+/// Refuses a value that is nested too deep, which would exhaust the stack where it is printed or dropped, or that
+/// repeats itself so often that comparing or printing it would not end.
 pub(super) fn nested(value: Value) -> Result<Value, Error> {
-    match depth(&value, MOST_NESTED + 1) > MOST_NESTED {
-        true => Err(fail(format!("lists and dictionaries are nested deeper than {MOST_NESTED}"))),
-        false => Ok(value),
-    }
+    deadline::check()?;
+    walk(&value, 0, &mut 0)?;
+    Ok(value)
+}
+
+/// Takes the steps for a value that the engine does not count itself.
+pub(super) fn charge(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+    let size = match kind(value) {
+        Kind::Str(text) => text.len() / 64,
+        Kind::List(items) | Kind::Tuple(items) => items.len() / 4,
+        _ => 0,
+    };
+    state.consume_fuel(1 + size as u64)
 }
 
 /// Python's `range`.
@@ -234,7 +248,9 @@ impl Range {
             return Err(fail("range() arg 3 must not be zero"));
         }
         match range.len() > MOST_RANGE {
-            true => Err(fail(format!("a range of {} numbers; at most {MOST_RANGE} are allowed", range.len()))),
+            true => {
+                Err(fail(format!("a range of {} numbers; at most {MOST_RANGE} are allowed", range.len())))
+            }
             false => Ok(range),
         }
     }
@@ -272,9 +288,7 @@ impl View {
         match self.part {
             Part::Keys => dict.keys().cloned().collect(),
             Part::Values => dict.values().cloned().collect(),
-            Part::Items => {
-                dict.iter().map(|(key, value)| tuple(vec![key.clone(), value.clone()])).collect()
-            }
+            Part::Items => dict.iter().map(|(key, value)| tuple(vec![key.clone(), value.clone()])).collect(),
         }
     }
 

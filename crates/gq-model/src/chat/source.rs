@@ -22,7 +22,10 @@ pub(super) fn syntax() -> Result<SyntaxConfig, Error> {
 /// When it is no template, is too large, or has an escape that cannot be read.
 pub(super) fn prepare(template: &str) -> Result<String, Error> {
     if template.len() > MOST_BYTES {
-        return Err(fail(format!("the template has {} bytes; at most {MOST_BYTES} are read", template.len())));
+        return Err(fail(format!(
+            "the template has {} bytes; at most {MOST_BYTES} are read",
+            template.len()
+        )));
     }
     let source = template.replace("\r\n", "\n").replace('\r', "\n");
     let mut changes: Vec<(usize, usize, String)> = Vec::new();
@@ -56,7 +59,9 @@ pub(super) fn prepare(template: &str) -> Result<String, Error> {
         }
         links += usize::from(nests(token));
         if links > MOST_LINKS || branches > MOST_LINKS {
-            return Err(fail(format!("more than {MOST_LINKS} operators in one tag, or branches, of the template")));
+            return Err(fail(format!(
+                "more than {MOST_LINKS} operators in one tag, or branches, of the template"
+            )));
         }
     }
     changes.extend(raw_lines(&source, &tokens).into_iter().map(|at| (at, at, "\n".to_owned())));
@@ -77,10 +82,14 @@ fn raw_lines(source: &str, tokens: &[(Token<'_>, Span)]) -> Vec<usize> {
     let mut lines = Vec::new();
     for (at, _) in source.match_indices("{%") {
         let tag = source[at + 2..].trim_start_matches(['-', '+']).trim_start();
-        let Some(rest) = tag.strip_prefix("raw").map(str::trim_start).and_then(|rest| rest.strip_prefix("%}\n")) else {
+        let Some(rest) =
+            tag.strip_prefix("raw").map(str::trim_start).and_then(|rest| rest.strip_prefix("%}\n"))
+        else {
             continue;
         };
-        let within = |(_, span): &(Token<'_>, Span)| (span.start_offset as usize..span.end_offset as usize).contains(&at);
+        let within = |(_, span): &(Token<'_>, Span)| {
+            (span.start_offset as usize..span.end_offset as usize).contains(&at)
+        };
         lines.extend((!tokens.iter().any(within)).then_some(source.len() - rest.len()));
     }
     lines
@@ -116,36 +125,34 @@ fn unescape(raw: &str) -> Result<String, Error> {
         }
         match rest.next() {
             None => return Err(fail("a string ends in a backslash")),
-            Some(mark) => {
-                match mark {
-                    '\n' => (),
-                    '\\' | '\'' | '"' => out.push(mark),
-                    'a' => out.push('\x07'),
-                    'b' => out.push('\x08'),
-                    'f' => out.push('\x0c'),
-                    'n' => out.push('\n'),
-                    'r' => out.push('\r'),
-                    't' => out.push('\t'),
-                    'v' => out.push('\x0b'),
-                    'x' => out.push(hex(&mut rest, 2)?),
-                    'u' => out.push(hex(&mut rest, 4)?),
-                    'U' => out.push(hex(&mut rest, 8)?),
-                    'N' => return Err(unsupported("the escape \\N in a string")),
-                    '0'..='7' => {
-                        let mut number = mark.to_digit(8).unwrap_or(0);
-                        for _ in 0..2 {
-                            let Some(digit) = rest.clone().next().and_then(|c| c.to_digit(8)) else { break };
-                            number = number * 8 + digit;
-                            rest.next();
-                        }
-                        out.push(char::from_u32(number).unwrap_or('\0'));
+            Some(mark) => match mark {
+                '\n' => (),
+                '\\' | '\'' | '"' => out.push(mark),
+                'a' => out.push('\x07'),
+                'b' => out.push('\x08'),
+                'f' => out.push('\x0c'),
+                'n' => out.push('\n'),
+                'r' => out.push('\r'),
+                't' => out.push('\t'),
+                'v' => out.push('\x0b'),
+                'x' => out.push(hex(&mut rest, 2)?),
+                'u' => out.push(hex(&mut rest, 4)?),
+                'U' => out.push(hex(&mut rest, 8)?),
+                'N' => return Err(unsupported("the escape \\N in a string")),
+                '0'..='7' => {
+                    let mut number = mark.to_digit(8).unwrap_or(0);
+                    for _ in 0..2 {
+                        let Some(digit) = rest.clone().next().and_then(|c| c.to_digit(8)) else { break };
+                        number = number * 8 + digit;
+                        rest.next();
                     }
-                    other => {
-                        out.push('\\');
-                        out.push(other);
-                    }
+                    out.push(char::from_u32(number).unwrap_or('\0'));
                 }
-            }
+                other => {
+                    out.push('\\');
+                    out.push(other);
+                }
+            },
         }
     }
     Ok(out)

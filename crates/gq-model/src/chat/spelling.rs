@@ -3,6 +3,9 @@
 use super::python::{Kind, MOST_NESTED, Part, fail, kind, unsupported};
 use minijinja::{Error, Value};
 
+/// Most bytes of one value's text.
+const MOST_BYTES: usize = 64 << 20;
+
 /// `str(value)`, as a template prints it: nothing for what is undefined.
 ///
 /// # Errors
@@ -29,6 +32,9 @@ fn write(out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
     let Some(depth) = depth.checked_sub(1) else {
         return Err(fail(format!("lists and dictionaries are nested deeper than {MOST_NESTED}")));
     };
+    if out.len() > MOST_BYTES {
+        return Err(fail(format!("the text of a value has more than {MOST_BYTES} bytes")));
+    }
     match kind(value) {
         Kind::Undefined => out.push_str("Undefined"),
         Kind::None => out.push_str("None"),

@@ -7,10 +7,45 @@ use minijinja::{Error, State, Value};
 
 /// What is carried out here.
 pub(super) const METHODS: [&str; 39] = [
-    "capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find", "format", "index", "isalnum",
-    "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "join",
-    "ljust", "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust",
-    "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title",
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "islower",
+    "isnumeric",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
 ];
 
 /// What Python has as well: the rest is carried out too, or refused by name.
@@ -19,7 +54,17 @@ pub(super) const REFUSED: [&str; 8] =
 
 /// Methods that leave nothing to escape in text that is escaped already.
 const SAFE: [&str; 12] = [
-    "endswith", "find", "islower", "isspace", "isupper", "lower", "lstrip", "rstrip", "startswith", "strip", "title",
+    "endswith",
+    "find",
+    "islower",
+    "isspace",
+    "isupper",
+    "lower",
+    "lstrip",
+    "rstrip",
+    "startswith",
+    "strip",
+    "title",
     "upper",
 ];
 
@@ -125,20 +170,27 @@ fn plain(text: &str, name: &str) -> Result<Value, Error> {
         "lower" => Ok(Value::from(text.to_lowercase())),
         "casefold" if text.is_ascii() => Ok(Value::from(text.to_lowercase())),
         "swapcase" if text.is_ascii() => {
-            let swap = |c: char| if c.is_uppercase() { c.to_ascii_lowercase() } else { c.to_ascii_uppercase() };
+            let swap =
+                |c: char| if c.is_uppercase() { c.to_ascii_lowercase() } else { c.to_ascii_uppercase() };
             Ok(Value::from(text.chars().map(swap).collect::<String>()))
         }
         "capitalize" => capitalize(text).map(Value::from),
         "title" => title(text).map(Value::from),
         "isascii" => Ok(Value::from(text.is_ascii())),
         "isspace" => every(&|c| Ok(space(c))),
-        "islower" => Ok(Value::from(text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase))),
-        "isupper" => Ok(Value::from(text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase))),
+        "islower" => {
+            Ok(Value::from(text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase)))
+        }
+        "isupper" => {
+            Ok(Value::from(text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)))
+        }
         "isalpha" => every(&|c| sure(c, c.is_ascii_alphabetic(), c.is_alphabetic())),
         "isalnum" => every(&|c| sure(c, c.is_ascii_alphanumeric(), c.is_alphanumeric())),
         "isdigit" | "isdecimal" | "isnumeric" => {
             // Some ideographs are numerals to Python and letters to the standard library.
-            every(&|c| sure(c, c.is_ascii_digit(), c.is_numeric() || (name == "isnumeric" && c.is_alphabetic())))
+            every(&|c| {
+                sure(c, c.is_ascii_digit(), c.is_numeric() || (name == "isnumeric" && c.is_alphabetic()))
+            })
         }
         "istitle" if text.is_ascii() => {
             Ok(Value::from(text.chars().any(|c| c.is_ascii_alphabetic()) && title(text)? == text))
@@ -291,7 +343,9 @@ fn affix(text: &str, name: &str, args: Arguments<'_>) -> Result<Value, Error> {
     let affixes = affixes.unwrap_or_default();
     let test = |affix: &Value| -> Result<bool, Error> {
         let affix = string(affix, &format!("{name} first arg"))?;
-        Ok(text.is_some_and(|text| if name == "startswith" { text.starts_with(affix) } else { text.ends_with(affix) }))
+        Ok(text.is_some_and(|text| {
+            if name == "startswith" { text.starts_with(affix) } else { text.ends_with(affix) }
+        }))
     };
     match kind(&affixes) {
         Kind::Tuple(items) => {
@@ -356,7 +410,13 @@ fn pad(state: &State<'_, '_>, text: &str, name: &str, args: Arguments<'_>) -> Re
     let [width, fill] = args.positional_only(1)?;
     let width = integer(width.as_ref(), 0)?;
     let fill = match &fill {
-        None => if name == "zfill" { '0' } else { ' ' },
+        None => {
+            if name == "zfill" {
+                '0'
+            } else {
+                ' '
+            }
+        }
         Some(_) if name == "zfill" => return Err(fail("zfill() takes exactly one argument (2 given)")),
         Some(fill) => {
             let mut characters = string(fill, "the fill character")?.chars();

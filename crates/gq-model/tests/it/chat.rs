@@ -1,9 +1,10 @@
 //! Chat templates against renderings of the reference library, and what templates in the wild use.
 
 use crate::fixtures::testdata;
-use gq_model::{ChatError, ChatMessage, ChatOptions, ChatTemplate, ModelTexts};
-use serde_json::{Value, json};
+use gq_model::{ChatError, ChatMessage, ChatOptions, ChatTemplate, ModelTexts, TemplateLimits};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 fn template(text: &str) -> ChatTemplate {
     let config = r#"{"bos_token": {"content": "<s>", "lstrip": false}, "eos_token": "</s>"}"#;
@@ -55,12 +56,10 @@ fn what_templates_use() {
         ("{% generation %}{{ messages[-1].content }}{% endgeneration %}", " Hi "),
         ("{% for i in range(9) %}{% if i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}", "012"),
     ] {
-        let mut options = ChatOptions {
-            clock: Some(Arc::new(|format: &str| format!("1815 by {format}"))),
-            ..ChatOptions::default()
-        };
+        let template = template(text).with_clock(Arc::new(|format: &str| Ok(format!("1815 by {format}"))));
+        let mut options = ChatOptions::default();
         options.extra.insert("schema".to_owned(), json!({"z": 1, "a": ["<b>", null]}));
-        let rendered = template(text).render(&[ChatMessage::new("user", " Hi ")], &options);
+        let rendered = template.render(&[ChatMessage::new("user", " Hi ")], &options);
         assert_eq!(rendered.unwrap(), expected, "{text}");
     }
 }
@@ -74,4 +73,210 @@ fn a_template_may_refuse() {
     assert!(matches!(timeless.render(&[], &ChatOptions::default()), Err(ChatError::Refused(_))));
     let broken = ModelTexts { chat_template: Some("{% if %}".to_owned()), ..ModelTexts::default() };
     assert!(matches!(ChatTemplate::new(&broken), Err(ChatError::Unreadable(_))));
+}
+
+/// The template with the demo model's special tokens and a clock that says `now`.
+fn demo_template(text: &str, now: &str) -> Result<ChatTemplate, ChatError> {
+    let texts = ModelTexts {
+        chat_template: Some(text.to_owned()),
+        tokenizer_config: Some(std::fs::read_to_string(testdata("demo/tokenizer_config.json")).unwrap()),
+        ..ModelTexts::default()
+    };
+    let now = now.to_owned();
+    Ok(ChatTemplate::new(&texts)?.with_clock(Arc::new(move |_: &str| Ok(now.clone()))))
+}
+
+fn read_cases(name: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(testdata("chat").join(name)).unwrap()).unwrap()
+}
+
+fn messages(value: &Value) -> Vec<ChatMessage> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// What transformers renders and this crate refuses: every one of them by name, nothing else.
+const REFUSED: [(&str, &str); 26] = [
+    ("{{ d.items }}", "printing a method"),
+    ("{{ d['items'] }}", "printing a method"),
+    ("{{ 2 ** -1 }}", "`**`"),
+    ("{{ 2 ** 0.5 }}", "`**`"),
+    ("{{ 'ǆx'.title() }}", "title case"),
+    ("{{ 'é'.isalpha() }}", "str.isalpha"),
+    ("{{ 'abc'.encode() }}", "str.encode"),
+    ("{{ d | items }}", "what a filter yields"),
+    ("{{ [1] | items }}", "item pairs"),
+    ("{{ [1, 2, 3] | reverse }}", "what a filter yields"),
+    ("{{ 1234.5678 | round(-2) }}", "filter 'round'"),
+    ("{{ ['<a>' | e] }}", "escaped text"),
+    ("{{ raise_exception is callable }}", "test 'callable'"),
+    ("{{ +1 }}", "unexpected `+`"),
+    ("{{ namespace(a=1) }}", "a namespace"),
+    ("{{ d.__class__ }}", "'__class__'"),
+    ("{{ cycler('a', 'b') }}", "'cycler'"),
+    ("{{ joiner(',') }}", "'joiner'"),
+    ("{{ lipsum() }}", "'lipsum'"),
+    ("{{ self }}", "'self'"),
+    ("{% set x = 5 %}{% with x = 1, y = x %}{{ y }}{% endwith %}", "{% with %}"),
+    ("{% macro f(a) %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ f(1) }}", "'varargs'"),
+    ("{% block a %}b{% endblock %}", "block"),
+    ("{% autoescape true %}{{ '<' }}{% endautoescape %}", "{% autoescape %}"),
+    ("{{ 1, 2 }}", "unexpected `,`"),
+    ("{% for g in messages | groupby('role') %}{{ g.grouper }}{% endfor %}", "'grouper'"),
+];
+
+/// The error and what it comes from, in one line.
+fn whole(error: &ChatError) -> String {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}"));
+    format!("{error}{}", source.unwrap_or_default())
+}
+
+#[test]
+fn small_templates_as_the_reference_renders_them_or_refused_by_name() {
+    let document = read_cases("constructs.json");
+    let cases = document["cases"].as_array().unwrap();
+    assert!(cases.iter().filter(|case| case["set"] == "reported").count() == 50 && cases.len() > 650);
+    let mut refused = Vec::new();
+    for case in cases {
+        let text = case["template"].as_str().unwrap();
+        let conversation = &document["conversations"][case["conversation"].as_str().unwrap()];
+        let rendered = demo_template(text, document["now"].as_str().unwrap())
+            .and_then(|template| template.render(&messages(conversation), &ChatOptions::default()));
+        match (&rendered, case["text"].as_str()) {
+            (Ok(rendered), expected) => assert_eq!(Some(rendered.as_str()), expected, "{text}"),
+            (Err(_), None) => (),
+            (Err(error), Some(_)) => {
+                let construct = REFUSED.iter().find(|(template, _)| text.ends_with(template));
+                let named = construct.is_some_and(|(_, name)| whole(error).contains(name));
+                assert!(named, "{text}: {}", whole(error));
+                refused.push(text);
+            }
+        }
+    }
+    assert_eq!(refused.len(), REFUSED.len(), "{refused:?}");
+}
+
+#[test]
+fn templates_of_the_large_families_as_the_reference_renders_them() {
+    let document = read_cases("families.json");
+    let cases = document["cases"].as_array().unwrap();
+    assert!(cases.len() >= 70);
+    for case in cases {
+        let (name, conversation) =
+            (case["template"].as_str().unwrap(), case["conversation"].as_str().unwrap());
+        let text = document["templates"][name].as_str().unwrap();
+        let given = &document["conversations"][conversation];
+        let extra: Map<String, Value> = given["variables"].as_object().unwrap().clone();
+        let options = ChatOptions { add_generation_prompt: true, extra };
+        let template = demo_template(text, document["now"].as_str().unwrap()).unwrap();
+        let rendered = template.render(&messages(&given["messages"]), &options);
+        assert_eq!(rendered.ok().as_deref(), case["text"].as_str(), "{name}, {conversation}");
+    }
+}
+
+#[test]
+fn a_model_may_name_tokens_of_its_own() {
+    let texts = ModelTexts {
+        chat_template: Some("{{ image_token }}{{ bos_token }}{{ boi_token }}".to_owned()),
+        tokenizer_config: Some(
+            r#"{"bos_token": "<s>", "extra_special_tokens": {"image_token": "<img>", "boi_token": {"content": "<boi>"}}}"#
+                .to_owned(),
+        ),
+        ..ModelTexts::default()
+    };
+    let rendered = ChatTemplate::new(&texts).unwrap().render(&[], &ChatOptions::default());
+    assert_eq!(rendered.unwrap(), "<img><s><boi>");
+}
+
+/// Limits far below the ones in force, and templates that stay harmless without any.
+fn limited(text: &str) -> ChatError {
+    let limits =
+        TemplateLimits { steps: 5000, output_bytes: 2000, nesting: 40, time: Duration::from_secs(60) };
+    template(text)
+        .with_limits(limits)
+        .render(&[ChatMessage::new("user", "Hi")], &ChatOptions::default())
+        .unwrap_err()
+}
+
+#[test]
+fn steps_are_limited() {
+    for text in [
+        "{% for i in range(3000) %}{% set x = i %}{% endfor %}",
+        "{{ ('x' * 500000) | length }}",
+        "{{ ([1] * 500000) | length }}",
+        "{% set ns = namespace(s='0123456789abcdef') %}{% for i in range(16) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+        "{% set ns = namespace(s='0123456789abcdef') %}{% for i in range(16) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        "{{ 'x'.center(500000) | length }}",
+        "{{ 'x'.ljust(500000) | length }}",
+        "{{ 'x'.zfill(500000) | length }}",
+        "{{ ('x' | center(500000)) | length }}",
+        "{{ ('%500000d' % 1) | length }}",
+        "{{ ('%.500000d' % 1) | length }}",
+        "{{ ('{:500000}'.format(1)) | length }}",
+        "{{ ([1] | tojson(indent=500000)) | length }}",
+        "{{ ([1] | tojson(indent=99999999999999999999)) | length }}",
+        "{{ ('a\nb' | indent(500000)) | length }}",
+        "{{ ('x' * 1000) | replace('x', 'y' * 1000) | length }}",
+        "{{ ('x' * 1000).replace('x', 'y' * 1000) | length }}",
+        "{{ (range(100) | join('y' * 9000)) | length }}",
+        "{{ range(50) | map('center', 9000) | list | length }}",
+        "{{ (['x' * 9000] * 60) | sort | length }}",
+    ] {
+        let error = limited(text);
+        assert!(matches!(error, ChatError::Steps { limit: 5000 }), "{text}: {}", whole(&error));
+    }
+}
+
+#[test]
+fn output_is_limited() {
+    let print = "{% for i in range(100) %}0123456789012345678901234567890123456789{% endfor %}";
+    let within = format!("{{% set x %}}{print}{{% endset %}}");
+    let said = "{% for i in range(100) %}{{ '0123456789012345678901234567890123456789' }}{% endfor %}";
+    for text in [print, &within, said] {
+        let error = limited(text);
+        assert!(matches!(error, ChatError::Output { limit: 2000 }), "{text}: {}", whole(&error));
+    }
+}
+
+#[test]
+fn nesting_is_limited() {
+    let macros = "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(30) }}";
+    assert!(whole(&limited(macros)).contains("recursion limit"), "{}", whole(&limited(macros)));
+    for build in
+        ["[ns.s]", "(ns.s,)", "{'a': ns.s}", "dict(a=ns.s)", "namespace(s=ns.s)", "ns.s | batch(1) | list"]
+    {
+        let text = format!(
+            "{{% set ns = namespace(s=[1]) %}}{{% for i in range(250) %}}{{% set ns.s = {build} %}}{{% endfor %}}"
+        );
+        let error = template(&text).render(&[], &ChatOptions::default()).unwrap_err();
+        assert!(whole(&error).contains("nested deeper than 200"), "{text}: {}", whole(&error));
+    }
+    for text in [
+        format!("{{{{ 1{} }}}}", " + 1".repeat(2500)),
+        format!("{{{{ x{} }}}}", ".a".repeat(2500)),
+        format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(2500)),
+        format!("{{{{ {}{} }}}}", "(".repeat(300), ")".repeat(300)),
+    ] {
+        let texts = ModelTexts { chat_template: Some(text), ..ModelTexts::default() };
+        assert!(matches!(ChatTemplate::new(&texts), Err(ChatError::Unreadable(_))));
+    }
+    // What is at the bound is still understood, on the stack that there is.
+    let long = format!("{{{{ 1{} }}}}", " + 1".repeat(1990));
+    assert_eq!(template(&long).render(&[], &ChatOptions::default()).unwrap(), "1991");
+}
+
+#[test]
+fn a_value_that_repeats_itself_is_limited() {
+    let text =
+        "{% set ns = namespace(s=[1]) %}{% for i in range(21) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}";
+    let error = template(text).render(&[], &ChatOptions::default()).unwrap_err();
+    assert!(whole(&error).contains("more than 1000000 values"), "{}", whole(&error));
+}
+
+#[test]
+fn time_is_limited() {
+    let limits = TemplateLimits { time: Duration::ZERO, ..TemplateLimits::default() };
+    let text = "{% for m in messages %}{{ m.role == 'user' }}{% endfor %}";
+    let error =
+        template(text).with_limits(limits).render(&[ChatMessage::new("user", "Hi")], &ChatOptions::default());
+    assert!(matches!(error, Err(ChatError::Time { limit: Duration::ZERO })), "{error:?}");
 }

@@ -5,11 +5,12 @@ use crate::commands::convert::shape;
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::table::Table;
-use crate::{chat, source, units};
+use crate::{chat, clock, source, units};
 use gq_checkpoint::{SourceTensor, parse_config};
 use gq_container::{Container, TextKind};
 use gq_convert::Report;
 use gq_model::{ModelTexts, Tokenizer};
+use jiff::civil::DateTime;
 use std::path::{Path, PathBuf};
 
 /// Show what is in a .gq file, a checkpoint directory or a GGUF, or what this machine offers.
@@ -31,13 +32,16 @@ pub struct InspectArgs {
     /// list of messages, or an object of them as `messages` with variables such as add_generation_prompt and tools.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, conflicts_with_all = ["machine", "tensors"])]
     render_chat: Option<Option<PathBuf>>,
+    /// What a chat template that asks for the date is told, such as 2025-07-26 or 2025-07-26T13:05 [default: now].
+    #[arg(long, value_name = "DATE", requires = "render_chat", value_parser = clock::parse_date)]
+    date: Option<DateTime>,
 }
 
 pub fn run(args: &InspectArgs, global: &Global) -> Result<(), Failure> {
     let Some(model) = &args.model else { return machine(global) };
     let found = source::find(model, global)?;
     if let Some(conversation) = &args.render_chat {
-        return chat::show(&found.path, conversation.as_deref(), global);
+        return chat::show(&found.path, conversation.as_deref(), args.date, global);
     }
     match source::is_checkpoint(&found.path)? {
         true => checkpoint(&found.path, args, global),

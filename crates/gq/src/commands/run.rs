@@ -2,6 +2,7 @@
 
 use crate::adapters::Adapters;
 use crate::cli::Global;
+use crate::clock;
 use crate::failure::Failure;
 use crate::source::{self, Loaded};
 use gq_model::{
@@ -133,10 +134,11 @@ pub fn answer(
     let model = &loaded.model;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
     let template = turns.map(|_| ChatTemplate::new(model.texts())).transpose()?;
+    let template = template.map(|template| template.with_clock(clock::clock(None)));
     let prompt = match (&template, turns) {
         (Some(template), Some(turns)) => {
             let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
-            tokenizer.prompt(&template.render(turns, &options)?, SpecialText::Parsed)?
+            tokenizer.encode(&template.render(turns, &options)?, SpecialText::Parsed)?
         }
         _ => tokenizer.prompt(prompt, SpecialText::Plain)?,
     };

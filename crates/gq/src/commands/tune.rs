@@ -402,7 +402,7 @@ fn given_texts(source: &TextSource<'_>, model: &ModelTexts) -> Result<Option<Vec
 /// The model's chat template, where it has one.
 pub fn template(texts: &ModelTexts) -> Result<Option<ChatTemplate>, Failure> {
     match ChatTemplate::new(texts) {
-        Ok(chat) => Ok(Some(chat)),
+        Ok(chat) => Ok(Some(chat.with_clock(crate::clock::standing()))),
         Err(ChatError::Missing) => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -48,7 +48,19 @@ impl From<OutsidePanic> for Failure {
 
 impl From<ChatError> for Failure {
     fn from(error: ChatError) -> Failure {
-        Failure::new(Exit::Input, "chat_template", sentence(&error)).at("chat template")
+        let message = sentence(&error);
+        let failure =
+            |code: &'static str| Failure::new(Exit::Input, code, message.clone()).at("chat template");
+        match error {
+            ChatError::Missing => failure("chat_template.missing"),
+            ChatError::Steps { limit } => failure("chat_template.limit").limit(format!("{limit} steps")),
+            ChatError::Output { limit } => failure("chat_template.limit").limit(format!("{limit} bytes")),
+            ChatError::Time { limit } => {
+                failure("chat_template.limit").limit(format!("{} s", limit.as_secs_f64()))
+            }
+            ChatError::Thread(_) => Failure::new(Exit::Environment, "chat_template.thread", message),
+            _ => failure("chat_template"),
+        }
     }
 }
 
