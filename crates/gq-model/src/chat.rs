@@ -5,6 +5,7 @@
 //! use.
 
 mod arguments;
+mod braces;
 mod checks;
 mod collections;
 mod deadline;
@@ -19,6 +20,7 @@ mod operators;
 mod python;
 mod source;
 mod spelling;
+mod splitting;
 mod strings;
 
 pub use message::ChatMessage;
@@ -199,7 +201,9 @@ impl ChatTemplate {
     pub fn end_of_turn(&self) -> Option<String> {
         const WORDS: &str = "gq-words";
         let turns = [ChatMessage::new("user", "gq-question"), ChatMessage::new("assistant", WORDS)];
-        let text = self.render(&turns, &ChatOptions::default()).ok()?;
+        // The date does not matter here.
+        let dated = self.clone().with_clock(Arc::new(|_: &str| Ok(String::new())));
+        let text = dated.render(&turns, &ChatOptions::default()).ok()?;
         let (_, rest) = text.rsplit_once(WORDS)?;
         let rest = rest.trim_start();
         let end = rest.find('>')?;

@@ -51,6 +51,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "meta.cached" => "give -o OUT: files of the Hub's cache are shared and stay as they are",
         "meta.unknown_text" => "it was written by a newer gq: edit it with that",
         "meta.invalid" => "`gq meta get FILE NAME` shows the text that is there; nothing was changed",
+        "chat_template.limit" => {
+            "`gq meta set FILE.gq chat_template=@template.jinja` gives the model another template"
+        }
         "chat.conversation" => {
             "write [{\"role\": \"user\", \"content\": \"Hello\"}], or an object with it as \"messages\""
         }

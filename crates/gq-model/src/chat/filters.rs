@@ -6,7 +6,7 @@ use super::json::to_json;
 use super::lookups;
 use super::operators::escaped;
 use super::python::{Kind, fail, int, kind, room, tuple, type_name, unsupported};
-use super::strings;
+use super::{splitting, strings};
 use minijinja::value::{Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
 
@@ -90,7 +90,7 @@ fn title(text: &str) -> Result<String, Error> {
     if !text.is_ascii() {
         return Err(unsupported("the filter 'title' beyond ASCII"));
     }
-    let begins = |c: char| strings::space(c) || "-({[<".contains(c);
+    let begins = |c: char| splitting::space(c) || "-({[<".contains(c);
     let mut start = true;
     let change = |c: char| {
         let c = if start { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
@@ -103,7 +103,7 @@ fn title(text: &str) -> Result<String, Error> {
 fn trim(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let [characters] = Arguments::new("trim", &args.into_values())?.bind(["chars"], 0)?;
     let characters = optional_string(&characters, "chars")?;
-    keep(value, |text| Ok(strings::strip(text, characters, true, true).to_owned()))
+    keep(value, |text| Ok(splitting::strip(text, characters, true, true).to_owned()))
 }
 
 fn replace(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
@@ -140,7 +140,7 @@ fn indent(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Re
         }
     };
     let closed = format!("{text}\n");
-    let lines = strings::lines(&closed, false);
+    let lines = splitting::lines(&closed, false);
     room(state, closed.len().saturating_add(lines.len().saturating_mul(indention.len() + 1)))?;
     let mut out = if flag(&first) { indention.clone() } else { String::new() };
     for (index, line) in lines.iter().enumerate() {
@@ -200,7 +200,7 @@ fn format(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Re
 
 /// What `int()` of Python reads.
 fn parse_int(text: &str, base: u32) -> Option<i128> {
-    let text = strings::strip(text, None, true, true);
+    let text = splitting::strip(text, None, true, true);
     let (negative, digits) = match text.strip_prefix(['+', '-']) {
         Some(digits) => (text.starts_with('-'), digits),
         None => (false, text),
@@ -241,7 +241,7 @@ fn to_int(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
 
 /// What `float()` of Python reads.
 fn parse_float(text: &str) -> Option<f64> {
-    strings::strip(text, None, true, true).parse().ok()
+    splitting::strip(text, None, true, true).parse().ok()
 }
 
 fn to_float(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {

@@ -5,6 +5,7 @@
 
 use gq_model::{ChatMessage, ChatOptions, ChatTemplate, ModelTexts, Tokenizer};
 use serde_json::Value;
+use std::cell::Cell;
 use std::fmt::Write;
 
 /// A Modelfile and what could not be put in it.
@@ -39,7 +40,12 @@ pub fn modelfile(file: &str, texts: &ModelTexts, tokenizer: Option<&Tokenizer>) 
     let bos = tokenizer.and_then(|tokenizer| tokenizer.content(tokenizer.bos()?));
     match chat.as_ref().map(|chat| Pieces::learn(chat, bos.as_deref())) {
         None => warnings.push("the model has no chat template, and the Modelfile none either".to_owned()),
-        Some(Some(pieces)) => {
+        Some(Some((pieces, begins))) => {
+            if let (Some(bos), false) = (&bos, begins) {
+                warnings.push(format!(
+                    "the chat template does not begin with {bos}, but Ollama puts it in front of every chat: answers may differ"
+                ));
+            }
             let _ = writeln!(text, "TEMPLATE \"\"\"{}\"\"\"", pieces.template());
         }
         Some(None) => warnings.push(
@@ -76,8 +82,10 @@ const QUESTIONS: [&str; 3] = ["gqQuestionOne", "gqQuestionTwo", "gqQuestionThree
 const ANSWERS: [&str; 2] = ["gqAnswerOne", "gqAnswerTwo"];
 
 impl Pieces {
-    /// `None` when the template does not put the same between the words of every conversation.
-    fn learn(chat: &ChatTemplate, bos: Option<&str>) -> Option<Pieces> {
+    /// The pieces, and whether the template begins with `bos`; `None` when it does not put the same between the words
+    /// of every conversation.
+    fn learn(chat: &ChatTemplate, bos: Option<&str>) -> Option<(Pieces, bool)> {
+        let begins = Cell::new(true);
         let render = |system: bool, turns: usize| -> Option<String> {
             let mut messages = Vec::new();
             messages.extend(system.then(|| ChatMessage::new("system", SYSTEM)));
@@ -88,7 +96,9 @@ impl Pieces {
             let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
             let text = chat.render(&messages, &options).ok()?;
             // The tokenizer adds the first token by itself.
-            Some(bos.and_then(|bos| text.strip_prefix(bos)).unwrap_or(&text).to_owned())
+            let rest = bos.and_then(|bos| text.strip_prefix(bos));
+            begins.set(begins.get() && rest.is_some());
+            Some(rest.unwrap_or(&text).to_owned())
         };
         let two = render(false, 2)?;
         let (start, rest) = two.split_once(QUESTIONS[0])?;
@@ -114,7 +124,7 @@ impl Pieces {
         let system = pieces.system.iter().flat_map(|(before, between)| [before, between]);
         let sayable =
             parts.into_iter().chain(system).all(|part| !part.contains("{{") && !part.contains("\"\"\""));
-        (same && with_system && sayable).then_some(pieces)
+        (same && with_system && sayable).then_some((pieces, begins.get()))
     }
 
     /// What the Go template makes of a conversation.
@@ -189,7 +199,8 @@ mod tests {
         let template = "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}\
             {{ raise_exception('no') }}{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]";
         let texts = texts(template);
-        let pieces = Pieces::learn(&ChatTemplate::new(&texts).unwrap(), Some("<bos>")).unwrap();
+        let (pieces, begins) = Pieces::learn(&ChatTemplate::new(&texts).unwrap(), Some("<bos>")).unwrap();
+        assert!(begins && !Pieces::learn(&ChatTemplate::new(&texts).unwrap(), Some("<s>")).unwrap().1);
         assert_eq!((pieces.start.as_str(), &pieces.system), ("[user]", &None));
     }
 

@@ -3,6 +3,7 @@
 
 mod adapters;
 mod calibration;
+mod chat_template;
 mod contract;
 mod gguf;
 mod grid;

@@ -1,0 +1,113 @@
+//! Chat templates that ask for the date, that write no BOS, that have no end; shown by `inspect --render-chat`.
+
+use crate::run::{Gq, testdata};
+use serde_json::{Value, json};
+
+/// The demo model with another chat template, in `m`.
+fn with_template(template: &str) -> Gq {
+    let gq = Gq::new();
+    let folder = gq.path("m");
+    std::fs::create_dir(&folder).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(format!("{}/{name}", testdata("demo")), folder.join(name)).unwrap();
+    }
+    std::fs::write(folder.join("chat_template.jinja"), template).unwrap();
+    gq
+}
+
+const DATED: &str = "{{ bos_token }}<|turn>system\nToday is {{ strftime_now('%d %B %Y') }}.<turn|>\n\
+    {% for m in messages %}<|turn>{{ m['role'] }}\n{{ m['content'] }}<turn|>\n{% endfor %}\
+    {% if add_generation_prompt %}<|turn>model\n{% endif %}";
+
+#[test]
+fn a_template_may_ask_for_the_date() {
+    let gq = with_template(DATED);
+    std::fs::write(gq.path("c.json"), r#"[{"role": "user", "content": "Hello"}]"#).unwrap();
+    let expected =
+        "<bos><|turn>system\nToday is 23 December 1815.<turn|>\n<|turn>user\nHello<turn|>\n<|turn>model\n";
+    let asked = ["inspect", "m", "--render-chat=c.json", "--date", "1815-12-23"];
+    assert_eq!(gq.ok(&asked), expected);
+    let today = gq.ok(&["inspect", "m", "--render-chat=c.json"]);
+    assert!(today.contains("Today is ") && !today.contains("1815"), "{today}");
+    let shown = gq.fails(2, &["inspect", "m", "--render-chat", "--date", "yesterday"]);
+    assert!(shown.contains("'yesterday' is no date"), "{shown}");
+    // It converts, and everything that renders chats goes on.
+    gq.ok(&["convert", "m", "-o", "d.gq"]);
+    assert_eq!(gq.ok(&["inspect", "d.gq", "--render-chat=c.json", "--date", "1815-12-23"]), expected);
+    gq.ok(&["run", "d.gq", "--chat", "-p", "Hello", "-n", "3"]);
+    gq.ok(&[
+        "eval",
+        "d.gq",
+        "--reference",
+        "m",
+        "--self",
+        "--windows",
+        "1",
+        "--ctx",
+        "32",
+        "--cache-limit",
+        "0",
+    ]);
+    // A Modelfile cannot say the date, but where an answer ends.
+    gq.ok(&["export", "m", "--gguf", "--ollama", "--no-measure", "-o", "d.gguf"]);
+    let modelfile = std::fs::read_to_string(gq.path("d.Modelfile")).unwrap();
+    assert!(
+        modelfile.contains("PARAMETER stop \"<turn|>\"") && !modelfile.contains("TEMPLATE"),
+        "{modelfile}"
+    );
+}
+
+/// Tokens by `apply_chat_template(…, tokenize=True)` of transformers 5.23.
+#[test]
+fn nothing_is_put_in_front_of_a_rendered_chat() {
+    let gq = with_template(
+        "{% for m in messages %}<|turn>{{ m['role'] }}\n{{ m['content'] }}<turn|>\n{% endfor %}\
+         {% if add_generation_prompt %}<|turn>model\n{% endif %}",
+    );
+    std::fs::write(gq.path("c.json"), r#"[{"role": "user", "content": "Hello there"}]"#).unwrap();
+    let expected = json!([3, 477, 272, 203, 44, 570, 83, 481, 4, 203, 3, 81, 574, 498, 203]);
+    assert_eq!(gq.json(&["inspect", "m", "--render-chat=c.json"])["tokens"], expected);
+    let answered = gq.json(&["run", "m", "--chat", "-p", "Hello there", "-n", "1"]);
+    assert_eq!(answered["prompt_tokens"], expected);
+    let gq = with_template(&std::fs::read_to_string(testdata("demo/chat_template.jinja")).unwrap());
+    std::fs::write(gq.path("c.json"), r#"[{"role": "user", "content": "Hello there"}]"#).unwrap();
+    let mut whole = expected.as_array().unwrap().clone();
+    whole.insert(0, Value::from(2));
+    assert_eq!(gq.json(&["inspect", "m", "--render-chat=c.json"])["tokens"], Value::from(whole));
+}
+
+#[test]
+fn fields_of_messages_are_what_the_reference_hands_over() {
+    let gq = with_template("{% for m in messages %}{{ m }}\n{% endfor %}{{ tools }} {{ enable_thinking }}");
+    let conversation = json!({
+        "messages": [
+            {"content": null, "role": "assistant", "tool_calls": [{"x": 1.0}], "reasoning": "so"},
+            {"role": "user", "content": [{"type": "text", "text": "it's"}]},
+        ],
+        "tools": [{"name": "t"}],
+        "enable_thinking": false,
+        "add_generation_prompt": false,
+    });
+    std::fs::write(gq.path("c.json"), conversation.to_string()).unwrap();
+    // By transformers 5.23.
+    let expected = "{'thinking': 'so', 'role': 'assistant', 'tool_calls': [{'x': 1.0}], 'reasoning': 'so', \
+        'reasoning_content': 'so'}\n{'role': 'user', 'content': [{'type': 'text', 'text': \"it's\"}]}\n\
+        [{'name': 't'}] False";
+    assert_eq!(gq.ok(&["inspect", "m", "--render-chat=c.json"]), expected);
+}
+
+#[test]
+fn a_template_without_an_end_is_one_clear_error() {
+    // Ends by itself, but not within the steps that are allowed.
+    let gq = with_template(
+        "{% for a in range(3000) %}{% for b in range(3000) %}{% set x = b %}{% endfor %}{% endfor %}",
+    );
+    let shown = gq.fails(3, &["inspect", "m", "--render-chat"]);
+    assert!(shown.contains("takes more than 8000000 steps"), "{shown}");
+    let output = gq.run(&["inspect", "m", "--render-chat", "--json"]);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&told["error"]["code"], &told["error"]["limit"]),
+        (&json!("chat_template.limit"), &json!("8000000 steps"))
+    );
+}
