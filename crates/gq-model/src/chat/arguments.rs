@@ -16,12 +16,10 @@ impl<'a> Arguments<'a> {
     /// The arguments of a call of `name`.
     pub fn new(name: &'a str, args: &[Value]) -> Result<Arguments<'a>, Error> {
         let (mut positional, mut named) = (args.to_vec(), Vec::new());
-        if positional.last().is_some_and(Value::is_kwargs) {
-            if let Some(last) = positional.pop() {
-                let kwargs = Kwargs::try_from(last)?;
-                for key in kwargs.args() {
-                    named.push((key.to_owned(), kwargs.peek::<Value>(key)?));
-                }
+        if let Some(last) = positional.pop_if(|last| last.is_kwargs()) {
+            let kwargs = Kwargs::try_from(last)?;
+            for key in kwargs.args() {
+                named.push((key.to_owned(), kwargs.peek::<Value>(key)?));
             }
         }
         Ok(Arguments { name, positional, named })

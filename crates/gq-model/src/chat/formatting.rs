@@ -25,10 +25,11 @@ pub(super) struct Spec {
 
 /// `format % values`.
 pub(super) fn percent(state: &State<'_, '_>, format: &str, values: &Value) -> Result<String, Error> {
-    let (mut given, single) = match kind(values) {
-        Kind::Tuple(items) => (items.to_vec().into_iter(), false),
-        _ => (vec![values.clone()].into_iter(), true),
+    let given = match kind(values) {
+        Kind::Tuple(items) => items,
+        _ => std::slice::from_ref(values),
     };
+    let mut given = given.iter().cloned();
     let mapping = match kind(values) {
         Kind::Dict(dict) => Some(dict),
         _ => None,
@@ -85,7 +86,7 @@ pub(super) fn percent(state: &State<'_, '_>, format: &str, values: &Value) -> Re
         out.push_str(&converted(state, &value, spec, conversion)?);
         room(state, out.len())?;
     }
-    match given.next().is_some() && mapping.is_none() && !keyed && !(single && !takes_all(values)) {
+    match given.next().is_some() && !keyed && takes_all(values) {
         true => Err(fail("not all arguments converted during string formatting")),
         false => Ok(out),
     }

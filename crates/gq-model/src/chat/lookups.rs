@@ -32,7 +32,7 @@ const CHANGING: [&str; 14] = [
 /// Methods that a value has, whether they are carried out here or not.
 fn has_method(value: &Value, name: &str) -> bool {
     match kind(value) {
-        Kind::Str(_) => strings::METHODS.contains(&name) || strings::REFUSED.contains(&name),
+        Kind::Str(_) => strings::METHODS.contains(&name),
         Kind::Dict(_) => {
             DICT.contains(&name)
                 || ["clear", "fromkeys", "pop", "popitem", "setdefault", "update"].contains(&name)
@@ -204,10 +204,10 @@ pub(super) fn call(
     }
     if attribute(value, name)?.is_none() {
         // A macro kept in a dictionary may be called.
-        if let Kind::Dict(dict) = kind(value) {
-            if let Some(found) = dict.get(&Value::from(name)) {
-                return found.call(state, args);
-            }
+        if let Kind::Dict(dict) = kind(value)
+            && let Some(found) = dict.get(&Value::from(name))
+        {
+            return found.call(state, args);
         }
         return Err(fail(format!("'{}' object has no attribute '{name}'", type_name(value))));
     }

@@ -286,10 +286,10 @@ pub(super) fn compare(symbol: &str, left: &Value, right: &Value) -> Result<bool,
 
 /// A list, a tuple or a dictionary that a template built, if it is not nested too deep.
 pub(super) fn built(value: Value) -> Result<Value, Error> {
-    if let Kind::Dict(dict) = kind(&value) {
-        if let Some(key) = dict.keys().find(|key| !hashable(key)) {
-            return Err(fail(format!("unhashable type: '{}'", type_name(key))));
-        }
+    if let Kind::Dict(dict) = kind(&value)
+        && let Some(key) = dict.keys().find(|key| !hashable(key))
+    {
+        return Err(fail(format!("unhashable type: '{}'", type_name(key))));
     }
     nested(value)
 }

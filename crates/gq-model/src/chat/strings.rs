@@ -6,24 +6,28 @@ use super::python::{Kind, fail, int, iterate, kind, list, room, tuple, type_name
 use super::splitting::{lines, space, split, strip};
 use minijinja::{Error, State, Value};
 
-/// What is carried out here.
-pub(super) const METHODS: [&str; 39] = [
+/// Methods that Python has; those that are not carried out are refused by name.
+pub(super) const METHODS: [&str; 47] = [
     "capitalize",
     "casefold",
     "center",
     "count",
+    "encode",
     "endswith",
     "expandtabs",
     "find",
     "format",
+    "format_map",
     "index",
     "isalnum",
     "isalpha",
     "isascii",
     "isdecimal",
     "isdigit",
+    "isidentifier",
     "islower",
     "isnumeric",
+    "isprintable",
     "isspace",
     "istitle",
     "isupper",
@@ -31,6 +35,7 @@ pub(super) const METHODS: [&str; 39] = [
     "ljust",
     "lower",
     "lstrip",
+    "maketrans",
     "partition",
     "removeprefix",
     "removesuffix",
@@ -47,11 +52,10 @@ pub(super) const METHODS: [&str; 39] = [
     "strip",
     "swapcase",
     "title",
+    "translate",
+    "upper",
+    "zfill",
 ];
-
-/// What Python has as well: the rest is carried out too, or refused by name.
-pub(super) const REFUSED: [&str; 8] =
-    ["encode", "format_map", "isidentifier", "isprintable", "maketrans", "translate", "upper", "zfill"];
 
 /// Methods that leave nothing to escape in text that is escaped already.
 const SAFE: [&str; 12] = [
@@ -88,7 +92,6 @@ pub(super) fn call(
 }
 
 fn method(state: &mut State<'_, '_>, text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
-    let named = ["split", "rsplit", "splitlines", "expandtabs", "replace", "format"];
     let args = Arguments::new(name, args)?;
     match name {
         "format" => {
@@ -106,7 +109,7 @@ fn method(state: &mut State<'_, '_>, text: &str, name: &str, args: &[Value]) -> 
             return replace(state, text, [&old, &new], count.as_ref());
         }
         "expandtabs" => return Err(unsupported("str.expandtabs")),
-        _ => debug_assert!(!named.contains(&name)),
+        _ => (),
     }
     match name {
         "center" | "ljust" | "rjust" | "zfill" => pad(state, text, name, args),
