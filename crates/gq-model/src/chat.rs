@@ -25,6 +25,7 @@ mod strings;
 
 pub use message::ChatMessage;
 
+use crate::outside::{OutsidePanic, guarded};
 use crate::texts::ModelTexts;
 use crate::tokenizer::special_token;
 use minijinja::{Error, ErrorKind, Value};
@@ -34,6 +35,9 @@ use std::time::Duration;
 /// Special tokens that a template may name.
 const TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// What is run under [`guarded`].
+const PART: &str = "chat template";
 
 /// Bytes of stack a rendering has: what minijinja's own bounds on nesting need, with room to spare.
 const STACK: usize = 64 << 20;
@@ -128,9 +132,9 @@ pub enum ChatError {
     /// The system gives no thread to render on.
     #[error("no thread to render the chat template on")]
     Thread(#[source] std::io::Error),
-    /// The template engine failed in a way it should not.
-    #[error("the template engine broke off on the chat template")]
-    Engine,
+    /// The template engine panicked.
+    #[error(transparent)]
+    Outside(#[from] OutsidePanic),
 }
 
 impl ChatTemplate {
@@ -142,7 +146,7 @@ impl ChatTemplate {
         let template = texts.chat_template.as_deref().ok_or(ChatError::Missing)?;
         let config = texts.tokenizer_config.as_deref().unwrap_or("{}");
         let config: serde_json::Value = serde_json::from_str(config).map_err(ChatError::Settings)?;
-        let source = guarded(|| {
+        let source = bounded(|| {
             let source = source::prepare(template)?;
             engine::understand(&source)?;
             Ok(source)
@@ -184,7 +188,7 @@ impl ChatTemplate {
         ];
         variables.extend(self.tokens.iter().map(|(key, token)| (key.clone(), token.as_str().into())));
         variables.extend(options.extra.iter().map(|(key, value)| (key.clone(), python::from_json(value))));
-        let rendered = guarded(|| engine::run(&self.source, variables, self.clock.clone(), self.limits))?;
+        let rendered = bounded(|| engine::run(&self.source, variables, self.clock.clone(), self.limits))?;
         rendered.map_err(|error| match error.kind() {
             ErrorKind::OutOfFuel if error.detail() == Some(engine::FULL) => {
                 ChatError::Output { limit: self.limits.output_bytes }
@@ -211,10 +215,12 @@ impl ChatTemplate {
     }
 }
 
-/// Runs the engine on a stack that its nesting cannot exhaust.
-fn guarded<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, ChatError> {
+/// Runs the engine on a stack that its nesting cannot exhaust; a panic of it is an error.
+fn bounded<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, ChatError> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
-        thread.map_err(ChatError::Thread)?.join().map_err(|_| ChatError::Engine)
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, || guarded(PART, work)).map_err(ChatError::Thread)?;
+        let stopped = |_| OutsidePanic { part: PART, message: "a panic on its way out".to_owned() };
+        Ok(thread.join().map_err(stopped)??)
     })
 }

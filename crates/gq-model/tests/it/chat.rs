@@ -280,3 +280,11 @@ fn time_is_limited() {
         template(text).with_limits(limits).render(&[ChatMessage::new("user", "Hi")], &ChatOptions::default());
     assert!(matches!(error, Err(ChatError::Time { limit: Duration::ZERO })), "{error:?}");
 }
+
+#[test]
+fn a_panic_of_the_engine_is_an_error() {
+    let template =
+        template("{{ strftime_now('%Y') }}").with_clock(Arc::new(|_: &str| panic!("no clock here")));
+    let error = template.render(&[], &ChatOptions::default()).unwrap_err();
+    assert!(matches!(&error, ChatError::Outside(panic) if panic.message == "no clock here"), "{error:?}");
+}

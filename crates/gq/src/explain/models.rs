@@ -53,6 +53,7 @@ impl From<ChatError> for Failure {
             |code: &'static str| Failure::new(Exit::Input, code, message.clone()).at("chat template");
         match error {
             ChatError::Missing => failure("chat_template.missing"),
+            ChatError::Outside(panic) => panic.into(),
             ChatError::Steps { limit } => failure("chat_template.limit").limit(format!("{limit} steps")),
             ChatError::Output { limit } => failure("chat_template.limit").limit(format!("{limit} bytes")),
             ChatError::Time { limit } => {
