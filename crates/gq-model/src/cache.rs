@@ -147,6 +147,16 @@ impl KvCache {
         self.len = 0;
     }
 
+    /// Forgets all but the first `len` tokens. Where a ring has overwritten what those would need, all are forgotten.
+    /// Gives how many are left.
+    pub fn truncate(&mut self, len: usize) -> usize {
+        let overwritten = self.layers.iter().flatten().any(|layer| self.len > layer.slots);
+        if len < self.len {
+            self.len = if overwritten { 0 } else { len };
+        }
+        self.len
+    }
+
     /// Whether the cache was made for a model of this specification.
     pub(crate) fn fits(&self, spec: &ModelSpec) -> bool {
         let fits = |(cache, layer): (&Option<LayerCache>, &gq_checkpoint::LayerSpec)| {

@@ -43,7 +43,7 @@ pub use eager::{ActivationMode, Matrix};
 pub use error::{LoadError, ModelError};
 pub use fixed::{FactorGradients, Factors, Observation, Replacements};
 pub use footprint::{kv_cache_bytes, work_bytes};
-pub use generation::{Generation, GenerationError, GenerationOptions, Piece, StopReason};
+pub use generation::{Asked, Generation, GenerationError, GenerationOptions, Piece, StopReason};
 pub use linear::Linear;
 pub use measure::{CalibrationPass, OutputMoments, output_moments, residual_token_bytes};
 pub use model::{LogitRows, Model, RunOptions};

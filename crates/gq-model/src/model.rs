@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Tokens that pass through the layers together; longer inputs are cut.
-const BATCH: usize = 512;
+pub(crate) const BATCH: usize = 512;
 
 /// How a model computes. Threads are those of rayon's current pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

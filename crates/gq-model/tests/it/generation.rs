@@ -3,7 +3,7 @@
 use crate::fixtures::{exact, testdata, tiny_model};
 use gq_checkpoint::Checkpoint;
 use gq_model::{
-    Generation, GenerationOptions, Model, RunOptions, Sampling, SpecialText, StopReason, Tokenizer,
+    Asked, Generation, GenerationOptions, Model, RunOptions, Sampling, SpecialText, StopReason, Tokenizer,
 };
 use gq_tensor::CpuLevel;
 use std::sync::Arc;
@@ -48,4 +48,59 @@ fn a_seed_fixes_the_text() {
     };
     assert_eq!(text(1), text(1));
     assert_ne!(text(1), text(2));
+}
+
+/// The next turn of a conversation runs what is new in it, and says what a fresh start would say.
+#[test]
+fn a_second_prompt_costs_what_is_new() {
+    // Full attention, a window that the second turn passes, and one that the first turn has passed already.
+    for (name, first, second) in
+        [("llama", 20, 12), ("gemma3", 5, 30), ("gemma3", 60, 20), ("gemma4-e2b", 60, 9)]
+    {
+        let model = tiny_model(name, exact(CpuLevel::detect()));
+        let token = |i: usize| (i * i * 7 + 3 * i + 5) as u32 % model.vocab_size() as u32;
+        let answer = |generation: &mut Generation<'_>| -> Vec<u32> {
+            generation.by_ref().map(|piece| piece.unwrap().token.unwrap()).collect()
+        };
+        let mut talk = Generation::new(&model, None, 256, Sampling::default(), vec![]);
+        let mut prompt: Vec<u32> = (0..first).map(token).collect();
+        assert_eq!(talk.ask(&prompt, 8, &|| true).unwrap(), Asked::Ready { reused: 0 });
+        prompt.extend(answer(&mut talk));
+        let seen = talk.seen().to_vec();
+        assert_eq!(seen, prompt[..prompt.len() - 1], "the last token was not run yet");
+        prompt.extend((0..second).map(|i| token(i + 1000)));
+        assert_eq!(talk.ask(&prompt, 8, &|| true).unwrap(), Asked::Ready { reused: seen.len() }, "{name}");
+        let again = answer(&mut talk);
+        let fresh = |prompt: &[u32]| {
+            answer(&mut Generation::start(&model, None, prompt, options(8, vec![])).unwrap())
+        };
+        assert_eq!(again, fresh(&prompt), "{name}");
+
+        // Another past: only what is the same is kept, or nothing where a window has slid over it.
+        prompt[first / 2] ^= 1;
+        let Asked::Ready { reused } = talk.ask(&prompt, 8, &|| true).unwrap() else { panic!() };
+        assert!(reused == first / 2 || reused == 0 && name != "llama", "{name}: {reused}");
+        assert_eq!(answer(&mut talk), fresh(&prompt), "{name}");
+        // The same once more: the last token alone.
+        let Asked::Ready { reused } = talk.ask(&prompt, 8, &|| true).unwrap() else { panic!() };
+        assert!(reused == prompt.len() - 1 || reused == 0 && name != "llama", "{name}: {reused}");
+        assert_eq!(answer(&mut talk), fresh(&prompt), "{name}");
+        talk.clear();
+        assert_eq!(talk.ask(&prompt, 8, &|| true).unwrap(), Asked::Ready { reused: 0 });
+        assert_eq!(answer(&mut talk), fresh(&prompt), "{name}");
+    }
+}
+
+#[test]
+fn a_prompt_can_be_stopped_and_taken_up() {
+    let model = tiny_model("llama", exact(CpuLevel::detect()));
+    let prompt: Vec<u32> = (0..1200).map(|i| (i * 13 + 7) % model.vocab_size() as u32).collect();
+    let mut talk = Generation::new(&model, None, 1300, Sampling::default(), vec![]);
+    let left = std::cell::Cell::new(2);
+    let going = || left.replace(left.get() - 1) > 0;
+    assert_eq!(talk.ask(&prompt, 4, &going).unwrap(), Asked::Stopped);
+    assert_eq!((talk.seen().len(), talk.next().is_none()), (1024, true));
+    assert_eq!(talk.ask(&prompt, 4, &|| true).unwrap(), Asked::Ready { reused: 1024 });
+    let too_long = vec![1; 1301];
+    assert!(matches!(talk.ask(&too_long, 4, &|| true), Err(gq_model::ModelError::CacheFull { .. })));
 }
