@@ -32,6 +32,7 @@ pub struct Failure {
     pub limit: Option<String>,
     /// What was found.
     pub actual: Option<String>,
+    advice: Option<String>,
     silent: bool,
     told: bool,
 }
@@ -40,7 +41,8 @@ impl Failure {
     /// A failure with a code and a sentence; add the rest with `at`, `limit` and `actual`.
     pub fn new(exit: Exit, code: &'static str, message: impl Display) -> Failure {
         let message = message.to_string();
-        Failure { code, exit, message, place: None, limit: None, actual: None, silent: false, told: false }
+        let (place, limit, actual, advice) = (None, None, None, None);
+        Failure { code, exit, message, place, limit, actual, advice, silent: false, told: false }
     }
 
     /// Puts something before the sentence.
@@ -70,6 +72,12 @@ impl Failure {
     /// Says what was found.
     pub fn actual(mut self, actual: impl Display) -> Failure {
         self.actual = Some(actual.to_string());
+        self
+    }
+
+    /// Says what to try next, where more is known than the code tells.
+    pub fn advise(mut self, advice: impl Display) -> Failure {
+        self.advice = Some(advice.to_string());
         self
     }
 
@@ -117,8 +125,8 @@ impl Failure {
     }
 
     /// What to try next.
-    pub fn hint(&self) -> Option<&'static str> {
-        hints::hint(self.code)
+    pub fn hint(&self) -> Option<&str> {
+        self.advice.as_deref().or_else(|| hints::hint(self.code))
     }
 }
 

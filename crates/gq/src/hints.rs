@@ -5,8 +5,19 @@ pub fn hint(code: &str) -> Option<&'static str> {
     let hint = match code {
         "usage" => "`gq help` lists the commands, `gq help COMMAND` its options",
         "source.unknown" => {
-            "give a checkpoint directory (config.json and *.safetensors), a GGUF, a .gq file or hf://ORG/NAME"
+            "give a checkpoint directory (config.json and *.safetensors), a GGUF or hf://ORG/NAME"
         }
+        "source.converted" => {
+            "it is converted already: `gq run`, `gq eval` and `gq export` take it; another size is made from the original checkpoint"
+        }
+        "container.magic" => {
+            "give a .gq file, a checkpoint directory (config.json and *.safetensors), a GGUF or hf://ORG/NAME"
+        }
+        "generation_config" => {
+            "override it (--temp, --top-k, --top-p, --min-p, --repetition-penalty), or change it: gq meta set FILE.gq generation_config.KEY=VALUE"
+        }
+        "run.context" => "allow a larger context with --ctx, or say less",
+        "run.no_prompt" => "give -p TEXT, text on standard input, or run it on a terminal to chat",
         "source.quantized" => {
             "begin with the original checkpoint if you can; --allow-requantize goes on with this one"
         }

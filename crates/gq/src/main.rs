@@ -7,6 +7,7 @@ mod chat;
 mod cli;
 mod clock;
 mod commands;
+mod encodings;
 mod explain;
 mod export;
 mod failure;
@@ -14,6 +15,7 @@ mod guard;
 mod hints;
 mod hub;
 mod kld_search;
+mod looks;
 mod machine;
 mod output;
 mod profile;
@@ -23,18 +25,20 @@ mod seen;
 mod signals;
 mod source;
 mod table;
+mod talk;
 mod texts;
 mod units;
+mod usage;
 
 use clap::Parser;
-use failure::{Exit, Failure};
+use failure::Exit;
 use output::Output;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(error),
     };
     signals::watch(cli.global.output());
     let outcome = commands::dispatch(&cli);
@@ -51,15 +55,21 @@ fn main() -> ExitCode {
 }
 
 /// Shows clap's own text (help, version, usage errors), or an error object when `--json` is among the arguments.
-fn refuse(error: &clap::Error) -> ExitCode {
-    let output = Output { json: std::env::args_os().any(|a| a == "--json"), quiet: false };
-    if error.use_stderr() && output.json {
-        let message = error.to_string();
-        let sentence = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        output.failure(&Failure::new(Exit::Usage, "usage", sentence).at("command line"));
-    } else {
+fn refuse(error: clap::Error) -> ExitCode {
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let output = Output { json: arguments.iter().any(|a| a == "--json"), quiet: false };
+    if !error.use_stderr() {
         // A closed pipe is not worth a second error.
         let _ = error.print();
+        return ExitCode::SUCCESS;
     }
-    ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { 0 })
+    let error = usage::improved(error, &arguments);
+    match output.json {
+        true => output.failure(&usage::failure(&error)),
+        false => {
+            let _ = error.print();
+        }
+    }
+    ExitCode::from(Exit::Usage as u8)
 }

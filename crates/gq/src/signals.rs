@@ -7,7 +7,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 /// What shells expect of a process that a signal ended: this and the signal's number.
@@ -62,14 +63,41 @@ impl Drop for During {
     }
 }
 
+/// What Ctrl-C sets in the place of ending the program.
+static CAUGHT: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
+
+/// While it lives, Ctrl-C ends nothing.
+#[must_use = "Ctrl-C ends the program again when it is dropped"]
+pub struct Catching(());
+
+/// From now on Ctrl-C sets `pressed` and ends nothing.
+pub fn catch(pressed: &Arc<AtomicBool>) -> Catching {
+    *CAUGHT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(pressed));
+    Catching(())
+}
+
+impl Drop for Catching {
+    fn drop(&mut self) {
+        *CAUGHT.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+fn is_caught() -> bool {
+    let caught = CAUGHT.lock().unwrap_or_else(PoisonError::into_inner);
+    caught.iter().for_each(|pressed| pressed.store(true, Ordering::Relaxed));
+    caught.is_some()
+}
+
 /// Begins to watch. Without it signals do what they do in any program, which is no reason not to go on.
 pub fn watch(output: Output) {
     let ignored = ignored();
     let wanted = [SIGINT, SIGTERM].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
     if let Ok(mut signals) = Signals::new(wanted) {
         let watch = move || {
-            if let Some(signal) = signals.forever().next() {
-                interrupted(signal, output);
+            for signal in signals.forever() {
+                if signal != SIGINT || !is_caught() {
+                    interrupted(signal, output);
+                }
             }
         };
         let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(watch);

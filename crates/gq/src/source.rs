@@ -7,7 +7,7 @@ use crate::explain::tell;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::release::{SUMS, sums};
-use crate::{hub, units};
+use crate::{hub, looks, units};
 use gq_checkpoint::{Checkpoint, CheckpointError, ModelSpec, StandIn};
 use gq_container::Container;
 use gq_convert::Origin;
@@ -178,9 +178,13 @@ pub fn is_checkpoint(path: &Path) -> Result<bool, Failure> {
 /// Opens a checkpoint directory or a GGUF.
 pub fn checkpoint(path: &Path, global: &Global) -> Result<Checkpoint, Failure> {
     if !is_checkpoint(path)? {
-        let message = format!("{}: a checkpoint directory or a GGUF is expected", path.display());
-        let failure = Failure::new(Exit::Input, "source.unknown", message);
-        return Err(failure.at(path.display()).limit("a directory or a GGUF").actual("another file"));
+        let seems = looks::like(path);
+        let place = path.display();
+        let found = seems.map_or_else(String::new, |seems| format!("; this is {seems}"));
+        let message = format!("{place}: a checkpoint directory or a GGUF is expected{found}");
+        let code = if looks::is_gq(path) { "source.converted" } else { "source.unknown" };
+        let failure = Failure::new(Exit::Input, code, message).at(place);
+        return Err(failure.limit("a directory or a GGUF").actual(seems.unwrap_or("another file")));
     }
     Ok(Checkpoint::open_with(path, &global.reading.options())?)
 }

@@ -43,6 +43,12 @@ pub fn parse_tokens(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "too large".to_owned())
 }
 
+/// Parses a count of at least one.
+pub fn parse_positive(text: &str) -> Result<usize, String> {
+    let number = text.trim().parse::<usize>().ok().filter(|n| *n > 0);
+    number.ok_or_else(|| "expected a whole number from 1 on".to_owned())
+}
+
 /// Bytes in decimal units, three digits: `70.5 MB`.
 pub fn bytes(n: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB"];

@@ -180,3 +180,43 @@ fn what_a_403_means_depends_on_what_was_asked() {
     bench.server.faults().storage_forbidden = true;
     assert_eq!(access(&bench, &bench.hub()), Access::Storage);
 }
+
+const CHILD: &str = "GQ_HUB_TEST_LONG_LIST";
+
+/// Not a test of its own: lists the files, and says the most memory that it took, in kB.
+#[test]
+fn child() {
+    let Ok(variable) = std::env::var(CHILD) else { return };
+    let (endpoint, cache) = variable.split_once(' ').unwrap();
+    let hub = Hub::new(config(endpoint, cache.as_ref())).unwrap();
+    let plan = hub.plan_pull(&repo(), "main", &options(), &silent).unwrap();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    std::fs::write(std::path::Path::new(cache).join("peak"), format!("{} {peak}", plan.files.len())).unwrap();
+}
+
+/// 40 000 files and 12 MB of keys that nobody asked for: a tree of all of it would take some 300 MB.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_long_answer_takes_little_memory() {
+    let bench = Bench::new();
+    let entry = |i: u32| json!({"type": "file", "path": format!("f{i}"), "size": 1, "oid": "a".repeat(40)});
+    {
+        let mut faults = bench.server.faults();
+        faults.planted = (0..40_000).map(entry).collect();
+        faults.padding = 150;
+        faults.page = 20_000;
+    }
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "patience::child", "--quiet"])
+        .env(CHILD, format!("{} {}", bench.server.endpoint(), bench.dir.path().display()))
+        .stdout(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let told = std::fs::read_to_string(bench.dir.path().join("peak")).unwrap();
+    let words: Vec<&str> = told.split_whitespace().collect();
+    assert_eq!(words[0], "40005");
+    let peak: u64 = words[2].parse().unwrap();
+    assert!(peak < 80_000, "{peak} kB");
+}

@@ -13,7 +13,7 @@ use crate::progress::{Progress, Unit};
 use crate::seen::{Checker, NoCheck};
 use crate::signals::{self, Work};
 use crate::table::Table;
-use crate::{source, units};
+use crate::{encodings, source, units};
 use gq_checkpoint::{Checkpoint, Role};
 use gq_convert::{
     Budget, Calibration, Check, Choice, Codes, Estimate, Event, ExecuteOptions, Grids, LeftOut, Lossless,
@@ -29,22 +29,14 @@ use std::sync::Arc;
 /// An output that exists is refused, or with --force replaced, once the new file is complete.
 /// A conversion that was interrupted is taken up where it stopped when the same command is run again.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
+#[command(after_help = format!("{}{}", "\
 Examples:
   gq convert ./SmolLM2-135M -o smol.gq
   gq convert ./SmolLM2-135M -o smol.gq --bits 3 --override 'down_proj=tq4' --embedding tq6
   gq convert ./gemma-3-270m -o gemma.gq --encoding tq4-g64 --max-memory 1GiB
   gq convert ./SmolLM2-135M -o mine.gq --lora ./my-adapter --lora ./style=0.5
 
-Encodings (bits per weight without scales; `gq bench --codec` shows distortion and speed):
-  tq1 … tq8            TurboQuant: rotation and Lloyd-Max codes, one scale per row
-  tq4-g32, -g64, -g128 the same with one scale per group of 32, 64 or 128 weights
-  tqp2 … tqp5          TurboQuant_prod with a Gaussian sketch (reference mode)
-  tqpo2 … tqpo5        TurboQuant_prod with an orthogonal sketch (reference mode)
-  polar4222, polar4322, polar5333  PolarQuant (reference mode)
-  grid                 the grid that the weights already sit on, without loss (grid4 … grid8, mxfp4);
-                       without being asked for, it is used where it takes no more bytes
-  exact                the source's own bytes")]
+", encodings::LIST))]
 pub struct ConvertArgs {
     /// Checkpoint directory, a GGUF, or a repository (hf://ORG/NAME, hf://ORG/NAME@REV).
     #[arg(value_name = "SRC")]
@@ -72,22 +64,22 @@ pub struct ConvertArgs {
 #[derive(clap::Args, Debug)]
 pub struct Recipe {
     /// Bits per weight of the body, 1 to 8; short for --encoding tqB [default: 4].
-    #[arg(short, long, value_name = "B", value_parser = clap::value_parser!(u8).range(1..=8), conflicts_with = "encoding")]
+    #[arg(short, long, value_name = "B", value_parser = encodings::bits, conflicts_with = "encoding")]
     bits: Option<u8>,
     /// Encoding of the body: projections of attention and MLP.
-    #[arg(short, long, value_name = "ENC", value_parser = choice)]
+    #[arg(short, long, value_name = "ENC", value_parser = encodings::choice)]
     encoding: Option<Choice>,
     /// Encoding of the token embedding.
-    #[arg(long, value_name = "ENC", default_value = "tq8", value_parser = choice)]
+    #[arg(long, value_name = "ENC", default_value = "tq8", value_parser = encodings::choice)]
     embedding: Choice,
     /// Encoding of the output head, where it is not the embedding.
-    #[arg(long, value_name = "ENC", default_value = "tq8", value_parser = choice)]
+    #[arg(long, value_name = "ENC", default_value = "tq8", value_parser = encodings::choice)]
     head: Choice,
     /// Encoding of the per-layer embedding table (Gemma 4 E models).
-    #[arg(long, value_name = "ENC", default_value = "tq8", value_parser = choice)]
+    #[arg(long, value_name = "ENC", default_value = "tq8", value_parser = encodings::choice)]
     per_layer_table: Choice,
     /// Encoding of the per-layer gates and projections (Gemma 4 E models).
-    #[arg(long, value_name = "ENC", default_value = "tq8", value_parser = choice)]
+    #[arg(long, value_name = "ENC", default_value = "tq8", value_parser = encodings::choice)]
     per_layer_projection: Choice,
     /// Encoding of the tensors whose names match; repeatable, the last match wins.
     #[arg(long = "override", value_name = "REGEX=ENC", value_parser = override_rule)]
@@ -161,13 +153,9 @@ fn positive(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a number above 0".to_owned())
 }
 
-fn choice(name: &str) -> Result<Choice, String> {
-    Choice::from_name(name).ok_or_else(|| "unknown encoding; `gq convert --help` lists them".to_owned())
-}
-
 fn override_rule(rule: &str) -> Result<Override, String> {
     let (pattern, encoding) = rule.rsplit_once('=').ok_or("expected REGEX=ENC, such as 'down_proj=tq6'")?;
-    Ok(Override { pattern: pattern.to_owned(), encoding: choice(encoding)? })
+    Ok(Override { pattern: pattern.to_owned(), encoding: encodings::choice(encoding)? })
 }
 
 fn rotation(name: &str) -> Result<RotationKind, String> {

@@ -7,6 +7,7 @@ use crate::guard::{self, Force, Out};
 use crate::signals::{self, Work};
 use crate::source::{self, Loaded};
 use crate::table::Table;
+use crate::talk::Answer;
 use crate::units;
 use gq_container::Container;
 use gq_convert::{Choice, ExecuteOptions, Policy, Resources};
@@ -150,6 +151,6 @@ fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(
     output.data(&text)
 }
 
-fn sample(loaded: &Loaded, prompt: &str) -> Result<run::Answer, Failure> {
-    run::answer(loaded, prompt, None, TOKENS, Sampling::default(), &mut |_| Ok(()))
+fn sample(loaded: &Loaded, prompt: &str) -> Result<Answer, Failure> {
+    run::answer(loaded, prompt, TOKENS, Sampling::default())
 }

@@ -50,7 +50,7 @@ pub struct EvalArgs {
     #[arg(long, default_value_t = 512, value_name = "N")]
     ctx: usize,
     /// Use the first N windows of the text [default: all].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = units::parse_positive)]
     windows: Option<usize>,
     /// Arithmetic of MODEL's activations [default: int8 for a .gq file, f32 for a checkpoint].
     #[arg(long, value_name = "KIND")]

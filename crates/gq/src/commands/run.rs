@@ -1,56 +1,58 @@
-//! `gq run`: generates text and shows it as it comes.
+//! `gq run`: a chat on a terminal, or one answer shown as it comes.
 
 use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::clock;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::source::{self, Loaded};
-use gq_model::{
-    ChatMessage, ChatOptions, ChatTemplate, Generation, GenerationOptions, Sampling, SpecialText, StopReason,
-    Tokenizer,
-};
+use crate::talk::{self, Answer, Conversation, End, Manner, SamplingArgs, Settings};
+use crate::units;
+use gq_model::{ChatError, ChatTemplate, Sampling, Tokenizer};
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
 
-/// Generate text from a .gq file, a checkpoint directory or a GGUF.
+/// Tokens of context unless --ctx says otherwise; memory for keys and values is touched as they come.
+const CONTEXT: usize = 8192;
+
+/// Talk to a model: a .gq file, a checkpoint directory or a GGUF.
+///
+/// On a terminal it opens a chat; /help there says how. With -p, or with text on standard input, it answers once.
+/// A model with a chat template is asked through it, as transformers renders it; --raw continues the text as it is.
+/// Tokens are chosen as the model's generation_config.json asks for.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  gq run smol.gq -p 'Once upon a time' -n 100
-  gq run smol.gq --chat -p 'Why is the sky blue?' --temp 0.7 --top-p 0.9 --seed 1")]
+  gq run smol.gq                                        a chat
+  gq run smol.gq -p 'Why is the sky blue?' --temp 0.7 --seed 1
+  gq run smol.gq --raw -p 'Once upon a time' -n 100     go on with a text
+  gq run smol.gq < question.txt")]
 pub struct RunArgs {
     /// A .gq file, a checkpoint directory or a GGUF, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     #[command(flatten)]
     loras: Adapters,
-    /// The text to continue, or the question under --chat.
-    #[arg(short, long)]
-    prompt: String,
-    /// Wrap the prompt in the model's own chat template.
-    #[arg(long)]
+    /// What to answer, or with --raw to go on with [default: a chat on a terminal, else standard input].
+    #[arg(short, long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// Insist on the model's chat template, which is used anyway where there is one.
+    #[arg(long, conflicts_with = "raw")]
     chat: bool,
-    /// A system turn before the prompt.
-    #[arg(long, requires = "chat", value_name = "TEXT")]
+    /// Go on with the text as it is, without the chat template.
+    #[arg(long)]
+    raw: bool,
+    /// A system turn before the first one.
+    #[arg(long, conflicts_with = "raw", value_name = "TEXT")]
     system: Option<String>,
-    /// Most tokens to generate.
-    #[arg(short = 'n', long, default_value_t = 64, value_name = "N")]
-    tokens: usize,
-    /// Temperature; 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 0.0, value_name = "T")]
-    temp: f32,
-    /// Sample among the K likeliest tokens; 0 for all.
-    #[arg(long, default_value_t = 0, value_name = "K")]
-    top_k: usize,
-    /// Sample among the likeliest tokens that hold this share of the probability.
-    #[arg(long, default_value_t = 1.0, value_name = "P")]
-    top_p: f32,
-    /// Leave out tokens less likely than this share of the likeliest.
-    #[arg(long, default_value_t = 0.0, value_name = "P")]
-    min_p: f32,
-    /// Source of randomness.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    seed: u64,
+    /// Most tokens of an answer [default: until the model ends its turn or the context is full].
+    #[arg(short = 'n', long, value_name = "N")]
+    tokens: Option<usize>,
+    /// Tokens of prompts and answers together, such as 32k [default: 8192, or the model's own limit if that is less].
+    #[arg(long, value_name = "N", value_parser = context)]
+    ctx: Option<usize>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     /// Arithmetic of activations [default: int8 for a .gq file, f32 for a checkpoint].
     #[arg(long, value_name = "KIND")]
     activations: Option<super::Activations>,
@@ -59,105 +61,135 @@ pub struct RunArgs {
     kv: super::Kv,
 }
 
-/// What was generated.
-pub struct Answer {
-    /// The text.
-    pub text: String,
-    /// Its tokens.
-    pub tokens: Vec<u32>,
-    /// Tokens of the prompt.
-    pub prompt: Vec<u32>,
-    /// Seconds until the first token could be chosen.
-    pub prompt_seconds: f64,
-    /// Seconds for the rest.
-    pub seconds: f64,
-    /// Why it ended.
-    pub stop: &'static str,
+fn context(text: &str) -> Result<usize, String> {
+    units::parse_tokens(text)
+        .and_then(|n| if n < 16 { Err("expected at least 16 tokens".to_owned()) } else { Ok(n) })
 }
 
 pub fn run(args: &RunArgs, global: &Global) -> Result<(), Failure> {
-    source::with_threads(global, || generate_and_show(args, global))?
+    source::with_threads(global, || talk_to(args, global))?
 }
 
-fn generate_and_show(args: &RunArgs, global: &Global) -> Result<(), Failure> {
+fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     let output = global.output();
+    let (reads, shows) = (std::io::stdin().is_terminal(), std::io::stdout().is_terminal());
+    let chat = args.prompt.is_none() && reads && shows && !output.json;
     let found = source::find(&args.model, global)?;
+    let prompt = match &args.prompt {
+        Some(prompt) => Some(prompt.clone()),
+        None if chat => None,
+        None => {
+            if reads {
+                output.note("reading the prompt from the terminal: Ctrl-D ends it");
+            }
+            Some(piped()?)
+        }
+    };
     let loaded = source::model_how(&found.path, &args.loras, (args.activations, args.kv), global)?;
-    let sampling = Sampling {
-        temperature: args.temp,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        min_p: args.min_p,
-        seed: args.seed,
+    let model = &loaded.model;
+    let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
+    let template = match ChatTemplate::new(model.texts()) {
+        _ if args.raw => None,
+        Ok(template) => Some(template.with_clock(clock::clock(None))),
+        Err(ChatError::Missing) if !args.chat && args.system.is_none() => None,
+        Err(error) => return Err(error.into()),
     };
-    let turns = args.chat.then(|| {
-        let system = args.system.iter().map(|text| ChatMessage::new("system", text));
-        system.chain([ChatMessage::new("user", &args.prompt)]).collect::<Vec<_>>()
-    });
-    let mut show = |piece: &str| match output.json {
-        true => Ok(()),
-        false => output.data(piece),
+    let settings = Settings::new(model.texts().generation_config.as_deref(), &args.sampling)?;
+    if !settings.ignored.is_empty() {
+        let ignored = units::printable(&settings.ignored.join(", "));
+        output.warn(&format!("generation_config.json asks for {ignored}, which gq does not do"));
+    }
+    let own = model.spec().max_positions;
+    if let Some(asked) = args.ctx.filter(|&asked| asked > own) {
+        output.warn(&format!("--ctx {asked} is beyond the {own} tokens that the model was made for"));
+    }
+    let manner = Manner {
+        system: args.system.clone(),
+        context: args.ctx.unwrap_or(CONTEXT.min(own)),
+        tokens: args.tokens.or(settings.tokens),
+        sampling: settings.sampling,
     };
-    let answer = answer(&loaded, &args.prompt, turns.as_deref(), args.tokens, sampling, &mut show)?;
-    let rate = |n: usize, seconds: f64| n as f64 / seconds.max(1e-9);
-    let decode_rate = rate(answer.tokens.len().saturating_sub(1), answer.seconds);
+    let mut talk = Conversation::new(&loaded, &tokenizer, template.as_ref(), manner);
+    match prompt {
+        Some(prompt) => answer_once(&mut talk, &prompt, shows, global),
+        None => {
+            let how = match talk.is_chat() {
+                true => "type a message",
+                false if args.raw => "type a text that it goes on with",
+                false => "it has no chat template: type a text that it goes on with",
+            };
+            output.note(&format!(
+                "{}: {how}; /help lists commands, Ctrl-D leaves",
+                units::printable(&found.name)
+            ));
+            talk::chat(talk, output)
+        }
+    }
+}
+
+/// The prompt on standard input, without the line end that every text has.
+fn piped() -> Result<String, Failure> {
+    let refused = |message: String| Failure::new(Exit::Usage, "run.no_prompt", message).at("standard input");
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().read_to_end(&mut bytes);
+    read.map_err(|e| refused(format!("standard input: {e}")))?;
+    let text =
+        String::from_utf8(bytes).map_err(|e| refused(format!("standard input: {}", e.utf8_error())))?;
+    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    match text.trim().is_empty() {
+        true => Err(refused("there is no prompt: standard input is empty".to_owned())),
+        false => Ok(text.to_owned()),
+    }
+}
+
+fn answer_once(
+    talk: &mut Conversation<'_>,
+    prompt: &str,
+    on_terminal: bool,
+    global: &Global,
+) -> Result<(), Failure> {
+    let output = global.output();
+    let mut show = |piece: &str| match (output.json, on_terminal) {
+        (true, _) => Ok(()),
+        (false, true) => output.data(&talk::harmless(piece)),
+        (false, false) => output.data(piece),
+    };
+    let answer = talk.say(prompt, &mut show, &AtomicBool::new(false))?;
     if output.json {
         return output.document(&serde_json::json!({
             "text": answer.text,
             "tokens": answer.tokens,
             "prompt_tokens": answer.prompt,
-            "stop": answer.stop,
-            "prompt_tokens_per_second": rate(answer.prompt.len(), answer.prompt_seconds),
-            "tokens_per_second": decode_rate,
+            "stop": answer.end.name(),
+            "prompt_tokens_per_second": answer.prompt_rate(),
+            "tokens_per_second": answer.rate(),
         }));
     }
     output.data("\n")?;
+    let ended = match answer.end {
+        End::Limit => "cut by the limit of tokens (-n)".to_owned(),
+        End::Context => format!("cut: the context of {} tokens is full (--ctx)", talk.manner().context),
+        end => format!("ended by {}", end.name()),
+    };
     output.note(&format!(
-        "{} prompt tokens at {:.1}/s, {} generated at {decode_rate:.1}/s, ended by {}",
+        "{} prompt tokens at {:.1}/s, {} generated at {:.1}/s, {ended}",
         answer.prompt.len(),
-        rate(answer.prompt.len(), answer.prompt_seconds),
+        answer.prompt_rate(),
         answer.tokens.len(),
-        answer.stop,
+        answer.rate(),
     ));
     Ok(())
 }
 
-/// Generates; `show` gets every piece of text as it becomes certain.
+/// Goes on with a text.
 pub fn answer(
     loaded: &Loaded,
     prompt: &str,
-    turns: Option<&[ChatMessage]>,
     max_tokens: usize,
     sampling: Sampling,
-    show: &mut dyn FnMut(&str) -> Result<(), Failure>,
 ) -> Result<Answer, Failure> {
-    let model = &loaded.model;
-    let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
-    let template = turns.map(|_| ChatTemplate::new(model.texts())).transpose()?;
-    let template = template.map(|template| template.with_clock(clock::clock(None)));
-    let prompt = match (&template, turns) {
-        (Some(template), Some(turns)) => {
-            let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
-            tokenizer.encode(&template.render(turns, &options)?, SpecialText::Parsed)?
-        }
-        _ => tokenizer.prompt(prompt, SpecialText::Plain)?,
-    };
-    let started = Instant::now();
-    let options = GenerationOptions { max_tokens, sampling, stop: tokenizer.stop_tokens(template.as_ref()) };
-    let mut generation = Generation::start(model, Some(&tokenizer), &prompt, options)?;
-    let prompt_seconds = started.elapsed().as_secs_f64();
-    let started = Instant::now();
-    let (mut text, mut tokens) = (String::new(), Vec::new());
-    for piece in &mut generation {
-        let piece = piece?;
-        tokens.extend(piece.token);
-        show(&piece.text)?;
-        text += &piece.text;
-    }
-    let stop = match generation.stop_reason() {
-        Some(StopReason::Stop(_)) => "stop token",
-        Some(StopReason::CacheFull) => "full cache",
-        Some(StopReason::MaxTokens) | None => "token limit",
-    };
-    Ok(Answer { text, tokens, prompt, prompt_seconds, seconds: started.elapsed().as_secs_f64(), stop })
+    let tokenizer = Tokenizer::new(loaded.model.texts(), loaded.model.spec())?;
+    let manner = Manner { system: None, context: CONTEXT, tokens: Some(max_tokens), sampling };
+    let mut talk = Conversation::new(loaded, &tokenizer, None, manner);
+    talk.say(prompt, &mut |_| Ok(()), &AtomicBool::new(false))
 }

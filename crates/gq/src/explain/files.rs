@@ -2,6 +2,7 @@
 
 use super::sentence;
 use crate::failure::{Exit, Failure};
+use crate::looks;
 use gq_checkpoint::StandIn;
 use gq_container::{ContainerError, FormatError, VerifyError, WriteError};
 use gq_eval::OutputsError;
@@ -14,6 +15,15 @@ impl From<ContainerError> for Failure {
             ContainerError::Format { path, source } => match pointer(&path) {
                 Some(what) => {
                     super::checkpoint::stand_in(&path, &what, &format!("{}: {what}", path.display()))
+                }
+                None if !looks::is_gq(&path) => {
+                    let place = path.display();
+                    let seems = looks::like(&path).unwrap_or("none of the files that gq knows");
+                    let message = format!("{place}: not a .gq file; it seems to be {seems}");
+                    Failure::new(Exit::Input, "container.magic", message)
+                        .at(place)
+                        .limit("a .gq file")
+                        .actual(seems)
                 }
                 None => Failure::new(Exit::Input, "container.format", message)
                     .at(path.display())

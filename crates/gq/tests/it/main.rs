@@ -3,6 +3,8 @@
 
 mod adapters;
 mod calibration;
+#[cfg(unix)]
+mod chat;
 mod chat_template;
 mod contract;
 mod gguf;
@@ -22,3 +24,4 @@ mod server;
 mod signals;
 mod tidy;
 mod tokens;
+mod usage;
