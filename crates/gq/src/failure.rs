@@ -27,12 +27,12 @@ pub struct Failure {
     /// The sentence, without a final full stop.
     pub message: String,
     /// File, tensor or option it is about.
-    pub place: Option<String>,
+    pub place: Option<Box<str>>,
     /// What was allowed or expected.
-    pub limit: Option<String>,
+    pub limit: Option<Box<str>>,
     /// What was found.
-    pub actual: Option<String>,
-    advice: Option<String>,
+    pub actual: Option<Box<str>>,
+    advice: Option<Box<str>>,
     silent: bool,
     told: bool,
 }
@@ -59,25 +59,25 @@ impl Failure {
 
     /// Says where.
     pub fn at(mut self, place: impl Display) -> Failure {
-        self.place = Some(place.to_string());
+        self.place = Some(place.to_string().into());
         self
     }
 
     /// Says what was allowed or expected.
     pub fn limit(mut self, limit: impl Display) -> Failure {
-        self.limit = Some(limit.to_string());
+        self.limit = Some(limit.to_string().into());
         self
     }
 
     /// Says what was found.
     pub fn actual(mut self, actual: impl Display) -> Failure {
-        self.actual = Some(actual.to_string());
+        self.actual = Some(actual.to_string().into());
         self
     }
 
     /// Says what to try next, where more is known than the code tells.
     pub fn advise(mut self, advice: impl Display) -> Failure {
-        self.advice = Some(advice.to_string());
+        self.advice = Some(advice.to_string().into());
         self
     }
 
