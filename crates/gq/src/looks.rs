@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 /// First bytes of formats that are given by mistake.
-const MAGICS: [(&[u8], &str); 17] = [
+const MAGICS: [(&[u8], &str); 15] = [
     (b"\x89GQ", "a .gq file"),
     (b"GGUF", "a GGUF"),
     (b"ggml", "a GGML file, older than GGUF"),
@@ -12,7 +12,6 @@ const MAGICS: [(&[u8], &str); 17] = [
     (b"lmgg", "a GGML file, older than GGUF"),
     (b"PK\x03\x04", "a zip archive, which PyTorch's .bin and .pt files are too"),
     (b"\x89HDF", "an HDF5 file, as Keras writes its weights"),
-    (b"version https://git-lfs", "a Git LFS pointer: the file itself was not fetched (`git lfs pull`)"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"\x28\xb5\x2f\xfd", "a zstd archive"),
     (b"7z\xbc\xaf", "a 7z archive"),
@@ -21,7 +20,6 @@ const MAGICS: [(&[u8], &str); 17] = [
     (b"\x89PNG", "an image"),
     (b"%PDF", "a PDF"),
     (b"\x80\x02", "a pickle, as PyTorch writes its weights"),
-    (b"<!DOCTYPE", "a web page: an address that asks to sign in gives one"),
 ];
 
 /// What a file seems to be; `None` where it cannot be read or nothing is known of it.
@@ -68,14 +66,10 @@ mod tests {
     fn files_are_known_by_their_first_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
-        let cases: [(&[u8], Option<&str>); 8] = [
+        let cases: [(&[u8], Option<&str>); 7] = [
             (b"", Some("an empty file")),
             (b"root:x:0:0\n", Some("a text")),
             (b"{\"a\": 1}", Some("a JSON text")),
-            (
-                b"version https://git-lfs.github.com/spec/v1\n",
-                Some("a Git LFS pointer: the file itself was not fetched (`git lfs pull`)"),
-            ),
             (b"PK\x03\x04\0\0", Some("a zip archive, which PyTorch's .bin and .pt files are too")),
             (
                 b"\x40\0\0\0\0\0\0\0{\"__metadata__\"",

@@ -65,11 +65,7 @@ fn a_wrong_file_is_called_what_it_seems_to_be() {
     let gq = Gq::new();
     std::fs::write(gq.path("notes.txt"), "root:x:0:0\n").unwrap();
     std::fs::write(gq.path("pytorch_model.bin"), b"PK\x03\x04\x14\0\0\0").unwrap();
-    std::fs::write(gq.path("tokenizer.json"), "version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
-        .unwrap();
-    for (name, seems) in
-        [("notes.txt", "a text"), ("pytorch_model.bin", "PyTorch"), ("tokenizer.json", "Git LFS pointer")]
-    {
+    for (name, seems) in [("notes.txt", "a text"), ("pytorch_model.bin", "PyTorch")] {
         for command in ["inspect", "convert"] {
             let told = gq.fails(3, &[command, name]);
             assert!(told.contains(name) && told.contains(seems) && told.contains("hint: give a"), "{told}");
