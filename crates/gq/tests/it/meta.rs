@@ -13,7 +13,7 @@ fn converted() -> Gq {
 fn texts_change_and_weights_do_not() {
     let gq = converted();
     let before = gq.json(&["verify", "m.gq"]);
-    let says = |file: &str| gq.ok(&["run", file, "-p", "It is", "-n", "4", "--temp", "0"]);
+    let says = |file: &str| gq.ok(&["run", file, "-p", "It is", "-n", "4", "--temp", "0", "--raw"]);
     let said = says("m.gq");
     std::fs::write(gq.path("t.jinja"), "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}")
         .unwrap();
