@@ -106,7 +106,7 @@ fn nearest(bits: f64) -> String {
     };
     let (whole, part) = (bits.floor() as u8, bits.fract());
     match part {
-        _ if whole < 2 || whole >= 8 => code(whole),
+        _ if !(2..8).contains(&whole) => code(whole),
         part if part < 0.3 => code(whole),
         part if part > 0.7 => code(whole + 1),
         _ => format!("{} and {}", code(whole), code(whole + 1)),

@@ -111,7 +111,15 @@ fn bad_input_is_one_error_with_its_exit_code() {
     for kind in ["checkpoint", "container"] {
         for entry in std::fs::read_dir(testdata(&format!("malformed/{kind}"))).unwrap() {
             let path = entry.unwrap().path();
-            let valid = path.file_name().unwrap().to_str().unwrap().starts_with("valid");
+            let file = path.file_name().unwrap().to_str().unwrap();
+            // Shards whose index is not theirs are read with a note where they are whole without it.
+            let read = [
+                "index-tensor-nowhere",
+                "index-tensor-unlisted",
+                "index-wrong-shard",
+                "shards-without-index",
+            ];
+            let valid = file.starts_with("valid") || read.contains(&file);
             if valid || path.extension().is_some_and(|e| e == "md" || e == "json" || e == "txt") {
                 continue;
             }
