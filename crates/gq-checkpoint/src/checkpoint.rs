@@ -359,6 +359,13 @@ impl Checkpoint {
         self.merge.as_ref().map_or(0, |merge| merge.memory_bytes(threads, &self.tensors))
     }
 
+    /// Bytes of memory that the checkpoint takes for good and for reading rows with this many threads: F8 scales, and
+    /// what merging takes. Headers are not counted.
+    pub fn held_bytes(&self, threads: usize) -> u64 {
+        let scales = self.scales.values().map(|scale| 4 * scale.values.len() as u64);
+        scales.sum::<u64>() + self.merge_bytes(threads)
+    }
+
     pub(crate) fn merge(&self) -> Option<&Merge> {
         self.merge.as_ref()
     }

@@ -1,7 +1,7 @@
 //! Rows and bytes of tensors by positioned reads.
 
 use crate::read_at::read_exact_at;
-use crate::{Checkpoint, ReadError, SourceTensor};
+use crate::{Checkpoint, MappedWeights, ReadError, SourceTensor};
 use gq_tensor::decode_f32;
 use std::ops::Range;
 
@@ -77,6 +77,33 @@ impl Checkpoint {
             merge.apply(tensor, rows.clone(), out)?;
         }
         check_finite(tensor, rows.start, out)
+    }
+
+    /// Decodes rows of a mapped tensor to f32 `[rows.len(), cols]`, in the tensor's order; F8 scales are applied and
+    /// adapters merged. Any number of threads may decode.
+    ///
+    /// # Errors
+    /// When rows are out of range, `out` has another length, an adapter cannot be read, or a value is not finite in
+    /// f32.
+    pub fn decode_mapped_rows_f32(
+        &self,
+        weights: &MappedWeights,
+        tensor: &SourceTensor,
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) -> Result<(), ReadError> {
+        check_rows(tensor, &rows, out.len())?;
+        let (row_bytes, cols, mapped) = (tensor.row_bytes(), tensor.cols(), weights.bytes(tensor));
+        let stored =
+            |rows: Range<usize>| mapped.get(rows.start * row_bytes..rows.end * row_bytes).unwrap_or_default();
+        if tensor.row_unit() == 1 {
+            return self.decode_rows_f32(tensor, rows.clone(), stored(rows), out);
+        }
+        for (row, out) in rows.zip(out.chunks_exact_mut(cols.max(1))) {
+            let at = tensor.stored_row(row);
+            self.decode_rows_f32(tensor, row..row + 1, stored(at..at + 1), out)?;
+        }
+        Ok(())
     }
 
     /// Reads a range of a tensor's bytes, as they stand in the file, into `out`.

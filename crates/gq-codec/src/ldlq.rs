@@ -22,7 +22,7 @@ pub trait ColumnQuantizer {
 /// What rounding a strip cost, per row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StripOutcome {
-    /// `e H e^T` of each row after the refit, with the damped H.
+    /// `e H e^T` of each row after the refit, with the damped H; infinite where it is no number.
     pub errors: Vec<f64>,
     /// `w H w^T` of each row, with the damped H.
     pub energies: Vec<f64>,
@@ -125,7 +125,9 @@ fn refit(level: CpuLevel, factor: &Factor, weights: &[f32], rows: usize, residua
     let refit: Vec<f32> = (0..rows).map(refit).collect();
     let error = |row: usize| {
         let f = f64::from(refit[row]);
-        (ww[row] - 2.0 * f * wq[row] + f * f * qq[row]).max(0.0)
+        let error = ww[row] - 2.0 * f * wq[row] + f * f * qq[row];
+        // A hair below zero is rounding. What is no number is no small error: it is infinite.
+        if error.is_finite() { error.max(0.0) } else { f64::INFINITY }
     };
     StripOutcome { errors: (0..rows).map(error).collect(), energies: ww, refit }
 }

@@ -203,8 +203,9 @@ struct Verdict {
 
 impl Verdict {
     /// Feedback overfits where few tokens were seen: an error below nearest's on the tokens held out is what counts.
+    /// So is an error that is no number, whatever the other one is.
     fn is_nearest(self) -> bool {
-        self.nearest < self.feedback
+        self.nearest < self.feedback || self.feedback.is_nan()
     }
 }
 

@@ -1,13 +1,17 @@
 //! Finds the smallest file that stays as close as asked for, by what finished files measure.
 
+use crate::finite::{NotFinite, check_reference, teacher};
 use crate::tune::Tune;
 use gq_container::Container;
-use gq_model::{Factors, LoadError, Model, ModelError, Teacher};
+use gq_model::{Factors, LoadError, Model, ModelError};
 use std::path::Path;
 use std::sync::Arc;
 
 /// What is measured may lie so far below the limit, as a part of it: nearer costs conversions and saves next to nothing.
 const NEAR: f64 = 0.03;
+
+/// Part of what was allowed that is tried after a file that computed no numbers.
+const BROKEN: f64 = 0.25;
 
 /// Most files that are made.
 const ROUNDS: usize = 6;
@@ -53,7 +57,11 @@ impl Closeness {
             self.missed = Some(self.missed.unwrap_or(f64::INFINITY).min(self.allowed));
         }
         // In proportion, toward the middle of what is near enough; between what is known where that leads out of it.
-        let proportion = self.limit * (1.0 - NEAR / 2.0) / divergence;
+        let proportion = match divergence.is_finite() {
+            true => self.limit * (1.0 - NEAR / 2.0) / divergence,
+            // How much nearer a file must be that computes at all, nothing says.
+            false => BROKEN,
+        };
         let (low, high) = (self.kept.unwrap_or(0.0), self.missed.unwrap_or(f64::INFINITY));
         let next = self.allowed * proportion;
         self.allowed = match next > low && next < high {
@@ -74,6 +82,9 @@ pub enum ClosenessError {
     /// The file cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The reference computes what is no finite number.
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
     /// Held-out tokens that the model does not have.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -83,7 +94,8 @@ pub enum ClosenessError {
 }
 
 /// Mean divergence of the file at `path` from `reference` on the sequences that `tune` held out, in nats per token, and
-/// their tokens; `None` where it kept none. The same on every CPU level and thread count.
+/// their tokens; `None` where it kept none. Infinite where the file computes what is no finite number. The same on every
+/// CPU level and thread count.
 ///
 /// # Errors
 /// [`ClosenessError`].
@@ -100,7 +112,12 @@ pub fn held_out_divergence(
     let (mut sum, mut tokens) = (0.0, 0);
     for sequence in sequences {
         let length = sequence.len();
-        sum += length as f64 * Teacher::new(reference, sequence)?.divergence(&model, &Factors::new())?;
+        let teacher = teacher::<ClosenessError>(reference, sequence)?;
+        let divergence = teacher.divergence(&model, &Factors::new())?;
+        if !divergence.is_finite() {
+            check_reference::<ClosenessError>(reference, teacher.tokens())?;
+        }
+        sum += length as f64 * divergence;
         tokens += length;
     }
     Ok(Some((sum / tokens.max(1) as f64, tokens)))
@@ -149,6 +166,12 @@ mod tests {
     fn what_never_meets_the_limit_ends() {
         let seen = search(0.01, |_| 0.5);
         assert!(seen.len() <= ROUNDS && best(&seen, 0.01) == 0.0, "{seen:?}");
+        // A file that computes no numbers keeps to no limit; nearer ones may.
+        for broken in [f64::INFINITY, f64::NAN] {
+            let seen = search(0.1, |allowed| if allowed > 0.02 { broken } else { allowed });
+            assert!(seen.len() > 1 && seen.iter().any(|&x| x <= 0.02), "{seen:?}");
+            assert!(search(0.1, |_| broken).iter().all(|x| !x.is_finite()));
+        }
         // Nothing that could be given up.
         assert_eq!(search(0.01, |_| 0.0).len(), 1);
     }

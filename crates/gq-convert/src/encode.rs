@@ -25,6 +25,14 @@ pub(crate) struct Coded {
     pub outputs: Vec<OutputSums>,
 }
 
+/// Buffers of rows that are coded together, used again from block to block: blocks are coded by whichever thread is
+/// free, and an allocator that keeps a heap for each thread would keep such buffers in all of them.
+#[derive(Debug, Default)]
+pub(crate) struct StripBuffers {
+    rotated: Vec<f32>,
+    payload: Vec<u8>,
+}
+
 /// What is needed to code rows of one width in one way.
 #[derive(Clone)]
 pub(crate) struct RowCoder {
@@ -95,7 +103,7 @@ impl RowCoder {
         (checkpoint, tensor): (&Checkpoint, &SourceTensor),
         source: &[u8],
         first: usize,
-        out: &mut Coded,
+        (out, buffers): (&mut Coded, &mut StripBuffers),
     ) -> Result<(), ReadError> {
         let source_row = tensor.row_bytes();
         let codes_row = self.encoding.codes_row_bytes(self.cols);
@@ -106,7 +114,7 @@ impl RowCoder {
         out.sums.resize(rows, (0.0, 0.0));
         out.outputs.clear();
         if self.encoding.strip_rows() > 1 {
-            return self.code_strips(level, (checkpoint, tensor), source, first, out);
+            return self.code_strips(level, (checkpoint, tensor), source, first, (out, buffers));
         }
         let chunks = source
             .par_chunks(CHUNK_ROWS * source_row)
@@ -133,11 +141,11 @@ impl RowCoder {
         (checkpoint, tensor): (&Checkpoint, &SourceTensor),
         source: &[u8],
         first: usize,
-        out: &mut Coded,
+        (out, StripBuffers { rotated, payload }): (&mut Coded, &mut StripBuffers),
     ) -> Result<(), ReadError> {
         let source_row = tensor.row_bytes();
         let shape = MatrixShape { rows: source.len() / source_row, cols: self.cols };
-        let mut rotated = vec![0.0; shape.rows * shape.cols];
+        rotated.resize(shape.rows * shape.cols, 0.0);
         let chunks = rotated.par_chunks_mut(STRIP_CHUNK * self.cols);
         let chunks = chunks.zip(source.par_chunks(STRIP_CHUNK * source_row)).enumerate();
         chunks.try_for_each_init(Vec::new, |scratch, (chunk, (rotated, source))| {
@@ -148,13 +156,15 @@ impl RowCoder {
         })?;
         self.encoder.encode_rows(
             level,
-            &rotated,
+            rotated,
             &mut out.codes,
             &mut out.scales,
             &mut EncodeScratch::default(),
         );
-        let payload = [&out.codes[..], &out.scales].concat();
-        let Ok(matrix) = EncodedMatrix::new(shape, self.encoding, self.rotation_spec, &payload) else {
+        payload.clear();
+        payload.extend_from_slice(&out.codes);
+        payload.extend_from_slice(&out.scales);
+        let Ok(matrix) = EncodedMatrix::new(shape, self.encoding, self.rotation_spec, payload) else {
             return Ok(());
         };
         let chunks = rotated.par_chunks(STRIP_CHUNK * self.cols).zip(out.sums.par_chunks_mut(STRIP_CHUNK));

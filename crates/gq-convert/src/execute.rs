@@ -5,7 +5,7 @@
 //! same pass: each output has its own codes, journal and file, and only what is read is shared.
 
 use crate::calibrated::{CalibratedCoder, CalibratedError, Factors};
-use crate::encode::{Coded, Coders, RowCoder};
+use crate::encode::{Coded, Coders, RowCoder, StripBuffers};
 use crate::error::ConvertError;
 use crate::output::{Output, discard};
 use crate::pass::{Shared, shared};
@@ -165,7 +165,7 @@ fn run(
     for slot in [&mut reading, &mut coding, &mut writing] {
         slot.coded.resize_with(outputs.len(), Coded::default);
     }
-    let mut bytes = 0;
+    let (mut bytes, mut buffers) = (0, StripBuffers::default());
     for k in 0..pieces.len() + 2 {
         let to_read = pieces.get(k);
         let to_code = k.checked_sub(1).and_then(|k| pieces.get(k));
@@ -174,7 +174,7 @@ fn run(
             || to_read.map_or(Ok(()), |piece| read(&mut reader, piece, &mut reading)),
             || {
                 rayon::join(
-                    || to_code.map_or(Ok(()), |piece| code(&work, piece, &mut coding)),
+                    || to_code.map_or(Ok(()), |piece| code(&work, piece, &mut coding, &mut buffers)),
                     || to_write.map_or(Ok(()), |piece| write(&mut files_of, &work.shared, piece, &writing)),
                 )
             },
@@ -194,7 +194,7 @@ fn run(
         std::mem::swap(&mut coding.coded, &mut reading.coded);
     }
     // Texts are compressed at the end: the blocks' memory is free by then.
-    drop((reading, coding, writing, work));
+    drop((reading, coding, writing, work, buffers));
     let digests = reader.finish();
     checkpoint.check_unchanged()?;
     let mut reports = Vec::new();
@@ -276,7 +276,12 @@ fn read(reader: &mut SourceReader<'_>, piece: &Piece, slot: &mut Slot) -> Result
     Ok(())
 }
 
-fn code(pass: &Pass<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertError> {
+fn code(
+    pass: &Pass<'_>,
+    piece: &Piece,
+    slot: &mut Slot,
+    buffers: &mut StripBuffers,
+) -> Result<(), ConvertError> {
     let Use::Rows { tensor: index, rows, .. } = &piece.use_ else { return Ok(()) };
     let Pass { checkpoint, level, shared, works, factors } = pass;
     let Slot { source, coded, .. } = slot;
@@ -291,7 +296,7 @@ fn code(pass: &Pass<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertEr
         }
         match coder {
             Coder::Nearest(coder) => {
-                coder.code(*level, (checkpoint, tensor), source, rows.start, coded)?;
+                coder.code(*level, (checkpoint, tensor), source, rows.start, (&mut *coded, &mut *buffers))?;
                 if coder.encoding.is_grid() && coded.sums.iter().any(|(error, _)| *error != 0.0) {
                     let tensor = tensor.name.clone();
                     return Err(ConvertError::OffGrid { tensor, limit: coder.encoding });

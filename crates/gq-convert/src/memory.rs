@@ -4,7 +4,7 @@
 
 use crate::encode::STRIP_CHUNK;
 use crate::plan::Step;
-use gq_tensor::{Encoding, RotationKind};
+use gq_tensor::{Encoding, RotationKind, Sketch};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -16,12 +16,12 @@ const STRIPS: usize = 16;
 const SMALLEST_BLOCK: u64 = 64 << 10;
 /// Program, allocator slack, stacks of the threads that are not counted one by one.
 const BASE: u64 = 2 << 20;
-/// Costs, targets and paths of a trellis search, and what keeps its sums, but for the largest trellises.
-const TRELLIS: u64 = 384 << 10;
+/// Targets, paths and sums of a trellis search, beside what grows with its states.
+const TRELLIS: u64 = 96 << 10;
 /// Most that the compression of a text needs beside the text and its result; shorter texts need less.
 const COMPRESSION: u64 = 16 << 20;
-/// Stack and allocator arena of one thread.
-const THREAD: u64 = 512 << 10;
+/// What is touched of a thread's stack, and its small allocations.
+const THREAD: u64 = 128 << 10;
 
 /// Memory of an execution, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,8 +82,8 @@ fn peak(steps: &[Step], (texts, adapters): (u64, u64), factors: u64, threads: us
         Encoding::Trellis { bits, states } => {
             // A byte for each group of states in every row, and two numbers for each state.
             let states = 1u64 << states.log2();
-            let search = ((Encoding::STRIP_ROWS as u64 * states) >> bits) + 8 * states + (96 << 10);
-            search.max(TRELLIS) + (STRIP_CHUNK as u64 + 2) * 4 * step.rows_cols().1 as u64
+            let search = ((Encoding::STRIP_ROWS as u64 * states) >> bits) + 8 * states + TRELLIS;
+            search + (STRIP_CHUNK as u64 + 2) * 4 * step.rows_cols().1 as u64
         }
         // Bounds of each weight in f64, and codes.
         Encoding::Grid(_) | Encoding::Mxfp4 => 9 * 4 * step.rows_cols().1 as u64,
@@ -140,29 +140,36 @@ pub(crate) fn factor_bytes<Key: PartialEq>(inputs: &[(Key, u64)]) -> u64 {
     later.fold(from(0, inputs.len()), u64::max)
 }
 
-/// Strips with what is fed back.
+/// Strips with what is fed back: one for each thread, of as many as a tensor has.
 fn calibrated(steps: &[Step], threads: u64) -> u64 {
-    let steps = || steps.iter().filter(|step| step.calibrated);
-    let cols = || steps().map(|step| step.rows_cols().1 as u64);
-    let widest = cols().max().unwrap_or(0);
-    // Weights, errors, residuals, projections, values and decoded rows of a strip; sampled rows twice.
-    let strip =
-        Encoding::STRIP_ROWS as u64 * widest * 4 * 6 + 2 * 4 * widest * Encoding::STRIP_ROWS as u64 / 8;
-    threads * strip
+    let strips = steps.iter().filter(|step| step.calibrated).map(|step| {
+        let (rows, cols) = step.rows_cols();
+        let (rows, cols, most) = (rows as u64, cols as u64, Encoding::STRIP_ROWS as u64);
+        // Weights, errors, residuals, projections, values and decoded rows of a strip; sampled rows twice.
+        let strip = rows.min(most) * cols * (4 * 6 + 1);
+        threads.min(rows.div_ceil(most)) * strip
+    });
+    strips.max().unwrap_or(0)
 }
 
-/// Rows that are coded together are held as f32, with their codes once more to measure them, and sums per 32 columns.
+/// Rows that are coded together are held as f32, with their codes once more to measure them; one strip's sums per 32
+/// columns.
 fn strip_block(step: &Step, block: u64) -> u64 {
-    let (rows, cols) = (block_rows(step, block) as u64, step.rows_cols().1 as u64);
-    match step.encoding.strip_rows() {
+    let (rows, cols) = (held_rows(step, block), step.rows_cols().1 as u64);
+    match step.encoding.strip_rows() as u64 {
         1 => 0,
-        _ => rows * (4 * cols + cols / 2 + step.encoding.codes_row_bytes(cols as usize) as u64),
+        strip => rows * (4 * cols + step.encoding.codes_row_bytes(cols as usize) as u64) + strip * cols / 2,
     }
+}
+
+/// Rows of a block, of those that there are.
+fn held_rows(step: &Step, block: u64) -> u64 {
+    block_rows(step, block).min(step.rows_cols().0) as u64
 }
 
 fn source_block(step: &Step, block: u64) -> u64 {
     let (rows, _) = step.rows_cols();
-    step.source_bytes / (rows as u64).max(1) * block_rows(step, block) as u64
+    step.source_bytes / (rows as u64).max(1) * held_rows(step, block)
 }
 
 fn coded_block(step: &Step, block: u64) -> u64 {
@@ -170,31 +177,36 @@ fn coded_block(step: &Step, block: u64) -> u64 {
     match step.encoding {
         // Blocks of a GGUF grow to values.
         Encoding::Exact(dtype) => {
-            source_block(step, block).max((block_rows(step, block) * cols * dtype.size()) as u64)
+            source_block(step, block).max(held_rows(step, block) * (cols * dtype.size()) as u64)
         }
         // Six f64 sums per row measure the distortion and the outputs.
-        coded => block_rows(step, block) as u64 * (coded.codes_row_bytes(cols) as u64 + 48),
+        coded => held_rows(step, block) * (coded.codes_row_bytes(cols) as u64 + 48),
     }
 }
 
-/// Transforms and encoders are kept for each distinct width: dense ones count.
+/// Transforms, encoders and decoders are kept for each distinct width: dense matrices in them count.
 fn tables(steps: &[Step]) -> u64 {
-    let mut seen: Vec<(usize, bool)> = Vec::new();
-    let mut bytes = 0;
+    let mut seen: Vec<(usize, Option<Encoding>)> = Vec::new();
+    let (mut kept, mut making) = (0, 0);
     for step in steps.iter().filter(|step| !step.encoding.is_exact()) {
         let (_, cols) = step.rows_cols();
         let square = 4 * (cols as u64) * (cols as u64);
-        let dense =
-            [step.rotation.kind == RotationKind::Haar, matches!(step.encoding, Encoding::Prod { .. })];
-        for (kind, _) in dense.into_iter().enumerate().filter(|(_, dense)| *dense) {
-            if !seen.contains(&(cols, kind == 0)) {
-                seen.push((cols, kind == 0));
-                // The orthogonal factor is made in f64 before it is kept in f32.
-                bytes += square + 2 * square;
+        let haar = (step.rotation.kind == RotationKind::Haar).then_some((None, 1, true));
+        let sketch = match step.encoding {
+            // The encoder's and the decoder's.
+            Encoding::Prod { sketch, .. } => Some((Some(step.encoding), 2, sketch == Sketch::Orthogonal)),
+            _ => None,
+        };
+        for (what, copies, orthogonal) in [haar, sketch].into_iter().flatten() {
+            if !seen.contains(&(cols, what)) {
+                seen.push((cols, what));
+                kept += copies * square;
+                // Made orthogonal in f64 before it is kept in f32, one after the other.
+                making = making.max(if orthogonal { 2 * square } else { 0 });
             }
         }
     }
-    bytes
+    kept + making
 }
 
 #[cfg(test)]

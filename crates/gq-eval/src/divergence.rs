@@ -24,7 +24,21 @@ pub struct Divergence {
     pub squared_logit_error: f64,
 }
 
-/// Compares finite logits `[vocab]` of one position; `target` is the next token, where there is one.
+impl Divergence {
+    /// Of logits that are not all finite numbers: as far as can be, by every figure.
+    const INFINITE: Divergence = Divergence {
+        kld: f64::INFINITY,
+        same_top: false,
+        model_nll: f64::INFINITY,
+        reference_nll: 0.0,
+        delta_p: -1.0,
+        max_logit_error: f64::INFINITY,
+        squared_logit_error: f64::INFINITY,
+    };
+}
+
+/// Compares logits `[vocab]` of one position; `target` is the next token, where there is one. Where a logit is infinite
+/// or not a number, the two are infinitely far apart.
 ///
 /// # Panics
 /// When the two have other lengths, or `target` is beyond them.
@@ -50,6 +64,9 @@ pub fn compare<R: Copy + Into<f64> + PartialOrd>(
 
     let [model_sum, reference_sum, excess, squared_logit_error] =
         [sums.model, sums.reference, sums.excess, sums.squared].map(|lanes| lanes.iter().sum::<f64>());
+    if !squared_logit_error.is_finite() {
+        return Divergence::INFINITE;
+    }
     // Logarithms of the normalizations, less the largest logits.
     let (model_norm, reference_norm) = (model_sum.ln(), reference_sum.ln());
     let mut divergence = Divergence {
@@ -164,6 +181,28 @@ mod tests {
     fn the_first_of_equal_tops_counts() {
         assert!(compare(&[1.0, 1.0], &[2.0, 1.0], None).same_top);
         assert!(!compare(&[1.0, 1.0], &[1.0, 2.0], None).same_top);
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_are_infinitely_far() {
+        let reference = [1.0f32; 40];
+        for (at, bad) in
+            [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().flat_map(|bad| [(3, bad), (37, bad)])
+        {
+            let mut model = reference;
+            model[at] = bad;
+            for d in [
+                compare(&model, &reference, Some(0)),
+                compare(&reference, &model, Some(0)),
+                compare(&model, &model, None),
+            ] {
+                assert_eq!(
+                    (d.kld, d.max_logit_error, d.same_top),
+                    (f64::INFINITY, f64::INFINITY, false),
+                    "{bad} at {at}"
+                );
+            }
+        }
     }
 
     /// The textbook sum, term by term, with the standard library's functions.

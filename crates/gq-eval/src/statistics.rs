@@ -17,7 +17,8 @@ pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
     let low = at.floor() as usize;
     let Some(&below) = sorted.get(low) else { return 0.0 };
     let above = sorted.get(low + 1).copied().unwrap_or(below);
-    below + (above - below) * (at - low as f64)
+    // Two infinite neighbors have no difference.
+    if below == above { below } else { below + (above - below) * (at - low as f64) }
 }
 
 #[cfg(test)]
@@ -32,5 +33,6 @@ mod tests {
         assert_eq!(quantile(&[0.0, 1.0, 2.0, 10.0], 0.5), 1.5);
         assert_eq!(quantile(&[0.0, 1.0, 2.0, 10.0], 1.0), 10.0);
         assert_eq!(quantile(&[], 0.5), 0.0);
+        assert_eq!(quantile(&[1.0, f64::INFINITY, f64::INFINITY], 0.8), f64::INFINITY);
     }
 }

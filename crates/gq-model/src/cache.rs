@@ -1,5 +1,6 @@
 //! Keys and values of the tokens seen.
 
+use crate::finite::all_finite;
 use gq_checkpoint::{AttentionSpec, ModelSpec};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -75,6 +76,10 @@ impl Int8Rows {
         for ((x, codes), scale) in x.chunks(KV_GROUP).zip(codes).zip(scales) {
             let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
             *scale = f16::from_f32((largest / 127.0).min(f16::MAX.to_f32()));
+            if !all_finite(x) {
+                // Codes would be zeros, and what was no number would be one.
+                *scale = f16::NAN;
+            }
             let inverse = if *scale > f16::ZERO { 1.0 / scale.to_f32() } else { 0.0 };
             for (code, x) in codes.iter_mut().zip(x) {
                 *code = (x * inverse).round().clamp(-127.0, 127.0) as i8;

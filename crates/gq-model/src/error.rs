@@ -105,6 +105,16 @@ pub enum ModelError {
         /// Tokens given.
         actual: usize,
     },
+    /// Activations are infinite or not numbers: the weights before them overflow f32 or are broken.
+    #[error("the input of tensor {tensor:?} at token {token} is {value}")]
+    Activations {
+        /// The first tensor that meets them.
+        tensor: String,
+        /// Token of the sequence, or among those that met the tensor.
+        token: usize,
+        /// As text: `NaN`, `inf` or `-inf`.
+        value: String,
+    },
     /// A logit is infinite or not a number: the weights overflow f32 or are broken.
     #[error("logit {index} of token {row} is {value}")]
     NotFinite {

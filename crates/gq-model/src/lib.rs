@@ -6,9 +6,11 @@
 
 mod cache;
 mod chat;
+mod decoded;
 mod eager;
 mod error;
 mod family;
+mod finite;
 mod fixed;
 mod footprint;
 mod generation;

@@ -1,5 +1,6 @@
 //! A weight matrix in place: in a checkpoint's mapped files or in a container.
 
+use crate::decoded::DecodedRows;
 use gq_checkpoint::{MappedWeights, SourceTensor};
 use gq_codec::{Activations, Decoder, Rotation};
 use gq_container::{Container, TensorEntry};
@@ -37,6 +38,8 @@ pub(crate) enum Bytes {
     Contained(Arc<Container>, TensorEntry),
     /// In memory.
     Owned(Arc<[u8]>),
+    /// In a mapped file, decoded as it is read.
+    Decoded(Arc<DecodedRows>),
 }
 
 impl Linear {
@@ -84,25 +87,32 @@ impl Linear {
 
     /// Decodes rows to `out [rows.len(), cols]`, in the basis they are stored in.
     pub(crate) fn read_rotated_rows(&self, level: CpuLevel, rows: Range<usize>, out: &mut [f32]) {
-        let matrix = self.matrix();
         assert_eq!(out.len(), rows.len() * self.shape.cols, "rows to read");
+        if let Bytes::Decoded(decoded) = &self.bytes {
+            return decoded.read(rows, out);
+        }
+        let matrix = self.matrix();
         self.decoder.decode_rows(level, &matrix, rows, out);
     }
 
     /// `out[i]` = inner product of row `rows.start + i` and an input in the same basis.
     pub(crate) fn dot_rows(&self, level: CpuLevel, rows: Range<usize>, input: &Input, out: &mut [f32]) {
+        if let Bytes::Decoded(decoded) = &self.bytes {
+            return decoded.dot(level, &self.decoder, rows, input, out);
+        }
         match &input.int8 {
             Some(int8) => self.decoder.dot_rows(level, &self.matrix(), rows, int8, out),
             None => self.decoder.dot_rows_f32(level, &self.matrix(), rows, &input.values, out),
         }
     }
 
-    /// Payload as a matrix.
+    /// Payload as a matrix, of weights that have one.
     pub(crate) fn matrix(&self) -> EncodedMatrix<'_> {
         let bytes = match &self.bytes {
             Bytes::Mapped(weights, tensor) => weights.bytes(tensor),
             Bytes::Contained(container, entry) => container.payload(entry),
             Bytes::Owned(bytes) => bytes,
+            Bytes::Decoded(_) => unreachable!("{} has no payload", self.name),
         };
         match EncodedMatrix::stacked(self.shape, self.height, self.encoding(), self.rotation, bytes) {
             Ok(matrix) => matrix,

@@ -5,7 +5,7 @@ use crate::eager::{ActivationMode, Eager, Matrix, Turns};
 use crate::family::Graph;
 use crate::fixed::Together;
 use crate::ops::Ops;
-use crate::source::Source;
+use crate::source::{Decoded, Source};
 use crate::texts::ModelTexts;
 use crate::{LoadError, ModelError};
 use gq_checkpoint::{Checkpoint, ModelSpec, parse_config};
@@ -56,14 +56,36 @@ pub struct Model {
 }
 
 impl Model {
-    /// A checkpoint's weights as they are: the reference.
+    /// A checkpoint's weights as they are: the reference. Those whose bytes are no values by themselves are held as f32,
+    /// 4 bytes each.
     ///
     /// # Errors
     /// When files cannot be mapped or read, or a tensor is not what the graph needs.
     pub fn from_checkpoint(checkpoint: Arc<Checkpoint>, options: RunOptions) -> Result<Model, LoadError> {
+        Model::of_checkpoint(checkpoint, options, Decoded::Held)
+    }
+
+    /// The same model without a copy of any weights in memory: those whose bytes are no values by themselves (F8 codes
+    /// with scales, blocks of a GGUF, what adapters change) are decoded by rows whenever they are used. The same bits;
+    /// slow for one token at a time, as good as free for hundreds.
+    ///
+    /// # Errors
+    /// As [`from_checkpoint`](Model::from_checkpoint).
+    pub fn from_checkpoint_unheld(
+        checkpoint: Arc<Checkpoint>,
+        options: RunOptions,
+    ) -> Result<Model, LoadError> {
+        Model::of_checkpoint(checkpoint, options, Decoded::AsUsed)
+    }
+
+    fn of_checkpoint(
+        checkpoint: Arc<Checkpoint>,
+        options: RunOptions,
+        decoded: Decoded,
+    ) -> Result<Model, LoadError> {
         let spec = checkpoint.spec().clone();
         let texts = ModelTexts::from_checkpoint(&checkpoint)?;
-        let mut source = Source::checkpoint(checkpoint)?;
+        let mut source = Source::checkpoint(checkpoint, decoded)?;
         let graph = Graph::load(&spec, &mut source)?;
         Ok(Model { spec, graph, texts, options })
     }

@@ -3,6 +3,7 @@
 use crate::ModelError;
 use crate::eager::{Matrix, softmax};
 use crate::family::Residual;
+use crate::finite;
 use crate::fixed::{FactorGradients, Factors, Fixed, Gradients, add_gradients};
 use crate::layerwise::{Layers, turns};
 use crate::model::Model;
@@ -25,12 +26,16 @@ impl<'m> Teacher<'m> {
     /// Runs the reference over a sequence from position 0.
     ///
     /// # Errors
-    /// For an empty sequence or a token beyond the vocabulary.
+    /// For an empty sequence or a token beyond the vocabulary, and with the first weights that meet them when the
+    /// reference computes what is no finite number.
     pub fn new(model: &'m Model, tokens: Vec<u32>) -> Result<Teacher<'m>, ModelError> {
         model.check_tokens(&tokens)?;
         let turns = turns(model, tokens.len());
         let mut ops = Fixed::new(model.options().level, &turns);
         let hidden = model.graph().hidden(&mut ops, &tokens).matrix;
+        if !hidden.is_finite() {
+            model.check_activations(&tokens)?;
+        }
         Ok(Teacher { model, tokens, hidden })
     }
 
@@ -39,7 +44,8 @@ impl<'m> Teacher<'m> {
         &self.tokens
     }
 
-    /// Mean divergence `KL(reference || model)` over all positions, in nats per token.
+    /// Mean divergence `KL(reference || model)` over all positions, in nats per token; infinite where the model
+    /// computes what is no finite number.
     ///
     /// # Errors
     /// When the model's vocabulary lacks a token.
@@ -132,7 +138,8 @@ impl<'m> Teacher<'m> {
     }
 }
 
-/// `sum p (ln p - ln q)` of two rows of logits; they become p and `q - p`.
+/// `sum p (ln p - ln q)` of two rows of logits, infinite where one of them holds what is no finite number; they become p
+/// and `q - p`.
 pub(crate) fn row_divergence(reference: &mut [f32], logits: &mut [f32]) -> f64 {
     // ln p - ln q = (zp - zq) - (ln sum e^zp - ln sum e^zq): differences of logits need no logarithm of small numbers.
     let difference: Vec<f32> = reference.iter().zip(logits.iter()).map(|(p, q)| p - q).collect();
@@ -144,7 +151,7 @@ pub(crate) fn row_divergence(reference: &mut [f32], logits: &mut [f32]) -> f64 {
         sum += f64::from(*p) * (f64::from(difference) - norm);
         *q -= p;
     }
-    sum.max(0.0)
+    finite::divergence(sum)
 }
 
 /// `ln sum e^z`.

@@ -1,6 +1,7 @@
 //! Weights by name, from a checkpoint or a container.
 
 use crate::LoadError;
+use crate::decoded::DecodedRows;
 use crate::linear::{Bytes, Linear};
 use crate::ops::Norm;
 use gq_checkpoint::{Checkpoint, MappedWeights, ModelSpec};
@@ -22,8 +23,17 @@ pub(crate) struct Source {
 
 #[derive(Debug)]
 enum Kind {
-    Checkpoint { checkpoint: Arc<Checkpoint>, weights: Arc<MappedWeights> },
+    Checkpoint { checkpoint: Arc<Checkpoint>, weights: Arc<MappedWeights>, decoded: Decoded },
     Container(Arc<Container>),
+}
+
+/// Where values are that the bytes of a file alone do not give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decoded {
+    /// In memory, as f32: quick to multiply by one token after the other.
+    Held,
+    /// Nowhere: they are made as they are used.
+    AsUsed,
 }
 
 /// A tensor found, not yet decoded.
@@ -35,15 +45,17 @@ struct Found {
 }
 
 impl Source {
-    pub(crate) fn checkpoint(checkpoint: Arc<Checkpoint>) -> Result<Source, LoadError> {
+    pub(crate) fn checkpoint(checkpoint: Arc<Checkpoint>, decoded: Decoded) -> Result<Source, LoadError> {
         let spec = checkpoint.spec().clone();
-        Source::checkpoint_as(checkpoint, &spec)
+        let weights = Arc::new(checkpoint.map().map_err(LoadError::Read)?);
+        Ok(Source::new(Kind::Checkpoint { checkpoint, weights, decoded }, &spec))
     }
 
     /// The weights of a checkpoint, read by another specification than its own.
+    #[cfg(test)]
     pub(crate) fn checkpoint_as(checkpoint: Arc<Checkpoint>, spec: &ModelSpec) -> Result<Source, LoadError> {
         let weights = Arc::new(checkpoint.map().map_err(LoadError::Read)?);
-        Ok(Source::new(Kind::Checkpoint { checkpoint, weights }, spec))
+        Ok(Source::new(Kind::Checkpoint { checkpoint, weights, decoded: Decoded::Held }, spec))
     }
 
     pub(crate) fn container(container: Arc<Container>, spec: &ModelSpec) -> Source {
@@ -120,7 +132,9 @@ impl Source {
 
     fn find(&self, name: &str, expected: &[usize]) -> Result<Found, LoadError> {
         let found = match &self.kind {
-            Kind::Checkpoint { checkpoint, weights } => in_checkpoint(checkpoint, weights, name)?,
+            Kind::Checkpoint { checkpoint, weights, decoded } => {
+                in_checkpoint((checkpoint, weights), *decoded, name)?
+            }
             Kind::Container(container) => in_container(container, name),
         };
         let found = found.ok_or_else(|| LoadError::MissingTensor { name: name.to_owned() })?;
@@ -169,19 +183,27 @@ impl Source {
 }
 
 fn in_checkpoint(
-    checkpoint: &Arc<Checkpoint>,
-    weights: &Arc<MappedWeights>,
+    (checkpoint, weights): (&Arc<Checkpoint>, &Arc<MappedWeights>),
+    decoded: Decoded,
     name: &str,
 ) -> Result<Option<Found>, LoadError> {
     let Some(tensor) = checkpoint.tensor(name) else { return Ok(None) };
     let (mut bytes, mut dtype) = (Bytes::Mapped(weights.clone(), tensor.clone()), tensor.dtype);
     if !tensor.is_plain() || checkpoint.is_merged(tensor) {
         // F8 codes mean nothing without their scales, nor merged tensors without their adapters, and blocks of a GGUF
-        // are another format: held as f32.
-        let mut values = vec![0.0; tensor.rows() * tensor.cols()];
-        checkpoint.read_rows_f32(tensor, 0..tensor.rows(), &mut values).map_err(LoadError::Read)?;
-        bytes = Bytes::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+        // are another format: f32 to whoever asks.
         dtype = DType::F32;
+        bytes = match decoded {
+            Decoded::AsUsed => {
+                let rows = DecodedRows::new(checkpoint, weights, tensor).map_err(LoadError::Read)?;
+                Bytes::Decoded(Arc::new(rows))
+            }
+            Decoded::Held => {
+                let mut values = vec![0.0; tensor.rows() * tensor.cols()];
+                checkpoint.read_rows_f32(tensor, 0..tensor.rows(), &mut values).map_err(LoadError::Read)?;
+                Bytes::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            }
+        };
     }
     let (shape, encoding) = (tensor.shape.clone(), Encoding::Exact(dtype));
     Ok(Some(Found { bytes, shape, encoding, rotation: RotationSpec::NONE }))

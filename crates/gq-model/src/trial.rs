@@ -344,6 +344,32 @@ mod tests {
     }
 
     #[test]
+    fn a_trial_that_computes_no_numbers_is_infinitely_far() {
+        let checkpoint = checkpoint("llama");
+        let model = model(&checkpoint, CpuLevel::detect());
+        let (broken, fine) =
+            ("model.layers.1.mlp.down_proj.weight", "model.layers.1.self_attn.o_proj.weight");
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut weights = Replacements::default();
+            scaled(&checkpoint, &mut weights, fine);
+            let tensor = checkpoint.tensor(broken).unwrap();
+            let (rows, cols) = (tensor.rows(), tensor.cols());
+            let payload =
+                (0..rows * cols).flat_map(|i| if i == 5 { bad } else { 0.1 }.to_le_bytes()).collect();
+            let how = (Encoding::Exact(DType::F32), RotationSpec::NONE);
+            weights.insert(broken, how, (rows, cols, rows), payload).unwrap();
+            let trial = |name: &str| Trial { tensors: BTreeSet::from([name.to_owned()]), share: 1.0 };
+            let trials = vec![trial(broken), trial(fine)];
+            let mut pass =
+                TrialPass::new(&model, vec![vec![3, 1, 4]], trials, Replacements::default()).unwrap();
+            while pass.next_layer(&weights).unwrap() {}
+            let [no_number, number] = pass.divergences(&Replacements::default()).unwrap().try_into().unwrap();
+            assert_eq!(no_number, [f64::INFINITY], "{bad}");
+            assert!(number[0].is_finite(), "{number:?}");
+        }
+    }
+
+    #[test]
     fn the_same_bits_on_every_level_and_thread_count_and_from_a_file() {
         for name in ["llama", "gemma4-e2b", "gemma4-moe"] {
             let first = pass(name, CpuLevel::detect(), 1, false);

@@ -68,6 +68,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "chat.conversation" => {
             "write [{\"role\": \"user\", \"content\": \"Hello\"}], or an object with it as \"messages\""
         }
+        "model.not_finite" => {
+            "weights overflow f32 or are broken: compare their checksums with where they came from"
+        }
         "reround.source" => {
             "give --reference what the file was made from, and --lora as the conversion had it"
         }

@@ -34,6 +34,8 @@ impl Adam {
             let moments = self.moments.entry(name.clone()).or_insert_with(|| vec![(0.0, 0.0); factors.len()]);
             let rate = rate(name) * schedule;
             for ((factor, &g), (m, v)) in factors.iter_mut().zip(gradient).zip(moments) {
+                // What is no number moves nothing, now or in later steps.
+                let g = if g.is_finite() { g } else { 0.0 };
                 *m = BETA1 * *m + (1.0 - BETA1) * g;
                 *v = BETA2 * *v + (1.0 - BETA2) * g * g;
                 let change = rate * (*m / first) / ((*v / second).sqrt() + EPSILON);
@@ -62,6 +64,20 @@ mod tests {
         for (x, least) in factors["a"].iter().zip(least) {
             assert!((f64::from(*x) - least).abs() < 2e-3, "{x} {least}");
         }
+    }
+
+    #[test]
+    fn a_gradient_that_is_no_number_spoils_no_later_step() {
+        let mut factors = Factors::from([("a".to_owned(), vec![1.0f32])]);
+        let mut adam = Adam::new();
+        for gradient in [f64::NAN, f64::INFINITY] {
+            adam.step(&mut factors, &FactorGradients::from([("a".to_owned(), vec![gradient])]), 1.0, &|_| {
+                1e-2
+            });
+            assert_eq!(factors["a"], [1.0]);
+        }
+        adam.step(&mut factors, &FactorGradients::from([("a".to_owned(), vec![1e-3])]), 1.0, &|_| 1e-2);
+        assert!(factors["a"][0] < 0.999, "{factors:?}");
     }
 
     #[test]

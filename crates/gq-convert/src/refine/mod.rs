@@ -8,10 +8,11 @@
 mod adam;
 mod rewrite;
 
+use crate::finite::{NotFinite, check, teacher};
 use crate::refine::adam::Adam;
 use gq_checkpoint::Role;
 use gq_container::{Container, ContainerError, ProvenanceError, WriteError, WriteRule};
-use gq_model::{FactorGradients, Factors, Model, ModelError, Teacher};
+use gq_model::{FactorGradients, Factors, Model, ModelError};
 pub use rewrite::Refined;
 
 /// How to tune.
@@ -87,6 +88,9 @@ pub enum RefineError {
     /// The file has nothing to tune.
     #[error("no tensor has one scale per row")]
     Nothing,
+    /// A model that computes what is no finite number.
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
     /// A forward pass that failed.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -116,7 +120,8 @@ pub enum RefineError {
 /// Tunes the factors of `container`, whose model is `model`, toward `reference` on `sequences`; some are held out. Memory is that of one sequence's gradient and of the held-out sequences' last hidden states.
 ///
 /// # Errors
-/// When the vocabularies differ, there are too few sequences, or nothing can be tuned.
+/// When the vocabularies differ, there are too few sequences, nothing can be tuned, or one of the models computes what
+/// is no finite number.
 pub fn refine(
     reference: &Model,
     (model, container): (&Model, &Container),
@@ -143,7 +148,7 @@ pub fn refine(
         done += 1;
         progress(RefineEvent::Sequences { done, of });
     };
-    let teacher = |tokens: &&Vec<u32>| Teacher::new(reference, (*tokens).clone());
+    let teacher = |tokens: &&Vec<u32>| teacher::<RefineError>(reference, (*tokens).clone());
     let teachers = held_out.iter().map(teacher).collect::<Result<Vec<_>, _>>()?;
     let mean = |factors: &Factors, advance: &mut dyn FnMut()| {
         let mut sum = 0.0;
@@ -154,6 +159,9 @@ pub fn refine(
         Ok::<f64, RefineError>(sum / teachers.len() as f64)
     };
     let before = mean(&start, &mut advance)?;
+    if !before.is_finite() {
+        held_out.iter().try_for_each(|tokens| check::<RefineError>((reference, model), tokens))?;
+    }
     let mut factors = start.clone();
     let is_norm = |name: &str| container.tensor(name).is_some_and(|entry| entry.shape.len() == 1);
     let rate = |name: &str| if is_norm(name) { options.rate * NORM_RATE } else { options.rate };
@@ -162,7 +170,11 @@ pub fn refine(
         let mut gradients = FactorGradients::new();
         for index in 0..options.batch {
             let tokens = &train[(step * options.batch + index) % train.len()];
-            teacher(tokens)?.gradient(model, &factors, &mut gradients)?;
+            let divergence = teacher(tokens)?.gradient(model, &factors, &mut gradients)?;
+            if !divergence.is_finite() {
+                // Where both compute as they are, the factors lead astray: what is held out says so.
+                check::<RefineError>((reference, model), tokens)?;
+            }
             advance();
         }
         adam.step(&mut factors, &gradients, schedule(step, options.steps), &rate);

@@ -12,6 +12,7 @@ mod strength;
 
 use crate::calibrated::Code;
 use crate::encode::{CoderError, Coders};
+use crate::finite::{NotFinite, Side, check, teacher};
 use crate::tune::{
     MeasuringMemory, MeasuringSize, Tune, TuneError, TuneFileError, choose_damping, compared, is_held_out,
 };
@@ -21,7 +22,7 @@ use gq_container::{
     Container, ContainerError, FormatError, ProvenanceError, RoundedAgain, TensorEntry, WriteError,
     WriteRule, partial_path, put_in_place,
 };
-use gq_model::{Factors, Linear, LoadError, Model, ModelError, PairedPass, Teacher};
+use gq_model::{Factors, Linear, LoadError, Model, ModelError, PairedObservation, PairedPass};
 use gq_tensor::{CpuLevel, RotationSpec};
 use objective::{Form, Joint};
 use rewrite::{Payloads, check_source};
@@ -137,6 +138,15 @@ pub enum RoundAgainError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A model that computes what is no finite number.
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
+    /// Sums of inputs that overflow, though the inputs are finite.
+    #[error("inputs of {tensor:?} are so large that their squares overflow")]
+    Overflow {
+        /// The first tensor that they meet.
+        tensor: String,
+    },
     /// A forward pass that failed.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -214,6 +224,7 @@ impl RoundAgain<'_> {
             gradients: false,
             trial_tokens: 0,
             threads: rayon::current_num_threads(),
+            held: self.checkpoint.held_bytes(rayon::current_num_threads()),
         };
         let memory = MeasuringMemory::rounding_again(self.reference.spec(), size, options.max_memory)?;
         let beside = |suffix: &str| {
@@ -331,11 +342,14 @@ impl RoundAgain<'_> {
         let level = options.level;
         let of = pass.sequences();
         let (mut train, mut held) = (Joint::new(n), Joint::new(n));
+        let mut broken: Option<NotFinite> = None;
         let seen = pass.observe(product.index, &mut |seen| {
+            broken = broken.take().or_else(|| not_finite(product.weights, &seen));
             let joint = if is_held_out(seen.sequence, of) { &mut held } else { &mut train };
             joint.add(level, &seen);
         });
         seen.map_err(|source| RoundAgainError::Io { path: states.to_owned(), source })?;
+        broken.map_or(Ok(()), Err)?;
         let mut inputs: Option<Input> = None;
         for weight in product.weights {
             let payload = || RoundAgainError::Payload { tensor: weight.name().to_owned() };
@@ -346,8 +360,7 @@ impl RoundAgain<'_> {
             // Weights that share an input share its basis, in files that `gq` makes.
             let input = match inputs.take().filter(|input| input.rotation == entry.rotation) {
                 Some(input) => input,
-                None => Input::new(level, (&train, &held), &rows.rotation, entry.rotation)
-                    .map_err(|source| RoundAgainError::Moment { tensor: weight.name().to_owned(), source })?,
+                None => Input::new(level, (&train, &held), &rows.rotation, (entry.rotation, weight.name()))?,
             };
             let rounding = Rounding { level, checkpoint: self.checkpoint, tensor, rows: &rows, code: &code };
             let old = self.container.matrix(entry).map_err(|_| payload())?;
@@ -370,14 +383,27 @@ impl RoundAgain<'_> {
         let (mut before, mut after, mut count, mut tokens) = (0.0, 0.0, 0, 0);
         for sequence in compared(sequences) {
             tokens += sequence.len();
-            let teacher = Teacher::new(self.reference, sequence)?;
-            before += teacher.divergence(self.model, &Factors::new())?;
+            let teacher = teacher::<RoundAgainError>(self.reference, sequence)?;
+            let was = teacher.divergence(self.model, &Factors::new())?;
+            if !was.is_finite() {
+                check::<RoundAgainError>((self.reference, self.model), teacher.tokens())?;
+            }
+            before += was;
             after += teacher.divergence(&new, &Factors::new())?;
             count += 1;
         }
         let count = f64::from(count.max(1));
         Ok((before / count, after / count, tokens))
     }
+}
+
+/// Which model's input to a product is not finite, if one is.
+fn not_finite(weights: &[Linear], seen: &PairedObservation<'_>) -> Option<NotFinite> {
+    let tensor = weights.first()?.name();
+    let of = |side, input: &gq_model::Matrix| {
+        Some(NotFinite { side, source: ModelError::of_input(tensor, input)? })
+    };
+    of(Side::Reference, seen.original).or_else(|| of(Side::File, seen.rounded))
 }
 
 /// Takes a tensor's new payload.
@@ -405,12 +431,17 @@ impl Input {
         level: CpuLevel,
         (train, held): (&Joint, &Joint),
         transform: &gq_codec::Rotation,
-        rotation: RotationSpec,
-    ) -> Result<Input, NotPositive> {
+        (rotation, tensor): (RotationSpec, &str),
+    ) -> Result<Input, RoundAgainError> {
         let (train, held) = (train.form(level, transform), held.form(level, transform));
+        if !(train.is_finite() && held.is_finite()) {
+            return Err(RoundAgainError::Overflow { tensor: tensor.to_owned() });
+        }
         let n = transform.cols();
-        let chosen = choose_damping(level, &train.h, &held.h, n)?;
-        let factor = Factor::new(level, &train.h, n, chosen.damping)?;
+        let factor = choose_damping(level, &train.h, &held.h, n)
+            .and_then(|chosen| Factor::new(level, &train.h, n, chosen.damping));
+        let factor =
+            factor.map_err(|source| RoundAgainError::Moment { tensor: tensor.to_owned(), source })?;
         let correction = train.correction(&factor);
         Ok(Input { rotation, train, held, factor, correction })
     }

@@ -103,7 +103,12 @@ impl Form {
         let (of_w, of_d) = (dot(&wk, w), dot(&dh, &d) + 2.0 * dot(&wb, &d));
         // w H_x w^T, of which K and B are made.
         let energy = of_w + dot(&wh, w) - 2.0 * dot(&wb, w);
-        Errors { error: (of_w + of_d).max(0.0), energy: energy.max(0.0) }
+        Errors { error: at_least_0(of_w + of_d), energy: at_least_0(energy) }
+    }
+
+    /// Whether all sums are finite numbers.
+    pub(super) fn is_finite(&self) -> bool {
+        [&self.h, &self.b, &self.k].into_iter().flatten().all(|x| x.is_finite())
     }
 
     /// `(a, b)`: by how much the errors of rows `w` change where they are replaced by `w + s e`: `a s^2 + b s`.
@@ -116,6 +121,11 @@ impl Form {
     fn times(&self, level: CpuLevel, x: &[f32], m: &[f32], transposed: bool) -> Vec<f32> {
         times(level, x, m, self.n, transposed)
     }
+}
+
+/// A sum of squares: a hair below zero is rounding, and what is no number is infinite, so that it is never the better one.
+fn at_least_0(sum: f64) -> f64 {
+    if sum.is_finite() { sum.max(0.0) } else { f64::INFINITY }
 }
 
 /// `x M` of rows x `[_, n]`, or `x M^T`.
@@ -201,6 +211,22 @@ mod tests {
         let (a, b) = form.along(level, &rw, &e);
         let start = form.errors(level, &rw, &rw).error;
         assert!(((start + a + b) / error - 1.0).abs() < 1e-3, "{a} {b}");
+    }
+
+    #[test]
+    fn errors_that_are_no_numbers_are_infinite() {
+        let (joint, _, _) = joint(50, 5);
+        let form = joint.form(CpuLevel::detect(), &rotation());
+        assert!(form.is_finite());
+        let w = noise(N, 9);
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut q = w.clone();
+            q[3] = bad;
+            assert_eq!(form.errors(CpuLevel::detect(), &w, &q).error, f64::INFINITY, "{bad}");
+        }
+        let mut broken = joint.form(CpuLevel::detect(), &rotation());
+        broken.k[7] = f32::NAN;
+        assert!(!broken.is_finite() && broken.errors(CpuLevel::detect(), &w, &w).error == f64::INFINITY);
     }
 
     /// The normal equations of the ridge problem, solved by descent on the tokens themselves.

@@ -69,7 +69,11 @@ impl Rounding<'_> {
             in_sample.add(strip.2);
             (error, energy) = (error + strip.3.0, energy + strip.3.1);
         }
-        let ratio = |errors: Errors| if errors.energy > 0.0 { errors.error / errors.energy } else { 0.0 };
+        let ratio = |errors: Errors| match errors.error / errors.energy {
+            _ if errors.energy == 0.0 => 0.0,
+            ratio if ratio.is_finite() => ratio,
+            _ => f64::INFINITY,
+        };
         let outcome = TensorAgain {
             name: self.tensor.name.clone(),
             strength,

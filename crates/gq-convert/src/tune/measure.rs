@@ -180,6 +180,7 @@ pub fn measure(
         gradients: options.gradient_sequences > 0,
         trial_tokens: 0,
         threads: rayon::current_num_threads(),
+        held: checkpoint.held_bytes(rayon::current_num_threads()),
     };
     let memory = MeasuringMemory::new(model.spec(), size, options.expert_moments, options.max_memory)?;
     let gradients = gradients(model, sequences, options, &mut tune, progress)?;
@@ -224,7 +225,11 @@ fn layers(
     let of = pass.layers() + 1;
     for done in 0..of {
         let collected = RefCell::new(Collected::new(options.expert_moments));
+        let mut broken: Option<ModelError> = None;
         let mut observe = |seen: Observation<'_>| {
+            if let (None, Some(weight)) = (&broken, seen.weights.first()) {
+                broken = ModelError::of_input(weight.name(), seen.input);
+            }
             collected.borrow_mut().add(checkpoint, options.level, wanted, held(seen.sequence), &seen);
         };
         let seen = pass.next_layer(&mut observe);
@@ -232,6 +237,7 @@ fn layers(
         if let Err(error) = seen {
             return Ok(Err(error));
         }
+        broken.map_or(Ok(()), Err)?;
         let collected = collected.into_inner();
         save(tune, checkpoint, collected, done, gradients, options.level)?;
         progress(TuneEvent::Moments { done: done + 1, of });

@@ -47,6 +47,8 @@ pub struct MeasuringSize {
     pub trial_tokens: usize,
     /// Threads.
     pub threads: usize,
+    /// Bytes that the source takes by itself: [`gq_checkpoint::Checkpoint::held_bytes`].
+    pub held: u64,
 }
 
 impl MeasuringMemory {
@@ -63,7 +65,7 @@ impl MeasuringMemory {
         limit: Option<u64>,
     ) -> Result<MeasuringMemory, TuneError> {
         let (threads, ctx) = (size.threads.max(1) as u64, size.ctx as u64);
-        let base = BASE + VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD;
+        let base = BASE + VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD + size.held;
         let sequence = ctx * residual_token_bytes(spec);
         let tokens = 4 * ctx * size.sequences as u64;
         let work = spec.layers.iter().map(|layer| work(spec, layer, ctx, threads)).max().unwrap_or(0);
@@ -98,7 +100,7 @@ impl MeasuringMemory {
         let held_out = size.sequences.div_ceil(HELD_OUT).max(1) as u64;
         let tokens = (size.trial_tokens as u64).min(held_out * ctx).max(ctx);
         let text = 4 * (ctx * size.sequences as u64 + tokens);
-        let base = BASE + VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD + text;
+        let base = BASE + VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD + text + size.held;
         let work = spec.layers.iter().map(|layer| work(spec, layer, ctx, threads)).max().unwrap_or(0);
         // Codes of three bits and a scale, of a layer and of what precedes the layers, and those of a layer's largest
         // tensor once more while they are made: two thirds of all where experts' gate and up are one.
@@ -155,7 +157,7 @@ impl MeasuringMemory {
         limit: Option<u64>,
     ) -> Result<MeasuringMemory, TuneError> {
         let (threads, ctx) = (size.threads.max(1) as u64, size.ctx as u64);
-        let base = BASE + 2 * VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD;
+        let base = BASE + 2 * VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD + size.held;
         let sequence = ctx * residual_token_bytes(spec);
         let states = 2 * sequence * size.sequences as u64;
         let tokens = 4 * ctx * size.sequences as u64;
@@ -175,7 +177,8 @@ impl MeasuringMemory {
 }
 
 impl MeasuringMemory {
-    /// What comparing a finished file with its source on sequences of `ctx` tokens takes.
+    /// What comparing a finished file with its source on sequences of `ctx` tokens takes; the source takes `held` bytes
+    /// by itself.
     ///
     /// # Errors
     /// [`TuneError::Memory`] when that is above `limit`.
@@ -183,10 +186,11 @@ impl MeasuringMemory {
         spec: &ModelSpec,
         ctx: usize,
         threads: usize,
+        held: u64,
         limit: Option<u64>,
     ) -> Result<MeasuringMemory, TuneError> {
         let (threads, ctx) = (threads.max(1) as u64, ctx as u64);
-        let base = BASE + 2 * VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD;
+        let base = BASE + 2 * VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD + held;
         let work = spec.layers.iter().map(|layer| work(spec, layer, ctx, threads)).max().unwrap_or(0);
         let logits = 3 * 4 * HEAD_ROWS * spec.vocab_size as u64;
         let peak = base + 3 * ctx * residual_token_bytes(spec) + work + logits;

@@ -6,7 +6,7 @@ use super::memory::{MeasuringMemory, MeasuringSize};
 use super::saved::{Tune, TuneFileError};
 use crate::allocate;
 use crate::calibrated::{CalibratedCoder, CalibratedError, Factors};
-use crate::encode::{Coded, Coders, RowCoder};
+use crate::encode::{Coded, Coders, RowCoder, StripBuffers};
 use crate::error::ConvertError;
 use gq_checkpoint::{Checkpoint, Role, SourceTensor};
 use gq_codec::Rotation;
@@ -71,6 +71,7 @@ pub fn correct(
         gradients: tune.gradient_tokens > 0,
         trial_tokens: tokens,
         threads: rayon::current_num_threads(),
+        held: checkpoint.held_bytes(rayon::current_num_threads()),
     };
     let memory = MeasuringMemory::trials(model.spec(), size, options.max_memory)?;
     if tune.gradient_tokens == 0 {
@@ -106,6 +107,8 @@ pub fn correct(
     let names = groups.iter().map(|group| group.name.as_str()).chain(["everything together"; SHARES.len()]);
     let broken = names.zip(&measured).find(|(_, each)| each.iter().any(|nats| !nats.is_finite()));
     if let Some((name, _)) = broken {
+        // The model itself, where it is that; else what rounding made of the group.
+        chosen.iter().try_for_each(|tokens| model.check_activations(tokens))?;
         return Err(TuneError::NotFinite { tensor: name.to_owned() });
     }
     let about = (options.tokens, tokens, ENCODING.name());
@@ -226,11 +229,12 @@ impl Work<'_> {
         let (mut out, cols) = (BTreeMap::new(), tensor.cols());
         let step = unit(tensor);
         let starts: BTreeSet<usize> = rows.iter().map(|row| row / step * step).collect();
-        let (mut coded, mut values) = (Coded::default(), Vec::new());
+        let (mut coded, mut buffers, mut values) = (Coded::default(), StripBuffers::default(), Vec::new());
         for first in starts {
             let end = (first + step).min(tensor.rows());
             let source = self.source(tensor, first..end)?;
-            coder.code(self.level, (self.checkpoint, tensor), &source, first, &mut coded)?;
+            let into = (&mut coded, &mut buffers);
+            coder.code(self.level, (self.checkpoint, tensor), &source, first, into)?;
             let payload = [&coded.codes[..], &coded.scales].concat();
             let shape = MatrixShape { rows: end - first, cols };
             let Ok(matrix) = EncodedMatrix::new(shape, ENCODING, ROTATION, &payload) else { continue };

@@ -246,7 +246,8 @@ fn gates_of_experts_have_moments_of_their_own_or_their_layers() {
         }
         let there = std::fs::read_dir(&place).unwrap().count();
         assert_eq!(there, tune.digests.len() + 1, "{which:?}");
-        let size = MeasuringSize { sequences: 13, ctx: 64, gradients: true, trial_tokens: 0, threads: 2 };
+        let size =
+            MeasuringSize { sequences: 13, ctx: 64, gradients: true, trial_tokens: 0, threads: 2, held: 0 };
         let promised = MeasuringMemory::new(checkpoint.spec(), size, which, None).unwrap().saved;
         // `tuned` measures routers too, which the program does not.
         let inputs = tune.inputs.iter().filter(|(name, _)| !name.contains("router"));

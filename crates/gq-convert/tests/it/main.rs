@@ -4,6 +4,7 @@
 mod calibrated;
 mod changed;
 mod execute;
+mod finite;
 mod grid;
 mod lora;
 mod plan;

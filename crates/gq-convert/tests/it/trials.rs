@@ -31,7 +31,8 @@ fn corrected(
 
 /// Most memory that leaves no room for the states of all trials.
 fn tight(checkpoint: &Checkpoint) -> u64 {
-    let size = MeasuringSize { sequences: 13, ctx: 64, gradients: false, trial_tokens: 64, threads: 3 };
+    let size =
+        MeasuringSize { sequences: 13, ctx: 64, gradients: false, trial_tokens: 64, threads: 3, held: 0 };
     let peak = |limit| MeasuringMemory::new(checkpoint.spec(), size, ExpertMoments::Own, limit);
     let mut limit = peak(None).unwrap().peak;
     while let Ok(memory) = peak(Some(limit - 4096)) {

@@ -57,7 +57,8 @@ pub fn convert(
     global: &Global,
 ) -> Result<(Report, f64, Measured), Failure> {
     let spec = job.checkpoint.spec();
-    MeasuringMemory::comparing(spec, job.tune.ctx, resources.threads, resources.max_memory)?;
+    let held = job.checkpoint.held_bytes(resources.threads);
+    MeasuringMemory::comparing(spec, job.tune.ctx, resources.threads, held, resources.max_memory)?;
     let asked = serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "limit": job.limit,
@@ -152,7 +153,7 @@ fn search(
 /// Divergence of a finished file on the held-out text, and its tokens. The original is loaded for this alone.
 fn measure(job: Job<'_>, level: CpuLevel, file: &Path, global: &Global) -> Result<(f64, usize), Failure> {
     let run = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
-    let reference = Model::from_checkpoint(job.checkpoint.clone(), run)?;
+    let reference = Model::from_checkpoint_unheld(job.checkpoint.clone(), run)?;
     let measured =
         source::with_threads(global, || gq_convert::held_out_divergence(job.tune, &reference, file))??;
     measured.ok_or_else(|| {
@@ -178,6 +179,7 @@ impl From<ClosenessError> for Failure {
         match error {
             ClosenessError::Container(error) => error.into(),
             ClosenessError::Load(error) => error.into(),
+            ClosenessError::NotFinite(error) => error.into(),
             ClosenessError::Model(error) => error.into(),
             ClosenessError::Tune(error) => error.into(),
         }

@@ -80,7 +80,7 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
     let model = Model::from_container(container.clone(), options)?;
     let found = source::find(&args.reference, global)?;
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
-    let reference = Model::from_checkpoint(checkpoint.clone(), options)?;
+    let reference = Model::from_checkpoint_unheld(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(reference.texts(), reference.spec())?;
     let (steps, batch) = (usize::from(args.steps), usize::from(args.batch));
     // What is held out comes on top.
@@ -165,6 +165,7 @@ impl From<RefineError> for Failure {
         use RefineError as E;
         let message = error.to_string();
         match error {
+            E::NotFinite(error) => error.into(),
             E::Model(error) => error.into(),
             E::Container(error) => error.into(),
             E::Text(error) => error.into(),

@@ -84,17 +84,19 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
     if let Some(measured) = &measured {
         measured.check_source(&gq_convert::source_files(&checkpoint))?;
     }
-    let reference = Model::from_checkpoint(checkpoint.clone(), options)?;
+    let reference = Model::from_checkpoint_unheld(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(reference.texts(), reference.spec())?;
     let tokens = args.calibration_tokens.unwrap_or_else(|| tune::default_tokens(&checkpoint));
     let spec = checkpoint.spec();
     let calibration = args.calibration.as_deref();
-    let writing = tune::Writing::of(calibration, spec, args.calibration_ctx, args.max_memory, global)?;
+    let held = checkpoint.held_bytes(global.threads());
+    let left = args.max_memory.map(|limit| limit.saturating_sub(held));
+    let writing = tune::Writing::of(calibration, spec, args.calibration_ctx, left, global)?;
     let (texts, sequences) = tune::sequences(
         args.calibration.as_deref(),
         (&reference, &tokenizer),
         (tokens, args.calibration_ctx),
-        args.max_memory,
+        left,
         global,
     )?;
     let size = MeasuringSize {
@@ -103,9 +105,10 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
         gradients: false,
         trial_tokens: 0,
         threads: global.threads(),
+        held,
     };
     let mut memory = MeasuringMemory::rounding_again(spec, size, args.max_memory)?;
-    memory.peak = memory.peak.max(writing.peak);
+    memory.peak = memory.peak.max(writing.peak + held);
     global.output().note(&tune::memory_line(memory));
     let options = RoundAgainOptions {
         level,
@@ -228,6 +231,7 @@ impl From<RoundAgainError> for Failure {
         let input = |code| Failure::new(Exit::Input, code, message);
         match error {
             E::Measure(error) => error.into(),
+            E::NotFinite(error) => error.into(),
             E::Model(error) => error.into(),
             E::Load(error) => error.into(),
             E::Tune(error) => error.into(),
@@ -239,7 +243,9 @@ impl From<RoundAgainError> for Failure {
                 input("reround.source").at("--reference").limit(limit).actual(actual)
             }
             E::Nothing => input("reround.nothing"),
-            E::Moment { tensor, .. } | E::Payload { tensor } => input("reround.tensor").at(tensor),
+            E::Moment { tensor, .. } | E::Overflow { tensor } | E::Payload { tensor } => {
+                input("reround.tensor").at(tensor)
+            }
             E::Read(_) | E::Coder(_) | E::Rule(_) | E::Provenance(_) | E::Json { .. } => {
                 input("reround.file")
             }

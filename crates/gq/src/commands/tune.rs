@@ -143,10 +143,12 @@ impl CalibrationArgs {
     ) -> Result<MeasuringMemory, Failure> {
         let (gradients, threads) = (self.gradient_tokens > 0, global.threads());
         let trial_tokens = self.trial_tokens;
-        let size = MeasuringSize { sequences, ctx, gradients, trial_tokens, threads };
+        let held = checkpoint.held_bytes(threads);
+        let size = MeasuringSize { sequences, ctx, gradients, trial_tokens, threads, held };
         let mut memory = MeasuringMemory::new(checkpoint.spec(), size, self.expert_moments(), limit)?;
-        let writing = Writing::of(self.calibration.as_deref(), checkpoint.spec(), ctx, limit, global)?;
-        memory.peak = memory.peak.max(writing.peak);
+        let left = limit.map(|limit| limit.saturating_sub(held));
+        let writing = Writing::of(self.calibration.as_deref(), checkpoint.spec(), ctx, left, global)?;
+        memory.peak = memory.peak.max(writing.peak + held);
         Ok(memory)
     }
 
@@ -235,13 +237,14 @@ pub fn measure(
 ) -> Result<(Tune, f64), Failure> {
     let level = global.level()?;
     let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
-    let model = Model::from_checkpoint(checkpoint.clone(), options)?;
+    let model = Model::from_checkpoint_unheld(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
     let (tokens, ctx) = (args.tokens(checkpoint), args.calibration_ctx);
     // Refused before hours are spent; what is promised is known when the text is.
     args.memory(checkpoint, (tokens.div_ceil(ctx), ctx), max_memory, global)?;
+    let left = max_memory.map(|limit| limit.saturating_sub(checkpoint.held_bytes(global.threads())));
     let (texts, sequences) =
-        sequences(args.calibration.as_deref(), (&model, &tokenizer), (tokens, ctx), max_memory, global)?;
+        sequences(args.calibration.as_deref(), (&model, &tokenizer), (tokens, ctx), left, global)?;
     let options = TuneOptions {
         level,
         gradient_sequences: args.gradient_tokens.div_ceil(args.calibration_ctx.max(1)),

@@ -2,6 +2,7 @@
 
 use super::sentence;
 use crate::failure::{Exit, Failure};
+use gq_convert::NotFinite;
 use gq_eval::{EvalError, GateError, WindowError};
 use gq_model::{ChatError, GenerationError, LoadError, ModelError, OutsidePanic, TokenizerError};
 
@@ -67,7 +68,27 @@ impl From<ChatError> for Failure {
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Failure {
-        Failure::new(Exit::Input, "model.run", sentence(&error))
+        let message = sentence(&error);
+        match error {
+            ModelError::Activations { tensor, value, .. } => {
+                let failure = Failure::new(Exit::Input, "model.not_finite", message).at(tensor);
+                failure.limit("finite numbers").actual(value)
+            }
+            ModelError::NotFinite { value, .. } => {
+                let failure = Failure::new(Exit::Input, "model.not_finite", message).at("logits");
+                failure.limit("finite numbers").actual(value)
+            }
+            _ => Failure::new(Exit::Input, "model.run", message),
+        }
+    }
+}
+
+impl From<NotFinite> for Failure {
+    fn from(error: NotFinite) -> Failure {
+        let message = sentence(&error);
+        let mut failure = Failure::from(error.source);
+        failure.message = message;
+        failure
     }
 }
 

@@ -198,7 +198,8 @@ pub fn line(cost: &Result<EvalReport, String>) -> String {
     format!(
         "cost: KL divergence from {} {kld} (99 %: {:.2e}), same top token {:.2} %{ppl}; {} tokens of {}\n",
         units::printable(&report.names.reference),
-        report.kld.p99.max(0.0),
+        // Interpolation leaves a hair below zero; what is no number must not become 0.
+        if report.kld.p99 < 0.0 { 0.0 } else { report.kld.p99 },
         100.0 * report.top1,
         units::count(report.tokens as u64),
         units::printable(&report.names.text),

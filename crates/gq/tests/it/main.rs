@@ -6,7 +6,9 @@ mod calibration;
 #[cfg(unix)]
 mod chat;
 mod chat_template;
+mod checkpoints;
 mod contract;
+mod finite;
 mod gguf;
 mod grid;
 mod guard;

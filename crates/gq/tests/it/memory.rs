@@ -1,28 +1,69 @@
-//! What commands promise to take in memory, and what they take.
+//! What commands promise to take in memory, and what they take: by `ru_maxrss` of the program as the only child of a
+//! process of its own, less the pages of files that it had mapped, which promises do not count.
 #![cfg(target_os = "linux")]
 
+use crate::checkpoints::{Shape, write_adapter, write_f8, write_llama};
 use crate::run::{Gq, testdata};
-use std::process::Stdio;
+use gq_checkpoint::{Adapter, Checkpoint};
+use gq_model::{KvType, LogitRows, Model, RunOptions, output_moments};
+use nix::sys::resource::{UsageWho, getrusage};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Most anonymous memory of a run, looked at every millisecond, in bytes. A lower bound of the peak.
+/// Names the arguments of the run to measure, for [`the_only_child_of_a_small_process`].
+const MEASURED: &str = "GQ_TEST_MEASURED";
+
+/// Most anonymous memory of a run, in bytes.
 fn taken(gq: &Gq, args: &[&str]) -> u64 {
-    let mut child = gq.command().args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // A child's `ru_maxrss` begins with what its parent has at that moment, and `getrusage` knows all children together:
+    // neither is of use in a process that runs many tests.
+    let small = std::env::current_exe().unwrap();
+    let name = "memory::the_only_child_of_a_small_process";
+    let output = Command::new(small)
+        .args(["--exact", name, "--nocapture", "--test-threads", "1"])
+        .env(MEASURED, serde_json::to_string(args).unwrap())
+        .current_dir(gq.dir.path())
+        .output()
+        .unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let peak = shown.lines().find_map(|line| line.split_once("anonymous bytes: "));
+    let shown_errors = String::from_utf8_lossy(&output.stderr);
+    peak.unwrap_or_else(|| panic!("gq {args:?}: {shown}{shown_errors}")).1.trim().parse().unwrap()
+}
+
+#[test]
+fn the_only_child_of_a_small_process() {
+    let args = std::env::var(MEASURED).unwrap_or_else(|_| r#"["help"]"#.to_owned());
+    let args: Vec<String> = serde_json::from_str(&args).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gq"));
+    let mut child = command.args(&args).env_clear().stdout(Stdio::null()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
-    let mut most = 0;
+    let (mut anonymous, mut mapped) = (0, 0);
     let finished = loop {
         if let Some(finished) = child.try_wait().unwrap() {
             break finished;
         }
         let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        most = most.max(kilobytes.unwrap_or(0) << 10);
+        let bytes = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+            kilobytes.unwrap_or(0) << 10
+        };
+        (anonymous, mapped) = (bytes("RssAnon:").max(anonymous), bytes("RssFile:").max(mapped));
         std::thread::sleep(Duration::from_millis(1));
     };
     assert!(finished.success(), "gq {args:?}");
-    assert!(most > 1 << 20, "gq {args:?}: {most} bytes seen");
-    most
+    let most = (getrusage(UsageWho::RUSAGE_CHILDREN).unwrap().max_rss() as u64) << 10;
+    assert!(most > 1 << 20, "gq {args:?}: {most} bytes");
+    // What was looked at every millisecond is a lower bound, too.
+    println!("anonymous bytes: {}", most.saturating_sub(mapped).max(anonymous));
+}
+
+/// Reads a promise of `--json`.
+fn promised(gq: &Gq, args: &[&str]) -> u64 {
+    let told = gq.json(args);
+    told["peak_memory_bytes"].as_u64().or_else(|| told["memory"]["peak"].as_u64()).unwrap()
 }
 
 #[test]
@@ -32,13 +73,13 @@ fn no_more_memory_is_taken_than_was_promised() {
     let threads = ["--threads", "2"];
     let fast = ["--calibration-ctx", "128", "--calibration-tokens", "4096", "--gradient-tokens", "512"];
     let tune = [&["tune", &demo, "-o", "t", "--calibration", &text][..], &fast, &threads].concat();
-    let promise = gq.json(&[&tune[..], &["--dry-run"]].concat())["peak_memory_bytes"].as_u64().unwrap();
+    let promise = promised(&gq, &[&tune[..], &["--dry-run"]].concat());
     let most = taken(&gq, &tune);
     assert!(most <= promise, "gq tune: {most} bytes taken, {promise} promised");
     let own = [&["tune", &demo, "-o", "own", "--calibration", "self"][..], &fast, &threads].concat();
     for limit in [&[][..], &["--max-memory", "125MB"]] {
         let own = [&own[..], limit].concat();
-        let promise = gq.json(&[&own[..], &["--dry-run"]].concat())["peak_memory_bytes"].as_u64().unwrap();
+        let promise = promised(&gq, &[&own[..], &["--dry-run"]].concat());
         let most = taken(&gq, &own);
         assert!(most <= promise, "gq {own:?}: {most} bytes taken, {promise} promised");
         assert!(limit.is_empty() || promise <= 125_000_000);
@@ -46,17 +87,21 @@ fn no_more_memory_is_taken_than_was_promised() {
     }
     for (file, recipe) in [
         ("scalar.gq", &["--bits", "4"][..]),
-        ("trellis.gq", &["--encoding", "tt3"]),
         ("calibrated.gq", &["--tune", "t", "--encoding", "tt3"]),
         ("groups.gq", &["--tune", "t", "--encoding", "tq4-g32"]),
         ("budget.gq", &["--tune", "t", "--size", "1.8MB"]),
         ("largest.gq", &["--tune", "t", "--encoding", "tt2-s14"]),
     ] {
         let recipe = [&[demo.as_str()][..], recipe, &threads].concat();
-        let plan = gq.json(&[&["plan"][..], &recipe].concat());
-        let promise = plan["memory"]["peak"].as_u64().unwrap();
+        let promise = promised(&gq, &[&["plan"][..], &recipe].concat());
         let most = taken(&gq, &[&["convert"][..], &recipe, &["-o", file]].concat());
-        assert!(most <= promise, "gq convert {recipe:?}: {most} bytes taken, {promise} promised");
+        eprintln!("convert {recipe:?}: {most} bytes taken, {promise} promised");
+        // Within a quarter where inputs are in view: what their moments take depends on which come after which.
+        let ratio = promise as f64 / most as f64;
+        assert!(
+            (1.0..1.25).contains(&ratio),
+            "gq convert {recipe:?}: {most} bytes taken, {promise} promised"
+        );
     }
     let again = [
         &["reround", "scalar.gq", "-o", "again.gq", "--reference", &demo, "--calibration", &text][..],
@@ -64,6 +109,110 @@ fn no_more_memory_is_taken_than_was_promised() {
     ];
     let again = [&again.concat()[..], &threads].concat();
     let most = taken(&gq, &again);
-    let promise = gq.json(&again)["peak_memory_bytes"].as_u64().unwrap();
+    let promise = promised(&gq, &again);
     assert!(most <= promise, "gq reround: {most} bytes taken, {promise} promised");
+}
+
+/// Every kind of code on one, two and three threads: never more than promised, and no more promised than a tenth above.
+#[test]
+fn what_a_conversion_promises_is_what_it_takes() {
+    let gq = Gq::new();
+    let shape = Shape { hidden: 384, width: 1024, layers: 1, vocab: 3072 };
+    write_llama(&gq.path("plain"), shape, |x| x);
+    write_llama(&gq.path("grid"), shape, |x| (x * 28.0).round().clamp(-7.0, 7.0) / 64.0);
+    let codes = [
+        ("plain", &["exact", "tq4", "tq8", "tq4-g32", "tqp3", "tqpo3", "polar4222"][..]),
+        ("plain", &["tt2", "tt4", "tt3-s12", "tt2-s14"]),
+        ("grid", &["grid"]),
+    ];
+    for (source, encoding) in
+        codes.iter().flat_map(|(source, all)| all.iter().map(move |one| (*source, *one)))
+    {
+        for threads in ["1", "2", "3"] {
+            let recipe = [source, "--encoding", encoding, "--threads", threads];
+            let promise = promised(&gq, &[&["plan"][..], &recipe].concat());
+            let most = taken(&gq, &[&["convert"][..], &recipe, &["-o", "m.gq"]].concat());
+            std::fs::remove_file(gq.path("m.gq")).unwrap();
+            let ratio = promise as f64 / most as f64;
+            eprintln!("{encoding} on {threads}: {most} bytes taken, {promise} promised: {ratio:.3}");
+            assert!(
+                (1.0..=1.1).contains(&ratio),
+                "{encoding} on {threads}: {most} taken, {promise} promised"
+            );
+        }
+    }
+}
+
+/// The same model in bf16, `plain`, in F8 with scales, `f8`, and in blocks of a GGUF, `blocks.gguf`; and an adapter.
+fn write_sources(gq: &Gq, shape: Shape) {
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        for dir in ["plain", "f8"] {
+            std::fs::create_dir_all(gq.path(dir)).unwrap();
+            std::fs::copy(testdata(&format!("demo/{name}")), gq.path(dir).join(name)).unwrap();
+        }
+    }
+    write_llama(&gq.path("plain"), shape, |x| x);
+    write_f8(&gq.path("f8"), shape);
+    write_adapter(&gq.path("adapter"), shape);
+    gq.ok(&["export", "plain", "--no-measure", "--gguf", "--type", "Q8_0", "-o", "blocks.gguf"]);
+}
+
+#[test]
+fn weights_decoded_as_they_are_used_have_the_bits_of_held_ones() {
+    let gq = Gq::new();
+    write_sources(&gq, Shape { hidden: 256, width: 512, layers: 2, vocab: 1536 });
+    let options = RunOptions { kv: KvType::F32, ..RunOptions::default() };
+    for (source, adapter) in [("f8", None), ("plain", Some("adapter")), ("blocks.gguf", None)] {
+        let checkpoint = Checkpoint::open(gq.path(source)).unwrap();
+        let adapters = adapter.map(|dir| Adapter::open(gq.path(dir), 1.0).unwrap());
+        let checkpoint = Arc::new(checkpoint.with_adapters(adapters.into_iter().collect()).unwrap());
+        let logits = |model: Model| {
+            let tokens: Vec<u32> = (0..40).map(|i| i * i * 7 % 1536).collect();
+            let (mut cache, mut many, mut one) = (model.new_cache(64), Vec::new(), Vec::new());
+            model.forward(&tokens, &mut cache, LogitRows::All, &mut many).unwrap();
+            model.forward(&[5], &mut cache, LogitRows::Last, &mut one).unwrap();
+            let measured = output_moments(&model, &[tokens], 3, &mut |_| ()).unwrap();
+            (many, one, measured)
+        };
+        let held = logits(Model::from_checkpoint(checkpoint.clone(), options).unwrap());
+        let as_used = logits(Model::from_checkpoint_unheld(checkpoint, options).unwrap());
+        assert!(held == as_used, "{source}");
+    }
+}
+
+/// Weights that are decoded as they are used, whatever holds them. A promise is kept, and what it leaves is less than all
+/// weights would take as f32: holding them would break it.
+#[test]
+fn no_copy_of_the_weights_is_held() {
+    let gq = Gq::new();
+    let text = testdata("demo/eval.txt");
+    let shape = Shape { hidden: 256, width: 512, layers: 40, vocab: 1536 };
+    write_sources(&gq, shape);
+    let decoded = 4 * shape.weights();
+    let tokens = ["--calibration-ctx", "128", "--calibration-tokens", "256", "--threads", "2"];
+    for (source, more) in
+        [("plain", &[][..]), ("f8", &[]), ("plain", &["--lora", "adapter"]), ("blocks.gguf", &[])]
+    {
+        let tune = [&["tune", source, "-o", "t", "--calibration", &text][..], &tokens, more];
+        let tune = [&tune.concat()[..], &["--gradient-tokens", "128", "--trial-tokens", "0"]].concat();
+        let promise = promised(&gq, &[&tune[..], &["--dry-run"]].concat());
+        let most = taken(&gq, &tune);
+        std::fs::remove_dir_all(gq.path("t")).unwrap();
+        eprintln!("tune {source} {more:?}: {most} bytes taken, {promise} promised, {decoded} decoded");
+        assert!(most <= promise, "gq {tune:?}: {most} taken, {promise} promised");
+        assert!(promise - most < decoded, "gq {tune:?}: {most} taken, {promise} promised");
+
+        let made = [&["convert", source, "-o", "m.gq", "--encoding", "tq4", "--allow-requantize"][..], more];
+        gq.ok(&made.concat());
+        let again = ["reround", "m.gq", "-o", "again.gq", "--reference", source, "--calibration", &text];
+        let again = [&again[..], &tokens, more].concat();
+        let most = taken(&gq, &again);
+        let promise = promised(&gq, &again);
+        eprintln!("reround {source} {more:?}: {most} bytes taken, {promise} promised");
+        assert!(most <= promise, "gq {again:?}: {most} taken, {promise} promised");
+        assert!(promise - most < decoded, "gq {again:?}: {most} taken, {promise} promised");
+        for file in ["m.gq", "again.gq"] {
+            std::fs::remove_file(gq.path(file)).unwrap();
+        }
+    }
 }

@@ -1,0 +1,195 @@
+//! Models that compute what is no finite number: no job that compares takes one for close.
+
+use crate::calibrated::{options, tokens, tuned};
+use crate::support::{convert, policy, testdata};
+use gq_checkpoint::Checkpoint;
+use gq_container::{Container, StoredText, TextKind, Writer};
+use gq_convert::{
+    ClosenessError, NotFinite, RefineError, RefineOptions, RoundAgain, RoundAgainError, RoundAgainOptions,
+    Side, TrialOptions, Tune, TuneError, correct, held_out_divergence, refine,
+};
+use gq_model::{Model, ModelError};
+use gq_tensor::CpuLevel;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What is done to a checkpoint, whose weights stay finite, and the tensor that meets the first bad number.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    value: &'static str,
+    changed: &'static str,
+    weight: f32,
+    met: &'static str,
+}
+
+/// A row that overflows, so that the norm behind it makes NaN; a row that overflows and meets the next product as it is.
+const KINDS: [Kind; 2] = [
+    Kind {
+        value: "NaN",
+        changed: "model.layers.0.self_attn.o_proj.weight",
+        weight: 3e38,
+        met: "model.layers.0.mlp.gate_proj.weight",
+    },
+    Kind {
+        value: "inf",
+        changed: "model.layers.0.mlp.up_proj.weight",
+        weight: 1e38,
+        met: "model.layers.0.mlp.down_proj.weight",
+    },
+];
+
+const FINE: &str = "tiny/llama";
+
+/// The checkpoint with the first elements of a tensor changed, as many as a row has; its middle stays as it is.
+fn changed(kind: Kind, dir: &Path) -> Arc<Checkpoint> {
+    let source = testdata(FINE);
+    std::fs::create_dir(dir).unwrap();
+    for entry in std::fs::read_dir(source.dir()).unwrap().map(|entry| entry.unwrap()) {
+        std::fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
+    }
+    let tensor = source.tensor(kind.changed).unwrap();
+    let path = dir.join(&source.files()[tensor.file].name);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let [_, _, low, high] = kind.weight.to_le_bytes();
+    let row = &mut bytes[tensor.offset as usize..][..tensor.row_bytes()];
+    row.as_chunks_mut::<2>().0.iter_mut().for_each(|value| *value = [low, high]);
+    std::fs::write(path, bytes).unwrap();
+    Arc::new(Checkpoint::open(dir).unwrap())
+}
+
+/// A copy of a file with the first norm's weights changed to `bits`, in bf16.
+fn with_norm(container: &Container, bits: u16, path: &Path) -> Container {
+    let mut writer = Writer::create(path).unwrap();
+    for entry in container.tensors() {
+        let mut payload = container.payload(entry).to_vec();
+        if entry.name == "model.layers.0.post_attention_layernorm.weight" {
+            payload[..2].copy_from_slice(&bits.to_le_bytes());
+        }
+        writer.write_tensor(entry.spec(), &payload).unwrap();
+    }
+    let kinds = container.texts().iter().filter_map(|text| TextKind::from_code(text.kind));
+    let texts = kinds.map(|kind| StoredText::new(kind, &container.text(kind).unwrap().unwrap()).unwrap());
+    writer.finish(texts.collect()).unwrap();
+    Container::open(path).unwrap()
+}
+
+struct Pair {
+    checkpoint: Arc<Checkpoint>,
+    reference: Model,
+    container: Arc<Container>,
+    model: Model,
+}
+
+impl Pair {
+    fn new(checkpoint: Arc<Checkpoint>, container: Container) -> Pair {
+        let options = options(CpuLevel::detect());
+        let container = Arc::new(container);
+        let reference = Model::from_checkpoint(checkpoint.clone(), options).unwrap();
+        let model = Model::from_container(container.clone(), options).unwrap();
+        Pair { checkpoint, reference, container, model }
+    }
+
+    fn sequences(&self) -> Vec<Vec<u32>> {
+        (0..4).map(|seed| tokens(self.reference.vocab_size(), 32, seed)).collect()
+    }
+
+    fn rounded_again(&self, out: &Path) -> RoundAgainError {
+        let Pair { checkpoint, reference, container, model } = self;
+        let options = RoundAgainOptions {
+            level: CpuLevel::detect(),
+            tune: None,
+            text_sha256: gq_convert::texts_digest(&[]),
+            max_memory: None,
+        };
+        let what = RoundAgain { checkpoint, reference, container, model };
+        let outcome = what.run(&self.sequences(), &options, out, &mut |_| ());
+        let left = std::fs::read_dir(out.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with("again.gq")));
+        outcome.unwrap_err()
+    }
+
+    fn refined(&self) -> RefineError {
+        let options = RefineOptions { steps: 2, batch: 1, rate: 1e-3 };
+        let both = (&self.model, self.container.as_ref());
+        refine(&self.reference, both, &self.sequences(), options, &mut |_| ()).unwrap_err()
+    }
+}
+
+fn is_about(found: &NotFinite, side: Side, kind: Kind) -> bool {
+    found.side == side && value(&found.source) == Some(kind.value) && found.tensor() == Some(kind.met)
+}
+
+/// What was found, but for its sign.
+fn value(error: &ModelError) -> Option<&str> {
+    match error {
+        ModelError::Activations { value, .. } => Some(value.trim_start_matches('-')),
+        _ => None,
+    }
+}
+
+/// The reference's alone: rows beyond fp16 are stored as its largest.
+#[test]
+fn a_reference_that_computes_no_numbers_is_an_error_of_every_job() {
+    for kind in KINDS {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = changed(kind, &dir.path().join("source"));
+        let (_, container) = convert(&checkpoint, &policy("tq4", &[]), &dir.path().join("a.gq")).unwrap();
+        let pair = Pair::new(checkpoint.clone(), container);
+        match pair.rounded_again(&dir.path().join("again.gq")) {
+            RoundAgainError::NotFinite(found) => assert!(is_about(&found, Side::Reference, kind), "{found}"),
+            other => panic!("{kind:?}: {other}"),
+        }
+        match pair.refined() {
+            RefineError::NotFinite(found) => assert!(is_about(&found, Side::Reference, kind), "{found}"),
+            other => panic!("{kind:?}: {other}"),
+        }
+        // Measured on weights that compute, and asked about others that look the same.
+        let place = dir.path().join("tune");
+        let mut tune = tuned(&Arc::new(testdata(FINE)), &place, CpuLevel::detect(), 2);
+        let measured = held_out_divergence(&tune, &pair.reference, &dir.path().join("a.gq"));
+        match measured {
+            Err(ClosenessError::NotFinite(found)) => {
+                assert!(is_about(&found, Side::Reference, kind), "{found}");
+            }
+            other => panic!("{kind:?}: {other:?}"),
+        }
+        let trials = TrialOptions { level: CpuLevel::detect(), tokens: 64, max_memory: None };
+        let sequences: Vec<_> = (0..13).map(|seed| tokens(pair.reference.vocab_size(), 64, seed)).collect();
+        let tried = correct(&checkpoint, &pair.reference, &sequences, &trials, &mut tune, &mut |_| ());
+        match tried {
+            Err(TuneError::Model(error)) => {
+                assert_eq!(value(&error), Some(kind.value));
+                assert!(error.to_string().contains(kind.met), "{error}");
+            }
+            other => panic!("{kind:?}: {other:?}"),
+        }
+        assert!(Tune::open(&place).unwrap().corrections.is_none(), "nothing was saved");
+    }
+}
+
+#[test]
+fn a_file_that_computes_no_numbers_is_infinitely_far_or_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Arc::new(testdata(FINE));
+    let tune = tuned(&checkpoint, &dir.path().join("tune"), CpuLevel::detect(), 2);
+    let (_, plain) = convert(&checkpoint, &policy("tq4", &[]), &dir.path().join("a.gq")).unwrap();
+    for bits in [0x7F80u16, 0x7FC0] {
+        let path: PathBuf = dir.path().join("broken.gq");
+        let pair = Pair::new(checkpoint.clone(), with_norm(&plain, bits, &path));
+        let met = Some("model.layers.0.mlp.gate_proj.weight");
+        match pair.rounded_again(&dir.path().join("again.gq")) {
+            RoundAgainError::NotFinite(found) => {
+                assert_eq!((found.side, found.tensor()), (Side::File, met), "{found}");
+            }
+            other => panic!("{bits:x}: {other}"),
+        }
+        match pair.refined() {
+            RefineError::NotFinite(found) => {
+                assert_eq!((found.side, found.tensor()), (Side::File, met), "{found}");
+            }
+            other => panic!("{bits:x}: {other}"),
+        }
+        let (measured, _) = held_out_divergence(&tune, &pair.reference, &path).unwrap().unwrap();
+        assert_eq!(measured, f64::INFINITY);
+    }
+}
