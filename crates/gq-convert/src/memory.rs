@@ -21,7 +21,7 @@ const TRELLIS: u64 = 96 << 10;
 /// Most that the compression of a text needs beside the text and its result; shorter texts need less.
 const COMPRESSION: u64 = 16 << 20;
 /// What is touched of a thread's stack, and its small allocations.
-const THREAD: u64 = 128 << 10;
+const THREAD: u64 = 96 << 10;
 
 /// Memory of an execution, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,8 +69,19 @@ pub(crate) fn block_rows(step: &Step, block: u64) -> usize {
 
 fn peak(steps: &[Step], (texts, adapters): (u64, u64), factors: u64, threads: usize, block: u64) -> u64 {
     let largest = |of: &dyn Fn(&Step) -> u64| steps.iter().map(of).max().unwrap_or(0);
-    let source = largest(&|step| source_block(step, block));
-    let coded = largest(&|step| coded_block(step, block));
+    // Two blocks are read ahead of the encoder, two are on their way to the file: of one tensor, where it has them.
+    let two_largest = |of: &dyn Fn(&Step) -> u64| {
+        steps.iter().fold((0, 0), |(first, second), step| {
+            let (size, more) = (of(step), step.rows_cols().0 as u64 > held_rows(step, block));
+            match size > first {
+                true => (size, if more { size } else { first }),
+                false => (first, second.max(size)),
+            }
+        })
+    };
+    let sum = |(first, second): (u64, u64)| first + second;
+    let source = sum(two_largest(&|step| source_block(step, block)));
+    let coded = sum(two_largest(&|step| coded_block(step, block)));
     let scales = largest(&|step| {
         let (rows, cols) = step.rows_cols();
         rows as u64 * step.encoding.scales_row_bytes(cols) as u64
@@ -89,15 +100,10 @@ fn peak(steps: &[Step], (texts, adapters): (u64, u64), factors: u64, threads: us
         Encoding::Grid(_) | Encoding::Mxfp4 => 9 * 4 * step.rows_cols().1 as u64,
         _ => 5 * 4 * step.rows_cols().1 as u64,
     });
-    // Two blocks are read ahead of the encoder, two are on their way to the file; scales wait for the codes.
-    let blocks = factors
-        + calibrated(steps, threads as u64)
-        + tables(steps)
-        + 2 * source
-        + 2 * coded
-        + strips
-        + 2 * scales
-        + threads as u64 * (scratch + THREAD);
+    // Scales wait for the codes. Dense matrices are made before there are blocks.
+    let (tables, making) = tables(steps);
+    let work = factors + calibrated(steps, threads as u64) + source + coded + strips + 2 * scales;
+    let blocks = tables + making.max(work) + threads as u64 * (scratch + THREAD);
     // The blocks are gone when the texts are compressed.
     let end = texts + COMPRESSION.min(8 * texts) + threads as u64 * THREAD;
     BASE + texts + adapters + blocks.max(end)
@@ -185,7 +191,8 @@ fn coded_block(step: &Step, block: u64) -> u64 {
 }
 
 /// Transforms, encoders and decoders are kept for each distinct width: dense matrices in them count.
-fn tables(steps: &[Step]) -> u64 {
+/// Bytes for good, and while one is made.
+fn tables(steps: &[Step]) -> (u64, u64) {
     let mut seen: Vec<(usize, Option<Encoding>)> = Vec::new();
     let (mut kept, mut making) = (0, 0);
     for step in steps.iter().filter(|step| !step.encoding.is_exact()) {
@@ -206,7 +213,7 @@ fn tables(steps: &[Step]) -> u64 {
             }
         }
     }
-    kept + making
+    (kept, making)
 }
 
 #[cfg(test)]

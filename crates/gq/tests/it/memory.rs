@@ -117,7 +117,7 @@ fn no_more_memory_is_taken_than_was_promised() {
 #[test]
 fn what_a_conversion_promises_is_what_it_takes() {
     let gq = Gq::new();
-    let shape = Shape { hidden: 384, width: 1024, layers: 1, vocab: 3072 };
+    let shape = Shape { hidden: 576, width: 640, layers: 1, vocab: 8192 };
     write_llama(&gq.path("plain"), shape, |x| x);
     write_llama(&gq.path("grid"), shape, |x| (x * 28.0).round().clamp(-7.0, 7.0) / 64.0);
     let codes = [
