@@ -294,6 +294,10 @@ fn gradients(
     let moments = output_moments(model, &some, options.seed, &mut |done| {
         progress(TuneEvent::Gradients { done, of });
     })?;
+    if moments.rows.values().flatten().any(|sum| !sum.is_finite()) {
+        // Where activations are what is not finite, the tensor that meets them is the one to name.
+        some.iter().try_for_each(|tokens| model.check_activations(tokens))?;
+    }
     tune.gradient_tokens = moments.positions;
     tune.save_gradients(&moments.rows)?;
     Ok(Some(moments))
