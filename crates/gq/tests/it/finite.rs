@@ -29,8 +29,10 @@ fn no_search_takes_a_file_for_close_to_what_does_not_compute() {
     let tune = [&["tune", &demo, "-o", "t", "--calibration", &text, "--trial-tokens", "0"][..], &fast];
     gq.ok(&tune.concat());
     let broken = write_broken(&gq);
-    let shown = gq.fails(3, &["convert", &broken, "--tune", "t", "--max-kld", "0.1", "-o", "m.gq"]);
-    assert!(shown.contains("model.layers.2.") && shown.contains("NaN"), "{shown}");
+    // Without a look at the file: what is asked is whether its divergence is believed.
+    let search = ["convert", &broken, "--tune", "t", "--max-kld", "0.1", "--no-check", "-o", "m.gq"];
+    let shown = gq.fails(3, &search);
+    assert!(shown.contains("model.layers.2."), "{shown}");
     assert!(!gq.path("m.gq").exists());
     // And it is not measured in the first place.
     let tune = [&["tune", &broken, "-o", "b", "--calibration", &text, "--trial-tokens", "0"][..], &fast];
