@@ -276,5 +276,5 @@ fn budgets_that_cannot_be_met_say_what_took_the_room() {
     gq.fails(2, &["convert", &nan, "-o", "model", "-e", "tq4"]);
     gq.fails(3, &["convert", &nan, "-o", "out.gq", "-e", "tq4"]);
     // With keys and values of fewer tokens it fits.
-    gq.ok(&["plan", "model", "--fit", "12MiB", "--ctx", "64"]);
+    gq.ok(&["plan", "model", "--fit", "130MB", "--ctx", "64"]);
 }
