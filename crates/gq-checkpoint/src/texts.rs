@@ -3,7 +3,7 @@
 use crate::card::Card;
 use crate::stand_in::StandIn;
 use crate::{CheckpointError, json, limits};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -56,10 +56,11 @@ impl Texts {
         if let Some(text) = config.get_mut("text_config").and_then(Value::as_object_mut) {
             text.insert("vocab_size".to_owned(), rows.into());
         }
-        if let Some(top) = config.as_object_mut() {
-            if top.contains_key("vocab_size") || !top.contains_key("text_config") {
-                top.insert("vocab_size".to_owned(), rows.into());
-            }
+        let top = config.as_object_mut();
+        let says =
+            |top: &Map<String, Value>| top.contains_key("vocab_size") || !top.contains_key("text_config");
+        if let Some(top) = top.filter(|top| says(top)) {
+            top.insert("vocab_size".to_owned(), rows.into());
         }
         self.config = format!("{config:#}");
         Ok(self)

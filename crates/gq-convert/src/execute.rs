@@ -123,9 +123,9 @@ pub fn execute_all(
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     let outcome = pool.install(|| run(outputs, checkpoint, options, progress));
     // A file that changed is the reason for whatever was found wrong in it.
-    let outcome = outcome.or_else(|error| match checkpoint.check_unchanged() {
-        Err(changed @ ReadError::Changed { .. }) => Err(ConvertError::Values(changed)),
-        _ => Err(error),
+    let outcome = outcome.map_err(|error| match checkpoint.check_unchanged() {
+        Err(changed @ ReadError::Changed { .. }) => ConvertError::Values(changed),
+        _ => error,
     });
     if let Err(ConvertError::Values(ReadError::NotFinite { .. } | ReadError::Changed { .. })) = &outcome {
         // Running the same again would end the same, or with parts of two states: nothing is left to take up.

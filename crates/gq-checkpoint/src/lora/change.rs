@@ -1,6 +1,7 @@
 //! What adapters do to tensors: each module's parts matched with the tensors they are for.
 
 use super::modules::Module;
+use super::parameter::{of_parameter, parameter};
 use super::tied::{EMBEDDING, equal_bytes};
 use super::{Adapter, AdapterError};
 use crate::names::canonical;
@@ -38,12 +39,12 @@ pub(super) struct Factors {
     pub rank: usize,
     /// Weight and scale together.
     pub scale: f64,
-    layout: Layout,
+    pub layout: Layout,
 }
 
 /// How `a` and `b` stand in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layout {
+pub(super) enum Layout {
     /// `a [rank, cols]`, `b [rows, rank]`.
     Linear,
     /// `a [rank, rows]`, `b [cols, rank]`.
@@ -145,12 +146,12 @@ pub(super) fn matched(
 ) -> Result<Vec<(String, Change)>, AdapterError> {
     let weight = canonical(&format!("{name}.weight"));
     let Some(source) = tensors.get(weight.as_str()) else {
-        if module.a.is_some() || module.b.is_some() {
-            if let Some((tensor, key, source)) = parameter(adapter, name, tensors)? {
-                let mut change = Change::new(index);
-                change.factors = Some(of_parameter(adapter, (name, module), &key, source)?);
-                return Ok(vec![(tensor, change)]);
-            }
+        let has_factors = module.a.is_some() || module.b.is_some();
+        let found = if has_factors { parameter(adapter, name, tensors)? } else { None };
+        if let Some((tensor, key, source)) = found {
+            let mut change = Change::new(index);
+            change.factors = Some(of_parameter(adapter, (name, module), &key, source)?);
+            return Ok(vec![(tensor, change)]);
         }
         // A state that was saved as it is has biases of modules without weights of their own; none is in a checkpoint.
         return Err(AdapterError::NoTensor { module: name.to_owned(), tensor: weight });
@@ -285,7 +286,7 @@ fn factors(
     Ok(Some(Factors { a, b, magnitude, rank, scale, layout }))
 }
 
-fn both(name: &str, module: &Module) -> Result<Option<(HeaderEntry, HeaderEntry)>, AdapterError> {
+pub(super) fn both(name: &str, module: &Module) -> Result<Option<(HeaderEntry, HeaderEntry)>, AdapterError> {
     let incomplete = |missing| Err(AdapterError::Incomplete { module: name.to_owned(), missing });
     match (module.a.clone(), module.b.clone()) {
         (Some(a), Some(b)) => Ok(Some((a, b))),
@@ -323,84 +324,7 @@ fn check_magnitude(
     }
 }
 
-/// The parameter that a module's factors are for, where the module has several and no weight: PEFT wraps them one
-/// around the other in the order of the module, so that the last one is outermost and the others are
-/// `base_layer` once, twice, ….
-type Parameter<'a> = (String, String, &'a SourceTensor);
-
-fn parameter<'a>(
-    adapter: &Adapter,
-    name: &str,
-    tensors: &HashMap<&str, &'a SourceTensor>,
-) -> Result<Option<Parameter<'a>>, AdapterError> {
-    const IN_ORDER: [&str; 2] = ["gate_up_proj", "down_proj"];
-    let (mut module, mut depth) = (name, 0);
-    while let Some(inner) = module.strip_suffix(".base_layer") {
-        (module, depth) = (inner, depth + 1);
-    }
-    let there = |parameter: &str| {
-        let key = format!("{module}.{parameter}");
-        let tensor = canonical(&key);
-        let source = *tensors.get(tensor.as_str())?;
-        Some((tensor, key, source))
-    };
-    let there: Vec<Parameter<'a>> = IN_ORDER.into_iter().filter_map(there).collect();
-    if there.is_empty() {
-        return Ok(None);
-    }
-    let targeted: Vec<_> =
-        there.into_iter().filter(|(_, key, _)| adapter.config.targets.names_parameter(key)).collect();
-    let place = targeted.len().checked_sub(1 + depth);
-    match place.and_then(|place| targeted.into_iter().nth(place)) {
-        Some(found) => Ok(Some(found)),
-        None => Err(AdapterError::Untargeted {
-            module: name.to_owned(),
-            why: "target_parameters does not name its parameter",
-        }),
-    }
-}
-
-/// Factors of a stack of experts.
-fn of_parameter(
-    adapter: &Adapter,
-    (name, module): (&str, &Module),
-    key: &str,
-    source: &SourceTensor,
-) -> Result<Factors, AdapterError> {
-    let incomplete = AdapterError::Incomplete { module: name.to_owned(), missing: "A" };
-    let (a, b) = both(name, module)?.ok_or(incomplete)?;
-    if adapter.config.dora {
-        return Err(AdapterError::Option {
-            option: "use_dora".to_owned(),
-            value: format!("true with target_parameters on {name}"),
-            supported: "DoRA on linear layers",
-        });
-    }
-    let &[experts, first, second] = source.shape.as_slice() else {
-        return Err(AdapterError::Shape {
-            name: a.name,
-            actual: source.shape.clone(),
-            expected: vec![0, 0, 0],
-        });
-    };
-    let (rank, scale) = adapter.config.rank_and_scale(key);
-    let rank = usize::try_from(rank).unwrap_or(usize::MAX);
-    let all = rank.saturating_mul(experts);
-    let fits = |inputs: usize, outputs: usize| a.shape == [all, inputs] && b.shape == [outputs, all];
-    let layout = match (fits(second, first), fits(first, second), adapter.config.outputs_first) {
-        (true, false, _) | (true, true, Some(true)) => Layout::Experts(experts),
-        (false, true, _) | (true, true, Some(false)) => Layout::ExpertsInputsFirst(experts),
-        (true, true, None) => return Err(AdapterError::AmbiguousOrder { module: name.to_owned() }),
-        (false, false, _) => {
-            check_shape(&a, &[all, second])?;
-            check_shape(&b, &[first, all])?;
-            return Err(AdapterError::AmbiguousOrder { module: name.to_owned() });
-        }
-    };
-    Ok(Factors { a, b, magnitude: None, rank, scale: scale * adapter.weight(), layout })
-}
-
-fn check_shape(entry: &HeaderEntry, expected: &[usize]) -> Result<(), AdapterError> {
+pub(super) fn check_shape(entry: &HeaderEntry, expected: &[usize]) -> Result<(), AdapterError> {
     match entry.shape == expected {
         true => Ok(()),
         false => Err(AdapterError::Shape {

@@ -25,6 +25,7 @@ mod merge;
 mod mlx;
 mod modules;
 mod open;
+mod parameter;
 mod resize;
 mod targets;
 mod texts;

@@ -1,0 +1,86 @@
+//! Factors of parameters that are not a module's weight: the stacks of experts that `target_parameters` names.
+
+use super::change::{Factors, Layout, both, check_shape};
+use super::modules::Module;
+use super::{Adapter, AdapterError};
+use crate::SourceTensor;
+use crate::names::canonical;
+use std::collections::HashMap;
+
+/// Canonical name, name of the parameter to the adapter, and the tensor.
+pub(super) type Parameter<'a> = (String, String, &'a SourceTensor);
+
+/// The parameter that a module's factors are for, where the module has several and no weight: PEFT wraps them one
+/// around the other in the order of the module, so that the last one is outermost and the others are
+/// `base_layer` once, twice, ….
+pub(super) fn parameter<'a>(
+    adapter: &Adapter,
+    name: &str,
+    tensors: &HashMap<&str, &'a SourceTensor>,
+) -> Result<Option<Parameter<'a>>, AdapterError> {
+    const IN_ORDER: [&str; 2] = ["gate_up_proj", "down_proj"];
+    let (mut module, mut depth) = (name, 0);
+    while let Some(inner) = module.strip_suffix(".base_layer") {
+        (module, depth) = (inner, depth + 1);
+    }
+    let there = |parameter: &str| {
+        let key = format!("{module}.{parameter}");
+        let tensor = canonical(&key);
+        let source = *tensors.get(tensor.as_str())?;
+        Some((tensor, key, source))
+    };
+    let there: Vec<Parameter<'a>> = IN_ORDER.into_iter().filter_map(there).collect();
+    if there.is_empty() {
+        return Ok(None);
+    }
+    let targeted: Vec<_> =
+        there.into_iter().filter(|(_, key, _)| adapter.config.targets.names_parameter(key)).collect();
+    let place = targeted.len().checked_sub(1 + depth);
+    match place.and_then(|place| targeted.into_iter().nth(place)) {
+        Some(found) => Ok(Some(found)),
+        None => Err(AdapterError::Untargeted {
+            module: name.to_owned(),
+            why: "target_parameters does not name its parameter",
+        }),
+    }
+}
+
+/// Factors of a stack of experts.
+pub(super) fn of_parameter(
+    adapter: &Adapter,
+    (name, module): (&str, &Module),
+    key: &str,
+    source: &SourceTensor,
+) -> Result<Factors, AdapterError> {
+    let incomplete = AdapterError::Incomplete { module: name.to_owned(), missing: "A" };
+    let (a, b) = both(name, module)?.ok_or(incomplete)?;
+    if adapter.config.dora {
+        return Err(AdapterError::Option {
+            option: "use_dora".to_owned(),
+            value: format!("true with target_parameters on {name}"),
+            supported: "DoRA on linear layers",
+        });
+    }
+    let &[experts, first, second] = source.shape.as_slice() else {
+        return Err(AdapterError::Shape {
+            name: a.name,
+            actual: source.shape.clone(),
+            expected: vec![0, 0, 0],
+        });
+    };
+    let (rank, scale) = adapter.config.rank_and_scale(key);
+    let rank = usize::try_from(rank).unwrap_or(usize::MAX);
+    let all = rank.saturating_mul(experts);
+    let fits = |inputs: usize, outputs: usize| a.shape == [all, inputs] && b.shape == [outputs, all];
+    let layout = match (fits(second, first), fits(first, second), adapter.config.outputs_first) {
+        (true, false, _) | (true, true, Some(true)) => Layout::Experts(experts),
+        (false, true, _) | (true, true, Some(false)) => Layout::ExpertsInputsFirst(experts),
+        (true, true, None) => return Err(AdapterError::AmbiguousOrder { module: name.to_owned() }),
+        (false, false, _) => {
+            check_shape(&a, &[all, second])?;
+            check_shape(&b, &[first, all])?;
+            return Err(AdapterError::AmbiguousOrder { module: name.to_owned() });
+        }
+    };
+    Ok(Factors { a, b, magnitude: None, rank, scale: scale * adapter.weight(), layout })
+}
