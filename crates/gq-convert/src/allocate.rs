@@ -66,8 +66,11 @@ struct Choices {
     chosen: usize,
 }
 
+/// Which steps are meant.
+pub(crate) type Part<'a> = &'a dyn Fn(&Step) -> bool;
+
 /// Chooses encodings of the steps that `free` accepts so that the whole stays within the budget and the expected
-/// divergence is least. `fixed_bytes` is what the file takes beside payloads.
+/// divergence is least. Mean bits are a budget for what takes part, whether it is free or not. `fixed_bytes` is what the file takes beside payloads.
 ///
 /// Greedy along the lower convex hulls: optimal for the budget it stops at. What is left then buys the best
 /// steps that still fit.
@@ -80,11 +83,11 @@ pub(crate) fn allocate(
     tune: &Tune,
     (budget, codes): (Budget, Codes),
     fixed_bytes: u64,
-    free: &dyn Fn(&Step) -> bool,
+    (takes_part, free): (Part<'_>, Part<'_>),
     grids: Option<&Grids>,
 ) -> Result<(), PlanError> {
     let counted = |step: &Step| match budget {
-        Budget::FileBytes(_) | Budget::Divergence(_) => true,
+        Budget::FileBytes(_) | Budget::Divergence(_) | Budget::MeanBits { .. } => true,
         Budget::BodyBits(_) => step.body,
     };
     let limit = match budget {
@@ -94,19 +97,28 @@ pub(crate) fn allocate(
             (bits * weights as f64 / 8.0) as u64
         }
         Budget::Divergence(_) => u64::MAX,
+        // What takes no part takes what it takes.
+        Budget::MeanBits { body, tables } => {
+            let bits = |step: &Step| if step.body { body } else { tables };
+            let bytes = |step: &Step| match takes_part(step) {
+                true => (bits(step) * step.elements() as f64 / 8.0) as u64,
+                false => step.bytes,
+            };
+            steps.iter().map(bytes).sum()
+        }
     };
     // Every payload is padded to the container's alignment.
     let stored = |bytes: u64| match budget {
         Budget::FileBytes(_) | Budget::Divergence(_) => {
             bytes.next_multiple_of(gq_container::layout::ALIGNMENT)
         }
-        Budget::BodyBits(_) => bytes,
+        Budget::BodyBits(_) | Budget::MeanBits { .. } => bytes,
     };
     let enough = match budget {
         // There and back rounds.
         Budget::Divergence(limit) if tune.corrections.is_some() => tune.sum_at(limit) * (1.0 - 1e-9),
         Budget::Divergence(limit) => limit,
-        Budget::FileBytes(_) | Budget::BodyBits(_) => 0.0,
+        Budget::FileBytes(_) | Budget::BodyBits(_) | Budget::MeanBits { .. } => 0.0,
     };
     let mut expected = 0.0;
     let mut choices: Vec<Choices> = Vec::new();
@@ -289,7 +301,7 @@ mod tests {
         for budget in (30_000_000..100_000_000).step_by(4_321_987) {
             let (mut steps, tune) = body();
             let budget_and_codes = (Budget::FileBytes(budget), Codes::Trellis);
-            allocate(&mut steps, &tune, budget_and_codes, 10_000, &|_| true, None).unwrap();
+            allocate(&mut steps, &tune, budget_and_codes, 10_000, (&|_| true, &|_| true), None).unwrap();
             let bytes = spent(&steps) + 10_000;
             assert!(bytes <= budget && bytes as f64 >= 0.999 * budget as f64, "{bytes} of {budget}");
             let expected = expected_divergence(&tune, &steps).unwrap();
@@ -302,8 +314,15 @@ mod tests {
     fn the_smallest_file_that_stays_close_has_no_step_to_spare() {
         for limit in [0.003, 0.011, 0.037, 0.12] {
             let (mut steps, tune) = body();
-            allocate(&mut steps, &tune, (Budget::Divergence(limit), Codes::Trellis), 0, &|_| true, None)
-                .unwrap();
+            allocate(
+                &mut steps,
+                &tune,
+                (Budget::Divergence(limit), Codes::Trellis),
+                0,
+                (&|_| true, &|_| true),
+                None,
+            )
+            .unwrap();
             let expected = expected_divergence(&tune, &steps).unwrap();
             assert!(expected <= limit && expected > 0.99 * limit, "{expected} of {limit}");
             for step in &steps {
@@ -356,17 +375,17 @@ mod tests {
         assert_eq!(of(&steps), None);
         let limit = (Budget::Divergence(0.05), Codes::Trellis);
         let free = |step: &Step| step.tensor != "t0";
-        let refused = allocate(&mut steps, &tune, limit, 0, &free, None);
+        let refused = allocate(&mut steps, &tune, limit, 0, (&free, &free), None);
         assert!(matches!(refused, Err(PlanError::UnknownDivergence { tensor, .. }) if tensor == "t0"));
         encode(&mut steps[..1], "tq4-g32");
-        allocate(&mut steps, &tune, limit, 0, &free, None).unwrap();
+        allocate(&mut steps, &tune, limit, 0, (&free, &free), None).unwrap();
     }
 
     #[test]
     fn bytes_go_where_trials_found_more_damage() {
         let bytes = |(mut steps, tune): (Vec<Step>, Tune)| {
             let budget = (Budget::FileBytes(60_000_000), Codes::Trellis);
-            allocate(&mut steps, &tune, budget, 0, &|_| true, None).unwrap();
+            allocate(&mut steps, &tune, budget, 0, (&|_| true, &|_| true), None).unwrap();
             let first: u64 = steps[..70].iter().map(|step| step.bytes).sum();
             (first, spent(&steps), expected_divergence(&tune, &steps).unwrap())
         };
@@ -381,7 +400,7 @@ mod tests {
         for limit in [0.01, 0.05] {
             let (mut steps, tune) = corrected();
             let budget = (Budget::Divergence(limit), Codes::Trellis);
-            allocate(&mut steps, &tune, budget, 0, &|_| true, None).unwrap();
+            allocate(&mut steps, &tune, budget, 0, (&|_| true, &|_| true), None).unwrap();
             let expected = expected_divergence(&tune, &steps).unwrap();
             assert!(expected <= limit && expected > 0.99 * limit, "{expected} of {limit}");
             let sum: f64 = steps.iter().filter_map(|step| damage(&tune, &step.tensor, step.encoding)).sum();

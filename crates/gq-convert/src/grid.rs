@@ -6,6 +6,7 @@ use gq_checkpoint::{Checkpoint, ReadError, SourceTensor};
 use gq_codec::on_grid;
 use gq_tensor::{Encoding, Grid, MatrixShape, Rounding, stacked_payload_bytes};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -13,7 +14,7 @@ use std::ops::Range;
 const BLOCK: usize = 1 << 16;
 
 /// The smallest grid that every weight of a tensor sits on, by the tensor's name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grids(BTreeMap<String, Encoding>);
 
 /// A search that failed.

@@ -9,6 +9,7 @@
 mod allocate;
 mod calibrated;
 mod closeness;
+mod effort;
 mod encode;
 mod error;
 mod estimate;
@@ -29,6 +30,7 @@ mod source;
 mod tune;
 
 pub use closeness::{Closeness, ClosenessError, held_out_divergence};
+pub use effort::{Amounts, Effort, Speed};
 pub use encode::CoderError;
 pub use error::ConvertError;
 pub use estimate::Estimate;

@@ -11,6 +11,7 @@ use gq_checkpoint::{ModelSpec, Role, SourceTensor};
 use gq_codec::{Rotation, RotationError};
 use gq_tensor::{DType, Encoding, MatrixShape, RotationKind, RotationSpec, stacked_payload_bytes};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// What happens to one tensor of the source that is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -278,6 +279,20 @@ const REPORT_BYTES: u64 = 8 << 10;
 const REPORT_TENSOR_BYTES: u64 = 160;
 
 impl Plan {
+    /// Tensors of which measurements would decide nothing: they are stored without loss whatever is measured, or their
+    /// codes are not rounded by it. Of a budget that grids compete for, nothing is certain.
+    pub fn certain(&self) -> BTreeSet<String> {
+        let certain = |step: &&Step| match (self.policy.budget, step.encoding) {
+            (_, Encoding::Exact(_)) => true,
+            (None, encoding) => !calibrated::supports(encoding),
+            (Some(Budget::MeanBits { .. }), encoding) => {
+                encoding.is_grid() && takes_few_bits(step, step.bytes)
+            }
+            (Some(Budget::FileBytes(_) | Budget::BodyBits(_) | Budget::Divergence(_)), _) => false,
+        };
+        self.steps.iter().filter(certain).map(|step| step.tensor.clone()).collect()
+    }
+
     /// Decides every tensor's fate. Nothing is read or written.
     ///
     /// # Errors
@@ -329,10 +344,15 @@ impl Plan {
                     &assumed
                 }
             };
-            let free = |step: &Step| {
-                let named = rules.last_match(&step.tensor).is_some();
-                !named && !step.encoding.is_exact() && tune.tensors.contains_key(&step.tensor)
+            if let Budget::MeanBits { .. } = budget {
+                let named = |step: &Step| rules.last_match(&step.tensor).is_some();
+                steps.iter_mut().filter(|step| !named(step)).for_each(|step| keep_grid(step, facts.grids));
+            }
+            let takes_part = |step: &Step| {
+                let kept = matches!(budget, Budget::MeanBits { .. }) && step.encoding.is_grid();
+                rules.last_match(&step.tensor).is_none() && !kept && !step.encoding.is_exact()
             };
+            let free = |step: &Step| takes_part(step) && tune.tensors.contains_key(&step.tensor);
             let names = steps.iter().map(|step| (step.tensor.as_str(), 0));
             let tables = gq_container::layout::file_bytes(names, []).unwrap_or(u64::MAX);
             let lines = (steps.len() + dropped.len() + policy.overrides.len()) as u64;
@@ -342,7 +362,7 @@ impl Plan {
                 tune,
                 (budget, policy.codes),
                 tables.saturating_add(texts),
-                &free,
+                (&takes_part, &free),
                 facts.grids,
             )?;
             if facts.tune.is_none() {
@@ -388,6 +408,26 @@ impl Plan {
             corrected: facts.tune.is_some_and(|tune| tune.corrections.is_some()),
             memory,
         })
+    }
+}
+
+/// Whether a matrix without loss is worth so many bytes.
+fn takes_few_bits(step: &Step, bytes: u64) -> bool {
+    8.0 * bytes as f64 <= Budget::LOSSLESS_BITS * step.elements() as f64
+}
+
+/// Puts a matrix on its grid, where that takes few bits.
+fn keep_grid(step: &mut Step, grids: Option<&Grids>) {
+    let Some(grid) = grids.and_then(|grids| grids.get(&step.tensor)).filter(|_| !step.encoding.is_exact())
+    else {
+        return;
+    };
+    let (rows, cols) = step.rows_cols();
+    let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), grid);
+    if let Some(bytes) = bytes.filter(|bytes| takes_few_bits(step, *bytes)) {
+        (step.encoding, step.rotation, step.bytes, step.calibrated) =
+            (grid, RotationSpec::NONE, bytes, false);
+        step.reason = format!("{BUDGET} on this grid already, no loss");
     }
 }
 

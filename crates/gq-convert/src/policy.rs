@@ -130,6 +130,26 @@ pub enum Budget {
     BodyBits(f64),
     /// Expected divergence from the original, in nats per token: the smallest file that keeps it.
     Divergence(f64),
+    /// Mean bits per weight, scales included, of the body and of tables (embedding, head, per-layer table), spent
+    /// together. Matrices that sit on a grid of at most [`Budget::LOSSLESS_BITS`] stay on it and take no part.
+    MeanBits {
+        /// Of the body.
+        body: f64,
+        /// Of the tables.
+        tables: f64,
+    },
+}
+
+impl Budget {
+    /// What `gq convert` spends unless told otherwise: a little more than 4 bits for the body, and for the tables what
+    /// others give them.
+    pub const DEFAULT: Budget = Budget::MeanBits { body: Budget::DEFAULT_BODY_BITS, tables: 6.5 };
+
+    /// The bits of the body in [`Budget::DEFAULT`].
+    pub const DEFAULT_BODY_BITS: f64 = 4.25;
+
+    /// Bits per weight, scales included, up to which [`Budget::MeanBits`] keeps what sits on a grid without loss.
+    pub const LOSSLESS_BITS: f64 = 6.5;
 }
 
 /// Limits that leave the output's bytes alone.

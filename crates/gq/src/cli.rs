@@ -20,7 +20,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   gq demo                                          the whole job on an embedded model, offline
-  gq convert ./SmolLM2-135M -o smol.gq --bits 4    quantize a checkpoint
+  gq convert ./SmolLM2-135M -o smol.gq             quantize a checkpoint, calibrated, in minutes
   gq eval smol.gq --reference ./SmolLM2-135M --text wiki.txt
   gq run smol.gq --chat -p 'Why is the sky blue?'
 

@@ -85,7 +85,12 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "tokenizer.missing" => {
             "convert a checkpoint that has tokenizer.json, or evaluate against reference outputs"
         }
-        "plan.not_measured" => "add --calibration TEXT, or --tune DIR with what `gq tune` wrote",
+        "plan.not_measured" => {
+            "`gq convert` with --calibration builtin measures first; or give --tune DIR with what `gq tune` wrote"
+        }
+        "plan.measures_nothing" => {
+            "`gq convert` measures and keeps to it; to plan, `gq tune SRC -o DIR` first, then --tune DIR here"
+        }
         "plan.budget" => "allow more bytes, or fewer bits for tables: --embedding, --head, --per-layer-table",
         "tune.other" => "measure again with `gq tune`, into another directory if the old one is still of use",
         "tune.memory" => {

@@ -77,6 +77,44 @@ pub fn seconds(s: f64) -> String {
     }
 }
 
+/// Seconds that are only known roughly: `under a second`, `12 s`, `3 min 20 s`, `12 min`, `2 h 05 min`.
+pub fn rough_seconds(s: f64) -> String {
+    match s {
+        s if s < 1.0 => "under a second".to_owned(),
+        s if s < 60.0 => format!("{s:.0} s"),
+        s if s < 600.0 => seconds((s / 10.0).round() * 10.0),
+        s if s < 3600.0 => format!("{:.0} min", s / 60.0),
+        s => seconds(s),
+    }
+}
+
+/// A size as it is asked for, exactly, in the largest unit that gives it in few digits: `91MB`, `82.5MB`, `16GiB`.
+pub fn asked_bytes(n: u64) -> String {
+    let whole = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB")].into_iter();
+    let decimal = [(1_000_000_000_000_u64, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+    if let Some((unit, name)) = whole.into_iter().find(|(unit, _)| n > 0 && n.is_multiple_of(*unit)) {
+        return format!("{}{name}", n / unit);
+    }
+    match decimal.into_iter().find(|(unit, _)| n >= *unit && n.is_multiple_of(unit / 1000)) {
+        Some((unit, name)) => format!("{}{name}", n as f64 / unit as f64),
+        None => format!("{n}B"),
+    }
+}
+
+/// A number of tokens as contexts are named: `32k`, `8192` becomes `8k`.
+pub fn asked_tokens(n: usize) -> String {
+    match n {
+        n if n > 0 && n.is_multiple_of(1 << 20) => format!("{}M", n >> 20),
+        n if n > 0 && n.is_multiple_of(1 << 10) => format!("{}k", n >> 10),
+        n => n.to_string(),
+    }
+}
+
+/// Billions in two digits: `7.2`.
+pub fn billions(n: u64) -> String {
+    format!("{:.1}", n as f64 / 1e9)
+}
+
 /// A value and its standard error with two digits of the error: `0.00758 ± 0.00049`.
 pub fn with_error(value: f64, error: f64) -> String {
     let decimals = match error > 0.0 {
@@ -142,6 +180,11 @@ mod tests {
             ["12 B", "1.50 kB", "70.5 MB", "1.00 MB"]
         );
         assert_eq!([seconds(0.84), seconds(200.0), seconds(7500.0)], ["0.84 s", "3 min 20 s", "2 h 05 min"]);
+        let rough = [0.2, 12.4, 203.0, 1234.0, 7500.0].map(rough_seconds);
+        assert_eq!(rough, ["under a second", "12 s", "3 min 20 s", "21 min", "2 h 05 min"]);
+        let asked = [91_000_000, 82_500_000, 16 << 30, 1_500_000_000, 1_234, 999_999].map(asked_bytes);
+        assert_eq!(asked, ["91MB", "82.5MB", "16GiB", "1.5GB", "1.234kB", "999.999kB"]);
+        assert_eq!([asked_tokens(8192), asked_tokens(1 << 20), asked_tokens(1000)], ["8k", "1M", "1000"]);
         assert_eq!([count(7), count(1234), count(134515008)], ["7", "1,234", "134,515,008"]);
         assert_eq!(
             [with_error(0.00758, 0.00049), with_error(1.0, 0.0)],

@@ -1,20 +1,25 @@
 //! `gq demo`: the whole job on an embedded model, offline: convert, verify, measure, generate.
 
 use crate::cli::Global;
-use crate::commands::{convert, eval, run};
+use crate::commands::calibrate::Measuring;
+use crate::commands::recipe::calibration;
+use crate::commands::{convert, eval, run, tune};
 use crate::failure::Failure;
 use crate::guard::{self, Force, Out};
+use crate::progress::Progress;
 use crate::signals::{self, Work};
 use crate::source::{self, Loaded};
 use crate::table::Table;
 use crate::talk::Answer;
-use crate::units;
+use crate::{expected, units};
+use gq_checkpoint::Checkpoint;
 use gq_container::Container;
-use gq_convert::{Choice, ExecuteOptions, Policy, Resources};
+use gq_convert::{Budget, Choice, ExecuteOptions, Policy, Resources, Tune};
 use gq_eval::TextOptions;
 use gq_model::Sampling;
 use gq_tensor::{Encoding, ScaleGroup};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Files of the embedded checkpoint; `testdata/README.md` says how they were made.
 const FILES: [(&str, &[u8]); 6] = [
@@ -27,12 +32,14 @@ const FILES: [(&str, &[u8]); 6] = [
 ];
 /// Text that the model was not trained on.
 const TEXT: &str = include_str!("../../../../testdata/demo/eval.txt");
-const BITS: [u8; 6] = [8, 6, 5, 4, 3, 2];
+/// Quick encodings, beside the default.
+const BITS: [u8; 4] = [8, 5, 4, 3];
 const CTX: usize = 256;
 const WINDOWS: usize = 16;
 const TOKENS: usize = 48;
 
-/// Convert, verify, measure and run a small model that is part of this program.
+/// Convert, verify, measure and run a small model that is part of this program: as `gq convert` does unless told otherwise,
+/// and in encodings that need no calibration.
 #[derive(clap::Args, Debug)]
 pub struct DemoArgs {
     /// Keep the checkpoint and the converted files in this directory [default: a temporary one, removed].
@@ -79,10 +86,19 @@ fn in_directory(dir: &Path, prompt: &str, global: &Global) -> Result<(), Failure
     source::with_threads(global, || measure(dir, &source, prompt, global))?
 }
 
+/// A file of the demo: what it is called there, its recipe, and what it is rounded by.
+struct Made {
+    name: String,
+    policy: Policy,
+    tune: Option<Tune>,
+}
+
 fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(), Failure> {
     let output = global.output();
-    let checkpoint = source::checkpoint(source, global)?;
+    let checkpoint = Arc::new(source::checkpoint(source, global)?);
     let reference = source::model(source, None, global)?;
+    let weights = units::count(reference.sizes.weights);
+    output.note(&format!("a model of {weights} weights, trained on Jane Austen's novels for this demo"));
     let mut table = Table::new(&[
         "<model",
         "bytes",
@@ -92,51 +108,47 @@ fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(
         "same top",
         "tokens/s",
     ]);
-    let (mut samples, mut rows) = (Vec::new(), Vec::new());
     let original = sample(&reference, prompt)?;
-    samples.push(("original".to_owned(), original.text));
-    for bits in BITS {
-        let encoding = Encoding::Turbo { bits, group: ScaleGroup::Row };
-        let path = dir.join(format!("{encoding}.gq"));
+    let mut samples = vec![("original".to_owned(), original.text.clone())];
+    let quiet = Global { quiet: true, ..global.clone() };
+    let mut rows = Vec::new();
+    for made in files(&checkpoint, dir, global)? {
+        let path = dir.join(format!("{}.gq", made.name.replace(' ', "-")));
         let resources = Resources { threads: global.threads(), max_memory: None };
-        let quiet = Global { quiet: true, ..global.clone() };
-        let how =
-            ExecuteOptions { level: global.level()?, restart: true, tune: None, origin: None, check: None };
-        convert::convert(&checkpoint, &Policy::new(Choice::Coded(encoding)), resources, &path, how, &quiet)?;
+        let tune = made.tune.as_ref();
+        let (level, origin) = (global.level()?, None);
+        let how = ExecuteOptions { level, restart: true, tune, origin, check: None };
+        convert::convert(&checkpoint, &made.policy, resources, &path, how, &quiet)?;
         Container::open(&path)?.verify(|_, _| {})?;
-        output.note(&format!("{encoding}: converted and verified, measuring"));
+        output.note(&format!("{}: converted and verified, measuring", made.name));
         let loaded = source::model(&path, None, global)?;
         let options = TextOptions::default();
         let report = eval::on_text(&loaded, &reference, TEXT, (CTX, Some(WINDOWS)), options, &quiet)?;
         let answer = sample(&loaded, prompt)?;
-        let rate = answer.tokens.len().saturating_sub(1) as f64 / answer.seconds.max(1e-9);
         if rows.is_empty() {
+            let sizes = &reference.sizes;
             table.row([
                 "original".to_owned(),
-                units::count(reference.sizes.file_bytes),
-                format!(
-                    "{:.2}",
-                    8.0 * reference.sizes.file_bytes as f64 / reference.sizes.weights.max(1) as f64
-                ),
+                units::count(sizes.file_bytes),
+                format!("{:.2}", 8.0 * sizes.file_bytes as f64 / sizes.weights.max(1) as f64),
                 report.ppl.map_or_else(String::new, |ppl| format!("{:.3}", ppl.reference)),
                 String::new(),
                 String::new(),
-                format!("{:.0}", (original.tokens.len().max(1) - 1) as f64 / original.seconds.max(1e-9)),
+                rate(&original),
             ]);
         }
         table.row([
-            encoding.name(),
+            made.name.clone(),
             units::count(report.bytes.file),
             format!("{:.2}", report.bpw.file),
             report.ppl.map_or_else(String::new, |ppl| format!("{:.3}", ppl.model)),
             format!("{:.4} ± {:.4}", report.kld.mean, report.kld.stderr),
             format!("{:.1} %", 100.0 * report.top1),
-            format!("{rate:.0}"),
+            rate(&answer),
         ]);
-        if [8, 4, 2].contains(&bits) {
-            samples.push((encoding.name(), answer.text));
-        }
-        rows.push(serde_json::json!({"encoding": encoding, "report": report, "tokens_per_second": rate}));
+        let tokens = answer.tokens.len().saturating_sub(1) as f64 / answer.seconds.max(1e-9);
+        rows.push(serde_json::json!({"name": made.name, "report": report, "tokens_per_second": tokens}));
+        samples.push((made.name, answer.text));
     }
     if output.json {
         let samples = samples.iter().map(|(name, text)| serde_json::json!({"model": name, "text": text}));
@@ -145,10 +157,36 @@ fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(
         }));
     }
     let mut text = table.render();
+    text += "tokens/s: generated one after the other, on this machine\n";
     for (name, sample) in samples {
         text += &format!("\n{name}:\n  {}{}\n", prompt, sample.replace('\n', "\n  "));
     }
+    text += "\nNext: `gq convert MODEL` does the first of these with a checkpoint of yours, `gq run FILE.gq` talks to it.\n";
     output.data(&text)
+}
+
+/// The default first, which is calibrated; then quick ones.
+fn files(checkpoint: &Arc<Checkpoint>, dir: &Path, global: &Global) -> Result<Vec<Made>, Failure> {
+    let how = Measuring::usual(checkpoint);
+    let mut progress =
+        Progress::staged(global, "calibrating", expected::measuring(checkpoint, &how, global)?);
+    let place = (&*dir.join("measurements"), None);
+    let quiet = Global { quiet: true, ..global.clone() };
+    let tune = tune::measure(checkpoint, &how, place, None, &mut progress, &quiet)?;
+    progress.finish();
+    let body = |bits| Choice::Coded(Encoding::Turbo { bits, group: ScaleGroup::Row });
+    let policy = Policy {
+        budget: Some(Budget::DEFAULT),
+        calibration: Some(calibration(&tune)),
+        ..Policy::new(body(4))
+    };
+    let first = Made { name: "the default".to_owned(), policy, tune: Some(tune) };
+    let quick = |bits| Made { name: format!("--bits {bits}"), policy: Policy::new(body(bits)), tune: None };
+    Ok(std::iter::once(first).chain(BITS.into_iter().map(quick)).collect())
+}
+
+fn rate(answer: &Answer) -> String {
+    format!("{:.0}", answer.tokens.len().saturating_sub(1) as f64 / answer.seconds.max(1e-9))
 }
 
 fn sample(loaded: &Loaded, prompt: &str) -> Result<Answer, Failure> {

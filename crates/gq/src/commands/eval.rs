@@ -4,11 +4,11 @@ use crate::adapters::Adapters;
 use crate::cli::Global;
 use crate::failure::{Exit, Failure};
 use crate::guard::{self, Force, Out};
-use crate::progress::{Progress, Unit};
+use crate::progress::{Progress, Stage, Unit};
 use crate::release::sums;
 use crate::source::{self, Found, Loaded};
 use crate::table::Table;
-use crate::units;
+use crate::{expected, units};
 use gq_checkpoint::{FileKind, SourceFile};
 use gq_eval::{
     CachedReference, EvalReport, Gate, Identity, LogitCache, Names, OutputsReader, ReferenceLogits,
@@ -194,9 +194,7 @@ fn names(args: &EvalArgs, model: Found, reference: Found) -> Names {
 
 /// Where logits are kept; nowhere when nothing may be kept or the user has no cache.
 pub fn cache_dir(chosen: Option<&Path>, limit: u64) -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let user = || variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
-    let dir = chosen.map(Path::to_owned).or_else(|| Some(user()?.join("gq").join("logits")));
+    let dir = chosen.map(Path::to_owned).or_else(|| Some(super::user_cache()?.join("logits")));
     dir.filter(|_| limit > 0)
 }
 
@@ -254,7 +252,10 @@ fn own_tokens(
     }
     let model = &reference.model;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
-    let tokens = super::tune::own_tokens(model, &tokenizer, (wanted, ctx), None, global)?;
+    let mut progress = super::tune::writing(global);
+    let mut seen = |done: u64, of: u64| progress.stage("", (done, of), "own text");
+    let tokens = super::tune::own_tokens(model, &tokenizer, (wanted, ctx), None, global, &mut seen)?;
+    progress.finish();
     if let Some(file) = file {
         let kept = serde_json::to_vec(&tokens).map_err(|e| Failure::internal("tokens", &e))?;
         if let Err(error) = gq_files::write_whole(&file, &kept) {
@@ -286,8 +287,10 @@ fn on_windows(
     options: TextOptions<'_>,
     global: &Global,
 ) -> Result<EvalReport, Failure> {
-    let total = windows.windows().len() as u64;
-    let mut progress = Progress::new(global.progress, global.output(), "eval", Unit::Items("windows"), total);
+    let (total, ctx) = (windows.windows().len(), windows.windows().first().map_or(0, Vec::len));
+    let seconds = expected::evaluation(model, reference, (ctx, total), global)?;
+    let stage = Stage { name: "", unit: Unit::Items("windows"), total: total as u64, seconds: Some(seconds) };
+    let mut progress = Progress::staged(global, "eval", vec![stage]);
     let mut step = |done: usize, _: usize| progress.set(done as u64, "");
     let report = evaluate_text(&model.model, &reference.model, windows, model.sizes, options, &mut step)?;
     progress.finish();

@@ -1,7 +1,7 @@
 //! `gq inspect`: what is in a file or a checkpoint.
 
 use crate::cli::Global;
-use crate::commands::convert::shape;
+use crate::commands::outcome::shape;
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::table::Table;

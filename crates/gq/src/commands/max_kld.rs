@@ -1,15 +1,16 @@
 //! `--max-kld`: converts until what a finished file measures meets the limit.
 
 use crate::cli::Global;
-use crate::commands::convert;
+use crate::commands::{convert, outcome};
 use crate::failure::{Exit, Failure};
 use crate::kld_search::{Round, SearchFolder};
-use crate::{source, units};
+use crate::progress::Progress;
+use crate::{expected, source, units};
 use gq_checkpoint::Checkpoint;
 use gq_container::{Container, TextKind, put_in_place};
 use gq_convert::{
-    Budget, Closeness, ClosenessError, ExecuteOptions, MeasuringMemory, Plan, PlanError, Policy, Report,
-    Resources, Tune,
+    Budget, Closeness, ClosenessError, ExecuteOptions, Grids, MeasuringMemory, Plan, PlanError, Policy,
+    Report, Resources, Tune,
 };
 use gq_model::{ActivationMode, KvType, Model, RunOptions};
 use gq_tensor::{CpuLevel, Encoding};
@@ -40,10 +41,12 @@ pub struct Job<'a> {
     pub tune: &'a Tune,
     /// Most nats per token.
     pub limit: f64,
+    /// Grids that its weights sit on.
+    pub grids: &'a Grids,
 }
 
 /// The smallest file found whose divergence from the source, measured on what the calibration held out, is at most the
-/// limit; gives its report, the seconds of all conversions and what was measured.
+/// limit; gives its report, its plan and what was measured.
 ///
 /// Files on the way lie in a folder beside `path`, from which the search goes on when it was interrupted.
 ///
@@ -55,7 +58,7 @@ pub fn convert(
     path: &Path,
     options: ExecuteOptions<'_>,
     global: &Global,
-) -> Result<(Report, f64, Measured), Failure> {
+) -> Result<(Report, Plan, Measured), Failure> {
     let spec = job.checkpoint.spec();
     let held = job.checkpoint.held_bytes(resources.threads);
     MeasuringMemory::comparing(spec, job.tune.ctx, resources.threads, held, resources.max_memory)?;
@@ -83,17 +86,16 @@ fn search(
     folder: &mut SearchFolder,
     options: ExecuteOptions<'_>,
     global: &Global,
-) -> Result<(Report, f64, Measured), Failure> {
-    let Job { checkpoint, policy, tune, limit } = job;
-    let grids = convert::grids(checkpoint, policy, resources, global)?;
-    let (mut closeness, mut seconds, mut files) = (Closeness::new(limit), 0.0, 0);
+) -> Result<(Report, Plan, Measured), Failure> {
+    let Job { checkpoint, policy, tune, limit, grids } = job;
+    let (mut closeness, mut files) = (Closeness::new(limit), 0);
     let mut made: Vec<(Vec<Encoding>, f64)> = Vec::new();
     let mut kept: Option<(Round, Plan)> = None;
     let (mut closest, mut last) = (false, f64::NAN);
     loop {
         let allowed = closeness.allowed();
         let policy = Policy { budget: Some(Budget::Divergence(allowed)), ..policy.clone() };
-        let plan = match gq_convert::plan_measured(checkpoint, &policy, resources, Some(tune), Some(&grids)) {
+        let plan = match gq_convert::plan_measured(checkpoint, &policy, resources, Some(tune), Some(grids)) {
             // No closer file is expected than this one: what it measures decides.
             Err(PlanError::Divergence { actual, .. }) if !closest && actual.is_finite() => {
                 closest = true;
@@ -113,8 +115,10 @@ fn search(
                     None => {
                         let trial = folder.trial();
                         let options = ExecuteOptions { restart: false, ..options };
-                        let (_, took) = convert::execute(checkpoint, &plan, &trial, options, global)?;
-                        seconds += took;
+                        let stages = vec![expected::coding(&plan, true, global)?];
+                        let mut progress = Progress::staged(global, "convert", stages);
+                        convert::execute(checkpoint, &plan, &trial, options, &mut progress, global)?;
+                        progress.finish();
                         let (kld, tokens) = measure(job, options.level, &trial, global)?;
                         let bytes =
                             std::fs::metadata(&trial).map_err(|error| Failure::io(&trial, &error))?.len();
@@ -144,10 +148,11 @@ fn search(
         let failure = Failure::new(Exit::Usage, "max_kld.not_met", message);
         return Err(failure.at("--max-kld").limit(limit).actual(format!("{last:.4}")));
     };
-    convert::notes(&plan, &grids, global.output());
+    outcome::notes(&plan, grids, global.output());
     let text = Container::open(&folder.best())?.text(TextKind::Report)?.unwrap_or_default();
     let report: Report = serde_json::from_str(&text).map_err(gq_convert::ConvertError::from)?;
-    Ok((report, seconds, Measured { limit, kld: round.kld, tokens: round.tokens, files }))
+    let measured = Measured { limit, kld: round.kld, tokens: round.tokens, files };
+    Ok((report, plan, measured))
 }
 
 /// Divergence of a finished file on the held-out text, and its tokens. The original is loaded for this alone.

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod budget;
+pub mod calibrate;
 pub mod completions;
 pub mod convert;
 pub mod demo;
@@ -11,9 +12,11 @@ pub mod inspect;
 pub mod man;
 pub mod max_kld;
 pub mod meta;
+pub mod outcome;
 pub mod plan;
 pub mod pull;
 pub mod push;
+pub mod recipe;
 pub mod refine;
 pub mod release;
 pub mod reround;
@@ -77,4 +80,12 @@ pub enum Activations {
     Int8,
     /// As they are.
     F32,
+}
+
+/// Where what can be made again is kept; nowhere when the user has no cache.
+pub fn user_cache() -> Option<std::path::PathBuf> {
+    let variable =
+        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(std::path::PathBuf::from);
+    let user = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+    Some(user?.join("gq"))
 }

@@ -1,20 +1,37 @@
 //! `gq plan`: what `gq convert` would do, without writing anything.
 
 use crate::cli::Global;
-use crate::commands::convert::{self, Recipe};
-use crate::failure::Failure;
-use crate::source;
+use crate::commands::calibrate::{Calibrate, CalibrationArgs, Measuring};
+use crate::commands::convert;
+use crate::commands::outcome::{self, Row, groups, left_out, lossless, shape};
+use crate::commands::recipe::Recipe;
+use crate::failure::{Exit, Failure};
+use crate::progress::Stage;
+use crate::source::{self, Found};
+use crate::table::Table;
+use crate::{expected, progress, units};
+use gq_convert::{Estimate, Plan, Resources};
 use std::path::PathBuf;
 
 /// Show what convert would do: every tensor's encoding and reason, the exact size, memory and time.
+///
+/// Nothing is measured here: where `gq convert` measures first, encodings are a draft by what such tensors usually need, and
+/// the size is as it will be. With --tune DIR the plan is final.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  gq plan ./gemma-3-270m --bits 3 --override 'down_proj=tq4'")]
+#[command(after_help = "\
+Examples:
+  gq plan ./gemma-3-270m                             the default: size, memory, and how long measuring takes
+  gq plan ./gemma-3-270m --fit 4GiB --ctx 32k        does it fit?
+  gq plan ./gemma-3-270m --tune gemma.tune --bpw 3.5 --tensors
+  gq plan ./gemma-3-270m --bits 3 --override 'down_proj=tq4'")]
 pub struct PlanArgs {
     /// Checkpoint directory, a GGUF, or a repository (hf://ORG/NAME, hf://ORG/NAME@REV).
     #[arg(value_name = "SRC")]
     source: PathBuf,
     #[command(flatten)]
     recipe: Recipe,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
     /// List every tensor.
     #[arg(long)]
     tensors: bool,
@@ -22,5 +39,129 @@ pub struct PlanArgs {
 
 pub fn run(args: &PlanArgs, global: &Global) -> Result<(), Failure> {
     let found = source::find(&args.source, global)?;
-    convert::show_plan(&found.path, &args.recipe, args.tensors, global)
+    show(&found, (&args.recipe, &args.calibration), args.tensors, global)
+}
+
+/// Plans and prints.
+pub fn show(
+    found: &Found,
+    (recipe, calibration): (&Recipe, &CalibrationArgs),
+    tensors: bool,
+    global: &Global,
+) -> Result<(), Failure> {
+    let checkpoint = source::checkpoint_with(&found.path, &recipe.loras, global)?;
+    source::refuse_quantized(&checkpoint, recipe.allow_requantize)?;
+    let resources = Resources { threads: global.threads(), max_memory: recipe.max_memory };
+    let calibrate = Calibrate::resolve(recipe, calibration, &checkpoint)?;
+    if let (Calibrate::Measure(_), Some(limit)) = (&calibrate, recipe.max_kld) {
+        let message =
+            "which file keeps a divergence is known when it was measured, and a plan measures nothing";
+        let failure = Failure::new(Exit::Usage, "plan.measures_nothing", message);
+        return Err(failure.at("--max-kld").limit(limit).actual("no measurements"));
+    }
+    let tune = recipe.tune(&checkpoint, None)?;
+    let policy = recipe.policy(&checkpoint, tune.as_ref());
+    recipe.asked().check(&checkpoint, &policy, resources)?;
+    let grids = convert::grids_shown(&checkpoint, &policy, resources, global)?;
+    let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, tune.as_ref(), Some(&grids))?;
+    let first = match &calibrate {
+        Calibrate::Measure(how) => Some(how.clone().leaving_out(plan.certain(), &checkpoint)),
+        Calibrate::Tune | Calibrate::Without(_) => None,
+    };
+    let first = first.filter(|how| how.wants_some(&checkpoint));
+    let stages = match &first {
+        Some(how) => {
+            let mut stages = expected::measuring(&checkpoint, how, global)?;
+            stages.push(expected::coding(&plan, true, global)?);
+            stages
+        }
+        None if tune.is_some() => vec![expected::coding(&plan, true, global)?],
+        None => Vec::new(),
+    };
+    let output = global.output();
+    let estimate = Estimate::new(&plan, global.level()?);
+    if output.json {
+        let mut document = serde_json::to_value(&plan).map_err(gq_convert::ConvertError::from)?;
+        document["lossless"] = lossless(&plan, &grids).into();
+        document["estimate"] = serde_json::to_value(estimate).map_err(gq_convert::ConvertError::from)?;
+        document["measures_first"] = first.is_some().into();
+        return output.document(&document);
+    }
+    let mut text = String::new();
+    if tensors {
+        let mut table = Table::new(&["<tensor", "<shape", "<source", "<encoding", "bytes", "<reason"]);
+        for step in &plan.steps {
+            table.row([
+                units::printable(&step.tensor),
+                shape(&step.shape),
+                step.source_dtype.name().to_ascii_lowercase(),
+                step.encoding.name(),
+                units::count(step.bytes),
+                step.reason.clone(),
+            ]);
+        }
+        text = table.render();
+        for dropped in &plan.dropped {
+            let name = units::printable(&dropped.tensor);
+            text +=
+                &format!("left out: {name} ({}): {}\n", units::bytes(dropped.source_bytes), dropped.reason);
+        }
+        text.push('\n');
+    }
+    text += &groups(plan.steps.iter().map(|step| Row {
+        encoding: step.encoding.name(),
+        role: &step.role,
+        elements: step.elements(),
+        bytes: step.bytes,
+        error: None,
+    }));
+    text += &left_out(&plan.left_out);
+    text += &format!(
+        "\nweights {} bytes ({}), {:.1} % of the source's {}; texts and tables come on top\nmemory  {} with {} threads\n",
+        units::count(plan.payload_bytes),
+        units::bytes(plan.payload_bytes),
+        100.0 * plan.payload_bytes as f64 / plan.source_bytes.max(1) as f64,
+        units::bytes(plan.source_bytes),
+        units::bytes(plan.memory.peak),
+        plan.memory.threads,
+    );
+    text += &time(estimate, &stages);
+    for line in lossless(&plan, &grids) {
+        text += &format!("{line}\n");
+    }
+    text += &first.map_or_else(String::new, |how| draft(&how, &plan));
+    if let Calibrate::Without(why) = calibrate {
+        text += &format!("{}\n", why.sentence(&format!("gq convert {}", found.path.display())));
+    }
+    text += &outcome::expectation(&plan).unwrap_or_default();
+    output.data(&text)
+}
+
+/// What to know of a plan that measurements will change.
+fn draft(how: &Measuring, plan: &Plan) -> String {
+    let what = match plan.policy.budget {
+        Some(_) => "where the bytes go is a draft: ",
+        None => "",
+    };
+    format!(
+        "{what}`gq convert` measures first, on {} tokens of {}\n",
+        units::count(how.tokens as u64),
+        how.text_words()
+    )
+}
+
+/// What it takes on this machine.
+fn time(estimate: Option<Estimate>, stages: &[Stage]) -> String {
+    if let Some(all) = progress::expectation(stages).filter(|_| !stages.is_empty()) {
+        return format!("time    {all}\n");
+    }
+    match estimate {
+        Some(Estimate { seconds, .. }) if seconds < 1.0 => "time    under a second\n".to_owned(),
+        Some(estimate) => format!(
+            "time    about {} on this machine with {} threads, if nothing else runs and the disk keeps up\n",
+            units::rough_seconds(estimate.seconds),
+            estimate.threads,
+        ),
+        None => "time    not estimated: a dense transform or a reference mode\n".to_owned(),
+    }
 }

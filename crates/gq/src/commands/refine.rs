@@ -2,15 +2,15 @@
 
 use crate::adapters::Adapters;
 use crate::cli::Global;
-use crate::commands::tune;
+use crate::commands::{calibrate, tune};
 use crate::failure::{Exit, Failure};
 use crate::guard::{self, Force, Out};
-use crate::progress::{Progress, Unit};
+use crate::progress::Progress;
 use crate::seen::{self, Checker, NoCheck};
 use crate::signals::{self, Work};
-use crate::{source, units};
+use crate::{expected, source, units};
 use gq_container::Container;
-use gq_convert::{RefineError, RefineEvent, RefineOptions, Refined};
+use gq_convert::{Effort, RefineError, RefineEvent, RefineOptions, Refined};
 use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub struct RefineArgs {
     #[arg(long, value_name = "FILE|DIR|builtin|self")]
     calibration: Option<PathBuf>,
     /// Tokens of a sequence.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = tune::sequence_length)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = calibrate::sequence_length)]
     calibration_ctx: usize,
     /// Steps of the optimizer.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
@@ -80,26 +80,28 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
     let model = Model::from_container(container.clone(), options)?;
     let found = source::find(&args.reference, global)?;
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
+    let effort = Effort::new(&checkpoint, &|_| false);
     let reference = Model::from_checkpoint_unheld(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(reference.texts(), reference.spec())?;
     let (steps, batch) = (usize::from(args.steps), usize::from(args.batch));
     // What is held out comes on top.
     let tokens = (steps * batch * 9).div_ceil(8).saturating_add(12) * args.calibration_ctx;
+    let mut progress = tune::writing(global);
+    let mut seen = |done: u64, of: u64| progress.stage("", (done, of), "own text");
     let (texts, sequences) = tune::sequences(
         args.calibration.as_deref(),
         (&reference, &tokenizer),
         (tokens, args.calibration_ctx),
         None,
         global,
+        &mut seen,
     )?;
+    progress.finish();
     let options = RefineOptions { steps, batch, rate: args.rate };
-    let mut progress = Progress::new(
-        global.progress,
-        global.output(),
-        "refine",
-        Unit::Items("sequences"),
-        (steps * batch) as u64,
-    );
+    let effort = effort.refining(steps * batch * args.calibration_ctx);
+    let total = (steps * batch) as u64;
+    let mut progress =
+        Progress::staged(global, "refine", expected::single("sequences", total, effort, global)?);
     let outcome = source::with_threads(global, || {
         let both = (&model, container.as_ref());
         gq_convert::refine(&reference, both, &sequences, options, &mut |event| {

@@ -2,10 +2,11 @@
 
 use crate::adapters::{Adapters, Lora};
 use crate::cli::Global;
-use crate::commands::{convert, eval};
+use crate::commands::recipe::calibration;
+use crate::commands::{convert, eval, outcome};
 use crate::failure::{Exit, Failure};
 use crate::guard::{self, Out};
-use crate::progress::{Progress, Unit};
+use crate::progress::{Progress, Stage, Unit, expectation};
 use crate::release::manifest::{Entry, Manifest, Names, Original, source_files, tensors};
 use crate::release::recipe::{Recipe, Variant};
 use crate::release::verify::{is_release, report_of, verify};
@@ -15,7 +16,7 @@ use crate::seen::{Checker, NoCheck};
 use crate::signals::{self, Work as Left};
 use crate::source::{self, Found};
 use crate::table::Table;
-use crate::units;
+use crate::{expected, units};
 use gq_checkpoint::{Checkpoint, FileKind};
 use gq_container::Container;
 use gq_convert::{Check, Event, ExecuteOptions, Report, Resources, Tune};
@@ -138,7 +139,7 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
     let tune = recipe.tune.as_deref().map(Tune::open).transpose()?;
     if let Some(tune) = &tune {
         tune.check_source(&gq_convert::source_files(&checkpoint))?;
-        recipe.variants.iter_mut().for_each(|v| v.policy.calibration = Some(convert::calibration(tune)));
+        recipe.variants.iter_mut().for_each(|v| v.policy.calibration = Some(calibration(tune)));
     }
     let texts = checkpoint.texts()?;
     let lacking = |field: &str, why: &str| {
@@ -251,7 +252,7 @@ fn convert_missing(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Fai
         let name = Names::new(&job.name, &variant.name).file;
         if !work.has(&name) {
             let (policy, tune) = (&variant.policy, tune.as_ref());
-            let grids = convert::grids(checkpoint, policy, resources, global)?;
+            let grids = convert::grids_shown(checkpoint, policy, resources, global)?;
             plans.push(gq_convert::plan_measured(checkpoint, policy, resources, tune, Some(&grids))?);
             paths.push(dir.join(name));
         }
@@ -266,13 +267,18 @@ fn convert_missing(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Fai
         origin: found.origin.as_ref(),
         check: Some(Check(&look)),
     };
+    let coding = plans.iter().map(|plan| expected::coding(plan, tune.is_some(), global));
+    let coding = coding.collect::<Result<Vec<Stage>, Failure>>()?;
+    tell(job, work, &coding)?;
     for pass in gq_convert::passes(&plans, args.max_memory) {
+        let seconds = coding[pass.clone()].iter().map(|stage| stage.seconds).sum();
         let (plans, paths) = (&plans[pass.clone()], &paths[pass]);
         let names: Vec<String> = paths.iter().map(|path| file_name(path)).collect();
         output.note(&format!("one pass over the source for {}", names.join(", ")));
         let outputs: Vec<_> = plans.iter().zip(paths.iter().map(PathBuf::as_path)).collect();
         let total = plans.first().map_or(0, |plan| plan.source_bytes);
-        let mut progress = Progress::new(global.progress, output, "convert", Unit::Bytes, total);
+        let stage = Stage { name: "", unit: Unit::Bytes, total, seconds };
+        let mut progress = Progress::staged(global, "convert", vec![stage]);
         let mut noted = Ok(());
         gq_convert::execute_all(&outputs, checkpoint, options, &mut |event| match event {
             Event::Resumed { tensors } => {
@@ -286,7 +292,23 @@ fn convert_missing(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Fai
         })?;
         progress.finish();
         noted?;
-        plans.iter().for_each(|plan| convert::note_exceptions(plan, output));
+        plans.iter().for_each(|plan| outcome::note_exceptions(plan, output));
+    }
+    Ok(())
+}
+
+/// Says first what the whole is expected to take: conversions, and evaluations of what has none.
+fn tell(job: &Job<'_>, work: &Work, coding: &[Stage]) -> Result<(), Failure> {
+    let Job { global, recipe, checkpoint, .. } = job;
+    let missing = |variant: &&Variant| !work.has(&Names::new(&job.name, &variant.name).evaluation);
+    let missing = recipe.variants.iter().filter(missing).count();
+    // About four bytes a token.
+    let all = job.text.len() / 4;
+    let tokens = recipe.evaluation.windows.map_or(all, |windows| all.min(windows * recipe.evaluation.ctx));
+    let evaluations = expected::evaluations(checkpoint, tokens, missing, global)?;
+    let stages = [coding, &[Stage { name: "evaluations", ..evaluations }]].concat();
+    if let Some(line) = expectation(&stages) {
+        global.output().note(&format!("release takes {line}"));
     }
     Ok(())
 }

@@ -2,17 +2,17 @@
 
 use crate::adapters::Adapters;
 use crate::cli::Global;
-use crate::commands::tune;
+use crate::commands::{calibrate, tune};
 use crate::failure::{Exit, Failure};
 use crate::guard::{self, Force, Out};
-use crate::progress::{Progress, Unit};
+use crate::progress::Progress;
 use crate::seen::{self, Checker, NoCheck};
 use crate::signals::{self, Work};
 use crate::table::Table;
-use crate::{source, units};
+use crate::{expected, source, units};
 use gq_container::Container;
 use gq_convert::{
-    MeasuringMemory, MeasuringSize, RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions,
+    Effort, MeasuringMemory, MeasuringSize, RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions,
     RoundedAgainOutcome, Tune,
 };
 use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
@@ -51,7 +51,7 @@ pub struct ReroundArgs {
     #[arg(long, value_name = "N")]
     calibration_tokens: Option<usize>,
     /// Tokens of a sequence.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = tune::sequence_length)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = calibrate::sequence_length)]
     calibration_ctx: usize,
     /// Most memory, such as 4GiB: hidden states that do not fit lie in a file beside the output meanwhile.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
@@ -86,19 +86,23 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
     }
     let reference = Model::from_checkpoint_unheld(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(reference.texts(), reference.spec())?;
-    let tokens = args.calibration_tokens.unwrap_or_else(|| tune::default_tokens(&checkpoint));
+    let tokens = args.calibration_tokens.unwrap_or_else(|| calibrate::default_tokens(&checkpoint));
     let spec = checkpoint.spec();
     let calibration = args.calibration.as_deref();
     let held = checkpoint.held_bytes(global.threads());
     let left = args.max_memory.map(|limit| limit.saturating_sub(held));
     let writing = tune::Writing::of(calibration, spec, args.calibration_ctx, left, global)?;
+    let mut progress = tune::writing(global);
+    let mut seen = |done: u64, of: u64| progress.stage("", (done, of), "own text");
     let (texts, sequences) = tune::sequences(
         args.calibration.as_deref(),
         (&reference, &tokenizer),
         (tokens, args.calibration_ctx),
         left,
         global,
+        &mut seen,
     )?;
+    progress.finish();
     let size = MeasuringSize {
         sequences: sequences.len(),
         ctx: sequences.iter().map(Vec::len).max().unwrap_or(0),
@@ -118,7 +122,10 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
     };
     let of = checkpoint.spec().layers.len() + 1;
     let output = global.output();
-    let mut progress = Progress::new(global.progress, output, "reround", Unit::Items("layers"), of as u64);
+    let tokens = sequences.iter().map(Vec::len).sum();
+    let effort = Effort::new(&checkpoint, &|_| true).rounding_again(tokens);
+    let mut progress =
+        Progress::staged(global, "reround", expected::single("layers", of as u64, effort, global)?);
     let what =
         RoundAgain { checkpoint: &checkpoint, reference: &reference, container: &container, model: &model };
     guard::space(path, container.file_bytes().saturating_mul(2))?;

@@ -2,49 +2,29 @@
 
 use crate::adapters::Adapters;
 use crate::cli::Global;
+use crate::commands::calibrate::{CalibrationArgs, Measuring, TextSource};
 use crate::failure::{Exit, Failure};
 use crate::guard::{self, Force, Out};
-use crate::progress::{Progress, Unit};
+use crate::progress::{Progress, Unit, expectation};
 use crate::signals::{self, Work};
 use crate::table::Table;
-use crate::{source, units};
+use crate::{expected, source, units};
 use gq_checkpoint::{Checkpoint, ModelSpec, Role};
 use gq_convert::{
-    CalibrationText, Corrections, ExpertMoments, MeasuringMemory, MeasuringSize, TrialOptions, Tune,
-    TuneError, TuneEvent, TuneFileError, TuneOptions, TuneText,
+    CalibrationText, Corrections, MeasuringMemory, MeasuringSize, TrialOptions, Tune, TuneError, TuneEvent,
+    TuneFileError, TuneOptions, TuneText,
 };
 use gq_model::{
     ActivationMode, ChatError, ChatTemplate, KvType, MOST_CONVERSATIONS, Model, ModelTexts, OwnTextOptions,
     RunOptions, SpecialText, Tokenizer, conversation_bytes, own_text, work_bytes,
 };
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The calibration text that the model writes.
-const SELF: &str = "self";
-/// The calibration text that comes with the program.
-const BUILTIN: &str = "builtin";
-
 /// Bytes for conversations that a model writes side by side, where there is room.
 const CONVERSATIONS: u64 = 1 << 30;
-
-/// Where calibration text comes from.
-enum TextSource<'a> {
-    Builtin,
-    Own,
-    Files(&'a Path),
-}
-
-impl TextSource<'_> {
-    fn of(given: Option<&Path>) -> TextSource<'_> {
-        match given {
-            Some(path) if path.as_os_str() == SELF => TextSource::Own,
-            Some(path) if path.as_os_str() != BUILTIN => TextSource::Files(path),
-            _ => TextSource::Builtin,
-        }
-    }
-}
 
 /// Measure a checkpoint on calibration text: what every later conversion with --tune rounds and spends by.
 #[derive(clap::Args, Debug)]
@@ -75,112 +55,6 @@ pub struct TuneArgs {
     dry_run: bool,
 }
 
-/// What to measure on.
-#[derive(clap::Args, Debug, Clone)]
-pub struct CalibrationArgs {
-    /// Calibration text: a file, a directory whose .txt and .md files count equally, `builtin`: prose, code,
-    /// mathematics, 27 languages and conversations that come with gq, or `self`: what the model writes when it is asked
-    /// for such things [default of `gq tune`: builtin].
-    #[arg(long, value_name = "FILE|DIR|builtin|self")]
-    pub calibration: Option<PathBuf>,
-    /// Tokens to measure second moments on [default: 300 per input dimension, at most 131072].
-    #[arg(long, value_name = "N")]
-    pub calibration_tokens: Option<usize>,
-    /// Tokens of a calibration sequence.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = sequence_length)]
-    pub calibration_ctx: usize,
-    /// Tokens to measure gradients on; 0: what tensors cost is found by trials alone, or, without those too, is the error
-    /// of their own outputs (relative to the outputs where a norm comes right after).
-    #[arg(long, value_name = "N", default_value_t = 8192)]
-    pub gradient_tokens: usize,
-    /// Held-out tokens to try roundings on, each group of tensors alone: budgets go by the divergence that was found;
-    /// 0: they go by what gradients predict.
-    #[arg(long, value_name = "N", default_value_t = 3072)]
-    pub trial_tokens: usize,
-    /// What experts' gates are rounded by: moments of their own, each of which takes 8 n^2 bytes of memory and half of
-    /// that on the disk in a layer of width n, or that of their layer, one for all.
-    #[arg(long, value_name = "WHICH", default_value = "own")]
-    pub expert_moments: Moments,
-}
-
-/// Which moment experts' gates are rounded by.
-#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moments {
-    /// One for each expert, of the tokens that chose it.
-    Own,
-    /// One for all experts of a layer.
-    Layer,
-}
-
-/// Tokens to measure on unless given: 300 per dimension of the widest input, within limits.
-pub fn default_tokens(checkpoint: &Checkpoint) -> usize {
-    let products = checkpoint.tensors().iter().filter(|t| is_product(t.role));
-    let widest = products.map(|t| t.cols()).max().unwrap_or(0);
-    (300 * widest).min(131_072)
-}
-
-pub fn sequence_length(text: &str) -> Result<usize, String> {
-    let length = text.parse().ok().filter(|length| (2..=1 << 20).contains(length));
-    length.ok_or_else(|| "expected a number of tokens from 2 to 1048576".to_owned())
-}
-
-impl CalibrationArgs {
-    fn source(&self) -> TextSource<'_> {
-        TextSource::of(self.calibration.as_deref())
-    }
-
-    /// Tokens to measure on.
-    fn tokens(&self, checkpoint: &Checkpoint) -> usize {
-        self.calibration_tokens.unwrap_or_else(|| default_tokens(checkpoint))
-    }
-
-    fn memory(
-        &self,
-        checkpoint: &Checkpoint,
-        (sequences, ctx): (usize, usize),
-        limit: Option<u64>,
-        global: &Global,
-    ) -> Result<MeasuringMemory, Failure> {
-        let (gradients, threads) = (self.gradient_tokens > 0, global.threads());
-        let trial_tokens = self.trial_tokens;
-        let held = checkpoint.held_bytes(threads);
-        let size = MeasuringSize { sequences, ctx, gradients, trial_tokens, threads, held };
-        let mut memory = MeasuringMemory::new(checkpoint.spec(), size, self.expert_moments(), limit)?;
-        let left = limit.map(|limit| limit.saturating_sub(held));
-        let writing = Writing::of(self.calibration.as_deref(), checkpoint.spec(), ctx, left, global)?;
-        memory.peak = memory.peak.max(writing.peak + held);
-        Ok(memory)
-    }
-
-    fn expert_moments(&self) -> ExpertMoments {
-        match self.expert_moments {
-            Moments::Layer => ExpertMoments::Layer,
-            Moments::Own => ExpertMoments::Own,
-        }
-    }
-
-    /// Whether trials were made, or not, as is asked for.
-    fn has_trials(&self, tune: &Tune) -> bool {
-        let made = tune.corrections.as_ref().map(|corrections| corrections.asked_tokens);
-        self.trial_tokens == 0 || made == Some(self.trial_tokens)
-    }
-
-    /// What was asked for beside the text and the trials, in one line.
-    fn asked(&self, spec: &ModelSpec) -> String {
-        let text = match self.source() {
-            TextSource::Own => SELF,
-            TextSource::Builtin => BUILTIN,
-            TextSource::Files(_) => "text",
-        };
-        let tokens = self.calibration_tokens.map_or_else(|| "default".to_owned(), |n| n.to_string());
-        let experts = match self.expert_moments {
-            Moments::Layer if spec.layers.iter().any(|layer| layer.moe.is_some()) => " layer",
-            Moments::Layer | Moments::Own => "",
-        };
-        format!("{text} {tokens} {} {}{experts}", self.calibration_ctx, self.gradient_tokens)
-    }
-}
-
 pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
     if !args.dry_run {
         let loras = args.loras.paths();
@@ -191,10 +65,11 @@ pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
     }
     let found = source::find(&args.source, global)?;
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
+    let how = args.calibration.thorough(&checkpoint)?;
     if args.dry_run {
-        return promise(&checkpoint, args, global);
+        return promise(&checkpoint, &how, args, global);
     }
-    let lacking = lacks_trials(&checkpoint, &args.calibration, &args.output, global)?;
+    let lacking = lacks_trials(&checkpoint, &how, &args.output, global)?;
     if lacking.is_none() && !args.force.force && Tune::is_finished(&args.output) {
         let message = format!("{}: holds measurements already", args.output.display());
         let failure = Failure::new(Exit::Usage, "output.exists", message).at(args.output.display());
@@ -202,7 +77,9 @@ pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
     }
     let place = (args.output.as_path(), lacking);
     let _work = signals::during(Work::that_continues([args.output.join("tune.json")]));
-    let (tune, seconds) = measure(&checkpoint, &args.calibration, place, args.max_memory, global)?;
+    let mut progress = Progress::staged(global, "tune", expected::measuring(&checkpoint, &how, global)?);
+    let tune = measure(&checkpoint, &how, place, args.max_memory, &mut progress, global)?;
+    let seconds = progress.finish();
     let output = global.output();
     if output.json {
         return output.document(&serde_json::json!({
@@ -227,79 +104,109 @@ fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
 }
 
 /// Measures `checkpoint` and saves the result in `dir`; of `found`, which lies there, only trials are missing.
-/// Gives it and the seconds it took.
 pub fn measure(
     checkpoint: &Arc<Checkpoint>,
-    args: &CalibrationArgs,
+    how: &Measuring,
     (dir, found): (&Path, Option<Tune>),
     max_memory: Option<u64>,
+    progress: &mut Progress,
     global: &Global,
-) -> Result<(Tune, f64), Failure> {
+) -> Result<Tune, Failure> {
     let level = global.level()?;
     let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
     let model = Model::from_checkpoint_unheld(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
-    let (tokens, ctx) = (args.tokens(checkpoint), args.calibration_ctx);
     // Refused before hours are spent; what is promised is known when the text is.
-    args.memory(checkpoint, (tokens.div_ceil(ctx), ctx), max_memory, global)?;
+    memory(checkpoint, how, (how.sequences(), how.ctx), max_memory, global)?;
     let left = max_memory.map(|limit| limit.saturating_sub(checkpoint.held_bytes(global.threads())));
+    let mut written = |done: u64, of: u64| progress.stage("text", (done, of), "");
+    let what = (&model, &tokenizer);
     let (texts, sequences) =
-        sequences(args.calibration.as_deref(), (&model, &tokenizer), (tokens, ctx), left, global)?;
+        sequences(how.text.as_deref(), what, (how.tokens, how.ctx), left, global, &mut written)?;
     let options = TuneOptions {
         level,
-        gradient_sequences: args.gradient_tokens.div_ceil(args.calibration_ctx.max(1)),
+        gradient_sequences: how.gradient_tokens.div_ceil(how.ctx.max(1)),
         seed: 0,
-        expert_moments: args.expert_moments(),
-        asked: args.asked(checkpoint.spec()),
+        expert_moments: how.expert_moments(),
+        asked: how.asked(checkpoint.spec()),
         max_memory,
     };
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
-    let memory = args.memory(checkpoint, (sequences.len(), longest), max_memory, global)?;
+    let memory = memory(checkpoint, how, (sequences.len(), longest), max_memory, global)?;
     global.output().note(&memory_line(memory));
-    let layers = checkpoint.spec().layers.len() + 1;
-    let of = options.gradients_of(sequences.len());
     // Moments that are there, on the same text, are not measured again.
     let found = found.filter(|tune| tune.text_sha256 == gq_convert::texts_digest(&texts));
-    let measuring = if found.is_some() { 0 } else { of + layers };
-    let trials = if args.trial_tokens > 0 { layers } else { 0 };
-    let steps = (measuring + trials) as u64;
-    let mut progress = Progress::new(global.progress, global.output(), "tune", Unit::Items("steps"), steps);
-    let mut report = |event| match event {
-        TuneEvent::Gradients { done, .. } => progress.set(done as u64, "gradients"),
-        TuneEvent::Moments { done, .. } => progress.set((of + done) as u64, "layers"),
-        TuneEvent::Trials { done, .. } => progress.set((measuring + done) as u64, "trials"),
+    let mut report = |event| {
+        let (stage, done, of) = match event {
+            TuneEvent::Gradients { done, of } => ("gradients", done, of),
+            TuneEvent::Moments { done, of } => ("layers", done, of),
+            TuneEvent::Trials { done, of } if done < of => ("trials", done, of - 1),
+            // Every trial has logits of its own: a step unlike the others.
+            TuneEvent::Trials { .. } => ("logits", 1, 1),
+        };
+        progress.stage(stage, (done as u64, of as u64), "");
+        if (stage, done) == ("trials", of) {
+            progress.stage("logits", (0, 1), "");
+        }
     };
-    let wanted = |name: &str| checkpoint.tensor(name).is_some_and(|tensor| is_measured(tensor.role));
+    let wanted: BTreeSet<&str> = how.wanted(checkpoint).collect();
     let text = TuneText { texts: &texts, sequences: &sequences };
-    let tune = source::with_threads(global, || {
+    source::with_threads(global, || {
         let mut tune = match found {
             Some(tune) => tune,
-            None => gq_convert::measure(checkpoint, &model, text, &wanted, &options, dir, &mut report)?,
+            None => {
+                let wanted = |name: &str| wanted.contains(name);
+                gq_convert::measure(checkpoint, &model, text, &wanted, &options, dir, &mut report)?
+            }
         };
-        if args.trial_tokens > 0 {
-            let options = TrialOptions { level, tokens: args.trial_tokens, max_memory };
+        if how.trial_tokens > 0 {
+            let options = TrialOptions { level, tokens: how.trial_tokens, max_memory };
             gq_convert::correct(checkpoint, &model, &sequences, &options, &mut tune, &mut report)?;
         }
         Ok::<_, TuneError>(tune)
-    })??;
-    Ok((tune, progress.finish()))
+    })?
+    .map_err(Failure::from)
+}
+
+fn memory(
+    checkpoint: &Checkpoint,
+    how: &Measuring,
+    (sequences, ctx): (usize, usize),
+    limit: Option<u64>,
+    global: &Global,
+) -> Result<MeasuringMemory, Failure> {
+    let (gradients, threads) = (how.gradient_tokens > 0, global.threads());
+    let trial_tokens = how.trial_tokens;
+    let held = checkpoint.held_bytes(threads);
+    let size = MeasuringSize { sequences, ctx, gradients, trial_tokens, threads, held };
+    let mut memory = MeasuringMemory::new(checkpoint.spec(), size, how.expert_moments(), limit)?;
+    let left = limit.map(|limit| limit.saturating_sub(held));
+    let writing = Writing::of(how.text.as_deref(), checkpoint.spec(), ctx, left, global)?;
+    memory.peak = memory.peak.max(writing.peak + held);
+    Ok(memory)
 }
 
 /// What measuring is going to take, from what is asked for: the text may turn out to be shorter.
-fn promise(checkpoint: &Checkpoint, args: &TuneArgs, global: &Global) -> Result<(), Failure> {
-    let ctx = args.calibration.calibration_ctx;
-    let tokens = args.calibration.tokens(checkpoint);
-    let memory = args.calibration.memory(checkpoint, (tokens.div_ceil(ctx), ctx), args.max_memory, global)?;
+fn promise(
+    checkpoint: &Checkpoint,
+    how: &Measuring,
+    args: &TuneArgs,
+    global: &Global,
+) -> Result<(), Failure> {
+    let memory = memory(checkpoint, how, (how.sequences(), how.ctx), args.max_memory, global)?;
+    let stages = expected::measuring(checkpoint, how, global)?;
     let output = global.output();
     if output.json {
         return output.document(&serde_json::json!({
-            "tokens": tokens,
+            "tokens": how.tokens,
             "peak_memory_bytes": memory.peak,
             "spilled_bytes": memory.spilled,
             "saved_bytes": memory.saved,
+            "seconds": stages.iter().map(|stage| stage.seconds).sum::<Option<f64>>(),
         }));
     }
-    output.data(&format!("{} tokens; {}\n", units::count(tokens as u64), memory_line(memory)))
+    let time = expectation(&stages).map_or_else(String::new, |time| format!("measuring takes {time}\n"));
+    output.data(&format!("{} tokens; {}\n{time}", units::count(how.tokens as u64), memory_line(memory)))
 }
 
 pub fn memory_line(memory: MeasuringMemory) -> String {
@@ -316,11 +223,11 @@ pub fn memory_line(memory: MeasuringMemory) -> String {
 /// What is measured in `dir` as it is asked for, but for the trials.
 fn lacks_trials(
     checkpoint: &Checkpoint,
-    args: &CalibrationArgs,
+    how: &Measuring,
     dir: &Path,
     global: &Global,
 ) -> Result<Option<Tune>, Failure> {
-    let found = finished(checkpoint, args, dir, global)?.filter(|tune| !args.has_trials(tune));
+    let found = finished(checkpoint, how, dir, global)?.filter(|tune| !how.has_trials(tune));
     if found.is_some() {
         global.output().note(&format!("adding trials to the measurements in {}", dir.display()));
     }
@@ -330,25 +237,26 @@ fn lacks_trials(
 /// The finished measurement in `dir`, taken up, or made now.
 pub fn finished_or_measured(
     checkpoint: &Arc<Checkpoint>,
-    args: &CalibrationArgs,
+    how: &Measuring,
     dir: &Path,
     max_memory: Option<u64>,
+    progress: &mut Progress,
     global: &Global,
 ) -> Result<Tune, Failure> {
-    match finished(checkpoint, args, dir, global)? {
-        Some(tune) if args.has_trials(&tune) => {
+    match finished(checkpoint, how, dir, global)? {
+        Some(tune) if how.has_trials(&tune) => {
             global.output().note(&format!("taking up the measurements in {}", dir.display()));
             // Trials that an earlier run made are not what this one asks for.
-            Ok(if args.trial_tokens == 0 { tune.without_corrections() } else { tune })
+            Ok(if how.trial_tokens == 0 { tune.without_corrections() } else { tune })
         }
-        found => Ok(measure(checkpoint, args, (dir, found), max_memory, global)?.0),
+        found => measure(checkpoint, how, (dir, found), max_memory, progress, global),
     }
 }
 
 /// The finished measurement in `dir`, when it is of this checkpoint and these texts.
 fn finished(
     checkpoint: &Checkpoint,
-    args: &CalibrationArgs,
+    how: &Measuring,
     dir: &Path,
     global: &Global,
 ) -> Result<Option<Tune>, Failure> {
@@ -365,16 +273,19 @@ fn finished(
         global.output().note(&format!("{}: measured {what}: measuring anew", dir.display()));
         Ok(None)
     };
-    if tune.asked != args.asked(checkpoint.spec()) {
+    if tune.asked != how.asked(checkpoint.spec()) {
         return anew("with other options");
     }
     if tune.check_source(&gq_convert::source_files(checkpoint)).is_err() {
         return anew("on other weights");
     }
-    let texts = given_texts(&args.source(), &ModelTexts::from_checkpoint(checkpoint)?)?;
+    let texts = given_texts(&how.source(), &ModelTexts::from_checkpoint(checkpoint)?, global)?;
     let same = texts.is_none_or(|texts| tune.text_sha256 == gq_convert::texts_digest(&texts));
     if same { Ok(Some(tune)) } else { anew("on another text") }
 }
+
+/// Takes the tokens that a model has written, and those that it is to write.
+pub type Written<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
 /// About `tokens` tokens of the text asked for, in sequences of `ctx`, and the texts that they are known by.
 pub fn sequences(
@@ -383,9 +294,10 @@ pub fn sequences(
     (tokens, ctx): (usize, usize),
     max_memory: Option<u64>,
     global: &Global,
+    seen: Written<'_>,
 ) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
-    match given_texts(&TextSource::of(calibration), model.texts())? {
-        None => own_sequences(model, tokenizer, (tokens, ctx), max_memory, global),
+    match given_texts(&TextSource::of(calibration), model.texts(), global)? {
+        None => own_sequences(model, tokenizer, (tokens, ctx), max_memory, global, seen),
         Some(texts) => {
             let sequences = gq_convert::sequences(tokenizer, &texts, tokens, ctx)?;
             Ok((texts, sequences))
@@ -394,11 +306,29 @@ pub fn sequences(
 }
 
 /// Texts that are there before the model has written any; `None`: it is to write them.
-fn given_texts(source: &TextSource<'_>, model: &ModelTexts) -> Result<Option<Vec<CalibrationText>>, Failure> {
+fn given_texts(
+    source: &TextSource<'_>,
+    model: &ModelTexts,
+    global: &Global,
+) -> Result<Option<Vec<CalibrationText>>, Failure> {
     match source {
         TextSource::Own => Ok(None),
         TextSource::Files(path) => texts(path).map(Some),
-        TextSource::Builtin => Ok(Some(gq_convert::builtin(template(model)?.as_ref())?)),
+        TextSource::Builtin => builtin(model, global).map(Some),
+    }
+}
+
+/// The text that comes with the program, its conversations as the model's chat template renders them; a template that
+/// cannot is no reason to do without.
+fn builtin(model: &ModelTexts, global: &Global) -> Result<Vec<CalibrationText>, Failure> {
+    let rendered = template(model).and_then(|chat| Ok(gq_convert::builtin(chat.as_ref())?));
+    match rendered {
+        Err(failure) if failure.exit == Exit::Input => {
+            let sentence = failure.sentence();
+            global.output().note(&format!("conversations are calibrated on as plain text: {sentence}"));
+            Ok(gq_convert::builtin(None)?)
+        }
+        rendered => rendered,
     }
 }
 
@@ -418,15 +348,16 @@ fn own_sequences(
     (tokens, ctx): (usize, usize),
     max_memory: Option<u64>,
     global: &Global,
+    seen: Written<'_>,
 ) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
-    let write = || own_tokens(model, tokenizer, (tokens, ctx), max_memory, global);
+    let write = || own_tokens(model, tokenizer, (tokens, ctx), max_memory, global, seen);
     let written = source::with_threads(global, write)??;
     let text = written.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
     let mut sequences: Vec<Vec<u32>> = written.chunks_exact(ctx).map(<[u32]>::to_vec).collect();
     if let Some(bos) = tokenizer.bos() {
         sequences.iter_mut().filter_map(|sequence| sequence.first_mut()).for_each(|first| *first = bos);
     }
-    Ok((vec![CalibrationText { name: SELF.to_owned(), text, special: SpecialText::Plain }], sequences))
+    Ok((vec![CalibrationText { name: "self".to_owned(), text, special: SpecialText::Plain }], sequences))
 }
 
 /// What the model writes, in the threads at hand.
@@ -436,17 +367,19 @@ pub fn own_tokens(
     (tokens, answer): (usize, usize),
     max_memory: Option<u64>,
     global: &Global,
+    seen: Written<'_>,
 ) -> Result<Vec<u32>, Failure> {
     let chat = template(model.texts())?;
     let memory = Writing::new(model.spec(), answer, max_memory, global)?.conversations;
     let options = OwnTextOptions { tokens, answer, seed: 0, memory };
-    let output = global.output();
-    let mut progress = Progress::new(global.progress, output, "write", Unit::Items("tokens"), tokens as u64);
-    let written =
-        own_text(model, tokenizer, chat.as_ref(), options, &mut |done| progress.set(done as u64, "own text"));
-    let written = written.map_err(|e| Failure::new(Exit::Input, "calibration.self", e.to_string()))?;
-    progress.finish();
-    Ok(written)
+    let mut step = |done: usize| seen(done as u64, tokens as u64);
+    let written = own_text(model, tokenizer, chat.as_ref(), options, &mut step);
+    written.map_err(|e| Failure::new(Exit::Input, "calibration.self", e.to_string()))
+}
+
+/// A bar for what a model writes, where nothing else is shown meanwhile.
+pub fn writing(global: &Global) -> Progress {
+    Progress::new(global.progress, global.output(), "write", Unit::Items("tokens"), 1)
 }
 
 /// Memory of a model that writes its own text.
@@ -488,35 +421,6 @@ impl Writing {
         let conversations = limit.map_or(most, |limit| most.min(limit - work)).max(one);
         Ok(Writing { conversations, peak: work + conversations })
     }
-}
-
-fn is_product(role: Role) -> bool {
-    is_measured(role) && !matches!(role, Role::Embedding | Role::PerLayerTable)
-}
-
-/// Roles whose tensors may be coded.
-fn is_measured(role: Role) -> bool {
-    use Role::{
-        Down, Embedding, ExpertDown, ExpertGateUp, Gate, Head, Key, Output, PerLayerGate, PerLayerProjection,
-        PerLayerTable, Query, Up, Value,
-    };
-    matches!(
-        role,
-        Embedding
-            | Head
-            | Query
-            | Key
-            | Value
-            | Output
-            | Gate
-            | Up
-            | Down
-            | ExpertGateUp
-            | ExpertDown
-            | PerLayerTable
-            | PerLayerProjection
-            | PerLayerGate
-    )
 }
 
 /// The texts of a file, or of the .txt and .md files of a directory in the order of their names.

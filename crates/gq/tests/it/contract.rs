@@ -74,10 +74,10 @@ fn a_person_reads_one_sentence_and_a_hint() {
 fn data_goes_to_standard_output_and_talk_to_standard_error() {
     let gq = Gq::new();
     let llama = testdata("tiny/llama");
-    let output = gq.run(&["convert", &llama, "-o", "m.gq"]);
+    let output = gq.run(&["convert", &llama, "-o", "m.gq", "--bits", "4"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("no tokenizer.json"));
     assert!(String::from_utf8_lossy(&output.stdout).contains("m.gq: "));
-    let quiet = gq.run(&["convert", &llama, "-o", "n.gq", "-q"]);
+    let quiet = gq.run(&["convert", &llama, "-o", "n.gq", "--bits", "4", "-q"]);
     assert!(quiet.stderr.is_empty() && quiet.status.success());
     // A reader that goes away is no failure.
     let mut child = gq.command().args(["man", "--markdown"]).stdout(Stdio::piped()).spawn().unwrap();
@@ -127,7 +127,7 @@ fn every_command_has_json() {
 fn reference_logits_are_kept_and_a_page_is_written() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
-    gq.ok(&["convert", &demo, "-o", "m.gq"]);
+    gq.ok(&["convert", &demo, "-o", "m.gq", "--bits", "4"]);
     let arguments = |more: &[&'static str]| {
         let given = ["eval", "m.gq", "--reference", &demo, "--text", &text, "--ctx", "64", "--windows", "2"];
         let all = given.into_iter().chain(more.iter().copied());

@@ -34,8 +34,8 @@ fn a_gguf_is_a_checkpoint() {
     let say = |model: &str| gq.ok(&["run", model, "-p", "It is", "-n", "4", "--temp", "0"]);
     assert_eq!(say("demo.gguf"), say(&demo));
     // The same weights give the same codes, whatever file they come from.
-    gq.ok(&["convert", "demo.gguf", "-o", "a.gq"]);
-    gq.ok(&["convert", &demo, "-o", "b.gq"]);
+    gq.ok(&["convert", "demo.gguf", "-o", "a.gq", "--bits", "4"]);
+    gq.ok(&["convert", &demo, "-o", "b.gq", "--bits", "4"]);
     let codes = |file: &str| {
         let tensors = gq.json(&["inspect", file])["tensors"].clone();
         let list = tensors.as_array().unwrap().iter().filter(|t| t["shape"].as_array().unwrap().len() > 1);
@@ -59,7 +59,17 @@ fn what_is_quantized_is_quantized_again_only_when_asked() {
         );
     }
     assert!(!gq.path("m.gq").exists());
-    gq.ok(&["convert", "demo.gguf", "-o", "m.gq", "--allow-requantize", "--override", "q_proj=exact"]);
+    gq.ok(&[
+        "convert",
+        "demo.gguf",
+        "-o",
+        "m.gq",
+        "--bits",
+        "4",
+        "--allow-requantize",
+        "--override",
+        "q_proj=exact",
+    ]);
     let told = gq.json(&["inspect", "m.gq"])["provenance"]["source"]["quantized"].clone();
     assert!(told.as_str().unwrap().starts_with("Q8_0 x "), "{told}");
     let report = measured(&gq, "m.gq", "demo.gguf");
@@ -143,8 +153,8 @@ fn a_folder_stands_for_the_gguf_in_it() {
     std::fs::create_dir(gq.path("folder")).unwrap();
     std::fs::copy(gq.path("a.gguf"), gq.path("folder/a.gguf")).unwrap();
     std::fs::write(gq.path("folder/mmproj-a.gguf"), b"not looked at").unwrap();
-    gq.ok(&["convert", "folder", "-o", "folder.gq"]);
-    gq.ok(&["convert", "a.gguf", "-o", "file.gq"]);
+    gq.ok(&["convert", "folder", "-o", "folder.gq", "--bits", "4"]);
+    gq.ok(&["convert", "a.gguf", "-o", "file.gq", "--bits", "4"]);
     assert!(std::fs::read(gq.path("folder.gq")).unwrap() == std::fs::read(gq.path("file.gq")).unwrap());
     // Parts of one split are one model, two models are not.
     std::fs::rename(gq.path("folder/a.gguf"), gq.path("folder/a-00001-of-00002.gguf")).unwrap();

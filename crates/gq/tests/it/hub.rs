@@ -95,7 +95,7 @@ fn a_source_on_the_hub_is_fetched_when_it_is_needed() {
     run(with_hub(&gq, &hub), &["inspect", "org/tiny"], 0);
     assert_eq!(hub.served_bytes(), served);
     // What is made of it says where it came from.
-    run(with_hub(&gq, &hub), &["convert", "hf://org/tiny", "-o", "m.gq"], 0);
+    run(with_hub(&gq, &hub), &["convert", "hf://org/tiny", "-o", "m.gq", "--bits", "4"], 0);
     let source = &gq.json(&["inspect", "m.gq"])["provenance"]["source"];
     assert_eq!(source["repo"].as_str(), Some("org/tiny"));
     let commit = source["revision"].as_str().unwrap();

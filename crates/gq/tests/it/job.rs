@@ -141,7 +141,7 @@ fn bad_input_is_one_error_with_its_exit_code() {
     gq.fails(2, &["convert", &llama, "-o", "x.gq", "--bits", "9"]);
     gq.fails(2, &["convert", &llama, "-o", "x.gq", "--override", "no_such_tensor=tq8"]);
     gq.fails(4, &["convert", &llama, "-o", "x.gq", "--max-memory", "1KiB"]);
-    gq.ok(&["convert", &llama, "-o", "m.gq"]);
+    gq.ok(&["convert", &llama, "-o", "m.gq", "--bits", "4"]);
     let shown = gq.fails(3, &["run", "m.gq", "-p", "hello"]);
     assert!(shown.contains("tokenizer"), "{shown}");
     assert!(!gq.path("x.gq").exists());
@@ -150,7 +150,7 @@ fn bad_input_is_one_error_with_its_exit_code() {
 #[test]
 fn a_flipped_bit_fails_verification() {
     let gq = Gq::new();
-    gq.ok(&["convert", &testdata("tiny/llama"), "-o", "m.gq"]);
+    gq.ok(&["convert", &testdata("tiny/llama"), "-o", "m.gq", "--bits", "4"]);
     let mut bytes = std::fs::read(gq.path("m.gq")).unwrap();
     let middle = bytes.len() / 3;
     bytes[middle] ^= 1;

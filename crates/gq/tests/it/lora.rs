@@ -45,7 +45,7 @@ fn an_adapter_that_does_not_fit_is_one_error() {
         assert!(shown.contains(message), "{adapter}: {shown}");
         assert!(!gq.path("m.gq").exists());
     }
-    gq.ok(&["convert", &testdata("demo"), "-o", "m.gq"]);
+    gq.ok(&["convert", &testdata("demo"), "-o", "m.gq", "--bits", "4"]);
     let shown = gq.fails(2, &["run", "m.gq", "--lora", &testdata("lora/demo"), "-p", "x"]);
     assert!(shown.contains("not into .gq files"), "{shown}");
 }

@@ -9,6 +9,7 @@ mod chat_template;
 mod checkpoints;
 mod contract;
 mod finite;
+mod first;
 mod gguf;
 mod grid;
 mod guard;

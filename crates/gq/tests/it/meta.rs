@@ -5,7 +5,7 @@ use serde_json::Value;
 
 fn converted() -> Gq {
     let gq = Gq::new();
-    gq.ok(&["convert", &testdata("demo"), "-o", "m.gq"]);
+    gq.ok(&["convert", &testdata("demo"), "-o", "m.gq", "--bits", "4"]);
     gq
 }
 

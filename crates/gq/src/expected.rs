@@ -1,0 +1,119 @@
+//! What long work is expected to take on this machine, for the line that a command begins with and for its progress.
+
+use crate::cli::Global;
+use crate::commands::calibrate::{Measuring, TextSource};
+use crate::failure::Failure;
+use crate::progress::{Stage, Unit};
+use crate::source::{self, Loaded};
+use gq_checkpoint::Checkpoint;
+use gq_convert::{Effort, Estimate, Plan, Speed};
+use gq_model::ActivationMode;
+use std::collections::BTreeSet;
+
+/// Time of a product in `gq run` and `gq eval` by that of one in the fixed arithmetic of measurements: with activations
+/// in single precision, and with int8 ones.
+const SINGLE: f64 = 0.8;
+const INT8: f64 = 0.35;
+
+/// Passes that a token of a model's own text takes: conversations are written side by side.
+const WRITING: f64 = 1.5;
+
+/// Multiplications that a byte takes while grids are looked for, half of the way between weights on none and weights that
+/// sit on one.
+const GRID: f64 = 120.0;
+
+/// How fast this machine is.
+pub fn speed(global: &Global) -> Result<Speed, Failure> {
+    let level = global.level()?;
+    source::with_threads(global, || Speed::probe(level))
+}
+
+/// The stages of measuring.
+pub fn measuring(checkpoint: &Checkpoint, how: &Measuring, global: &Global) -> Result<Vec<Stage>, Failure> {
+    let layers = checkpoint.spec().layers.len() as u64 + 1;
+    let sequences = how.gradient_tokens.div_ceil(how.ctx.max(1)) as u64;
+    let wanted: BTreeSet<&str> = how.wanted(checkpoint).collect();
+    let speed = speed(global)?;
+    let effort = Effort::new(checkpoint, &|name| wanted.contains(name));
+    let text = Stage {
+        name: "text",
+        unit: Unit::Items("tokens"),
+        total: how.tokens as u64,
+        seconds: Some(speed.seconds(WRITING * how.tokens as f64 * effort.pass)),
+    };
+    let expected = effort.measuring(how.amounts());
+    let units = [
+        ("gradients", "sequences", sequences),
+        ("layers", "", layers),
+        ("trials", "layers", layers - 1),
+        ("logits", "", 1),
+    ];
+    let stages = units.into_iter().zip(expected).map(|((name, items, total), expected)| Stage {
+        name,
+        unit: Unit::Items(items),
+        total,
+        seconds: Some(speed.seconds(expected)),
+    });
+    let asked = [how.gradient_tokens > 0, true, how.trial_tokens > 0, how.trial_tokens > 0];
+    let stages = stages.zip(asked).filter_map(|(stage, asked)| asked.then_some(stage));
+    let written = matches!(how.source(), TextSource::Own).then_some(text);
+    Ok(written.into_iter().chain(stages).collect())
+}
+
+/// The stage of looking for grids: weights that sit on one are read in full.
+pub fn grids(checkpoint: &Checkpoint, global: &Global) -> Result<Stage, Failure> {
+    let total: u64 = checkpoint.tensors().iter().map(|tensor| tensor.bytes).sum();
+    let seconds = Some(speed(global)?.seconds(GRID * total as f64));
+    Ok(Stage { name: "grids", unit: Unit::Bytes, total, seconds })
+}
+
+/// The stage of coding: by what is multiplied where measurements decide, by a trial of each encoding where not.
+pub fn coding(plan: &Plan, calibrated: bool, global: &Global) -> Result<Stage, Failure> {
+    let seconds = match calibrated {
+        true => Some(speed(global)?.seconds(Effort::coding(plan))),
+        false => Estimate::new(plan, global.level()?).map(|estimate| estimate.seconds),
+    };
+    Ok(Stage { name: "coding", unit: Unit::Bytes, total: plan.source_bytes, seconds })
+}
+
+/// Seconds of comparing two models on windows of `ctx` tokens.
+pub fn evaluation(
+    model: &Loaded,
+    reference: &Loaded,
+    (ctx, windows): (usize, usize),
+    global: &Global,
+) -> Result<f64, Failure> {
+    let cost = |loaded: &Loaded| {
+        let slower = match loaded.model.options().activations {
+            ActivationMode::F32 => SINGLE,
+            ActivationMode::Int8 => INT8,
+        };
+        slower * loaded.sizes.weights as f64
+    };
+    let tokens = (ctx * windows) as f64;
+    Ok(speed(global)?.seconds(tokens * (cost(model) + cost(reference))))
+}
+
+/// The stage of evaluating so many conversions on so many tokens: the original runs once, its logits are kept.
+pub fn evaluations(
+    checkpoint: &Checkpoint,
+    tokens: usize,
+    models: usize,
+    global: &Global,
+) -> Result<Stage, Failure> {
+    let passes = if models == 0 { 0.0 } else { SINGLE + INT8 * models as f64 };
+    let all = tokens as f64 * passes * Effort::new(checkpoint, &|_| false).pass;
+    let (unit, seconds) = (Unit::Items("models"), Some(speed(global)?.seconds(all)));
+    Ok(Stage { name: "evaluations", unit, total: models as u64, seconds })
+}
+
+/// One stage of work that multiplies so much.
+pub fn single(
+    items: &'static str,
+    total: u64,
+    multiplications: f64,
+    global: &Global,
+) -> Result<Vec<Stage>, Failure> {
+    let seconds = Some(speed(global)?.seconds(multiplications));
+    Ok(vec![Stage { name: "", unit: Unit::Items(items), total, seconds }])
+}
