@@ -71,7 +71,9 @@ impl Progress {
 
     /// Starts showing work whose stages have rates of their own; says first what is expected of it.
     pub fn staged(global: &Global, label: &'static str, stages: Vec<Stage>) -> Progress {
-        if let Some(line) = expectation(&stages) {
+        // Nobody waits for a second.
+        let all: f64 = stages.iter().filter_map(|stage| stage.seconds).sum();
+        if let Some(line) = expectation(&stages).filter(|_| all >= 1.0) {
             global.output().note(&format!("{label} takes {line}"));
         }
         Progress::show(global.progress, global.output(), label, stages)

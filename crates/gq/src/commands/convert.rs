@@ -14,7 +14,7 @@ use crate::seen::{Checker, NoCheck};
 use crate::signals::{self, Work};
 use crate::{encodings, expected, source, units};
 use gq_checkpoint::Checkpoint;
-use gq_convert::{Check, Event, ExecuteOptions, Grids, Plan, Policy, Report, Resources, Tune};
+use gq_convert::{Check, Event, ExecuteOptions, Grids, Plan, PlanError, Policy, Report, Resources, Tune};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -94,7 +94,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     let command = format!("gq convert {}", args.source.display());
     let resources = Resources { threads: global.threads(), max_memory: args.recipe.max_memory };
     args.recipe.asked().check(&checkpoint, &args.recipe.policy(&checkpoint, None), resources)?;
-    let mut job = Job::new(&checkpoint, &args.recipe, calibrate, resources);
+    let mut job = Job::new(&checkpoint, &args.recipe, calibrate, resources)?;
     if let Calibrate::Without(why) = job.calibrate {
         output.note(&why.sentence(&command));
         job.tell_calibrated(why, args, global)?;
@@ -188,17 +188,21 @@ struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Before anything was looked at.
+    /// Before anything was looked at: what is wrong already is said alone.
     fn new(
         checkpoint: &'a Arc<Checkpoint>,
         recipe: &'a Recipe,
         calibrate: Calibrate,
         resources: Resources,
-    ) -> Job<'a> {
+    ) -> Result<Job<'a>, Failure> {
         let (policy, grids) = (recipe.policy(checkpoint, None), Grids::default());
-        // For an estimate only: what is wrong is said when the plan is made.
-        let draft = gq_convert::plan_measured(checkpoint, &policy, resources, None, None).ok();
-        Job { checkpoint, recipe, calibrate, resources, grids, draft }
+        let draft = match gq_convert::plan_measured(checkpoint, &policy, resources, None, None) {
+            Ok(plan) => Some(plan),
+            // Grids may say otherwise, and of a divergence nothing is known yet.
+            Err(PlanError::OffGrid { .. } | PlanError::Budget { .. } | PlanError::NotMeasured) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Job { checkpoint, recipe, calibrate, resources, grids, draft })
     }
 
     /// Looks for grids, and says what cannot be done before anything is measured.

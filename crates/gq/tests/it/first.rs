@@ -66,7 +66,7 @@ fn without_options_a_budget_is_spent_by_calibration() {
     // What is expected is about what is measured, on other text; and much less than without calibration.
     let close = divergence(&gq, "demo-4.25bpw.gq", &demo);
     let expected = made["expected_divergence"].as_f64().unwrap();
-    assert!(expected > 0.3 * close && expected < 3.0 * close, "{expected} {close}");
+    assert!(expected > 0.2 * close && expected < 5.0 * close, "{expected} {close}");
     let (said, none) = convert(&gq, &[&demo, "--calibration", "none"]);
     assert_eq!(none["output"], "demo-4.25bpw-uncalibrated.gq");
     assert_eq!(none["uncalibrated"], "asked");
@@ -166,11 +166,18 @@ fn what_sits_on_grids_is_not_measured() {
     let demo = testdata("demo");
     gq.ok(&["export", "--no-measure", &demo, "--gguf", "--type", "Q4_1", "-o", "q.gguf"]);
     gq.ok(&["export", "--no-measure", "q.gguf", "--safetensors", "-o", "grid"]);
-    let (said, made) = convert(&gq, &[&["grid", "-o", "g.gq"][..], &FAST].concat());
+    let (said, made) = convert(&gq, &["grid", "-o", "all.gq"]);
+    assert!(said.contains("every weight is stored without loss: nothing is measured"), "{said}");
+    assert_eq!((&made["report"]["relative_mse"], &made["uncalibrated"]), (&0.0.into(), &Value::Null));
+    // What is rounded after all is measured, and nothing else.
+    let rounded = ["grid", "-o", "some.gq", "--override", "q_proj=tq4"];
+    let (said, made) = convert(&gq, &[&rounded[..], &FAST].concat());
     assert!(said.contains("matrices are stored without loss: they are not measured"), "{said}");
     let tensors = made["report"]["tensors"].as_array().unwrap();
-    let lossless = tensors.iter().filter(|t| t["encoding"].as_str().unwrap().starts_with("grid"));
-    assert!(lossless.count() > 3, "{tensors:?}");
+    for tensor in tensors.iter().filter(|tensor| tensor["shape"].as_array().unwrap().len() > 1) {
+        let calibrated = tensor["name"].as_str().unwrap().contains("q_proj");
+        assert_eq!(tensor["output_error"].is_number(), calibrated, "{tensor}");
+    }
     // Grids found are kept, and taken up by whatever needs them next.
     let cache = gq.path("cache");
     let run = || {

@@ -49,7 +49,7 @@ fn weights_on_a_grid_are_stored_without_loss() {
     gq.ok(&[&["run", "all.gq"][..], &greedy].concat());
     let plan = gq.ok(&["plan", "grid", "--bits", "6", "--tensors"]);
     assert!(plan.contains("on this grid already"), "{plan}");
-    let plan = gq.ok(&["plan", "grid"]);
+    let plan = gq.ok(&["plan", "grid", "--bits", "4"]);
     assert!(plan.contains("--encoding grid stores them without loss, for "), "{plan}");
     // The plain model is on none.
     let shown = gq.fails(2, &["convert", &demo, "--encoding", "grid", "-o", "x.gq"]);
