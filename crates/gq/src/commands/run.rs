@@ -8,6 +8,7 @@ use crate::source::{self, Loaded};
 use crate::talk::{self, Answer, Conversation, End, Manner, SamplingArgs, Settings};
 use crate::units;
 use gq_model::{ChatError, ChatTemplate, Sampling, Tokenizer};
+use jiff::civil::DateTime;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -45,6 +46,9 @@ pub struct RunArgs {
     /// A system turn before the first one.
     #[arg(long, conflicts_with = "raw", value_name = "TEXT")]
     system: Option<String>,
+    /// What a chat template that asks for the date is told, such as 2025-07-26 or 2025-07-26T13:05 [default: now].
+    #[arg(long, conflicts_with = "raw", value_name = "DATE", value_parser = clock::parse_date)]
+    date: Option<DateTime>,
     /// Most tokens of an answer [default: until the model ends its turn or the context is full].
     #[arg(short = 'n', long, value_name = "N")]
     tokens: Option<usize>,
@@ -90,7 +94,7 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
     let template = match ChatTemplate::new(model.texts()) {
         _ if args.raw => None,
-        Ok(template) => Some(template.with_clock(clock::clock(None))),
+        Ok(template) => Some(template.with_clock(clock::clock(args.date))),
         Err(ChatError::Missing) if !args.chat && args.system.is_none() => None,
         Err(error) => return Err(error.into()),
     };

@@ -34,7 +34,13 @@ fn a_template_may_ask_for_the_date() {
     // It converts, and everything that renders chats goes on.
     gq.ok(&["convert", "m", "-o", "d.gq"]);
     assert_eq!(gq.ok(&["inspect", "d.gq", "--render-chat=c.json", "--date", "1815-12-23"]), expected);
-    gq.ok(&["run", "d.gq", "--chat", "-p", "Hello", "-n", "3"]);
+    let tokens = |date: &str, model: &str| {
+        gq.json(&["run", model, "--chat", "-p", "Hello", "-n", "1", "--date", date])["prompt_tokens"].clone()
+    };
+    let dated = gq.json(&["inspect", "m", "--render-chat=c.json", "--date", "1815-12-23"])["tokens"].clone();
+    assert_eq!(tokens("1815-12-23", "d.gq"), dated);
+    assert_ne!(tokens("1816-12-23", "d.gq"), dated);
+    gq.ok(&["run", "m", "--chat", "-p", "Hello", "-n", "1"]);
     gq.ok(&[
         "eval",
         "d.gq",
