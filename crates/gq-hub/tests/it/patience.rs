@@ -4,7 +4,7 @@ use crate::support::{Bench, config, options, repo, silent, try_pull};
 use gq_hub::{Access, Event, Globs, Hub, HubError, PullOptions, RetryPolicy};
 use serde_json::json;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Patient where it is patient at all: a test that waits would notice.
 fn patient() -> PullOptions {
@@ -35,10 +35,8 @@ fn a_host_that_is_not_there_is_not_waited_for() {
 fn storage_that_is_not_there_is_not_waited_for_either() {
     let bench = Bench::new();
     bench.server.faults().redirect_to = Some(closed());
-    let start = Instant::now();
     let error = try_pull(&bench.hub(), &patient()).unwrap_err();
     assert!(matches!(error, HubError::Transport { attempts: 1, .. }), "{error:?}");
-    assert!(start.elapsed() < Duration::from_millis(400), "the first wait would be half a second");
 }
 
 #[test]

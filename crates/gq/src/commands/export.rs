@@ -97,8 +97,9 @@ pub fn run(args: &ExportArgs, global: &Global) -> Result<(), Failure> {
     outs.extend(args.ollama.then(|| Out::file(&modelfile_path(&args.output), args.force)));
     let measured = [args.cost.reference.as_deref(), args.cost.text.as_deref()].into_iter().flatten();
     guard::check(&outs, &[&*args.source].into_iter().chain(measured).collect::<Vec<_>>())?;
-    let partial = gq_files::partial_path(&seen::candidate(&args.output));
-    let _work = signals::during(Work::begun_again([partial]).leaving(&args.source));
+    let candidate = seen::candidate(&args.output);
+    let partial = gq_files::partial_path(&candidate);
+    let _work = signals::during(Work::begun_again([candidate, partial]).leaving(&args.source));
     let found = source::find(&args.source, global)?;
     let weights = Weights::open(&found.path, global)?;
     if args.safetensors {

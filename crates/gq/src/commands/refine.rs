@@ -64,9 +64,9 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
         [&*args.file, &args.reference].into_iter().chain(loras).chain(args.calibration.as_deref()).collect();
     guard::check(&[Out::or_in_place(args.output.as_deref(), &args.file, args.force)], &reads)?;
     let path = args.output.as_ref().unwrap_or(&args.file);
-    let _work = signals::during(
-        Work::begun_again([gq_files::partial_path(&seen::candidate(path))]).leaving(&args.file),
-    );
+    let candidate = seen::candidate(path);
+    let partial = gq_files::partial_path(&candidate);
+    let _work = signals::during(Work::begun_again([candidate, partial]).leaving(&args.file));
     if !(args.rate > 0.0 && args.rate <= 0.1) {
         let message = format!("--rate {} is not above 0 and at most 0.1", args.rate);
         return Err(Failure::new(Exit::Usage, "refine.rate", message)

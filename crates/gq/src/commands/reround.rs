@@ -71,7 +71,7 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
     let reads: Vec<&Path> = [&*args.file, &args.reference].into_iter().chain(loras).chain(texts).collect();
     guard::check(&[Out::or_in_place(args.output.as_deref(), &args.file, args.force)], &reads)?;
     let path = args.output.as_ref().unwrap_or(&args.file);
-    let useless = [".partial", ".states.partial", ".codes.partial", ".trial", ".trial.partial"];
+    let useless = ["", ".partial", ".states.partial", ".codes.partial", ".trial", ".trial.partial"];
     let useless = useless.map(|end| gq_files::sibling(&seen::candidate(path), end));
     let _work = signals::during(Work::begun_again(useless).leaving(&args.file));
     let level = global.level()?;

@@ -18,6 +18,14 @@ use std::path::{Path, PathBuf};
 
 /// What is left next to an output until it is whole.
 const BESIDE: [&str; 2] = [".partial", ".journal"];
+/// Where a file lies until it was looked at, and what is written on the way there.
+const UNCHECKED: [&str; 5] = [
+    ".unchecked",
+    ".unchecked.partial",
+    ".unchecked.trial",
+    ".unchecked.states.partial",
+    ".unchecked.codes.partial",
+];
 
 /// Replacing what is there.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
@@ -101,7 +109,8 @@ fn one(out: &Out, read: &Read) -> Result<(), Failure> {
     let path = out.path.as_path();
     let found = kind(path).map_err(|error| cannot(path, &error))?;
     if !matches!(out.shape, Shape::InPlace) {
-        for path in [path.to_owned()].into_iter().chain(BESIDE.map(|end| sibling(path, end))) {
+        let others = BESIDE.into_iter().chain(UNCHECKED).map(|end| sibling(path, end));
+        for path in [path.to_owned()].into_iter().chain(others) {
             if let Some(what) = read.what(&path) {
                 let message = format!("{}: is read by this command ({what})", path.display());
                 let failure = Failure::new(Exit::Usage, "output.is_source", message).at(path.display());
@@ -158,6 +167,14 @@ fn beside(path: &Path) -> Result<(), Failure> {
     }
     if path.file_name().is_none() {
         return Err(refused(path, "output.is_folder", "a file", "a folder"));
+    }
+    // What lies here is moved to the output's name or removed: it must be this run's own.
+    let candidate = sibling(path, UNCHECKED[0]);
+    if std::fs::symlink_metadata(&candidate).is_ok() {
+        let message =
+            format!("{}: exists already; it may be left from a run that was killed", candidate.display());
+        let failure = Failure::new(Exit::Usage, "output.unchecked_exists", message).at(candidate.display());
+        return Err(failure.limit("a name that is free").actual("an existing file or folder"));
     }
     for begun in BESIDE.map(|end| sibling(path, end)) {
         match std::fs::symlink_metadata(&begun) {

@@ -85,9 +85,10 @@ fn what_is_read_is_never_written_by_any_path_or_link() {
     for (name, option, _) in outputs() {
         let (_, reads) = command(name, option, "");
         for read in reads {
-            for way in ["same", "detour", "link", "second name", "partial"] {
+            for way in ["same", "detour", "link", "second name", "way.partial", "way.unchecked"] {
                 let link = gq.path("way");
                 let _ = (fs::remove_file(&link), fs::remove_file(gq.path("way.partial")));
+                let _ = fs::remove_file(gq.path("way.unchecked"));
                 let out = match way {
                     "same" => read.to_owned(),
                     "detour" => format!("./model/../{read}"),
@@ -102,7 +103,7 @@ fn what_is_read_is_never_written_by_any_path_or_link() {
                         "way".to_owned()
                     }
                     _ => {
-                        fs::hard_link(gq.path(read), gq.path("way.partial")).unwrap();
+                        fs::hard_link(gq.path(read), gq.path(way)).unwrap();
                         "way".to_owned()
                     }
                 };
@@ -119,6 +120,23 @@ fn what_is_read_is_never_written_by_any_path_or_link() {
             }
         }
         let _ = (fs::remove_file(gq.path("way")), fs::remove_file(gq.path("way.partial")));
+        let _ = fs::remove_file(gq.path("way.unchecked"));
+    }
+}
+
+#[test]
+fn what_has_the_name_of_a_file_not_looked_at_yet_is_kept() {
+    let gq = scene();
+    fs::create_dir(gq.path("new.unchecked")).unwrap();
+    fs::write(gq.path("new.unchecked/mine"), "mine").unwrap();
+    let before = snapshot(gq.dir.path());
+    for (name, option, written) in outputs() {
+        if !matches!(written, Use::File | Use::FileOrInPlace | Use::FileOrFolder) {
+            continue;
+        }
+        let shown = gq.fails(2, &command(name, option, "new").0);
+        assert!(shown.contains("new.unchecked: exists already"), "gq {name} {option}: {shown}");
+        assert!(snapshot(gq.dir.path()) == before, "gq {name} {option}: something changed");
     }
 }
 
