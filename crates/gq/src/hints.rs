@@ -48,6 +48,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "verify.text" => "convert again from a source whose texts are whole, or set them with `gq meta set`",
         "verify.not_finite" => "convert again; the file computes nothing that can be used",
         "output.exists" => "choose another output, or --force to replace what is there",
+        "output.is_link" => "give the file that the link leads to, or another output",
         "output.unchecked_exists" => "remove it, or choose another output",
         "output.folder_exists" => "choose another output, or remove the folder that is there",
         "output.is_source" => {

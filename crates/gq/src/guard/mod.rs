@@ -118,6 +118,12 @@ fn one(out: &Out, read: &Read) -> Result<(), Failure> {
             }
         }
     }
+    if matches!(out.shape, Shape::InPlace)
+        && std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
+    {
+        // A new file takes the place of the old one: of the link, not of what it leads to.
+        return Err(refused(path, "output.is_link", "the file itself", "a link to a file"));
+    }
     match (out.shape, found) {
         (_, Kind::Special) => Err(refused(path, "output.special", "a file", "a device, pipe or socket")),
         (Shape::File { .. } | Shape::InPlace, Kind::Folder) => {

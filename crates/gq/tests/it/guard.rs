@@ -125,6 +125,16 @@ fn what_is_read_is_never_written_by_any_path_or_link() {
 }
 
 #[test]
+fn a_link_is_not_changed_in_place() {
+    let gq = scene();
+    symlink(gq.path("m.gq"), gq.path("link.gq")).unwrap();
+    let before = snapshot(gq.dir.path());
+    let shown = gq.fails(2, &["meta", "set", "link.gq", "--remove", "licence"]);
+    assert!(shown.contains("link.gq: is a link to a file"), "{shown}");
+    assert!(snapshot(gq.dir.path()) == before);
+}
+
+#[test]
 fn what_has_the_name_of_a_file_not_looked_at_yet_is_kept() {
     let gq = scene();
     fs::create_dir(gq.path("new.unchecked")).unwrap();
