@@ -6,6 +6,7 @@
 types       types.gguf: every kind of metadata value; random blocks of every tensor type that gq decodes.
             types.safetensors: the same tensors dequantized by gguf-py, and rows with gguf-py's encoding of them.
             split-0000N-of-00003.gguf: a model in three files.
+            aligned-0000N-of-00003.gguf: the same with an alignment of 256, which only the first file says.
 tokenizers  tokenizers/*: small tokenizers, with the ids that a text has.
 models      models/*.json: metadata and tensors (name, type, shape, sha256) that convert_hf_to_gguf.py writes for the
             tiny checkpoints with those tokenizers.
@@ -96,10 +97,18 @@ def make_types() -> None:
     writer.close()
     save_file(expected, OUT / "types.safetensors")
 
-    writer = gguf.GGUFWriter(OUT / "split.gguf", "test", split_max_tensors=2)
+    make_split("split", None)
+    make_split("aligned", 256)
+
+
+def make_split(name: str, alignment: int | None) -> None:
+    import gguf
+    writer = gguf.GGUFWriter(OUT / f"{name}.gguf", "test", split_max_tensors=2)
+    if alignment:
+        writer.add_custom_alignment(alignment)
     for i in range(5):
         writer.add_tensor(f"t.{i}", np.full((2, 32), i, np.float32))
-    writer.write_header_to_file(OUT / "split.gguf")
+    writer.write_header_to_file(OUT / f"{name}.gguf")
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()

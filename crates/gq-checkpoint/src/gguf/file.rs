@@ -47,13 +47,14 @@ impl Gguf {
     /// When a file cannot be read, breaks a rule of the format, or does not belong to the split.
     pub fn open(path: impl AsRef<Path>) -> Result<Gguf, GgufError> {
         let path = path.as_ref();
-        let (part, header) = open_part(path)?;
+        let (part, header) = open_part(path, None)?;
         let count = split_count(&header, path)?;
         let mut opened = Vec::new();
         if count > 1 {
             for index in 0..count {
                 let path = split_path(path, index, count)?;
-                let (part, header) = open_part(&path)?;
+                let first = opened.first().map(|(_, header): &(Part, Header)| header.alignment);
+                let (part, header) = open_part(&path, first)?;
                 check_split(&header, &path, index, count)?;
                 opened.push((part, header));
             }
@@ -173,7 +174,8 @@ impl Gguf {
     }
 }
 
-fn open_part(path: &Path) -> Result<(Part, Header), GgufError> {
+/// `first` is the alignment that the first file of a split says.
+fn open_part(path: &Path, first: Option<u64>) -> Result<(Part, Header), GgufError> {
     let failed = |source| GgufError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
@@ -181,7 +183,7 @@ fn open_part(path: &Path) -> Result<(Part, Header), GgufError> {
     if let Some(what) = StandIn::of_file(path).map_err(failed)? {
         return Err(GgufError::StandIn { path: path.to_owned(), what });
     }
-    let header = Header::read(&mut BufReader::with_capacity(1 << 16, &file), bytes)?;
+    let header = Header::read_part(&mut BufReader::with_capacity(1 << 16, &file), bytes, first)?;
     Ok((Part { path: path.to_owned(), bytes, stamp, file }, header))
 }
 

@@ -93,6 +93,21 @@ impl Header {
     /// # Errors
     /// The first broken rule. Memory stays within a small multiple of the bytes that are there.
     pub fn read(source: &mut dyn Read, file_bytes: u64) -> Result<Header, GgufError> {
+        Header::read_part(source, file_bytes, None)
+    }
+
+    /// The same for a later file of a split, whose first file says the alignment `first`.
+    ///
+    /// gguf-py writes that key into the first file only and aligns all of them by it; llama.cpp's splitter aligns later
+    /// files by 32. The length of the file tells which.
+    ///
+    /// # Errors
+    /// As [`Header::read`].
+    pub fn read_part(
+        source: &mut dyn Read,
+        file_bytes: u64,
+        first: Option<u64>,
+    ) -> Result<Header, GgufError> {
         let mut reader = Reader { source, at: 0, end: file_bytes };
         let magic: [u8; 4] = reader.number(|bytes: [u8; 4]| bytes)?;
         if magic != *b"GGUF" {
@@ -114,24 +129,36 @@ impl Header {
             }
             metadata.set(&key, value);
         }
-        let alignment = alignment(&metadata)?;
+        let own = alignment(&metadata)?;
         let mut tensors = Vec::new();
         for _ in 0..tensor_count {
             tensors.push(read_tensor(&mut reader)?);
         }
+        let fits = |alignment: u64| {
+            let ends = tensors.iter().filter_map(|tensor| tensor.offset.checked_add(tensor.bytes));
+            let end = ends.max().and_then(|end| end.checked_add(reader.at.next_multiple_of(alignment)));
+            end.and_then(|end| file_bytes.checked_sub(end)).is_some_and(|rest| rest < alignment)
+        };
+        let inherited = first.unwrap_or(DEFAULT_ALIGNMENT);
+        let by_length =
+            if fits(inherited) || !fits(DEFAULT_ALIGNMENT) { inherited } else { DEFAULT_ALIGNMENT };
+        let alignment = own.unwrap_or(by_length);
         let data_start = reader.at.next_multiple_of(alignment);
         place(&mut tensors, data_start, alignment, file_bytes)?;
         Ok(Header { version, metadata, tensors, alignment, data_start })
     }
 }
 
-fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
+/// Offsets are its multiples where a file does not say.
+const DEFAULT_ALIGNMENT: u64 = 32;
+
+fn alignment(metadata: &Metadata) -> Result<Option<u64>, GgufError> {
     let key = "general.alignment";
-    let Some(value) = metadata.get(key) else { return Ok(32) };
+    let Some(value) = metadata.get(key) else { return Ok(None) };
     let wrong = || GgufError::KeyType { key: key.to_owned(), actual: value.kind(), expected: "an integer" };
     let actual = value.as_u64().ok_or_else(wrong)?;
     if actual.is_power_of_two() && actual <= limits::ALIGNMENT {
-        Ok(actual)
+        Ok(Some(actual))
     } else {
         Err(GgufError::Alignment { actual, limit: limits::ALIGNMENT })
     }

@@ -77,6 +77,37 @@ fn splits_are_joined_from_any_of_their_files() {
     }
 }
 
+/// gguf-py says a split's alignment in its first file alone, and aligns all of them by it.
+#[test]
+fn the_first_files_alignment_is_that_of_all() {
+    for name in ["aligned-00001-of-00003.gguf", "aligned-00002-of-00003.gguf"] {
+        let gguf = Gguf::open(fixture(name)).unwrap();
+        assert_eq!(gguf.tensors().len(), 5);
+        for (index, tensor) in gguf.tensors().iter().enumerate() {
+            let mut values = [0.0; 64];
+            gguf.read_rows_f32(tensor, 0..2, &mut values).unwrap();
+            assert_eq!(values, [index as f32; 64], "{name}: {}", tensor.info.name);
+        }
+    }
+}
+
+/// llama.cpp's splitter copies the key to the first file too, but aligns later ones by 32.
+#[test]
+fn later_files_aligned_by_32_are_told_by_their_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let parts = ["00001", "00002", "00003"].map(|number| format!("{number}-of-00003.gguf"));
+    for (index, part) in parts.iter().enumerate() {
+        let from = if index == 0 { "aligned" } else { "split" };
+        std::fs::copy(fixture(&format!("{from}-{part}")), dir.path().join(format!("x-{part}"))).unwrap();
+    }
+    let gguf = Gguf::open(dir.path().join(format!("x-{}", parts[0]))).unwrap();
+    for (index, tensor) in gguf.tensors().iter().enumerate() {
+        let mut values = [0.0; 64];
+        gguf.read_rows_f32(tensor, 0..2, &mut values).unwrap();
+        assert_eq!(values, [index as f32; 64], "{}", tensor.info.name);
+    }
+}
+
 #[test]
 fn broken_splits_are_refused() {
     let dir = tempfile::tempdir().unwrap();
