@@ -24,6 +24,8 @@ pub(crate) struct Catalog {
     pub scales: Vec<ScaleSource>,
     /// What stood before every name in the files.
     pub prefix: String,
+    /// The head's name in the file, where it stands for the embedding too.
+    pub lone_head: Option<String>,
 }
 
 /// Matches the shards' tensors with the index and with what the specification calls for; gives them roles.
@@ -54,8 +56,9 @@ impl Catalog {
         }
         let prefix = wrappers(&places);
         let mut tensors = list(shards, prefix.len())?;
+        let lone_head = if spec.tied_head { take_lone_head(&mut tensors) } else { None };
         let scales = assign_roles(spec, &mut tensors)?;
-        Ok(Catalog { tensors, scales, prefix })
+        Ok(Catalog { tensors, scales, prefix, lone_head })
     }
 }
 
@@ -141,6 +144,16 @@ fn source_tensor(file: usize, entry: &HeaderEntry, prefix: usize) -> SourceTenso
         scaled: false,
         gguf: None,
     }
+}
+
+/// Of two tied matrices a file may have either one: a head without an embedding is the embedding, as in the reference.
+fn take_lone_head(tensors: &mut [SourceTensor]) -> Option<String> {
+    if tensors.iter().any(|tensor| tensor.name == "model.embed_tokens.weight") {
+        return None;
+    }
+    let head = tensors.iter_mut().find(|tensor| tensor.name == "lm_head.weight")?;
+    head.name = "model.embed_tokens.weight".to_owned();
+    Some(head.source_name.clone())
 }
 
 fn assign_roles(spec: &ModelSpec, tensors: &mut [SourceTensor]) -> Result<Vec<ScaleSource>, TensorError> {

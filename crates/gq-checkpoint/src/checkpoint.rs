@@ -1,7 +1,9 @@
 //! A directory in the Hub's layout or a GGUF, opened as facts: files, specification, tensors. Weights stay on disk.
 
 use crate::catalog::{Catalog, Shard};
+use crate::config::{untied, without_keys};
 use crate::gguf::{GgmlType, Gguf, GgufError, GgufModel, Storage};
+use crate::keys::Ignored;
 use crate::lora::{Adapter, AdapterError, Merge, Resize, TakenTexts, TextsFrom};
 use crate::scale::WeightScale;
 use crate::shards::{INDEX, Weights, open_weights, refuse_unfinished, weights};
@@ -9,7 +11,7 @@ use crate::stamp::Stamp;
 use crate::texts::{Texts, is_text_name, read_text, read_texts};
 use crate::{
     CheckpointError, ConfigError, ModelSpec, Note, OpenOptions, ReadError, Role, SourceTensor, TensorError,
-    limits, parse_config,
+    limits, parse_config_accepting,
 };
 use std::collections::HashMap;
 use std::fs::File;
@@ -35,6 +37,8 @@ pub struct Checkpoint {
     resized: bool,
     /// Of a GGUF, whose metadata they are made from; a directory's are read when they are asked for.
     texts: Option<Texts>,
+    /// The configuration, where it is not that of the file: without keys that were accepted, or untied.
+    config: Option<String>,
 }
 
 /// A file of a checkpoint.
@@ -103,8 +107,8 @@ impl Checkpoint {
         }
         let path = dir.join(CONFIG);
         let config = read_text(&path, limits::CONFIG_BYTES)?;
-        let in_config = |source: ConfigError| CheckpointError::Config { path, source };
-        let spec = parse_config(&config).map_err(in_config)?;
+        let in_config = |source: ConfigError| CheckpointError::Config { path: path.clone(), source };
+        let (spec, ignored) = parse_config_accepting(&config, &options.ignored_keys).map_err(in_config)?;
 
         let Weights { names: used, index, whole, mut notes } = weights(dir, &names)?;
         let mut handles = Vec::new();
@@ -130,16 +134,26 @@ impl Checkpoint {
         if !catalog.prefix.is_empty() {
             notes.push(Note::Prefix { prefix: catalog.prefix.clone() });
         }
+        notes.extend(catalog.lone_head.clone().map(|head| Note::HeadIsEmbedding { head }));
+        notes.extend(Note::of_keys(&path, &ignored));
         files.append(&mut others);
         let mut checkpoint = Checkpoint::assemble(dir.to_owned(), (files, handles), spec, catalog)?;
         checkpoint.notes = notes;
+        let accepted = ignored.iter().filter(|ignored| ignored.why == Ignored::Accepted);
+        let accepted: Vec<&str> = accepted.map(|ignored| ignored.key.as_str()).collect();
+        let mut plain = without_keys(&config, &accepted).map_err(in_config)?;
+        if checkpoint.untie()? {
+            plain = untied(&plain).map_err(in_config)?;
+        }
+        checkpoint.config = Some(plain).filter(|plain| *plain != config);
         Ok(checkpoint)
     }
 
     fn from_gguf(path: &Path, gguf: Gguf, options: &OpenOptions) -> Result<Checkpoint, GgufError> {
-        let GgufModel { spec, texts, tensors } = GgufModel::new(&gguf, options)?;
+        let GgufModel { spec, texts, tensors, ignored } = GgufModel::new(&gguf, options)?;
         let mut checkpoint = Checkpoint::bare(path.to_owned(), gguf.into_files().unzip(), spec, tensors);
         checkpoint.texts = Some(texts);
+        checkpoint.notes = Note::of_keys(path, &ignored);
         Ok(checkpoint)
     }
 
@@ -153,7 +167,7 @@ impl Checkpoint {
         let names = tensors.iter().enumerate();
         let by_name = names.map(|(index, tensor)| (tensor.name.clone(), index)).collect();
         let (scales, merge, notes) = (HashMap::new(), None, Vec::new());
-        let (taken, resized, texts) = (None, false, None);
+        let (taken, resized, texts, config) = (None, false, None, None);
         Checkpoint {
             dir,
             files,
@@ -167,6 +181,7 @@ impl Checkpoint {
             taken,
             resized,
             texts,
+            config,
         }
     }
 
@@ -184,7 +199,6 @@ impl Checkpoint {
             let scale = WeightScale { convention: source.convention, values };
             checkpoint.scales.insert(source.weight, scale);
         }
-        checkpoint.check_tied_head()?;
         Ok(checkpoint)
     }
 
@@ -278,7 +292,9 @@ impl Checkpoint {
             return Ok(texts.clone());
         }
         let texts = self.files.iter().filter(|file| file.kind == FileKind::Text);
-        read_texts(&texts.map(|file| file.path.clone()).collect::<Vec<_>>())
+        let mut texts = read_texts(&texts.map(|file| file.path.clone()).collect::<Vec<_>>())?;
+        texts.config = self.config.clone().unwrap_or(texts.config);
+        Ok(texts)
     }
 
     /// Texts that are not the checkpoint's own, and where they are from.
@@ -380,31 +396,44 @@ impl Checkpoint {
         self.scales.get(&tensor.name).filter(|_| tensor.scaled)
     }
 
-    /// Compares a head in the file with the embedding that the configuration ties it to.
-    fn check_tied_head(&self) -> Result<(), CheckpointError> {
+    /// Runs a head in the file that differs from the embedding as a matrix of its own, although the configuration ties
+    /// them: so does the reference. Whether that is so.
+    fn untie(&mut self) -> Result<bool, CheckpointError> {
         let head = self.tensor("lm_head.weight").filter(|head| head.role == Role::Unused);
         let (Some(head), Some(embedding)) = (head, self.tensor("model.embed_tokens.weight")) else {
-            return Ok(());
+            return Ok(false);
         };
         if head.shape != embedding.shape {
             let (name, actual) = (head.source_name.clone(), head.shape.clone());
             return Err(TensorError::WrongShape { name, actual, expected: embedding.shape.clone() }.into());
         }
-        let step = (1 << 18) / head.cols().max(1) + 1;
+        if self.equal(head, embedding)? {
+            return Ok(false);
+        }
+        let (name, embedding) = (head.source_name.clone(), embedding.source_name.clone());
+        self.notes.push(Note::Untied { head: name, embedding });
+        self.spec.tied_head = false;
+        if let Some(head) = self.tensors.iter_mut().find(|tensor| tensor.name == "lm_head.weight") {
+            head.role = Role::Head;
+        }
+        Ok(true)
+    }
+
+    /// Whether two matrices of one shape have the same values.
+    fn equal(&self, a: &SourceTensor, b: &SourceTensor) -> Result<bool, ReadError> {
+        let step = (1 << 18) / a.cols().max(1) + 1;
         let mut values = (Vec::new(), Vec::new());
-        for first in (0..head.rows()).step_by(step) {
-            let rows = first..(first + step).min(head.rows());
-            values.0.resize(rows.len() * head.cols(), 0.0);
-            values.1.resize(rows.len() * head.cols(), 0.0);
-            self.read_rows_f32(head, rows.clone(), &mut values.0)?;
-            self.read_rows_f32(embedding, rows, &mut values.1)?;
-            if let Some(at) = values.0.iter().zip(&values.1).position(|(a, b)| a != b) {
-                let (head, embedding) = (head.source_name.clone(), embedding.source_name.clone());
-                let row = first + at / self.spec.hidden_size.max(1);
-                return Err(TensorError::TiedHeadDiffers { head, embedding, row }.into());
+        for first in (0..a.rows()).step_by(step) {
+            let rows = first..(first + step).min(a.rows());
+            values.0.resize(rows.len() * a.cols(), 0.0);
+            values.1.resize(rows.len() * a.cols(), 0.0);
+            self.read_rows_f32(a, rows.clone(), &mut values.0)?;
+            self.read_rows_f32(b, rows, &mut values.1)?;
+            if values.0 != values.1 {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 

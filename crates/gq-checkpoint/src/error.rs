@@ -86,6 +86,24 @@ pub enum ConfigError {
         /// Layers of the model.
         layers: usize,
     },
+    /// A list with one factor per rotary pair that has another length.
+    #[error("field {} has {actual} factors for {pairs} pairs", Escaped(.field))]
+    FactorCount {
+        /// Dotted path of the field.
+        field: String,
+        /// Factors it has.
+        actual: usize,
+        /// Pairs of a head.
+        pairs: usize,
+    },
+    /// A null where the reference needs a value; leaving the key out means its default.
+    #[error("field {} is null, which has no meaning there; without the key it is {absent}", Escaped(.field))]
+    Null {
+        /// Dotted path of the field.
+        field: String,
+        /// What the reference takes when the key is absent.
+        absent: &'static str,
+    },
     /// Query heads that cannot be divided among the key-value heads.
     #[error("layer {layer}: {heads} query heads are not a multiple of {kv_heads} key-value heads")]
     HeadGroups {
@@ -395,16 +413,6 @@ pub enum TensorError {
         actual: Vec<usize>,
         /// Shape of the weight.
         weight: Vec<usize>,
-    },
-    /// A head in the file, differing from the embedding that the configuration ties it to.
-    #[error("tensor {} differs from {} in row {row}, but the configuration ties them", Escaped(.head), Escaped(.embedding))]
-    TiedHeadDiffers {
-        /// Head.
-        head: String,
-        /// Embedding.
-        embedding: String,
-        /// First row that differs.
-        row: usize,
     },
 }
 

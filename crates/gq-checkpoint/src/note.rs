@@ -1,6 +1,7 @@
 //! What was noticed about a checkpoint that does not stand in the way, for people to be told.
 
-use std::path::PathBuf;
+use crate::keys::{Ignored, IgnoredKey};
+use std::path::{Path, PathBuf};
 
 /// Something that was read in the only way that it can be meant, or chosen by a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,27 @@ pub enum Note {
         /// An example.
         name: String,
     },
+    /// Keys of a configuration or of a GGUF's metadata that were read over.
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// The keys, dotted.
+        keys: Vec<String>,
+        /// Why they do not matter.
+        why: Ignored,
+    },
+    /// The configuration ties the head to the embedding, but the file has two that differ: both are used.
+    Untied {
+        /// The head's name in the file.
+        head: String,
+        /// The embedding's.
+        embedding: String,
+    },
+    /// The head is tied to an embedding that the file does not have: it serves as both.
+    HeadIsEmbedding {
+        /// The head's name in the file.
+        head: String,
+    },
     /// The vocabulary has the rows of an adapter.
     Resized {
         /// The adapter's folder name.
@@ -56,4 +78,16 @@ pub enum Note {
         /// What it says otherwise.
         differing: Vec<&'static str>,
     },
+}
+
+impl Note {
+    /// One note for each reason.
+    pub(crate) fn of_keys(path: &Path, ignored: &[IgnoredKey]) -> Vec<Note> {
+        let of = |why: Ignored| {
+            let keys = ignored.iter().filter(|key| key.why == why);
+            let keys: Vec<String> = keys.map(|key| key.key.clone()).collect();
+            (!keys.is_empty()).then(|| Note::Keys { path: path.to_owned(), keys, why })
+        };
+        [Ignored::LeftBehind, Ignored::Unread, Ignored::Accepted].into_iter().filter_map(of).collect()
+    }
 }

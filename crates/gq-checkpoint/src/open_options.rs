@@ -10,6 +10,9 @@ pub struct OpenOptions {
     pub turn_tokens: Option<TurnTokens>,
     /// Whether types of a GGUF's tokens are taken as the file has them; llama.cpp takes some from their spelling.
     pub types_as_written: bool,
+    /// Names of unknown keys of a configuration or of a GGUF's metadata, dotted or the last part alone: they are read
+    /// over and left out of the configuration's text.
+    pub ignored_keys: Vec<String>,
 }
 
 /// What becomes of tokens of the chat template that a GGUF does not mark as special.

@@ -180,7 +180,7 @@ pub struct RopeSpec {
     pub theta: f64,
     /// Radians per position for each pair `(i, i + head_dim / 2)`; zero where a pair does not turn.
     pub inv_freq: Vec<f32>,
-    /// Factor on cosines and sines (1 but for YaRN).
+    /// Factor on cosines and sines (1 but for YaRN and LongRoPE).
     pub attention_factor: f32,
     /// How the frequencies were made.
     pub kind: RopeKind,
@@ -208,6 +208,13 @@ pub enum RopeKind {
         /// Context length before the extension, in tokens.
         original_max_positions: f64,
     },
+    /// Plain frequencies up to the longest sequence that the model was made for; a larger theta beyond (NTK).
+    Dynamic {
+        /// Divisor of the longest sequence.
+        factor: f64,
+    },
+    /// Each frequency divided by a factor of its own (LongRoPE with one list); the frequencies alone say which.
+    Factors,
     /// Interpolation by parts with a factor on the scores (YaRN).
     Yarn {
         /// Divisor of low frequencies.
@@ -218,6 +225,8 @@ pub enum RopeKind {
         beta_slow: f64,
         /// Context length before the extension, in tokens.
         original_max_positions: f64,
+        /// Whether the ramp between them begins and ends at whole pairs.
+        truncate: bool,
     },
     /// The first `rotary_fraction * head_dim / 2` pairs turn with `theta^(-2i / head_dim) / factor`, the others do not.
     Proportional {

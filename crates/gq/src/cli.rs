@@ -55,10 +55,14 @@ pub struct Global {
     pub reading: Reading,
 }
 
-/// What a GGUF may leave open.
+/// What a GGUF may leave open, and keys that are not known.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Reading a GGUF")]
 pub struct Reading {
+    /// Read over an unknown key of config.json or of a GGUF's metadata, which does not change what the model computes;
+    /// may be given again.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub ignore_key: Vec<String>,
     /// Pre-tokenizer of a GGUF that does not name one, such as llama-bpe; `default` is what llama.cpp assumes.
     #[arg(long, global = true, value_name = "NAME", value_parser = pre_tokenizer)]
     pub assume_pre: Option<String>,
@@ -89,6 +93,7 @@ impl Reading {
     /// As the library takes it.
     pub fn options(&self) -> OpenOptions {
         let mut options = OpenOptions::default();
+        options.ignored_keys = self.ignore_key.clone();
         options.assume_pre = self.assume_pre.clone();
         options.turn_tokens = self.turn_tokens.map(|how| match how {
             TurnTokensArg::Single => TurnTokens::Single,

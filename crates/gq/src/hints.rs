@@ -25,6 +25,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "make the file again with a type that is listed, or begin with the original checkpoint"
         }
         "gguf.key" => "the key may change what the model computes, so it is not passed over",
+        "gguf.unknown_key" => {
+            "the key may change what the model computes, so it is not passed over; --ignore-key NAME accepts one that does not"
+        }
         "gguf.pre" => {
             "--assume-pre llama-bpe reads it as Llama 3's, qwen2 or gpt-2 as theirs, default as llama.cpp does"
         }
@@ -83,7 +86,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "convert.differs" => "use the same options to continue it, or --restart to discard it",
         "convert.source_changed" => "--restart discards what was done and begins again",
         "convert.busy" => "wait for the other process, or choose another output",
-        "config.unknown_key" => "the key may change what the model computes, so it is not passed over",
+        "config.unknown_key" => {
+            "the key may change what the model computes, so it is not passed over; --ignore-key NAME accepts one that does not"
+        }
         "tokenizer.missing" => {
             "convert a checkpoint that has tokenizer.json, or evaluate against reference outputs"
         }

@@ -1,26 +1,38 @@
 //! Checked access to a JSON object that remembers which keys were read.
 
-use super::{IRRELEVANT, IRRELEVANT_PREFIXES, MUST_BE_OFF};
 use crate::ConfigError;
+use crate::keys::{self, BOOKKEEPING, Ignored, IgnoredKey, OFF};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::RangeInclusive;
 
 /// Longest value that a message shows, in bytes.
 const SHOWN_BYTES: usize = 80;
 
-/// One object of a configuration. A key that is null counts as absent.
+/// What all objects of one configuration have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    /// Unknown keys that the caller accepts: dotted paths, or last parts of them.
+    pub(crate) accepted: Vec<String>,
+    /// Keys that were read over.
+    pub(crate) ignored: RefCell<Vec<IgnoredKey>>,
+    /// Every path that was asked for, there or not.
+    pub(crate) asked: RefCell<BTreeSet<String>>,
+}
+
+/// One object of a configuration. A key that is null counts as absent, or is refused at the end.
 pub(crate) struct Fields<'a> {
     prefix: String,
     map: &'a Map<String, Value>,
     read: RefCell<HashSet<&'a str>>,
+    reading: &'a Reading,
 }
 
 impl<'a> Fields<'a> {
     /// `prefix` is the dotted path of the object, with a dot at its end, or empty.
-    pub(crate) fn new(prefix: &str, map: &'a Map<String, Value>) -> Fields<'a> {
-        Fields { prefix: prefix.to_owned(), map, read: RefCell::new(HashSet::new()) }
+    pub(crate) fn new(prefix: &str, map: &'a Map<String, Value>, reading: &'a Reading) -> Fields<'a> {
+        Fields { prefix: prefix.to_owned(), map, read: RefCell::new(HashSet::new()), reading }
     }
 
     /// Dotted path of a key.
@@ -30,9 +42,15 @@ impl<'a> Fields<'a> {
 
     /// The value of a key, unless absent or null; counts as read.
     pub(crate) fn value(&self, key: &str) -> Option<&'a Value> {
+        self.reading.asked.borrow_mut().insert(self.path(key));
         let (key, value) = self.map.get_key_value(key)?;
         self.read.borrow_mut().insert(key);
         Some(value).filter(|value| !value.is_null())
+    }
+
+    /// Whether the key stands there, if only as null.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.map.contains_key(key)
     }
 
     /// Keys of the object.
@@ -117,7 +135,7 @@ impl<'a> Fields<'a> {
         let Some(value) = self.value(key) else { return Ok(None) };
         let prefix = format!("{}.", self.path(key));
         match value {
-            Value::Object(map) => Ok(Some(Fields::new(&prefix, map))),
+            Value::Object(map) => Ok(Some(Fields::new(&prefix, map, self.reading))),
             _ => Err(self.wrong(key, value, "an object")),
         }
     }
@@ -165,24 +183,43 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Refuses keys that nobody read, but for those that no family reads; null says nothing and is fine.
+    /// Refuses keys that nobody read, but for those that mean nothing, and nulls that the reference refuses.
     pub(crate) fn finish(&self, model_type: &str) -> Result<(), ConfigError> {
-        for switch in MUST_BE_OFF {
+        for switch in OFF {
             self.must_be_off(switch)?;
         }
+        let top = self.prefix.is_empty() || self.prefix == "text_config.";
         let read = self.read.borrow();
-        let known = |key: &str| {
-            read.contains(key)
-                || IRRELEVANT.contains(&key)
-                || IRRELEVANT_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
-        };
-        match self.map.iter().find(|(key, value)| !value.is_null() && !known(key)) {
-            Some((key, _)) => {
-                Err(ConfigError::UnknownKey { key: self.path(key), model_type: model_type.to_owned() })
+        for (key, value) in self.map {
+            if value.is_null() {
+                match keys::refuses_null(key, model_type).filter(|_| top) {
+                    Some(absent) => return Err(ConfigError::Null { field: self.path(key), absent }),
+                    None => continue,
+                }
             }
-            None => Ok(()),
+            if read.contains(key.as_str()) || is_bookkeeping(key) {
+                continue;
+            }
+            let path = self.path(key);
+            let accepted = self.reading.accepted.iter().any(|name| *name == path || name == key);
+            let why = match (keys::is_left_behind(key), accepted) {
+                (true, _) => Ignored::LeftBehind,
+                (false, true) => Ignored::Accepted,
+                (false, false) => {
+                    return Err(ConfigError::UnknownKey { key: path, model_type: model_type.to_owned() });
+                }
+            };
+            self.reading.ignored.borrow_mut().push(IgnoredKey { key: path, why });
         }
+        Ok(())
     }
+}
+
+fn is_bookkeeping(key: &str) -> bool {
+    BOOKKEEPING.iter().any(|name| match name.strip_suffix('*') {
+        Some(front) => key.starts_with(front),
+        None => *name == key,
+    })
 }
 
 /// A value as JSON, cut when it is long.

@@ -6,30 +6,40 @@ use serde_json::Value;
 use std::f32::consts::PI;
 use std::f64::consts::PI as PI_F64;
 
-const SUPPORTED: &str = "default, linear, llama3, yarn, proportional";
+const SUPPORTED: &str = "default, linear, dynamic, llama3, yarn, longrope, proportional";
 
 /// Parameters of one layer type: theta and how frequencies derive from it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RopeParameters {
     pub theta: f64,
     pub kind: RopeKind,
-    /// YaRN's factor on cosines and sines.
+    /// Factor on cosines and sines.
     pub attention_factor: f64,
+    /// Divisors of the frequencies, one per pair, where they are listed; else empty.
+    pub factors: Vec<f64>,
+}
+
+/// What stands outside of the object with the parameters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Around {
+    /// Theta elsewhere in the configuration, or the family's default.
+    pub theta: Option<f64>,
+    /// `max_position_embeddings`.
+    pub max_positions: usize,
+    /// `original_max_position_embeddings` on top, which counts before the one among the parameters.
+    pub original: Option<f64>,
 }
 
 impl RopeParameters {
     /// Plain frequencies.
     pub(crate) fn default(theta: f64) -> RopeParameters {
-        RopeParameters { theta, kind: RopeKind::Default, attention_factor: 1.0 }
+        RopeParameters { theta, kind: RopeKind::Default, attention_factor: 1.0, factors: Vec::new() }
     }
 
     /// Reads `rope_parameters` (or one layer type's part of it) or `rope_scaling`.
-    ///
-    /// `theta` is what stands elsewhere in the configuration, or the family's default.
     pub(crate) fn read(
         fields: &Fields<'_>,
-        theta: Option<f64>,
-        max_positions: usize,
+        around: Around,
         model_type: &str,
     ) -> Result<RopeParameters, ConfigError> {
         let name = match (fields.opt_string("rope_type")?, fields.opt_string("type")?) {
@@ -43,31 +53,37 @@ impl RopeParameters {
             }
             (new, old) => new.or(old).unwrap_or("default"),
         };
-        let theta = fields.opt_float("rope_theta", 1.0..=1e12)?.or(theta);
+        let theta = fields.opt_float("rope_theta", 1.0..=1e12)?.or(around.theta);
         let theta = theta.ok_or_else(|| fields.missing("rope_theta"))?;
         let fraction = fields.opt_float("partial_rotary_factor", 0.0..=1.0)?;
-        let mut attention_factor = 1.0;
+        let (mut attention_factor, mut factors) = (1.0, Vec::new());
         let kind = match name {
             "default" => RopeKind::Default,
             "linear" => RopeKind::Linear { factor: factor(fields)? },
+            "dynamic" => RopeKind::Dynamic { factor: factor(fields)? },
             "llama3" => RopeKind::Llama3 {
                 factor: factor(fields)?,
                 low_freq_factor: positive(fields, "low_freq_factor")?,
                 high_freq_factor: positive(fields, "high_freq_factor")?,
-                original_max_positions: original_positions(fields, max_positions)?,
+                original_max_positions: original_positions(fields, around)?,
             },
             "yarn" => {
                 let factor = factor(fields)?;
                 attention_factor = yarn_attention_factor(fields, factor)?;
-                if let Some(value @ Value::Bool(false)) = fields.value("truncate") {
-                    return Err(fields.unsupported("truncate", value, "true"));
-                }
+                fields.irrelevant(&["finetuned"]); // whether training continued with it: nothing reads that
                 RopeKind::Yarn {
                     factor,
+                    truncate: truncate(fields)?,
                     beta_fast: fields.opt_float("beta_fast", 1e-6..=1e6)?.unwrap_or(32.0),
                     beta_slow: fields.opt_float("beta_slow", 1e-6..=1e6)?.unwrap_or(1.0),
-                    original_max_positions: original_positions(fields, max_positions)?,
+                    original_max_positions: original_positions(fields, around)?,
                 }
+            }
+            "longrope" => {
+                let original = original_positions(fields, around)?;
+                attention_factor = longrope_attention_factor(fields, around.max_positions as f64, original)?;
+                factors = longrope_factors(fields, around.max_positions as f64, original)?;
+                RopeKind::Factors
             }
             "proportional" => RopeKind::Proportional {
                 rotary_fraction: fraction.unwrap_or(1.0),
@@ -91,8 +107,53 @@ impl RopeParameters {
             return Err(ConfigError::OutOfRange { field, actual, min, max: 1e6 });
         }
         fields.finish(model_type)?;
-        Ok(RopeParameters { theta, kind, attention_factor })
+        Ok(RopeParameters { theta, kind, attention_factor, factors })
     }
+}
+
+/// Whether the ends of YaRN's ramp are whole pairs. The reference does not read it in a layer type's own part.
+fn truncate(fields: &Fields<'_>) -> Result<bool, ConfigError> {
+    let value = fields.bool_or("truncate", true)?;
+    match value || !fields.path("").ends_with("_attention.") {
+        true => Ok(value),
+        false => Err(fields.unsupported("truncate", &Value::Bool(value), "true for one layer type")),
+    }
+}
+
+/// LongRoPE has two lists and changes from the one to the other with the length of the text. Read where only one can
+/// come into use.
+fn longrope_factors(fields: &Fields<'_>, max_positions: f64, original: f64) -> Result<Vec<f64>, ConfigError> {
+    let list = |key: &str| {
+        let list = fields.opt_list(key)?.ok_or_else(|| fields.missing(key))?;
+        let number = |value: &Value| {
+            let number = value.as_f64().filter(|number| (1e-6..=1e38).contains(number));
+            number.ok_or_else(|| fields.wrong(key, value, "numbers above 0"))
+        };
+        list.iter().map(number).collect::<Result<Vec<f64>, _>>()
+    };
+    let (short, long) = (list("short_factor")?, list("long_factor")?);
+    match short == long || max_positions <= original {
+        true => Ok(short),
+        false => {
+            let value = Value::from("another list than short_factor");
+            let supported = "the same list as short_factor, or an original context that is never exceeded";
+            Err(fields.unsupported("long_factor", &value, supported))
+        }
+    }
+}
+
+/// `sqrt(1 + ln(factor) / ln(original))`, the factor being that of the contexts where it is not said.
+fn longrope_attention_factor(
+    fields: &Fields<'_>,
+    max_positions: f64,
+    original: f64,
+) -> Result<f64, ConfigError> {
+    let factor = fields.opt_float("factor", 1e-6..=1e6)?.unwrap_or(max_positions / original);
+    let inferred = match factor <= 1.0 {
+        true => 1.0,
+        false => (1.0 + libm::log(factor) / libm::log(original)).sqrt(),
+    };
+    Ok(fields.opt_float("attention_factor", 0.0..=1e3)?.unwrap_or(inferred))
 }
 
 fn factor(fields: &Fields<'_>) -> Result<f64, ConfigError> {
@@ -103,9 +164,9 @@ fn positive(fields: &Fields<'_>, key: &str) -> Result<f64, ConfigError> {
     fields.opt_float(key, 1e-6..=1e6)?.ok_or_else(|| fields.missing(key))
 }
 
-fn original_positions(fields: &Fields<'_>, max_positions: usize) -> Result<f64, ConfigError> {
+fn original_positions(fields: &Fields<'_>, around: Around) -> Result<f64, ConfigError> {
     let stated = fields.opt_float("original_max_position_embeddings", 1.0..=1e9)?;
-    Ok(stated.unwrap_or(max_positions as f64))
+    Ok(around.original.or(stated).unwrap_or(around.max_positions as f64))
 }
 
 /// `0.1 ln(factor) + 1`, or the ratio of two such terms where both `mscale` are given.
@@ -120,20 +181,25 @@ fn yarn_attention_factor(fields: &Fields<'_>, factor: f64) -> Result<f64, Config
     Ok(fields.opt_float("attention_factor", 0.0..=1e3)?.unwrap_or(inferred))
 }
 
-/// Frequencies for heads of `head_dim`.
+/// Frequencies for heads of `head_dim`; listed factors must be as many as pairs, see [`check_factors`].
 ///
 /// Every step is rounded to f32, as in the reference; only the power is taken in f64 and then rounded,
 /// which is within one unit in the last place of any f32 power function.
-pub(crate) fn rope_spec(parameters: RopeParameters, head_dim: usize) -> RopeSpec {
-    let RopeParameters { theta, kind, attention_factor } = parameters;
+pub(crate) fn rope_spec(parameters: &RopeParameters, head_dim: usize) -> RopeSpec {
+    let RopeParameters { theta, kind, attention_factor, ref factors } = *parameters;
     let period = |pair: usize| power(theta, (2 * pair) as f32 / head_dim as f32);
     let plain = (0..head_dim / 2).map(|pair| 1.0 / period(pair));
     let inv_freq: Vec<f32> = match kind {
-        RopeKind::Default => plain.collect(),
+        // NTK scaling begins beyond the longest sequence that the model was made for.
+        RopeKind::Default | RopeKind::Dynamic { .. } => plain.collect(),
+        RopeKind::Factors => {
+            let stretched = |(pair, factor): (usize, &f64)| 1.0 / (*factor as f32 * period(pair));
+            factors.iter().enumerate().map(stretched).collect()
+        }
         RopeKind::Linear { factor } => plain.map(|freq| freq / factor as f32).collect(),
         RopeKind::Llama3 { .. } => plain.map(|freq| llama3(freq, kind)).collect(),
-        RopeKind::Yarn { factor, beta_fast, beta_slow, original_max_positions } => {
-            let (low, high) = yarn_range(theta, head_dim, beta_fast, beta_slow, original_max_positions);
+        RopeKind::Yarn { factor, .. } => {
+            let (low, high) = yarn_range(theta, head_dim, kind);
             let ramp = |pair: usize| ((pair as f32 - low) / (high - low)).clamp(0.0, 1.0);
             let freq = |pair: usize| {
                 let keep = 1.0 - ramp(pair);
@@ -173,10 +239,32 @@ fn llama3(freq: f32, kind: RopeKind) -> f32 {
 }
 
 /// First and last pair of YaRN's ramp.
-fn yarn_range(theta: f64, head_dim: usize, beta_fast: f64, beta_slow: f64, positions: f64) -> (f32, f32) {
+fn yarn_range(theta: f64, head_dim: usize, kind: RopeKind) -> (f32, f32) {
+    let RopeKind::Yarn { beta_fast, beta_slow, original_max_positions, truncate, .. } = kind else {
+        return (0.0, 1.0);
+    };
     let dim = head_dim as f64;
-    let at = |turns: f64| dim * libm::log(positions / (turns * 2.0 * PI_F64)) / (2.0 * libm::log(theta));
-    let low = at(beta_fast).floor().max(0.0);
-    let high = at(beta_slow).ceil().min(dim - 1.0);
+    let at = |turns: f64| {
+        dim * libm::log(original_max_positions / (turns * 2.0 * PI_F64)) / (2.0 * libm::log(theta))
+    };
+    let (low, high) = (at(beta_fast), at(beta_slow));
+    let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
+    let (low, high) = (low.max(0.0), high.min(dim - 1.0));
     (low as f32, if low == high { high + 0.001 } else { high } as f32)
+}
+
+/// Refuses listed factors that are not one per pair.
+pub(crate) fn check_factors(
+    fields: &Fields<'_>,
+    parameters: &RopeParameters,
+    head_dim: usize,
+) -> Result<(), ConfigError> {
+    match parameters.kind == RopeKind::Factors && parameters.factors.len() * 2 != head_dim {
+        false => Ok(()),
+        true => Err(ConfigError::FactorCount {
+            field: fields.path("rope_parameters.short_factor"),
+            actual: parameters.factors.len(),
+            pairs: head_dim / 2,
+        }),
+    }
 }

@@ -1,10 +1,10 @@
 //! Gemma 3, text: sliding and full layers with their own rotary embeddings, norms around both halves.
 
 use super::shared::{
-    LayerType, SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, layer_types,
+    Defaults, LayerType, SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, layer_types,
     quantization, rope_index,
 };
-use crate::config::{Fields, RopeParameters, rope_spec};
+use crate::config::{Around, Fields, RopeParameters, check_factors, rope_spec};
 use crate::{
     Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, NormPlacement, limits,
 };
@@ -30,7 +30,7 @@ pub(crate) fn wrapper_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError
     let mut spec = text_spec(&text)?;
     fields.irrelevant(WRAPPER_IRRELEVANT);
     let inner = SpecialTokens { bos: spec.bos, eos: spec.eos, pad: spec.pad };
-    let tokens = SpecialTokens::read(fields)?.or(inner);
+    let tokens = SpecialTokens::read(fields, Defaults::default())?.or(inner);
     (spec.bos, spec.eos, spec.pad) = (tokens.bos, tokens.eos, tokens.pad);
     spec.tied_head = fields.opt_bool("tie_word_embeddings")?.unwrap_or(spec.tied_head);
     spec.quantization = quantization(fields)?.or(spec.quantization);
@@ -46,12 +46,18 @@ pub(crate) fn text_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     check_head_dim(fields, "head_dim", head_dim)?;
     let max_positions = fields.opt_int("max_position_embeddings", 1..=limits::POSITIONS)?.unwrap_or(131_072);
     let pattern = fields.opt_int("sliding_window_pattern", 1..=limits::LAYERS)?;
-    let pattern = pattern.or(fields.opt_int("_sliding_window_pattern", 1..=limits::LAYERS)?).unwrap_or(6);
+    let pattern = pattern.unwrap_or(6);
+    fields.irrelevant(&["hidden_act", "_sliding_window_pattern"]); // what the reference writes, but does not read
     let window = fields.opt_int("sliding_window", 1..=limits::POSITIONS)?.unwrap_or(4096);
     let types = layer_types(fields, layers, pattern)?;
     let ropes =
         [rope(fields, LayerType::Sliding, max_positions)?, rope(fields, LayerType::Full, max_positions)?];
     fields.irrelevant(&["rope_parameters"]);
+    ropes.iter().try_for_each(|rope| check_factors(fields, rope, head_dim))?;
+    if let Some(value) = fields.value("attn_logit_softcapping") {
+        let supported = "null: the reference has the key, but does not apply it";
+        return Err(fields.unsupported("attn_logit_softcapping", value, supported));
+    }
     let query_scalar = fields.opt_float("query_pre_attn_scalar", 1e-3..=1e9)?.unwrap_or(256.0);
     let attention = AttentionSpec {
         heads: fields.opt_int("num_attention_heads", 1..=limits::HEADS)?.unwrap_or(8),
@@ -60,7 +66,7 @@ pub(crate) fn text_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
         window: None,
         rope: 0,
         scale: inverse_sqrt(query_scalar),
-        softcap: fields.opt_float("attn_logit_softcapping", 1e-3..=1e9)?.map(|cap| cap as f32),
+        softcap: None,
         qk_norm: true,
         v_norm: false,
         k_eq_v: false,
@@ -70,12 +76,12 @@ pub(crate) fn text_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     check_heads(0, &attention)?;
     let mlp = MlpSpec {
         width: fields.opt_int("intermediate_size", 1..=limits::WIDTH)?.unwrap_or(9216),
-        activation: activation(fields, Activation::GeluTanh)?,
+        activation: activation(fields, "hidden_activation", Activation::GeluTanh)?,
         bias: false,
     };
     let mut used = Vec::new();
     let layer = |layer_type: &LayerType| {
-        let [sliding, full] = ropes;
+        let [sliding, full] = &ropes;
         let (parameters, window) = match layer_type {
             LayerType::Sliding => (sliding, Some(window)),
             LayerType::Full => (full, None),
@@ -85,7 +91,7 @@ pub(crate) fn text_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
         LayerSpec { attention, mlp, moe: None, norms: NormPlacement::PreAndPost, layer_scalar: false }
     };
     let layers = types.iter().map(layer).collect();
-    let tokens = SpecialTokens::read(fields)?;
+    let tokens = SpecialTokens::read(fields, Defaults::GEMMA)?;
     fields.must_be_off("use_bidirectional_attention")?;
     let spec = ModelSpec {
         family: Family::Gemma3,
@@ -120,9 +126,9 @@ fn rope(
         LayerType::Sliding => ("rope_local_base_freq", 10_000.0),
     };
     let theta = fields.opt_float(key, 1.0..=1e12)?;
-    let fallback = Some(theta.unwrap_or(default));
+    let around = Around { theta: Some(theta.unwrap_or(default)), max_positions, original: None };
     let read = |object: Option<Fields<'_>>| {
-        object.map(|object| RopeParameters::read(&object, fallback, max_positions, MODEL_TYPE)).transpose()
+        object.map(|object| RopeParameters::read(&object, around, MODEL_TYPE)).transpose()
     };
     let new = match fields.opt_object("rope_parameters")? {
         Some(both) => {
@@ -145,7 +151,7 @@ fn rope(
         other: fields.path(&other),
         other_value,
     };
-    match (new, theta, old) {
+    match (&new, theta, &old) {
         (Some(new), Some(theta), _) if new.theta != theta => {
             let other = format!("{part}.rope_theta");
             Err(disagree(key, theta.to_string(), other, new.theta.to_string()))
@@ -153,6 +159,6 @@ fn rope(
         (Some(new), _, Some(old)) if new != old => {
             Err(disagree("rope_scaling", format!("{:?}", old.kind), part, format!("{:?}", new.kind)))
         }
-        (new, ..) => Ok(new.or(old).unwrap_or(RopeParameters::default(theta.unwrap_or(default)))),
+        _ => Ok(new.or(old).unwrap_or_else(|| RopeParameters::default(theta.unwrap_or(default)))),
     }
 }

@@ -2,10 +2,10 @@
 //! per-layer embeddings, experts beside a dense MLP.
 
 use super::shared::{
-    LayerType, SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, layer_types,
+    Defaults, LayerType, SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, layer_types,
     quantization, rope_index,
 };
-use crate::config::{Fields, RopeParameters, rope_spec};
+use crate::config::{Around, Fields, RopeParameters, check_factors, rope_spec};
 use crate::{
     Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
     PerLayerEmbedding, RopeKind, limits,
@@ -40,7 +40,7 @@ pub(crate) fn wrapper_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError
     let mut spec = spec(&text, unified)?;
     fields.irrelevant(WRAPPER_IRRELEVANT);
     let inner = SpecialTokens { bos: spec.bos, eos: spec.eos, pad: spec.pad };
-    let tokens = SpecialTokens::read(fields)?.or(inner);
+    let tokens = SpecialTokens::read(fields, Defaults::default())?.or(inner);
     (spec.bos, spec.eos, spec.pad) = (tokens.bos, tokens.eos, tokens.pad);
     spec.tied_head = fields.opt_bool("tie_word_embeddings")?.unwrap_or(spec.tied_head);
     spec.quantization = quantization(fields)?.or(spec.quantization);
@@ -57,14 +57,14 @@ pub(crate) fn text_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
 /// Absent fields have the defaults of the reference, which wrapped files rely on.
 fn spec(fields: &Fields<'_>, unified: bool) -> Result<ModelSpec, ConfigError> {
     let model_type = if unified { "gemma4_unified_text" } else { "gemma4_text" };
-    fields.irrelevant(&["model_type"]);
+    fields.irrelevant(&["model_type", "hidden_act"]); // of the activations, hidden_activation is read
     let hidden_size = fields.opt_int("hidden_size", 2..=limits::HIDDEN)?.unwrap_or(2304);
     let positions = if unified { 262_144 } else { 131_072 };
     let max_positions =
         fields.opt_int("max_position_embeddings", 1..=limits::POSITIONS)?.unwrap_or(positions);
     let layers = layers(fields, unified, max_positions, model_type)?;
     let per_layer_embedding = per_layer_embedding(fields, hidden_size, if unified { 0 } else { 256 })?;
-    let tokens = SpecialTokens::read(fields)?;
+    let tokens = SpecialTokens::read(fields, Defaults::GEMMA)?;
     match fields.value("use_bidirectional_attention") {
         // "vision": image tokens only, text stays causal.
         None | Some(Value::Bool(false)) => {}
@@ -119,7 +119,7 @@ fn layers(
     let shared = fields.opt_int("num_kv_shared_layers", 0..=count as u64)?.unwrap_or(0);
     let width = fields.opt_int("intermediate_size", 1..=limits::WIDTH / 2)?.unwrap_or(9216);
     let double = fields.bool_or("use_double_wide_mlp", false)?;
-    let activation = activation(fields, Activation::GeluTanh)?;
+    let activation = activation(fields, "hidden_activation", Activation::GeluTanh)?;
     let moe = moe(fields, hidden_size)?;
     let [sliding, full] = ropes(fields, max_positions, model_type)?;
 
@@ -128,7 +128,8 @@ fn layers(
     for (layer, (&layer_type, shape)) in types.iter().zip(shapes).enumerate() {
         let is_shared = layer >= count - shared;
         let kv_shared_with = is_shared.then(|| cache_of(&types, count - shared, layer)).transpose()?;
-        let parameters = if layer_type == LayerType::Full { full } else { sliding };
+        let parameters = if layer_type == LayerType::Full { &full } else { &sliding };
+        check_factors(fields, parameters, shape.head_dim)?;
         let attention = AttentionSpec {
             heads,
             kv_heads: shape.kv_heads,
@@ -263,14 +264,17 @@ fn ropes(
     max_positions: usize,
     model_type: &str,
 ) -> Result<[RopeParameters; 2], ConfigError> {
+    if let Some(value) = fields.value("rope_scaling") {
+        return Err(fields.unsupported("rope_scaling", value, "rope_parameters"));
+    }
     let Some(both) = fields.opt_object("rope_parameters")? else {
         let kind = RopeKind::Proportional { rotary_fraction: 0.25, factor: 1.0 };
-        let full = RopeParameters { theta: 1_000_000.0, kind, attention_factor: 1.0 };
+        let full = RopeParameters { kind, ..RopeParameters::default(1_000_000.0) };
         return Ok([RopeParameters::default(10_000.0), full]);
     };
     let read = |layer_type: LayerType| {
         let part = both.opt_object(layer_type.name())?.ok_or_else(|| both.missing(layer_type.name()))?;
-        RopeParameters::read(&part, None, max_positions, model_type)
+        RopeParameters::read(&part, Around { theta: None, max_positions, original: None }, model_type)
     };
     let ropes = [read(LayerType::Sliding)?, read(LayerType::Full)?];
     both.finish(model_type)?;

@@ -1,7 +1,9 @@
 //! Llama: grouped-query attention, SiLU-gated MLP, norms before both.
 
-use super::shared::{SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, quantization};
-use crate::config::{Fields, RopeParameters, rope_spec};
+use super::shared::{
+    Defaults, SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, quantization,
+};
+use crate::config::{Around, Fields, RopeParameters, check_factors, rope_spec};
 use crate::{
     Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, NormPlacement, limits,
 };
@@ -45,12 +47,14 @@ pub(crate) fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     check_heads(0, &attention)?;
     let mlp = MlpSpec {
         width: fields.int("intermediate_size", 1..=limits::WIDTH)?,
-        activation: activation(fields, Activation::Silu)?,
+        activation: activation(fields, "hidden_act", Activation::Silu)?,
         bias: fields.bool_or("mlp_bias", false)?,
     };
-    let tokens = SpecialTokens::read(fields)?;
+    let tokens = SpecialTokens::read(fields, Defaults::LLAMA)?;
     let layer = LayerSpec { attention, mlp, moe: None, norms: NormPlacement::Pre, layer_scalar: false };
-    let rope = rope_spec(rope(fields, max_positions)?, head_dim);
+    let rope = rope(fields, max_positions)?;
+    check_factors(fields, &rope, head_dim)?;
+    let rope = rope_spec(&rope, head_dim);
     let spec = ModelSpec {
         family: Family::Llama,
         vocab_size: fields.int("vocab_size", 1..=limits::VOCAB)?,
@@ -76,9 +80,10 @@ pub(crate) fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
 /// `rope_parameters` (newer files) or `rope_theta` with `rope_scaling`; where both stand they must agree.
 fn rope(fields: &Fields<'_>, max_positions: usize) -> Result<RopeParameters, ConfigError> {
     let theta = fields.opt_float("rope_theta", 1.0..=1e12)?;
-    let fallback = Some(theta.unwrap_or(DEFAULT_THETA));
+    let original = fields.opt_float("original_max_position_embeddings", 1.0..=1e9)?;
+    let around = Around { theta: Some(theta.unwrap_or(DEFAULT_THETA)), max_positions, original };
     let read = |object: Option<Fields<'_>>| {
-        object.map(|object| RopeParameters::read(&object, fallback, max_positions, MODEL_TYPE)).transpose()
+        object.map(|object| RopeParameters::read(&object, around, MODEL_TYPE)).transpose()
     };
     let new = read(fields.opt_object("rope_parameters")?)?;
     let old = read(fields.opt_object("rope_scaling")?)?;

@@ -11,12 +11,28 @@ pub(crate) struct SpecialTokens {
     pub pad: Option<u32>,
 }
 
+/// Tokens that the reference takes where a configuration has no such key.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Defaults {
+    pub bos: Option<u32>,
+    pub eos: Option<u32>,
+    pub pad: Option<u32>,
+}
+
+impl Defaults {
+    pub(crate) const LLAMA: Defaults = Defaults { bos: Some(1), eos: Some(2), pad: None };
+    pub(crate) const GEMMA: Defaults = Defaults { bos: Some(2), eos: Some(1), pad: Some(0) };
+}
+
 impl SpecialTokens {
-    pub(crate) fn read(fields: &Fields<'_>) -> Result<SpecialTokens, ConfigError> {
+    /// As they stand; a key that is absent means what the reference takes then, null and -1 mean none.
+    pub(crate) fn read(fields: &Fields<'_>, absent: Defaults) -> Result<SpecialTokens, ConfigError> {
+        let unless_there = |key: &str, token: Option<u32>| token.filter(|_| !fields.has(key));
+        let eos = fields.tokens("eos_token_id")?;
         Ok(SpecialTokens {
-            bos: fields.opt_token("bos_token_id")?,
-            eos: fields.tokens("eos_token_id")?.unwrap_or_default(),
-            pad: fields.opt_token("pad_token_id")?,
+            bos: fields.opt_token("bos_token_id")?.or(unless_there("bos_token_id", absent.bos)),
+            eos: eos.unwrap_or_else(|| unless_there("eos_token_id", absent.eos).into_iter().collect()),
+            pad: fields.opt_token("pad_token_id")?.or(unless_there("pad_token_id", absent.pad)),
         })
     }
 
@@ -30,19 +46,17 @@ impl SpecialTokens {
     }
 }
 
-/// `hidden_act` or `hidden_activation`.
-pub(crate) fn activation(fields: &Fields<'_>, default: Activation) -> Result<Activation, ConfigError> {
-    let read = |key: &str| match fields.opt_string(key)? {
-        None => Ok(None),
-        Some("silu" | "swish") => Ok(Some(Activation::Silu)),
-        Some("gelu_pytorch_tanh") => Ok(Some(Activation::GeluTanh)),
+/// The activation under the family's own key.
+pub(crate) fn activation(
+    fields: &Fields<'_>,
+    key: &str,
+    absent: Activation,
+) -> Result<Activation, ConfigError> {
+    match fields.opt_string(key)? {
+        None => Ok(absent),
+        Some("silu" | "swish") => Ok(Activation::Silu),
+        Some("gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
         Some(name) => Err(fields.unsupported(key, &Value::from(name), "silu, gelu_pytorch_tanh")),
-    };
-    // Gemma's files carry both keys, and only the second counts.
-    let old = read("hidden_act");
-    match read("hidden_activation")? {
-        Some(activation) => Ok(activation),
-        None => Ok(old?.unwrap_or(default)),
     }
 }
 

@@ -1,15 +1,18 @@
 //! Metadata to the `config.json` that the same model has on the Hub.
 
 use super::keys::Keys;
-use super::names::ROPE_FREQS;
+use super::rope::{FREQ_BASE, Stored};
 use super::{Gguf, GgufError, Value as Metadatum};
 use crate::Family;
+use crate::keys::IgnoredKey;
 use serde_json::{Map, Value, json};
 
 /// Where Gemma 3 has full layers, if the file does not say: every sixth.
 const GEMMA3_PERIOD: usize = 6;
 /// The one Gemma 3 whose queries are not scaled by their own width is known by its depth.
 const GEMMA3_27B_LAYERS: usize = 62;
+/// What llama.cpp caps Gemma 4's logits with, if the file does not say.
+const GEMMA4_SOFTCAP: f64 = 30.0;
 
 /// The family of `general.architecture`.
 pub(super) fn family(gguf: &Gguf) -> Result<Family, GgufError> {
@@ -23,19 +26,25 @@ pub(super) fn family(gguf: &Gguf) -> Result<Family, GgufError> {
     })
 }
 
-/// The configuration, as the Hub's tools would write it.
-pub(super) fn config_json(gguf: &Gguf) -> Result<Value, GgufError> {
+/// The configuration, as the Hub's tools would write it, and keys that do not matter; unknown ones are refused unless
+/// they are accepted by name.
+pub(super) fn config_json(gguf: &Gguf, accepted: &[String]) -> Result<(Value, Vec<IgnoredKey>), GgufError> {
     let family = family(gguf)?;
     let keys = Keys::new(gguf, family.name());
+    let config = graph(gguf, family, &keys)?;
+    Ok((config, keys.finish(family, accepted)?))
+}
+
+fn graph(gguf: &Gguf, family: Family, keys: &Keys<'_>) -> Result<Value, GgufError> {
     let mut config = match family {
-        Family::Llama => llama(gguf, &keys)?,
-        Family::Gemma3 => gemma3(gguf, &keys)?,
-        Family::Gemma4 => gemma4(gguf, &keys)?,
+        Family::Llama => llama(gguf, keys)?,
+        Family::Gemma3 => gemma3(gguf, keys)?,
+        Family::Gemma4 => gemma4(gguf, keys)?,
     };
+    keys.must_be_true("attention.causal")?;
     config.insert("vocab_size".into(), json!(rows(gguf, "token_embd.weight")?));
     config.insert("tie_word_embeddings".into(), json!(gguf.tensor("output.weight").is_none()));
     keys.opt_int("vocab_size")?;
-    keys.finish()?;
     let token = |name: &str| token_id(gguf, &format!("tokenizer.ggml.{name}_token_id"));
     config.insert("bos_token_id".into(), json!(token("bos")));
     config.insert("eos_token_id".into(), ends(gguf));
@@ -79,14 +88,15 @@ fn common(keys: &Keys<'_>) -> Result<Common, GgufError> {
     if layers == 0 || layers > crate::limits::LAYERS {
         return Err(keys.contradiction("block_count", format!("{layers} layers")));
     }
+    let layers = layers as usize;
     let config = object(json!({
         "hidden_size": keys.int("embedding_length")?,
         "num_hidden_layers": layers,
-        "num_attention_heads": keys.int("attention.head_count")?,
+        "num_attention_heads": keys.alike("attention.head_count", layers)?.ok_or_else(|| keys.missing("attention.head_count"))?,
         "rms_norm_eps": keys.float("attention.layer_norm_rms_epsilon")?,
         "max_position_embeddings": keys.int("context_length")?,
     }));
-    Ok(Common { layers: layers as usize, config })
+    Ok(Common { layers, config })
 }
 
 fn number(config: &Map<String, Value>, key: &str) -> u64 {
@@ -96,118 +106,32 @@ fn number(config: &Map<String, Value>, key: &str) -> u64 {
 /// Width of heads, which must be that of keys, of values and of their rotary part.
 fn head_dim(keys: &Keys<'_>, config: &Map<String, Value>) -> Result<u64, GgufError> {
     let heads = number(config, "num_attention_heads").max(1);
-    let dim = keys.opt_int("attention.key_length")?.unwrap_or(number(config, "hidden_size") / heads);
-    keys.only("attention.value_length", dim)?;
-    keys.only("rope.dimension_count", dim)?;
+    let derived = number(config, "hidden_size") / heads;
+    let dim = keys.opt_int("attention.key_length")?.unwrap_or(derived);
+    keys.same("attention.value_length", dim, derived)?;
+    keys.same("rope.dimension_count", dim, dim)?;
     Ok(dim)
 }
 
 fn llama(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
-    let Common { mut config, .. } = common(keys)?;
+    let Common { layers, mut config } = common(keys)?;
     keys.only("expert_count", 0)?;
     keys.only("expert_used_count", 0)?;
     let dim = head_dim(keys, &config)?;
     let heads = number(&config, "num_attention_heads");
-    let theta = keys.opt_float("rope.freq_base")?.unwrap_or(10_000.0);
     let bias = |part: &str| gguf.tensor(&format!("blk.0.{part}.bias")).is_some();
     config.extend(object(json!({
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "intermediate_size": keys.int("feed_forward_length")?,
-        "num_key_value_heads": keys.opt_int("attention.head_count_kv")?.unwrap_or(heads),
+        "intermediate_size": keys.alike("feed_forward_length", layers)?.ok_or_else(|| keys.missing("feed_forward_length"))?,
+        "num_key_value_heads": keys.alike("attention.head_count_kv", layers)?.unwrap_or(heads),
         "head_dim": dim,
         "hidden_act": "silu",
-        "rope_parameters": llama_rope(gguf, keys, theta, dim as usize)?,
+        "rope_parameters": Stored::read(gguf, keys)?.parameters(dim)?,
         "attention_bias": bias("attn_q"),
         "mlp_bias": bias("ffn_up"),
     })));
     Ok(config)
-}
-
-/// Scaling of frequencies by `rope.scaling.*`.
-fn rope_scaling(keys: &Keys<'_>, theta: f64) -> Result<Value, GgufError> {
-    let kind = keys.opt_text("rope.scaling.type")?;
-    let factor = keys.opt_float("rope.scaling.factor")?;
-    let original = keys.opt_int("rope.scaling.original_context_length")?;
-    keys.opt_text("rope.scaling.finetuned").ok(); // whether training continued on it: no part of the graph
-    let attention = keys.opt_float("rope.scaling.attn_factor")?;
-    let yarn = |name: &str| keys.opt_float(&format!("rope.scaling.{name}"));
-    let (fast, slow) = (yarn("yarn_beta_fast")?, yarn("yarn_beta_slow")?);
-    let yarn_attention = yarn("yarn_attn_factor")?;
-    match (kind, factor) {
-        (None | Some("none"), _) => Ok(json!({"rope_type": "default", "rope_theta": theta})),
-        (Some("linear"), Some(factor)) => {
-            Ok(json!({"rope_type": "linear", "rope_theta": theta, "factor": factor}))
-        }
-        (Some("yarn"), Some(factor)) => {
-            let mut rope = json!({"rope_type": "yarn", "rope_theta": theta, "factor": factor});
-            let parts = [
-                ("original_max_position_embeddings", original.map(|v| json!(v))),
-                ("attention_factor", attention.or(yarn_attention).map(|v| json!(v))),
-                ("beta_fast", fast.map(|v| json!(v))),
-                ("beta_slow", slow.map(|v| json!(v))),
-            ];
-            for (key, value) in parts.into_iter().filter_map(|(key, value)| Some((key, value?))) {
-                rope[key] = value;
-            }
-            Ok(rope)
-        }
-        (Some(_), None) => Err(keys.missing("rope.scaling.factor")),
-        (Some(kind), _) => Err(GgufError::Unsupported {
-            key: keys.name("rope.scaling.type"),
-            actual: kind.to_owned(),
-            supported: "none, linear, yarn".to_owned(),
-        }),
-    }
-}
-
-/// Llama 3.1 scales each frequency; the file has the factors, the configuration what they were made from.
-fn llama_rope(gguf: &Gguf, keys: &Keys<'_>, theta: f64, dim: usize) -> Result<Value, GgufError> {
-    let Some(factors) = rope_factors(gguf)? else { return rope_scaling(keys, theta) };
-    let unsupported = || GgufError::Unsupported {
-        key: ROPE_FREQS.to_owned(),
-        actual: "factors on rotary frequencies".to_owned(),
-        supported: "those of Llama 3.1 with low and high factors 1 and 4".to_owned(),
-    };
-    if factors.len() * 2 != dim {
-        return Err(unsupported());
-    }
-    let factor = factors.iter().copied().fold(1.0f32, f32::max);
-    if factor == 1.0 {
-        return rope_scaling(keys, theta);
-    }
-    // The original context is a power of two.
-    let original = (4..=24).map(|n| 1u64 << n).find(|&original| {
-        let made = (0..dim / 2).map(|i| llama3_factor(theta, dim, i, f64::from(factor), original as f64));
-        made.zip(&factors).all(|(made, &stored)| (made / f64::from(stored) - 1.0).abs() < 2e-4)
-    });
-    let original = original.ok_or_else(unsupported)?;
-    Ok(json!({"rope_type": "llama3", "rope_theta": theta, "factor": factor, "low_freq_factor": 1.0,
-              "high_freq_factor": 4.0, "original_max_position_embeddings": original}))
-}
-
-/// The divisor of frequency i.
-pub(super) fn llama3_factor(theta: f64, dim: usize, i: usize, factor: f64, original: f64) -> f64 {
-    let wavelength = 2.0 * std::f64::consts::PI * theta.powf(2.0 * i as f64 / dim as f64);
-    if wavelength < original / 4.0 {
-        1.0
-    } else if wavelength > original {
-        factor
-    } else {
-        let smooth = (original / wavelength - 1.0) / 3.0;
-        1.0 / ((1.0 - smooth) / factor + smooth)
-    }
-}
-
-fn rope_factors(gguf: &Gguf) -> Result<Option<Vec<f32>>, GgufError> {
-    let Some(tensor) = gguf.tensor(ROPE_FREQS) else { return Ok(None) };
-    if tensor.info.rows() != 1 || tensor.info.cols() > crate::limits::HEAD_DIM as usize {
-        let dims = tensor.info.shape.iter().map(|&dim| dim as u64).collect();
-        return Err(GgufError::Dims { name: ROPE_FREQS.to_owned(), dims });
-    }
-    let mut factors = vec![0.0; tensor.info.cols()];
-    gguf.read_rows_f32(tensor, 0..1, &mut factors)?;
-    Ok(Some(factors))
 }
 
 fn layer_types(sliding: &[bool]) -> Value {
@@ -217,39 +141,54 @@ fn layer_types(sliding: &[bool]) -> Value {
 fn gemma3(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
     let Common { layers, mut config } = common(keys)?;
     let dim = head_dim(keys, &config)?;
+    for key in ["attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa"] {
+        keys.same(key, dim, dim)?;
+    }
     let heads = number(&config, "num_attention_heads").max(1);
     let pattern = keys.opt_pattern("attention.sliding_window_pattern", layers)?;
     let sliding = pattern.unwrap_or_else(|| (1..=layers).map(|n| n % GEMMA3_PERIOD != 0).collect());
     let scalar = if layers == GEMMA3_27B_LAYERS { number(&config, "hidden_size") / heads } else { dim };
-    let theta = keys.opt_float("rope.freq_base")?.unwrap_or(1_000_000.0);
-    let local = keys.opt_float("rope.freq_base_swa")?.unwrap_or(10_000.0);
+    // A window of 0 is none.
+    let window = keys.opt_int("attention.sliding_window")?.filter(|window| *window > 0);
+    let sliding = if window.is_some() { sliding } else { vec![false; layers] };
+    let local = keys.opt_float("rope.freq_base_swa")?.unwrap_or(FREQ_BASE);
+    let rope = Stored::read(gguf, keys)?.without_factors()?;
+    let rope = if window.is_some() { rope.without_attention(keys)? } else { rope };
     config.extend(object(json!({
         "architectures": ["Gemma3ForCausalLM"],
         "model_type": "gemma3_text",
-        "intermediate_size": keys.int("feed_forward_length")?,
-        "num_key_value_heads": keys.opt_int("attention.head_count_kv")?.unwrap_or(heads),
+        "intermediate_size": keys.alike("feed_forward_length", layers)?.ok_or_else(|| keys.missing("feed_forward_length"))?,
+        "num_key_value_heads": keys.alike("attention.head_count_kv", layers)?.unwrap_or(heads),
         "head_dim": dim,
         "query_pre_attn_scalar": scalar,
         "hidden_activation": "gelu_pytorch_tanh",
         "attention_bias": gguf.tensor("blk.0.attn_q.bias").is_some(),
         "attn_logit_softcapping": null,
-        "final_logit_softcapping": keys.opt_float("final_logit_softcapping")?,
-        "sliding_window": keys.int("attention.sliding_window")?,
+        "final_logit_softcapping": softcap(keys, 0.0)?,
         "layer_types": layer_types(&sliding),
         "rope_parameters": {
-            "full_attention": rope_scaling(keys, theta)?,
+            "full_attention": rope.parameters(dim)?,
             "sliding_attention": {"rope_type": "default", "rope_theta": local},
         },
     })));
+    if let Some(window) = window {
+        config.insert("sliding_window".into(), json!(window));
+    }
     Ok(config)
+}
+
+/// A cap of 0 is none.
+fn softcap(keys: &Keys<'_>, absent: f64) -> Result<Option<f64>, GgufError> {
+    let cap = keys.opt_float("final_logit_softcapping")?.unwrap_or(absent);
+    Ok(Some(cap).filter(|cap| *cap != 0.0))
 }
 
 fn gemma4(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
     let Common { layers, mut config } = common(keys)?;
     let full_dim = head_dim(keys, &config)?;
     let dim = keys.int("attention.key_length_swa")?;
-    keys.only("attention.value_length_swa", dim)?;
-    keys.only("rope.dimension_count_swa", dim)?;
+    keys.same("attention.value_length_swa", dim, 0)?;
+    keys.same("rope.dimension_count_swa", dim, full_dim)?;
     let key = "attention.sliding_window_pattern";
     let sliding = keys.opt_pattern(key, layers)?.ok_or_else(|| keys.missing(key))?;
     let shared = keys.opt_int("attention.shared_kv_layers")?.unwrap_or(0) as usize;
@@ -263,9 +202,17 @@ fn gemma4(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError>
         );
     }
     let (width, double) = mlp_width(keys, layers, shared)?;
-    let rope = gemma4_rope(gguf, keys, full_dim)?;
+    let window = keys.int("attention.sliding_window")?;
+    if window == 0 {
+        return Err(keys.contradiction("attention.sliding_window", "0 tokens"));
+    }
+    let local = keys.opt_float("rope.freq_base_swa")?.unwrap_or(FREQ_BASE);
+    let rope = json!({
+        "full_attention": Stored::read(gguf, keys)?.without_attention(keys)?.partial_parameters(full_dim)?,
+        "sliding_attention": {"rope_type": "default", "rope_theta": local},
+    });
     let experts = keys.opt_int("expert_count")?.unwrap_or(0);
-    let per_layer = keys.opt_int("embedding_length_per_layer_input")?.unwrap_or(0);
+    let per_layer = keys.int("embedding_length_per_layer_input")?;
     config.extend(object(json!({
         "architectures": ["Gemma4ForCausalLM"],
         "model_type": "gemma4_text",
@@ -279,8 +226,8 @@ fn gemma4(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError>
         "global_head_dim": full_dim,
         "hidden_activation": "gelu_pytorch_tanh",
         "attention_bias": false,
-        "final_logit_softcapping": keys.opt_float("final_logit_softcapping")?,
-        "sliding_window": keys.int("attention.sliding_window")?,
+        "final_logit_softcapping": softcap(keys, GEMMA4_SOFTCAP)?,
+        "sliding_window": window,
         "layer_types": layer_types(&sliding),
         "rope_parameters": rope,
         "enable_moe_block": experts > 0,
@@ -330,22 +277,79 @@ fn mlp_width(keys: &Keys<'_>, layers: usize, shared: usize) -> Result<(u64, bool
     }
 }
 
-/// On full layers a part of the pairs turns: their factors are 1, those of the others enormous.
-fn gemma4_rope(gguf: &Gguf, keys: &Keys<'_>, full_dim: u64) -> Result<Value, GgufError> {
-    let theta = keys.opt_float("rope.freq_base")?.unwrap_or(1_000_000.0);
-    let local = keys.opt_float("rope.freq_base_swa")?.unwrap_or(10_000.0);
-    let factors = rope_factors(gguf)?.unwrap_or_else(|| vec![1.0; full_dim as usize / 2]);
-    let turning = factors.iter().take_while(|&&factor| factor == 1.0).count();
-    if factors.len() as u64 * 2 != full_dim || factors[turning..].iter().any(|&factor| factor < 1e20) {
-        return Err(GgufError::Unsupported {
-            key: ROPE_FREQS.to_owned(),
-            actual: "factors on rotary frequencies".to_owned(),
-            supported: "1 for pairs that turn, 1e30 for those that do not".to_owned(),
-        });
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::{Array, GgmlType, GgufWriter, Metadata, NewTensor};
+    use crate::keys::{GGUF_KEYS, GGUF_UNREAD};
+    use std::collections::BTreeSet;
+
+    /// A file with this metadata below the architecture and an embedding.
+    fn file(dir: &std::path::Path, family: &str, keys: &[(&str, Metadatum)]) -> Gguf {
+        let mut metadata = Metadata::default();
+        metadata.set("general.architecture", Metadatum::String(family.to_owned()));
+        let four = |key: &str| (key.to_owned(), Metadatum::U32(4));
+        let plain =
+            ["block_count", "context_length", "feed_forward_length", "attention.head_count"].map(four);
+        let swa =
+            ["attention.key_length_swa", "attention.value_length_swa", "attention.sliding_window"].map(four);
+        let length = ("embedding_length".to_owned(), Metadatum::U32(16));
+        let eps = ("attention.layer_norm_rms_epsilon".to_owned(), Metadatum::F32(1e-5));
+        let own = keys.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        let swa = swa.into_iter().filter(|_| family != "llama");
+        for (key, value) in plain.into_iter().chain(swa).chain([length, eps]).chain(own) {
+            metadata.set(&format!("{family}.{key}"), value);
+        }
+        if family == "gemma4" {
+            metadata
+                .set("gemma4.attention.sliding_window_pattern", Metadatum::Array(Array::Bool(vec![true; 4])));
+            metadata.set("gemma4.embedding_length_per_layer_input", Metadatum::U32(0));
+        }
+        let tensor =
+            NewTensor { name: "token_embd.weight".to_owned(), shape: vec![2, 16], kind: GgmlType::F32 };
+        let path = dir.join("file.gguf");
+        let mut writer = GgufWriter::create(&path, &metadata, std::slice::from_ref(&tensor)).unwrap();
+        writer.append(&[0; 128]).unwrap();
+        writer.finish().unwrap();
+        Gguf::open(&path).unwrap()
     }
-    let fraction = turning as f64 / factors.len() as f64;
-    Ok(json!({
-        "full_attention": {"rope_type": "proportional", "rope_theta": theta, "partial_rotary_factor": fraction},
-        "sliding_attention": {"rope_type": "default", "rope_theta": local},
-    }))
+
+    /// What is asked for has a row, and every row below the architecture is asked for.
+    #[test]
+    fn the_table_of_keys_is_what_the_reader_asks_for() {
+        let dir = tempfile::tempdir().unwrap();
+        for family in Family::ALL {
+            let gguf = file(dir.path(), family.name(), &[]);
+            let keys = Keys::new(&gguf, family.name());
+            graph(&gguf, family, &keys).unwrap();
+            let whole =
+                |key: &str| ["general.", "tokenizer.", "split."].iter().any(|part| key.starts_with(part));
+            let rows = GGUF_KEYS.iter().filter(|row| row.families.contains(&family) && !whole(row.key));
+            let rows: BTreeSet<String> = rows.map(|row| row.key.to_owned()).collect();
+            assert_eq!(keys.asked(), rows, "{}", family.name());
+        }
+    }
+
+    #[test]
+    fn keys_that_the_engine_does_not_read_are_named_and_others_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for family in Family::ALL {
+            for (key, _) in GGUF_UNREAD.iter().filter(|(_, families)| families.contains(&family)) {
+                let gguf = file(dir.path(), family.name(), &[(key, Metadatum::F32(0.5))]);
+                let (_, ignored) = config_json(&gguf, &[]).unwrap();
+                let name = format!("{}.{key}", family.name());
+                assert_eq!(ignored, [IgnoredKey { key: name, why: crate::keys::Ignored::Unread }]);
+            }
+            let gguf = file(dir.path(), family.name(), &[("attention.new_thing", Metadatum::F32(0.5))]);
+            let name = format!("{}.attention.new_thing", family.name());
+            let error = config_json(&gguf, &[]).unwrap_err();
+            assert!(matches!(error, GgufError::UnknownKey { key, .. } if key == name));
+            for accepted in ["attention.new_thing".to_owned(), name.clone()] {
+                let (_, ignored) = config_json(&gguf, &[accepted]).unwrap();
+                assert_eq!(ignored[0].key, name);
+            }
+            let gguf = file(dir.path(), family.name(), &[("attention.causal", Metadatum::Bool(false))]);
+            assert!(matches!(config_json(&gguf, &[]), Err(GgufError::Unsupported { .. })));
+        }
+    }
 }

@@ -186,6 +186,14 @@ pub enum GgufError {
         /// The key.
         key: String,
     },
+    /// A key below the architecture that nobody knows: it could change the graph.
+    #[error("metadata {} is not known ({actual}); it could change what the model computes", Escaped(.key))]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// Kind of its value.
+        actual: &'static str,
+    },
     /// A key with another kind of value.
     #[error("metadata {} is {actual}, expected {expected}", Escaped(.key))]
     KeyType {

@@ -4,9 +4,10 @@ use super::export_meta::model_metadata;
 use super::export_tokenizer::tokenizer_metadata;
 use super::names::{ROPE_FREQS, Transform, gguf_name};
 use super::range::{Beyond, Reach};
+use super::rope::stored_factors;
 use super::writer::{GgufWriter, NewTensor};
 use super::{GgmlType, GgufError, Metadata, encode};
-use crate::{Family, ModelSpec, RopeKind, RopeSpec, Texts};
+use crate::{ModelSpec, Texts};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -117,7 +118,7 @@ impl ExportPlan {
     /// When GGUF has no place for something that the model is: a tokenizer, an attention scale, a tensor, a type.
     pub fn new(source: ExportSource<'_>, options: &ExportOptions) -> Result<ExportPlan, GgufError> {
         let spec = source.spec;
-        let mut tensors: Vec<ExportTensor> = rope_factors(spec)?.into_iter().map(made_tensor).collect();
+        let mut tensors: Vec<ExportTensor> = stored_factors(spec)?.into_iter().map(made_tensor).collect();
         for (name, shape) in source.tensors {
             let unknown =
                 || GgufError::UnknownTensor { name: name.clone(), architecture: spec.family.name() };
@@ -306,38 +307,4 @@ fn kind_for(gguf: &str, shape: &[usize], wanted: GgmlType) -> Result<GgmlType, G
 fn made_tensor(values: Vec<f32>) -> ExportTensor {
     let new = NewTensor { name: ROPE_FREQS.to_owned(), shape: vec![values.len()], kind: GgmlType::F32 };
     ExportTensor { new, source: None, transform: Transform::None, values }
-}
-
-/// The rotary embedding of layers without a window (or of the only kind there is).
-pub(super) fn full_rope(spec: &ModelSpec) -> Option<&RopeSpec> {
-    let full = spec.layers.iter().find(|layer| layer.attention.window.is_none()).or(spec.layers.first());
-    full.and_then(|layer| spec.ropes.get(layer.attention.rope))
-}
-
-/// Factors on frequencies that the format keeps as a tensor.
-fn rope_factors(spec: &ModelSpec) -> Result<Option<Vec<f32>>, GgufError> {
-    let Some(rope) = full_rope(spec) else { return Ok(None) };
-    let half = rope.head_dim / 2;
-    match (spec.family, rope.kind) {
-        (Family::Llama, RopeKind::Llama3 { .. }) => {
-            let plain = |i: usize| rope.theta.powf(-2.0 * i as f64 / rope.head_dim as f64);
-            let factor = |(i, &frequency): (usize, &f32)| (plain(i) / f64::from(frequency)) as f32;
-            Ok(Some(rope.inv_freq.iter().enumerate().map(factor).map(snap).collect()))
-        }
-        (Family::Gemma4, RopeKind::Proportional { rotary_fraction, factor: 1.0 }) => {
-            let turning = (rotary_fraction * half as f64) as usize;
-            Ok(Some((0..half).map(|i| if i < turning { 1.0 } else { 1e30 }).collect()))
-        }
-        (Family::Gemma4, _) => Err(GgufError::Unsupported {
-            key: ROPE_FREQS.to_owned(),
-            actual: "another rotary embedding on full layers".to_owned(),
-            supported: "proportional with factor 1".to_owned(),
-        }),
-        _ => Ok(None),
-    }
-}
-
-/// Factors that are whole but for rounding.
-fn snap(factor: f32) -> f32 {
-    if (factor - factor.round()).abs() < 1e-5 { factor.round() } else { factor }
 }

@@ -1,9 +1,10 @@
 //! Metadata of a model, key by key as llama.cpp's converter writes it.
 
-use super::export::{ExportOptions, ExportSource, ExportTensor, full_rope};
+use super::export::{ExportOptions, ExportSource, ExportTensor};
 use super::naming::{NameSources, name_metadata};
+use super::rope::stored_keys;
 use super::{Array, GgmlType, GgufError, Metadata, Value};
-use crate::{Family, LayerSpec, ModelSpec, RopeKind};
+use crate::{Activation, Family, LayerSpec, ModelSpec};
 
 /// Version of block layouts.
 const QUANTIZATION_VERSION: u32 = 2;
@@ -29,7 +30,7 @@ pub(super) fn model_metadata(
     };
     name_metadata(metadata, &names);
     let first = spec.layers.first().ok_or_else(|| unsupported("block_count", "no layers", "one or more"))?;
-    check_scale(spec)?;
+    check_graph(spec)?;
     let mut set = |key: &str, value: Value| metadata.set(&format!("{}.{key}", spec.family.name()), value);
     set("block_count", int(spec.layers.len()));
     set("context_length", int(spec.max_positions));
@@ -37,7 +38,7 @@ pub(super) fn model_metadata(
     set("feed_forward_length", per_layer(spec, |layer| layer.mlp.width));
     set("attention.head_count", int(first.attention.heads));
     set("attention.head_count_kv", per_layer(spec, |layer| layer.attention.kv_heads));
-    rope(&mut set, spec)?;
+    stored_keys(spec)?.into_iter().for_each(|(key, value)| set(key, value));
     set("attention.layer_norm_rms_epsilon", Value::F32(spec.norm_eps));
     if let Some(moe) = first.moe {
         set("expert_count", int(moe.experts));
@@ -90,8 +91,12 @@ fn per_layer(spec: &ModelSpec, of: impl Fn(&LayerSpec) -> usize) -> Value {
     }
 }
 
-/// The scale of attention is not stored: readers derive it.
-fn check_scale(spec: &ModelSpec) -> Result<(), GgufError> {
+/// What is not stored, because readers derive it: the scale of attention, activations, which projections have biases.
+fn check_graph(spec: &ModelSpec) -> Result<(), GgufError> {
+    let (key, activation, name) = match spec.family {
+        Family::Llama => ("hidden_act", Activation::Silu, "silu"),
+        Family::Gemma3 | Family::Gemma4 => ("hidden_activation", Activation::GeluTanh, "gelu_pytorch_tanh"),
+    };
     for layer in &spec.layers {
         let attention = &layer.attention;
         let width = match spec.family {
@@ -101,49 +106,29 @@ fn check_scale(spec: &ModelSpec) -> Result<(), GgufError> {
         };
         let derived = (1.0 / (width as f64).sqrt()) as f32;
         if (attention.scale / derived - 1.0).abs() > 1e-5 {
-            return Err(unsupported("query_pre_attn_scalar", attention.scale.powi(-2), &width.to_string()));
+            let scalar = (f64::from(attention.scale).powi(-2) * 1e4).round() / 1e4;
+            return Err(unsupported("query_pre_attn_scalar", scalar, &width.to_string()));
         }
-        if attention.softcap.is_some() {
-            return Err(unsupported("attn_logit_softcapping", "a number", "none"));
+        if layer.mlp.activation != activation {
+            return Err(unsupported(key, activation_name(layer.mlp.activation), name));
+        }
+        if attention.bias && spec.family != Family::Llama {
+            return Err(unsupported("attention_bias", "true", "false"));
         }
     }
     Ok(())
 }
 
-fn rope(set: &mut Set<'_>, spec: &ModelSpec) -> Result<(), GgufError> {
-    let Some(rope) = full_rope(spec) else { return Ok(()) };
-    match rope.kind {
-        RopeKind::Default | RopeKind::Llama3 { .. } | RopeKind::Proportional { .. } => {}
-        RopeKind::Linear { factor } => {
-            set("rope.scaling.type", text("linear"));
-            set("rope.scaling.factor", Value::F32(factor as f32));
-        }
-        RopeKind::Yarn { factor, beta_fast, beta_slow, original_max_positions } => {
-            set("rope.scaling.type", text("yarn"));
-            set("rope.scaling.factor", Value::F32(factor as f32));
-            set("rope.scaling.original_context_length", int(original_max_positions as usize));
-            set("rope.scaling.attn_factor", Value::F32(rope.attention_factor));
-            set("rope.scaling.yarn_beta_fast", Value::F32(beta_fast as f32));
-            set("rope.scaling.yarn_beta_slow", Value::F32(beta_slow as f32));
-        }
+fn activation_name(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Silu => "silu",
+        Activation::GeluTanh => "gelu_pytorch_tanh",
     }
-    set("rope.freq_base", Value::F32(rope.theta as f32));
-    let sliding = spec.layers.iter().find(|layer| layer.attention.window.is_some());
-    if let Some(local) = sliding.and_then(|layer| spec.ropes.get(layer.attention.rope)) {
-        if local.kind != RopeKind::Default {
-            return Err(unsupported(
-                "rope.freq_base_swa",
-                "a scaled rotary embedding",
-                "none on sliding layers",
-            ));
-        }
-        set("rope.freq_base_swa", Value::F32(local.theta as f32));
-    }
-    Ok(())
 }
 
-fn window(spec: &ModelSpec) -> Value {
-    int(spec.layers.iter().find_map(|layer| layer.attention.window).unwrap_or(spec.max_positions))
+/// Tokens that layers with a window see; 0 where no layer has one.
+fn window(spec: &ModelSpec) -> Option<usize> {
+    spec.layers.iter().find_map(|layer| layer.attention.window)
 }
 
 fn pattern(spec: &ModelSpec) -> Vec<bool> {
@@ -154,19 +139,19 @@ fn gemma3(set: &mut Set<'_>, spec: &ModelSpec) {
     if let Some(cap) = spec.final_softcap {
         set("final_logit_softcapping", Value::F32(cap));
     }
-    set("attention.sliding_window", window(spec));
+    let window = window(spec);
+    set("attention.sliding_window", int(window.unwrap_or(0)));
     let sliding = pattern(spec);
-    // Every sixth layer is full unless the file says otherwise.
-    if sliding.iter().enumerate().any(|(i, &sliding)| sliding != ((i + 1) % 6 != 0)) {
+    // Every sixth layer is full unless the file says otherwise; with a window of 0 all are, and no pattern may say so.
+    if window.is_some() && sliding.iter().enumerate().any(|(i, &sliding)| sliding != ((i + 1) % 6 != 0)) {
         set("attention.sliding_window_pattern", Value::Array(Array::Bool(sliding)));
     }
 }
 
 fn gemma4(set: &mut Set<'_>, spec: &ModelSpec, full_dim: usize) {
-    if let Some(cap) = spec.final_softcap {
-        set("final_logit_softcapping", Value::F32(cap));
-    }
-    set("attention.sliding_window", window(spec));
+    // Readers take 30 where the key is absent, and no cap for 0.
+    set("final_logit_softcapping", Value::F32(spec.final_softcap.unwrap_or(0.0)));
+    set("attention.sliding_window", int(window(spec).unwrap_or(spec.max_positions)));
     let shared = spec.layers.iter().filter(|layer| layer.attention.kv_shared_with.is_some()).count();
     set("attention.shared_kv_layers", int(shared));
     set("embedding_length_per_layer_input", int(spec.per_layer_embedding.map_or(0, |ple| ple.width)));

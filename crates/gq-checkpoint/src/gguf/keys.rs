@@ -1,6 +1,8 @@
 //! Metadata of one architecture, by kind of value; a key that nobody asks for is an error.
 
 use super::{Array, Gguf, GgufError, Value};
+use crate::Family;
+use crate::keys::{self, Ignored, IgnoredKey};
 use std::cell::RefCell;
 use std::collections::HashSet;
 
@@ -101,6 +103,41 @@ impl<'a> Keys<'a> {
         Err(self.contradiction(key, format!("{actual} entries for {layers} layers")))
     }
 
+    /// One integer for all layers, or a list with one for each that are all alike.
+    pub(super) fn alike(&self, key: &str, layers: usize) -> Result<Option<u64>, GgufError> {
+        let Some(list) = self.opt_ints(key, layers)? else { return Ok(None) };
+        match list.iter().all(|value| Some(value) == list.first()) {
+            true => Ok(list.first().copied()),
+            false => Err(self.contradiction(key, "layers differ")),
+        }
+    }
+
+    /// Refuses a value other than `expected`; where there is none, `absent` is what llama.cpp takes.
+    pub(super) fn same(&self, key: &str, expected: u64, absent: u64) -> Result<(), GgufError> {
+        let actual = self.opt_int(key)?;
+        match actual.unwrap_or(absent) == expected {
+            true => Ok(()),
+            false => Err(GgufError::Unsupported {
+                key: self.name(key),
+                actual: actual.map_or_else(|| format!("absent, which means {absent}"), |v| v.to_string()),
+                supported: expected.to_string(),
+            }),
+        }
+    }
+
+    /// Refuses false.
+    pub(super) fn must_be_true(&self, key: &str) -> Result<(), GgufError> {
+        match self.get(key) {
+            None | Some(Value::Bool(true)) => Ok(()),
+            Some(Value::Bool(false)) => Err(GgufError::Unsupported {
+                key: self.name(key),
+                actual: "false".to_owned(),
+                supported: "true".to_owned(),
+            }),
+            Some(value) => Err(self.wrong(key, value, "a truth value")),
+        }
+    }
+
     /// Refuses a value other than `expected`, where there is one.
     pub(super) fn only(&self, key: &str, expected: u64) -> Result<(), GgufError> {
         match self.opt_int(key)? {
@@ -113,18 +150,30 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Refuses a key that could change the graph.
-    pub(super) fn finish(&self) -> Result<(), GgufError> {
+    /// Refuses a key that could change the graph; gives those that do not.
+    pub(super) fn finish(&self, family: Family, accepted: &[String]) -> Result<Vec<IgnoredKey>, GgufError> {
         let seen = self.seen.borrow();
         let prefix = format!("{}.", self.architecture);
-        let mut ours = self.gguf.metadata().iter().filter(|(key, _)| key.starts_with(&prefix));
-        match ours.find(|(key, _)| !seen.contains(*key)) {
-            Some((key, value)) => Err(GgufError::Unsupported {
-                key: key.to_owned(),
-                actual: value.kind().to_owned(),
-                supported: "no such key".to_owned(),
-            }),
-            None => Ok(()),
+        let mut ignored = Vec::new();
+        for (key, value) in self.gguf.metadata().iter().filter(|(key, _)| !seen.contains(*key)) {
+            let Some(own) = key.strip_prefix(&prefix) else { continue };
+            let accepted = accepted.iter().any(|name| name == key || name == own);
+            let why = match (keys::is_unread(own, family), accepted) {
+                (true, _) => Ignored::Unread,
+                (false, true) => Ignored::Accepted,
+                (false, false) => {
+                    return Err(GgufError::UnknownKey { key: key.to_owned(), actual: value.kind() });
+                }
+            };
+            ignored.push(IgnoredKey { key: key.to_owned(), why });
         }
+        Ok(ignored)
+    }
+
+    /// Keys that were asked for, the architecture's name taken off.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> std::collections::BTreeSet<String> {
+        let prefix = format!("{}.", self.architecture);
+        self.seen.borrow().iter().filter_map(|key| key.strip_prefix(&prefix)).map(str::to_owned).collect()
     }
 }

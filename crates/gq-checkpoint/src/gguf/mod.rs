@@ -20,6 +20,7 @@ mod names;
 mod naming;
 mod pre_tokenizer;
 mod range;
+mod rope;
 mod special_names;
 mod storage;
 mod tokenizer;

@@ -5,6 +5,7 @@ use super::names::{ROPE_FREQS, Transform, canonical_name};
 use super::tokenizer::tokenizer_texts;
 use super::{Array, Gguf, GgufError, Metadata, Storage, Value, decode};
 use crate::card::{Card, CardValue};
+use crate::keys::IgnoredKey;
 use crate::{ExpectedTensor, ModelSpec, OpenOptions, Role, SourceTensor, TensorError, Texts, parse_config};
 use gq_tensor::DType;
 use std::collections::{HashMap, HashSet};
@@ -15,20 +16,23 @@ pub(crate) struct GgufModel {
     pub(crate) texts: Texts,
     /// By file and offset.
     pub(crate) tensors: Vec<SourceTensor>,
+    /// Keys of the metadata that do not matter.
+    pub(crate) ignored: Vec<IgnoredKey>,
 }
 
 impl GgufModel {
-    /// Understands an open file in full.
+    /// Understands an open file in full; unknown keys are refused unless they are accepted by name.
     ///
     /// # Errors
     /// When its architecture, tokenizer or a key of its metadata is not supported, its tensors are not those of the
     /// configuration, or a type cannot be decoded.
     pub(crate) fn new(gguf: &Gguf, options: &OpenOptions) -> Result<GgufModel, GgufError> {
-        let config = format!("{:#}", config_json(gguf)?);
+        let (config, ignored) = config_json(gguf, &options.ignored_keys)?;
+        let config = format!("{config:#}");
         let spec = parse_config(&config).map_err(|source| GgufError::Config { source })?;
         let texts = texts(gguf, config, options)?;
         let tensors = tensors(gguf, &spec)?;
-        Ok(GgufModel { spec, texts, tensors })
+        Ok(GgufModel { spec, texts, tensors, ignored })
     }
 }
 

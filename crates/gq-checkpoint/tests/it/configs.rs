@@ -206,8 +206,8 @@ fn refusals_name_the_field_the_value_and_what_is_supported() {
         (
             "smollm2-135m",
             "rope_scaling",
-            serde_json::json!({"rope_type": "dynamic", "factor": 2.0}),
-            r#"field "rope_scaling.rope_type" is "dynamic", supported: default, linear, llama3, yarn, proportional"#,
+            serde_json::json!({"rope_type": "ntk", "factor": 2.0}),
+            r#"field "rope_scaling.rope_type" is "ntk", supported: default, linear, dynamic, llama3, yarn, longrope, proportional"#,
         ),
         (
             "smollm2-135m",
@@ -256,6 +256,24 @@ fn refusals_name_the_field_the_value_and_what_is_supported() {
             "sliding_window",
             0.into(),
             r#"field "sliding_window" is 0, allowed are 1 to 4294967296"#,
+        ),
+        (
+            "gemma3-270m",
+            "attn_logit_softcapping",
+            50.0.into(),
+            r#"field "attn_logit_softcapping" is "50.0", supported: null: the reference has the key, but does not apply it"#,
+        ),
+        (
+            "smollm2-135m",
+            "rms_norm_eps",
+            serde_json::Value::Null,
+            r#"field "rms_norm_eps" is null, which has no meaning there; without the key it is 1e-6"#,
+        ),
+        (
+            "smollm2-135m",
+            "rope_scaling",
+            serde_json::json!({"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}),
+            r#"field "rope_parameters.short_factor" has 1 factors for 32 pairs"#,
         ),
         (
             "gemma4-31b",

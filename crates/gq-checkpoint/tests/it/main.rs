@@ -5,6 +5,8 @@ mod configs;
 mod f8;
 mod gguf;
 mod headers;
+mod heads;
+mod keys;
 mod lora;
 mod malformed;
 mod mutation;

@@ -99,6 +99,10 @@ pub(super) fn config(failure: Failure, error: &ConfigError) -> Failure {
         E::LayerCount { field, actual, layers } => {
             at(failure, "config.layer_count", field).limit(layers).actual(actual)
         }
+        E::FactorCount { field, actual, pairs } => {
+            at(failure, "config.factor_count", field).limit(pairs).actual(actual)
+        }
+        E::Null { field, absent } => at(failure, "config.null", field).limit(absent).actual("null"),
         E::HeadGroups { layer, heads, kv_heads } => {
             at(failure, "config.head_groups", &format!("layer {layer}"))
                 .limit(format!("a multiple of {kv_heads}"))
@@ -194,9 +198,6 @@ pub(super) fn tensors(message: &str, error: &TensorError) -> Failure {
         E::NoScale { name, dtype } => bad("tensor.scale", name).limit("weight_scale").actual(dtype),
         E::ScaleShape { name, actual, weight } => {
             bad("tensor.scale", name).limit(format!("{weight:?}")).actual(format!("{actual:?}"))
-        }
-        E::TiedHeadDiffers { head, embedding, row } => {
-            bad("tensor.tied_head", head).limit(embedding).actual(format!("row {row}"))
         }
     }
 }

@@ -35,6 +35,9 @@ pub(super) fn gguf(failure: Failure, message: &str, error: &GgufError) -> Failur
         E::RowLen { name, cols, block, .. } => at("gguf.format", name).limit(block).actual(cols),
         E::Place { name, fault, .. } => at("gguf.format", name).actual(fault),
         E::MissingKey { key } => at("gguf.key_missing", key).limit(key).actual("missing"),
+        E::UnknownKey { key, actual } => {
+            at("gguf.unknown_key", key).limit("keys of docs/GGUF.md").actual(actual)
+        }
         E::KeyType { key, actual, expected } => at("gguf.key", key).limit(expected).actual(actual),
         E::Unsupported { key, actual, supported } => at("gguf.key", key).limit(supported).actual(actual),
         E::NoPreTokenizer { known } => at("gguf.pre", "tokenizer.ggml.pre").limit(known).actual("missing"),

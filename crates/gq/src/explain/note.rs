@@ -3,6 +3,7 @@
 use crate::output::Output;
 use crate::units::printable;
 use gq_checkpoint::Note;
+use gq_checkpoint::keys::Ignored;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
@@ -45,6 +46,30 @@ fn sentence(note: &Note) -> (String, bool) {
             let (adapter, name) = (printable(adapter), printable(name));
             let what = "its tensors are not named as PEFT saves them, and are read as they are meant";
             (format!("adapter {adapter}: {what} ({name})"), true)
+        }
+        Note::Keys { path, keys, why } => {
+            let (path, keys) = (printable(&path.display().to_string()), printable(&keys.join(", ")));
+            match why {
+                Ignored::LeftBehind => {
+                    let who = "left behind by tools for training or publishing, no engine reads it";
+                    (format!("{path}: ignored {keys} ({who})"), false)
+                }
+                Ignored::Unread => {
+                    (format!("{path}: ignored {keys} (llama.cpp does not read it for such a model)"), false)
+                }
+                Ignored::Accepted => (
+                    format!("{path}: ignored {keys}, as --ignore-key says; what it means is not known"),
+                    true,
+                ),
+            }
+        }
+        Note::Untied { head, embedding } => {
+            let (head, embedding) = (printable(head), printable(embedding));
+            (format!("{head} and {embedding} differ, although config.json ties them: both are used"), true)
+        }
+        Note::HeadIsEmbedding { head } => {
+            let head = printable(head);
+            (format!("no embedding in the files; {head}, which config.json ties to it, serves as both"), true)
         }
         Note::Resized { adapter, from, to } => {
             let adapter = printable(adapter);

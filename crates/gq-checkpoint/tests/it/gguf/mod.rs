@@ -6,3 +6,4 @@ mod format;
 mod judged;
 mod models;
 mod support;
+mod sweep;

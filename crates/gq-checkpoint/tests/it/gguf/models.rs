@@ -291,7 +291,8 @@ fn metadata_that_could_change_the_graph_is_refused_by_name() {
         assert!(message.contains(key) || message.contains("head_dim"), "{key}: {message}");
     };
     refused("general.architecture", Value::String("mamba".into()));
-    refused("llama.attention.clamp_kqv", Value::F32(1.0));
+    refused("llama.attention.new_thing", Value::F32(1.0));
+    refused("llama.attention.causal", Value::Bool(false));
     refused("llama.expert_count", Value::U32(8));
     refused("llama.rope.dimension_count", Value::U32(8));
     refused("llama.attention.value_length", Value::U32(32));

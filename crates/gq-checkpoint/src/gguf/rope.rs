@@ -1,0 +1,338 @@
+//! Rotary embeddings across the formats: what llama.cpp computes from a file's keys, and which keys make it compute ours.
+//!
+//! llama.cpp (b11549) multiplies cosines and sines by `rope.scaling.attn_factor`, with YaRN also by its own
+//! `1 + 0.1 ln(factor)`; takes 32 and 1 for YaRN's betas whatever the keys say; scales by a factor without a type; and
+//! divides the frequency of each pair by `rope_freqs.weight` (Llama on all layers, Gemma 4 on full ones, Gemma 3 none).
+
+use super::keys::Keys;
+use super::names::ROPE_FREQS;
+use super::{Gguf, GgufError, Value as Metadatum};
+use crate::config::{RopeParameters, rope_spec};
+use crate::{Family, ModelSpec, RopeKind, RopeSpec};
+use serde_json::{Value, json};
+
+/// What llama.cpp takes when a file does not say.
+pub(super) const FREQ_BASE: f64 = 10_000.0;
+const BETA_FAST: f64 = 32.0;
+const BETA_SLOW: f64 = 1.0;
+/// The divisor of a pair that does not turn; from [`UNTURNED`] on, a file's is taken for one.
+const STILL: f32 = 1e30;
+const UNTURNED: f64 = 1e20;
+
+/// Keys of layers without a window.
+pub(super) struct Stored {
+    theta: f64,
+    /// Divisor of all frequencies.
+    factor: f64,
+    /// Context before the extension, when the type is YaRN.
+    yarn: Option<u64>,
+    attention: f64,
+    factors: Option<Vec<f64>>,
+}
+
+impl Stored {
+    pub(super) fn read(gguf: &Gguf, keys: &Keys<'_>) -> Result<Stored, GgufError> {
+        let theta = keys.opt_float("rope.freq_base")?.unwrap_or(FREQ_BASE);
+        let kind = keys.opt_text("rope.scaling.type")?.unwrap_or("linear");
+        let (factor, old) = (keys.opt_float("rope.scaling.factor")?, keys.opt_float("rope.scale_linear")?);
+        let factor = factor.or(old).filter(|factor| *factor != 0.0).unwrap_or(1.0);
+        let original = keys.opt_int("rope.scaling.original_context_length")?.filter(|length| *length > 0);
+        let original = original.unwrap_or(keys.int("context_length")?);
+        let attention = keys.opt_float("rope.scaling.attn_factor")?.unwrap_or(1.0);
+        let factors = rope_factors(gguf)?;
+        let (factor, yarn) = match kind {
+            "none" => (1.0, None),
+            "linear" => (factor, None),
+            "yarn" => (factor, Some(original)),
+            other => {
+                return Err(GgufError::Unsupported {
+                    key: keys.name("rope.scaling.type"),
+                    actual: other.to_owned(),
+                    supported: "none, linear, yarn".to_owned(),
+                });
+            }
+        };
+        Ok(Stored { theta, factor, yarn, attention, factors })
+    }
+
+    /// Refuses a factor on cosines and sines: llama.cpp applies it to layers with a window as well.
+    pub(super) fn without_attention(self, keys: &Keys<'_>) -> Result<Stored, GgufError> {
+        match self.attention == 1.0 {
+            true => Ok(self),
+            false => Err(GgufError::Unsupported {
+                key: keys.name("rope.scaling.attn_factor"),
+                actual: self.attention.to_string(),
+                supported: "1 where layers have windows".to_owned(),
+            }),
+        }
+    }
+
+    /// Refuses factors on frequencies, which llama.cpp does not load for the family.
+    pub(super) fn without_factors(self) -> Result<Stored, GgufError> {
+        match self.factors {
+            None => Ok(self),
+            Some(_) => Err(GgufError::UnknownTensor { name: ROPE_FREQS.to_owned(), architecture: "gemma3" }),
+        }
+    }
+
+    /// The same as the Hub's tools would say it, for heads of `dim`.
+    pub(super) fn parameters(&self, dim: u64) -> Result<Value, GgufError> {
+        let Stored { theta, factor, attention, .. } = *self;
+        let Some(factors) = self.factors_for(dim)? else {
+            return Ok(match self.yarn {
+                Some(original) => self.yarn_parameters(original),
+                None if attention != 1.0 => self.listed(dim, None),
+                None if factor != 1.0 => {
+                    json!({"rope_type": "linear", "rope_theta": theta, "factor": factor})
+                }
+                None => json!({"rope_type": "default", "rope_theta": theta}),
+            });
+        };
+        let plain = self.yarn.is_none() && factor == 1.0 && attention == 1.0;
+        let known = || match factors.iter().all(|factor| *factor == 1.0) {
+            true => Some(json!({"rope_type": "default", "rope_theta": theta})),
+            false => llama3(theta, dim as usize, &factors),
+        };
+        let known = if plain { known() } else { None };
+        Ok(known.unwrap_or_else(|| self.listed(dim, Some(&factors))))
+    }
+
+    /// The same for Gemma 4, whose full layers turn a part of their pairs.
+    pub(super) fn partial_parameters(&self, dim: u64) -> Result<Value, GgufError> {
+        let factors = self.factors_for(dim)?;
+        let ones = || vec![1.0; dim as usize / 2];
+        let factors = factors.unwrap_or_else(ones);
+        let turning = factors.iter().take_while(|factor| **factor < UNTURNED).count();
+        let first = factors.first().copied().unwrap_or(1.0);
+        let alike = factors.iter().take(turning).all(|factor| *factor == first);
+        let still = factors.iter().skip(turning).all(|factor| *factor >= UNTURNED);
+        let factor = first * self.factor;
+        if self.yarn.is_some() || self.attention != 1.0 || !alike || !still || factor < 1.0 || turning == 0 {
+            return Ok(self.listed(dim, Some(&factors)));
+        }
+        let fraction = turning as f64 / factors.len() as f64;
+        let mut rope = json!({
+            "rope_type": "proportional", "rope_theta": self.theta, "partial_rotary_factor": fraction
+        });
+        if factor != 1.0 {
+            rope["factor"] = json!(factor);
+        }
+        Ok(rope)
+    }
+
+    fn yarn_parameters(&self, original: u64) -> Value {
+        let mut rope = json!({
+            "rope_type": "yarn", "rope_theta": self.theta, "factor": self.factor,
+            "original_max_position_embeddings": original,
+        });
+        if self.attention != 1.0 {
+            rope["attention_factor"] = json!(own_factor(self.factor) * self.attention);
+        }
+        rope
+    }
+
+    /// Every frequency's divisor, listed, and the factor on cosines and sines.
+    fn listed(&self, dim: u64, factors: Option<&[f64]>) -> Value {
+        let pairs = dim as usize / 2;
+        let list: Vec<f64> = (0..pairs)
+            .map(|pair| {
+                let stored = factors.and_then(|factors| factors.get(pair)).copied().unwrap_or(1.0);
+                stored * self.stretch(pair, dim as usize)
+            })
+            .collect();
+        let own = if self.yarn.is_some() { own_factor(self.factor) } else { 1.0 };
+        json!({"rope_type": "longrope", "rope_theta": self.theta, "short_factor": list, "long_factor": list,
+               "attention_factor": own * self.attention})
+    }
+
+    /// What scaling divides one frequency by.
+    fn stretch(&self, pair: usize, dim: usize) -> f64 {
+        let Some(original) = self.yarn else { return self.factor };
+        let kind = RopeKind::Yarn {
+            factor: self.factor,
+            beta_fast: BETA_FAST,
+            beta_slow: BETA_SLOW,
+            original_max_positions: original as f64,
+            truncate: true,
+        };
+        let plain = RopeParameters::default(self.theta);
+        let scaled = RopeParameters { kind, ..plain.clone() };
+        let of = |parameters: &RopeParameters| rope_spec(parameters, dim).inv_freq.get(pair).copied();
+        match (of(&plain), of(&scaled)) {
+            (Some(plain), Some(scaled)) if scaled > 0.0 => f64::from(plain) / f64::from(scaled),
+            _ => 1.0,
+        }
+    }
+
+    fn factors_for(&self, dim: u64) -> Result<Option<Vec<f64>>, GgufError> {
+        let Some(factors) = &self.factors else { return Ok(None) };
+        let finite = factors.iter().all(|factor| factor.is_finite() && *factor > 0.0);
+        match finite && factors.len() as u64 * 2 == dim {
+            true => Ok(Some(factors.clone())),
+            false => Err(GgufError::Unsupported {
+                key: ROPE_FREQS.to_owned(),
+                actual: format!("{} factors", factors.len()),
+                supported: format!("{} numbers above 0", dim / 2),
+            }),
+        }
+    }
+}
+
+/// YaRN's own factor on cosines and sines.
+fn own_factor(factor: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 1.0 + 0.1 * libm::log(factor) }
+}
+
+fn rope_factors(gguf: &Gguf) -> Result<Option<Vec<f64>>, GgufError> {
+    let Some(tensor) = gguf.tensor(ROPE_FREQS) else { return Ok(None) };
+    if tensor.info.rows() != 1 || tensor.info.cols() > crate::limits::HEAD_DIM as usize {
+        let dims = tensor.info.shape.iter().map(|&dim| dim as u64).collect();
+        return Err(GgufError::Dims { name: ROPE_FREQS.to_owned(), dims });
+    }
+    let mut factors = vec![0.0; tensor.info.cols()];
+    gguf.read_rows_f32(tensor, 0..1, &mut factors)?;
+    Ok(Some(factors.into_iter().map(f64::from).collect()))
+}
+
+/// Llama 3.1 scales each frequency by a rule; the configuration says what the factors were made from.
+fn llama3(theta: f64, dim: usize, factors: &[f64]) -> Option<Value> {
+    let factor = factors.iter().copied().fold(1.0f64, f64::max);
+    // The original context is a power of two, the low and high factors are 1 and 4.
+    let original = (4..=24).map(|n| 1u64 << n).find(|&original| {
+        let made = (0..dim / 2).map(|i| llama3_factor(theta, dim, i, factor, original as f64));
+        made.zip(factors).all(|(made, &stored)| (made / stored - 1.0).abs() < 2e-4)
+    })?;
+    Some(json!({"rope_type": "llama3", "rope_theta": theta, "factor": factor, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": original}))
+}
+
+/// The divisor of frequency i.
+fn llama3_factor(theta: f64, dim: usize, i: usize, factor: f64, original: f64) -> f64 {
+    let wavelength = 2.0 * std::f64::consts::PI * theta.powf(2.0 * i as f64 / dim as f64);
+    if wavelength < original / 4.0 {
+        1.0
+    } else if wavelength > original {
+        factor
+    } else {
+        let smooth = (original / wavelength - 1.0) / 3.0;
+        1.0 / ((1.0 - smooth) / factor + smooth)
+    }
+}
+
+/// The rotary embedding of layers without a window (or of the only kind there is).
+fn full_rope(spec: &ModelSpec) -> Option<&RopeSpec> {
+    let full = spec.layers.iter().find(|layer| layer.attention.window.is_none()).or(spec.layers.first());
+    full.and_then(|layer| spec.ropes.get(layer.attention.rope))
+}
+
+/// That of layers with a window, if there are any.
+fn sliding_rope(spec: &ModelSpec) -> Option<&RopeSpec> {
+    let sliding = spec.layers.iter().find(|layer| layer.attention.window.is_some())?;
+    spec.ropes.get(sliding.attention.rope)
+}
+
+/// Keys below the architecture that make llama.cpp turn as the model does.
+///
+/// # Errors
+/// When none do.
+pub(super) fn stored_keys(spec: &ModelSpec) -> Result<Vec<(&'static str, Metadatum)>, GgufError> {
+    let Some(rope) = full_rope(spec) else { return Ok(Vec::new()) };
+    let mut keys = Vec::new();
+    let float = |value: f64| Metadatum::F32(value as f32);
+    let listed = stored_factors(spec)?.is_some();
+    let mut attention = f64::from(rope.attention_factor);
+    match rope.kind {
+        RopeKind::Linear { factor } if !listed => {
+            keys.push(("rope.scaling.type", Metadatum::String("linear".to_owned())));
+            keys.push(("rope.scaling.factor", float(factor)));
+        }
+        RopeKind::Yarn { factor, original_max_positions, .. } if !listed => {
+            let original = Metadatum::U32(original_max_positions as u32);
+            keys.push(("rope.scaling.type", Metadatum::String("yarn".to_owned())));
+            keys.push(("rope.scaling.factor", float(factor)));
+            keys.push(("rope.scaling.original_context_length", original));
+            attention /= own_factor(factor);
+        }
+        _ => {}
+    }
+    let attention = if (attention - 1.0).abs() < 1e-6 { 1.0 } else { attention };
+    if attention != 1.0 {
+        keys.push(("rope.scaling.attn_factor", float(attention)));
+    }
+    keys.push(("rope.freq_base", float(rope.theta)));
+    if let Some(local) = sliding_rope(spec).filter(|_| spec.family != Family::Llama) {
+        if attention != 1.0 {
+            let key = "rope_parameters.full_attention.attention_factor";
+            let supported =
+                "the factor that the engine applies itself: another one would reach sliding layers";
+            return Err(unsupported(key, rope.attention_factor, supported));
+        }
+        if !matches!(local.kind, RopeKind::Default | RopeKind::Dynamic { .. }) {
+            let key = "rope_parameters.sliding_attention.rope_type";
+            return Err(unsupported(key, name(local.kind), "default on sliding layers"));
+        }
+        keys.push(("rope.freq_base_swa", float(local.theta)));
+    }
+    Ok(keys)
+}
+
+/// Divisors of the frequencies, one per pair, where the format keeps them as a tensor.
+///
+/// # Errors
+/// When the family's layers do not read that tensor, but need it.
+pub(super) fn stored_factors(spec: &ModelSpec) -> Result<Option<Vec<f32>>, GgufError> {
+    let Some(rope) = full_rope(spec) else { return Ok(None) };
+    let by_keys = match rope.kind {
+        RopeKind::Default | RopeKind::Dynamic { .. } | RopeKind::Linear { .. } => true,
+        RopeKind::Yarn { beta_fast, beta_slow, original_max_positions, truncate, .. } => {
+            let whole =
+                original_max_positions.fract() == 0.0 && original_max_positions <= f64::from(u32::MAX);
+            beta_fast == BETA_FAST && beta_slow == BETA_SLOW && truncate && whole
+        }
+        RopeKind::Llama3 { .. } | RopeKind::Factors | RopeKind::Proportional { .. } => false,
+    };
+    match spec.family {
+        Family::Llama if by_keys => Ok(None),
+        Family::Gemma3 if by_keys => Ok(None),
+        Family::Gemma3 => Err(unsupported(
+            "rope_parameters.full_attention",
+            format!("{} that rope.scaling.* cannot say", name(rope.kind)),
+            "default, linear, yarn with the usual betas: llama.cpp reads no rope_freqs.weight for gemma3",
+        )),
+        Family::Llama | Family::Gemma4 => Ok(Some(divisors(rope))),
+    }
+}
+
+fn divisors(rope: &RopeSpec) -> Vec<f32> {
+    let plain = |pair: usize| rope.theta.powf(-2.0 * pair as f64 / rope.head_dim as f64);
+    let divisor = |(pair, &frequency): (usize, &f32)| match frequency == 0.0 {
+        true => STILL,
+        false => snap((plain(pair) / f64::from(frequency)) as f32),
+    };
+    rope.inv_freq.iter().enumerate().map(divisor).collect()
+}
+
+/// Factors that are whole but for rounding.
+fn snap(factor: f32) -> f32 {
+    if (factor - factor.round()).abs() < 1e-5 { factor.round() } else { factor }
+}
+
+fn name(kind: RopeKind) -> &'static str {
+    match kind {
+        RopeKind::Default => "default",
+        RopeKind::Linear { .. } => "linear",
+        RopeKind::Llama3 { .. } => "llama3",
+        RopeKind::Dynamic { .. } => "dynamic",
+        RopeKind::Factors => "longrope",
+        RopeKind::Yarn { .. } => "yarn",
+        RopeKind::Proportional { .. } => "proportional",
+    }
+}
+
+fn unsupported(key: &str, actual: impl ToString, supported: &str) -> GgufError {
+    GgufError::Unsupported {
+        key: key.to_owned(),
+        actual: actual.to_string(),
+        supported: supported.to_owned(),
+    }
+}

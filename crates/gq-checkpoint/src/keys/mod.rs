@@ -1,0 +1,127 @@
+//! Every key that means something: of `config.json` by transformers, of GGUF's metadata by llama.cpp.
+//!
+//! The tables are data: readers are held to them by tests, what is unknown or null is decided by them, and the tables
+//! of `docs/GGUF.md` are made from them. `scripts/sweep_gguf.py` holds the tables to the engines.
+
+mod config;
+mod gguf;
+mod markdown;
+
+pub use config::{BOOKKEEPING, CONFIG_KEYS, LEFT_BEHIND, OFF};
+pub use gguf::{GGUF_KEYS, GGUF_UNREAD};
+pub use markdown::key_tables;
+
+use crate::Family;
+
+/// Families that have a key.
+pub type Families = &'static [Family];
+
+/// All of them.
+pub const ALL: Families = &Family::ALL;
+/// Llama alone.
+pub const LLAMA: Families = &[Family::Llama];
+/// Gemma 3 and 4.
+pub const GEMMA: Families = &[Family::Gemma3, Family::Gemma4];
+/// Gemma 3 alone.
+pub const GEMMA3: Families = &[Family::Gemma3];
+/// Gemma 4 alone.
+pub const GEMMA4: Families = &[Family::Gemma4];
+/// Families with one kind of layer name for all rotary parameters, or a rule for one kind.
+pub const LLAMA_GEMMA3: Families = &[Family::Llama, Family::Gemma3];
+
+/// What a null in `config.json` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Null {
+    /// The same as leaving the key out; of a token, that there is none.
+    Absent,
+    /// Nothing: transformers refuses it.
+    Refused,
+}
+
+/// A key of `config.json` that the graph or the text depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigKey {
+    /// Dotted path; the parts of `rope_parameters` stand also under `rope_scaling` and under the types of layers.
+    pub key: &'static str,
+    /// Families that have it.
+    pub families: Families,
+    /// What it means, with its unit.
+    pub meaning: &'static str,
+    /// What transformers takes without it.
+    pub absent: &'static str,
+    /// What a null says.
+    pub null: Null,
+    /// What is read.
+    pub accepted: &'static str,
+    /// Where it stands in a GGUF.
+    pub gguf: &'static str,
+}
+
+/// A key of GGUF's metadata.
+#[derive(Clone, Copy, Debug)]
+pub struct GgufKey {
+    /// Below the architecture, or in full where it begins with `general.`, `tokenizer.` or `split.`; `*` is any rest.
+    pub key: &'static str,
+    /// Families that have it.
+    pub families: Families,
+    /// What it means to llama.cpp, with its unit.
+    pub meaning: &'static str,
+    /// What llama.cpp takes without it.
+    pub absent: &'static str,
+    /// What is written.
+    pub written: &'static str,
+    /// What is read.
+    pub accepted: &'static str,
+}
+
+impl GgufKey {
+    /// Whether it is the row of a key, the architecture's name taken off.
+    pub fn matches(&self, key: &str) -> bool {
+        match self.key.strip_suffix('*') {
+            Some(front) => key.starts_with(front),
+            None => self.key == key,
+        }
+    }
+}
+
+/// A key that was read over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IgnoredKey {
+    /// The key as it stands, dotted.
+    pub key: String,
+    /// Why that changes nothing.
+    pub why: Ignored,
+}
+
+/// Why a key does not matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ignored {
+    /// A tool for training or publishing left it behind; no engine reads it.
+    LeftBehind,
+    /// llama.cpp has such a key, but does not read it for this architecture.
+    Unread,
+    /// Unknown; the caller accepts it by name.
+    Accepted,
+}
+
+/// Whether a tool leaves this key behind and no engine reads it.
+pub(crate) fn is_left_behind(key: &str) -> bool {
+    LEFT_BEHIND.iter().any(|(name, _)| match name.strip_suffix('*') {
+        Some(front) => key.starts_with(front),
+        None => *name == key,
+    })
+}
+
+/// What transformers takes without a key for which it refuses a null; `None` where a null is as good as leaving it out.
+pub(crate) fn refuses_null(key: &str, model_type: &str) -> Option<&'static str> {
+    let of = |row: &&ConfigKey| {
+        row.key == key && row.families.iter().any(|family| model_type.starts_with(family.name()))
+    };
+    let row = CONFIG_KEYS.iter().find(of)?;
+    (row.null == Null::Refused).then_some(row.absent)
+}
+
+/// Whether llama.cpp leaves a key below the architecture unread.
+pub(crate) fn is_unread(key: &str, family: Family) -> bool {
+    GGUF_UNREAD.iter().any(|(name, families)| *name == key && families.contains(&family))
+}

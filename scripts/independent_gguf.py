@@ -1,0 +1,93 @@
+"""A GGUF of a tiny checkpoint by a writer that is not ours: gguf-py's, with names from gguf-py's own table.
+
+What differs from the checkpoint's values is llama.cpp's convention: rows of Llama's q and k are interleaved in each
+head, norms of Gemma 3 have their 1 added, Gemma 4's full layers have factors on their rotary frequencies.
+"""
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "gemma3": gguf.MODEL_ARCH.GEMMA3, "gemma4": gguf.MODEL_ARCH.GEMMA4}
+SUFFIXES = (".weight", ".bias", ".scale")
+
+
+def interleaved(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of each head as 0, n/2, 1, n/2 + 1, ..."""
+    shape = (heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
+    return rows.reshape(shape).swapaxes(1, 2).reshape(rows.shape)
+
+
+def tensors(family: str, config: dict, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """f32 tensors under GGUF's names."""
+    names = gguf.get_tensor_name_map(ARCHITECTURES[family], config["num_hidden_layers"])
+    out = {}
+    for name, values in weights.items():
+        mapped = names.get_name(name, try_suffixes=SUFFIXES)
+        if mapped is None:
+            raise SystemExit(f"gguf-py has no name for {name}")
+        stem = name.removesuffix(".weight").removesuffix(".bias")
+        if family == "llama" and stem.endswith("q_proj"):
+            values = interleaved(values, config["num_attention_heads"])
+        if family == "llama" and stem.endswith("k_proj"):
+            values = interleaved(values, config["num_key_value_heads"])
+        if family == "gemma3" and name.endswith("norm.weight"):
+            values = values + 1.0
+        out[mapped if mapped.endswith(SUFFIXES) else mapped + ".weight"] = values.astype(np.float32)
+    if family == "gemma4":
+        rope = config["rope_parameters"]["full_attention"]
+        half = config["global_head_dim"] // 2
+        turning = int(rope.get("partial_rotary_factor", 1.0) * half)
+        out["rope_freqs.weight"] = np.array([1.0] * turning + [1e30] * (half - turning), np.float32)
+    return out
+
+
+def metadata(family: str, config: dict) -> dict:
+    """Keys below the architecture, all of them said."""
+    layers, dim = config["num_hidden_layers"], config["head_dim"]
+    keys = {"block_count": layers, "context_length": config["max_position_embeddings"],
+            "embedding_length": config["hidden_size"], "feed_forward_length": config["intermediate_size"],
+            "attention.head_count": config["num_attention_heads"],
+            "attention.head_count_kv": config["num_key_value_heads"],
+            "attention.layer_norm_rms_epsilon": config["rms_norm_eps"], "attention.key_length": dim,
+            "attention.value_length": dim, "rope.dimension_count": dim, "vocab_size": config["vocab_size"]}
+    if family == "llama":
+        return keys | {"rope.freq_base": config["rope_parameters"]["rope_theta"]}
+    rope = config["rope_parameters"]
+    keys |= {"rope.freq_base": rope["full_attention"]["rope_theta"],
+             "rope.freq_base_swa": rope["sliding_attention"]["rope_theta"],
+             "attention.sliding_window": config["sliding_window"],
+             "attention.sliding_window_pattern": [kind == "sliding_attention" for kind in config["layer_types"]]}
+    if family == "gemma4":
+        full = config["global_head_dim"]
+        keys |= {"attention.key_length": full, "attention.value_length": full, "rope.dimension_count": full,
+                 "attention.key_length_swa": dim, "attention.value_length_swa": dim, "rope.dimension_count_swa": dim,
+                 "attention.shared_kv_layers": 0, "embedding_length_per_layer_input": 0,
+                 "final_logit_softcapping": config["final_logit_softcapping"]}
+    return keys
+
+
+def write(path: Path, family: str, keys: dict, data: dict[str, np.ndarray]) -> None:
+    """Ints are written as u32, floats as f32, lists as arrays; a key that is None is left out."""
+    writer = gguf.GGUFWriter(path, family)
+    for key, value in keys.items():
+        name = f"{family}.{key}"
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            writer.add_bool(name, value)
+        elif isinstance(value, int):
+            writer.add_uint32(name, value)
+        elif isinstance(value, float):
+            writer.add_float32(name, value)
+        elif isinstance(value, str):
+            writer.add_string(name, value)
+        else:
+            writer.add_array(name, value)
+    writer.add_string("tokenizer.ggml.model", "none")
+    for name, values in data.items():
+        writer.add_tensor(name, np.ascontiguousarray(values, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -1,0 +1,239 @@
+"""What sweep_gguf.py tries, with the outcome that is expected of each, written down before it runs.
+
+An Export is a configuration that differs from the base in one key (`right`), and a wrong reading of that key
+(`wrong`), which must move the logits. `refused` is a part of the sentence that the refusal must contain; without it
+the file must be exported. An Import is a GGUF by another writer, with `keys` set (None: left out).
+"""
+from dataclasses import dataclass, field
+
+from sweep_models import DROP, FULL, SLIDING
+
+LLAMA_YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "original_max_position_embeddings": 64}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+          "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+TEN = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
+
+
+HEADLESS = {"tie_word_embeddings": True, "no lm_head": True}  # the weights without the head
+SHARED = {"num_kv_shared_layers": 2, "hidden_size_per_layer_input": 32}
+
+
+@dataclass
+class Export:
+    family: str
+    key: str
+    right: dict
+    wrong: dict
+    refused: str | None = None
+
+
+@dataclass
+class Import:
+    family: str
+    key: str
+    keys: dict
+    wrong: dict = field(default_factory=dict)
+    config: dict = field(default_factory=dict)
+    factors: list | None = None  # of rope_freqs.weight
+    refused: str | None = None
+
+
+def rope(**parameters) -> dict:
+    return {"rope_parameters": {"rope_theta": 10000.0, **parameters}}
+
+
+def yarn(**parameters) -> dict:
+    return {"rope_parameters": {key: value for key, value in {**LLAMA_YARN, **parameters}.items() if value is not DROP}}
+
+
+def old(scaling: dict | None, **keys) -> dict:
+    return {"rope_parameters": DROP, "rope_theta": 10000.0, "rope_scaling": scaling, **keys}
+
+
+def gemma_rope(full: dict | None = None, sliding: dict | None = None, theta: float = 5000.0) -> dict:
+    return {"rope_parameters": {SLIDING: {"rope_type": "default", "rope_theta": 100.0, **(sliding or {})},
+                                FULL: {"rope_type": "default", "rope_theta": theta, **(full or {})}}}
+
+
+def gemma4_rope(full: dict | None = None, sliding: dict | None = None) -> dict:
+    both = gemma_rope(full, sliding)
+    both["rope_parameters"][FULL] = {"rope_type": "proportional", "rope_theta": 5000.0,
+                                     "partial_rotary_factor": 0.25, **(full or {})}
+    return both
+
+
+EXPORTS = [
+    # Rotary embeddings of Llama.
+    Export("llama", "rope_theta 500", rope(rope_type="default", rope_theta=500.0), TEN),
+    Export("llama", "rope_theta 1e6", rope(rope_type="default", rope_theta=1e6), rope(rope_type="default", rope_theta=500.0)),
+    Export("llama", "rope_theta, old spelling", old(None, rope_theta=500.0), TEN),
+    Export("llama", "rope_theta absent: 10000", {"rope_parameters": DROP}, rope(rope_type="default", rope_theta=500.0)),
+    Export("llama", "linear, factor 4", rope(rope_type="linear", factor=4.0), TEN),
+    Export("llama", "linear, old spelling", old({"type": "linear", "factor": 4.0}), TEN),
+    Export("llama", "llama3, factor 8", {"rope_parameters": LLAMA3}, TEN),
+    Export("llama", "llama3, factor 32", {"rope_parameters": LLAMA3 | {"factor": 32.0}}, TEN),
+    Export("llama", "llama3, low 2 and high 8", {"rope_parameters": LLAMA3 | {"low_freq_factor": 2.0, "high_freq_factor": 8.0}},
+           {"rope_parameters": LLAMA3}),
+    Export("llama", "llama3, old spelling", old({k: v for k, v in LLAMA3.items() if k != "rope_theta"}), TEN),
+    Export("llama", "yarn, factor 8", yarn(), TEN),
+    Export("llama", "yarn, old spelling", old({"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64}), TEN),
+    Export("llama", "yarn, attention_factor 1", yarn(attention_factor=1.0), yarn()),
+    Export("llama", "yarn, attention_factor 1.6", yarn(attention_factor=1.6), yarn()),
+    Export("llama", "yarn, mscale = mscale_all_dim", yarn(mscale=1.0, mscale_all_dim=1.0), yarn()),
+    Export("llama", "yarn, mscale 0.707 of 1", yarn(mscale=0.707, mscale_all_dim=2.0), yarn()),
+    Export("llama", "yarn, original context absent", yarn(original_max_position_embeddings=DROP), yarn()),
+    Export("llama", "yarn, original context 24", yarn(original_max_position_embeddings=24), yarn(original_max_position_embeddings=DROP)),
+    Export("llama", "yarn, original context on top", yarn(original_max_position_embeddings=DROP) | {"original_max_position_embeddings": 64},
+           yarn(original_max_position_embeddings=DROP)),
+    Export("llama", "yarn, beta_fast 4", yarn(beta_fast=4.0, original_max_position_embeddings=256), yarn(original_max_position_embeddings=256)),
+    Export("llama", "yarn, beta_slow 8", yarn(beta_slow=8.0), yarn()),
+    Export("llama", "yarn, truncate false", yarn(truncate=False), yarn()),
+    Export("llama", "yarn, factor 1 with attention_factor", yarn(factor=1.0, attention_factor=1.5), yarn(factor=1.0)),
+    Export("llama", "dynamic", rope(rope_type="dynamic", factor=4.0), rope(rope_type="linear", factor=4.0)),
+    Export("llama", "longrope, one list of factors", rope(rope_type="longrope", short_factor=[1.0, 1.5, 2, 3, 4, 6, 8, 9],
+           long_factor=[1.0, 1.5, 2, 3, 4, 6, 8, 9], original_max_position_embeddings=64, factor=4.0), TEN),
+    Export("llama", "longrope, two lists of factors", rope(rope_type="longrope", short_factor=[1.0] * 8,
+           long_factor=[1.0, 1.5, 2, 3, 4, 6, 8, 9], original_max_position_embeddings=64, factor=4.0), TEN,
+           refused="long_factor"),
+    Export("llama", "longrope, attention_factor 1.4", rope(rope_type="longrope", short_factor=[2.0] * 8, long_factor=[2.0] * 8,
+           original_max_position_embeddings=64, attention_factor=1.4), rope(rope_type="linear", factor=2.0)),
+    Export("llama", "proportional, half of the pairs", rope(rope_type="proportional", partial_rotary_factor=0.5), TEN),
+    Export("llama", "partial_rotary_factor with default", rope(rope_type="default", partial_rotary_factor=0.5), rope(rope_type="default", rope_theta=500.0),
+           refused="partial_rotary_factor"),
+    # Other keys of Llama.
+    Export("llama", "hidden_act gelu_pytorch_tanh", {"hidden_act": "gelu_pytorch_tanh"}, {"hidden_act": "silu"}, refused="hidden_act"),
+    Export("llama", "hidden_act swish", {"hidden_act": "swish"}, {"hidden_act": "gelu_pytorch_tanh"}),
+    Export("llama", "attention_bias", {"attention_bias": True}, {"attention_bias": False}),
+    Export("llama", "mlp_bias", {"mlp_bias": True}, {"mlp_bias": False}),
+    Export("llama", "both biases", {"mlp_bias": True, "attention_bias": True}, {"mlp_bias": False, "attention_bias": True}),
+    Export("llama", "rms_norm_eps 0.5", {"rms_norm_eps": 0.5}, {"rms_norm_eps": 1e-5}),
+    Export("llama", "rms_norm_eps absent: 1e-6", {"rms_norm_eps": DROP}, {"rms_norm_eps": 0.5}),
+    Export("llama", "head_dim wider than hidden / heads", {"head_dim": 32}, {"head_dim": 16, "num_attention_heads": 8, "num_key_value_heads": 4}),
+    Export("llama", "head_dim narrower", {"head_dim": 8}, {"head_dim": 16, "num_attention_heads": 2, "num_key_value_heads": 1}),
+    Export("llama", "head_dim absent", {"head_dim": DROP}, {"head_dim": 8, "num_attention_heads": 8, "num_key_value_heads": 4}),
+    Export("llama", "one key-value head", {"num_key_value_heads": 1}, {"head_dim": 8, "num_attention_heads": 8, "num_key_value_heads": 2}),
+    Export("llama", "as many key-value heads", {"num_key_value_heads": 4}, {"head_dim": 8, "num_attention_heads": 8, "num_key_value_heads": 8}),
+    Export("llama", "num_key_value_heads absent", {"num_key_value_heads": DROP}, {"head_dim": 8, "num_attention_heads": 8, "num_key_value_heads": 8}),
+    Export("llama", "three heads", {"num_attention_heads": 3, "num_key_value_heads": 3, "hidden_size": 48}, {"hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 6, "head_dim": 8}),
+    Export("llama", "tied", {"tie_word_embeddings": True}, {"tie_word_embeddings": True, "rms_norm_eps": 0.5}),
+    Export("llama", "tie_word_embeddings absent: untied", {"tie_word_embeddings": DROP}, HEADLESS),
+    Export("llama", "tied, but two tensors: untied", {"tie_word_embeddings": True, "two tensors": True}, HEADLESS),
+    # Gemma 3.
+    Export("gemma3", "base", {}, gemma_rope(theta=100.0)),
+    Export("gemma3", "sliding_window 8", {"sliding_window": 8}, {"sliding_window": 16}),
+    Export("gemma3", "layer_types, every third full", {"layer_types": [SLIDING, SLIDING, FULL] * 2}, {}),
+    Export("gemma3", "layer_types, first full", {"layer_types": [FULL] + [SLIDING] * 5}, {}),
+    Export("gemma3", "sliding_window_pattern 3", {"layer_types": DROP, "sliding_window_pattern": 3}, {}),
+    Export("gemma3", "_sliding_window_pattern 3: not read", {"layer_types": DROP, "_sliding_window_pattern": 3}, {"layer_types": [SLIDING, SLIDING, FULL] * 2}),
+    Export("gemma3", "all layers full", {"layer_types": [FULL] * 6}, {}),
+    Export("gemma3", "all layers sliding", {"layer_types": [SLIDING] * 6}, {}),
+    Export("gemma3", "final_logit_softcapping 5", {"final_logit_softcapping": 5.0}, {"final_logit_softcapping": None}),
+    Export("gemma3", "attn_logit_softcapping 2: not applied", {"attn_logit_softcapping": 2.0}, {"sliding_window": 8}, refused="attn_logit_softcapping"),
+    Export("gemma3", "query_pre_attn_scalar other than head_dim", {"query_pre_attn_scalar": 32}, {}, refused="query_pre_attn_scalar"),
+    Export("gemma3", "rope_theta of full layers", gemma_rope(theta=50.0), {}),
+    Export("gemma3", "rope_theta of sliding layers", gemma_rope(sliding={"rope_theta": 10000.0}), {}),
+    Export("gemma3", "both thetas, old spelling", {"rope_parameters": DROP, "rope_theta": 50.0, "rope_local_base_freq": 10000.0}, {}),
+    Export("gemma3", "linear on full layers", gemma_rope({"rope_type": "linear", "factor": 8.0}), {}),
+    Export("gemma3", "linear, old spelling", {"rope_parameters": DROP, "rope_theta": 5000.0, "rope_local_base_freq": 100.0,
+                                              "rope_scaling": {"rope_type": "linear", "factor": 8.0}}, {}),
+    Export("gemma3", "linear on sliding layers", gemma_rope(sliding={"rope_type": "linear", "factor": 4.0}), {}, refused="sliding"),
+    Export("gemma3", "yarn on full layers", gemma_rope({"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32}), {}, refused=None),
+    Export("gemma3", "yarn with attention_factor 1", gemma_rope({"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32, "attention_factor": 1.0}),
+           gemma_rope({"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32}), refused="attention_factor"),
+    Export("gemma3", "llama3 on full layers", gemma_rope({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}), {}, refused="rope_freqs"),
+    Export("gemma3", "hidden_activation silu", {"hidden_activation": "silu"}, {}, refused="hidden_activation"),
+    Export("gemma3", "rms_norm_eps 0.1", {"rms_norm_eps": 0.1}, {}),
+    Export("gemma3", "head_dim 32", {"head_dim": 32, "query_pre_attn_scalar": 32}, {"head_dim": 32, "query_pre_attn_scalar": 8}),
+    Export("gemma3", "one key-value head", {"num_key_value_heads": 1}, {"num_key_value_heads": 1, "sliding_window": 4}),
+    Export("gemma3", "attention_bias", {"attention_bias": True}, {}, refused="attention_bias"),
+    Export("gemma3", "untied", {"tie_word_embeddings": False}, HEADLESS),
+    # Gemma 4.
+    Export("gemma4", "base", {}, gemma4_rope({"partial_rotary_factor": 1.0})),
+    Export("gemma4", "sliding_window 8", {"sliding_window": 8}, {}),
+    Export("gemma4", "layer_types", {"layer_types": [SLIDING, SLIDING, SLIDING, FULL]}, {"layer_types": [SLIDING, SLIDING, SLIDING, FULL], "sliding_window": 8}),
+    Export("gemma4", "partial_rotary_factor 0.5", gemma4_rope({"partial_rotary_factor": 0.5}), {}),
+    Export("gemma4", "proportional with factor 4", gemma4_rope({"partial_rotary_factor": 0.5, "factor": 4.0}), gemma4_rope({"partial_rotary_factor": 0.5})),
+    Export("gemma4", "default on full layers", gemma4_rope({"rope_type": "default", "partial_rotary_factor": 1.0}), {}),
+    Export("gemma4", "linear on full layers", gemma4_rope({"rope_type": "linear", "partial_rotary_factor": 1.0, "factor": 4.0}), {}),
+    Export("gemma4", "linear on sliding layers", gemma4_rope(sliding={"rope_type": "linear", "factor": 4.0}), {}, refused="sliding"),
+    Export("gemma4", "rope_theta of full layers", gemma4_rope({"rope_theta": 50.0}), {}),
+    Export("gemma4", "rope_theta of sliding layers", gemma4_rope(sliding={"rope_theta": 10000.0}), {}),
+    Export("gemma4", "final_logit_softcapping null", {"final_logit_softcapping": None}, {"final_logit_softcapping": 5.0}),
+    Export("gemma4", "final_logit_softcapping 5", {"final_logit_softcapping": 5.0}, {}),
+    Export("gemma4", "rms_norm_eps 0.3", {"rms_norm_eps": 0.3}, {}),
+    Export("gemma4", "attention_k_eq_v", {"attention_k_eq_v": True, "num_global_key_value_heads": 1}, {"attention_k_eq_v": True, "num_global_key_value_heads": 1, "sliding_window": 4}),
+    Export("gemma4", "num_kv_shared_layers 2", SHARED, {"hidden_size_per_layer_input": 32, "num_kv_shared_layers": 1}),
+    Export("gemma4", "use_double_wide_mlp", SHARED | {"use_double_wide_mlp": True}, SHARED | {"use_double_wide_mlp": True, "sliding_window": 4}),
+    Export("gemma4", "per-layer embeddings", {"hidden_size_per_layer_input": 32}, {"hidden_size_per_layer_input": 0}),
+    Export("gemma4", "experts", {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32},
+           {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 1, "moe_intermediate_size": 32}),
+    Export("gemma4", "hidden_activation silu", {"hidden_activation": "silu"}, {}, refused="hidden_activation"),
+    Export("gemma4", "attention_bias", {"attention_bias": True}, {}, refused="attention_bias"),
+    Export("gemma4", "untied", {"tie_word_embeddings": False}, HEADLESS),
+]
+
+SCALED = {"rope.scaling.factor": 4.0}
+YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 8.0, "rope.scaling.original_context_length": 32}
+UNREAD = {"attention.scale": 0.5, "attention.output_scale": 0.5, "attention.clamp_kqv": 0.1, "attention.value_scale": 2.0,
+          "attention.layer_norm_epsilon": 0.1, "attention.temperature_scale": 0.5, "attn_logit_softcapping": 1.0,
+          "embedding_scale": 2.0, "logit_scale": 2.0, "residual_scale": 2.0, "hidden_activation": "relu",
+          "expert_weights_scale": 2.0, "pooling_type": 1, "rope.scaling.alpha": 4.0, "rope.scaling.finetuned": True,
+          "rope.scaling.yarn_ext_factor": 0.5, "rope.scaling.yarn_attn_factor": 1.5, "rope.scaling.yarn_beta_fast": 4.0,
+          "rope.scaling.yarn_beta_slow": 2.0, "rope.scaling.yarn_log_multiplier": 0.5,
+          "tensor_data_layout": "Meta AI original pth", "use_parallel_residual": True}
+IMPORTS = [
+    Import("llama", "all keys said", {}, {"rope.freq_base": 10000.0}),
+    Import("llama", "rope.freq_base absent: 10000", {"rope.freq_base": None}, {"rope.freq_base": 500.0}),
+    Import("llama", "rope.scaling.factor without a type: linear", SCALED, {"rope.scaling.factor": None}),
+    Import("llama", "rope.scale_linear, the old name", {"rope.scale_linear": 4.0}, {"rope.scale_linear": None}),
+    Import("llama", "rope.scaling.factor 0: none", {"rope.scaling.factor": 0.0}, {"rope.scaling.factor": 4.0}),
+    Import("llama", "rope.scaling.type none", SCALED | {"rope.scaling.type": "none"}, SCALED | {"rope.scaling.type": "linear"}),
+    Import("llama", "rope.scaling.type linear", SCALED | {"rope.scaling.type": "linear"}, {"rope.scaling.factor": 2.0}),
+    Import("llama", "rope.scaling.type yarn", YARN, {"rope.scaling.type": "linear"}),
+    Import("llama", "yarn, original context absent", YARN | {"rope.scaling.original_context_length": None}, YARN),
+    Import("llama", "yarn, original context 0", YARN | {"rope.scaling.original_context_length": 0}, YARN),
+    Import("llama", "yarn, attn_factor 1", YARN | {"rope.scaling.attn_factor": 1.0}, {"rope.scaling.attn_factor": 1.5}),
+    Import("llama", "yarn, attn_factor 0.5", YARN | {"rope.scaling.attn_factor": 0.5}, {"rope.scaling.attn_factor": 1.0}),
+    Import("llama", "yarn, yarn_beta_slow: not read", YARN | {"rope.scaling.yarn_beta_slow": 8.0, "rope.scaling.yarn_beta_fast": 8.0}, {"rope.scaling.factor": 4.0}),
+    Import("llama", "yarn, yarn_attn_factor: not read", YARN | {"rope.scaling.yarn_attn_factor": 1.5}, {"rope.scaling.factor": 4.0}),
+    Import("llama", "yarn, factor absent", YARN | {"rope.scaling.factor": None}, YARN),
+    Import("llama", "attn_factor without scaling", {"rope.scaling.attn_factor": 1.5}, {"rope.scaling.attn_factor": 1.0}),
+    Import("llama", "attn_factor with linear", SCALED | {"rope.scaling.attn_factor": 1.5}, SCALED | {"rope.scaling.attn_factor": 1.0}),
+    Import("llama", "rope_freqs of Llama 3.1", {"rope.freq_base": 10000.0}, factors=[1.0, 1.0, 1.0, 3.1, 8.0, 8.0, 8.0, 8.0], wrong={"rope.freq_base": 500.0}),
+    Import("llama", "rope_freqs with linear", {"rope.freq_base": 10000.0, **SCALED}, factors=[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], wrong={"rope.scaling.factor": None}),
+    Import("llama", "rope_freqs that stop pairs", {}, factors=[1.0, 1.0, 1.0, 1.0, 1e30, 1e30, 1e30, 1e30], wrong={"rope.freq_base": 10000.0}),
+    Import("llama", "attention.head_count_kv absent: as many heads", {"attention.head_count_kv": None}, {"attention.head_count": 8, "attention.key_length": 8, "attention.value_length": 8, "rope.dimension_count": 8}, config={"num_key_value_heads": 4}),
+    Import("llama", "attention.head_count_kv as an array", {"attention.head_count_kv": [2, 2], "attention.head_count": [4, 4], "feed_forward_length": [96, 96]}, {"rope.freq_base": 10000.0}),
+    Import("llama", "attention.key_length absent", {"attention.key_length": None, "attention.value_length": None, "rope.dimension_count": None}, {"attention.head_count": 8, "attention.head_count_kv": 4}),
+    Import("llama", "attention.layer_norm_rms_epsilon", {"attention.layer_norm_rms_epsilon": 0.5}, {"attention.layer_norm_rms_epsilon": 1e-5}),
+    Import("llama", "keys that llama.cpp does not read here", UNREAD | {"attention.sliding_window": 8, "attention.sliding_window_pattern": 2,
+           "final_logit_softcapping": 1.0, "rope.freq_base_swa": 50.0, "rope.dimension_count_swa": 8, "attention.key_length_swa": 8,
+           "attention.value_length_swa": 8}, {"rope.freq_base": 10000.0}),
+    Import("llama", "attention.causal false", {"attention.causal": False}, {"attention.causal": True}, refused="attention.causal"),
+    Import("llama", "a key that nobody knows", {"attention.new_thing": 2.0}, {"rope.freq_base": 10000.0}, refused="attention.new_thing"),
+    Import("gemma3", "all keys said", {}, {"rope.freq_base": 100.0}),
+    Import("gemma3", "rope.freq_base absent: 10000", {"rope.freq_base": None}, {"rope.freq_base": 50.0}),
+    Import("gemma3", "rope.freq_base_swa absent: 10000", {"rope.freq_base_swa": None}, {"rope.freq_base_swa": 100.0}),
+    Import("gemma3", "sliding_window_pattern absent: every sixth full", {"attention.sliding_window_pattern": None}, {"attention.sliding_window_pattern": 3}),
+    Import("gemma3", "sliding_window_pattern 3", {"attention.sliding_window_pattern": 3}, {"attention.sliding_window_pattern": 6}),
+    Import("gemma3", "sliding_window_pattern 0: all sliding", {"attention.sliding_window_pattern": 0}, {"attention.sliding_window_pattern": 3}),
+    Import("gemma3", "sliding_window absent: all full", {"attention.sliding_window": None}, {"attention.sliding_window": 16}),
+    Import("gemma3", "sliding_window 0: all full", {"attention.sliding_window": 0}, {"attention.sliding_window": 16}),
+    Import("gemma3", "final_logit_softcapping", {"final_logit_softcapping": 5.0}, {"final_logit_softcapping": None}),
+    Import("gemma3", "rope.scaling.factor: full layers only", {"rope.scaling.factor": 8.0}, {"rope.scaling.factor": None}),
+    Import("gemma3", "yarn", YARN, {"rope.scaling.type": None}),
+    Import("gemma3", "attn_factor", {"rope.scaling.attn_factor": 1.5}, {"rope.scaling.attn_factor": None}, refused="rope.scaling.attn_factor"),
+    Import("gemma3", "keys that llama.cpp does not read here", UNREAD | {"attention.shared_kv_layers": 1}, {"rope.freq_base": 50.0}),
+    Import("gemma3", "rope.dimension_count 8", {"rope.dimension_count": 8}, {"rope.dimension_count": 16}, refused="rope.dimension_count"),
+    Import("gemma4", "all keys said", {}, {"rope.freq_base": 100.0}),
+    Import("gemma4", "rope.freq_base absent: 10000", {"rope.freq_base": None}, {"rope.freq_base": 50.0}),
+    Import("gemma4", "rope.freq_base_swa absent: 10000", {"rope.freq_base_swa": None}, {"rope.freq_base_swa": 100.0}),
+    Import("gemma4", "final_logit_softcapping absent: 30", {"final_logit_softcapping": None}, {"final_logit_softcapping": 5.0}),
+    Import("gemma4", "final_logit_softcapping 0", {"final_logit_softcapping": 0.0}, {"final_logit_softcapping": 5.0}),
+    Import("gemma4", "sliding_window 0", {"attention.sliding_window": 0}, {"attention.sliding_window": 16}, refused="attention.sliding_window"),
+    Import("gemma4", "rope.dimension_count absent", {"rope.dimension_count": None}, {"rope.freq_base": 50.0}),
+    Import("gemma4", "rope.scaling.factor: full layers only", {"rope.scaling.factor": 8.0}, {"rope.scaling.factor": None}),
+    Import("gemma4", "shared_kv_layers absent: none", {"attention.shared_kv_layers": None}, {"rope.freq_base": 50.0}),
+    Import("gemma4", "keys that llama.cpp does not read here", UNREAD, {"rope.freq_base": 50.0}),
+    Import("gemma4", "rope_freqs with a factor", {}, factors=[2.0] * 8 + [1e30] * 8, wrong={"rope.freq_base": 50.0}),
+]
