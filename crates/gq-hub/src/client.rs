@@ -9,6 +9,7 @@ use hf_hub::{Cache, Repo, RepoType};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::HashSet;
+use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Response, Uri};
@@ -16,6 +17,8 @@ use ureq::typestate::{WithBody, WithoutBody};
 use ureq::{Agent, Body, RequestBuilder};
 
 const MAX_REDIRECTS: usize = 5;
+/// Longest time that the words of a refusal may take, up to the last wait for a piece of them.
+const MESSAGE_TIME: Duration = Duration::from_secs(5);
 /// Longest silence of the API.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait for what a posted body leads to; a large commit takes its time.
@@ -396,10 +399,23 @@ fn message_of(response: &mut Response<Body>) -> String {
     if let Some(message) = header(response.headers(), "x-error-message") {
         return printable(message);
     }
-    let body = response.body_mut().with_config().limit(1 << 16).read_to_string().unwrap_or_default();
+    let body = String::from_utf8_lossy(&start_of(response)).into_owned();
     let json: Option<Value> = serde_json::from_str(&body).ok();
     let error = json.as_ref().and_then(|v| v.get("error")).and_then(Value::as_str);
     printable(error.unwrap_or(&body))
+}
+
+/// What comes of a refusal's body within a few seconds: nobody waits for the rest of one that drips.
+fn start_of(response: &mut Response<Body>) -> Vec<u8> {
+    let (start, mut reader) = (Instant::now(), response.body_mut().with_config().limit(1 << 16).reader());
+    let (mut body, mut piece) = (Vec::new(), [0; 4096]);
+    while start.elapsed() < MESSAGE_TIME {
+        match reader.read(&mut piece) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => body.extend_from_slice(&piece[..count]),
+        }
+    }
+    body
 }
 
 /// At most 300 characters, none that could drive a terminal.
