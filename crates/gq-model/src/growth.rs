@@ -5,6 +5,7 @@
 //! short pieces one by one first, and measured.
 
 use crate::tokenizer_error::TokenizerError;
+use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper};
 
@@ -134,12 +135,38 @@ fn around(value: &Value) -> usize {
     single.iter().map(piece).fold(0, usize::saturating_add)
 }
 
-/// Runs the normalizers on pieces of `text`, one after the other, and stops where a piece becomes too long.
+/// Runs the normalizers of a parsed `tokenizer.json` on what the library rewrites when it loads the file, the contents
+/// of its added tokens, and on `probe`. To be done before the file is loaded.
+///
+/// # Errors
+/// [`TokenizerError::Grows`], also where only all contents together become too long, and
+/// [`TokenizerError::Unreadable`].
+pub(crate) fn measure_loading(file: &Value, probe: &str) -> Result<(), TokenizerError> {
+    let normalizer = NormalizerWrapper::deserialize(&file["normalizer"])
+        .map_err(|error| TokenizerError::Unreadable(error.into()))?;
+    measure(&normalizer, probe)?;
+    let added = file["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
+    let rewritten = added.iter().filter(|token| token["normalized"] != false);
+    let contents: Vec<&str> = rewritten.filter_map(|token| token["content"].as_str()).collect();
+    let from = contents.iter().map(|content| content.len()).sum::<usize>();
+    let limit = MOST as usize * from.max(PIECE);
+    let mut to = 0;
+    for content in contents {
+        to += measure(&normalizer, content)?;
+        if to > limit {
+            return Err(TokenizerError::Grows { part: "normalizer", from, to, limit });
+        }
+    }
+    Ok(())
+}
+
+/// Runs the normalizers on pieces of `text`, one after the other, and stops where a piece becomes too long. Gives the
+/// bytes of all pieces together.
 ///
 /// # Errors
 /// [`TokenizerError::Grows`].
-pub(crate) fn measure(normalizer: &NormalizerWrapper, text: &str) -> Result<(), TokenizerError> {
-    let mut rest = text;
+pub(crate) fn measure(normalizer: &NormalizerWrapper, text: &str) -> Result<usize, TokenizerError> {
+    let (mut rest, mut bytes) = (text, 0);
     while !rest.is_empty() {
         let cut = rest.len().min(PIECE);
         let cut = (cut..=rest.len()).find(|&at| rest.is_char_boundary(at)).unwrap_or(rest.len());
@@ -147,9 +174,10 @@ pub(crate) fn measure(normalizer: &NormalizerWrapper, text: &str) -> Result<(), 
         let limit = MOST as usize * piece.len().max(PIECE);
         let mut normalized = NormalizedString::from(piece);
         step(normalizer, &mut normalized, (piece.len(), limit))?;
+        bytes += normalized.get().len();
         rest = tail;
     }
-    Ok(())
+    Ok(bytes)
 }
 
 fn step(
@@ -180,7 +208,7 @@ mod tests {
         json!({"normalizer": {"type": "Sequence", "normalizers": steps}})
     }
 
-    fn run(file: &Value, text: &str) -> Result<(), TokenizerError> {
+    fn run(file: &Value, text: &str) -> Result<usize, TokenizerError> {
         measure(&serde_json::from_value(file["normalizer"].clone()).unwrap(), text)
     }
 
@@ -198,7 +226,7 @@ mod tests {
         let chain =
             sequence(&[replace("a", "bbbbbbbbbb"), replace("b", "cccccccccc"), replace("c", "dddddddddd")]);
         assert_eq!(Growth::of(&chain).unwrap(), Growth::Measured);
-        run(&chain, &"xyz ".repeat(2000)).unwrap();
+        assert_eq!(run(&chain, &"xyz ".repeat(2000)).unwrap(), 8000);
         run(&chain, &format!("a{}", "x".repeat(4000))).unwrap();
         let error = run(&chain, &"a".repeat(2000)).unwrap_err();
         let TokenizerError::Grows { part: "normalizer", from: 1024, to, limit: 65536 } = error else {

@@ -25,6 +25,8 @@ pub struct Tokenizer {
 
 /// What is run under [`guarded`].
 const FILE: &str = "tokenizer.json";
+/// Text that shows what is put around a text.
+const PROBE: &str = "a";
 
 /// How strings such as `<bos>` in a text are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,9 @@ impl Tokenizer {
         let text = texts.tokenizer.as_deref().ok_or(TokenizerError::Missing)?;
         let file: Value = parse(FILE, text)?;
         let growth = Growth::of(&file)?;
+        if growth == Growth::Measured {
+            guarded(FILE, || growth::measure_loading(&file, PROBE))??;
+        }
         let mut inner: tokenizers::Tokenizer =
             guarded(FILE, || text.parse())?.map_err(TokenizerError::Unreadable)?;
         // A file may carry the cuts and padding of its training.
@@ -254,7 +259,7 @@ fn encode(inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, Tokeniz
 /// The tokens that a post-processor puts in front of text and behind it.
 fn post_processed(inner: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
     let ids = |special: bool| -> Result<Vec<u32>, TokenizerError> {
-        let encoding = inner.encode_fast("a", special).map_err(TokenizerError::Encode)?;
+        let encoding = inner.encode_fast(PROBE, special).map_err(TokenizerError::Encode)?;
         Ok(encoding.get_ids().to_vec())
     };
     let (plain, processed) = (ids(false)?, ids(true)?);

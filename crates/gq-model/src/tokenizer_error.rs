@@ -36,7 +36,10 @@ pub enum TokenizerError {
         loaded: String,
     },
     /// A token with another id than the file gives it.
-    #[error("token {token:?} is written with id {written}, but loads as {loaded}: ids before it are missing")]
+    #[error(
+        "token {token:?} is written with id {written}, but loads as {loaded}: ids before it are missing, or the token \
+         or its id stands twice"
+    )]
     MovedId {
         /// The token.
         token: String,

@@ -38,7 +38,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "--allow-other-tokens writes it all the same; export with --safetensors keeps the tokenizer"
         }
         "outside.panic" => "the file is not what that library can read: make or fetch it again",
-        "tokenizer.ids" => "write the tokens of the missing ids too, such as <unused7>, in their places",
+        "tokenizer.ids" => {
+            "write the tokens of the missing ids too, such as <unused7>, in their places, and every token and id once"
+        }
         "tokenizer.rows" => {
             "resize the embedding to the tokenizer, or take the tokenizer that belongs to the weights"
         }

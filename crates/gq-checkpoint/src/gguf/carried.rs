@@ -109,6 +109,10 @@ mod tests {
         );
         assert_eq!(refused(&|file| file["normalizer"] = escape.clone(), false), Some("normalizer"));
         assert_eq!(refused(&|file| file["normalizer"] = json!({"type": "NFC"}), false), Some("normalizer"));
+        let told =
+            |normalizer| check(&json!({"normalizer": normalizer}), false, &[]).unwrap_err().to_string();
+        assert!(told(json!({"type": "NFC"})).contains("text whose accents"));
+        assert!(told(json!({"type": "NFKC"})).ends_with("would give text other tokens"));
         assert_eq!(refused(&|file| file["model"]["dropout"] = json!(0.1), false), Some("model.dropout"));
         assert_eq!(
             refused(&|file| file["model"]["end_of_word_suffix"] = json!("</w>"), true),

@@ -119,7 +119,8 @@ impl<'a> Tokenizer<'a> {
         }
         // A special token without a row, such as Gemma's placeholder for images: no text gets it.
         entries.retain(|&(id, _, kind)| id < spec.vocab_size || kind != CONTROL);
-        let count = spec.vocab_size.max(entries.iter().map(|entry| entry.0 + 1).max().unwrap_or(0));
+        let count =
+            spec.vocab_size.max(entries.iter().map(|entry| entry.0.saturating_add(1)).max().unwrap_or(0));
         if count > 1 << 24 || count > spec.vocab_size {
             return Err(contradiction(file, format!("tokens up to {count} for {} rows", spec.vocab_size)));
         }
@@ -130,7 +131,7 @@ impl<'a> Tokenizer<'a> {
         // Rows of the embedding beyond the vocabulary; Gemma's files leave them out.
         let last = tokens.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         if spec.family != Family::Llama {
-            tokens.truncate(last.max(spec.vocab_size.min(last)));
+            tokens.truncate(last);
         }
         let named = |(id, token): (usize, &Option<(&str, i32)>)| match token {
             Some((token, kind)) => ((*token).to_owned(), *kind),

@@ -60,7 +60,7 @@ pub fn tokenizer_texts(
         "gpt2" => byte_level(&vocabulary, &merges, options.assume_pre.as_deref())?,
         // Readers begin a text of Gemma 4 with its first token, whatever the file says.
         "gemma4" => sentence_piece(&vocabulary, &merges, true)?,
-        _ => sentence_piece(&vocabulary, &merges, vocabulary.flag("add_bos_token").unwrap_or(true))?,
+        _ => sentence_piece(&vocabulary, &merges, vocabulary.flag("add_bos_token")?.unwrap_or(true))?,
     };
     let tokenizer = whole.map_or_else(|| tokenizer.to_string(), str::to_owned);
     let tokenizer_config = vocabulary.config(add_bos)?.to_string();
@@ -125,7 +125,7 @@ fn sentence_piece(
     merges: &[(&str, &str)],
     add_bos: bool,
 ) -> Result<(Value, bool), GgufError> {
-    let prefix = vocabulary.flag("add_space_prefix").unwrap_or(true);
+    let prefix = vocabulary.flag("add_space_prefix")?.unwrap_or(true);
     let unknown = vocabulary.types.iter().position(|&kind| kind == UNKNOWN as u64);
     let unknown = match vocabulary.special("unknown")? {
         Some((_, token)) => Some(token),
@@ -169,7 +169,7 @@ fn byte_level(
         actual: name.to_owned(),
         supported: PreTokenizer::names(),
     })?;
-    let add_bos = vocabulary.flag("add_bos_token").unwrap_or(pre.adds_bos());
+    let add_bos = vocabulary.flag("add_bos_token")?.unwrap_or(pre.adds_bos());
     let bytes =
         json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true});
     let post_processor = match vocabulary.template(add_bos)? {

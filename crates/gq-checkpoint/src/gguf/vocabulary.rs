@@ -25,8 +25,13 @@ impl<'a> Vocabulary<'a> {
         let key = "tokenizer.ggml.tokens";
         let tokens = strings(metadata, key)?.ok_or_else(|| GgufError::MissingKey { key: key.to_owned() })?;
         let types = "tokenizer.ggml.token_type";
-        let list = metadata.get(types).and_then(Metadatum::as_array).and_then(Array::to_u64s);
-        let mut list = list.unwrap_or_else(|| vec![NORMAL as u64; tokens.len()]);
+        let mut list = match metadata.get(types) {
+            None => vec![NORMAL as u64; tokens.len()],
+            Some(value) => {
+                let list = value.as_array().and_then(Array::to_u64s);
+                list.ok_or_else(|| of_type(types, value, "an array of whole numbers from 0 on"))?
+            }
+        };
         if list.len() != tokens.len() {
             let fault = format!("{} types of {} tokens", list.len(), tokens.len());
             return Err(GgufError::Contradiction { key: types.to_owned(), fault });
@@ -48,8 +53,11 @@ impl<'a> Vocabulary<'a> {
         Ok(Vocabulary { metadata, tokens, types: list, ids, defaults })
     }
 
-    pub fn flag(&self, name: &str) -> Option<bool> {
-        self.metadata.get(&format!("tokenizer.ggml.{name}")).and_then(Metadatum::as_bool)
+    /// A truth value; `None` where there is no such key.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>, GgufError> {
+        let key = format!("tokenizer.ggml.{name}");
+        let Some(value) = self.metadata.get(&key) else { return Ok(None) };
+        value.as_bool().map(Some).ok_or_else(|| of_type(&key, value, "a truth value"))
     }
 
     pub fn text(&self, key: &str) -> Option<&'a str> {
@@ -59,10 +67,11 @@ impl<'a> Vocabulary<'a> {
     /// The token that a key names, with its id; where there is no key, the one that readers take.
     pub fn special(&self, name: &str) -> Result<Option<(usize, &'a str)>, GgufError> {
         let key = format!("tokenizer.ggml.{name}_token_id");
-        let Some(id) = self.metadata.get(&key).and_then(Metadatum::as_u64) else {
+        let Some(value) = self.metadata.get(&key) else {
             let default = self.defaults.iter().find(|(default, _)| *default == name);
             return Ok(default.and_then(|&(_, id)| Some((id, self.tokens.get(id)?.as_str()))));
         };
+        let id = value.as_u64().ok_or_else(|| of_type(&key, value, "a whole number from 0 on"))?;
         match usize::try_from(id).ok().and_then(|id| Some((id, self.tokens.get(id)?.as_str()))) {
             Some(token) => Ok(Some(token)),
             None => {
@@ -109,7 +118,8 @@ impl<'a> Vocabulary<'a> {
     /// Puts the first token in front, and the last behind, where the file says so.
     pub fn template(&self, add_bos: bool) -> Result<Option<Value>, GgufError> {
         let bos = self.special("bos")?.filter(|_| add_bos);
-        let eos = self.special("eos")?.filter(|_| self.flag("add_eos_token") == Some(true));
+        let adds_eos = self.flag("add_eos_token")? == Some(true);
+        let eos = self.special("eos")?.filter(|_| adds_eos);
         if bos.is_none() && eos.is_none() {
             return Ok(None);
         }
@@ -137,7 +147,7 @@ impl<'a> Vocabulary<'a> {
             }
         }
         config.insert("add_bos_token".into(), json!(add_bos));
-        config.insert("add_eos_token".into(), json!(self.flag("add_eos_token").unwrap_or(false)));
+        config.insert("add_eos_token".into(), json!(self.flag("add_eos_token")?.unwrap_or(false)));
         config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
         Ok(Value::Object(config))
     }
@@ -147,6 +157,10 @@ pub(super) fn strings<'a>(metadata: &'a Metadata, key: &str) -> Result<Option<&'
     let Some(value) = metadata.get(key) else { return Ok(None) };
     match value.as_array().and_then(Array::as_strings) {
         Some(strings) => Ok(Some(strings)),
-        None => Err(GgufError::KeyType { key: key.to_owned(), actual: value.kind(), expected: "strings" }),
+        None => Err(of_type(key, value, "strings")),
     }
+}
+
+fn of_type(key: &str, value: &Metadatum, expected: &'static str) -> GgufError {
+    GgufError::KeyType { key: key.to_owned(), actual: value.kind(), expected }
 }

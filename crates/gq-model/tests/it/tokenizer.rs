@@ -212,6 +212,44 @@ fn normalizers_have_a_cap() {
     assert!(matches!(error, TokenizerError::Grows { part: "normalizer", .. }), "{error}");
 }
 
+/// What the library rewrites when it loads a file is measured first: contents of added tokens, one by one and together.
+#[test]
+fn normalizers_have_a_cap_while_a_file_is_loaded() {
+    let step = |pattern: Value, to: String| json!({"type": "Replace", "pattern": pattern, "content": to});
+    let of = |steps: [Value; 3], contents: &[String]| {
+        changed(|file| {
+            let first = file["added_tokens"].as_array().unwrap().len();
+            file["normalizer"] = json!({"type": "Sequence", "normalizers": steps});
+            let size = u32::try_from(demo().vocab_size()).unwrap();
+            for (id, content) in (size..).zip(contents) {
+                let mut added = token(id, content, false);
+                added["normalized"] = json!(true);
+                file["added_tokens"].as_array_mut().unwrap().push(added);
+            }
+            assert_eq!(file["added_tokens"].as_array().unwrap().len(), first + contents.len());
+        })
+    };
+    let from = |result: Result<Tokenizer, TokenizerError>| match result.unwrap_err() {
+        TokenizerError::Grows { part: "normalizer", from, .. } => from,
+        other => panic!("{other}"),
+    };
+    let string = |text: &str| json!({"String": text});
+    let chain = || {
+        [step(string("q"), "x".repeat(20)), step(string("x"), "y".repeat(20)), step(string("?"), "!".into())]
+    };
+    assert!(of(chain(), &["q".repeat(100)]).is_ok(), "40,000 bytes");
+    assert_eq!(from(of(chain(), &["q".repeat(1000)])), 1000);
+    let many: Vec<String> = (1..=20).map(|count| "q".repeat(80 + count)).collect();
+    assert_eq!(from(of(chain(), &many)), many.iter().map(String::len).sum::<usize>());
+    // Only a text that is this one letter, as which the file's special tokens are looked for.
+    let alone = [
+        step(json!({"Regex": "^a$"}), "x".repeat(20)),
+        step(string("x"), "y".repeat(20)),
+        step(string("y"), "z".repeat(200)),
+    ];
+    assert_eq!(from(of(alone, &[])), 1);
+}
+
 #[test]
 fn tokenizers_are_told_apart() {
     let (own, same) = (demo(), demo());

@@ -309,6 +309,12 @@ fn metadata_that_could_change_the_graph_is_refused_by_name() {
     refused("tokenizer.ggml.pre", Value::String("tekken".into()));
     refused("tokenizer.ggml.bos_token_id", Value::U32(1 << 20));
     refused("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![1])));
+    // Of another kind is not the same as absent.
+    refused("tokenizer.ggml.token_type", Value::Array(Array::F32(vec![1.0; 288])));
+    refused("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![-1; 288])));
+    refused("tokenizer.ggml.unknown_token_id", Value::I32(-1));
+    refused("tokenizer.ggml.add_bos_token", Value::U32(1));
+    refused("tokenizer.ggml.add_eos_token", Value::String("true".into()));
     refused("tokenizer.ggml.tokens", Value::Array(Array::String(vec!["a".into(); 288])));
     refused("tokenizer.ggml.merges", Value::Array(Array::String(vec!["nopair".into()])));
     // One layer more or less than the tensors have.
