@@ -45,6 +45,7 @@ pub const PATHS: &[(&str, &str, Use)] = &[
     ("meta get", "file", Use::Read),
     ("meta set", "file", Use::Read),
     ("meta set", "output", Use::FileOrInPlace),
+    ("plan", "calibration", Use::Read),
     ("plan", "loras", Use::Read),
     ("plan", "source", Use::Read),
     ("plan", "tokenizer_from", Use::Read),
