@@ -100,7 +100,7 @@ fn without_gradients_trials_say_where_bytes_go() {
     let groups = made["tune"]["corrections"]["groups"].as_array().unwrap();
     assert!(groups.iter().any(|group| group["name"] == "down 6/6"), "{groups:?}");
     let measure = |options: &[&str]| {
-        gq.json(&[&["convert", &demo, "--bpw", "3", "-o", "m.gq"], options].concat());
+        gq.json(&[&["convert", &demo, "--bpw", "3", "-o", "m.gq", "--force"], options].concat());
         let options = ["--text", &text, "--ctx", "128", "--windows", "8", "--activations", "f32"];
         let told = gq.json(&[&["eval", "m.gq", "--reference", &demo][..], &options].concat());
         told["kld"]["mean"].as_f64().unwrap()

@@ -37,7 +37,8 @@ fn errors_are_objects_with_where_limit_actual_and_hint() {
             ["", "", ""],
         ),
         (
-            &["convert", &testdata("malformed/checkpoint/tensor-nan")],
+            // Quiet: that nothing is measured is said first.
+            &["convert", &testdata("malformed/checkpoint/tensor-nan"), "-q"],
             3,
             "tensor.not_finite",
             ["", "finite", "NaN"],
