@@ -146,10 +146,8 @@ fn a_plan_takes_the_same_options_and_measures_nothing() {
     let demo = testdata("demo");
     let plan = gq.ok(&["plan", &demo]);
     assert!(plan.contains("draft") && plan.contains("tokens of the built-in text"), "{plan}");
-    assert!(
-        plan.contains("time    about") && plan.contains("gradients") && plan.contains("trials"),
-        "{plan}"
-    );
+    // Stages that take less than a second here are not named.
+    assert!(plan.contains("time    about"), "{plan}");
     let none = gq.ok(&["plan", &demo, "--calibration", "none"]);
     assert!(none.contains("not calibrated"), "{none}");
     let shown = gq.fails(2, &["plan", &demo, "--max-kld", "0.05"]);

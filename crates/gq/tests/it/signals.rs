@@ -74,7 +74,7 @@ fn a_file_that_is_cut_while_it_is_read_is_named() {
         if !more.is_empty() {
             let document: serde_json::Value = serde_json::from_str(&said).unwrap();
             assert_eq!(document["error"]["code"], "file.cut");
-            assert_eq!(document["error"]["actual"], "4096");
+            assert_eq!(document["error"]["actual"], "4,096");
         }
         fs::write(&path, whole).unwrap();
     }
