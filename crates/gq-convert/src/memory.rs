@@ -15,7 +15,7 @@ const STRIPS: usize = 16;
 /// Smaller blocks than this only cost time.
 const SMALLEST_BLOCK: u64 = 64 << 10;
 /// Program, allocator slack, stacks of the threads that are not counted one by one.
-const BASE: u64 = 2 << 20;
+const BASE: u64 = 5 << 19;
 /// Targets, paths and sums of a trellis search, beside what grows with its states.
 const TRELLIS: u64 = 96 << 10;
 /// Most that the compression of a text needs beside the text and its result; shorter texts need less.

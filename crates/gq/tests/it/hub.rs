@@ -66,9 +66,9 @@ fn a_model_is_planned_fetched_and_found_again_without_a_network() {
         &["plan", "org/tiny"],
         &["inspect", "hf://org/tiny@main"],
         &["convert", "hf://org/tiny"],
-        &["verify", "tiny-4.25bpw.gq"],
+        &["verify", "tiny-4.25bpw-uncalibrated.gq"],
         &["eval", "org/tiny", "--reference", &reference],
-        &["inspect", "tiny-4.25bpw.gq"],
+        &["inspect", "tiny-4.25bpw-uncalibrated.gq"],
     ];
     for args in cases {
         run(with_hub(&gq, &hub), args, 0);

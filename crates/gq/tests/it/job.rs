@@ -105,7 +105,7 @@ fn killed_at_any_moment_and_run_again_gives_the_same_bytes() {
     for delay in 0..24 {
         let mut child =
             gq.command().args(arguments("killed.gq")).stderr(std::process::Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(2 + 40 * delay));
+        std::thread::sleep(Duration::from_millis(2 + 80 * delay));
         child.kill().unwrap();
         child.wait().unwrap();
         interrupted += usize::from(gq.path("killed.gq.journal").exists());
