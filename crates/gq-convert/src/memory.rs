@@ -22,6 +22,8 @@ const TRELLIS: u64 = 96 << 10;
 const COMPRESSION: u64 = 16 << 20;
 /// Most that the allocator keeps of matrices that were freed, without use for it: larger ones go back to the system.
 const LEFT: u64 = 3 << 20;
+/// What an allocator keeps of factors and products that were freed on one thread and are needed on another.
+const KEPT: u64 = 6 << 20;
 /// What is touched of a thread's stack, and its small allocations.
 const THREAD: u64 = 96 << 10;
 
@@ -104,7 +106,8 @@ fn peak(steps: &[Step], (texts, adapters): (u64, u64), factors: u64, threads: us
     });
     // Scales wait for the codes. Dense matrices are made before there are blocks.
     let (tables, making) = tables(steps);
-    let work = factors + calibrated(steps, threads as u64) + source + coded + strips + 2 * scales;
+    let kept = if steps.iter().any(|step| step.calibrated) { KEPT } else { 0 };
+    let work = factors + kept + calibrated(steps, threads as u64) + source + coded + strips + 2 * scales;
     let left = making.min(LEFT);
     let blocks = tables + making.max(work) + left + threads as u64 * (scratch + THREAD);
     // The blocks are gone when the texts are compressed.
