@@ -66,7 +66,9 @@ impl Sealed {
     pub fn place(self) -> Result<Finished, WriteError> {
         put_in_place(&self.partial, &self.path)?;
         // It is under its name now.
-        self.leftover.map(std::mem::forget);
+        if let Some(leftover) = self.leftover {
+            std::mem::forget(leftover);
+        }
         Ok(self.finished)
     }
 }

@@ -103,10 +103,8 @@ pub fn run(args: &ReleaseArgs, global: &Global) -> Result<(), Failure> {
     if args.restart {
         discard(&job, dir)?;
     }
-    if !Work::is_begun(dir) {
-        if is_release(dir) {
-            return finished(&job, dir);
-        }
+    if !Work::is_begun(dir) && is_release(dir) {
+        return finished(&job, dir);
     }
     let mut work = Work::open(dir, &job.inputs, false)?;
     make(&job, dir, &mut work)?;

@@ -44,10 +44,10 @@ impl Read {
             let folder = super::folder_of(path);
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
             for other in entries.map(|entry| entry.path()) {
-                if part_of_split(&other).is_some_and(|(other, _)| other == stem) {
-                    if let Ok(identity) = Identity::of(&other) {
-                        self.names.insert(identity, other.display().to_string());
-                    }
+                if part_of_split(&other).is_some_and(|(other, _)| other == stem)
+                    && let Ok(identity) = Identity::of(&other)
+                {
+                    self.names.insert(identity, other.display().to_string());
                 }
             }
         }
