@@ -15,7 +15,7 @@ const STRIPS: usize = 16;
 /// Smaller blocks than this only cost time.
 const SMALLEST_BLOCK: u64 = 64 << 10;
 /// Program, allocator slack, stacks of the threads that are not counted one by one.
-const BASE: u64 = 5 << 19;
+const BASE: u64 = 11 << 18;
 /// Targets, paths and sums of a trellis search, beside what grows with its states.
 const TRELLIS: u64 = 96 << 10;
 /// Most that the compression of a text needs beside the text and its result; shorter texts need less.
@@ -23,7 +23,7 @@ const COMPRESSION: u64 = 16 << 20;
 /// Most that the allocator keeps of matrices that were freed, without use for it: larger ones go back to the system.
 const LEFT: u64 = 3 << 20;
 /// What an allocator keeps of factors and products that were freed on one thread and are needed on another.
-const KEPT: u64 = 2 << 20;
+const KEPT: u64 = 6 << 20;
 /// What it keeps of the trellis searches by which time is estimated.
 const TRIED: u64 = 512 << 10;
 /// What is touched of a thread's stack, and its small allocations.
