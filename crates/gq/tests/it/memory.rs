@@ -96,13 +96,17 @@ fn no_more_memory_is_taken_than_was_promised() {
         let promise = promised(&gq, &[&["plan"][..], &recipe].concat());
         let most = taken(&gq, &[&["convert", "--no-check"][..], &recipe, &["-o", file]].concat());
         eprintln!("convert {recipe:?}: {most} bytes taken, {promise} promised");
-        // Within six tenths where inputs are in view, of a model of 6 MB: what their moments take depends on which come after
+        // Within three quarters where inputs are in view, of a model of 6 MB: what their moments take depends on which come after
         // which, and what an allocator keeps of them on which thread had them.
         let ratio = promise as f64 / most as f64;
-        assert!((1.0..1.6).contains(&ratio), "gq convert {recipe:?}: {most} bytes taken, {promise} promised");
+        assert!(
+            (1.0..1.75).contains(&ratio),
+            "gq convert {recipe:?}: {most} bytes taken, {promise} promised"
+        );
     }
     let again = [
-        &["reround", "scalar.gq", "-o", "again.gq", "--reference", &demo, "--calibration", &text][..],
+        &["reround", "scalar.gq", "-o", "again.gq", "--force", "--reference", &demo, "--calibration", &text]
+            [..],
         &fast[..4],
     ];
     let again = [&again.concat()[..], &threads].concat();
