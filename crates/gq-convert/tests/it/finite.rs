@@ -57,13 +57,13 @@ fn changed(kind: Kind, dir: &Path) -> Arc<Checkpoint> {
     Arc::new(Checkpoint::open(dir).unwrap())
 }
 
-/// A copy of a file with the first norm's weights changed to `bits`, in bf16.
-fn with_norm(container: &Container, bits: u16, path: &Path) -> Container {
+/// A copy of a file with the stored bytes of one tensor changed.
+fn with_changed(container: &Container, name: &str, change: impl Fn(&mut [u8]), path: &Path) -> Container {
     let mut writer = Writer::create(path).unwrap();
     for entry in container.tensors() {
         let mut payload = container.payload(entry).to_vec();
-        if entry.name == "model.layers.0.post_attention_layernorm.weight" {
-            payload[..2].copy_from_slice(&bits.to_le_bytes());
+        if entry.name == name {
+            change(&mut payload);
         }
         writer.write_tensor(entry.spec(), &payload).unwrap();
     }
@@ -71,6 +71,24 @@ fn with_norm(container: &Container, bits: u16, path: &Path) -> Container {
     let texts = kinds.map(|kind| StoredText::new(kind, &container.text(kind).unwrap().unwrap()).unwrap());
     writer.finish(texts.collect()).unwrap();
     Container::open(path).unwrap()
+}
+
+/// A copy of a file with the first norm's first weight changed to `bits`, in bf16.
+fn with_norm(container: &Container, bits: u16, path: &Path) -> Container {
+    let first = |payload: &mut [u8]| payload[..2].copy_from_slice(&bits.to_le_bytes());
+    with_changed(container, "model.layers.0.post_attention_layernorm.weight", first, path)
+}
+
+/// A file at `path` that names `checkpoint` as its source and has the weights that computed before they were changed.
+fn with_fine_weights(checkpoint: &Checkpoint, kind: Kind, path: &Path) -> Container {
+    let policy = policy("tq4", &[(kind.changed, "exact")]); // no encoding holds such weights
+    let (_, container) = convert(checkpoint, &policy, &path.with_extension("changed")).unwrap();
+    let fine = testdata(FINE);
+    let tensor = fine.tensor(kind.changed).unwrap();
+    let bytes = std::fs::read(fine.dir().join(&fine.files()[tensor.file].name)).unwrap();
+    let weights =
+        |payload: &mut [u8]| payload.copy_from_slice(&bytes[tensor.offset as usize..][..payload.len()]);
+    with_changed(&container, kind.changed, weights, path)
 }
 
 struct Pair {
@@ -133,9 +151,7 @@ fn a_reference_that_computes_no_numbers_is_an_error_of_every_job() {
     for kind in KINDS {
         let dir = tempfile::tempdir().unwrap();
         let checkpoint = changed(kind, &dir.path().join("source"));
-        // No encoding holds such weights: the file is one of weights that compute.
-        let fine = Arc::new(testdata(FINE));
-        let (_, container) = convert(&fine, &policy("tq4", &[]), &dir.path().join("a.gq")).unwrap();
+        let container = with_fine_weights(&checkpoint, kind, &dir.path().join("a.gq"));
         let pair = Pair::new(checkpoint.clone(), container);
         match pair.rounded_again(&dir.path().join("again.gq")) {
             RoundAgainError::NotFinite(found) => assert!(is_about(&found, Side::Reference, kind), "{found}"),

@@ -64,7 +64,9 @@ fn temporary_names_are_not_links() {
     let victim = victim(&bench);
     let refs = bench.repo_dir().join("refs");
     std::fs::create_dir_all(&refs).unwrap();
-    symlink(&victim, refs.join(format!("main.{}.tmp", std::process::id()))).unwrap();
+    for count in 0..2000 {
+        symlink(&victim, refs.join(format!("main.{}-{count}.tmp", std::process::id()))).unwrap();
+    }
     assert_complete(&bench.snapshot());
     unharmed(&victim);
 }
