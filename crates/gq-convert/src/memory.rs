@@ -1,6 +1,7 @@
 //! How much memory an execution takes, decided before it starts.
 //!
-//! Counted: anonymous memory and read buffers. Not counted: pages of mapped files.
+//! Counted: anonymous memory and read buffers. Not counted: pages of mapped files, and what the allocator keeps of large
+//! buffers that were freed (the program has it keep none).
 
 use crate::encode::STRIP_CHUNK;
 use crate::plan::Step;
@@ -22,10 +23,6 @@ const TRELLIS: u64 = 96 << 10;
 const COMPRESSION: u64 = 16 << 20;
 /// Most that the allocator keeps of matrices that were freed, without use for it: larger ones go back to the system.
 const LEFT: u64 = 3 << 20;
-/// What an allocator keeps of factors and products that were freed on one thread and are needed on another.
-const KEPT: u64 = 6 << 20;
-/// What it keeps of the trellis searches by which time is estimated.
-const TRIED: u64 = 512 << 10;
 /// What is touched of a thread's stack, and its small allocations.
 const THREAD: u64 = 96 << 10;
 
@@ -108,10 +105,7 @@ fn peak(steps: &[Step], (texts, adapters): (u64, u64), factors: u64, threads: us
     });
     // Scales wait for the codes. Dense matrices are made before there are blocks.
     let (tables, making) = tables(steps);
-    let kept = if steps.iter().any(|step| step.calibrated) { KEPT } else { 0 };
-    let searches = steps.iter().any(|step| matches!(step.encoding, Encoding::Trellis { .. }));
-    let kept = kept + if searches { TRIED } else { 0 };
-    let work = factors + kept + calibrated(steps, threads as u64) + source + coded + strips + 2 * scales;
+    let work = factors + calibrated(steps, threads as u64) + source + coded + strips + 2 * scales;
     let left = making.min(LEFT);
     let blocks = tables + making.max(work) + left + threads as u64 * (scratch + THREAD);
     // The blocks are gone when the texts are compressed.

@@ -1,8 +1,9 @@
 //! Files as the operating system has them: how one is begun and gets its name, which one a path means, the space that
-//! is left, and maps that know when their file was cut.
+//! is left, maps that know when their file was cut, and what the allocator keeps.
 //!
 //! This crate does not know what is in a file, a model or a terminal.
 
+mod allocator;
 mod begin;
 mod bus;
 mod identity;
@@ -10,6 +11,7 @@ mod map;
 mod place;
 mod space;
 
+pub use allocator::{MAPPED_ALONE, return_large_buffers};
 pub use begin::{begin, foreign, open_own};
 pub use bus::watch_bus_errors;
 pub use identity::{Identity, Kind, kind};

@@ -30,6 +30,16 @@ use crate::failure::Failure;
 /// Runs the command that was asked for.
 pub fn dispatch(cli: &Cli) -> Result<(), Failure> {
     let global = &cli.global;
+    if matches!(
+        &cli.command,
+        Command::Convert(_)
+            | Command::Tune(_)
+            | Command::Reround(_)
+            | Command::Refine(_)
+            | Command::Release(_)
+    ) {
+        gq_files::return_large_buffers(); // they promise how much memory they take
+    }
     match &cli.command {
         Command::Convert(args) => convert::run(args, global),
         Command::Tune(args) => tune::run(args, global),
