@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""What more calibration brings the first command, and what it costs: divergence against CPU time.
+
+    .venv/bin/python scripts/trials/amounts.py MODELS/smollm2-135m-instruct-smooth WORK --gq target/release/gq \\
+        --size 88000000 --texts wikitext2-test.raw.txt TEXTS/sympy-code.txt --out docs/measurements/amounts-smollm2-135m.json
+
+For each amount (tokens of moments, gradients, trials) on the built-in text: `gq tune`, then `gq convert --size` from its
+measurements, then `gq eval` on both texts with f32 activations. CPU seconds are user and system time of `gq tune` alone
+(conversion costs the same for all). Rows that are in the output already are kept.
+"""
+import argparse
+import json
+import resource
+import subprocess
+from pathlib import Path
+
+AMOUNTS = ((4096, 1024, 1024), (4096, 2048, 1024), (16384, 2048, 1024), (16384, 2048, 3072), (16384, 8192, 1024),
+           (65536, 2048, 1024))
+
+
+def run(command: list) -> tuple[str, float]:
+    """What a command printed, and its CPU seconds."""
+    def used():
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+    before = used()
+    output = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
+    return output, used() - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--gq", type=Path, required=True)
+    parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--texts", type=Path, nargs="+", required=True)
+    parser.add_argument("--windows", type=int, default=40)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    rows = json.loads(options.out.read_text()) if options.out.exists() else []
+    for moments, gradients, trials in AMOUNTS:
+        row = {"moments": moments, "gradients": gradients, "trials": trials}
+        if any(row.items() <= done.items() for done in rows):
+            continue
+        tune, file = options.work / "amounts.tune", options.work / "amounts.gq"
+        subprocess.run(["rm", "-rf", tune, file], check=True)
+        _, row["cpu_seconds"] = run([options.gq, "tune", options.checkpoint, "-o", tune, "--calibration", "builtin",
+                                     "--calibration-tokens", moments, "--gradient-tokens", gradients, "--trial-tokens", trials])
+        run([options.gq, "convert", options.checkpoint, "--tune", tune, "--size", options.size, "-o", file, "--force"])
+        row["bytes"] = file.stat().st_size
+        for text in options.texts:
+            shown, _ = run([options.gq, "eval", file, "--reference", options.checkpoint, "--text", text, "--windows",
+                            options.windows, "--activations", "f32", "--json", "--quiet", "--cache", options.work / "cache"])
+            row[text.stem] = json.loads(shown)["kld"]["mean"]
+        rows.append(row)
+        options.out.write_text(json.dumps(rows, indent=1) + "\n")
+        print(row)
+
+
+if __name__ == "__main__":
+    main()
