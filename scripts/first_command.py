@@ -52,7 +52,7 @@ def score(options, model: str, path: Path, text: Path) -> dict:
     command = [options.gq, "eval", path, "--reference", options.models / f"{model}-smooth", "--text", text, "--windows",
                str(options.windows), "--activations", "f32", "--json", "--quiet", "--cache", options.work / "cache"]
     result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return {"kld": result["kld"]["mean"], "ppl_ratio": result.get("ppl_ratio")}
+    return {"kld": result["kld"]["mean"]}
 
 
 def measure(options) -> None:
