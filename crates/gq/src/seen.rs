@@ -5,9 +5,10 @@ use crate::cli::Global;
 use crate::failure::{Exit, Failure};
 use crate::machine::Machine;
 use crate::texts::{self, ByKind};
-use crate::{source, units};
+use crate::{guard, signals, source, units};
 use gq_checkpoint::{Checkpoint, parse_config};
 use gq_container::{Container, TensorEntry, TextKind};
+use gq_files::Existing;
 use gq_model::{ActivationMode, KvType, Model, RunOptions, SpecialText, Tokenizer};
 use gq_tensor::{DType, Encoding, Spacing, decode_f32};
 use std::collections::HashSet;
@@ -59,6 +60,8 @@ impl Seen {
 pub struct Checker<'a> {
     skip: NoCheck,
     max_memory: Option<u64>,
+    /// Bytes above which only one layer of each kind is run.
+    whole: u64,
     global: &'a Global,
     seen: Mutex<Seen>,
 }
@@ -66,7 +69,7 @@ pub struct Checker<'a> {
 impl<'a> Checker<'a> {
     /// Looks at what is written, or not.
     pub fn new(skip: NoCheck, global: &'a Global) -> Checker<'a> {
-        Checker { skip, max_memory: None, global, seen: Mutex::default() }
+        Checker { skip, max_memory: None, whole: WHOLE, global, seen: Mutex::default() }
     }
 
     /// The same within so much memory: a tokenizer that takes more is not built.
@@ -138,6 +141,7 @@ impl<'a> Checker<'a> {
 
     /// Looks at a `.gq` file, a GGUF or a checkpoint directory that has no name yet.
     pub fn look(&self, path: &Path) -> Result<(), Failure> {
+        signals::whole(path);
         let seen = match self.skip.no_check {
             true => Seen { not_seen: vec!["that the file works (--no-check)".to_owned()], ..Seen::default() },
             false => self.look_at(path)?,
@@ -152,17 +156,20 @@ impl<'a> Checker<'a> {
     }
 
     /// Writes to another name first, looks at that, and gives it its own. `write` gets where to write; nothing is left of
-    /// what is refused.
+    /// what is refused. Right before it gets its name, `unchanged` says whether what it was made from is what it was.
     pub fn through<T>(
         &self,
-        path: &Path,
+        (path, existing): (&Path, Existing),
+        unchanged: &dyn Fn() -> Result<(), Failure>,
         write: impl FnOnce(&Path) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let candidate = candidate(path);
         let outcome = write(&candidate).and_then(|written| {
+            signals::wait_if_ending();
             if candidate.exists() {
                 self.look(&candidate).map_err(|failure| broken(path, failure))?;
-                gq_files::put_in_place(&candidate, path).map_err(|error| Failure::io(path, &error))?;
+                unchanged()?;
+                guard::place(&candidate, path, existing)?;
             }
             Ok(written)
         });
