@@ -92,6 +92,15 @@ impl<'a> Checker<'a> {
         Ok(!self.skip.no_check && self.max_memory.is_none_or(|limit| needed <= limit))
     }
 
+    /// Memory that looking at what is made of a checkpoint takes, beside the little that one token does: what its tokenizer
+    /// takes, unless that is not tried.
+    pub fn memory(&self, checkpoint: &Checkpoint) -> Result<u64, Failure> {
+        match self.may_tokenize(checkpoint)? {
+            true => Ok(texts::memory(&texts::of_checkpoint(checkpoint.texts()?))),
+            false => Ok(0),
+        }
+    }
+
     /// Reads texts as a reader does. Gives the tokenizer, and what was not seen.
     fn read(&self, mut texts: ByKind, place: &str) -> Result<Read, Failure> {
         let needed = texts::memory(&texts);
@@ -119,7 +128,7 @@ impl<'a> Checker<'a> {
             finite(&container, Exit::Input, "seen.broken")?;
             let options = options(ActivationMode::Int8, global)?;
             let bytes = container.file_bytes();
-            return one_token(&Model::from_container(container, options)?, bytes, read);
+            return self.one_token(&Model::from_container(container, options)?, bytes, read);
         }
         let checkpoint = Arc::new(source::checkpoint(path, global)?);
         let read = self.read(texts::of_checkpoint(checkpoint.texts()?), &place)?;
@@ -136,7 +145,32 @@ impl<'a> Checker<'a> {
             return Ok(Seen { checked: true, of_layers, not_seen, ..Seen::default() });
         }
         let options = options(ActivationMode::F32, global)?;
-        one_token(&Model::from_checkpoint(checkpoint, options)?, bytes, read)
+        self.one_token(&Model::from_checkpoint(checkpoint, options)?, bytes, read)
+    }
+
+    /// Tokens in, one token out.
+    fn one_token(&self, model: &Model, bytes: u64, read: Read) -> Result<Seen, Failure> {
+        let Read { tokenizer, not_seen } = read;
+        let of_layers = model.spec().layers.len();
+        let all = bytes <= self.whole;
+        let chosen = if all { (0..of_layers).collect() } else { model.layers_of_each_kind() };
+        let (layers, tokenizes) = (chosen.len(), tokenizer.as_ref().map(|_| true));
+        let mut seen = Seen { checked: true, tokenizes, layers, of_layers, not_seen, token: None };
+        let mut tokens = match &tokenizer {
+            Some(tokenizer) => tokenizer.prompt(texts::SAMPLE, SpecialText::Plain)?,
+            None => {
+                let limit = u32::try_from(model.vocab_size()).unwrap_or(u32::MAX);
+                (1..=TOKENS as u32).map(|id| id % limit).collect()
+            }
+        };
+        tokens.truncate(TOKENS);
+        seen.token = Some(model.probe(&tokens, &chosen)?);
+        if !all {
+            let others = of_layers - layers;
+            seen.not_seen
+                .push(format!("{others} of {of_layers} layers: one of each kind was run, and the head"));
+        }
+        Ok(seen)
     }
 
     /// Looks at a `.gq` file, a GGUF or a checkpoint directory that has no name yet.
@@ -212,30 +246,6 @@ fn options(activations: ActivationMode, global: &Global) -> Result<RunOptions, F
     Ok(RunOptions { level: global.level()?, activations, kv: KvType::F32 })
 }
 
-/// Tokens in, one token out.
-fn one_token(model: &Model, bytes: u64, read: Read) -> Result<Seen, Failure> {
-    let Read { tokenizer, not_seen } = read;
-    let of_layers = model.spec().layers.len();
-    let all = bytes <= WHOLE;
-    let chosen = if all { (0..of_layers).collect() } else { model.layers_of_each_kind() };
-    let (layers, tokenizes) = (chosen.len(), tokenizer.as_ref().map(|_| true));
-    let mut seen = Seen { checked: true, tokenizes, layers, of_layers, not_seen, token: None };
-    let mut tokens = match &tokenizer {
-        Some(tokenizer) => tokenizer.prompt(texts::SAMPLE, SpecialText::Plain)?,
-        None => {
-            let limit = u32::try_from(model.vocab_size()).unwrap_or(u32::MAX);
-            (1..=TOKENS as u32).map(|id| id % limit).collect()
-        }
-    };
-    tokens.truncate(TOKENS);
-    seen.token = Some(model.probe(&tokens, &chosen)?);
-    if !all {
-        let others = of_layers - layers;
-        seen.not_seen.push(format!("{others} of {of_layers} layers: one of each kind was run, and the head"));
-    }
-    Ok(seen)
-}
-
 /// Refuses scales and exact values that are infinite or not a number. What the graph does not use is not looked at: the
 /// bounds of clipped activations in towers may be infinite.
 pub fn finite(container: &Container, exit: Exit, code: &'static str) -> Result<(), Failure> {
@@ -280,4 +290,60 @@ fn is_finite_exact(dtype: DType, bytes: &[u8]) -> bool {
         decode_f32(dtype, bytes, values);
         values.iter().all(|value| value.is_finite())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::Parser;
+
+    /// A copy of a checkpoint of three layers of two kinds, with a tensor whose first weight is not a number.
+    fn poisoned(dir: &Path, tensor: Option<&str>) {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny/gemma3");
+        let mut found = tensor.is_none();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let mut bytes = std::fs::read(&path).unwrap();
+            if let Some(tensor) = tensor.filter(|_| name.starts_with("model-")) {
+                let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+                let json: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+                if let Some(at) = json[tensor]["data_offsets"][0].as_u64() {
+                    assert_eq!(json[tensor]["dtype"], "BF16", "{tensor}");
+                    bytes[header + at as usize..][..2].copy_from_slice(&0x7FC0u16.to_le_bytes());
+                    found = true;
+                }
+            }
+            if !name.starts_with("reference") {
+                std::fs::write(dir.join(name), bytes).unwrap();
+            }
+        }
+        assert!(found, "{tensor:?}");
+    }
+
+    #[test]
+    fn of_large_files_one_layer_of_each_kind_and_the_head_are_run() {
+        let global = Cli::try_parse_from(["gq", "demo"]).unwrap().global;
+        let look = |whole: u64, tensor: Option<&str>| {
+            let dir = tempfile::tempdir().unwrap();
+            poisoned(dir.path(), tensor);
+            let checker = Checker { whole, ..Checker::new(NoCheck::default(), &global) };
+            checker.look(dir.path()).map(|()| checker.seen())
+        };
+        let down = |layer: usize| format!("model.layers.{layer}.mlp.down_proj.weight");
+        let all = look(WHOLE, None).unwrap();
+        assert_eq!((all.layers, all.of_layers, all.token.is_some()), (3, 3, true));
+        assert!(all.not_seen.iter().all(|what| !what.contains("layers")), "{:?}", all.not_seen);
+        let some = look(0, None).unwrap();
+        assert_eq!((some.layers, some.of_layers, some.token.is_some()), (2, 3, true));
+        let said = "1 of 3 layers: one of each kind was run, and the head";
+        assert!(some.not_seen.iter().any(|what| what == said), "{:?}", some.not_seen);
+        // The second layer is of the first one's kind.
+        assert!(look(WHOLE, Some(&down(1))).is_err());
+        assert_eq!(look(0, Some(&down(1))).unwrap().layers, 2);
+        for tensor in [down(0), down(2), "model.norm.weight".to_owned()] {
+            assert!(look(0, Some(&tensor)).is_err(), "{tensor}");
+        }
+    }
 }

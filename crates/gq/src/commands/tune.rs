@@ -75,6 +75,9 @@ pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
         let failure = Failure::new(Exit::Usage, "output.exists", message).at(args.output.display());
         return Err(failure.limit("a new name").actual("finished measurements"));
     }
+    if lacking.is_none() {
+        room(&checkpoint, &how, &args.output, args.max_memory, global)?.refuse(&args.output, 0)?;
+    }
     let place = (args.output.as_path(), lacking);
     let saved = args.output.join("tune.json");
     let work = Work::that_continues([saved.clone()]);
@@ -121,7 +124,10 @@ pub fn measure(
     let model = Model::from_checkpoint_unheld(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
     // Refused before hours are spent; what is promised is known when the text is.
-    room(checkpoint, how, dir, max_memory, global)?.refuse(dir, 0)?;
+    let room = room(checkpoint, how, dir, max_memory, global)?;
+    if found.is_none() {
+        room.refuse(dir, 0)?;
+    }
     let left = max_memory.map(|limit| limit.saturating_sub(checkpoint.held_bytes(global.threads())));
     let mut written = |done: u64, of: u64| progress.stage("text", (done, of), "");
     let what = (&model, &tokenizer);
