@@ -72,7 +72,14 @@ pub fn convert(
     let mut folder = SearchFolder::open(path, &asked.to_string(), options.restart)?;
     let found = search(job, resources, &mut folder, options, global);
     match &found {
-        Ok(_) => guard::place(&folder.best(), path, options.existing)?,
+        Ok(_) => match guard::place(&folder.best(), path, options.existing) {
+            // Finished, under another name.
+            Err(taken) if taken.code == "output.taken" => {
+                folder.remove();
+                return Err(taken);
+            }
+            placed => placed?,
+        },
         // Nothing in it is of any use.
         Err(failure) if failure.exit == Exit::Usage => {}
         Err(_) => return found,

@@ -5,13 +5,15 @@ use crate::chat::endless;
 use crate::live::{is_mapped, names, shown, started, until};
 use crate::run::{Gq, testdata};
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// How a file is changed without a signal: its last page stays mapped.
 #[derive(Clone, Copy, Debug)]
 enum How {
+    /// Its last byte is written, as it was.
+    Touched,
     /// Its last byte is another one.
     Rewritten,
     /// It lacks its last byte.
@@ -22,11 +24,13 @@ impl How {
     fn change(self, path: &Path) {
         let mut file = File::options().read(true).write(true).open(path).unwrap();
         let bytes = file.metadata().unwrap().len();
+        let mut last = [0];
+        file.seek(SeekFrom::Start(bytes - 1)).unwrap();
+        file.read_exact(&mut last).unwrap();
+        file.seek(SeekFrom::Start(bytes - 1)).unwrap();
         match self {
-            How::Rewritten => {
-                file.seek(SeekFrom::Start(bytes - 1)).unwrap();
-                file.write_all(&[0xA5]).unwrap();
-            }
+            How::Touched => file.write_all(&last).unwrap(),
+            How::Rewritten => file.write_all(&[last[0] ^ 0xFF]).unwrap(),
             How::Cut => file.set_len(bytes - 1).unwrap(),
         }
     }
@@ -39,71 +43,83 @@ fn restore(path: &Path, bytes: &[u8]) {
     File::options().write(true).open(path).unwrap().set_modified(before).unwrap();
 }
 
+/// Starts the program, does something once it has read the file to its end, and waits for it.
+fn meanwhile(gq: &Gq, args: &[&str], act: impl Fn()) -> (Option<i32>, String) {
+    let args = [args, &["--threads", "1", "--cpu", "scalar"]].concat();
+    let mut child = started(gq, &args);
+    let mapped = is_mapped(&child, &gq.path("m.gq"));
+    // What is mapped next, or begun: the file before was validated by then.
+    let next = is_mapped(&child, &gq.path("endless/model.safetensors"));
+    let begun = ["out.gguf.unchecked.partial", "out.gguf.unchecked"].map(|name| gq.path(name));
+    let ready = || match args[0] {
+        "run" => mapped(),
+        "export" => begun.iter().any(|path| path.exists()),
+        _ => mapped() && next(),
+    };
+    assert!(until(&mut child, ready), "gq {args:?} ended by itself");
+    act();
+    let output = child.wait_with_output().unwrap();
+    let json = args.contains(&"--json");
+    let said = if json { String::from_utf8_lossy(&output.stdout).into_owned() } else { shown(&output) };
+    (output.status.code(), said)
+}
+
 #[test]
 fn a_gq_file_that_changes_while_it_is_read_is_refused() {
     let gq = Gq::new();
-    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    let text = testdata("demo/eval.txt");
     let source = endless(&gq);
-    gq.ok(&["convert", &source, "-o", "m.gq", "--encoding", "tq8", "--no-grid", "--no-check"]);
+    gq.ok(&["convert", &source, "-o", "m.gq", "--encoding", "tq2", "--no-grid", "--no-check"]);
     let path = gq.path("m.gq");
     let whole = fs::read(&path).unwrap();
     // The last page is not a whole one, so that a cut in it raises no signal.
     assert!(whole.len() % 4096 > 1);
-    let slow = ["--threads", "1", "--cpu", "scalar"];
-    let eval = ["eval", "m.gq", "--reference", &demo, "--text", &text, "--cache-limit", "0"];
-    let saved =
-        [&eval[..], &["--save-outputs", "out.safetensors", "--windows", "8", "--html", "out.html"]].concat();
-    let eval = [&eval[..], &["--windows", "8"]].concat();
-    let again = ["m.gq", "--reference", &source, "--calibration", &text];
-    let refine = [&["refine"][..], &again, &["--steps", "4", "--calibration-ctx", "64"]].concat();
+    let eval =
+        ["eval", "m.gq", "--reference", &source, "--text", &text, "--cache-limit", "0", "--windows", "4"];
+    let saved = [&eval[..], &["--save-outputs", "out.safetensors", "--html", "out.html"]].concat();
+    let again = ["m.gq", "--reference", &source, "--calibration", &text, "--calibration-ctx", "64"];
+    let refine = [&["refine"][..], &again, &["--steps", "4"]].concat();
     let refined = [&refine[..], &["-o", "out.gq"]].concat();
-    let reround =
-        [&["reround"][..], &again, &["--calibration-ctx", "64", "--calibration-tokens", "1024"]].concat();
-    let export = ["export", "m.gq", "--gguf", "-o", "out.gguf", "--no-measure", "--type", "Q4_K", "--force"];
-    let run = ["run", "m.gq", "--raw", "-p", "It is a truth", "-n", "600", "--temp", "0"];
+    let reround = [&["reround"][..], &again, &["--calibration-tokens", "4096"]].concat();
+    let export = ["export", "m.gq", "--gguf", "-o", "out.gguf", "--no-measure", "--type", "Q8_0"];
+    let run = ["run", "m.gq", "--raw", "-p", "It is a truth", "-n", "400", "--temp", "0"];
     let run_json = [&run[..], &["--json"]].concat();
-    for how in [How::Rewritten, How::Cut] {
-        for args in [&eval[..], &saved, &refine, &refined, &reround, &export, &run, &run_json] {
-            restore(&path, &whole);
-            let args = [args, &slow].concat();
-            let mut child = started(&gq, &args);
-            let mapped = is_mapped(&child, &path);
-            assert!(until(&mut child, mapped), "gq {args:?} ended by itself");
-            how.change(&path);
-            let output = child.wait_with_output().unwrap();
-            let json = args.contains(&"--json");
-            let said =
-                if json { String::from_utf8_lossy(&output.stdout).into_owned() } else { shown(&output) };
-            assert_eq!(output.status.code(), Some(4), "gq {args:?}, {how:?}: {said}");
-            assert!(said.contains("m.gq: changed while it was read"), "gq {args:?}, {how:?}: {said}");
-            if json {
-                let document: serde_json::Value = serde_json::from_str(&said).unwrap();
-                assert_eq!(document["error"]["code"], "file.changed");
-            }
-            assert_eq!(names(gq.dir.path()), ["endless", "m.gq"], "gq {args:?}, {how:?}");
+    let cases: [(&[&str], How); 9] = [
+        (&eval, How::Rewritten),
+        (&saved, How::Cut),
+        (&refine, How::Rewritten),
+        (&refined, How::Cut),
+        (&reround, How::Cut),
+        (&export, How::Cut),
+        (&export, How::Rewritten),
+        // Nothing tells when it was validated.
+        (&run, How::Touched),
+        (&run_json, How::Touched),
+    ];
+    for (args, how) in cases {
+        restore(&path, &whole);
+        let (code, said) = meanwhile(&gq, args, || how.change(&path));
+        assert_eq!(code, Some(4), "gq {args:?}, {how:?}: {said}");
+        assert!(said.contains("m.gq: changed while it was read"), "gq {args:?}, {how:?}: {said}");
+        if args.contains(&"--json") {
+            let document: serde_json::Value = serde_json::from_str(&said).unwrap();
+            assert_eq!(document["error"]["code"], "file.changed");
         }
+        assert_eq!(names(gq.dir.path()), ["endless", "m.gq"], "gq {args:?}, {how:?}");
     }
     // Another file under the name leaves the one that is read alone.
+    let replace = || {
+        restore(&gq.path("other"), &whole[..100]);
+        fs::rename(gq.path("other"), &path).unwrap();
+    };
     restore(&path, &whole);
-    restore(&gq.path("other"), &whole[..100]);
-    let args = [&eval[..], &slow].concat();
-    let mut child = started(&gq, &args);
-    let mapped = is_mapped(&child, &path);
-    assert!(until(&mut child, mapped), "gq {args:?} ended by itself");
-    fs::rename(gq.path("other"), &path).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", shown(&output));
+    let (code, said) = meanwhile(&gq, &eval, replace);
+    assert_eq!(code, Some(0), "{said}");
     // What is changed in place does not replace another file, though.
     restore(&path, &whole);
-    restore(&gq.path("other"), &whole[..100]);
-    let args = [&reround[..], &slow].concat();
-    let mut child = started(&gq, &args);
-    let mapped = is_mapped(&child, &path);
-    assert!(until(&mut child, mapped), "gq {args:?} ended by itself");
-    fs::rename(gq.path("other"), &path).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(4), "{}", shown(&output));
-    assert!(shown(&output).contains("m.gq: changed while it was read: its file under this name"));
+    let (code, said) = meanwhile(&gq, &reround, replace);
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("m.gq: changed while it was read: its file under this name was"), "{said}");
     assert_eq!(fs::read(&path).unwrap(), &whole[..100]);
 }
 

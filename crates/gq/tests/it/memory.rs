@@ -131,8 +131,8 @@ fn what_a_check_takes_is_said_and_kept_to() {
         "{told}"
     );
     // Where that is more than is allowed, it is not done, and nothing is said of it.
-    let limit = [&["plan"][..], &recipe, &["--max-memory", &peak.max(check - 1).to_string()]].concat();
-    let plan = gq.json(&limit);
+    let limit = peak.max(check - 1).to_string();
+    let plan = gq.json(&[&["plan"][..], &recipe, &["--max-memory", &limit]].concat());
     let expected = if peak < check { 0 } else { check };
     assert_eq!(plan["check_memory_bytes"].as_u64(), Some(expected));
 }

@@ -37,7 +37,6 @@ fn what_does_not_fit_is_refused_before_any_work() {
         &["convert", "model", "-o", "m.gq", "-e", "tq8", "--embedding", "tq8", "--calibration", "none"],
     );
     refused(&gq, &["convert", "model", "-o", "m.gq", "--bpw", "8", "--calibration", "none"]);
-    refused(&gq, &["export", "model", "--gguf", "-o", "m.gguf", "--no-measure"]);
     refused(&gq, &["export", "model", "--safetensors", "-o", "m", "--no-measure"]);
     fs::remove_dir_all(gq.path("model")).unwrap();
     // Moments of an input that is as wide as this take more than is free.
