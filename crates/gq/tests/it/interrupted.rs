@@ -88,7 +88,7 @@ fn measurements_begin_again_until_they_are_written_down_and_trials_go_on() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
     let fast = ["--calibration-ctx", "128", "--calibration-tokens", "4096", "--gradient-tokens", "512"];
-    let args = [&["tune", &demo, "-o", "t", "--calibration", &text][..], &fast, &SLOW].concat();
+    let args = [&["tune", &demo, "-o", "t", "--calibration", &text][..], &fast, &["--threads", "1"]].concat();
     let saved = gq.path("t/tune.json");
     let mut child = started(&gq, &args);
     let begun = || gq.path("t").is_dir() && !names(&gq.path("t")).is_empty();

@@ -16,8 +16,20 @@ fn what_appears_meanwhile_is_kept_and_so_is_what_was_made() {
     let convert = [&["convert", &demo, "-o", "out"][..], &recipe].concat();
     gq.ok(&["convert", &demo, "-o", "m.gq", "--encoding", "tq3", "--no-grid"]);
     let export = |kind| ["export", "m.gq", kind, "-o", "out", "--no-measure"].to_vec();
-    let eval =
-        ["eval", "m.gq", "--reference", &demo, "--text", &text, "--windows", "8", "--cache-limit", "0"];
+    let eval = [
+        "eval",
+        "m.gq",
+        "--reference",
+        &demo,
+        "--text",
+        &text,
+        "--ctx",
+        "64",
+        "--windows",
+        "4",
+        "--cache-limit",
+        "0",
+    ];
     let saved = [&eval[..], &["--save-outputs", "out"]].concat();
     let page = [&eval[..], &["--html", "out"]].concat();
     let again =
