@@ -46,7 +46,7 @@ fn restore(path: &Path, bytes: &[u8]) {
 /// Starts the program, does something once it has read the file to its end, and waits for it.
 fn meanwhile(gq: &Gq, args: &[&str], act: impl Fn()) -> (Option<i32>, String) {
     let slow = ["--threads", "1", "--cpu", "scalar"];
-    let args = [args, if args[0] == "refine" { &slow[..2] } else { &slow }].concat();
+    let args = [args, if args[0] == "refine" { &slow[..2] } else { &slow[..] }].concat();
     let mut child = started(gq, &args);
     let mapped = is_mapped(&child, &gq.path("m.gq"));
     // What is mapped next, or begun: the file before was validated by then.
