@@ -9,7 +9,7 @@ use crate::provenance::Provenance;
 use crate::rule::FormatError;
 use crate::text::{TextEntry, TextKind};
 use crate::validate::{Layout, slice, validate};
-use gq_files::Mapped;
+use gq_files::{Change, Mapped};
 use gq_tensor::{EncodedMatrix, ShapeMismatch};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -43,6 +43,34 @@ impl Container {
     /// Where the file was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Refuses what was read of a file that was written to or cut meanwhile. A file that took its name is another one, and
+    /// leaves this one as it is.
+    ///
+    /// # Errors
+    /// [`ContainerError::Changed`] with what differs first.
+    pub fn check_unchanged(&self) -> Result<(), ContainerError> {
+        self.refuse_change(self.map.change())
+    }
+
+    /// The same where the file is going to be replaced: its name must not be another file's by now.
+    ///
+    /// # Errors
+    /// [`ContainerError::Changed`] with what differs first.
+    pub fn check_still_named(&self) -> Result<(), ContainerError> {
+        self.refuse_change(self.map.change_of_name())
+    }
+
+    fn refuse_change(&self, found: std::io::Result<Option<Change>>) -> Result<(), ContainerError> {
+        let path = self.path.clone();
+        match found {
+            Ok(None) => Ok(()),
+            Ok(Some(Change { what, was, is })) => {
+                Err(ContainerError::Changed { path, what, limit: was, actual: is })
+            }
+            Err(source) => Err(ContainerError::Io { path, source }),
+        }
     }
 
     /// Length of the file.

@@ -27,6 +27,18 @@ pub enum ContainerError {
         #[source]
         source: FormatError,
     },
+    /// The file was changed while it was read.
+    #[error("{}: changed while it was read: its {what} was {limit} and is {actual}", EscapedPath(.path))]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What it was.
+        limit: String,
+        /// What it is.
+        actual: String,
+    },
 }
 
 /// A tensor whose payload is not what was written.
@@ -81,6 +93,14 @@ pub enum WriteError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// Something took the file's name while it was made, and is kept.
+    #[error("{}: something took this name meanwhile; the finished file is {}", EscapedPath(.path), EscapedPath(.kept))]
+    Taken {
+        /// The name.
+        path: PathBuf,
+        /// Where the finished file lies.
+        kept: PathBuf,
     },
     /// Another process is writing the same file.
     #[error("{}: another process is writing it", EscapedPath(.path))]

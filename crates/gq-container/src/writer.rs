@@ -7,7 +7,7 @@ use crate::header::{Header, MINOR};
 use crate::layout::{self, ALIGNMENT, HEADER_BYTES, TEXT_ENTRY_BYTES, align};
 use crate::limits;
 use crate::text::StoredText;
-use gq_files::{open_own, partial_path};
+use gq_files::{Existing, Placed, open_own, partial_path};
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -59,17 +59,21 @@ impl Sealed {
         &self.partial
     }
 
-    /// Gives the file its name.
+    /// Gives the file its name; what has that is replaced or kept.
     ///
     /// # Errors
-    /// When the system refuses.
-    pub fn place(self) -> Result<Finished, WriteError> {
-        put_in_place(&self.partial, &self.path)?;
-        // It is under its name now.
+    /// When the system refuses. [`WriteError::Taken`]: the file is finished under another name.
+    pub fn place(self, existing: Existing) -> Result<Finished, WriteError> {
+        let failed = |source| WriteError::Io { path: self.path.clone(), source };
+        let placed = gq_files::place(&self.partial, &self.path, existing).map_err(failed)?;
+        // It has a name now.
         if let Some(leftover) = self.leftover {
             std::mem::forget(leftover);
         }
-        Ok(self.finished)
+        match placed {
+            Placed::There => Ok(self.finished),
+            Placed::Beside(kept) => Err(WriteError::Taken { path: self.path, kept }),
+        }
     }
 }
 
@@ -245,7 +249,7 @@ impl Writer {
     /// # Errors
     /// When two texts are of one kind, a tensor was not ended, or the disk refuses.
     pub fn finish(self, texts: Vec<StoredText>) -> Result<Finished, WriteError> {
-        self.seal(texts)?.place()
+        self.seal(texts)?.place(Existing::Replaced)
     }
 
     /// Writes tables and texts and makes all of it durable, so that the file can be looked at before it gets its name.

@@ -14,6 +14,7 @@ use crate::report::Report;
 use crate::source::{Piece, SourceReader, Use, pieces};
 use crate::tune::Tune;
 use gq_checkpoint::{Checkpoint, ReadError, Role, SourceTensor};
+use gq_files::Existing;
 use gq_tensor::{CpuLevel, decode_f32, encode_f32};
 use std::ops::Range;
 use std::path::Path;
@@ -31,6 +32,8 @@ pub struct ExecuteOptions<'a> {
     pub origin: Option<&'a Origin>,
     /// Looks at every file when it is whole and has no name yet.
     pub check: Option<Check<'a>>,
+    /// What becomes of a file that has an output's name when the output is to get it.
+    pub existing: Existing,
 }
 
 /// What looks at a whole file, given where it lies. A file that is refused gets no name; what was done is kept for another

@@ -12,7 +12,7 @@ use crate::source::hex;
 use gq_checkpoint::{Adapter, AdapterFile, Checkpoint, FileKind, Texts};
 use gq_container::{
     Digest, Provenance, Source, SourceAdapter, SourceFile, SourceTexts, StoredText, TensorEntry, TensorSpec,
-    TextKind, Writer, partial_path,
+    TextKind, WriteError, Writer, partial_path,
 };
 use gq_tensor::Encoding;
 use sha2::{Digest as _, Sha256};
@@ -207,8 +207,12 @@ impl<'a> Output<'a> {
             let path = sealed.partial();
             look(path).map_err(|source| ConvertError::Refused { path: path.to_owned(), source })?;
         }
-        sealed.place()?;
-        self.journal.remove()?;
+        let placed = sealed.place(options.existing);
+        // Finished, under whatever name: there is nothing to take up.
+        if let Ok(_) | Err(WriteError::Taken { .. }) = &placed {
+            self.journal.remove()?;
+        }
+        placed?;
         Ok(report)
     }
 }

@@ -22,18 +22,10 @@ impl OutputsWriter {
     /// # Errors
     /// When it cannot be created.
     pub fn create(path: &Path, rows: &[Vec<u32>], vocab: usize) -> Result<OutputsWriter, OutputsError> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.partial", std::process::id()));
-        let partial = path.with_file_name(name);
+        let partial = gq_files::partial_path(path);
         let positions = rows.first().map_or(0, Vec::len);
         let announced = rows.len() * positions * vocab;
-        let (ids, logits) = (rows.len() * positions * 8, announced * 4);
-        let mut header = serde_json::json!({
-            "input_ids": {"dtype": "I64", "shape": [rows.len(), positions], "data_offsets": [0, ids]},
-            "logits": {"dtype": "F32", "shape": [rows.len(), positions, vocab], "data_offsets": [ids, ids + logits]},
-        })
-        .to_string();
-        header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+        let header = header((rows.len(), positions, vocab));
         let begin = || {
             let mut file = BufWriter::with_capacity(1 << 20, gq_files::begin(&partial)?);
             file.write_all(&(header.len() as u64).to_le_bytes())?;
@@ -45,6 +37,13 @@ impl OutputsWriter {
         };
         let file = begin().map_err(|source| OutputsError::Io { path: path.to_owned(), source })?;
         Ok(OutputsWriter { path: path.to_owned(), partial, file, announced, written: 0, named: false })
+    }
+
+    /// Bytes of a file of `rows` rows of `positions` positions, with `vocab` logits for each.
+    pub fn file_bytes(rows: usize, positions: usize, vocab: usize) -> u64 {
+        let each = 4u64.saturating_mul(vocab as u64).saturating_add(8);
+        let all = (rows as u64).saturating_mul(positions as u64).saturating_mul(each);
+        all.saturating_add(8 + header((rows, positions, vocab)).len() as u64)
     }
 
     /// Adds logits of the next positions.
@@ -68,10 +67,24 @@ impl OutputsWriter {
             return Err(OutputsError::Written { path, limit, actual });
         }
         let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
-        let renamed = synced.and_then(|()| std::fs::rename(&self.partial, &self.path));
+        let renamed = synced.and_then(|()| gq_files::put_in_place(&self.partial, &self.path));
         self.named = renamed.is_ok();
         renamed.map_err(|source| OutputsError::Io { path, source })
     }
+}
+
+/// Names, shapes and places, padded to a multiple of 8 bytes.
+fn header((rows, positions, vocab): (usize, usize, usize)) -> String {
+    let positions_in_all = (rows as u64).saturating_mul(positions as u64);
+    let ids = positions_in_all.saturating_mul(8);
+    let end = ids.saturating_add(positions_in_all.saturating_mul(vocab as u64).saturating_mul(4));
+    let mut header = serde_json::json!({
+        "input_ids": {"dtype": "I64", "shape": [rows, positions], "data_offsets": [0, ids]},
+        "logits": {"dtype": "F32", "shape": [rows, positions, vocab], "data_offsets": [ids, end]},
+    })
+    .to_string();
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    header
 }
 
 impl Drop for OutputsWriter {

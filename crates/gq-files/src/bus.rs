@@ -2,6 +2,8 @@
 //!
 //! Nothing can be returned from there, and a handler may do almost nothing: it wakes a thread that can say what happened
 //! and end the process, and holds the one that failed.
+//!
+//! On Linux only: elsewhere the signal ends the process, and the shell says so.
 
 use std::fs::File;
 use std::io::Result;
@@ -11,23 +13,23 @@ use std::io::Result;
 ///
 /// # Errors
 /// When the system refuses.
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 pub fn watch_bus_errors() -> Result<File> {
-    unix::watch()
+    linux::watch()
 }
 
-/// There are no such signals here.
+/// The signal does here what it does in any program.
 ///
 /// # Errors
 /// Always.
-#[cfg(not(unix))]
+#[cfg(not(target_os = "linux"))]
 pub fn watch_bus_errors() -> Result<File> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
-mod unix {
+mod linux {
     use std::fs::File;
     use std::io::{Error, Result};
     use std::os::fd::{IntoRawFd, OwnedFd};
@@ -42,13 +44,14 @@ mod unix {
         let writer = OwnedFd::from(writer).into_raw_fd();
         WAKE.store(writer, Ordering::Release);
         // SAFETY: All zeros are a valid `sigaction`; its handler has the signature that SA_SIGINFO asks for and calls only
-        // functions that are safe in handlers. The alternate stack is the one that the standard library gave each thread.
+        // functions that are safe in handlers. While it runs, no other signal is taken by its thread: none can keep it
+        // from ending the process. The alternate stack is the one that the standard library gave each thread.
         let refused = unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = handle;
             action.sa_sigaction = handler as libc::sighandler_t;
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-            libc::sigemptyset(&raw mut action.sa_mask);
+            libc::sigfillset(&raw mut action.sa_mask);
             libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut())
         };
         match refused {
@@ -59,9 +62,15 @@ mod unix {
 
     extern "C" fn handle(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
         let byte = 1u8;
-        // SAFETY: `write`, `poll` and `_exit` are async-signal-safe, the byte outlives the call, and no file is polled.
+        // SAFETY: `write`, `poll` and `_exit` are async-signal-safe, as is reading `errno` of one's own thread; the byte
+        // outlives the call, and no file is polled.
         unsafe {
-            libc::write(WAKE.load(Ordering::Acquire), (&raw const byte).cast(), 1);
+            loop {
+                let written = libc::write(WAKE.load(Ordering::Acquire), (&raw const byte).cast(), 1);
+                if written != -1 || *libc::__errno_location() != libc::EINTR {
+                    break;
+                }
+            }
             libc::poll(std::ptr::null_mut(), 0, 5_000);
             libc::_exit(4)
         }

@@ -10,11 +10,13 @@ mod identity;
 mod map;
 mod place;
 mod space;
+mod stamp;
 
 pub use allocator::{MAPPED_ALONE, return_large_buffers};
 pub use begin::{begin, foreign, open_own};
 pub use bus::watch_bus_errors;
 pub use identity::{Identity, Kind, kind};
 pub use map::{Cut, Mapped, cut, mapped};
-pub use place::{partial_path, put_in_place, sibling, write_whole};
+pub use place::{Existing, Placed, partial_path, place, put_in_place, sibling, write_placed, write_whole};
 pub use space::{free_bytes, may_write};
+pub use stamp::{Change, Stamp};

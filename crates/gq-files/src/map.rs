@@ -3,6 +3,7 @@
 //! Reading beyond the end of a file that became shorter raises SIGBUS: no error can be returned then. Whoever handles
 //! the signal asks [`cut`] which file it was.
 
+use crate::stamp::{Change, Stamp};
 use memmap2::Mmap;
 use std::fs::File;
 use std::io::Result;
@@ -26,6 +27,7 @@ struct Origin {
     path: PathBuf,
     file: File,
     bytes: u64,
+    stamp: Stamp,
 }
 
 /// A mapped file that became shorter.
@@ -46,8 +48,10 @@ impl Mapped {
     /// When the system refuses.
     pub fn new(path: &Path, file: &File) -> Result<Mapped> {
         let file = file.try_clone()?;
+        // Before it is mapped: what changes from here on is seen.
+        let stamp = Stamp::of(&file.metadata()?);
         let map = map_file(&file)?;
-        let origin = Arc::new(Origin { path: path.to_owned(), file, bytes: map.len() as u64 });
+        let origin = Arc::new(Origin { path: path.to_owned(), file, bytes: map.len() as u64, stamp });
         let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
         mapped.retain(|origin| origin.strong_count() > 0);
         mapped.push(Arc::downgrade(&origin));
@@ -57,6 +61,23 @@ impl Mapped {
     /// Where it was opened.
     pub fn path(&self) -> &Path {
         &self.origin.path
+    }
+
+    /// How the mapped file differs from what it was: a cut within its last page raises no signal, and what is written
+    /// into it is read. A file that took its name meanwhile is another one, and leaves this one as it is.
+    ///
+    /// # Errors
+    /// When the file cannot be looked at.
+    pub fn change(&self) -> Result<Option<Change>> {
+        self.origin.stamp.compare_open(&self.origin.file)
+    }
+
+    /// The same of what has the name now under which it was opened.
+    ///
+    /// # Errors
+    /// When the file cannot be looked at.
+    pub fn change_of_name(&self) -> Result<Option<Change>> {
+        self.origin.stamp.compare(&self.origin.path)
     }
 }
 

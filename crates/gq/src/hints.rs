@@ -45,7 +45,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "resize the embedding to the tokenizer, or take the tokenizer that belongs to the weights"
         }
         "tokenizer.not_as_written" => "the setting may change tokens, so it is not passed over",
-        "file.cut" => "run it again on a whole file, and leave files alone while gq reads them",
+        "file.cut" | "file.changed" => "run it again on a whole file, and leave files alone while gq reads them",
         "file.unreadable" => "the disk or the network file system failed; the system's log says more",
         "convert.scale" => "keep this tensor as it is: --override 'NAME=exact'",
         "seen.broken" => "--no-check keeps such a file; what was done is kept for that",
@@ -53,6 +53,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "verify.text" => "convert again from a source whose texts are whole, or set them with `gq meta set`",
         "verify.not_finite" => "convert again; the file computes nothing that can be used",
         "output.exists" => "choose another output, or --force to replace what is there",
+        "output.taken" => "look at both files, and give the finished one the name that it should have",
         "output.is_link" => "give the file that the link leads to, or another output",
         "output.unchecked_exists" => "remove it, or choose another output",
         "output.folder_exists" => "choose another output, or remove the folder that is there",

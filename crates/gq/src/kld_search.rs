@@ -36,6 +36,9 @@ mod bits {
     }
 }
 
+/// What one process holds of it, and by which it is known.
+const LOCK: &str = "lock";
+
 /// What is written down.
 #[derive(Serialize, Deserialize)]
 struct Log {
@@ -52,23 +55,39 @@ pub struct SearchFolder {
 }
 
 impl SearchFolder {
+    /// Where the folder of the output `path` is.
+    pub fn path(path: &Path) -> PathBuf {
+        gq_files::sibling(path, ".max-kld")
+    }
+
+    /// Refuses what has the folder's name and is not what a search left.
+    ///
+    /// # Errors
+    /// When it is a link or a file, or holds no lock.
+    pub fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
+        let own = match std::fs::symlink_metadata(dir) {
+            Ok(found) => found.is_dir() && dir.join(LOCK).is_file(),
+            Err(_) => true,
+        };
+        if own {
+            return Ok(());
+        }
+        let message = format!("{} is not what a search left behind", dir.display());
+        Err(Failure::new(Exit::Input, "max_kld.foreign", message).at(dir.display()))
+    }
+
     /// The folder of the output `path`, new or as an interrupted search of the same kind left it.
     ///
     /// # Errors
     /// When something else has its name, another process is at it, or it was begun otherwise and `restart` is not set.
     pub fn open(path: &Path, asked: &str, restart: bool) -> Result<SearchFolder, Failure> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".max-kld");
-        let dir = PathBuf::from(name);
+        let dir = SearchFolder::path(path);
         let io = |error: std::io::Error| Failure::io(&dir, &error);
-        let lock_path = dir.join("lock");
+        let lock_path = dir.join(LOCK);
         match std::fs::create_dir(&dir) {
             Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && lock_path.exists() => {}
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                let message = format!("{} is not what a search left behind", dir.display());
-                let failure = Failure::new(Exit::Input, "max_kld.foreign", message);
-                return Err(failure.at(dir.display()));
+                SearchFolder::refuse_foreign(&dir)?;
             }
             Err(error) => return Err(io(error)),
         }
@@ -150,7 +169,7 @@ impl SearchFolder {
     /// Removes the folder; what somebody else put into it stays, and so does it then.
     pub fn remove(self) {
         self.clear();
-        let _ = std::fs::remove_file(self.dir.join("lock"));
+        let _ = std::fs::remove_file(self.dir.join(LOCK));
         drop(self.lock);
         let _ = std::fs::remove_dir(&self.dir);
     }

@@ -29,6 +29,7 @@ mod signals;
 mod source;
 mod table;
 mod talk;
+mod terminal;
 mod texts;
 mod units;
 mod usage;

@@ -51,6 +51,11 @@ impl Output {
         eprint!("\r\x1b[2K");
     }
 
+    /// Ends a line that was being edited, and the marks around what is pasted: no shell asked for them.
+    pub fn leave_editor(&self) {
+        eprint!("\x1b[?2004l\r\n");
+    }
+
     /// Reports a failure: an object on standard output under `--json`, else a sentence and a hint on standard error.
     pub fn failure(&self, failure: &Failure) {
         if self.json {

@@ -5,9 +5,10 @@ use crate::cli::Global;
 use crate::failure::{Exit, Failure};
 use crate::machine::Machine;
 use crate::texts::{self, ByKind};
-use crate::{source, units};
+use crate::{guard, signals, source, units};
 use gq_checkpoint::{Checkpoint, parse_config};
 use gq_container::{Container, TensorEntry, TextKind};
+use gq_files::Existing;
 use gq_model::{ActivationMode, KvType, Model, RunOptions, SpecialText, Tokenizer};
 use gq_tensor::{DType, Encoding, Spacing, decode_f32};
 use std::collections::HashSet;
@@ -59,6 +60,8 @@ impl Seen {
 pub struct Checker<'a> {
     skip: NoCheck,
     max_memory: Option<u64>,
+    /// Bytes above which only one layer of each kind is run.
+    whole: u64,
     global: &'a Global,
     seen: Mutex<Seen>,
 }
@@ -66,7 +69,7 @@ pub struct Checker<'a> {
 impl<'a> Checker<'a> {
     /// Looks at what is written, or not.
     pub fn new(skip: NoCheck, global: &'a Global) -> Checker<'a> {
-        Checker { skip, max_memory: None, global, seen: Mutex::default() }
+        Checker { skip, max_memory: None, whole: WHOLE, global, seen: Mutex::default() }
     }
 
     /// The same within so much memory: a tokenizer that takes more is not built.
@@ -87,6 +90,15 @@ impl<'a> Checker<'a> {
     pub fn may_tokenize(&self, checkpoint: &Checkpoint) -> Result<bool, Failure> {
         let needed = texts::memory(&texts::of_checkpoint(checkpoint.texts()?));
         Ok(!self.skip.no_check && self.max_memory.is_none_or(|limit| needed <= limit))
+    }
+
+    /// Memory that looking at what is made of a checkpoint takes, beside the little that one token does: what its tokenizer
+    /// takes, unless that is not tried.
+    pub fn memory(&self, checkpoint: &Checkpoint) -> Result<u64, Failure> {
+        match self.may_tokenize(checkpoint)? {
+            true => Ok(texts::memory(&texts::of_checkpoint(checkpoint.texts()?))),
+            false => Ok(0),
+        }
     }
 
     /// Reads texts as a reader does. Gives the tokenizer, and what was not seen.
@@ -116,7 +128,7 @@ impl<'a> Checker<'a> {
             finite(&container, Exit::Input, "seen.broken")?;
             let options = options(ActivationMode::Int8, global)?;
             let bytes = container.file_bytes();
-            return one_token(&Model::from_container(container, options)?, bytes, read);
+            return self.one_token(&Model::from_container(container, options)?, bytes, read);
         }
         let checkpoint = Arc::new(source::checkpoint(path, global)?);
         let read = self.read(texts::of_checkpoint(checkpoint.texts()?), &place)?;
@@ -133,11 +145,37 @@ impl<'a> Checker<'a> {
             return Ok(Seen { checked: true, of_layers, not_seen, ..Seen::default() });
         }
         let options = options(ActivationMode::F32, global)?;
-        one_token(&Model::from_checkpoint(checkpoint, options)?, bytes, read)
+        self.one_token(&Model::from_checkpoint(checkpoint, options)?, bytes, read)
+    }
+
+    /// Tokens in, one token out.
+    fn one_token(&self, model: &Model, bytes: u64, read: Read) -> Result<Seen, Failure> {
+        let Read { tokenizer, not_seen } = read;
+        let of_layers = model.spec().layers.len();
+        let all = bytes <= self.whole;
+        let chosen = if all { (0..of_layers).collect() } else { model.layers_of_each_kind() };
+        let (layers, tokenizes) = (chosen.len(), tokenizer.as_ref().map(|_| true));
+        let mut seen = Seen { checked: true, tokenizes, layers, of_layers, not_seen, token: None };
+        let mut tokens = match &tokenizer {
+            Some(tokenizer) => tokenizer.prompt(texts::SAMPLE, SpecialText::Plain)?,
+            None => {
+                let limit = u32::try_from(model.vocab_size()).unwrap_or(u32::MAX);
+                (1..=TOKENS as u32).map(|id| id % limit).collect()
+            }
+        };
+        tokens.truncate(TOKENS);
+        seen.token = Some(model.probe(&tokens, &chosen)?);
+        if !all {
+            let others = of_layers - layers;
+            seen.not_seen
+                .push(format!("{others} of {of_layers} layers: one of each kind was run, and the head"));
+        }
+        Ok(seen)
     }
 
     /// Looks at a `.gq` file, a GGUF or a checkpoint directory that has no name yet.
     pub fn look(&self, path: &Path) -> Result<(), Failure> {
+        signals::whole(path);
         let seen = match self.skip.no_check {
             true => Seen { not_seen: vec!["that the file works (--no-check)".to_owned()], ..Seen::default() },
             false => self.look_at(path)?,
@@ -152,17 +190,20 @@ impl<'a> Checker<'a> {
     }
 
     /// Writes to another name first, looks at that, and gives it its own. `write` gets where to write; nothing is left of
-    /// what is refused.
+    /// what is refused. Right before it gets its name, `unchanged` says whether what it was made from is what it was.
     pub fn through<T>(
         &self,
-        path: &Path,
+        (path, existing): (&Path, Existing),
+        unchanged: &dyn Fn() -> Result<(), Failure>,
         write: impl FnOnce(&Path) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let candidate = candidate(path);
         let outcome = write(&candidate).and_then(|written| {
+            signals::wait_if_ending();
             if candidate.exists() {
                 self.look(&candidate).map_err(|failure| broken(path, failure))?;
-                gq_files::put_in_place(&candidate, path).map_err(|error| Failure::io(path, &error))?;
+                unchanged()?;
+                guard::place(&candidate, path, existing)?;
             }
             Ok(written)
         });
@@ -203,30 +244,6 @@ struct Read {
 
 fn options(activations: ActivationMode, global: &Global) -> Result<RunOptions, Failure> {
     Ok(RunOptions { level: global.level()?, activations, kv: KvType::F32 })
-}
-
-/// Tokens in, one token out.
-fn one_token(model: &Model, bytes: u64, read: Read) -> Result<Seen, Failure> {
-    let Read { tokenizer, not_seen } = read;
-    let of_layers = model.spec().layers.len();
-    let all = bytes <= WHOLE;
-    let chosen = if all { (0..of_layers).collect() } else { model.layers_of_each_kind() };
-    let (layers, tokenizes) = (chosen.len(), tokenizer.as_ref().map(|_| true));
-    let mut seen = Seen { checked: true, tokenizes, layers, of_layers, not_seen, token: None };
-    let mut tokens = match &tokenizer {
-        Some(tokenizer) => tokenizer.prompt(texts::SAMPLE, SpecialText::Plain)?,
-        None => {
-            let limit = u32::try_from(model.vocab_size()).unwrap_or(u32::MAX);
-            (1..=TOKENS as u32).map(|id| id % limit).collect()
-        }
-    };
-    tokens.truncate(TOKENS);
-    seen.token = Some(model.probe(&tokens, &chosen)?);
-    if !all {
-        let others = of_layers - layers;
-        seen.not_seen.push(format!("{others} of {of_layers} layers: one of each kind was run, and the head"));
-    }
-    Ok(seen)
 }
 
 /// Refuses scales and exact values that are infinite or not a number. What the graph does not use is not looked at: the
@@ -273,4 +290,60 @@ fn is_finite_exact(dtype: DType, bytes: &[u8]) -> bool {
         decode_f32(dtype, bytes, values);
         values.iter().all(|value| value.is_finite())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::Parser;
+
+    /// A copy of a checkpoint of three layers of two kinds, with a tensor whose first weight is not a number.
+    fn poisoned(dir: &Path, tensor: Option<&str>) {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny/gemma3");
+        let mut found = tensor.is_none();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let mut bytes = std::fs::read(&path).unwrap();
+            if let Some(tensor) = tensor.filter(|_| name.starts_with("model-")) {
+                let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+                let json: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+                if let Some(at) = json[tensor]["data_offsets"][0].as_u64() {
+                    assert_eq!(json[tensor]["dtype"], "BF16", "{tensor}");
+                    bytes[header + at as usize..][..2].copy_from_slice(&0x7FC0u16.to_le_bytes());
+                    found = true;
+                }
+            }
+            if !name.starts_with("reference") {
+                std::fs::write(dir.join(name), bytes).unwrap();
+            }
+        }
+        assert!(found, "{tensor:?}");
+    }
+
+    #[test]
+    fn of_large_files_one_layer_of_each_kind_and_the_head_are_run() {
+        let global = Cli::try_parse_from(["gq", "demo"]).unwrap().global;
+        let look = |whole: u64, tensor: Option<&str>| {
+            let dir = tempfile::tempdir().unwrap();
+            poisoned(dir.path(), tensor);
+            let checker = Checker { whole, ..Checker::new(NoCheck::default(), &global) };
+            checker.look(dir.path()).map(|()| checker.seen())
+        };
+        let down = |layer: usize| format!("model.layers.{layer}.mlp.down_proj.weight");
+        let all = look(WHOLE, None).unwrap();
+        assert_eq!((all.layers, all.of_layers, all.token.is_some()), (3, 3, true));
+        assert!(all.not_seen.iter().all(|what| !what.contains("layers")), "{:?}", all.not_seen);
+        let some = look(0, None).unwrap();
+        assert_eq!((some.layers, some.of_layers, some.token.is_some()), (2, 3, true));
+        let said = "1 of 3 layers: one of each kind was run, and the head";
+        assert!(some.not_seen.iter().any(|what| what == said), "{:?}", some.not_seen);
+        // The second layer is of the first one's kind.
+        assert!(look(WHOLE, Some(&down(1))).is_err());
+        assert_eq!(look(0, Some(&down(1))).unwrap().layers, 2);
+        for tensor in [down(0), down(2), "model.norm.weight".to_owned()] {
+            assert!(look(0, Some(&tensor)).is_err(), "{tensor}");
+        }
+    }
 }

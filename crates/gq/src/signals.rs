@@ -1,21 +1,35 @@
 //! Signals: what an interruption leaves and how to go on, and files that are cut while they are read.
 
 use crate::failure::{Exit, Failure};
-use crate::output::{Output, terminal};
-use crate::units;
+use crate::output::{self, Output};
+use crate::{terminal, units};
+use gq_files::Identity;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 /// What shells expect of a process that a signal ended: this and the signal's number.
 const BY_SIGNAL: i32 = 128;
 
-/// What is being done, innermost last.
-static WORK: Mutex<Vec<Work>> = Mutex::new(Vec::new());
+/// What an interruption would be about.
+static STATE: Mutex<State> = Mutex::new(State { work: Vec::new(), whole: Vec::new() });
+
+/// What the program is at.
+struct State {
+    /// What is being done, innermost last.
+    work: Vec<Work>,
+    /// Files that are whole, under whatever name they have by now.
+    whole: Vec<Identity>,
+}
+
+/// Waits for ever once an interruption is being told: nothing begins, ends or gets its name from then on.
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What an interruption leaves.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +42,10 @@ pub struct Work {
     untouched: Option<PathBuf>,
     /// Whether the same command goes on where this one stopped.
     continues: bool,
+    /// What is made: once the first has its name, there is nothing to go on with.
+    outputs: Vec<PathBuf>,
+    /// What is not done when the first has its name, in a clause.
+    missing: String,
 }
 
 impl Work {
@@ -45,6 +63,11 @@ impl Work {
     pub fn leaving(self, untouched: &Path) -> Work {
         Work { untouched: Some(untouched.to_owned()), ..self }
     }
+
+    /// The same, with what is made of it: after the first has its name, only `missing` is not done.
+    pub fn making(self, outputs: impl IntoIterator<Item = PathBuf>, missing: impl Into<String>) -> Work {
+        Work { outputs: outputs.into_iter().collect(), missing: missing.into(), ..self }
+    }
 }
 
 /// While it lives, an interruption is about its work.
@@ -53,14 +76,28 @@ pub struct During(());
 
 /// Says what an interruption from now on leaves.
 pub fn during(work: Work) -> During {
-    WORK.lock().unwrap_or_else(PoisonError::into_inner).push(work);
+    state().work.push(work);
     During(())
 }
 
 impl Drop for During {
     fn drop(&mut self) {
-        WORK.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        state().work.pop();
     }
+}
+
+/// Notes that the file or folder at `path` is whole and is about to get its name. An interruption later finds out by
+/// itself whether it has it.
+pub fn whole(path: &Path) {
+    let mut state = state();
+    if let Ok(identity) = Identity::of(path) {
+        state.whole.push(identity);
+    }
+}
+
+/// Waits for the end of the program where that is near: what an interruption removed must not be taken for a failure.
+pub fn wait_if_ending() {
+    drop(state());
 }
 
 /// What Ctrl-C sets in the place of ending the program.
@@ -105,7 +142,7 @@ pub fn watch(output: Output) {
     if let Ok(mut bus) = gq_files::watch_bus_errors() {
         let watch = move || {
             if bus.read(&mut [0]).is_ok() {
-                end(unreadable(), Exit::Environment as i32, output);
+                end(unreadable(), Exit::Environment as i32, output, || {});
             }
         };
         let _ = std::thread::Builder::new().name("bus errors".to_owned()).spawn(watch);
@@ -120,26 +157,55 @@ fn ignored() -> u64 {
 }
 
 fn interrupted(signal: i32, output: Output) {
-    let work = WORK.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    // Held until the program has ended.
+    let state = state();
     let exit = BY_SIGNAL + signal;
-    if work.is_empty() && !output.json {
+    if state.work.is_empty() && !output.json {
+        terminal::restore(output);
         std::process::exit(exit);
     }
-    for path in work.iter().flat_map(|work| &work.useless) {
-        // What cannot be removed is found by whoever looks.
-        let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-    }
-    end(stopped(&work, &command_line()), exit, output);
+    let clean = || {
+        for path in state.work.iter().flat_map(|work| &work.useless) {
+            // What cannot be removed is found by whoever looks.
+            let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        }
+    };
+    clean();
+    // Other threads went on meanwhile.
+    end(stopped(&state.work, &state.whole, &command_line()), exit, output, clean);
 }
 
 /// One sentence for what is left and how to go on.
-fn stopped(work: &[Work], command: &str) -> Failure {
-    let kept: Vec<String> = work
+fn stopped(work: &[Work], whole: &[Identity], command: &str) -> Failure {
+    let there = |path: &PathBuf| Identity::of(path).is_ok_and(|identity| whole.contains(&identity));
+    let kept: Vec<(&PathBuf, String)> = work
         .iter()
         .flat_map(|work| &work.kept)
         .filter(|path| path.exists())
-        .map(|path| sized(path))
+        .map(|path| (path, sized(path)))
         .collect();
+    let failure = |message: String, actual| {
+        Failure::new(Exit::Environment, "interrupted", message).at(command).actual(actual)
+    };
+    if let Some(done) = work.iter().find(|work| work.outputs.first().is_some_and(there)) {
+        let (made, lacking): (Vec<&PathBuf>, Vec<&PathBuf>) =
+            done.outputs.iter().partition(|path| there(path));
+        let made: Vec<String> = made.into_iter().map(|path| sized(path)).collect();
+        let lacking: Vec<String> = lacking.into_iter().map(|path| path.display().to_string()).collect();
+        let mut message = format!("interrupted: {} is finished", made.join(", "));
+        if !lacking.is_empty() {
+            message += &format!(", {} is not", lacking.join(", "));
+        }
+        if !done.missing.is_empty() {
+            message += &format!("; {}", done.missing);
+        }
+        let left: Vec<String> =
+            kept.into_iter().filter(|(path, _)| !there(path)).map(|(_, shown)| shown).collect();
+        if !left.is_empty() {
+            message += &format!("; left beside it, of no more use: {}", left.join(", "));
+        }
+        return failure(message, "finished");
+    }
     let untouched: Vec<String> = work
         .iter()
         .filter_map(|work| work.untouched.as_deref())
@@ -149,17 +215,19 @@ fn stopped(work: &[Work], command: &str) -> Failure {
     let continues = work.iter().any(|work| work.continues && work.kept.iter().any(|path| path.exists()));
     let mut message = "interrupted".to_owned();
     message += &match (kept.is_empty(), untouched.is_empty()) {
-        (false, _) => format!(": what is done is kept in {}", kept.join(", ")),
+        (false, _) => {
+            let kept: Vec<String> = kept.into_iter().map(|(_, shown)| shown).collect();
+            format!(": what is done is kept in {}", kept.join(", "))
+        }
         (true, false) => format!(": {} is as it was", untouched.join(", ")),
         (true, true) if work.is_empty() => String::new(),
         (true, true) => ": nothing is kept".to_owned(),
     };
+    let how = if continues { "continues" } else { "begins again" };
     if !work.is_empty() {
-        let how = if continues { "continues" } else { "begins again" };
         message += &format!("; the same command {how}: {command}");
     }
-    let failure = Failure::new(Exit::Environment, "interrupted", message);
-    failure.at(command).actual(if continues { "continues" } else { "begins again" })
+    failure(message, how)
 }
 
 /// A path with its size.
@@ -196,11 +264,13 @@ fn unreadable() -> Failure {
     Failure::new(Exit::Environment, "file.unreadable", message).at(mapped.join(", "))
 }
 
-/// Says it and ends the process, whatever the other threads do; they may hold what speaking needs.
-fn end(failure: Failure, exit: i32, output: Output) {
+/// Says it and ends the process, whatever the other threads do; they may hold what speaking needs. `last` is what is done
+/// right before.
+fn end(failure: Failure, exit: i32, output: Output, last: impl Fn()) -> ! {
+    terminal::restore(output);
     let (said, heard) = mpsc::channel();
     let speak = move || {
-        if terminal() && !output.json {
+        if output::terminal() && !output.json {
             output.clear_line();
         }
         output.failure(&failure);
@@ -209,6 +279,7 @@ fn end(failure: Failure, exit: i32, output: Output) {
     if std::thread::Builder::new().spawn(speak).is_ok() {
         let _ = heard.recv_timeout(Duration::from_secs(2));
     }
+    last();
     std::process::exit(exit);
 }
 
@@ -221,7 +292,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (partial, missing) = (dir.path().join("m.gq.partial"), dir.path().join("m.gq"));
         std::fs::write(&partial, [0; 1000]).unwrap();
-        let said = |work: &[Work]| stopped(work, "gq convert m").message;
+        let said = |work: &[Work]| stopped(work, &[], "gq convert m").message;
         let kept = Work::that_continues([partial.clone(), missing.clone()]);
         let text = said(&[kept]);
         assert!(text.contains("m.gq.partial (1.00 kB); the same command continues: gq convert m"), "{text}");
@@ -230,5 +301,32 @@ mod tests {
         let text = said(&[Work::begun_again([missing.clone()]).leaving(&partial)]);
         assert!(text.contains("m.gq.partial is as it was; the same command begins again"), "{text}");
         assert_eq!(said(&[]), "interrupted");
+    }
+
+    #[test]
+    fn a_file_that_has_its_name_is_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("m.gq.partial"), [0; 1000]).unwrap();
+        std::fs::write(at("m.gq"), "old").unwrap();
+        let whole = [Identity::of(&at("m.gq.partial")).unwrap()];
+        let work = Work::that_continues([at("m.gq.partial"), at("m.gq.journal")]);
+        let work =
+            [work.leaving(&at("m.gq")).making([at("m.gq"), at("m.Modelfile")], "its cost is not measured")];
+        let said = || stopped(&work, &whole, "gq export m");
+        // Whole, but without its name.
+        let failure = said();
+        assert!(failure.message.contains("m.gq.partial (1.00 kB); the same command continues"), "{failure}");
+        std::fs::rename(at("m.gq.partial"), at("m.gq")).unwrap();
+        std::fs::write(at("m.gq.journal"), [0; 10]).unwrap();
+        let failure = said();
+        let message = &failure.message;
+        assert!(message.contains("m.gq (1.00 kB) is finished"), "{message}");
+        assert!(
+            message.contains("m.Modelfile is not; its cost is not measured; left beside it"),
+            "{message}"
+        );
+        assert!(!message.contains("as it was") && !message.contains("same command"), "{message}");
+        assert_eq!(failure.actual.as_deref(), Some("finished"));
     }
 }

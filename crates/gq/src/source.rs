@@ -262,16 +262,21 @@ pub struct Loaded {
     pub model: Model,
     /// Its bytes and weights.
     pub sizes: Sizes,
-    /// The checkpoint that it is, or none.
-    checkpoint: Option<Arc<Checkpoint>>,
+    origins: Origins,
+}
+
+/// What a model was loaded from, and reads from as it runs.
+enum Origins {
+    Checkpoint(Arc<Checkpoint>),
+    Container(Arc<Container>),
 }
 
 impl Loaded {
     /// Checks that what was computed is of what is there.
     pub fn check_unchanged(&self) -> Result<(), Failure> {
-        match &self.checkpoint {
-            Some(checkpoint) => Ok(checkpoint.check_unchanged()?),
-            None => Ok(()),
+        match &self.origins {
+            Origins::Checkpoint(checkpoint) => Ok(checkpoint.check_unchanged()?),
+            Origins::Container(container) => Ok(container.check_unchanged()?),
         }
     }
 }
@@ -310,7 +315,7 @@ pub fn model_how(
         let checkpoint = Arc::new(checkpoint_with(path, loras, global)?);
         let sizes = checkpoint_sizes(&checkpoint);
         let model = Model::from_checkpoint(checkpoint.clone(), options(mode(ActivationMode::F32))?)?;
-        return Ok(Loaded { model, sizes, checkpoint: Some(checkpoint) });
+        return Ok(Loaded { model, sizes, origins: Origins::Checkpoint(checkpoint) });
     }
     if !loras.is_empty() {
         let message = format!("{}: adapters are merged into checkpoints, not into .gq files", path.display());
@@ -320,7 +325,7 @@ pub fn model_how(
     let container = Arc::new(Container::open(path)?);
     let model = Model::from_container(container.clone(), options(mode(ActivationMode::Int8))?)?;
     let sizes = container_sizes(&container, model.spec());
-    Ok(Loaded { model, sizes, checkpoint: None })
+    Ok(Loaded { model, sizes, origins: Origins::Container(container) })
 }
 
 /// Runs `work` with the threads that were asked for.

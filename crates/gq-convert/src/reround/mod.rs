@@ -237,6 +237,7 @@ impl RoundAgain<'_> {
             self.run_beside(sequences, options, (memory.spilled > 0, &states, &codes), &trial, progress);
         let outcome = outcome.and_then(|outcome| {
             self.checkpoint.check_unchanged()?;
+            self.container.check_unchanged()?;
             Ok(outcome)
         });
         // What is left of them after a failure is of no use.

@@ -73,7 +73,7 @@ pub(crate) fn converted(
 ) -> Report {
     let resources = Resources { threads, max_memory: None };
     let plan = plan_measured(checkpoint, policy, resources, tune, None).unwrap();
-    let options = ExecuteOptions { level, restart: false, tune, origin: None, check: None };
+    let options = ExecuteOptions { level, restart: false, tune, origin: None, check: None, existing: gq_files::Existing::Replaced };
     execute(&plan, checkpoint, path, options, &mut |_| {}).unwrap()
 }
 
@@ -222,6 +222,7 @@ fn measurements_are_known_by_their_source_and_checked() {
         tune: Some(&tune),
         origin: None,
         check: None,
+        existing: gq_files::Existing::Replaced,
     };
     let error = execute(&plan, &checkpoint, &dir.path().join("x.gq"), options, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("sha256"), "{error}");
@@ -332,6 +333,7 @@ fn memory_limits_leave_the_bytes_alone() {
                 tune: Some(&tune),
                 origin: None,
                 check: None,
+                existing: gq_files::Existing::Replaced,
             };
             execute(&plan, &checkpoint, &path, options, &mut |_| {}).unwrap();
             std::fs::read(path).unwrap()

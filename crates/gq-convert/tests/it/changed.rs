@@ -68,6 +68,7 @@ fn a_source_that_is_rewritten_meanwhile_is_refused() {
                 tune: None,
                 origin: None,
                 check: None,
+                existing: gq_files::Existing::Replaced,
             };
             let output = out.path().join("m.gq");
             let mut events = 0;
@@ -102,7 +103,7 @@ fn an_adapter_that_is_rewritten_meanwhile_is_refused() {
     let adapter = gq_checkpoint::Adapter::open(dir.path(), 1.0).unwrap();
     let checkpoint = Checkpoint::open(shared("demo")).unwrap().with_adapters(vec![adapter]).unwrap();
     let options =
-        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None };
+        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None, existing: gq_files::Existing::Replaced };
     let output = out.path().join("m.gq");
     let plan = plan(&checkpoint, &policy("tq4", &[]));
     let weights = dir.path().join("adapter_model.safetensors");

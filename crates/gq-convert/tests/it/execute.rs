@@ -145,7 +145,7 @@ fn a_plan_of_another_checkpoint_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let planned = plan(&testdata("tiny/gemma3"), &policy("tq4", &[]));
     let options =
-        ExecuteOptions { level: CpuLevel::Scalar, restart: false, tune: None, origin: None, check: None };
+        ExecuteOptions { level: CpuLevel::Scalar, restart: false, tune: None, origin: None, check: None, existing: gq_files::Existing::Replaced };
     let outcome = gq_convert::execute(
         &planned,
         &testdata("tiny/llama"),
@@ -182,6 +182,7 @@ fn several_outputs_of_one_pass_are_those_of_single_ones() {
             tune: None,
             origin: None,
             check: None,
+            existing: gq_files::Existing::Replaced,
         };
         let (mut read, mut finished) = (0, 0);
         let reports = gq_convert::execute_all(&outputs, &checkpoint, options, &mut |event| match event {
@@ -205,7 +206,7 @@ fn an_interrupted_pass_is_taken_up_output_by_output() {
     let checkpoint = testdata("tiny/llama");
     let plans = ["tq4", "tt3", "tq2"].map(|body| plan(&checkpoint, &policy(body, &[])));
     let options =
-        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None };
+        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None, existing: gq_files::Existing::Replaced };
     let run = |folder: &str, used: &[usize], kill_at: u64| {
         std::fs::create_dir_all(dir.path().join(folder)).unwrap();
         let paths = [0, 1, 2].map(|index| dir.path().join(folder).join(format!("{index}.gq")));

@@ -71,7 +71,7 @@ fn execute(
     path: &Path,
     level: CpuLevel,
 ) -> Result<Report, ConvertError> {
-    let options = ExecuteOptions { level, restart: true, tune: None, origin: None, check: None };
+    let options = ExecuteOptions { level, restart: true, tune: None, origin: None, check: None, existing: gq_files::Existing::Replaced };
     gq_convert::execute(plan, checkpoint, path, options, &mut |_| {})
 }
 

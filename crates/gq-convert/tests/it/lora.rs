@@ -87,7 +87,7 @@ fn memory_counts_the_factors_and_blocks_do_not_change_the_codes() {
     small.memory.block = 1000;
     let path = dir.path().join("small.gq");
     let options =
-        ExecuteOptions { level: CpuLevel::Scalar, restart: false, tune: None, origin: None, check: None };
+        ExecuteOptions { level: CpuLevel::Scalar, restart: false, tune: None, origin: None, check: None, existing: gq_files::Existing::Replaced };
     gq_convert::execute(&small, &view, &path, options, &mut |_| {}).unwrap();
     convert(&view, &policy, &dir.path().join("large.gq")).unwrap();
     assert!(std::fs::read(&path).unwrap() == std::fs::read(dir.path().join("large.gq")).unwrap());
@@ -99,7 +99,7 @@ fn an_interrupted_conversion_is_not_taken_up_with_another_adapter() {
     let path = dir.path().join("m.gq");
     let policy = policy("tq4", &[]);
     let options =
-        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None };
+        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None, existing: gq_files::Existing::Replaced };
     let journal = dir.path().join("m.gq.journal");
     // What a killed conversion leaves: the journal's first line.
     let view = merged(&[("plain", 1.0)]);

@@ -33,7 +33,7 @@ pub fn convert(
 ) -> Result<(Report, Container), ConvertError> {
     let plan = plan(checkpoint, policy);
     let options =
-        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None };
+        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None, existing: gq_files::Existing::Replaced };
     let report = gq_convert::execute(&plan, checkpoint, path, options, &mut |_| {})?;
     Ok((report, Container::open(path).unwrap()))
 }

@@ -139,6 +139,9 @@ fn what_is_saved_is_read_back_bit_for_bit() {
         let expected: Vec<f64> = (0..3).map(|entry| f64::from(model_logit(col, token, entry))).collect();
         assert_eq!(reader.logits(row, col).unwrap(), expected);
     }
+    let (rows, positions) = (reader.input_ids().len(), reader.input_ids()[0].len());
+    let bytes = OutputsWriter::file_bytes(rows, positions, reader.vocab());
+    assert_eq!(bytes, std::fs::metadata(&saved).unwrap().len(), "what was announced");
     let itself = against(&mut Made::new(3, model_logit), &saved, TextOptions::default());
     assert_eq!((itself.kld.max, itself.top1, itself.logits.unwrap().max_abs_error), (0.0, 1.0, 0.0));
     let names = std::fs::read_dir(dir.path()).unwrap().count();

@@ -9,6 +9,7 @@ use crate::commands::{plan, tune};
 use crate::failure::{Exit, Failure};
 use crate::grid_cache::GridCache;
 use crate::guard::{self, Force, Out};
+use crate::kld_search::SearchFolder;
 use crate::progress::{Progress, Stage, Unit};
 use crate::seen::{Checker, NoCheck};
 use crate::signals::{self, Work};
@@ -69,7 +70,7 @@ pub struct ConvertArgs {
 
 pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     if let Some(output) = args.output.as_deref().filter(|_| !args.dry_run) {
-        guarded(args, output)?;
+        guarded(args, output, false)?;
     }
     let found = source::find(&args.source, global)?;
     if args.dry_run {
@@ -81,10 +82,12 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     let output = global.output();
     let calibrate = Calibrate::resolve(&args.recipe, &args.calibration, &checkpoint)?;
     let output_path = args.output.clone().unwrap_or_else(|| args.recipe.file_name(&found.name, &calibrate));
-    guarded(args, &output_path)?;
+    guarded(args, &output_path, matches!(calibrate, Calibrate::Measure(_)))?;
     let left = [".partial", ".journal", ".measurements/tune.json", ".max-kld"];
     let left = left.map(|end| gq_files::sibling(&output_path, end));
-    let _work = signals::during(Work::that_continues(left));
+    let missing = format!("only its report was not shown: `gq inspect {}` shows it", output_path.display());
+    let work = Work::that_continues(left).making([output_path.clone()], missing);
+    let _work = signals::during(work);
     let checker = Checker::new(args.no_check, global).within(args.recipe.max_memory);
     let look = |path: &Path| checker.look(path).map_err(Into::into);
     if checker.may_tokenize(&checkpoint)? {
@@ -100,11 +103,11 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         job.tell_calibrated(why, args, global)?;
     }
     let place = Place { path: &output_path, restart: args.restart, keep: args.keep_measurements };
+    job.room(&place, global)?;
     let mut progress = Progress::staged(global, "convert", job.stages(args.keep_measurements, global)?);
     job.find_grids(&mut progress, global)?;
-    if let Some(plan) = &job.draft {
-        guard::space(&output_path, plan.payload_bytes)?;
-    }
+    // Grids may have decided what was open before.
+    job.room(&place, global)?;
     progress.revise(&job.stages(args.keep_measurements, global)?);
     let tune = job.measurements(&place, &mut progress, global)?;
     let policy = args.recipe.policy(&checkpoint, tune.as_ref());
@@ -114,6 +117,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         tune: tune.as_ref(),
         origin: found.origin.as_ref(),
         check: Some(Check(&look)),
+        existing: args.force.existing(),
     };
     let (report, plan, measured) = match (args.recipe.max_kld, &tune) {
         (Some(limit), Some(tune)) if keeps_text(tune, global)? => {
@@ -159,14 +163,27 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     output.data(&(outcome::summary(&made) + &close + &checker.seen().line() + &kept))
 }
 
-/// Refuses an output that must not be written.
-fn guarded(args: &ConvertArgs, output: &Path) -> Result<(), Failure> {
+/// Refuses an output that must not be written, and folders beside it that are not what a conversion makes there; one that
+/// `measures` has one more.
+fn guarded(args: &ConvertArgs, output: &Path, measures: bool) -> Result<(), Failure> {
     let loras = args.recipe.loras.paths();
     let calibration = args.calibration.calibration.as_deref();
     let measured = [args.recipe.tune.as_deref(), calibration];
     let reads: Vec<&Path> =
         [&*args.source].into_iter().chain(loras).chain(measured.into_iter().flatten()).collect();
-    guard::check(&[Out::file(output, args.force)], &reads)
+    let measurements = measurements_path(output);
+    let search = SearchFolder::path(output);
+    let mut outs = vec![Out::file(output, args.force)];
+    outs.extend(measures.then(|| Out::beside(&measurements)));
+    outs.extend(args.recipe.max_kld.map(|_| Out::beside(&search)));
+    guard::check(&outs, &reads)?;
+    if measures {
+        tune::refuse_foreign(&measurements)?;
+    }
+    match args.recipe.max_kld {
+        Some(_) => SearchFolder::refuse_foreign(&search),
+        None => Ok(()),
+    }
 }
 
 /// Where a file goes, and what becomes of what is there.
@@ -221,6 +238,17 @@ impl<'a> Job<'a> {
                 .note(&format!("{matrices} matrices are stored without loss: they are not measured"));
         }
         Ok(())
+    }
+
+    /// Refuses to begin what would not fit on the disk, as far as it is known yet.
+    fn room(&self, place: &Place<'_>, global: &Global) -> Result<(), Failure> {
+        let payload = self.draft.as_ref().map_or(0, |plan| plan.payload_bytes);
+        let max_memory = self.resources.max_memory;
+        let measuring = self
+            .measuring(place.keep)
+            .map(|how| tune::room(self.checkpoint, &how, &measurements_path(place.path), max_memory, global));
+        let measuring = measuring.transpose()?.unwrap_or_default();
+        guard::space(place.path, measuring.needed(payload))
     }
 
     /// What is measured, less what is stored without loss whatever is measured; `None`: there is nothing to measure.

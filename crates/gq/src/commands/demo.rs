@@ -16,6 +16,7 @@ use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{Budget, Choice, ExecuteOptions, Policy, Resources, Tune};
 use gq_eval::TextOptions;
+use gq_files::Existing;
 use gq_model::Sampling;
 use gq_tensor::{Encoding, ScaleGroup};
 use std::path::{Path, PathBuf};
@@ -117,7 +118,8 @@ fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(
         let resources = Resources { threads: global.threads(), max_memory: None };
         let tune = made.tune.as_ref();
         let (level, origin) = (global.level()?, None);
-        let how = ExecuteOptions { level, restart: true, tune, origin, check: None };
+        let how =
+            ExecuteOptions { level, restart: true, tune, origin, check: None, existing: Existing::Replaced };
         convert::convert(&checkpoint, &made.policy, resources, &path, how, &quiet)?;
         Container::open(&path)?.verify(|_, _| {})?;
         output.note(&format!("{}: converted and verified, measuring", made.name));

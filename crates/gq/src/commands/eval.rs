@@ -5,14 +5,14 @@ use crate::cli::Global;
 use crate::failure::{Exit, Failure};
 use crate::guard::{self, Force, Out};
 use crate::progress::{Progress, Stage, Unit};
-use crate::release::sums;
+use crate::signals::{self, Work};
 use crate::source::{self, Found, Loaded};
 use crate::table::Table;
-use crate::{expected, units};
+use crate::{expected, seen, units};
 use gq_checkpoint::{FileKind, SourceFile};
 use gq_eval::{
-    CachedReference, EvalReport, Gate, Identity, LogitCache, Names, OutputsReader, ReferenceLogits,
-    TextOptions, Windows, evaluate_outputs, evaluate_text,
+    CachedReference, EvalReport, Gate, Identity, LogitCache, Names, OutputsReader, OutputsWriter,
+    ReferenceLogits, TextOptions, Windows, evaluate_outputs, evaluate_text,
 };
 use gq_model::{SpecialText, Tokenizer};
 use sha2::{Digest, Sha256};
@@ -90,11 +90,21 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
     let gates = args.fail_above.iter().map(|gate| gate.parse()).collect::<Result<Vec<Gate>, _>>()?;
     let model = source::find(&args.model, global)?;
     let reference = source::find(&args.reference, global)?;
-    let mut report = source::with_threads(global, || measure(args, &model, &reference, global))??;
+    let saved = args.save_outputs.as_deref().map(seen::candidate);
+    let useless = saved.iter().flat_map(|path| [path.clone(), gq_files::partial_path(path)]);
+    let outputs = [&args.save_outputs, &args.html].into_iter().flatten().cloned();
+    let work = Work::begun_again(useless).making(outputs, "its figures were not shown");
+    let _work = (!outs.is_empty()).then(|| signals::during(work));
+    let mut report = source::with_threads(global, || measure(args, &model, &reference, global))?
+        .inspect_err(|_| saved.iter().for_each(|path| drop(std::fs::remove_file(path))))?;
     report.names = names(args, model, reference);
     let output = global.output();
+    if let Some((candidate, path)) = saved.as_deref().zip(args.save_outputs.as_deref()) {
+        guard::place(candidate, path, args.force.existing())?;
+    }
     if let Some(path) = &args.html {
-        sums::write_whole(path, &gq_eval::html::render(std::slice::from_ref(&report)))?;
+        let page = gq_eval::html::render(std::slice::from_ref(&report));
+        guard::write_whole(path, &page, args.force.existing())?;
     }
     let failed: Vec<&Gate> = gates.iter().filter(|gate| !gate.passes(&report)).collect();
     if output.json {
@@ -121,7 +131,10 @@ fn measure(
 ) -> Result<EvalReport, Failure> {
     let reference_path = &reference.path;
     let loaded = source::model_how(&model.path, &Adapters::default(), (args.activations, args.kv), global)?;
-    let options = TextOptions { save_outputs: args.save_outputs.as_deref(), ..TextOptions::default() };
+    // Saved under another name first: what was read may turn out to have changed.
+    let saved = args.save_outputs.as_deref().map(seen::candidate);
+    let options = TextOptions { save_outputs: saved.as_deref(), ..TextOptions::default() };
+    let vocab = loaded.model.vocab_size();
     if is_outputs(reference_path)? {
         if !args.loras.is_empty() {
             let message = "--lora: adapters are merged into a checkpoint, not into reference outputs";
@@ -129,10 +142,13 @@ fn measure(
         }
         let reference = OutputsReader::open(reference_path)?;
         let rows = reference.input_ids().len() as u64;
+        let positions = reference.input_ids().first().map_or(0, Vec::len);
+        room(&options, (reference.input_ids().len(), positions), vocab)?;
         let mut progress = Progress::new(global.progress, global.output(), "eval", Unit::Items("rows"), rows);
         let mut step = |done: usize, _: usize| progress.set(done as u64, "");
         let report = evaluate_outputs(&loaded.model, &reference, loaded.sizes, options, &mut step)?;
         progress.finish();
+        loaded.check_unchanged()?;
         return Ok(EvalReport { tokens_sha256: tokens_sha256(reference.input_ids()), ..report });
     }
     if args.text.is_none() && !args.own_text {
@@ -157,6 +173,7 @@ fn measure(
         Some(text) => on_text(&loaded, &reference, text, (args.ctx, args.windows), options, global)?,
         None => {
             let count = args.windows.unwrap_or(OWN_WINDOWS);
+            room(&options, (count, args.ctx), vocab)?;
             let kept = cache.as_ref().map(LogitCache::dir).zip(identity.as_ref());
             let tokens = own_tokens(&reference, (args.ctx, count), kept, global)?;
             // Conversations begin with what they begin with: no window gets another BOS.
@@ -170,6 +187,12 @@ fn measure(
         global.output().note(&kept);
     }
     Ok(report)
+}
+
+/// Refuses outputs that do not fit on the disk, before anything is run for them.
+fn room(options: &TextOptions<'_>, (rows, positions): (usize, usize), vocab: usize) -> Result<(), Failure> {
+    let Some(path) = options.save_outputs else { return Ok(()) };
+    guard::space(path, OutputsWriter::file_bytes(rows, positions, vocab))
 }
 
 /// A text to measure on.
@@ -288,6 +311,7 @@ fn on_windows(
     global: &Global,
 ) -> Result<EvalReport, Failure> {
     let (total, ctx) = (windows.windows().len(), windows.windows().first().map_or(0, Vec::len));
+    room(&options, (total, ctx), model.model.vocab_size())?;
     let seconds = expected::evaluation(model, reference, (ctx, total), global)?;
     let stage = Stage { name: "", unit: Unit::Items("windows"), total: total as u64, seconds: Some(seconds) };
     let mut progress = Progress::staged(global, "eval", vec![stage]);

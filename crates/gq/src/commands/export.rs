@@ -7,7 +7,6 @@ use crate::export::{Weights, modelfile, safetensors, tokens};
 use crate::failure::Failure;
 use crate::guard::{self, Force, Out};
 use crate::progress::{Progress, Unit};
-use crate::release::sums;
 use crate::seen::{self, Checker, NoCheck, Seen};
 use crate::signals::{self, Work};
 use crate::source::{self, Found};
@@ -15,6 +14,7 @@ use crate::table::Table;
 use crate::units;
 use gq_checkpoint::gguf::{ExportOptions, ExportPlan, ExportSource, ExportTensor, GgmlType, is_encodable};
 use gq_eval::EvalReport;
+use gq_files::Existing;
 use gq_model::{ModelTexts, Tokenizer};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -99,13 +99,28 @@ pub fn run(args: &ExportArgs, global: &Global) -> Result<(), Failure> {
     guard::check(&outs, &[&*args.source].into_iter().chain(measured).collect::<Vec<_>>())?;
     let candidate = seen::candidate(&args.output);
     let partial = gq_files::partial_path(&candidate);
-    let _work = signals::during(Work::begun_again([candidate, partial]).leaving(&args.source));
+    let work = Work::begun_again([candidate, partial]).leaving(&args.source);
+    let outputs = [args.output.clone()].into_iter().chain(args.ollama.then(|| modelfile_path(&args.output)));
+    let _work = signals::during(work.making(outputs, missing(args)));
     let found = source::find(&args.source, global)?;
     let weights = Weights::open(&found.path, global)?;
     if args.safetensors {
         return source::with_threads(global, || checkpoint(args, found, &weights, global))?;
     }
     source::with_threads(global, || gguf(args, found, &weights, global))?
+}
+
+/// What is not done when the output has its name.
+fn missing(args: &ExportArgs) -> String {
+    let reference = args.cost.reference.as_deref().unwrap_or(&args.source);
+    match args.cost.is_left_out() {
+        true => "only its summary was not shown".to_owned(),
+        false => format!(
+            "only what it costs was not measured: `gq eval {} --reference {} --text FILE` does that",
+            args.output.display(),
+            reference.display()
+        ),
+    }
 }
 
 /// Where the Modelfile of a GGUF goes.
@@ -120,7 +135,8 @@ fn checkpoint(args: &ExportArgs, found: Found, weights: &Weights, global: &Globa
     guard::space(&args.output, total)?;
     let mut progress = Progress::new(global.progress, global.output(), "export", Unit::Bytes, total);
     let checker = Checker::new(args.no_check, global);
-    let bytes = checker.through(&args.output, |path| {
+    let named = (args.output.as_path(), Existing::Kept);
+    let bytes = checker.through(named, &|| weights.check_unchanged(), |path| {
         safetensors::write(weights, path, args.max_shard_size, &mut |done| progress.set(done, ""))
     })?;
     let seconds = progress.finish();
@@ -175,12 +191,13 @@ fn gguf(args: &ExportArgs, found: Found, weights: &Weights, global: &Global) -> 
     let progress = Progress::new(global.progress, global.output(), "export", Unit::Bytes, plan.file_bytes());
     let progress = RefCell::new(progress);
     let checker = Checker::new(args.no_check, global);
-    let written = checker.through(&args.output, |path| {
+    let named = (args.output.as_path(), args.force.existing());
+    let written = checker.through(named, &|| weights.check_unchanged(), |path| {
         ranged::write(source, options, path, weights, &|done| progress.borrow_mut().set(done, ""))
     })?;
     let seconds = progress.into_inner().finish();
     if let Some((path, modelfile)) = &made {
-        sums::write_whole(path, &modelfile.text)?;
+        guard::write_whole(path, &modelfile.text, args.force.existing())?;
         modelfile.warnings.iter().for_each(|warning| global.output().warn(warning));
     }
     let cost = cost::measure(measured, &args.output, global);

@@ -5,13 +5,14 @@ use crate::commands::{convert, outcome};
 use crate::failure::{Exit, Failure};
 use crate::kld_search::{Round, SearchFolder};
 use crate::progress::Progress;
-use crate::{expected, source, units};
+use crate::{expected, guard, source, units};
 use gq_checkpoint::Checkpoint;
-use gq_container::{Container, TextKind, put_in_place};
+use gq_container::{Container, TextKind};
 use gq_convert::{
     Budget, Closeness, ClosenessError, ExecuteOptions, Grids, MeasuringMemory, Plan, PlanError, Policy,
     Report, Resources, Tune,
 };
+use gq_files::Existing;
 use gq_model::{ActivationMode, KvType, Model, RunOptions};
 use gq_tensor::{CpuLevel, Encoding};
 use std::path::Path;
@@ -71,7 +72,14 @@ pub fn convert(
     let mut folder = SearchFolder::open(path, &asked.to_string(), options.restart)?;
     let found = search(job, resources, &mut folder, options, global);
     match &found {
-        Ok(_) => put_in_place(&folder.best(), path)?,
+        Ok(_) => match guard::place(&folder.best(), path, options.existing) {
+            // Finished, under another name.
+            Err(taken) if taken.code == "output.taken" => {
+                folder.remove();
+                return Err(taken);
+            }
+            placed => placed?,
+        },
         // Nothing in it is of any use.
         Err(failure) if failure.exit == Exit::Usage => {}
         Err(_) => return found,
@@ -114,7 +122,9 @@ fn search(
                     Some(round) => round,
                     None => {
                         let trial = folder.trial();
-                        let options = ExecuteOptions { restart: false, ..options };
+                        let existing = Existing::Replaced;
+                        let options = ExecuteOptions { restart: false, existing, ..options };
+                        guard::space(&trial, plan.payload_bytes)?;
                         let stages = vec![expected::coding(&plan, true, global)?];
                         let mut progress = Progress::staged(global, "convert", stages);
                         convert::execute(checkpoint, &plan, &trial, options, &mut progress, global)?;

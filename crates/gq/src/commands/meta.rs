@@ -3,10 +3,12 @@
 use crate::cli::Global;
 use crate::failure::{Exit, Failure};
 use crate::guard::{self, Force, Out};
+use crate::signals::{self, Work};
 use crate::table::Table;
 use crate::texts::{self, is_json};
-use crate::{source, units};
-use gq_container::{Container, StoredText, TextKind, WriteError};
+use crate::{seen, source, units};
+use gq_container::{Container, Finished, StoredText, TextKind, WriteError};
+use gq_files::Existing;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -178,7 +180,13 @@ fn set(args: &SetArgs, global: &Global) -> Result<(), Failure> {
     let stored = texts.iter().map(|(kind, text)| StoredText::new(*kind, text)).collect::<Result<Vec<_>, _>>();
     let stored = stored.map_err(|source| WriteError::Rule { path: path.to_owned(), source })?;
     guard::space(path, container.file_bytes())?;
-    let finished = container.with_texts(path, stored)?;
+    let candidate = seen::candidate(path);
+    let useless = [gq_files::partial_path(&candidate), candidate.clone()];
+    let work = Work::begun_again(useless).leaving(&args.file);
+    let _work = signals::during(work.making([path.to_owned()], "only its summary was not shown"));
+    let existing = args.force.existing_or_in_place(args.output.as_deref());
+    let finished = named(&container, &candidate, stored, (path, existing))
+        .inspect_err(|_| drop(std::fs::remove_file(&candidate)))?;
     let output = global.output();
     if output.json {
         return output.document(&serde_json::json!({
@@ -200,6 +208,22 @@ fn set(args: &SetArgs, global: &Global) -> Result<(), Failure> {
         finished.file_sha256,
         finished.payload_sha256,
     ))
+}
+
+/// Writes the file to another name first, and gives it its own when what was read is what it was.
+fn named(
+    container: &Container,
+    candidate: &Path,
+    texts: Vec<StoredText>,
+    (path, existing): (&Path, Existing),
+) -> Result<Finished, Failure> {
+    let finished = container.with_texts(candidate, texts)?;
+    if existing == Existing::Replaced && path == container.path() {
+        container.check_still_named()?;
+    }
+    container.check_unchanged()?;
+    guard::place(candidate, path, existing)?;
+    Ok(finished)
 }
 
 /// The text after a change.

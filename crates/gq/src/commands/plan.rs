@@ -7,6 +7,7 @@ use crate::commands::outcome::{self, Row, groups, left_out, lossless, shape};
 use crate::commands::recipe::Recipe;
 use crate::failure::{Exit, Failure};
 use crate::progress::Stage;
+use crate::seen::{Checker, NoCheck};
 use crate::source::{self, Found};
 use crate::table::Table;
 use crate::{expected, progress, units};
@@ -78,6 +79,7 @@ pub fn show(
         None if tune.is_some() => vec![expected::coding(&plan, true, global)?],
         None => Vec::new(),
     };
+    let check = Checker::new(NoCheck::default(), global).within(recipe.max_memory).memory(&checkpoint)?;
     let output = global.output();
     let estimate = Estimate::new(&plan, global.level()?);
     if output.json {
@@ -85,6 +87,7 @@ pub fn show(
         document["lossless"] = lossless(&plan, &grids).into();
         document["estimate"] = serde_json::to_value(estimate).map_err(gq_convert::ConvertError::from)?;
         document["measures_first"] = first.is_some().into();
+        document["check_memory_bytes"] = check.into();
         return output.document(&document);
     }
     let mut text = String::new();
@@ -125,6 +128,12 @@ pub fn show(
         units::bytes(plan.memory.peak),
         plan.memory.threads,
     );
+    if check > 0 {
+        text += &format!(
+            "check   {} of memory before and after, for the tokenizer; --no-check leaves it out\n",
+            units::bytes(check)
+        );
+    }
     text += &time(estimate, &stages);
     for line in lossless(&plan, &grids) {
         text += &format!("{line}\n");

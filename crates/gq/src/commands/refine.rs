@@ -66,7 +66,8 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
     let path = args.output.as_ref().unwrap_or(&args.file);
     let candidate = seen::candidate(path);
     let partial = gq_files::partial_path(&candidate);
-    let _work = signals::during(Work::begun_again([candidate, partial]).leaving(&args.file));
+    let work = Work::begun_again([candidate, partial]).leaving(&args.file);
+    let _work = signals::during(work.making([path.clone()], "only its summary was not shown"));
     if !(args.rate > 0.0 && args.rate <= 0.1) {
         let message = format!("--rate {} is not above 0 and at most 0.1", args.rate);
         return Err(Failure::new(Exit::Usage, "refine.rate", message)
@@ -83,6 +84,7 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
     let effort = Effort::new(&checkpoint, &|_| false);
     let reference = Model::from_checkpoint_unheld(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(reference.texts(), reference.spec())?;
+    guard::space(path, container.file_bytes())?;
     let (steps, batch) = (usize::from(args.steps), usize::from(args.batch));
     // What is held out comes on top.
     let tokens = (steps * batch * 9).div_ceil(8).saturating_add(12) * args.calibration_ctx;
@@ -113,6 +115,7 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
     let seconds = progress.finish();
     let in_place = args.output.is_none();
     checkpoint.check_unchanged()?;
+    container.check_unchanged()?;
     let checker = Checker::new(args.no_check, global);
     if outcome.helps() || !in_place {
         let refined = Refined {
@@ -121,9 +124,13 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
             batch: batch as u64,
             steps: steps as u64,
         };
-        guard::space(path, container.file_bytes())?;
+        let named = (path.as_path(), args.force.existing_or_in_place(args.output.as_deref()));
+        let unchanged = || match args.output {
+            Some(_) => Ok(container.check_unchanged()?),
+            None => Ok(container.check_still_named()?),
+        };
         source::with_threads(global, || {
-            checker.through(path, |path| match outcome.helps() {
+            checker.through(named, &unchanged, |path| match outcome.helps() {
                 true => Ok(outcome.write(&container, &model, Some(refined), path)?),
                 false => Ok(outcome.clone().unchanged().write(&container, &model, None, path)?),
             })

@@ -22,6 +22,7 @@ use gq_container::Container;
 use gq_convert::{Check, Event, ExecuteOptions, Report, Resources, Tune};
 use gq_eval::html::{TensorErrors, render_with_tensors};
 use gq_eval::{CachedReference, EvalReport, LogitCache, ReferenceLogits, TextOptions, checkpoint_sizes};
+use gq_files::Existing;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -97,7 +98,7 @@ pub fn run(args: &ReleaseArgs, global: &Global) -> Result<(), Failure> {
     let dir = &args.output;
     guard::check(&[Out::folder(dir)], &[&args.source, &args.recipe])?;
     refuse_full(args)?;
-    let _work = signals::during(Left::that_continues([dir.join(crate::release::work::NAME)]));
+    let left = signals::during(Left::that_continues([dir.join(crate::release::work::NAME)]));
     let job = prepare(args, global)?;
     std::fs::create_dir_all(dir).map_err(|e| Failure::io(dir, &e))?;
     if args.restart {
@@ -109,6 +110,8 @@ pub fn run(args: &ReleaseArgs, global: &Global) -> Result<(), Failure> {
     let mut work = Work::open(dir, &job.inputs, false)?;
     make(&job, dir, &mut work)?;
     let manifest = describe(&job, dir)?;
+    // There is nothing to go on with.
+    drop(left);
     work.finish()?;
     show(&manifest, dir, global)
 }
@@ -246,16 +249,30 @@ fn convert_missing(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Fai
     let output = global.output();
     let resources = Resources { threads: global.threads(), max_memory: args.max_memory };
     let (mut plans, mut paths) = (Vec::new(), Vec::new());
-    for variant in &recipe.variants {
-        let name = Names::new(&job.name, &variant.name).file;
-        if !work.has(&name) {
-            let (policy, tune) = (&variant.policy, tune.as_ref());
-            let grids = convert::grids_shown(checkpoint, policy, resources, global)?;
-            plans.push(gq_convert::plan_measured(checkpoint, policy, resources, tune, Some(&grids))?);
-            paths.push(dir.join(name));
-        }
+    let named = recipe.variants.iter().map(|variant| (variant, Names::new(&job.name, &variant.name).file));
+    let missing: Vec<(&Variant, String)> = named.filter(|(_, name)| !work.has(name)).collect();
+    let begun = missing.iter().map(|(_, name)| {
+        let partial = gq_files::partial_path(&dir.join(name));
+        std::fs::symlink_metadata(partial).map_or(0, |found| found.len())
+    });
+    let begun = begun.fold(0, u64::saturating_add);
+    let room = |bytes: &mut dyn Iterator<Item = u64>| {
+        let needed = bytes.fold(0, u64::saturating_add).saturating_sub(begun);
+        guard::space(&dir.join(MANIFEST), needed)
+    };
+    // Before grids are looked for, as far as it is known then.
+    room(&mut missing.iter().filter_map(|(variant, _)| {
+        let policy = &variant.policy;
+        let draft = gq_convert::plan_measured(checkpoint, policy, resources, tune.as_ref(), None);
+        Some(draft.ok()?.payload_bytes)
+    }))?;
+    for (variant, name) in missing {
+        let (policy, tune) = (&variant.policy, tune.as_ref());
+        let grids = convert::grids_shown(checkpoint, policy, resources, global)?;
+        plans.push(gq_convert::plan_measured(checkpoint, policy, resources, tune, Some(&grids))?);
+        paths.push(dir.join(name));
     }
-    guard::space(dir, plans.iter().map(|plan| plan.payload_bytes).fold(0, u64::saturating_add))?;
+    room(&mut plans.iter().map(|plan| plan.payload_bytes))?;
     let checker = Checker::new(args.no_check, global).within(args.max_memory);
     let look = |path: &Path| checker.look(path).map_err(Into::into);
     let options = ExecuteOptions {
@@ -264,6 +281,7 @@ fn convert_missing(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Fai
         tune: tune.as_ref(),
         origin: found.origin.as_ref(),
         check: Some(Check(&look)),
+        existing: Existing::Replaced,
     };
     let coding = plans.iter().map(|plan| expected::coding(plan, tune.is_some(), global));
     let coding = coding.collect::<Result<Vec<Stage>, Failure>>()?;

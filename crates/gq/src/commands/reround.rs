@@ -73,7 +73,8 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
     let path = args.output.as_ref().unwrap_or(&args.file);
     let useless = ["", ".partial", ".states.partial", ".codes.partial", ".trial", ".trial.partial"];
     let useless = useless.map(|end| gq_files::sibling(&seen::candidate(path), end));
-    let _work = signals::during(Work::begun_again(useless).leaving(&args.file));
+    let work = Work::begun_again(useless).leaving(&args.file);
+    let _work = signals::during(work.making([path.clone()], "only its summary was not shown"));
     let level = global.level()?;
     let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
     let container = Arc::new(Container::open(&args.file)?);
@@ -92,6 +93,18 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
     let held = checkpoint.held_bytes(global.threads());
     let left = args.max_memory.map(|limit| limit.saturating_sub(held));
     let writing = tune::Writing::of(calibration, spec, args.calibration_ctx, left, global)?;
+    // Refused before anything is written or measured: how long the text is is known later.
+    let expected_size = |sequences: usize, ctx: usize| MeasuringSize {
+        sequences,
+        ctx,
+        gradients: false,
+        trial_tokens: 0,
+        threads: global.threads(),
+        held,
+    };
+    let size = expected_size(tokens.div_ceil(args.calibration_ctx.max(1)), args.calibration_ctx);
+    let spilled = MeasuringMemory::rounding_again(spec, size, args.max_memory)?.spilled;
+    guard::space(path, container.file_bytes().saturating_mul(2).saturating_add(spilled))?;
     let mut progress = tune::writing(global);
     let mut seen = |done: u64, of: u64| progress.stage("", (done, of), "own text");
     let (texts, sequences) = tune::sequences(
@@ -103,14 +116,7 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
         &mut seen,
     )?;
     progress.finish();
-    let size = MeasuringSize {
-        sequences: sequences.len(),
-        ctx: sequences.iter().map(Vec::len).max().unwrap_or(0),
-        gradients: false,
-        trial_tokens: 0,
-        threads: global.threads(),
-        held,
-    };
+    let size = expected_size(sequences.len(), sequences.iter().map(Vec::len).max().unwrap_or(0));
     let mut memory = MeasuringMemory::rounding_again(spec, size, args.max_memory)?;
     memory.peak = memory.peak.max(writing.peak + held);
     global.output().note(&tune::memory_line(memory));
@@ -128,20 +134,25 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
         Progress::staged(global, "reround", expected::single("layers", of as u64, effort, global)?);
     let what =
         RoundAgain { checkpoint: &checkpoint, reference: &reference, container: &container, model: &model };
-    guard::space(path, container.file_bytes().saturating_mul(2))?;
     let checker = Checker::new(args.no_check, global).within(args.max_memory);
     let outcome = source::with_threads(global, || {
-        checker.through(path, |path| {
-            Ok(what.run(&sequences, &options, path, &mut |event| {
+        let named = (path.as_path(), args.force.existing_or_in_place(args.output.as_deref()));
+        let unchanged = || match args.output {
+            Some(_) => Ok(container.check_unchanged()?),
+            None => Ok(container.check_still_named()?),
+        };
+        checker.through(named, &unchanged, |path| {
+            let outcome = what.run(&sequences, &options, path, &mut |event| {
                 let RoundAgainEvent::Layers { done, .. } = event;
                 progress.set(done as u64, "layers");
-            })?)
+            })?;
+            if !outcome.helps() && args.output.is_some() {
+                container.copy_to(path)?;
+            }
+            Ok(outcome)
         })
     })??;
     let seconds = progress.finish();
-    if !outcome.helps() && args.output.is_some() {
-        container.copy_to(path)?;
-    }
     let bytes = std::fs::metadata(path).map_err(|error| Failure::io(path, &error))?.len();
     if output.json {
         let tensors = outcome.tensors.iter().map(|tensor| {

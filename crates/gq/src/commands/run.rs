@@ -115,7 +115,7 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     };
     let mut talk = Conversation::new(&loaded, &tokenizer, template.as_ref(), manner);
     match prompt {
-        Some(prompt) => answer_once(&mut talk, &prompt, shows, global),
+        Some(prompt) => answer_once(&mut talk, &prompt, shows, global, &loaded),
         None => {
             let how = match talk.is_chat() {
                 true => "type a message",
@@ -126,7 +126,8 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
                 "{}: {how}; /help lists commands, Ctrl-D leaves",
                 units::printable(&found.name)
             ));
-            talk::chat(talk, output)
+            talk::chat(talk, output)?;
+            loaded.check_unchanged()
         }
     }
 }
@@ -151,6 +152,7 @@ fn answer_once(
     prompt: &str,
     on_terminal: bool,
     global: &Global,
+    loaded: &Loaded,
 ) -> Result<(), Failure> {
     let output = global.output();
     let mut show = |piece: &str| match (output.json, on_terminal) {
@@ -159,6 +161,7 @@ fn answer_once(
         (false, false) => output.data(piece),
     };
     let answer = talk.say(prompt, &mut show, &AtomicBool::new(false))?;
+    loaded.check_unchanged()?;
     if output.json {
         return output.document(&serde_json::json!({
             "text": answer.text,

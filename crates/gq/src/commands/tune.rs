@@ -75,10 +75,17 @@ pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
         let failure = Failure::new(Exit::Usage, "output.exists", message).at(args.output.display());
         return Err(failure.limit("a new name").actual("finished measurements"));
     }
+    if lacking.is_none() {
+        room(&checkpoint, &how, &args.output, args.max_memory, global)?.refuse(&args.output, 0)?;
+    }
     let place = (args.output.as_path(), lacking);
-    let _work = signals::during(Work::that_continues([args.output.join("tune.json")]));
+    let saved = args.output.join("tune.json");
+    let work = Work::that_continues([saved.clone()]);
+    let work = work.making([saved.clone()], "only its summary was not shown");
+    let _work = signals::during(work);
     let mut progress = Progress::staged(global, "tune", expected::measuring(&checkpoint, &how, global)?);
     let tune = measure(&checkpoint, &how, place, args.max_memory, &mut progress, global)?;
+    signals::whole(&saved);
     let seconds = progress.finish();
     let output = global.output();
     if output.json {
@@ -92,7 +99,7 @@ pub fn run(args: &TuneArgs, global: &Global) -> Result<(), Failure> {
 }
 
 /// Refuses a folder that holds something else than measurements.
-fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
+pub fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let Some(other) = entries.map(|entry| entry.file_name()).find(|name| !Tune::is_file_name(name)) else {
         return Ok(());
@@ -117,7 +124,10 @@ pub fn measure(
     let model = Model::from_checkpoint_unheld(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
     // Refused before hours are spent; what is promised is known when the text is.
-    memory(checkpoint, how, (how.sequences(), how.ctx), max_memory, global)?;
+    let room = room(checkpoint, how, dir, max_memory, global)?;
+    if found.is_none() {
+        room.refuse(dir, 0)?;
+    }
     let left = max_memory.map(|limit| limit.saturating_sub(checkpoint.held_bytes(global.threads())));
     let mut written = |done: u64, of: u64| progress.stage("text", (done, of), "");
     let what = (&model, &tokenizer);
@@ -166,6 +176,41 @@ pub fn measure(
         Ok::<_, TuneError>(tune)
     })?
     .map_err(Failure::from)
+}
+
+/// What measuring writes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Room {
+    /// Bytes that stay, less those that are there already.
+    saved: u64,
+    /// Bytes that are gone when it is done.
+    spilled: u64,
+}
+
+impl Room {
+    /// Refuses what does not fit on the disk of `path`, with `after` bytes that are written when it is done.
+    pub fn refuse(self, path: &Path, after: u64) -> Result<(), Failure> {
+        guard::space(&path.join("tune.json"), self.needed(after))
+    }
+
+    /// Bytes at most, with `after` bytes that are written when it is done.
+    pub fn needed(self, after: u64) -> u64 {
+        self.saved.saturating_add(self.spilled.max(after))
+    }
+}
+
+/// What measuring in `dir` is going to write. Refuses what needs more memory than is allowed.
+pub fn room(
+    checkpoint: &Checkpoint,
+    how: &Measuring,
+    dir: &Path,
+    max_memory: Option<u64>,
+    global: &Global,
+) -> Result<Room, Failure> {
+    let memory = memory(checkpoint, how, (how.sequences(), how.ctx), max_memory, global)?;
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let there: u64 = entries.filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum();
+    Ok(Room { saved: memory.saved.saturating_sub(there), spilled: memory.spilled })
 }
 
 fn memory(

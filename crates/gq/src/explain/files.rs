@@ -12,6 +12,10 @@ impl From<ContainerError> for Failure {
         let message = sentence(&error);
         match error {
             ContainerError::Io { path, source } => Failure::io(&path, &source),
+            ContainerError::Changed { path, limit, actual, .. } => {
+                let failure = Failure::new(Exit::Environment, "file.changed", message).at(path.display());
+                failure.limit(limit).actual(actual)
+            }
             ContainerError::Format { path, source } => match pointer(&path) {
                 Some(what) => {
                     super::checkpoint::stand_in(&path, &what, &format!("{}: {what}", path.display()))
@@ -60,6 +64,7 @@ impl From<WriteError> for Failure {
                 }
                 _ => Failure::new(Exit::Environment, "output.io", message).at(path.display()),
             },
+            WriteError::Taken { path, kept } => crate::guard::taken(&path, &kept),
             WriteError::Busy { path } => {
                 let failure = Failure::new(Exit::Environment, "convert.busy", message);
                 failure.at(path.display()).limit("one process").actual("two")

@@ -60,6 +60,11 @@ pub enum Plan {
 }
 
 impl CostArgs {
+    /// Whether nothing is measured whatever is exported.
+    pub fn is_left_out(&self) -> bool {
+        self.no_measure
+    }
+
     fn asked(&self) -> bool {
         self.text.is_some() || self.windows.is_some() || self.reference.is_some()
     }
@@ -177,6 +182,8 @@ fn compare(
         &mut step,
     )?;
     progress.finish();
+    original.check_unchanged()?;
+    model.check_unchanged()?;
     let name = output.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     report.names = Names { model: name, reference: reference.name, text };
     Ok(report)

@@ -41,13 +41,16 @@ pub fn write(
 /// The file that says whose an unfinished folder is.
 const MARK: &str = ".gq-export";
 
+/// Whether a folder is what an interrupted export left.
+pub fn is_unfinished(dir: &Path) -> bool {
+    dir.join(MARK).is_file()
+}
+
 /// A new folder; what an interrupted export left there goes away, anything else stays.
 fn make_folder(dir: &Path) -> Result<(), Failure> {
     let io = |error: std::io::Error| Failure::io(dir, &error);
     match std::fs::symlink_metadata(dir) {
-        Ok(found) if found.is_dir() && dir.join(MARK).is_file() => {
-            std::fs::remove_dir_all(dir).map_err(io)?
-        }
+        Ok(found) if found.is_dir() && is_unfinished(dir) => std::fs::remove_dir_all(dir).map_err(io)?,
         Ok(_) => {
             let message = format!("{}: is in the way, and not what an export left behind", dir.display());
             let failure = Failure::new(Exit::Environment, "output.foreign", message).at(dir.display());

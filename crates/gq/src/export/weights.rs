@@ -118,6 +118,14 @@ impl Weights {
         })
     }
 
+    /// Refuses what was read of a source that was changed meanwhile.
+    pub fn check_unchanged(&self) -> Result<(), Failure> {
+        match &self.kind {
+            Kind::Checkpoint(checkpoint) => Ok(checkpoint.check_unchanged()?),
+            Kind::Container { container, .. } => Ok(container.check_unchanged()?),
+        }
+    }
+
     /// Reads rows of a tensor as f32 into `out`, `[rows.len(), cols]`, on the threads of the current pool.
     pub fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut [f32]) -> Result<(), ReadError> {
         let cols = out.len() / rows.len().max(1);

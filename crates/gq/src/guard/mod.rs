@@ -4,16 +4,20 @@
 //! Every command that writes calls [`check`] first; `table.rs` lists its options, and tests compare the list with the
 //! command line and try each.
 
+mod name;
 mod read;
+mod room;
 #[cfg(test)]
 mod table;
 #[cfg(test)]
 mod tests;
 
+use crate::export::safetensors;
 use crate::failure::{Exit, Failure};
-use crate::units;
-use gq_files::{Kind, kind, sibling};
+use gq_files::{Existing, Kind, kind, sibling};
+pub use name::{place, taken, write_whole};
 use read::Read;
+pub use room::space;
 use std::path::{Path, PathBuf};
 
 /// What is left next to an output until it is whole.
@@ -33,6 +37,18 @@ pub struct Force {
     /// Replace an output that exists already; without this it is refused.
     #[arg(long)]
     pub force: bool,
+}
+
+impl Force {
+    /// What becomes of something that took the output's name while the output was made.
+    pub fn existing(self) -> Existing {
+        if self.force { Existing::Replaced } else { Existing::Kept }
+    }
+
+    /// The same where without an output the file that is read is changed in place.
+    pub fn existing_or_in_place(self, output: Option<&Path>) -> Existing {
+        if output.is_none() { Existing::Replaced } else { self.existing() }
+    }
 }
 
 /// One output.
@@ -55,6 +71,8 @@ enum Shape {
     WorkFolder { force: bool },
     /// A folder that may be there.
     Folder,
+    /// A folder that gq makes beside an output; what is in it is the command's to judge.
+    Beside,
 }
 
 impl Out {
@@ -84,6 +102,11 @@ impl Out {
     /// A folder in which a command works; what is in it is the command's to judge.
     pub fn folder(path: &Path) -> Out {
         Out { path: path.to_owned(), shape: Shape::Folder }
+    }
+
+    /// A folder beside an output that nobody named: a link is not followed there.
+    pub fn beside(path: &Path) -> Out {
+        Out { path: path.to_owned(), shape: Shape::Beside }
     }
 }
 
@@ -124,6 +147,11 @@ fn one(out: &Out, read: &Read) -> Result<(), Failure> {
         // A new file takes the place of the old one: of the link, not of what it leads to.
         return Err(refused(path, "output.is_link", "the file itself", "a link to a file"));
     }
+    if matches!(out.shape, Shape::Beside)
+        && std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
+    {
+        return Err(refused(path, "output.is_link", "a folder", "a link"));
+    }
     match (out.shape, found) {
         (_, Kind::Special) => Err(refused(path, "output.special", "a file", "a device, pipe or socket")),
         (Shape::File { .. } | Shape::InPlace, Kind::Folder) => {
@@ -143,22 +171,22 @@ fn one(out: &Out, read: &Read) -> Result<(), Failure> {
             let failure = Failure::new(Exit::Usage, "output.exists", message).at(path.display());
             Err(failure.limit("an empty folder").actual("one that holds something"))
         }
-        (Shape::Folder | Shape::WorkFolder { .. }, Kind::File | Kind::BrokenLink) => {
+        (Shape::Folder | Shape::Beside | Shape::WorkFolder { .. }, Kind::File | Kind::BrokenLink) => {
             Err(refused(path, "output.is_file", "a folder", "a file"))
         }
-        (Shape::Folder | Shape::WorkFolder { .. }, Kind::Folder) => {
+        (Shape::Folder | Shape::Beside | Shape::WorkFolder { .. }, Kind::Folder) => {
             gq_files::may_write(path).map_err(|error| cannot(path, &error))
         }
-        (Shape::Folder | Shape::WorkFolder { .. }, Kind::Nothing) => {
+        (Shape::Folder | Shape::Beside | Shape::WorkFolder { .. }, Kind::Nothing) => {
             let above = path.ancestors().skip(1).find(|above| above.exists()).unwrap_or(Path::new("."));
             gq_files::may_write(above).map_err(|error| cannot(path, &error))
         }
-        (Shape::File { .. } | Shape::InPlace | Shape::NewFolder, _) => beside(path),
+        (Shape::File { .. } | Shape::InPlace | Shape::NewFolder, _) => beside(path, out.shape),
     }
 }
 
 /// Whether a file can be made and begun at `path`.
-fn beside(path: &Path) -> Result<(), Failure> {
+fn beside(path: &Path, shape: Shape) -> Result<(), Failure> {
     let folder = folder_of(path);
     match kind(folder).map_err(|error| cannot(path, &error))? {
         Kind::Folder => gq_files::may_write(folder).map_err(|error| cannot(path, &error))?,
@@ -182,11 +210,13 @@ fn beside(path: &Path) -> Result<(), Failure> {
         let failure = Failure::new(Exit::Usage, "output.unchecked_exists", message).at(candidate.display());
         return Err(failure.limit("a name that is free").actual("an existing file or folder"));
     }
-    for begun in BESIDE.map(|end| sibling(path, end)) {
+    for begun in BESIDE.into_iter().chain(UNCHECKED).map(|end| sibling(path, end)) {
         match std::fs::symlink_metadata(&begun) {
+            // What an interrupted export left.
+            Ok(found)
+                if found.is_dir() && shape == Shape::NewFolder && safetensors::is_unfinished(&begun) => {}
             Ok(found) => {
-                // The folder in which a checkpoint is made is looked at by who makes it.
-                if let Some(why) = gq_files::foreign(&found).filter(|_| !found.is_dir()) {
+                if let Some(why) = gq_files::foreign(&found) {
                     let message = format!("{}: {why}", begun.display());
                     let failure = Failure::new(Exit::Environment, "output.foreign", message);
                     return Err(failure.at(begun.display()).limit("a file that gq began"));
@@ -197,30 +227,6 @@ fn beside(path: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Refuses to begin what would not fit on the disk. `needed` bytes are going to be written for `path`; what an earlier
-/// run left next to it counts.
-///
-/// # Errors
-/// With both numbers.
-pub fn space(path: &Path, needed: u64) -> Result<(), Failure> {
-    let begun = std::fs::symlink_metadata(gq_files::partial_path(path)).map_or(0, |found| found.len());
-    let needed = needed.saturating_sub(begun);
-    let folder = path.ancestors().skip(1).find(|above| above.is_dir()).unwrap_or(Path::new("."));
-    match gq_files::free_bytes(folder) {
-        Some(free) if free < needed => {
-            let message = format!(
-                "{}: {} are needed, {} are free on this disk",
-                path.display(),
-                units::bytes(needed),
-                units::bytes(free)
-            );
-            let failure = Failure::new(Exit::Environment, "output.no_space", message).at(path.display());
-            Err(failure.limit(free).actual(needed))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn holds_something(folder: &Path) -> bool {

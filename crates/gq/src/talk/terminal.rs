@@ -3,7 +3,7 @@
 use super::{Answer, Conversation, End, harmless};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
-use crate::{signals, units};
+use crate::{signals, terminal as kept, units};
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
@@ -34,6 +34,7 @@ A message that begins with / is written with a space in front of it.";
 /// # Errors
 /// When the terminal or the model fails; what a template or the context refuses is told, and the talk goes on.
 pub fn chat(mut talk: Conversation<'_>, output: Output) -> Result<(), Failure> {
+    let _terminal = kept::keep();
     let mut editor = editor()?;
     let stop = Arc::new(AtomicBool::new(false));
     let refused = |e: &dyn std::fmt::Display| Failure::new(Exit::Environment, "terminal", e).at("terminal");

@@ -15,7 +15,7 @@ fn on_terminal(gq: &Gq, args: &[&str]) -> rexpect::session::PtySession {
 }
 
 /// A checkpoint whose model never ends its turn.
-fn endless(gq: &Gq) -> String {
+pub fn endless(gq: &Gq) -> String {
     let dir = gq.path("endless");
     std::fs::create_dir_all(&dir).unwrap();
     for name in ["model.safetensors", "tokenizer.json", "chat_template.jinja"] {
@@ -243,4 +243,33 @@ fn generation_config_decides_and_options_override() {
     let output = gq.run(&["run", "m.gq", "-p", "x", "-n", "1", "--top-p", "0.9"]);
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && told.contains("asks for num_beams=4, which gq does not do"), "{told}");
+}
+
+#[test]
+fn a_signal_gives_the_terminal_back_as_it_was() {
+    let gq = Gq::new();
+    // A shell that lives on. What it starts beside itself reads nothing unless it is told to.
+    let script = format!(
+        "exec 3<&0; echo before:$(stty -g); {} run {} <&3 & echo pid:$!; wait $!; echo code:$?; \
+         echo after:$(stty -g); echo over",
+        env!("CARGO_BIN_EXE_gq"),
+        testdata("demo"),
+    );
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &script]).current_dir(gq.dir.path()).env("TERM", "xterm");
+    let mut shell = rexpect::session::spawn_command(command, Some(120_000)).unwrap();
+    let line = |shell: &mut Terminal, name: &str| {
+        shell.exp_string(name).unwrap();
+        shell.exp_regex("[0-9a-f:]+").unwrap().1
+    };
+    let before = line(&mut shell, "before:");
+    let pid = line(&mut shell, "pid:");
+    ready(&mut shell);
+    let sent =
+        std::process::Command::new("sh").args(["-c", &format!("kill -s TERM {pid}")]).status().unwrap();
+    assert!(sent.success());
+    shell.exp_string("\u{1b}[?2004l").unwrap();
+    assert_eq!(line(&mut shell, "code:"), "143");
+    assert_eq!(line(&mut shell, "after:"), before);
+    shell.exp_string("over").unwrap();
 }

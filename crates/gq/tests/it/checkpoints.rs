@@ -84,6 +84,24 @@ pub fn write_llama(dir: &Path, shape: Shape, of: impl Fn(f32) -> f32) {
     tensors.write(&dir.join("model.safetensors"));
 }
 
+/// A Llama in bf16 of which nothing lies on the disk: its weights are a hole that reads as zeros. `false` where the file
+/// system has none so large.
+pub fn write_hollow(dir: &Path, shape: Shape) -> bool {
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(dir.join("config.json"), shape.config().to_string()).unwrap();
+    let (mut header, mut end) = (Map::new(), 0);
+    for (name, shape, _) in shape.tensors() {
+        let begin = end;
+        end += 2 * shape.iter().map(|&n| n as u64).product::<u64>();
+        header.insert(name, json!({"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}));
+    }
+    let header = Value::Object(header).to_string();
+    let path = dir.join("model.safetensors");
+    std::fs::write(&path, [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(8 + header.len() as u64 + end).is_ok()
+}
+
 /// The same with matrices of the layers in F8, with scales of blocks of 128 x 128.
 pub fn write_f8(dir: &Path, shape: Shape) {
     std::fs::create_dir_all(dir).unwrap();

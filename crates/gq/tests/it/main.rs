@@ -3,6 +3,7 @@
 
 mod adapters;
 mod calibration;
+mod changed;
 #[cfg(unix)]
 mod chat;
 mod chat_template;
@@ -15,16 +16,20 @@ mod grid;
 mod guard;
 mod help;
 mod hub;
+mod interrupted;
 mod job;
+mod live;
 mod lora;
 mod memory;
 mod meta;
 mod release;
+mod room;
 mod run;
 mod seen;
 #[path = "../../../gq-hub/tests/it/server.rs"]
 mod server;
 mod signals;
+mod taken;
 mod tidy;
 mod tokens;
 mod usage;

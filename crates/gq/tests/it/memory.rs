@@ -111,6 +111,28 @@ fn no_more_memory_is_taken_than_was_promised() {
     assert!(most <= promise, "gq reround: {most} bytes taken, {promise} promised");
 }
 
+#[test]
+fn what_a_check_takes_is_said_and_kept_to() {
+    let gq = Gq::new();
+    let recipe = [&testdata("demo"), "--encoding", "tq4", "--no-grid", "--threads", "2"];
+    let plan = gq.json(&[&["plan"][..], &recipe].concat());
+    let (peak, check) =
+        (plan["memory"]["peak"].as_u64().unwrap(), plan["check_memory_bytes"].as_u64().unwrap());
+    let most = taken(&gq, &[&["convert"][..], &recipe, &["-o", "m.gq"]].concat());
+    eprintln!("with a check: {most} bytes taken, {peak} and {check} promised");
+    assert!(check > 0 && most <= peak + check, "{most} bytes taken, {peak} and {check} promised");
+    let told = gq.ok(&[&["plan"][..], &recipe].concat());
+    assert!(
+        told.contains("of memory before and after, for the tokenizer; --no-check leaves it out"),
+        "{told}"
+    );
+    // Where that is more than is allowed, it is not done, and nothing is said of it.
+    let limit = peak.max(check - 1).to_string();
+    let plan = gq.json(&[&["plan"][..], &recipe, &["--max-memory", &limit]].concat());
+    let expected = if peak < check { 0 } else { check };
+    assert_eq!(plan["check_memory_bytes"].as_u64(), Some(expected));
+}
+
 /// Every kind of code on one, two and three threads: never more than promised, and no more promised than a tenth above.
 #[test]
 fn what_a_conversion_promises_is_what_it_takes() {

@@ -1,47 +1,10 @@
 //! What an interruption leaves, and files that are cut while they are read.
 #![cfg(target_os = "linux")]
 
+use crate::live::{interrupt, is_mapped, shown, started, until};
 use crate::run::{Gq, testdata};
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
-
-/// Starts the program with both streams piped.
-fn started(gq: &Gq, args: &[&str]) -> Child {
-    gq.command().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-/// Waits until something is so while the program runs; gives whether it still ran.
-fn until(child: &mut Child, so: impl Fn() -> bool) -> bool {
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(60) {
-        if child.try_wait().unwrap().is_some() {
-            return false;
-        }
-        if so() {
-            return true;
-        }
-        std::thread::yield_now();
-    }
-    panic!("nothing happened in a minute");
-}
-
-fn shown(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Sends Ctrl-C's signal, or the one of `kill` where this process ignores the former and so do its children.
-fn interrupt(child: &Child) -> i32 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
-    let ignored = u64::from_str_radix(mask.trim(), 16).unwrap() & 2 != 0;
-    let (name, code) = if ignored { ("TERM", 143) } else { ("INT", 130) };
-    // The shell's own: not every machine has the program.
-    let sent = Command::new("sh").args(["-c", &format!("kill -s {name} {}", child.id())]).status().unwrap();
-    assert!(sent.success());
-    code
-}
 
 #[test]
 fn a_file_that_is_cut_while_it_is_read_is_named() {
@@ -61,9 +24,7 @@ fn a_file_that_is_cut_while_it_is_read_is_named() {
         let args = ["eval", model, "--reference", &testdata("demo"), "--text", &text, "--threads", "1"];
         let args = [&args[..], &["--cpu", "scalar", "--cache-limit", "0"], more].concat();
         let mut child = started(&gq, &args);
-        let maps = format!("/proc/{}/maps", child.id());
-        let name = path.canonicalize().unwrap();
-        let mapped = || fs::read_to_string(&maps).unwrap_or_default().contains(name.to_str().unwrap());
+        let mapped = is_mapped(&child, &path);
         assert!(until(&mut child, mapped), "gq {args:?} ended by itself");
         fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
         let output = child.wait_with_output().unwrap();

@@ -1,0 +1,57 @@
+//! The terminal as it was before a line editor changed it: whatever ends the program gives it back like that.
+
+use crate::output::Output;
+
+/// While it lives, the end of the program by a signal gives the terminal back as it was.
+#[must_use = "the terminal is left as it is when it is dropped"]
+pub struct Kept(());
+
+/// Keeps what the terminal is now.
+pub fn keep() -> Kept {
+    unix::keep(true);
+    Kept(())
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        unix::keep(false);
+    }
+}
+
+/// Gives the terminal back as it was kept.
+pub fn restore(output: Output) {
+    if unix::restore() {
+        output.leave_editor();
+    }
+}
+
+#[cfg(unix)]
+mod unix {
+    use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+    use std::sync::{Mutex, PoisonError};
+
+    static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+    pub(super) fn keep(kept: bool) {
+        let found = if kept { tcgetattr(std::io::stdin()).ok() } else { None };
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    /// Whether there was something to give back.
+    pub(super) fn restore() -> bool {
+        let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
+        before
+            .as_ref()
+            .is_some_and(|before| tcsetattr(std::io::stdin(), OptionalActions::Now, before).is_ok())
+    }
+}
+
+/// There, line editors change nothing that outlives the program.
+#[cfg(not(unix))]
+mod unix {
+    pub(super) fn keep(_: bool) {}
+
+    pub(super) fn restore() -> bool {
+        false
+    }
+}

@@ -1,0 +1,195 @@
+//! Ctrl-C of the commands that write: what is said of what is left, the exit code, and that it is true.
+#![cfg(target_os = "linux")]
+
+use crate::checkpoints::{Shape, write_llama};
+use crate::live::{interrupt, is_mapped, names, shown, started, until};
+use crate::run::{Gq, testdata};
+use crate::server::{LoopbackHub, noise};
+use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
+
+const SLOW: [&str; 4] = ["--threads", "1", "--cpu", "scalar"];
+
+#[test]
+fn an_export_that_is_measured_is_finished() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    for (kind, out) in [("--gguf", "m.gguf"), ("--safetensors", "m")] {
+        let args =
+            [&["export", &demo, kind, "-o", out, "--text", &text, "--windows", "40"][..], &SLOW].concat();
+        let mut child = started(&gq, &args);
+        assert!(until(&mut child, || gq.path(out).exists()), "it was over before it could be interrupted");
+        let code = interrupt(&child);
+        let output = child.wait_with_output().unwrap();
+        let said = shown(&output);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(&format!("interrupted: {out}")) && said.contains("is finished"), "{said}");
+        let how = format!("`gq eval {out} --reference {demo} --text FILE` does that");
+        assert!(said.contains("only what it costs was not measured") && said.contains(&how), "{said}");
+        assert!(!said.contains("again:"), "{said}");
+        // It is true.
+        gq.ok(&["eval", out, "--reference", &demo, "--text", &text, "--windows", "1"]);
+    }
+    assert_eq!(names(gq.dir.path()), ["m", "m.gguf"]);
+}
+
+#[test]
+fn an_export_that_is_written_begins_again_and_leaves_nothing() {
+    let gq = Gq::new();
+    write_llama(&gq.path("model"), Shape { hidden: 512, width: 1024, layers: 6, vocab: 8192 }, |x| x);
+    for (kind, out, more) in
+        [("--gguf", "m.gguf", &["--type", "Q4_K"][..]), ("--safetensors", "m", &["--max-shard-size", "1MB"])]
+    {
+        fs::write(gq.path("old"), "old").unwrap();
+        let args = [&["export", "model", kind, "-o", out, "--no-measure"][..], &SLOW, more].concat();
+        let begun = [".unchecked.partial", ".unchecked"].map(|end| gq.path(&format!("{out}{end}")));
+        let mut child = started(&gq, &args);
+        assert!(
+            until(&mut child, || begun.iter().any(|path| path.exists())),
+            "it was over before it could be interrupted"
+        );
+        let code = interrupt(&child);
+        let output = child.wait_with_output().unwrap();
+        let said = shown(&output);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        let expected = format!("model is as it was; the same command begins again: gq {}", args.join(" "));
+        assert!(said.contains(&expected), "{said}");
+        assert_eq!(names(gq.dir.path()), ["model", "old"]);
+        assert_eq!(names(&gq.path("model")), ["config.json", "model.safetensors"]);
+    }
+}
+
+#[test]
+fn a_file_that_is_refined_is_as_it_was() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    gq.ok(&["convert", &demo, "-o", "m.gq", "-e", "tq3", "--no-grid"]);
+    let before = fs::read(gq.path("m.gq")).unwrap();
+    for more in [&[][..], &["-o", "new.gq"]] {
+        let args = ["refine", "m.gq", "--reference", &demo, "--calibration", &text];
+        let args = [&args[..], &SLOW, more].concat();
+        let mut child = started(&gq, &args);
+        let mapped = is_mapped(&child, &gq.path("m.gq"));
+        assert!(until(&mut child, mapped), "it was over before it could be interrupted");
+        let code = interrupt(&child);
+        let output = child.wait_with_output().unwrap();
+        let said = shown(&output);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        let expected = format!("m.gq is as it was; the same command begins again: gq {}", args.join(" "));
+        assert!(said.contains(&expected), "{said}");
+        assert_eq!(names(gq.dir.path()), ["m.gq"]);
+        assert_eq!(fs::read(gq.path("m.gq")).unwrap(), before);
+    }
+}
+
+#[test]
+fn measurements_begin_again_until_they_are_written_down_and_trials_go_on() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    let fast = ["--calibration-ctx", "128", "--calibration-tokens", "4096", "--gradient-tokens", "512"];
+    let args = [&["tune", &demo, "-o", "t", "--calibration", &text][..], &fast, &["--threads", "1"]].concat();
+    let saved = gq.path("t/tune.json");
+    let mut child = started(&gq, &args);
+    let begun = || gq.path("t").is_dir() && !names(&gq.path("t")).is_empty();
+    assert!(until(&mut child, begun), "it was over before it could be interrupted");
+    let code = interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let said = shown(&output);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    let again = format!("nothing is kept; the same command begins again: gq {}", args.join(" "));
+    assert!(!saved.exists() && said.contains(&again), "{said}");
+    // What is written down before there are trials is gone on from.
+    let mut child = started(&gq, &args);
+    assert!(until(&mut child, || saved.exists()), "it was over before it could be interrupted");
+    let code = interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let said = shown(&output);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains("what is done is kept in t/tune.json ("), "{said}");
+    assert!(said.contains(&format!("the same command continues: gq {}", args.join(" "))), "{said}");
+    let resumed = gq.run(&args);
+    assert!(shown(&resumed).contains("adding trials to the measurements in t"), "{}", shown(&resumed));
+    assert_eq!(resumed.status.code(), Some(0));
+}
+
+#[test]
+fn a_release_goes_on() {
+    let gq = Gq::new();
+    fs::copy(testdata("demo/eval.txt"), gq.path("eval.txt")).unwrap();
+    let recipe = "base_model = \"someone/demo\"\n[card]\nlicense = \"mit\"\n[evaluation]\ntext = \"eval.txt\"\n\
+                  ctx = 64\nwindows = 2\n[[variant]]\nencoding = \"tt4\"\n[[variant]]\nbits = 3\n";
+    fs::write(gq.path("recipe.toml"), recipe).unwrap();
+    let demo = testdata("demo");
+    let args = ["release", &demo, "--recipe", "recipe.toml", "-o", "out", "--cache", "cache"];
+    let args = [&args[..], &SLOW].concat();
+    let mut child = started(&gq, &args);
+    let begun =
+        || gq.path("out").is_dir() && names(&gq.path("out")).iter().any(|name| name.ends_with(".partial"));
+    assert!(until(&mut child, begun), "it was over before it could be interrupted");
+    let code = interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let said = shown(&output);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains("what is done is kept in out/.gq-release ("), "{said}");
+    assert!(said.contains(&format!("the same command continues: gq {}", args.join(" "))), "{said}");
+    // Nothing looks finished that is not.
+    assert!(names(&gq.path("out")).iter().all(|name| !name.ends_with(".gq")), "{:?}", names(&gq.path("out")));
+    gq.ok(&args);
+    gq.ok(&["verify", "out"]);
+    assert!(!gq.path("out/.gq-release").exists());
+}
+
+#[test]
+fn a_pull_goes_on() {
+    let (gq, hub) = (Gq::new(), LoopbackHub::start());
+    let large = noise(5, 400_000);
+    let config = fs::read(testdata("tiny/llama/config.json")).unwrap();
+    let files = [("config.json", config, false), ("model.safetensors", large.clone(), true)];
+    hub.commit("org/large", "main", &files);
+    hub.faults().drip = Some((1000, Duration::from_millis(5)));
+    let args = ["pull", "org/large", "--streams", "1", "--chunk", "16384"];
+    let command = || {
+        let mut command = gq.command();
+        command.env("HF_HOME", gq.path("hf")).env("HF_ENDPOINT", hub.endpoint()).args(args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let mut child = command().spawn().unwrap();
+    assert!(until(&mut child, || hub.served_so_far() > 50_000), "it was over before it could be interrupted");
+    let code = interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let said = shown(&output);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains("what is done is kept in") && said.contains("models--org--large"), "{said}");
+    assert!(said.contains(&format!("the same command continues: gq {}", args.join(" "))), "{said}");
+    let snapshots = gq.path("hf/hub/models--org--large/snapshots");
+    let there = |name: &str| {
+        let commits = fs::read_dir(&snapshots).into_iter().flatten();
+        commits.map(|commit| commit.unwrap().path().join(name)).find(|path| path.exists())
+    };
+    assert_eq!(there("model.safetensors"), None);
+    *hub.faults() = Default::default();
+    let resumed = command().output().unwrap();
+    assert_eq!(resumed.status.code(), Some(0), "{}", shown(&resumed));
+    assert!(fs::read(there("model.safetensors").unwrap()).unwrap() == large);
+    // What was fetched before was not fetched again.
+    assert!(hub.served_bytes() < 2 * large.len() as u64 - 20_000, "{} bytes served", hub.served_bytes());
+}
+
+#[test]
+fn outputs_of_an_evaluation_leave_nothing() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    let args = ["eval", &demo, "--reference", &demo, "--text", &text, "--cache-limit", "0"];
+    let args = [&args[..], &["--save-outputs", "out.safetensors"], &SLOW].concat();
+    let mut child = started(&gq, &args);
+    let begun = || !names(gq.dir.path()).is_empty();
+    assert!(until(&mut child, begun), "it was over before it could be interrupted");
+    let code = interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let said = shown(&output);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains("nothing is kept; the same command begins again"), "{said}");
+    assert!(names(gq.dir.path()).is_empty(), "{:?}", names(gq.dir.path()));
+}
