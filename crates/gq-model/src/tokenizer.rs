@@ -3,7 +3,7 @@
 use crate::chat::ChatTemplate;
 use crate::growth::{self, Growth};
 use crate::outside::guarded;
-use crate::texts::ModelTexts;
+use crate::texts::{ModelTexts, special_settings};
 use crate::tokenizer_error::TokenizerError;
 use crate::written;
 use gq_checkpoint::ModelSpec;
@@ -60,7 +60,8 @@ impl Tokenizer {
         guarded(FILE, || written::compare(&file, &inner))??;
         drop(file);
         guarded(FILE, || refuse_text_beyond(&inner, spec.vocab_size))??;
-        let config = settings("tokenizer_config.json", texts.tokenizer_config.as_deref())?;
+        let config =
+            special_settings(texts).map_err(|(file, source)| TokenizerError::Settings { file, source })?;
         let generation = settings("generation_config.json", texts.generation_config.as_deref())?;
         let named = |key: &str| inner.token_to_id(&special_token(&config, key)?);
         let asked = config.get("add_bos_token") == Some(&Value::Bool(true));
@@ -125,7 +126,7 @@ impl Tokenizer {
     fn encode_with(&self, inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let tokens = guarded(FILE, || {
             if let (Growth::Measured, Some(normalizer)) = (self.growth, inner.get_normalizer()) {
-                growth::measure(normalizer, text)?;
+                growth::measure(inner, normalizer, text)?;
             }
             encode(inner, text)
         })??;

@@ -17,7 +17,7 @@ pub enum TokenizerError {
     /// One of the files is not JSON.
     #[error("{file} is not valid JSON")]
     Settings {
-        /// `tokenizer.json`, `tokenizer_config.json` or `generation_config.json`.
+        /// `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json` or `generation_config.json`.
         file: &'static str,
         /// Why.
         #[source]

@@ -20,6 +20,7 @@ fn demo_texts() -> ModelTexts {
         tokenizer_config: read("tokenizer_config.json"),
         chat_template: read("chat_template.jinja"),
         generation_config: read("generation_config.json"),
+        special_tokens_map: None,
     }
 }
 

@@ -15,6 +15,7 @@ pub fn own(weights: &Weights) -> Result<Option<Tokenizer>, Failure> {
     let texts = ModelTexts {
         tokenizer: texts.tokenizer.clone(),
         tokenizer_config: texts.tokenizer_config.clone(),
+        special_tokens_map: texts.special_tokens_map.clone(),
         ..ModelTexts::default()
     };
     source::try_tokenizer(&texts, &weights.spec)
