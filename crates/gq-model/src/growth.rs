@@ -315,7 +315,10 @@ mod tests {
         assert_eq!(run(&ahead, &"x".repeat(1999)).unwrap(), 1999);
         assert_eq!(run(&ahead, &"x".repeat(2000)).unwrap(), 2200);
         let error = run(&ahead, &"x".repeat(4000)).unwrap_err();
-        assert!(matches!(error, TokenizerError::Grows { from: 4000, limit: 256_000, to: 404_200, .. }), "{error}");
+        assert!(
+            matches!(error, TokenizerError::Grows { from: 4000, limit: 256_000, to: 404_200, .. }),
+            "{error}"
+        );
     }
 
     /// The library normalizes what is between two added tokens by itself.

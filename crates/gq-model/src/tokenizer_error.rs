@@ -78,6 +78,16 @@ pub enum TokenizerError {
         /// Rows of the embedding.
         rows: usize,
     },
+    /// A token that begins or ends texts, and that the embedding has no row for.
+    #[error("{from} is {id}, and the embedding has {rows} rows")]
+    SpecialBeyondRows {
+        /// What names it, such as `eos_token_id of config.json`.
+        from: &'static str,
+        /// Its id.
+        id: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
     /// A text could not be encoded.
     #[error("the text cannot be encoded")]
     Encode(#[source] tokenizers::Error),

@@ -1,7 +1,7 @@
 //! Tokens, types, special ids of a GGUF's tokenizer, as llama.cpp takes them.
 
 use super::tokenizer::{CONTROL, NORMAL, UNKNOWN, USER_DEFINED};
-use super::{Array, GgufError, Metadata, Value as Metadatum, special_names};
+use super::{Array, GgufError, Metadata, Value as Metadatum, named_templates, special_names};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
@@ -145,6 +145,9 @@ impl<'a> Vocabulary<'a> {
             if let Some((_, token)) = self.special(name)? {
                 config.insert(format!("{key}_token"), json!(token));
             }
+        }
+        if let Some(list) = named_templates::read(self.metadata) {
+            config.insert("chat_template".into(), list);
         }
         config.insert("add_bos_token".into(), json!(add_bos));
         config.insert("add_eos_token".into(), json!(self.flag("add_eos_token")?.unwrap_or(false)));

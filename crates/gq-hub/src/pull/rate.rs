@@ -83,8 +83,11 @@ mod tests {
     const KIB: u64 = 1 << 10;
 
     fn rate(streams: usize) -> Rate {
-        let options =
-            PullOptions { least_rate: 8 * KIB, rate_window: Duration::from_secs(30), ..PullOptions::default() };
+        let options = PullOptions {
+            least_rate: 8 * KIB,
+            rate_window: Duration::from_secs(30),
+            ..PullOptions::default()
+        };
         Rate::new(&options, 8 << 20, streams)
     }
 

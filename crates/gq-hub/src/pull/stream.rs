@@ -171,7 +171,8 @@ impl<'a> Work<'a> {
             while !failed.load(Ordering::Relaxed) {
                 let Some((index, chunk)) = hold(&queue).pop_front() else { return };
                 let job = &jobs[index];
-                let fetched = self.fetch_chunk(job, chunk, &Others { failed: &failed, running: &running }, &mut buffer);
+                let fetched =
+                    self.fetch_chunk(job, chunk, &Others { failed: &failed, running: &running }, &mut buffer);
                 let result = fetched.and_then(|()| match job.chunks_left.fetch_sub(1, Ordering::AcqRel) {
                     1 => self.complete(job),
                     _ => Ok(()),

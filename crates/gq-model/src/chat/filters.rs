@@ -281,9 +281,7 @@ fn to_float(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
 
 fn absolute(value: &Value) -> Result<Value, Error> {
     match kind(value) {
-        Kind::Int(number) => {
-            number.checked_abs().map(int).ok_or_else(|| unsupported(BEYOND))
-        }
+        Kind::Int(number) => number.checked_abs().map(int).ok_or_else(|| unsupported(BEYOND)),
         Kind::Bool(flag) => Ok(int(flag.into())),
         Kind::Float(number) => Ok(Value::from(number.abs())),
         _ => Err(fail(format!("bad operand type for abs(): '{}'", type_name(value)))),

@@ -182,7 +182,10 @@ fn numbers_are_made_and_rounded_as_python_does() {
         ("{{ ('9'*40)|int(7) }}", Err("128 bits")),
         ("{{ ('0'*50 ~ '9')|int(7) }}", Ok("9")),
         ("{{ ('f'*40)|int(7, 16) }}", Err("128 bits")),
-        ("{{ '1e30'|int }} {{ 1e30|int }}", Ok("1000000000000000019884624838656 1000000000000000019884624838656")),
+        (
+            "{{ '1e30'|int }} {{ 1e30|int }}",
+            Ok("1000000000000000019884624838656 1000000000000000019884624838656"),
+        ),
         ("{{ 1.2e38|int }}", Ok("120000000000000008632251347034389348352")),
         ("{{ 1e39|int(7) }}", Err("128 bits")),
         ("{{ '1e39'|int(7) }}", Err("128 bits")),
@@ -194,7 +197,10 @@ fn numbers_are_made_and_rounded_as_python_does() {
         ("{{ none|int }} {{ []|int(5) }} {{ '+-5'|int(9) }} {{ ''|int(9) }}", Ok("0 5 9 9")),
         ("{{ '0x1f'|int(base=16) }} {{ 'zz'|int(0,36) }} {{ '1.9'|int(0,16) }}", Ok("31 1295 1")),
         ("{{ '-0.5'|int }} {{ (-0.5)|int }} {{ ' -12 '|int }}", Ok("0 0 -12")),
-        ("{{ (-0.5)|round(0,'ceil') }} {{ (-0.0)|round(0,'floor') }} {{ (-0.04)|round(1,'ceil') }}", Ok("0.0 0.0 0.0")),
+        (
+            "{{ (-0.5)|round(0,'ceil') }} {{ (-0.0)|round(0,'floor') }} {{ (-0.04)|round(1,'ceil') }}",
+            Ok("0.0 0.0 0.0"),
+        ),
         ("{{ (-0.4)|round }} {{ 2.5|round }} {{ 0.3|round(25) }}", Ok("-0.0 2.0 0.3")),
         ("{{ 5|round(0,'ceil') }} {{ 5|round(2,'floor') }} {{ true|round(1,'ceil') }}", Ok("5.0 5.0 1.0")),
         ("{{ 9007199254740993|round(0,'ceil') }}", Ok("9007199254740992.0")),
@@ -219,8 +225,10 @@ fn numbers_are_made_and_rounded_as_python_does() {
 #[test]
 fn a_template_for_tools_is_taken_where_there_are_tools() {
     let named = |names: &[&str]| {
-        let list: Vec<Value> =
-            names.iter().map(|name| json!({"name": name, "template": format!("{name}{{{{ tools }}}}")})).collect();
+        let list: Vec<Value> = names
+            .iter()
+            .map(|name| json!({"name": name, "template": format!("{name}{{{{ tools }}}}")}))
+            .collect();
         let single = names.contains(&"default").then(|| "default{{ tools }}".to_owned());
         let config = json!({"chat_template": list}).to_string();
         ChatTemplate::new(&ModelTexts {
