@@ -121,9 +121,8 @@ mod tests {
     fn a_long_token_takes_no_square_of_its_length() {
         let long = "a".repeat(1_000_000);
         let tokens = vec!["a".to_owned(), long.clone(), format!("{long}a"), "b".to_owned()];
-        assert_eq!(
-            splits(&tokens),
-            [Split { whole: 2, left: 1, right: 0 }, Split { whole: 2, left: 0, right: 1 }]
-        );
+        let mut found = splits(&tokens);
+        found.sort_unstable();
+        assert_eq!(found, [Split { whole: 2, left: 0, right: 1 }, Split { whole: 2, left: 1, right: 0 }]);
     }
 }

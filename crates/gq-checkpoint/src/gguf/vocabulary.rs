@@ -10,7 +10,6 @@ pub(super) struct Vocabulary<'a> {
     pub tokens: &'a [String],
     /// Types as they are used: spellings decide over the file.
     pub types: Vec<u64>,
-    pub ids: HashMap<&'a str, usize>,
     /// Ids of special tokens that the file does not name.
     defaults: &'static [(&'static str, usize)],
 }
@@ -50,7 +49,7 @@ impl<'a> Vocabulary<'a> {
             "llama" => &[("bos", 1), ("eos", 2), ("unknown", 0)],
             _ => &[],
         };
-        Ok(Vocabulary { metadata, tokens, types: list, ids, defaults })
+        Ok(Vocabulary { metadata, tokens, types: list, defaults })
     }
 
     /// A truth value; `None` where there is no such key.
