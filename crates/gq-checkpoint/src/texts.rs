@@ -115,8 +115,16 @@ fn is_licence_name(name: &str) -> bool {
 
 /// Reads the texts among `files` (paths of existing files).
 pub(crate) fn read_texts(files: &[PathBuf]) -> Result<Texts, CheckpointError> {
+    texts_by(files, &read_text)
+}
+
+/// The texts among `files`, which `read` reads within a limit of bytes.
+pub(crate) fn texts_by(
+    files: &[PathBuf],
+    read: &dyn Fn(&Path, u64) -> Result<String, CheckpointError>,
+) -> Result<Texts, CheckpointError> {
     let named = |wanted: &str| files.iter().find(|path| file_name(path) == wanted);
-    let text = |wanted: &str, limit: u64| named(wanted).map(|path| read_text(path, limit)).transpose();
+    let text = |wanted: &str, limit: u64| named(wanted).map(|path| read(path, limit)).transpose();
     let mut texts = Texts {
         config: text("config.json", limits::CONFIG_BYTES)?.unwrap_or_default(),
         tokenizer: text("tokenizer.json", limits::TOKENIZER_BYTES)?,
@@ -131,14 +139,14 @@ pub(crate) fn read_texts(files: &[PathBuf]) -> Result<Texts, CheckpointError> {
     texts.licence_name = texts.card.text("license").map(str::to_owned);
     for name in ["chat_template.json", "tokenizer_config.json"] {
         if let (None, Some(path)) = (&texts.chat_template, named(name)) {
-            let content = read_text(path, limits::TEXT_BYTES)?;
+            let content = read(path, limits::TEXT_BYTES)?;
             let value = json::parse(content.as_bytes())
                 .map_err(|source| CheckpointError::TextJson { path: path.clone(), source })?;
             texts.chat_template = template_in(&value);
         }
     }
     for path in files.iter().filter(|path| is_licence_name(&file_name(path))) {
-        texts.licences.push(NamedText { name: file_name(path), text: read_text(path, limits::TEXT_BYTES)? });
+        texts.licences.push(NamedText { name: file_name(path), text: read(path, limits::TEXT_BYTES)? });
     }
     texts.licences.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(texts)

@@ -4,7 +4,7 @@
 
 use crate::repo::{check_path, is_commit};
 use crate::tree::RemoteFile;
-use crate::{FileDigest, HubError, RepoId};
+use crate::{CancelToken, FileDigest, HubError, RepoId};
 use hf_hub::{Repo, RepoType};
 use serde_json::{Map, Value, json};
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
@@ -85,18 +85,32 @@ impl RepoCache {
         dir.is_dir().then(|| Snapshot { repo: self.repo.clone(), commit, dir })
     }
 
-    /// Waits for the lock that `huggingface_hub` takes for the same blob.
-    pub(crate) fn lock(&self, digest: FileDigest, wait: Duration) -> Result<File, HubError> {
+    /// Waits for the lock that `huggingface_hub` takes for the same blob, and tells `waiting` once when it has to.
+    pub(crate) fn lock(
+        &self,
+        digest: FileDigest,
+        wait: Duration,
+        cancel: &CancelToken,
+        waiting: &dyn Fn(&Path),
+    ) -> Result<File, HubError> {
         let path = self.root.join(".locks").join(&self.folder).join(format!("{}.lock", digest.to_hex()));
-        create_parent(&path)?;
+        create_below(&self.root, &path)?;
+        if std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) {
+            return Err(HubError::PlantedLink { path });
+        }
         let mut options = File::options();
         options.create(true).truncate(false).write(true);
         let file = without_following(&mut options).open(&path).map_err(HubError::io("open", &path))?;
         let start = Instant::now();
+        let mut told = false;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if cancel.is_cancelled() => return Err(HubError::Cancelled),
                 Err(TryLockError::WouldBlock) if start.elapsed() < wait => {
+                    if !std::mem::replace(&mut told, true) {
+                        waiting(&path);
+                    }
                     std::thread::sleep(Duration::from_millis(50));
                 }
                 Err(TryLockError::WouldBlock) => return Err(HubError::Locked { path, waited: wait }),
@@ -123,27 +137,14 @@ impl RepoCache {
         std::fs::rename(&temporary, &link).map_err(HubError::io("rename", &link))
     }
 
-    /// Creates the folders from the repository's own down to the one that `path` is to be in, none of them a link:
-    /// what is written below a link would land, and replace files, somewhere else.
+    /// Creates the folder that blobs are in.
+    pub(crate) fn create_blobs(&self) -> Result<(), HubError> {
+        self.create_parent(&self.blobs_dir().join("a blob"))
+    }
+
+    /// Creates the folders from the repository's own down to the one that `path` is to be in.
     fn create_parent(&self, path: &Path) -> Result<(), HubError> {
-        let mut at = self.dir();
-        std::fs::create_dir_all(&at).map_err(HubError::io("create", &at))?;
-        let inside = path.parent().and_then(|parent| parent.strip_prefix(&at).ok().map(Path::to_owned));
-        for part in inside.iter().flat_map(|inside| inside.components()) {
-            let Component::Normal(name) = part else { continue };
-            at.push(name);
-            match std::fs::create_dir(&at) {
-                Ok(()) => {}
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                    let found = std::fs::symlink_metadata(&at).map_err(HubError::io("read", &at))?;
-                    if found.is_symlink() {
-                        return Err(HubError::PlantedLink { path: at });
-                    }
-                }
-                Err(e) => return Err(HubError::io("create", &at)(e)),
-            }
-        }
-        Ok(())
+        create_below(&self.dir(), path)
     }
 
     fn tree_path(&self, commit: &str) -> PathBuf {
@@ -193,17 +194,37 @@ impl RepoCache {
     }
 }
 
-/// Creates the folder that `path` is to be in.
-pub(crate) fn create_parent(path: &Path) -> Result<(), HubError> {
-    match path.parent() {
-        Some(parent) => std::fs::create_dir_all(parent).map_err(HubError::io("create", parent)),
-        None => Ok(()),
+/// Creates the folders from `top` down to the one that `path` is to be in, none of those below `top` a link: what is
+/// written below a link would land, and replace files, somewhere else.
+fn create_below(top: &Path, path: &Path) -> Result<(), HubError> {
+    std::fs::create_dir_all(top).map_err(HubError::io("create", top))?;
+    let mut at = top.to_owned();
+    let inside = path.parent().and_then(|parent| parent.strip_prefix(top).ok());
+    for part in inside.iter().flat_map(|inside| inside.components()) {
+        let Component::Normal(name) = part else { continue };
+        at.push(name);
+        match std::fs::create_dir(&at) {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                let found = std::fs::symlink_metadata(&at).map_err(HubError::io("read", &at))?;
+                if found.is_symlink() {
+                    return Err(HubError::PlantedLink { path: at });
+                }
+            }
+            Err(e) => return Err(HubError::io("create", &at)(e)),
+        }
     }
+    Ok(())
+}
+
+/// Opens a file to read it, unless it is a link.
+pub(crate) fn open_to_read(path: &Path) -> std::io::Result<File> {
+    without_following(File::options().read(true)).open(path)
 }
 
 /// Text of a regular file of at most `limit` bytes.
 pub(crate) fn read_small(path: &Path, limit: u64) -> Option<String> {
-    let file = without_following(File::options().read(true)).open(path).ok()?;
+    let file = open_to_read(path).ok()?;
     let metadata = file.metadata().ok().filter(Metadata::is_file)?;
     let mut text = String::new();
     file.take(limit).read_to_string(&mut text).ok()?;

@@ -163,7 +163,7 @@ pub enum HubError {
         /// How long they may take.
         limit: Duration,
     },
-    /// A folder of a snapshot is a link to somewhere else, where nothing is to be written.
+    /// A folder or lock of the cache is a link to somewhere else, where nothing is to be written.
     #[error("{} is a link, and nothing is written through it", path.display())]
     PlantedLink {
         /// The link.

@@ -1,5 +1,6 @@
 //! What a transfer reports while it runs, and how it is stopped.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,6 +36,13 @@ pub enum Event<'a> {
         asked: bool,
         /// What went wrong.
         reason: &'a str,
+    },
+    /// Another process fetches the same file: it is waited for. Told once.
+    Waiting {
+        /// Path in the repository.
+        path: &'a str,
+        /// The lock that the other process holds.
+        lock: &'a Path,
     },
     /// All bytes are here and are being hashed.
     Verifying {

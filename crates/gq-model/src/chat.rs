@@ -16,6 +16,7 @@ mod formatting;
 mod json;
 mod lookups;
 mod message;
+mod named;
 mod operators;
 mod python;
 mod source;
@@ -26,9 +27,10 @@ mod strings;
 pub use message::ChatMessage;
 
 use crate::outside::{OutsidePanic, guarded};
-use crate::texts::ModelTexts;
+use crate::texts::{ModelTexts, special_settings};
 use crate::tokenizer::special_token;
 use minijinja::{Error, ErrorKind, Value};
+use named::Templates;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,7 +71,7 @@ impl Default for TemplateLimits {
 /// A chat template that was understood.
 #[derive(Clone)]
 pub struct ChatTemplate {
-    source: String,
+    templates: Templates,
     tokens: Vec<(String, String)>,
     limits: TemplateLimits,
     clock: Option<Clock>,
@@ -83,15 +85,16 @@ pub type Clock = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
 pub struct ChatOptions {
     /// Whether the model's turn is begun at the end.
     pub add_generation_prompt: bool,
-    /// Further variables, such as `tools`, `documents` and `enable_thinking`.
+    /// Further variables, such as `tools`, `documents` and `enable_thinking`. With tools, the template named `tool_use`
+    /// is rendered where there is one.
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
 impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let ChatTemplate { source, tokens, limits, clock } = self;
+        let ChatTemplate { templates, tokens, limits, clock } = self;
         let mut shown = f.debug_struct("ChatTemplate");
-        shown.field("source", source).field("tokens", tokens).field("limits", limits);
+        shown.field("templates", templates).field("tokens", tokens).field("limits", limits);
         shown.field("clock", &clock.is_some()).finish()
     }
 }
@@ -105,9 +108,24 @@ pub enum ChatError {
     /// The template is not understood, or holds a construct that would be rendered differently.
     #[error("the chat template cannot be read")]
     Unreadable(#[source] Error),
-    /// `tokenizer_config.json`, which names the special tokens, is not JSON.
-    #[error("tokenizer_config.json is not valid JSON")]
-    Settings(#[source] serde_json::Error),
+    /// The model has templates with names, and none for this conversation.
+    #[error("the model has chat templates for other uses alone: {}", names.join(", "))]
+    NoDefault {
+        /// Their names, sorted.
+        names: Vec<String>,
+    },
+    /// A list of templates in `tokenizer_config.json` with an entry that is none.
+    #[error("chat_template of tokenizer_config.json lists something without a name and a template")]
+    Unnamed,
+    /// A file that names the special tokens is not JSON.
+    #[error("{file} is not valid JSON")]
+    Settings {
+        /// `tokenizer_config.json` or `special_tokens_map.json`.
+        file: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The template refuses the conversation, or fails.
     #[error("the chat template refuses the conversation")]
     Refused(#[source] Error),
@@ -143,15 +161,24 @@ impl ChatTemplate {
     /// # Errors
     /// [`ChatError::Missing`] where there is none; others when it is not understood.
     pub fn new(texts: &ModelTexts) -> Result<ChatTemplate, ChatError> {
-        let template = texts.chat_template.as_deref().ok_or(ChatError::Missing)?;
-        let config = texts.tokenizer_config.as_deref().unwrap_or("{}");
-        let config: serde_json::Value = serde_json::from_str(config).map_err(ChatError::Settings)?;
-        let source = bounded(|| {
-            let source = source::prepare(template)?;
-            engine::understand(&source)?;
-            Ok(source)
-        })?
-        .map_err(ChatError::Unreadable)?;
+        ChatTemplate::within(texts, TemplateLimits::default())
+    }
+
+    /// The same, which may use `limits`; reading it counts for the time.
+    ///
+    /// # Errors
+    /// As [`new`](ChatTemplate::new), and [`ChatError::Time`].
+    pub fn within(texts: &ModelTexts, limits: TemplateLimits) -> Result<ChatTemplate, ChatError> {
+        let config =
+            special_settings(texts).map_err(|(file, source)| ChatError::Settings { file, source })?;
+        let templates = Templates::of(texts, &config)?;
+        for template in templates.default.iter().chain(&templates.tool_use) {
+            bounded(|| {
+                deadline::start(limits.time);
+                engine::understand(&source::prepare(template)?).map(|_| ())
+            })?
+            .map_err(|error| unreadable(error, limits))?;
+        }
         let mut tokens: Vec<(String, String)> = Vec::new();
         tokens
             .extend(TOKENS.iter().filter_map(|key| Some(((*key).to_owned(), special_token(&config, key)?))));
@@ -160,7 +187,7 @@ impl ChatTemplate {
             let names = extra.as_object().into_iter().flat_map(serde_json::Map::keys);
             tokens.extend(names.filter_map(|key| Some((key.clone(), special_token(extra, key)?))));
         }
-        Ok(ChatTemplate { source, tokens, limits: TemplateLimits::default(), clock: None })
+        Ok(ChatTemplate { templates, tokens, limits, clock: None })
     }
 
     /// The same template, which may use `limits`.
@@ -179,6 +206,10 @@ impl ChatTemplate {
     /// # Errors
     /// When the template refuses the conversation, fails, or needs more than its limits.
     pub fn render(&self, messages: &[ChatMessage], options: &ChatOptions) -> Result<String, ChatError> {
+        let Templates { default, tool_use, names } = &self.templates;
+        let with_tools = options.extra.get("tools").is_some_and(|tools| !tools.is_null());
+        let template = tool_use.as_ref().filter(|_| with_tools).or(default.as_ref());
+        let template = template.ok_or_else(|| ChatError::NoDefault { names: names.clone() })?;
         let messages = messages.iter().map(|message| python::from_json(&message.seen())).collect();
         let mut variables: Vec<(String, Value)> = vec![
             ("messages".to_owned(), python::list(messages)),
@@ -188,8 +219,12 @@ impl ChatTemplate {
         ];
         variables.extend(self.tokens.iter().map(|(key, token)| (key.clone(), token.as_str().into())));
         variables.extend(options.extra.iter().map(|(key, value)| (key.clone(), python::from_json(value))));
-        let rendered = bounded(|| engine::run(&self.source, variables, self.clock.clone(), self.limits))?;
-        rendered.map_err(|error| match error.kind() {
+        bounded(|| {
+            deadline::start(self.limits.time);
+            let source = source::prepare(template)?;
+            engine::run(&source, variables, self.clock.clone(), self.limits)
+        })?
+        .map_err(|error| match error.kind() {
             ErrorKind::OutOfFuel if error.detail() == Some(engine::FULL) => {
                 ChatError::Output { limit: self.limits.output_bytes }
             }
@@ -212,6 +247,15 @@ impl ChatTemplate {
         let rest = rest.trim_start();
         let end = rest.find('>')?;
         rest.get(..=end).filter(|token| token.starts_with('<')).map(str::to_owned)
+    }
+}
+
+fn unreadable(error: Error, limits: TemplateLimits) -> ChatError {
+    match error.kind() {
+        ErrorKind::OutOfFuel if error.detail() == Some(deadline::OVER) => {
+            ChatError::Time { limit: limits.time }
+        }
+        _ => ChatError::Unreadable(error),
     }
 }
 

@@ -1,19 +1,21 @@
 //! How much longer a tokenizer can make a text: replacements in a chain multiply, and a file of a few kilobytes can
 //! ask for terabytes.
 //!
-//! A bound follows from the file; where it is small nothing else is done. Where it is not, the normalizers are run on
-//! short pieces one by one first, and measured.
+//! A bound follows from the file; where it is small nothing else is done. Where it is not, the normalizers are run one
+//! by one first, on what the library would run them on, and each is measured before its text is made: a replacement by
+//! the text alone, without what the library keeps for every byte, anything else by short pieces.
 
 use crate::tokenizer_error::TokenizerError;
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper};
+use std::cell::{Cell, RefCell};
+use tokenizers::{Decoder, NormalizedString, Normalizer, NormalizerWrapper, Tokenizer};
 
 /// Times that a text may become longer, by all normalizers together, or by all pre-tokenizers, or by decoders.
 const MOST: f64 = 64.0;
 /// Longest text that one character may become in one step, in bytes.
 const LONGEST_CONTENT: usize = 256;
-/// Bytes of the pieces that are measured.
+/// Bytes of the pieces that are measured; shorter texts may become as long as one of so many.
 const PIECE: usize = 1024;
 /// Most tokens that a post-processor may put around a text.
 const MOST_AROUND: usize = 256;
@@ -144,7 +146,7 @@ fn around(value: &Value) -> usize {
 pub(crate) fn measure_loading(file: &Value, probe: &str) -> Result<(), TokenizerError> {
     let normalizer = NormalizerWrapper::deserialize(&file["normalizer"])
         .map_err(|error| TokenizerError::Unreadable(error.into()))?;
-    measure(&normalizer, probe)?;
+    alone(&normalizer, probe)?;
     let added = file["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
     let rewritten = added.iter().filter(|token| token["normalized"] != false);
     let contents: Vec<&str> = rewritten.filter_map(|token| token["content"].as_str()).collect();
@@ -152,7 +154,7 @@ pub(crate) fn measure_loading(file: &Value, probe: &str) -> Result<(), Tokenizer
     let limit = MOST as usize * from.max(PIECE);
     let mut to = 0;
     for content in contents {
-        to += measure(&normalizer, content)?;
+        to += alone(&normalizer, content)?;
         if to > limit {
             return Err(TokenizerError::Grows { part: "normalizer", from, to, limit });
         }
@@ -160,39 +162,108 @@ pub(crate) fn measure_loading(file: &Value, probe: &str) -> Result<(), Tokenizer
     Ok(())
 }
 
-/// Runs the normalizers on pieces of `text`, one after the other, and stops where a piece becomes too long. Gives the
-/// bytes of all pieces together.
+/// Runs the normalizers on a whole text.
+fn alone(normalizer: &NormalizerWrapper, text: &str) -> Result<usize, TokenizerError> {
+    let measuring = Measuring::new(normalizer, text.len());
+    measuring.run(&mut NormalizedString::from(text));
+    measuring.outcome()
+}
+
+/// Runs a tokenizer's normalizers on a text as encoding it would, between its added tokens. Gives the bytes afterwards.
 ///
 /// # Errors
-/// [`TokenizerError::Grows`].
-pub(crate) fn measure(normalizer: &NormalizerWrapper, text: &str) -> Result<usize, TokenizerError> {
+/// [`TokenizerError::Grows`], before a text beyond what is allowed is made.
+pub(crate) fn measure(
+    tokenizer: &Tokenizer,
+    normalizer: &NormalizerWrapper,
+    text: &str,
+) -> Result<usize, TokenizerError> {
+    let measuring = Measuring::new(normalizer, text.len());
+    tokenizer.get_added_vocabulary().extract_and_normalize(Some(&measuring), text);
+    measuring.outcome()
+}
+
+/// Normalizers that are measured while they run, over all parts of a text; past what is allowed they do nothing more.
+struct Measuring<'a> {
+    normalizer: &'a NormalizerWrapper,
+    /// Bytes of the text.
+    from: usize,
+    limit: usize,
+    /// Bytes of the parts that are done.
+    done: Cell<usize>,
+    failed: RefCell<Option<TokenizerError>>,
+}
+
+impl Normalizer for Measuring<'_> {
+    fn normalize(&self, text: &mut NormalizedString) -> tokenizers::Result<()> {
+        self.run(text);
+        Ok(())
+    }
+}
+
+impl Measuring<'_> {
+    fn new(normalizer: &NormalizerWrapper, from: usize) -> Measuring<'_> {
+        let limit = (MOST as usize).saturating_mul(from.max(PIECE));
+        Measuring { normalizer, from, limit, done: Cell::new(0), failed: RefCell::new(None) }
+    }
+
+    fn run(&self, text: &mut NormalizedString) {
+        if self.failed.borrow().is_some() {
+            return;
+        }
+        match self.step(self.normalizer, text) {
+            Ok(()) => self.done.set(self.done.get() + text.get().len()),
+            Err(error) => *self.failed.borrow_mut() = Some(error),
+        }
+    }
+
+    fn step(
+        &self,
+        normalizer: &NormalizerWrapper,
+        text: &mut NormalizedString,
+    ) -> Result<(), TokenizerError> {
+        if let NormalizerWrapper::Sequence(steps) = normalizer {
+            return steps.as_ref().iter().try_for_each(|normalizer| self.step(normalizer, text));
+        }
+        // What an expression finds depends on the whole text; other steps look at a few characters.
+        let expected = match normalizer {
+            NormalizerWrapper::Replace(replace) => {
+                let made = replace.decode_chain(vec![text.get().to_owned()]);
+                made.map_err(TokenizerError::Encode)?.iter().map(String::len).sum()
+            }
+            other => by_pieces(other, text.get())?,
+        };
+        self.check(expected)?;
+        normalizer.normalize(text).map_err(TokenizerError::Encode)?;
+        self.check(text.get().len())
+    }
+
+    fn check(&self, bytes: usize) -> Result<(), TokenizerError> {
+        let Measuring { from, limit, .. } = *self;
+        match self.done.get().saturating_add(bytes) {
+            to if to > limit => Err(TokenizerError::Grows { part: "normalizer", from, to, limit }),
+            _ => Ok(()),
+        }
+    }
+
+    fn outcome(self) -> Result<usize, TokenizerError> {
+        self.failed.into_inner().map_or(Ok(self.done.get()), Err)
+    }
+}
+
+/// Bytes that a normalizer makes of the pieces of a text.
+fn by_pieces(normalizer: &NormalizerWrapper, text: &str) -> Result<usize, TokenizerError> {
     let (mut rest, mut bytes) = (text, 0);
     while !rest.is_empty() {
         let cut = rest.len().min(PIECE);
         let cut = (cut..=rest.len()).find(|&at| rest.is_char_boundary(at)).unwrap_or(rest.len());
         let (piece, tail) = rest.split_at(cut);
-        let limit = MOST as usize * piece.len().max(PIECE);
         let mut normalized = NormalizedString::from(piece);
-        step(normalizer, &mut normalized, (piece.len(), limit))?;
+        normalizer.normalize(&mut normalized).map_err(TokenizerError::Encode)?;
         bytes += normalized.get().len();
         rest = tail;
     }
     Ok(bytes)
-}
-
-fn step(
-    normalizer: &NormalizerWrapper,
-    text: &mut NormalizedString,
-    (from, limit): (usize, usize),
-) -> Result<(), TokenizerError> {
-    if let NormalizerWrapper::Sequence(steps) = normalizer {
-        return steps.as_ref().iter().try_for_each(|normalizer| step(normalizer, text, (from, limit)));
-    }
-    normalizer.normalize(text).map_err(TokenizerError::Encode)?;
-    match text.get().len() {
-        to if to > limit => Err(TokenizerError::Grows { part: "normalizer", from, to, limit }),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -209,7 +280,7 @@ mod tests {
     }
 
     fn run(file: &Value, text: &str) -> Result<usize, TokenizerError> {
-        measure(&serde_json::from_value(file["normalizer"].clone()).unwrap(), text)
+        alone(&serde_json::from_value(file["normalizer"].clone()).unwrap(), text)
     }
 
     #[test]
@@ -229,10 +300,45 @@ mod tests {
         assert_eq!(run(&chain, &"xyz ".repeat(2000)).unwrap(), 8000);
         run(&chain, &format!("a{}", "x".repeat(4000))).unwrap();
         let error = run(&chain, &"a".repeat(2000)).unwrap_err();
-        let TokenizerError::Grows { part: "normalizer", from: 1024, to, limit: 65536 } = error else {
+        let TokenizerError::Grows { part: "normalizer", from: 2000, to, limit: 128_000 } = error else {
             panic!("{error}")
         };
-        assert_eq!(to, 102_400, "stopped after the second step");
+        assert_eq!(to, 200_000, "stopped before the second step");
+    }
+
+    /// A piece of the text does not match, all of it does: in front of every character but the last 2000.
+    #[test]
+    fn an_expression_that_looks_far_ahead_is_measured_on_the_whole() {
+        let pattern = json!({"Regex": "(?=x{2000})"});
+        let ahead = sequence(&[json!({"type": "Replace", "pattern": pattern, "content": "y".repeat(200)})]);
+        assert_eq!(Growth::of(&ahead).unwrap(), Growth::Measured);
+        assert_eq!(run(&ahead, &"x".repeat(1999)).unwrap(), 1999);
+        assert_eq!(run(&ahead, &"x".repeat(2000)).unwrap(), 2200);
+        let error = run(&ahead, &"x".repeat(4000)).unwrap_err();
+        assert!(
+            matches!(error, TokenizerError::Grows { from: 4000, limit: 256_000, to: 404_200, .. }),
+            "{error}"
+        );
+    }
+
+    /// The library normalizes what is between two added tokens by itself.
+    #[test]
+    fn parts_between_added_tokens_are_measured_as_they_are_encoded() {
+        let file = json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": [{"id": 1, "content": "|", "special": true, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false}],
+            "normalizer": {"type": "Replace", "pattern": {"Regex": "^"}, "content": "y".repeat(200)},
+            "pre_tokenizer": null, "post_processor": null, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": {"x": 0}, "unk_token": "x"},
+        });
+        let tokenizer: Tokenizer = file.to_string().parse().unwrap();
+        let normalizer = tokenizer.get_normalizer().unwrap();
+        let text = "x|".repeat(2000);
+        assert_eq!(alone(normalizer, &text).unwrap(), 4200);
+        let error = measure(&tokenizer, normalizer, &text).unwrap_err();
+        assert!(matches!(error, TokenizerError::Grows { from: 4000, limit: 256_000, .. }), "{error}");
+        assert!(measure(&tokenizer, normalizer, &"x|".repeat(200)).is_ok());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Special tokens that a model's files do not agree on.
 
-use crate::texts::ModelTexts;
+use crate::texts::{ModelTexts, special_settings};
 use crate::tokenizer::{Tokenizer, special_token, token_ids};
 use gq_checkpoint::ModelSpec;
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub struct IdDisagreement {
 pub fn id_disagreements(texts: &ModelTexts, spec: &ModelSpec, tokenizer: &Tokenizer) -> Vec<IdDisagreement> {
     let parsed =
         |text: &Option<String>| text.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let (generation, settings) = (parsed(&texts.generation_config), parsed(&texts.tokenizer_config));
+    let (generation, settings) = (parsed(&texts.generation_config), special_settings(texts).ok());
     let config = |name: &str| match name {
         "bos" => spec.bos.into_iter().collect(),
         "pad" => spec.pad.into_iter().collect(),

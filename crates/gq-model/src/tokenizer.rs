@@ -3,12 +3,13 @@
 use crate::chat::ChatTemplate;
 use crate::growth::{self, Growth};
 use crate::outside::guarded;
-use crate::texts::ModelTexts;
+use crate::texts::{ModelTexts, special_settings};
 use crate::tokenizer_error::TokenizerError;
 use crate::written;
 use gq_checkpoint::ModelSpec;
 use serde_json::Value;
 use std::sync::{PoisonError, RwLock};
+use tokenizers::NormalizerWrapper;
 
 /// A model's tokenizer: its own file, read by the Hub's implementation.
 #[derive(Debug)]
@@ -60,7 +61,8 @@ impl Tokenizer {
         guarded(FILE, || written::compare(&file, &inner))??;
         drop(file);
         guarded(FILE, || refuse_text_beyond(&inner, spec.vocab_size))??;
-        let config = settings("tokenizer_config.json", texts.tokenizer_config.as_deref())?;
+        let config =
+            special_settings(texts).map_err(|(file, source)| TokenizerError::Settings { file, source })?;
         let generation = settings("generation_config.json", texts.generation_config.as_deref())?;
         let named = |key: &str| inner.token_to_id(&special_token(&config, key)?);
         let asked = config.get("add_bos_token") == Some(&Value::Bool(true));
@@ -69,13 +71,27 @@ impl Tokenizer {
             around.0.extend(named("bos_token").filter(|_| asked));
         }
         let bos = around.0.first().copied();
+        let begin_or_end = [
+            ("bos_token_id of config.json", Vec::from_iter(spec.bos)),
+            ("eos_token_id of config.json", spec.eos.clone()),
+            ("bos_token_id of generation_config.json", token_ids(generation.get("bos_token_id"))),
+            ("eos_token_id of generation_config.json", token_ids(generation.get("eos_token_id"))),
+            ("bos_token of tokenizer_config.json", Vec::from_iter(named("bos_token").filter(|_| asked))),
+            ("eos_token of tokenizer_config.json", Vec::from_iter(named("eos_token"))),
+            ("what the post-processor puts around a text", [around.0.clone(), around.1.clone()].concat()),
+        ];
+        let rows = spec.vocab_size;
+        for (from, ids) in begin_or_end {
+            if let Some(&id) = ids.iter().find(|&&id| id as usize >= rows) {
+                return Err(TokenizerError::SpecialBeyondRows { from, id, rows });
+            }
+        }
         let mut eos = spec.eos.clone();
         eos.extend(token_ids(generation.get("eos_token_id")));
         eos.extend(named("eos_token"));
         eos.sort_unstable();
         eos.dedup();
-        let tokenizer =
-            Tokenizer { inner: RwLock::new(inner), growth, around, bos, eos, rows: spec.vocab_size };
+        let tokenizer = Tokenizer { inner: RwLock::new(inner), growth, around, bos, eos, rows };
         tokenizer.try_out()?;
         Ok(tokenizer)
     }
@@ -125,7 +141,7 @@ impl Tokenizer {
     fn encode_with(&self, inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let tokens = guarded(FILE, || {
             if let (Growth::Measured, Some(normalizer)) = (self.growth, inner.get_normalizer()) {
-                growth::measure(normalizer, text)?;
+                growth::measure(inner, normalizer, text)?;
             }
             encode(inner, text)
         })??;
@@ -190,6 +206,16 @@ impl Tokenizer {
             .filter(|&(id, _)| (id as usize) < self.rows)
             .map(|(_, token)| token.content)
             .collect()
+    }
+
+    /// Whether one of the things done to a text first is to compose it (NFC).
+    pub fn composes(&self) -> bool {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let nfc = |step: &NormalizerWrapper| matches!(step, NormalizerWrapper::NFC(_));
+        match inner.get_normalizer() {
+            Some(NormalizerWrapper::Sequence(steps)) => steps.as_ref().iter().any(nfc),
+            step => step.is_some_and(nfc),
+        }
     }
 
     /// Number of tokens, added ones included.

@@ -17,7 +17,7 @@ pub enum TokenizerError {
     /// One of the files is not JSON.
     #[error("{file} is not valid JSON")]
     Settings {
-        /// `tokenizer.json`, `tokenizer_config.json` or `generation_config.json`.
+        /// `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json` or `generation_config.json`.
         file: &'static str,
         /// Why.
         #[source]
@@ -73,6 +73,16 @@ pub enum TokenizerError {
     BeyondRows {
         /// The token.
         token: String,
+        /// Its id.
+        id: u32,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// A token that begins or ends texts, and that the embedding has no row for.
+    #[error("{from} is {id}, and the embedding has {rows} rows")]
+    SpecialBeyondRows {
+        /// What names it, such as `eos_token_id of config.json`.
+        from: &'static str,
         /// Its id.
         id: u32,
         /// Rows of the embedding.

@@ -20,9 +20,9 @@ pub fn clock(date: Option<DateTime>) -> Clock {
     Arc::new(move |format: &str| strftime(format, date.unwrap_or_else(|| Zoned::now().datetime())))
 }
 
-/// A clock that says the same words every time: for calibration and measurements, which must not change with the day.
+/// A clock that stands at 1 January 2025: for calibration and measurements, which must not change with the day.
 pub fn standing() -> Clock {
-    Arc::new(|_: &str| Ok("01 Jan 2025".to_owned()))
+    clock(Some(jiff::civil::date(2025, 1, 1).at(0, 0, 0, 0)))
 }
 
 /// `date.strftime(format)` of Python.
@@ -67,6 +67,13 @@ mod tests {
         for text in ["today", "2025-02-30", "07/06/2025", ""] {
             assert!(parse_date(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_standing_clock_is_asked_like_any_other() {
+        assert_eq!(standing()("%d %b %Y").as_deref(), Ok("01 Jan 2025"));
+        assert_eq!(standing()("%Y-%m-%d, %H:%M").as_deref(), Ok("2025-01-01, 00:00"));
+        assert!(standing()("%c").is_err());
     }
 
     #[test]

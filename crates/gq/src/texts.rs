@@ -95,6 +95,7 @@ pub fn read(texts: &ByKind) -> Result<Option<Tokenizer>, Vec<Broken>> {
         tokenizer_config: text(TextKind::TokenizerConfig),
         chat_template: text(TextKind::ChatTemplate),
         generation_config: text(TextKind::GenerationConfig),
+        special_tokens_map: text(TextKind::SpecialTokensMap),
     };
     let mut add = |kind, failure: Failure| found.push(Broken { kind, why: failure.message });
     if model.chat_template.is_some()

@@ -231,7 +231,7 @@ pub enum GgufError {
         ids: Vec<usize>,
     },
     /// A part of a `tokenizer.json` that the format has no place for.
-    #[error("tokenizer.json: {part} is {}, which a GGUF has no place for: llama.cpp would give {} other tokens", Escaped(.actual), texts_changed(.actual))]
+    #[error("tokenizer.json: {part} is {}, which a GGUF has no place for: llama.cpp would give text other tokens", Escaped(.actual))]
     NotCarried {
         /// The part, such as `normalizer`.
         part: &'static str,
@@ -305,13 +305,4 @@ impl Display for Listed<'_> {
 
 fn known_types() -> String {
     super::GgmlType::all().map(|kind| kind.code().to_string()).collect::<Vec<_>>().join(", ")
-}
-
-/// Texts that have other tokens without a part of a `tokenizer.json`.
-fn texts_changed(part: &str) -> &'static str {
-    match part {
-        // Qwen's. Text as it is typed and stored nearly everywhere is in this form already.
-        r#"{"type":"NFC"}"# => "text whose accents are characters of their own, such as e and U+0301,",
-        _ => "text",
-    }
 }

@@ -3,16 +3,14 @@
 use super::carried;
 use super::export::ExportSource;
 use super::pre_tokenizer::PreTokenizer;
-use super::tokenizer::{BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED};
-use super::{Array, GgufError, Metadata, Value as Metadatum};
+use super::tokenizer::{BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED};
+use super::{Array, GgufError, Metadata, Value as Metadatum, named_templates};
 use crate::{Family, ModelSpec};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
 /// Score of tokens that no merge makes, as converters write it.
 const NO_SCORE: f32 = -1000.0;
-/// Type of rows of the embedding that no token has.
-const UNUSED: i32 = 5;
 
 /// A parsed `tokenizer.json`.
 struct Tokenizer<'a> {
@@ -63,6 +61,7 @@ pub(super) fn tokenizer_metadata(
         metadata.set(add_bos, Metadatum::Bool(false));
     }
     if let Some(template) = &texts.chat_template {
+        named_templates::write(metadata, &config, template);
         metadata.set("tokenizer.chat_template", string(template));
     }
     if byte_fallback {

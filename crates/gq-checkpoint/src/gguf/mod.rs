@@ -16,8 +16,10 @@ mod header;
 mod keys;
 pub mod limits;
 mod model;
+mod named_templates;
 mod names;
 mod naming;
+mod pieces;
 mod pre_tokenizer;
 mod range;
 mod rope;
@@ -28,6 +30,7 @@ mod turn_tokens;
 mod types;
 mod value;
 mod vocabulary;
+mod whole;
 mod writer;
 
 pub use decode::decode_blocks;

@@ -1,8 +1,9 @@
 //! Tokenizer metadata to the `tokenizer.json` that gives the ids llama.cpp gives, and the texts around it.
 
+use super::pieces::piece_merges;
 use super::pre_tokenizer::PreTokenizer;
 use super::vocabulary::{Vocabulary, strings};
-use super::{Array, GgufError, Metadata, Value as Metadatum, turn_tokens};
+use super::{GgufError, Metadata, Value as Metadatum, turn_tokens, whole};
 use crate::{OpenOptions, TurnTokens};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -12,6 +13,7 @@ pub(super) const NORMAL: i32 = 1;
 pub(super) const UNKNOWN: i32 = 2;
 pub(super) const CONTROL: i32 = 3;
 pub(super) const USER_DEFINED: i32 = 4;
+pub(super) const UNUSED: i32 = 5;
 pub(super) const BYTE: i32 = 6;
 
 /// Texts of a tokenizer.
@@ -37,7 +39,7 @@ pub fn tokenizer_texts(
         return Ok(None);
     };
     let mut options = options.clone();
-    let whole = text("tokenizer.huggingface.json");
+    let whole = text(whole::KEY);
     if whole.is_some() {
         // Nothing to guess: it says how text is split, and which tokens are found first.
         options.assume_pre.get_or_insert_with(|| "default".to_owned());
@@ -55,6 +57,9 @@ pub fn tokenizer_texts(
             });
         }
     };
+    if let Some(whole) = whole {
+        whole::compare(whole, &vocabulary, (model != "llama").then_some(&merges))?;
+    }
     turn_tokens::settle(&mut vocabulary, &merges, options.turn_tokens)?;
     let (tokenizer, add_bos) = match model {
         "gpt2" => byte_level(&vocabulary, &merges, options.assume_pre.as_deref())?,
@@ -87,32 +92,6 @@ fn listed_merges<'a>(vocabulary: &Vocabulary<'a>) -> Result<Vec<(&'a str, &'a st
         }
     }
     Ok(list)
-}
-
-/// Merges of a SentencePiece vocabulary: a piece comes from every split into two pieces, best score first.
-fn piece_merges<'a>(vocabulary: &Vocabulary<'a>) -> Result<Vec<(&'a str, &'a str)>, GgufError> {
-    let key = "tokenizer.ggml.scores";
-    let missing = || GgufError::MissingKey { key: key.to_owned() };
-    let scores = vocabulary.metadata.get(key).and_then(Metadatum::as_array).ok_or_else(missing)?;
-    let scores = Array::as_f32s(scores).filter(|scores| scores.len() == vocabulary.tokens.len());
-    let scores = scores.ok_or_else(|| GgufError::Contradiction {
-        key: key.to_owned(),
-        fault: format!("not one number for each of {} tokens", vocabulary.tokens.len()),
-    })?;
-    let mut merges = Vec::new();
-    for (id, token) in vocabulary.tokens.iter().enumerate() {
-        let first = merges.len();
-        for (at, _) in token.char_indices().skip(1) {
-            let (left, right) = token.split_at(at);
-            if let (Some(&a), Some(&b)) = (vocabulary.ids.get(left), vocabulary.ids.get(right)) {
-                merges.push((scores[id], a, b));
-            }
-        }
-        merges[first..].sort_by_key(|&(_, a, b)| (a, b));
-    }
-    merges.sort_by(|x, y| y.0.total_cmp(&x.0)); // stable: equal scores stay in the order of ids
-    let token = |id: usize| vocabulary.tokens[id].as_str();
-    Ok(merges.into_iter().map(|(_, a, b)| (token(a), token(b))).collect())
 }
 
 fn merges_json(merges: &[(&str, &str)]) -> Vec<Value> {

@@ -1,7 +1,7 @@
 //! Tokens, types, special ids of a GGUF's tokenizer, as llama.cpp takes them.
 
 use super::tokenizer::{CONTROL, NORMAL, UNKNOWN, USER_DEFINED};
-use super::{Array, GgufError, Metadata, Value as Metadatum, special_names};
+use super::{Array, GgufError, Metadata, Value as Metadatum, named_templates, special_names};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
@@ -10,7 +10,6 @@ pub(super) struct Vocabulary<'a> {
     pub tokens: &'a [String],
     /// Types as they are used: spellings decide over the file.
     pub types: Vec<u64>,
-    pub ids: HashMap<&'a str, usize>,
     /// Ids of special tokens that the file does not name.
     defaults: &'static [(&'static str, usize)],
 }
@@ -50,7 +49,7 @@ impl<'a> Vocabulary<'a> {
             "llama" => &[("bos", 1), ("eos", 2), ("unknown", 0)],
             _ => &[],
         };
-        Ok(Vocabulary { metadata, tokens, types: list, ids, defaults })
+        Ok(Vocabulary { metadata, tokens, types: list, defaults })
     }
 
     /// A truth value; `None` where there is no such key.
@@ -145,6 +144,9 @@ impl<'a> Vocabulary<'a> {
             if let Some((_, token)) = self.special(name)? {
                 config.insert(format!("{key}_token"), json!(token));
             }
+        }
+        if let Some(list) = named_templates::read(self.metadata) {
+            config.insert("chat_template".into(), list);
         }
         config.insert("add_bos_token".into(), json!(add_bos));
         config.insert("add_eos_token".into(), json!(self.flag("add_eos_token")?.unwrap_or(false)));

@@ -2,11 +2,11 @@
 
 use super::open::hex;
 use super::{Adapter, AdapterError, AdapterFile};
-use crate::texts::{read_text, read_texts};
+use crate::texts::{read_text, texts_by};
 use crate::{CheckpointError, Note, Stamp, Texts, json, limits};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Files that say how a model is spoken to.
@@ -41,6 +41,8 @@ pub struct TakenTexts {
     /// Their files.
     pub files: Vec<AdapterFile>,
     pub(crate) texts: Texts,
+    /// `added_tokens.json`.
+    added: Option<String>,
 }
 
 /// Paths of the texts in a folder.
@@ -98,7 +100,7 @@ impl TakenTexts {
     }
 
     fn read(from: &str, paths: &[PathBuf]) -> Result<TakenTexts, AdapterError> {
-        let mut files = Vec::new();
+        let (mut files, mut contents) = (Vec::new(), BTreeMap::new());
         for path in paths {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let io = |source| CheckpointError::Io { path: path.clone(), source };
@@ -107,8 +109,16 @@ impl TakenTexts {
             let text = read_text(path, limit)?;
             let (bytes, sha256) = (text.len() as u64, hex(&Sha256::digest(text.as_bytes())));
             files.push(AdapterFile { name, bytes, sha256, path: path.clone(), stamp });
+            contents.insert(path.clone(), text);
         }
-        Ok(TakenTexts { from: from.to_owned(), files, texts: read_texts(paths)? })
+        // What is taken is what was digested.
+        let texts = texts_by(paths, &|path, limit| match contents.get(path) {
+            Some(text) => Ok(text.clone()),
+            None => read_text(path, limit),
+        })?;
+        let added = files.iter().find(|file| file.name == ADDED);
+        let added = added.and_then(|file| contents.get(&file.path).cloned());
+        Ok(TakenTexts { from: from.to_owned(), files, texts, added })
     }
 
     fn note(&self, own: &Texts) -> Note {
@@ -139,8 +149,8 @@ impl TakenTexts {
             let (from, token) = (self.from.clone(), token.clone());
             return Err(AdapterError::TokenBeyond { from, token, id: *id, rows });
         }
-        let Some(file) = self.files.iter().find(|file| file.name == ADDED) else { return Ok(()) };
-        let added = parse(ADDED, &read_text(&file.path, limits::TEXT_BYTES)?)?;
+        let Some(added) = &self.added else { return Ok(()) };
+        let added = parse(ADDED, added)?;
         let known: BTreeSet<(&str, u64)> = tokens.iter().map(|(token, id)| (token.as_str(), *id)).collect();
         for (token, id) in added.as_object().into_iter().flatten() {
             let id = id.as_u64().unwrap_or(u64::MAX);

@@ -1,7 +1,7 @@
 //! The end of a file: hashed, renamed to its digest, linked into the snapshot.
 
 use super::chunks::Partial;
-use crate::cache::RepoCache;
+use crate::cache::{RepoCache, open_to_read};
 use crate::client::Control;
 use crate::tree::RemoteFile;
 use crate::verified::{Stamp, Verified};
@@ -47,11 +47,8 @@ pub(super) fn is_whole(
     verified: &mut Verified,
     control: &Control<'_>,
 ) -> bool {
-    let path = cache.blob(file.digest);
-    if !std::fs::metadata(&path).is_ok_and(|m| m.is_file()) {
-        return false; // a pipe would be waited for
-    }
-    let Ok(mut blob) = File::open(&path) else { return false };
+    // Not through a link, which would have to be believed after it was hashed; nor is a pipe waited for.
+    let Ok(mut blob) = open_to_read(&cache.blob(file.digest)) else { return false };
     let Ok(before) = blob.metadata() else { return false };
     if !before.is_file() || before.len() != file.size {
         return false;

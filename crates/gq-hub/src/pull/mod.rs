@@ -7,6 +7,7 @@
 
 mod chunks;
 mod finish;
+mod rate;
 mod stream;
 
 use crate::cache::{RepoCache, Snapshot};
@@ -178,9 +179,9 @@ impl Hub {
     }
 }
 
-/// Whether a blob has the right length; a pull hashes it before it believes that.
+/// Whether a blob has the right length and is no link; a pull hashes it before it believes that.
 fn is_cached(cache: &RepoCache, file: &RemoteFile) -> bool {
-    std::fs::metadata(cache.blob(file.digest)).is_ok_and(|m| m.is_file() && m.len() == file.size)
+    std::fs::symlink_metadata(cache.blob(file.digest)).is_ok_and(|m| m.is_file() && m.len() == file.size)
 }
 
 fn state_of(cache: &RepoCache, file: &RemoteFile) -> FileState {

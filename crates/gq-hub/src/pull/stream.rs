@@ -2,6 +2,7 @@
 
 use super::chunks::Partial;
 use super::finish::{check_space, finish, is_whole};
+use super::rate::Rate;
 use super::{PullOptions, PullPlan, partial_paths};
 use crate::cache::RepoCache;
 use crate::client::{Asked, Control, Failure, Hub, Refused, header, same_origin, transient, without_query};
@@ -13,7 +14,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use ureq::Body;
@@ -42,8 +44,27 @@ struct Job<'p> {
     _lock: File,
 }
 
-/// A connection that was cut after fewer bytes has come no further.
-const LEAST_PROGRESS: u64 = 1 << 10;
+/// What a stream knows of the others.
+struct Others<'a> {
+    failed: &'a AtomicBool,
+    running: &'a AtomicUsize,
+}
+
+impl Others<'_> {
+    /// Streams that run, this one among them.
+    fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts a stream until it ends.
+struct Running<'a>(&'a AtomicUsize);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Fetches every file of the plan that the cache lacks and links them all.
 pub(super) fn fetch_all(
@@ -53,8 +74,7 @@ pub(super) fn fetch_all(
     options: &PullOptions,
     control: &Control<'_>,
 ) -> Result<(), HubError> {
-    let blobs = cache.blobs_dir();
-    std::fs::create_dir_all(&blobs).map_err(HubError::io("create", &blobs))?;
+    cache.create_blobs()?;
     let mut wanted: HashMap<_, Vec<&RemoteFile>> = HashMap::new();
     for planned in &plan.files {
         wanted.entry(planned.file.digest).or_default().push(&planned.file);
@@ -120,7 +140,8 @@ impl<'a> Work<'a> {
         if here.contains(&file.digest) {
             return link_cached();
         }
-        let lock = cache.lock(file.digest, options.lock_wait)?;
+        let waiting = |lock: &Path| (control.progress)(Event::Waiting { path: &file.path, lock });
+        let lock = cache.lock(file.digest, options.lock_wait, control.cancel, &waiting)?;
         if is_whole(cache, file, &mut hold(&self.verified), control) {
             return link_cached(); // by the process that held the lock
         }
@@ -142,12 +163,16 @@ impl<'a> Work<'a> {
     fn run(&self, jobs: &[Job<'_>], queue: Mutex<VecDeque<(usize, u64)>>) -> Result<(), HubError> {
         let failed = AtomicBool::new(false);
         let first_error = Mutex::new(None);
+        let streams = self.options.streams.clamp(1, 64).min(hold(&queue).len());
+        let running = AtomicUsize::new(streams);
         let work = || {
+            let _running = Running(&running);
             let mut buffer = vec![0; 1 << 16];
             while !failed.load(Ordering::Relaxed) {
                 let Some((index, chunk)) = hold(&queue).pop_front() else { return };
                 let job = &jobs[index];
-                let fetched = self.fetch_chunk(job, chunk, &failed, &mut buffer);
+                let fetched =
+                    self.fetch_chunk(job, chunk, &Others { failed: &failed, running: &running }, &mut buffer);
                 let result = fetched.and_then(|()| match job.chunks_left.fetch_sub(1, Ordering::AcqRel) {
                     1 => self.complete(job),
                     _ => Ok(()),
@@ -158,7 +183,6 @@ impl<'a> Work<'a> {
                 }
             }
         };
-        let streams = self.streams().min(hold(&queue).len());
         std::thread::scope(|scope| {
             for _ in 0..streams {
                 scope.spawn(work);
@@ -168,10 +192,6 @@ impl<'a> Work<'a> {
             Some(error) => Err(error),
             None => Ok(()),
         }
-    }
-
-    fn streams(&self) -> usize {
-        self.options.streams.clamp(1, 64)
     }
 
     /// All chunks are there.
@@ -190,24 +210,24 @@ impl<'a> Work<'a> {
         &self,
         job: &Job<'_>,
         chunk: u64,
-        failed: &AtomicBool,
+        others: &Others<'_>,
         buffer: &mut [u8],
     ) -> Result<(), HubError> {
         let partial = &job.partial;
         let range = partial.range(chunk);
         let mut hasher = Sha256::new();
         let (mut at, mut attempt) = (range.start, 0);
+        let mut rate = Rate::new(self.options, range.end - range.start, others.running());
         while at < range.end {
             self.control.check()?;
-            let before = at;
+            let mut asked = Instant::now();
             let failure = match self.request(job, at..range.end) {
                 Err(Refused::Final(error)) => return Err(*error),
                 Err(Refused::MayPass(failure)) => failure,
                 Ok(response) => {
                     let mut body = response.into_body().into_reader();
-                    let mut rate = Rate::new(self.options, self.streams());
                     let cause = loop {
-                        if failed.load(Ordering::Acquire) {
+                        if others.failed.load(Ordering::Acquire) {
                             return Err(HubError::Cancelled); // another stream has the reason
                         }
                         self.control.check()?;
@@ -228,7 +248,10 @@ impl<'a> Work<'a> {
                                     path: &job.file.path,
                                     bytes: n as u64,
                                 });
-                                if let Some(slow) = rate.slow(n as u64).filter(|_| at < range.end) {
+                                let time = asked.elapsed();
+                                asked += time;
+                                let slow = rate.slow(n as u64, time, others.running());
+                                if let Some(slow) = slow.filter(|_| at < range.end) {
                                     break Some(slow);
                                 }
                             }
@@ -246,8 +269,7 @@ impl<'a> Work<'a> {
                     }
                 }
             };
-            let further = at - before >= LEAST_PROGRESS && !matches!(failure, Failure::Slow { .. });
-            attempt = if further { 1 } else { attempt + 1 };
+            attempt = if rate.further() { 1 } else { attempt + 1 };
             self.control.pause(&job.file.path, &job.url, attempt, failure)?;
         }
         partial.mark(chunk, hasher.finalize().into())
@@ -285,35 +307,6 @@ impl<'a> Work<'a> {
 /// Bytes still to be fetched of a file that is not here, or not as it should be.
 fn missing_bytes(cache: &RepoCache, file: &RemoteFile) -> u64 {
     file.size - Partial::peek(&partial_paths(cache, file), file.size).min(file.size)
-}
-
-/// How fast a body comes.
-struct Rate {
-    least: u64,
-    window: std::time::Duration,
-    since: Instant,
-    bytes: u64,
-}
-
-impl Rate {
-    fn new(options: &PullOptions, streams: usize) -> Rate {
-        let seconds = options.rate_window.as_secs_f64();
-        let least = (options.least_rate as f64 * seconds / streams as f64) as u64;
-        Rate { least, window: options.rate_window, since: Instant::now(), bytes: 0 }
-    }
-
-    /// Takes in that bytes came; a failure when a window has passed with fewer than a stream's share.
-    fn slow(&mut self, bytes: u64) -> Option<Failure> {
-        self.bytes += bytes;
-        let time = self.since.elapsed();
-        if time < self.window {
-            return None;
-        }
-        let slow = self.bytes < self.least;
-        let bytes = std::mem::take(&mut self.bytes);
-        self.since = Instant::now();
-        slow.then_some(Failure::Slow { bytes, time })
-    }
 }
 
 /// Refuses a body that is not the part asked for: written in place, it would look like the file.

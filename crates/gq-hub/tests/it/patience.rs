@@ -1,7 +1,8 @@
 //! What is waited for and what is not: hosts that are not there, answers that drip, waits that are asked for.
 
+use crate::server::{noise, sha256};
 use crate::support::{Bench, config, options, repo, silent, try_pull};
-use gq_hub::{Access, Event, Globs, Hub, HubError, PullOptions, RetryPolicy};
+use gq_hub::{Access, CancelToken, Event, Globs, Hub, HubError, PullOptions, RetryPolicy};
 use serde_json::json;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -97,6 +98,75 @@ fn connections_that_end_after_a_few_bytes_come_no_further() {
     let files = Globs::including(&["second*"]);
     let error = try_pull(&bench.hub(), &PullOptions { files, ..options() }).unwrap_err();
     assert!(matches!(error, HubError::CutShort { .. } | HubError::Transport { .. }), "{error:?}");
+}
+
+#[test]
+fn connections_that_each_end_after_a_kib_do_not_hold_a_pull() {
+    let bench = Bench::new();
+    bench.server.faults().cut_after = Some(1 << 10);
+    let files = Globs::including(&["second*"]);
+    let error = try_pull(&bench.hub(), &PullOptions { files, streams: 1, ..options() }).unwrap_err();
+    assert!(matches!(error, HubError::CutShort { .. } | HubError::Transport { .. }), "{error:?}");
+    assert!(bench.server.served_bytes() <= u64::from(options().retry.attempts) << 10);
+
+    // With attempts without end, the rate counts over all requests for a chunk.
+    let bench = Bench::new();
+    {
+        let mut faults = bench.server.faults();
+        (faults.cut_after, faults.drip) = (Some(1 << 10), Some((1 << 10, Duration::from_millis(5))));
+    }
+    let one = PullOptions {
+        files: Globs::including(&["second*"]),
+        streams: 1,
+        chunk_bytes: 1 << 20,
+        rate_window: Duration::from_millis(50),
+        least_rate: 10 << 20,
+        retry: RetryPolicy { attempts: u32::MAX, slow_attempts: 2, ..options().retry },
+        ..options()
+    };
+    let error = try_pull(&bench.hub(), &one).unwrap_err();
+    assert!(matches!(error, HubError::TooSlow { .. }), "{error:?}");
+}
+
+#[test]
+fn another_process_that_fetches_the_file_is_named_once() {
+    let bench = Bench::new();
+    let locks = bench.dir.path().join(".locks/models--org--tiny");
+    std::fs::create_dir_all(&locks).unwrap();
+    let path = locks.join(format!("{}.lock", sha256(&noise(2, 131_072))));
+    let held = std::fs::File::create(&path).unwrap();
+    held.lock().unwrap();
+    let told = Mutex::new(Vec::new());
+    let note = |event: Event<'_>| {
+        if let Event::Waiting { path, lock } = event {
+            told.lock().unwrap().push((path.to_owned(), lock.to_owned()));
+        }
+    };
+    let files = Globs::including(&["second*"]);
+    let options = PullOptions { files, ..options() };
+    let plan = bench.hub().plan_pull(&repo(), "main", &options, &note).unwrap();
+    let error = bench.hub().pull(&plan, &options, &note).unwrap_err();
+    assert!(matches!(error, HubError::Locked { .. }), "{error:?}");
+    assert_eq!(*told.lock().unwrap(), [("second.safetensors".to_owned(), path)]);
+
+    // The wait ends when somebody says so, and when the other process is done.
+    let cancel = CancelToken::new();
+    let stopping = PullOptions { cancel: cancel.clone(), lock_wait: Duration::from_secs(3600), ..options };
+    let stop = |event: Event<'_>| {
+        if matches!(event, Event::Waiting { .. }) {
+            cancel.cancel();
+        }
+    };
+    let error = bench.hub().pull(&plan, &stopping, &stop).unwrap_err();
+    assert!(matches!(error, HubError::Cancelled), "{error:?}");
+    let held = Mutex::new(Some(held));
+    let release = |event: Event<'_>| {
+        if matches!(event, Event::Waiting { .. }) {
+            drop(held.lock().unwrap().take());
+        }
+    };
+    let patient = PullOptions { cancel: CancelToken::new(), ..stopping };
+    bench.hub().pull(&plan, &patient, &release).unwrap();
 }
 
 #[test]

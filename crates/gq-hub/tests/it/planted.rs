@@ -2,7 +2,7 @@
 
 use crate::server::{noise, sha256};
 use crate::support::{Bench, assert_complete, files, options, repo, silent, try_pull};
-use gq_hub::{CancelToken, Event, HubError, PullOptions};
+use gq_hub::{CancelToken, Event, FileState, HubError, PullOptions};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -74,12 +74,18 @@ fn temporary_names_are_not_links() {
 #[test]
 fn nothing_is_written_below_a_linked_folder() {
     let commit = Bench::new().snapshot().commit; // the same in every bench
-    for planted in ["snapshots", &format!("snapshots/{commit}"), &format!("snapshots/{commit}/sub"), "refs"] {
+    let folders =
+        ["snapshots", &format!("snapshots/{commit}"), &format!("snapshots/{commit}/sub"), "refs", "blobs"];
+    let locks = ["../.locks", "../.locks/models--org--tiny"];
+    for planted in folders.into_iter().chain(locks) {
         let bench = Bench::new();
         let elsewhere = bench.dir.path().join("elsewhere");
         std::fs::create_dir_all(&elsewhere).unwrap();
         std::fs::write(elsewhere.join("config.json"), "mine").unwrap();
-        let at = bench.repo_dir().join(planted);
+        let at = match planted.strip_prefix("../") {
+            Some(planted) => bench.dir.path().join(planted),
+            None => bench.repo_dir().join(planted),
+        };
         std::fs::create_dir_all(at.parent().unwrap()).unwrap();
         symlink(&elsewhere, &at).unwrap();
         let error = try_pull(&bench.hub(), &options()).unwrap_err();
@@ -93,6 +99,31 @@ fn nothing_is_written_below_a_linked_folder() {
     std::fs::create_dir_all(&elsewhere).unwrap();
     symlink(&elsewhere, bench.repo_dir()).unwrap();
     assert_complete(&bench.snapshot());
+}
+
+#[test]
+fn a_blob_behind_a_link_is_fetched_and_a_lock_behind_one_refused() {
+    // The right bytes, which whoever planted the link could change at any time.
+    let bench = Bench::new();
+    let elsewhere = bench.dir.path().join("elsewhere");
+    std::fs::write(&elsewhere, noise(1, 300_001)).unwrap();
+    let blob = bench.repo_dir().join("blobs").join(sha256(&noise(1, 300_001)));
+    std::fs::create_dir_all(blob.parent().unwrap()).unwrap();
+    symlink(&elsewhere, &blob).unwrap();
+    let plan = bench.hub().plan_pull(&repo(), "main", &options(), &silent).unwrap();
+    assert!(plan.files.iter().all(|file| file.state == FileState::Missing), "{:?}", plan.files);
+    assert_complete(&bench.snapshot());
+    assert!(!std::fs::symlink_metadata(&blob).unwrap().is_symlink());
+    assert!(std::fs::read(&elsewhere).unwrap() == noise(1, 300_001));
+
+    let bench = Bench::new();
+    let locks = bench.dir.path().join(".locks/models--org--tiny");
+    std::fs::create_dir_all(&locks).unwrap();
+    let lock = locks.join(format!("{}.lock", sha256(&noise(1, 300_001))));
+    symlink(bench.dir.path().join("created by the link"), &lock).unwrap();
+    let error = try_pull(&bench.hub(), &options()).unwrap_err();
+    assert!(matches!(&error, HubError::PlantedLink { path } if *path == lock), "{error:?}");
+    assert!(!bench.dir.path().join("created by the link").exists());
 }
 
 /// Pulls; gives which files were hashed as they lay there and which were found damaged.

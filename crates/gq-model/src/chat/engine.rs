@@ -24,11 +24,12 @@ pub(super) const FULL: &str = "the output is full";
 /// When it is not understood, or holds a construct that would be rendered differently.
 pub(super) fn understand(source: &str) -> Result<ast::Stmt<'_>, Error> {
     let parsed = parse(source, NAME, syntax()?)?;
+    deadline::check()?;
     let mut statements = Dialect::default().statements(std::slice::from_ref(&parsed))?;
     statements.pop().ok_or_else(|| fail("an empty template"))
 }
 
-/// One rendering of a template with `variables`.
+/// One rendering of a template with `variables`, within the time that has begun.
 ///
 /// # Errors
 /// When the template refuses, fails or needs more than `limits`.
@@ -38,7 +39,6 @@ pub(super) fn run(
     clock: Option<Clock>,
     limits: TemplateLimits,
 ) -> Result<String, Error> {
-    deadline::start(limits.time);
     let template = understand(source)?;
     let mut generator = CodeGenerator::new(NAME, source);
     generator.compile_stmt(&template);

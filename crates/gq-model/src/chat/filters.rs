@@ -198,8 +198,11 @@ fn format(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Re
     formatting::percent(state, &soft_text(value)?, &values).map(Value::from)
 }
 
-/// What `int()` of Python reads.
-fn parse_int(text: &str, base: u32) -> Option<i128> {
+/// What `int()` of Python reads; `None` where that is no number.
+///
+/// # Errors
+/// For a number that Python has and we do not.
+fn parse_int(text: &str, base: u32) -> Result<Option<i128>, Error> {
     let text = splitting::strip(text, None, true, true);
     let (negative, digits) = match text.strip_prefix(['+', '-']) {
         Some(digits) => (text.starts_with('-'), digits),
@@ -212,28 +215,44 @@ fn parse_int(text: &str, base: u32) -> Option<i128> {
         _ => [""; 2],
     };
     let digits = prefix.iter().find_map(|prefix| digits.strip_prefix(prefix)).unwrap_or(digits);
-    let plain = digits.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let number = if plain { i128::from_str_radix(digits, base).ok()? } else { return None };
-    Some(if negative { -number } else { number })
+    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(base)) {
+        return Ok(None);
+    }
+    match i128::from_str_radix(digits, base) {
+        Ok(number) => Ok(Some(if negative { -number } else { number })),
+        Err(_) => Err(unsupported(BEYOND)),
+    }
+}
+
+const BEYOND: &str = "an integer beyond 128 bits";
+
+/// `int(number)` of Python; `None` for NaN.
+fn truncated(number: f64) -> Result<Option<Value>, Error> {
+    match number.trunc() {
+        whole if whole.is_nan() => Ok(None),
+        whole if whole.is_infinite() => Err(fail("cannot convert float infinity to integer")),
+        whole if (-(2f64.powi(127))..2f64.powi(127)).contains(&whole) => Ok(Some(int(whole as i128))),
+        _ => Err(unsupported(BEYOND)),
+    }
 }
 
 fn to_int(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let [default, base] = Arguments::new("int", &args.into_values())?.bind(["default", "base"], 0)?;
     let base = u32::try_from(integer(base.as_ref(), 10)?).ok().filter(|base| (2..=36).contains(base));
     let base = base.ok_or_else(|| unsupported("this base of the filter 'int'"))?;
-    let from_float =
-        |number: f64| (number.is_finite() && number.abs() < 1e38).then(|| int(number.trunc() as i128));
     let found = match kind(value) {
         Kind::Int(number) => Some(int(number)),
         Kind::Bool(flag) => Some(int(flag.into())),
-        Kind::Float(number) => from_float(number),
+        Kind::Float(number) => truncated(number)?,
         Kind::Str(text) if text.contains('_') || !text.is_ascii() => {
             return Err(unsupported("the filter 'int' on text beyond plain digits"));
         }
-        Kind::Str(text) => match parse_int(text, base) {
+        Kind::Str(text) => match parse_int(text, base)? {
             Some(number) => Some(int(number)),
-            None => parse_float(text).and_then(from_float),
+            // Text that says infinity is no number here, unlike infinity itself.
+            None => parse_float(text).filter(|number| number.is_finite()).map_or(Ok(None), truncated)?,
         },
+        Kind::Undefined => return Err(fail("what the filter 'int' is applied to is undefined")),
         _ => None,
     };
     Ok(found.or(default).unwrap_or_else(|| int(0)))
@@ -254,6 +273,7 @@ fn to_float(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
             return Err(unsupported("the filter 'float' on text beyond plain digits"));
         }
         Kind::Str(text) => parse_float(text),
+        Kind::Undefined => return Err(fail("what the filter 'float' is applied to is undefined")),
         _ => None,
     };
     Ok(found.map(Value::from).or(default).unwrap_or_else(|| Value::from(0.0)))
@@ -261,9 +281,7 @@ fn to_float(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
 
 fn absolute(value: &Value) -> Result<Value, Error> {
     match kind(value) {
-        Kind::Int(number) => {
-            number.checked_abs().map(int).ok_or_else(|| unsupported("an integer beyond 128 bits"))
-        }
+        Kind::Int(number) => number.checked_abs().map(int).ok_or_else(|| unsupported(BEYOND)),
         Kind::Bool(flag) => Ok(int(flag.into())),
         Kind::Float(number) => Ok(Value::from(number.abs())),
         _ => Err(fail(format!("bad operand type for abs(): '{}'", type_name(value)))),
@@ -281,27 +299,37 @@ fn round(value: &Value, args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     let number = match (kind(value), method) {
         (Kind::Int(number), "common") if precision >= 0 => return Ok(int(number)),
         (Kind::Bool(flag), "common") if precision >= 0 => return Ok(int(flag.into())),
+        // Multiplied and divided as an integer, it is what it was.
+        (Kind::Int(number), _) if precision >= 0 => return Ok(Value::from(number as f64)),
+        (Kind::Bool(flag), _) if precision >= 0 => return Ok(Value::from(f64::from(u8::from(flag)))),
         (Kind::Int(number), _) => number as f64,
         (Kind::Bool(flag), _) => f64::from(u8::from(flag)),
         (Kind::Float(number), _) => number,
         _ => return Err(fail(format!("type {} doesn't define __round__ method", type_name(value)))),
     };
     let places = usize::try_from(precision).ok().filter(|places| *places <= 300);
-    let places = places.ok_or_else(|| unsupported("this precision of the filter 'round'"))?;
-    if !number.is_finite() {
-        return Ok(Value::from(number));
-    }
-    let rounded = match method {
+    let unknown = || unsupported("this precision of the filter 'round'");
+    let places = places.ok_or_else(unknown)?;
+    if method == "common" {
         // Decimals are rounded exactly, ties to even, as in Python.
-        "common" => format!("{number:.places$}").parse().unwrap_or(number),
-        _ => {
-            let scale = 10_f64.powi(i32::try_from(places).unwrap_or(0));
-            let scaled = number * scale;
-            (if method == "ceil" { scaled.ceil() } else { scaled.floor() }) / scale
-        }
-    };
-    Ok(Value::from(rounded))
+        let rounded = format!("{number:.places$}").parse().unwrap_or(number);
+        return Ok(Value::from(if number.is_finite() { rounded } else { number }));
+    }
+    if places > EXACT_POWERS {
+        return Err(unknown());
+    }
+    let scale = 10_f64.powi(i32::try_from(places).unwrap_or(0));
+    let scaled = number * scale;
+    if !scaled.is_finite() {
+        return Err(fail("cannot convert float infinity or NaN to integer"));
+    }
+    let whole = if method == "ceil" { scaled.ceil() } else { scaled.floor() };
+    // Python's is an integer, which has no negative zero.
+    Ok(Value::from((whole + 0.0) / scale))
 }
+
+/// Powers of ten that are numbers of 64 bits.
+const EXACT_POWERS: usize = 22;
 
 fn attribute(value: &Value, name: &Value) -> Result<Value, Error> {
     match kind(value) {

@@ -1,5 +1,6 @@
 //! What a template's text is before it is parsed: line ends and escapes as Jinja reads them, and bounds on its size.
 
+use super::deadline;
 use super::python::{fail, unsupported};
 use minijinja::machinery::{Span, Token, tokenize};
 use minijinja::syntax::SyntaxConfig;
@@ -31,6 +32,7 @@ pub(super) fn prepare(template: &str) -> Result<String, Error> {
     let mut changes: Vec<(usize, usize, String)> = Vec::new();
     let mut tokens = Vec::new();
     for token in tokenize(&source, false, syntax()?) {
+        deadline::check()?;
         tokens.push(token.map_err(named)?);
     }
     let (mut links, mut branches) = (0, 0);
@@ -78,19 +80,24 @@ pub(super) fn prepare(template: &str) -> Result<String, Error> {
 }
 
 /// Where a line ends right behind `{% raw %}`: Jinja keeps that line end and minijinja drops it.
+///
+/// The tag is in none of the `tokens`, which stand in their order in the source.
 fn raw_lines(source: &str, tokens: &[(Token<'_>, Span)]) -> Vec<usize> {
     let mut lines = Vec::new();
+    let mut tokens = tokens.iter().map(|(_, span)| span.start_offset as usize..span.end_offset as usize);
+    let mut token = tokens.next();
     for (at, _) in source.match_indices("{%") {
+        while token.as_ref().is_some_and(|token| token.end <= at) {
+            token = tokens.next();
+        }
         let tag = source[at + 2..].trim_start_matches(['-', '+']).trim_start();
         let Some(rest) =
             tag.strip_prefix("raw").map(str::trim_start).and_then(|rest| rest.strip_prefix("%}\n"))
         else {
             continue;
         };
-        let within = |(_, span): &(Token<'_>, Span)| {
-            (span.start_offset as usize..span.end_offset as usize).contains(&at)
-        };
-        lines.extend((!tokens.iter().any(within)).then_some(source.len() - rest.len()));
+        let within = token.as_ref().is_some_and(|token| token.contains(&at));
+        lines.extend((!within).then_some(source.len() - rest.len()));
     }
     lines
 }

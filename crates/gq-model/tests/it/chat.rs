@@ -173,6 +173,102 @@ fn templates_of_the_large_families_as_the_reference_renders_them() {
     }
 }
 
+/// Expected: jinja2 3.1 on Python 3.11; an error where it has one, or where its number has more than 128 bits.
+#[test]
+fn numbers_are_made_and_rounded_as_python_does() {
+    let cases = [
+        ("{{ '99999999999999999999'|int }}", Ok("99999999999999999999")),
+        ("{{ ('9'*38)|int }}", Ok("99999999999999999999999999999999999999")),
+        ("{{ ('9'*40)|int(7) }}", Err("128 bits")),
+        ("{{ ('0'*50 ~ '9')|int(7) }}", Ok("9")),
+        ("{{ ('f'*40)|int(7, 16) }}", Err("128 bits")),
+        (
+            "{{ '1e30'|int }} {{ 1e30|int }}",
+            Ok("1000000000000000019884624838656 1000000000000000019884624838656"),
+        ),
+        ("{{ 1.2e38|int }}", Ok("120000000000000008632251347034389348352")),
+        ("{{ 1e39|int(7) }}", Err("128 bits")),
+        ("{{ '1e39'|int(7) }}", Err("128 bits")),
+        ("{{ 'inf'|int(2) }} {{ '1e400'|int(3) }} {{ 'nan'|int(4) }}", Ok("2 3 4")),
+        ("{{ (1e300*1e300)|int(2) }}", Err("infinity")),
+        ("{{ (1e300*1e300-1e300*1e300)|int(4) }}", Ok("4")),
+        ("{{ missing|int }}", Err("undefined")),
+        ("{{ missing|float }}", Err("undefined")),
+        ("{{ none|int }} {{ []|int(5) }} {{ '+-5'|int(9) }} {{ ''|int(9) }}", Ok("0 5 9 9")),
+        ("{{ '0x1f'|int(base=16) }} {{ 'zz'|int(0,36) }} {{ '1.9'|int(0,16) }}", Ok("31 1295 1")),
+        ("{{ '-0.5'|int }} {{ (-0.5)|int }} {{ ' -12 '|int }}", Ok("0 0 -12")),
+        (
+            "{{ (-0.5)|round(0,'ceil') }} {{ (-0.0)|round(0,'floor') }} {{ (-0.04)|round(1,'ceil') }}",
+            Ok("0.0 0.0 0.0"),
+        ),
+        ("{{ (-0.4)|round }} {{ 2.5|round }} {{ 0.3|round(25) }}", Ok("-0.0 2.0 0.3")),
+        ("{{ 5|round(0,'ceil') }} {{ 5|round(2,'floor') }} {{ true|round(1,'ceil') }}", Ok("5.0 5.0 1.0")),
+        ("{{ 9007199254740993|round(0,'ceil') }}", Ok("9007199254740992.0")),
+        ("{{ 123456789012345678901234567890|round(2,'ceil') }}", Ok("1.2345678901234568e+29")),
+        ("{{ 2.675|round(2,'floor') }} {{ 1e18|round(5,'floor') }}", Ok("2.67 9.999999999999999e+17")),
+        ("{{ 0.1|round(22,'ceil') }}", Ok("0.1")),
+        ("{{ 0.1|round(23,'ceil') }}", Err("precision")),
+        ("{{ (1e300*1e300)|round }}", Ok("inf")),
+        ("{{ (1e300*1e300)|round(0,'ceil') }}", Err("infinity")),
+        ("{{ 1e300|round(20,'ceil') }}", Err("infinity")),
+    ];
+    for (text, expected) in cases {
+        let rendered = template(text).render(&[], &ChatOptions::default());
+        match (&rendered, expected) {
+            (Ok(text), Ok(expected)) => assert_eq!(text, expected),
+            (Err(error), Err(part)) => assert!(whole(error).contains(part), "{text}: {}", whole(error)),
+            _ => panic!("{text}: {rendered:?}, not {expected:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_template_for_tools_is_taken_where_there_are_tools() {
+    let named = |names: &[&str]| {
+        let list: Vec<Value> = names
+            .iter()
+            .map(|name| json!({"name": name, "template": format!("{name}{{{{ tools }}}}")}))
+            .collect();
+        let single = names.contains(&"default").then(|| "default{{ tools }}".to_owned());
+        let config = json!({"chat_template": list}).to_string();
+        ChatTemplate::new(&ModelTexts {
+            chat_template: single,
+            tokenizer_config: Some(config),
+            ..ModelTexts::default()
+        })
+    };
+    let render = |template: &ChatTemplate, tools: Value| {
+        let mut options = ChatOptions::default();
+        options.extra.insert("tools".to_owned(), tools);
+        template.render(&[], &options)
+    };
+    let both = named(&["tool_use", "default"]).unwrap();
+    assert_eq!(both.render(&[], &ChatOptions::default()).unwrap(), "defaultNone");
+    assert_eq!(render(&both, json!(null)).unwrap(), "defaultNone");
+    assert_eq!(render(&both, json!([])).unwrap(), "tool_use[]");
+    assert_eq!(render(&named(&["default", "rag"]).unwrap(), json!([1])).unwrap(), "default[1]");
+    let tools_alone = named(&["tool_use", "rag"]).unwrap();
+    assert_eq!(render(&tools_alone, json!([1])).unwrap(), "tool_use[1]");
+    let error = render(&tools_alone, json!(null)).unwrap_err();
+    assert!(matches!(&error, ChatError::NoDefault { names } if names == &["rag", "tool_use"]), "{error:?}");
+    assert!(matches!(named(&["rag"]), Err(ChatError::NoDefault { .. })));
+}
+
+#[test]
+fn special_tokens_come_from_their_map_where_transformers_reads_it() {
+    let texts = |config: &str| ModelTexts {
+        chat_template: Some("{{ bos_token }}{{ eos_token }}{{ unk_token }}".to_owned()),
+        tokenizer_config: Some(config.to_owned()),
+        special_tokens_map: Some(r#"{"bos_token": "<m>", "unk_token": {"content": "<u>"}}"#.to_owned()),
+        ..ModelTexts::default()
+    };
+    let rendered = |config: &str| {
+        ChatTemplate::new(&texts(config)).unwrap().render(&[], &ChatOptions::default()).unwrap()
+    };
+    assert_eq!(rendered(r#"{"eos_token": "</s>"}"#), "<m></s><u>");
+    assert_eq!(rendered(r#"{"eos_token": "</s>", "added_tokens_decoder": {}}"#), "</s>");
+}
+
 #[test]
 fn a_model_may_name_tokens_of_its_own() {
     let texts = ModelTexts {
@@ -278,6 +374,10 @@ fn time_is_limited() {
     let text = "{% for m in messages %}{{ m.role == 'user' }}{% endfor %}";
     let error =
         template(text).with_limits(limits).render(&[ChatMessage::new("user", "Hi")], &ChatOptions::default());
+    assert!(matches!(error, Err(ChatError::Time { limit: Duration::ZERO })), "{error:?}");
+    // What it takes to read the template counts.
+    let texts = ModelTexts { chat_template: Some(text.to_owned()), ..ModelTexts::default() };
+    let error = ChatTemplate::within(&texts, limits);
     assert!(matches!(error, Err(ChatError::Time { limit: Duration::ZERO })), "{error:?}");
 }
 

@@ -20,6 +20,7 @@ fn demo_texts() -> ModelTexts {
         tokenizer_config: read("tokenizer_config.json"),
         chat_template: read("chat_template.jinja"),
         generation_config: read("generation_config.json"),
+        special_tokens_map: None,
     }
 }
 
@@ -198,6 +199,65 @@ fn tokens_without_a_row() {
     assert!(tokenizer.encode("an <image>", SpecialText::Plain).is_ok());
     let error = tokenizer.encode("an <image>", SpecialText::Parsed).unwrap_err();
     assert_eq!(beyond(error), ("<image>".to_owned(), rows, rows));
+}
+
+/// What begins or ends texts has a row, whichever file names it.
+#[test]
+fn beginnings_and_ends_have_rows() {
+    let rows = demo().vocab_size();
+    let beyond = u32::try_from(rows).unwrap();
+    let refused = |change: &dyn Fn(&mut ModelSpec, &mut ModelTexts)| {
+        let (mut spec, mut texts) = (spec(), demo_texts());
+        spec.vocab_size = rows;
+        change(&mut spec, &mut texts);
+        match Tokenizer::new(&texts, &spec) {
+            Err(TokenizerError::SpecialBeyondRows { from, id, rows: of }) if of == rows => Some((from, id)),
+            Err(other) => panic!("{other}"),
+            Ok(_) => None,
+        }
+    };
+    assert_eq!(refused(&|_, _| {}), None);
+    assert_eq!(refused(&|spec, _| spec.bos = Some(beyond)), Some(("bos_token_id of config.json", beyond)));
+    assert_eq!(
+        refused(&|spec, _| spec.eos.push(beyond + 7)),
+        Some(("eos_token_id of config.json", beyond + 7))
+    );
+    assert_eq!(
+        refused(&|_, texts| {
+            texts.generation_config = Some(json!({"eos_token_id": [1, beyond]}).to_string());
+        }),
+        Some(("eos_token_id of generation_config.json", beyond))
+    );
+    assert_eq!(
+        refused(&|_, texts| {
+            let mut file: Value = serde_json::from_str(texts.tokenizer.as_ref().unwrap()).unwrap();
+            file["added_tokens"].as_array_mut().unwrap().push(token(beyond, "<late>", true));
+            texts.tokenizer = Some(file.to_string());
+            texts.tokenizer_config = Some(json!({"eos_token": "<late>"}).to_string());
+        }),
+        Some(("eos_token of tokenizer_config.json", beyond))
+    );
+}
+
+/// A tokenizer that composes text (Qwen) and one that does not have the same tokens for composed text alone.
+#[test]
+fn composing_is_left_out_of_the_comparison() {
+    let template = demo_texts().chat_template;
+    let plain = changed(|file| file["normalizer"] = Value::Null).unwrap();
+    let composing = changed(|file| file["normalizer"] = json!({"type": "NFC"})).unwrap();
+    assert!(composing.composes() && !plain.composes());
+    assert_eq!(token_difference(&composing, &plain, template.as_deref()).unwrap(), None);
+    let (composed, apart) = ("caf\u{e9}", "cafe\u{301}");
+    let ids = |tokenizer: &Tokenizer, text: &str| tokenizer.encode(text, SpecialText::Plain).unwrap();
+    assert_eq!(ids(&composing, composed), ids(&plain, composed));
+    assert_ne!(ids(&composing, apart), ids(&plain, apart));
+    // The other way round it is the file that would change texts.
+    assert!(token_difference(&plain, &composing, template.as_deref()).unwrap().is_some());
+    let other = changed(|file| {
+        file["normalizer"] = Value::Null;
+        file["model"]["merges"].as_array_mut().unwrap().pop();
+    });
+    assert!(token_difference(&composing, &other.unwrap(), template.as_deref()).unwrap().is_some());
 }
 
 #[test]

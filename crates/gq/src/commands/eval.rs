@@ -43,7 +43,8 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Measure on what the reference writes when it is asked for prose, facts, code, mathematics and several
-    /// languages under its chat template; 8 windows unless --windows says otherwise. Kept in --cache.
+    /// languages under its chat template, which is told that it is 1 January 2025 whatever the day; 8 windows unless
+    /// --windows says otherwise. Kept in --cache.
     #[arg(long = "self", conflicts_with = "text")]
     own_text: bool,
     /// Tokens of a window.

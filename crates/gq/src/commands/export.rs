@@ -279,6 +279,7 @@ fn ollama(output: &Path, weights: &Weights) -> Result<(PathBuf, modelfile::Model
         tokenizer_config: texts.tokenizer_config.clone(),
         chat_template: texts.chat_template.clone(),
         generation_config: texts.generation_config.clone(),
+        special_tokens_map: texts.special_tokens_map.clone(),
     };
     let tokenizer = texts.tokenizer.is_some().then(|| Tokenizer::new(&texts, &weights.spec)).transpose()?;
     let file = output.file_name().unwrap_or_default().to_string_lossy();

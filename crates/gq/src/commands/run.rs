@@ -5,7 +5,7 @@ use crate::cli::Global;
 use crate::clock;
 use crate::failure::{Exit, Failure};
 use crate::source::{self, Loaded};
-use crate::talk::{self, Answer, Conversation, End, Manner, SamplingArgs, Settings};
+use crate::talk::{self, Answer, Conversation, End, Manner, Most, SamplingArgs, Settings};
 use crate::units;
 use gq_model::{ChatError, ChatTemplate, Sampling, Tokenizer};
 use jiff::civil::DateTime;
@@ -49,7 +49,8 @@ pub struct RunArgs {
     /// What a chat template that asks for the date is told, such as 2025-07-26 or 2025-07-26T13:05 [default: now].
     #[arg(long, conflicts_with = "raw", value_name = "DATE", value_parser = clock::parse_date)]
     date: Option<DateTime>,
-    /// Most tokens of an answer [default: until the model ends its turn or the context is full].
+    /// Most tokens of an answer [default: as generation_config.json says, else until the model ends its turn or the
+    /// context is full].
     #[arg(short = 'n', long, value_name = "N")]
     tokens: Option<usize>,
     /// Tokens of prompts and answers together, such as 32k [default: 8192, or the model's own limit if that is less].
@@ -110,7 +111,7 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     let manner = Manner {
         system: args.system.clone(),
         context: args.ctx.unwrap_or(CONTEXT.min(own)),
-        tokens: args.tokens.or(settings.tokens),
+        most: args.tokens.map(Most::Asked).or(settings.most),
         sampling: settings.sampling,
     };
     let mut talk = Conversation::new(&loaded, &tokenizer, template.as_ref(), manner);
@@ -174,7 +175,10 @@ fn answer_once(
     }
     output.data("\n")?;
     let ended = match answer.end {
-        End::Limit => "cut by the limit of tokens (-n)".to_owned(),
+        End::Limit => match talk.manner().most {
+            Some(most) => format!("cut: {}", most.source()),
+            None => "cut".to_owned(),
+        },
         End::Context => format!("cut: the context of {} tokens is full (--ctx)", talk.manner().context),
         end => format!("ended by {}", end.name()),
     };
@@ -196,7 +200,7 @@ pub fn answer(
     sampling: Sampling,
 ) -> Result<Answer, Failure> {
     let tokenizer = Tokenizer::new(loaded.model.texts(), loaded.model.spec())?;
-    let manner = Manner { system: None, context: CONTEXT, tokens: Some(max_tokens), sampling };
+    let manner = Manner { system: None, context: CONTEXT, most: Some(Most::Asked(max_tokens)), sampling };
     let mut talk = Conversation::new(loaded, &tokenizer, None, manner);
     talk.say(prompt, &mut |_| Ok(()), &AtomicBool::new(false))
 }

@@ -35,6 +35,7 @@ impl From<TokenizerError> for Failure {
                 at("tokenizer.grows").at(format!("{file}: {part}")).limit(limit).actual(to)
             }
             E::BeyondRows { id, rows, .. } => at("tokenizer.rows").limit(rows).actual(id),
+            E::SpecialBeyondRows { from, id, rows } => at("tokenizer.rows").at(from).limit(rows).actual(id),
             E::Dropout { dropout } => at("tokenizer.dropout").limit(0).actual(dropout),
             _ => at("tokenizer"),
         }

@@ -112,6 +112,7 @@ impl CostArgs {
             tokenizer_config: weights.texts.tokenizer_config.clone(),
             chat_template: weights.texts.chat_template.clone(),
             generation_config: weights.texts.generation_config.clone(),
+            special_tokens_map: weights.texts.special_tokens_map.clone(),
         };
         let tokenizer = Tokenizer::new(&texts, &weights.spec)?;
         let count = self.windows.map_or(WINDOWS, |n| n as usize);

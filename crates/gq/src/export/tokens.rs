@@ -9,12 +9,18 @@ use gq_checkpoint::OpenOptions;
 use gq_checkpoint::gguf::{ExportPlan, TokenizerTexts, tokenizer_texts};
 use gq_model::{ModelTexts, TokenDifference, Tokenizer, token_difference};
 
+/// What is different about a tokenizer that composes text.
+const COMPOSED: &str = "the tokenizer composes text first (NFC), llama.cpp does not, and its own converter says nothing \
+    of it: text with accents as characters of their own, such as e and U+0301, gets other tokens there; text that is \
+    composed, as nearly all is, gets the same";
+
 /// The source's tokenizer, tried; `None` where it has none.
 pub fn own(weights: &Weights) -> Result<Option<Tokenizer>, Failure> {
     let texts = &weights.texts;
     let texts = ModelTexts {
         tokenizer: texts.tokenizer.clone(),
         tokenizer_config: texts.tokenizer_config.clone(),
+        special_tokens_map: texts.special_tokens_map.clone(),
         ..ModelTexts::default()
     };
     source::try_tokenizer(&texts, &weights.spec)
@@ -24,7 +30,7 @@ pub fn own(weights: &Weights) -> Result<Option<Tokenizer>, Failure> {
 /// those of the source's [`own`].
 ///
 /// A difference is an error, or a warning where `allowed`, or where llama.cpp takes a token for another kind than the
-/// file says.
+/// file says, or leaves text as it is that the source composes.
 pub fn compare(
     own: Option<&Tokenizer>,
     weights: &Weights,
@@ -33,6 +39,9 @@ pub fn compare(
     output: Output,
 ) -> Result<(), Failure> {
     let Some(own) = own else { return Ok(()) };
+    if own.composes() {
+        output.warn(COMPOSED);
+    }
     let template = weights.texts.chat_template.as_deref();
     let difference = match read(plan, true) {
         Ok(Some(written)) => token_difference(own, &tried(&written, weights)?, template)?,

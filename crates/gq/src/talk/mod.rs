@@ -1,9 +1,10 @@
 //! Talking to a model: what was said so far, and the next answer to it.
 
+mod not_done;
 mod settings;
 mod terminal;
 
-pub use settings::{SamplingArgs, Settings};
+pub use settings::{Most, SamplingArgs, Settings};
 pub use terminal::chat;
 
 use crate::failure::{Exit, Failure};
@@ -81,8 +82,8 @@ pub struct Manner {
     pub system: Option<String>,
     /// Most tokens of prompts and answers together.
     pub context: usize,
-    /// Most tokens of one answer; `None` until the turn or the context ends.
-    pub tokens: Option<usize>,
+    /// Where one answer ends at the latest; `None` where the turn or the context does.
+    pub most: Option<Most>,
     /// How tokens are chosen.
     pub sampling: Sampling,
 }
@@ -168,7 +169,12 @@ impl<'a> Conversation<'a> {
         }
         let (prompt, forgotten) = self.fitting_prompt()?;
         let started = Instant::now();
-        let limit = self.manner.tokens.unwrap_or(usize::MAX);
+        let limit = self.manner.most.map_or(usize::MAX, |most| most.tokens(prompt.len()));
+        if let Some(most @ Most::Length(length)) = self.manner.most.filter(|_| limit == 0) {
+            let message = format!("the prompt has {} tokens: {}", prompt.len(), most.source());
+            let failure = Failure::new(Exit::Usage, "run.max_length", message).at("max_length");
+            return Err(failure.limit(length).actual(prompt.len()));
+        }
         let going = || !stop.load(Ordering::Relaxed);
         let asked = self.generation.ask(&prompt, limit, &going)?;
         let prompt_seconds = started.elapsed().as_secs_f64();

@@ -1,5 +1,6 @@
 //! How tokens are chosen: what `generation_config.json` asks for, and the options that override it.
 
+use super::not_done::ignored;
 use crate::failure::{Exit, Failure};
 use gq_model::Sampling;
 use serde_json::Value;
@@ -37,17 +38,49 @@ pub struct SamplingArgs {
 pub struct Settings {
     /// How tokens are chosen.
     pub sampling: Sampling,
-    /// Most tokens of an answer that the file asks for.
-    pub tokens: Option<usize>,
+    /// Where an answer ends at the latest, if the file says so.
+    pub most: Option<Most>,
     /// What the file asks for and is not done, as `key=value`.
     pub ignored: Vec<String>,
+}
+
+/// Where an answer ends at the latest, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Most {
+    /// After so many tokens: `-n`.
+    Asked(usize),
+    /// After so many tokens: `max_new_tokens`.
+    New(usize),
+    /// Where prompt and answer have so many tokens together: `max_length`.
+    Length(usize),
+}
+
+impl Most {
+    /// Tokens that an answer to a prompt may have.
+    pub fn tokens(self, prompt: usize) -> usize {
+        match self {
+            Most::Asked(count) | Most::New(count) => count,
+            Most::Length(count) => count.saturating_sub(prompt),
+        }
+    }
+
+    /// Who says so, and how to change it.
+    pub fn source(self) -> String {
+        match self {
+            Most::Asked(_) => "-n allows no more".to_owned(),
+            Most::New(count) => format!("max_new_tokens of {FILE} is {count}; -n overrides it"),
+            Most::Length(count) => format!(
+                "max_length of {FILE} is {count}, for prompt and answer together; -n sets the answer's instead"
+            ),
+        }
+    }
 }
 
 impl Settings {
     /// The file's settings under the options.
     ///
     /// # Errors
-    /// When the file is no JSON object, or a value of it that no option overrides is out of its range.
+    /// When the file is no JSON object, or a value of it that no option overrides is out of its range or of its kind.
     pub fn new(file: Option<&str>, args: &SamplingArgs) -> Result<Settings, Failure> {
         let config: Value = match file {
             Some(text) => serde_json::from_str(text).map_err(|e| {
@@ -56,7 +89,16 @@ impl Settings {
             })?,
             None => Value::Null,
         };
-        let sample = config.get("do_sample").and_then(Value::as_bool).unwrap_or(false);
+        if !config.is_null() && !config.is_object() {
+            let message = format!("{FILE} is not a JSON object");
+            return Err(Failure::new(Exit::Input, "generation_config", message).at(FILE));
+        }
+        let sample = match config.get("do_sample").filter(|value| !value.is_null()) {
+            Some(value) => {
+                value.as_bool().ok_or_else(|| out_of_range("do_sample", value, "expected true or false"))?
+            }
+            None => false,
+        };
         let temperature = match args.temp {
             Some(chosen) => chosen,
             None if !sample => 0.0,
@@ -68,9 +110,12 @@ impl Settings {
             .repetition_penalty
             .map_or_else(|| number(&config, "repetition_penalty", 1.0, penalty), Ok)?;
         let top_k = args.top_k.map_or_else(|| count(&config, "top_k"), |k| Ok(Some(k)))?.unwrap_or(TOP_K);
-        let tokens = count(&config, "max_new_tokens")?;
+        let most = match (positive(&config, "max_new_tokens")?, positive(&config, "max_length")?) {
+            (Some(new), _) => Some(Most::New(new)),
+            (None, length) => length.map(Most::Length),
+        };
         let sampling = Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed: args.seed };
-        Ok(Settings { sampling, tokens, ignored: ignored(&config) })
+        Ok(Settings { sampling, most, ignored: ignored(&config) })
     }
 }
 
@@ -92,39 +137,16 @@ fn count(config: &Value, key: &str) -> Result<Option<usize>, Failure> {
     number.map(Some).ok_or_else(|| out_of_range(key, value, "expected a whole number"))
 }
 
+fn positive(config: &Value, key: &str) -> Result<Option<usize>, Failure> {
+    match count(config, key)? {
+        Some(0) => Err(out_of_range(key, &Value::from(0), "expected 1 or more")),
+        found => Ok(found),
+    }
+}
+
 fn out_of_range(key: &str, value: &Value, expected: &str) -> Failure {
     let message = format!("{FILE}: {key} is {value}, {expected}");
     Failure::new(Exit::Input, "generation_config", message).at(FILE).limit(expected).actual(value)
-}
-
-/// Settings that change which tokens are chosen, their neutral values, and that `gq run` does not have.
-const NOT_DONE: [(&str, f64); 12] = [
-    ("num_beams", 1.0),
-    ("no_repeat_ngram_size", 0.0),
-    ("encoder_no_repeat_ngram_size", 0.0),
-    ("encoder_repetition_penalty", 1.0),
-    ("typical_p", 1.0),
-    ("epsilon_cutoff", 0.0),
-    ("eta_cutoff", 0.0),
-    ("top_h", 1.0),
-    ("penalty_alpha", 0.0),
-    ("guidance_scale", 1.0),
-    ("min_new_tokens", 0.0),
-    ("min_length", 0.0),
-];
-/// The same, where lists say which tokens.
-const LISTS_NOT_DONE: [&str; 5] =
-    ["bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "stop_strings"];
-
-fn ignored(config: &Value) -> Vec<String> {
-    let set = |key: &str| config.get(key).filter(|value| !value.is_null());
-    let numbers = NOT_DONE.iter().filter_map(|(key, neutral)| {
-        let value = set(key).filter(|value| value.as_f64() != Some(*neutral))?;
-        Some(format!("{key}={value}"))
-    });
-    let empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
-    let lists = LISTS_NOT_DONE.iter().filter(|key| set(key).is_some_and(|value| !empty(value)));
-    numbers.chain(lists.map(|key| (*key).to_owned())).collect()
 }
 
 fn temperature(text: &str) -> Result<f32, String> {
@@ -158,7 +180,7 @@ mod tests {
     #[test]
     fn the_file_is_read_as_transformers_reads_it() {
         let greedy = Settings::new(None, &NONE).unwrap();
-        assert_eq!((greedy.sampling.temperature, greedy.tokens, greedy.ignored.len()), (0.0, None, 0));
+        assert_eq!((greedy.sampling.temperature, greedy.most, greedy.ignored.len()), (0.0, None, 0));
         // Without do_sample a temperature is not used; with it, 50 tokens are looked at unless the file says otherwise.
         assert_eq!(sampling(r#"{"temperature": 0.7}"#, &NONE).temperature, 0.0);
         let sampled = sampling(r#"{"do_sample": true}"#, &NONE);
@@ -174,8 +196,18 @@ mod tests {
             repetition_penalty: 1.05,
             seed: 0,
         };
-        assert_eq!((settings.sampling, settings.tokens), (expected, Some(2048)));
+        assert_eq!((settings.sampling, settings.most), (expected, Some(Most::New(2048))));
         assert_eq!(settings.ignored, [""; 0]);
+    }
+
+    #[test]
+    fn an_answer_ends_where_transformers_ends_it() {
+        let most = |file: &str| Settings::new(Some(file), &NONE).unwrap().most;
+        assert_eq!(most(r#"{"max_length": 100, "max_new_tokens": null}"#), Some(Most::Length(100)));
+        assert_eq!(most(r#"{"max_length": 100, "max_new_tokens": 7}"#), Some(Most::New(7)));
+        assert_eq!(most(r#"{"do_sample": null}"#), None);
+        assert_eq!((Most::Length(100).tokens(30), Most::Length(100).tokens(130)), (70, 0));
+        assert_eq!((Most::New(7).tokens(30), Most::Asked(7).tokens(30)), (7, 7));
     }
 
     #[test]
@@ -190,6 +222,11 @@ mod tests {
             r#"{"top_p": 5}"#,
             r#"{"top_k": -1}"#,
             r#"{"do_sample": true, "temperature": -1}"#,
+            r#"{"do_sample": "yes"}"#,
+            r#"{"do_sample": 1}"#,
+            r#"{"max_new_tokens": 0}"#,
+            r#"{"max_length": -1}"#,
+            "[]",
             "[",
             "{\"min_p\": \"x\"}",
         ] {

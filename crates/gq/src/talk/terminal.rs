@@ -1,6 +1,6 @@
 //! A chat on a terminal: a line editor, a few commands, and answers as they come.
 
-use super::{Answer, Conversation, End, harmless};
+use super::{Answer, Conversation, End, Manner, harmless};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::{signals, terminal as kept, units};
@@ -85,7 +85,7 @@ pub fn chat(mut talk: Conversation<'_>, output: Output) -> Result<(), Failure> {
         match talk.say(&said, &mut show, &stop) {
             Ok(answer) => {
                 output.data("\n")?;
-                tell(&answer, talk.manner().context, output);
+                tell(&answer, talk.manner(), output);
                 pressed = answer.end == End::Stopped;
                 last = Some(answer);
             }
@@ -100,7 +100,8 @@ pub fn chat(mut talk: Conversation<'_>, output: Output) -> Result<(), Failure> {
 }
 
 /// What about an answer should not go unnoticed.
-pub fn tell(answer: &Answer, context: usize, output: Output) {
+pub fn tell(answer: &Answer, manner: &Manner, output: Output) {
+    let context = manner.context;
     if answer.forgotten > 0 {
         output.note(&format!(
             "the context of {context} tokens is full: the {} oldest turns are forgotten",
@@ -110,7 +111,10 @@ pub fn tell(answer: &Answer, context: usize, output: Output) {
     match answer.end {
         End::Turn => {}
         End::Stopped => output.note("stopped; Ctrl-C again leaves"),
-        End::Limit => output.note(&format!("cut after {} tokens: -n allows no more", answer.tokens.len())),
+        End::Limit => {
+            let why = manner.most.map_or_else(String::new, |most| format!(": {}", most.source()));
+            output.note(&format!("cut after {} tokens{why}", answer.tokens.len()));
+        }
         End::Context => output.note(&format!("cut: the context of {context} tokens is full (--ctx, /reset)")),
     }
 }

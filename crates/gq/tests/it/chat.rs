@@ -200,14 +200,45 @@ fn an_answer_ends_where_the_turn_or_the_context_ends() {
     let told = run(&["--ctx", "128"]);
     assert!(told.contains("cut: the context of 128 tokens is full (--ctx)"), "{told}");
     assert!(
-        run(&["-n", "3"]).contains("3 generated")
-            && run(&["-n", "3"]).contains("cut by the limit of tokens (-n)")
+        run(&["-n", "3"]).contains("3 generated") && run(&["-n", "3"]).contains("cut: -n allows no more")
     );
     let whole = gq.json(&["run", &model, "--raw", "--temp", "0", "-p", "It is a truth", "--ctx", "128"]);
     let counts = ["tokens", "prompt_tokens"].map(|key| whole[key].as_array().unwrap().len());
     assert!(counts[0] > 64 && counts[0] + counts[1] >= 128, "{counts:?}");
     assert_eq!(whole["stop"], "full context");
     assert!(gq.fails(2, &["run", &model, "--ctx", "16", "-p", &"word ".repeat(40)]).contains("--ctx"));
+}
+
+/// `max_length` counts the prompt, `max_new_tokens` comes before it, and -n before both; each is named where it ends an
+/// answer.
+#[test]
+fn the_end_of_an_answer_is_said_by_whoever_set_it() {
+    let gq = Gq::new();
+    let model = endless(&gq);
+    let run = |config: &str, more: &[&str]| {
+        std::fs::write(gq.path("endless/generation_config.json"), config).unwrap();
+        let args = [&["run", &model, "--raw", "--temp", "0", "-p", "It is a truth"][..], more].concat();
+        let told = String::from_utf8(gq.run(&args).stderr).unwrap();
+        let counts = gq.json(&args);
+        let count = |key: &str| counts[key].as_array().unwrap().len();
+        (told, count("tokens"), count("prompt_tokens"))
+    };
+    let (told, tokens, prompt) = run(r#"{"max_length": 20}"#, &[]);
+    assert_eq!(tokens + prompt, 20);
+    assert!(told.contains("cut: max_length of generation_config.json is 20"), "{told}");
+    let (told, tokens, _) = run(r#"{"max_length": 20, "max_new_tokens": 5}"#, &[]);
+    assert!(tokens == 5 && told.contains("cut: max_new_tokens of generation_config.json is 5"), "{told}");
+    let (told, tokens, _) = run(r#"{"max_length": 20, "max_new_tokens": 5}"#, &["-n", "7"]);
+    assert!(tokens == 7 && told.contains("cut: -n allows no more"), "{told}");
+    let write = |config: &str| std::fs::write(gq.path("endless/generation_config.json"), config).unwrap();
+    write(r#"{"max_length": 2}"#);
+    let told = gq.fails(2, &["run", &model, "--raw", "-p", "It is a truth"]);
+    assert!(told.contains("max_length of generation_config.json is 2"), "{told}");
+    write(r#"{"do_sample": "no"}"#);
+    assert!(gq.fails(3, &["run", &model, "-p", "x"]).contains("do_sample is \"no\", expected true or false"));
+    write(r#"{"min_length": 3, "max_time": 5}"#);
+    let told = String::from_utf8(gq.run(&["run", &model, "--raw", "-p", "x", "-n", "1"]).stderr).unwrap();
+    assert_eq!(told.matches("min_length=3, max_time=5, which gq does not do").count(), 1, "{told}");
 }
 
 #[test]

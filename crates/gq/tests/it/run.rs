@@ -12,6 +12,7 @@ pub struct Gq {
 impl Gq {
     /// A fresh scratch directory.
     pub fn new() -> Gq {
+        interruptible();
         Gq { dir: tempfile::tempdir().unwrap() }
     }
 
@@ -52,6 +53,21 @@ impl Gq {
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
+}
+
+/// Lets Ctrl-C end children also where whoever started this process wants it to be ignored, as shells do behind `&`: a
+/// signal that is handled here is the default again in a program that is started.
+fn interruptible() {
+    static DONE: std::sync::Once = std::sync::Once::new();
+    DONE.call_once(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        let interrupt = signal_hook::consts::SIGINT;
+        if mask & (1 << (interrupt - 1)) != 0 {
+            signal_hook::flag::register(interrupt, Default::default()).unwrap();
+        }
+    });
 }
 
 /// A path below `testdata/`.

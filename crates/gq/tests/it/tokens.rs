@@ -142,7 +142,20 @@ fn an_export_has_the_sources_tokens_or_is_refused_by_name() {
         assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
         std::fs::remove_file(gq.path("out.gguf")).unwrap();
     };
-    refused("llama", "composed", "normalizer", &|file| file["normalizer"] = json!({"type": "NFC"}));
+    refused("llama", "compatible", "normalizer", &|file| file["normalizer"] = json!({"type": "NFKC"}));
+    // Qwen's: llama.cpp composes no text, and text that is composed has the same tokens.
+    checkpoint(&gq, "composed", "llama", |file| file["normalizer"] = json!({"type": "NFC"}));
+    let output = export("composed", &[]);
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && shown.contains("U+0301") && shown.contains("NFC"), "{shown}");
+    let tokens = |model: &str, text: &str| prompt_tokens(&gq, &[model, "--raw", "-p", text]);
+    assert_eq!(tokens("composed", "caf\u{e9}"), tokens("out.gguf", "caf\u{e9}"));
+    assert_ne!(tokens("composed", "cafe\u{301}"), tokens("out.gguf", "cafe\u{301}"));
+    std::fs::remove_file(gq.path("out.gguf")).unwrap();
+    refused("llama", "composed and different", "added tokens", &|file| {
+        file["normalizer"] = json!({"type": "NFC"});
+        file["added_tokens"][3]["single_word"] = json!(true);
+    });
     refused("llama", "suffix", "end_of_word_suffix", &|file| {
         file["model"]["end_of_word_suffix"] = json!("</w>")
     });
@@ -155,7 +168,7 @@ fn an_export_has_the_sources_tokens_or_is_refused_by_name() {
         processor["single"].as_array_mut().unwrap().extend([eos.clone(), eos]);
         processor["special_tokens"]["<eos>"] = json!({"id": "<eos>", "ids": [1], "tokens": ["<eos>"]});
     });
-    // Spaces in front of a text, and only there: llama.cpp puts them behind every special token.
+    // Spaces in front of a text, and only there (`prepend_scheme`): llama.cpp puts them behind every special token.
     refused("gemma3", "first", "", &|file| {
         file["normalizer"] = Value::Null;
         file["pre_tokenizer"] = json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "first", "split": false});

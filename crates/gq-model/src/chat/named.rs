@@ -1,0 +1,94 @@
+//! Which of a model's chat templates a conversation is rendered by.
+
+use super::ChatError;
+use crate::texts::ModelTexts;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The templates of a model, as they are written.
+#[derive(Clone, Debug)]
+pub(super) struct Templates {
+    /// The one for conversations without tools, and with them where there is none of their own.
+    pub default: Option<String>,
+    /// The one named `tool_use`.
+    pub tool_use: Option<String>,
+    /// All names, sorted; empty where there is one template without a name.
+    pub names: Vec<String>,
+}
+
+impl Templates {
+    /// `settings` is `tokenizer_config.json`, where templates may have names.
+    ///
+    /// # Errors
+    /// Where there is none, or none that would ever be chosen.
+    pub fn of(texts: &ModelTexts, settings: &Value) -> Result<Templates, ChatError> {
+        let single = texts.chat_template.clone();
+        let Some(list) = settings.get("chat_template").and_then(Value::as_array) else {
+            let default = Some(single.ok_or(ChatError::Missing)?);
+            return Ok(Templates { default, tool_use: None, names: Vec::new() });
+        };
+        let mut named = BTreeMap::new();
+        for entry in list {
+            let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
+            let (Some(name), Some(template)) = (text("name"), text("template")) else {
+                return Err(ChatError::Unnamed);
+            };
+            named.insert(name, template);
+        }
+        let default = named.get("default").cloned();
+        // A file with a template comes before the settings, whatever names they have.
+        if single.is_some() && single != default {
+            return Ok(Templates { default: single, tool_use: None, names: Vec::new() });
+        }
+        let templates = Templates {
+            default,
+            tool_use: named.get("tool_use").cloned(),
+            names: named.into_keys().collect(),
+        };
+        match &templates {
+            Templates { default: None, tool_use: None, names } if names.is_empty() => Err(ChatError::Missing),
+            Templates { default: None, tool_use: None, names } => {
+                Err(ChatError::NoDefault { names: names.clone() })
+            }
+            _ => Ok(templates),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn of(single: Option<&str>, list: Value) -> Result<Templates, ChatError> {
+        let texts = ModelTexts { chat_template: single.map(str::to_owned), ..ModelTexts::default() };
+        Templates::of(&texts, &json!({"chat_template": list}))
+    }
+
+    fn named(name: &str) -> Value {
+        json!({"name": name, "template": format!("for {name}")})
+    }
+
+    #[test]
+    fn names_count_unless_a_file_comes_before_them() {
+        let both = json!([named("tool_use"), named("default"), named("rag")]);
+        let found = of(Some("for default"), both.clone()).unwrap();
+        assert_eq!(found.tool_use.as_deref(), Some("for tool_use"));
+        assert_eq!(found.names, ["default", "rag", "tool_use"]);
+        let found = of(Some("of a file"), both).unwrap();
+        assert_eq!((found.default.as_deref(), found.tool_use), (Some("of a file"), None));
+        let found = of(None, json!([named("tool_use")])).unwrap();
+        assert_eq!((found.default, found.tool_use.as_deref()), (None, Some("for tool_use")));
+    }
+
+    #[test]
+    fn lists_that_name_nothing_to_use_are_refused() {
+        assert!(matches!(
+            of(None, json!([named("rag"), named("a")])),
+            Err(ChatError::NoDefault { names }) if names == ["a", "rag"]
+        ));
+        assert!(matches!(of(None, json!([])), Err(ChatError::Missing)));
+        assert!(matches!(of(None, json!([{"name": "default"}])), Err(ChatError::Unnamed)));
+        assert!(matches!(of(None, Value::Null), Err(ChatError::Missing)));
+    }
+}
