@@ -3,7 +3,7 @@
 
     E=$(python3 scripts/encodings.py --list)
     python3 scripts/numerics.py CHECKPOINT --text TEXT --bench --out DATA_FREE.json --encodings $E
-    python3 scripts/numerics.py CHECKPOINT --text TEXT --tune TUNE --out CALIBRATED.json --encodings $E
+    python3 scripts/numerics.py CHECKPOINT --text TEXT --measurements MEASUREMENTS --out CALIBRATED.json --encodings $E
     python3 scripts/encodings.py DATA_FREE.json [CALIBRATED.json [OLDER.json ...]]
 
 The body is in the encoding throughout, embedding and head at tq8. A `-` was not measured or does not exist: product and

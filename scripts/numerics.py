@@ -3,11 +3,11 @@
 
     cargo build --release -p gq
     python3 scripts/numerics.py CHECKPOINT --text TEXT --out docs/measurements/NAME.json
-    target/release/gq tune CHECKPOINT -o TUNE --calibration CALIBRATION_TEXT
-    python3 scripts/numerics.py CHECKPOINT --text TEXT --tune TUNE --out docs/measurements/NAME.json \\
+    target/release/gq calibrate CHECKPOINT -o MEASUREMENTS --calibration CALIBRATION_TEXT
+    python3 scripts/numerics.py CHECKPOINT --text TEXT --measurements MEASUREMENTS --out docs/measurements/NAME.json \\
         --rows '--encoding tq4' '--encoding tt4' '--bpw 4.02' '--size 105.5MB'
 
-Each row is what `gq convert` is told beside source and output; with --tune, every row uses those measurements.
+Each row is what `gq convert` is told beside source and output; with --measurements, every row uses those measurements.
 What follows ` + ` in a row is done to the file then: `reround` and `refine` on the text of --calibration, with more options.
 Without --rows: data-free at 8, 6, 5, 4, 3 and 2 bits. Embedding and head are at 8 bits but for `--size` rows, where they
 compete. Each file is scored by `gq eval` with f32 activations (codes alone), and with int8 as they run when --int8 is given, and timed when --bench is: best of three (512 tokens of a prompt, 64 generated).
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=40)
     parser.add_argument("--rows", nargs="*", default=DATA_FREE)
     parser.add_argument("--encodings", nargs="*", help="in place of --rows: a row `--encoding NAME` for each")
-    parser.add_argument("--tune", type=Path)
+    parser.add_argument("--measurements", type=Path)
     parser.add_argument("--calibration", type=Path, help="text for rows with ` + reround` or ` + refine`")
     parser.add_argument("--int8", action="store_true", help="also with int8 activations")
     parser.add_argument("--bench", action="store_true", help="also tokens per second, by `gq bench`")
@@ -57,10 +57,10 @@ def main() -> None:
         if {key: other.get(key) for key in head} != head:
             raise SystemExit(f"{options.also[1]} was measured otherwise")
     calibrated = {}
-    if options.tune:
-        tune = json.loads((options.tune / "tune.json").read_text())
-        calibrated = {key: tune[key] for key in ("format", "text_sha256", "tokens", "held_out_tokens", "gradient_tokens")}
-        calibrated["trials"] = "corrections" in tune
+    if options.measurements:
+        measurements = json.loads((options.measurements / "measurements.json").read_text())
+        calibrated = {key: measurements[key] for key in ("format", "text_sha256", "tokens", "held_out_tokens", "gradient_tokens")}
+        calibrated["trials"] = "corrections" in measurements
     cache = ["--cache", str(options.cache), "--cache-limit", "16GiB"] if options.cache else []
     for recipe in [f"--encoding {name}" for name in options.encodings] if options.encodings else options.rows:
         known = [row for row in result["rows"] if row["recipe"] == recipe and row.get("calibration", {}) == calibrated]
@@ -78,7 +78,7 @@ def main() -> None:
             name = f"{recipe.split()[-1]}-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}.gq"
             kept = options.keep / name if options.keep and options.encodings else None
             file = str(kept or Path(folder) / "model.gq")
-            measured = ["--tune", str(options.tune)] if options.tune else []
+            measured = ["--measurements", str(options.measurements)] if options.measurements else []
             convert, *steps = recipe.split(" + ")
             if not kept or not kept.exists():
                 made = gq(options.gq, "convert", str(options.checkpoint), "-o", file, *convert.split(), *measured)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Score gq files and llama.cpp's quants on text that the reference writes itself (`gq eval --self`).
 
-    python3 scripts/self_text.py CHECKPOINT --tune TUNE --rows '--bpw 4.02' '--bpw 3.02' --out OUT.json \\
+    python3 scripts/self_text.py CHECKPOINT --measurements MEASUREMENTS --rows '--bpw 4.02' '--bpw 3.02' --out OUT.json \\
         [--llama WORK --imatrix IMATRIX.gguf --types Q4_K_M IQ4_XS] [--windows 40] [--cache DIR] [--gq target/release/gq]
 
 WORK holds llama.cpp and the checkpoint's bf16 GGUF as `scripts/peers.py` leaves them; every file is scored by gq with f32
@@ -19,7 +19,7 @@ from pathlib import Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--tune", type=Path, required=True)
+    parser.add_argument("--measurements", type=Path, required=True)
     parser.add_argument("--rows", nargs="*", default=["--bpw 4.02", "--bpw 3.02"])
     parser.add_argument("--llama", type=Path)
     parser.add_argument("--imatrix", type=Path)
@@ -50,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "file"
         for row in options.rows:
-            subprocess.run([options.gq, "convert", options.checkpoint, "--tune", options.tune, *row.split(), "-o",
+            subprocess.run([options.gq, "convert", options.checkpoint, "--measurements", options.measurements, *row.split(), "-o",
                             file.with_suffix(".gq"), "--quiet", "--json"], check=True, stdout=subprocess.DEVNULL)
             score(f"gq {row}", file.with_suffix(".gq"))
             file.with_suffix(".gq").unlink()

@@ -4,8 +4,8 @@
     .venv/bin/python scripts/trials/amounts.py MODELS/smollm2-135m-instruct-smooth WORK --gq target/release/gq \\
         --size 88000000 --texts wikitext2-test.raw.txt TEXTS/sympy-code.txt --out docs/measurements/amounts-smollm2-135m.json
 
-For each amount (tokens of moments, gradients, trials) on the built-in text: `gq tune`, then `gq convert --size` from its
-measurements, then `gq eval` on both texts with f32 activations. CPU seconds are user and system time of `gq tune` alone
+For each amount (tokens of moments, gradients, trials) on the built-in text: `gq calibrate`, then `gq convert --size` from its
+measurements, then `gq eval` on both texts with f32 activations. CPU seconds are user and system time of `gq calibrate` alone
 (conversion costs the same for all). Rows that are in the output already are kept.
 """
 import argparse
@@ -44,11 +44,11 @@ def main() -> None:
         row = {"moments": moments, "gradients": gradients, "trials": trials}
         if any(row.items() <= done.items() for done in rows):
             continue
-        tune, file = options.work / "amounts.tune", options.work / "amounts.gq"
-        subprocess.run(["rm", "-rf", tune, file], check=True)
-        _, row["cpu_seconds"] = run([options.gq, "tune", options.checkpoint, "-o", tune, "--calibration", "builtin",
+        measurements, file = options.work / "amounts.measurements", options.work / "amounts.gq"
+        subprocess.run(["rm", "-rf", measurements, file], check=True)
+        _, row["cpu_seconds"] = run([options.gq, "calibrate", options.checkpoint, "-o", measurements, "--calibration", "builtin",
                                      "--calibration-tokens", moments, "--gradient-tokens", gradients, "--trial-tokens", trials])
-        run([options.gq, "convert", options.checkpoint, "--tune", tune, "--size", options.size, "-o", file, "--force"])
+        run([options.gq, "convert", options.checkpoint, "--measurements", measurements, "--size", options.size, "-o", file, "--force"])
         row["bytes"] = file.stat().st_size
         for text in options.texts:
             shown, _ = run([options.gq, "eval", file, "--reference", options.checkpoint, "--text", text, "--windows",

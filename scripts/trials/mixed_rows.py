@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """What bits of their own for the rows of a matrix bring, measured: a model whose rows come from files of 2, 3 and 4 bits.
 
-    python3 scripts/trials/mixed_rows.py CHECKPOINT TUNE TEXT [--codes OTHER_TUNE] [--windows 40] [--gq target/release/gq]
+    python3 scripts/trials/mixed_rows.py CHECKPOINT MEASUREMENTS TEXT [--codes OTHER_MEASUREMENTS] [--windows 40] [--gq target/release/gq]
 
 Makes `tt2`, `tt3` and `tt4` of the checkpoint, exports them, and takes of every matrix of the body each row from one of
-them: as many from 2 as from 4 bits, so that the mean stays 3, the costly rows (squared gradient times energy, of TUNE;
+them: as many from 2 as from 4 bits, so that the mean stays 3, the costly rows (squared gradient times energy, of MEASUREMENTS;
 a tenth of the mean added, as in rounding) from 4, the cheap ones from 2, as many of both as predicts the least damage.
 Scores that and `tt3` against the checkpoint. --codes rounds by other measurements, such as without_gradients.py makes:
 then the rows of a strip weigh alike, which is what groups of rows that cost alike would have.
@@ -39,7 +39,7 @@ def shares(costs: np.ndarray) -> tuple[int, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("tune", type=Path)
+    parser.add_argument("measurements", type=Path)
     parser.add_argument("text", type=Path)
     parser.add_argument("--codes", type=Path)
     parser.add_argument("--windows", default="40")
@@ -54,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work, values = Path(folder), {}
         for bits in (2, 3, 4):
-            gq("convert", options.checkpoint, "-o", work / f"{bits}.gq", "--tune", options.codes or options.tune,
+            gq("convert", options.checkpoint, "-o", work / f"{bits}.gq", "--measurements", options.codes or options.measurements,
                "--encoding", f"tt{bits}")
             gq("export", work / f"{bits}.gq", "--safetensors", "-o", work / str(bits), "--no-measure")
             (work / f"{bits}.gq").unlink()
@@ -65,7 +65,7 @@ def main() -> None:
         header = json.loads(raw[8 : 8 + length])
         others = {bits: np.fromfile(next((work / str(bits)).glob("*.safetensors")), np.uint8) for bits in (2, 4)}
         data, ratios, moved = np.frombuffer(raw, np.uint8), [], 0
-        with safe_open(options.tune / "gradients.safetensors", "numpy") as gradients:
+        with safe_open(options.measurements / "gradients.safetensors", "numpy") as gradients:
             for name in gradients.keys():
                 if "embed" in name or "lm_head" in name or name not in header:
                     continue
@@ -86,7 +86,7 @@ def main() -> None:
                 (work / "mixed" / file.name).write_bytes(file.read_bytes())
         (work / "mixed" / target.name).write_bytes(raw)
         size = np.array([row[0] for row in ratios])
-        print(f"codes by {(options.codes or options.tune).name}: predicted damage of mixed rows "
+        print(f"codes by {(options.codes or options.measurements).name}: predicted damage of mixed rows "
               f"{np.average([row[1] for row in ratios], weights=size):.3f} of that of 3 bits, "
               f"{np.average([row[2] for row in ratios], weights=size):.3f} of the weights at 4 and as many at 2 bits")
         for name in ("3", "mixed"):

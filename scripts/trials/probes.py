@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""How good an estimate of the expected error is that 64 rows of random residuals give (`tune/damping.rs`).
+"""How good an estimate of the expected error is that 64 rows of random residuals give (`measurements/damping.rs`).
 
-    python3 scripts/trials/probes.py TUNE [--layers 0 5 15 29]
+    python3 scripts/trials/probes.py MEASUREMENTS [--layers 0 5 15 29]
 
 For the widest input of each layer, at two dampings: the exact trace of `A = U^-1 H' U^-T` over the width, and the standard
 error of the mean of 64 values of `r A r^T` with r of plus or minus 1, `sqrt(2 / 64)` times the norm of what is off A's
@@ -26,11 +26,11 @@ def full(triangle: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tune", type=Path)
+    parser.add_argument("measurements", type=Path)
     parser.add_argument("--layers", type=int, nargs="*", default=[0, 5, 15, 29])
     options = parser.parse_args()
     for layer in options.layers:
-        tensors = [(name, values) for path in sorted(options.tune.glob(f"moments-{layer:04d}-*.safetensors"))
+        tensors = [(name, values) for path in sorted(options.measurements.glob(f"moments-{layer:04d}-*.safetensors"))
                    for name, values in load_file(path).items()]
         values = dict(tensors)
         name = max((name for name in values if name.endswith(".moment")), key=lambda name: len(values[name]))

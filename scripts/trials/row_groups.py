@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What bits of their own for groups of rows would bring, beyond bits by tensor.
 
-    python3 scripts/trials/row_groups.py CHECKPOINT TUNE
+    python3 scripts/trials/row_groups.py CHECKPOINT MEASUREMENTS
 
-A row's error costs its squared gradient times its energy (`gq tune` measures both). Spending bits by group instead of one
+A row's error costs its squared gradient times its energy (`gq calibrate` measures both). Spending bits by group instead of one
 rate for the tensor gains 1/2 log2 of the arithmetic over the geometric mean of the groups' costs, in bits per weight, if
 rates were continuous: with whole bits per group it is less. Groups are strips of 256 rows as they lie in the file, or
 of rows sorted by cost, which would also have to be stored. As in rounding, a tenth of the mean is added to every row.
@@ -30,10 +30,10 @@ def gain(costs: np.ndarray, size: int) -> float:
 
 
 def main() -> None:
-    checkpoint, tune = Path(sys.argv[1]), Path(sys.argv[2])
+    checkpoint, measurements = Path(sys.argv[1]), Path(sys.argv[2])
     weights = {name: values for name, values in matrices(checkpoint)}
     gains = defaultdict(list)
-    with safe_open(tune / "gradients.safetensors", "numpy") as gradients:
+    with safe_open(measurements / "gradients.safetensors", "numpy") as gradients:
         for name in gradients.keys():
             if name not in weights or "embed" in name or "lm_head" in name:
                 continue

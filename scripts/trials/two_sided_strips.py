@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Two-sided rounding (YAQA, arXiv 2505.22988) on top of what gq does: does feedback from strip to strip of rows pay?
 
-    python3 scripts/trials/two_sided_strips.py CHECKPOINT --tune TUNE --text TEST_TEXT --calibration CALIBRATION_TEXT \\
+    python3 scripts/trials/two_sided_strips.py CHECKPOINT --measurements MEASUREMENTS --text TEST_TEXT --calibration CALIBRATION_TEXT \\
         [--encoding tt3] [--gq target/release/gq] [--cache DIR]
 
 gq rounds columns in order with feedback by the inputs' moments, in strips of 256 rows whose rows are weighed by their
@@ -11,7 +11,7 @@ are. So gq itself can round two-sidedly, a conversion for each strip: what the f
 gives the second strips of the checkpoint that is converted next, and so on; codes, scales and row weights are gq's own in
 every row of the table. Of G a share is taken from its diagonal alone (gradients are few and noisy).
 Measured by `gq eval` with f32 activations. Not a part of gq: the record of a choice.
-Needs numpy, torch, transformers and safetensors. TUNE must have been measured on CHECKPOINT, with gradients.
+Needs numpy, torch, transformers and safetensors. MEASUREMENTS must have been measured on CHECKPOINT, with gradients.
 """
 import argparse
 import json
@@ -71,12 +71,12 @@ def unit_upper(g: np.ndarray, share: float) -> np.ndarray:
 class Gq:
     def __init__(self, options, work: Path):
         self.options, self.work = options, work
-        self.tune = work / "tune"
-        self.tune.mkdir()
-        for file in options.tune.iterdir():
-            (self.tune / file.name).symlink_to(file.resolve())
-        self.measured = (self.tune / "tune.json").read_text()
-        (self.tune / "tune.json").unlink()
+        self.measurements = work / "measurements"
+        self.measurements.mkdir()
+        for file in options.measurements.iterdir():
+            (self.measurements / file.name).symlink_to(file.resolve())
+        self.measured = (self.measurements / "measurements.json").read_text()
+        (self.measurements / "measurements.json").unlink()
 
     def run(self, *arguments) -> subprocess.CompletedProcess:
         return subprocess.run([self.options.gq, *map(str, arguments), "--quiet"], capture_output=True, text=True)
@@ -90,17 +90,17 @@ class Gq:
             if "safetensors" not in file.name:
                 shutil.copy(file, changed)
         save_file(weights, changed / "model.safetensors")
-        (self.tune / "tune.json").write_text(self.measured)
+        (self.measurements / "measurements.json").write_text(self.measured)
         refused = self.convert(changed)
         found = re.findall(r"([^,()]+) \((\d+) bytes\)", refused.stderr.split(", this is ")[1])
-        tune = json.loads(self.measured)
-        tune["files"] = [[name.strip(), int(size)] for name, size in found]
-        (self.tune / "tune.json").write_text(json.dumps(tune))
+        measurements = json.loads(self.measured)
+        measurements["files"] = [[name.strip(), int(size)] for name, size in found]
+        (self.measurements / "measurements.json").write_text(json.dumps(measurements))
         return changed
 
     def convert(self, source: Path) -> subprocess.CompletedProcess:
         (self.work / "out.gq").unlink(missing_ok=True)
-        return self.run("convert", source, "--tune", self.tune, "--encoding", self.options.encoding, "-o", self.work / "out.gq")
+        return self.run("convert", source, "--measurements", self.measurements, "--encoding", self.options.encoding, "-o", self.work / "out.gq")
 
     def rounded(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         done = self.convert(self.checkpoint(weights))
@@ -125,7 +125,7 @@ class Gq:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--tune", type=Path, required=True)
+    parser.add_argument("--measurements", type=Path, required=True)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--calibration", type=Path, required=True)
     parser.add_argument("--encoding", default="tt3")

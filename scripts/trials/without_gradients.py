@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The same measurements without their gradients: what allocating by layers' own output errors does.
 
-    python3 scripts/trials/without_gradients.py CHECKPOINT TUNE OUT
-    python3 scripts/numerics.py CHECKPOINT --text TEXT --tune OUT --out ROWS.json --rows '--bpw 3.02'
+    python3 scripts/trials/without_gradients.py CHECKPOINT MEASUREMENTS OUT
+    python3 scripts/numerics.py CHECKPOINT --text TEXT --measurements OUT --out ROWS.json --rows '--bpw 3.02'
 
-OUT is what `gq tune --gradient-tokens 0 --trial-tokens 0` measures on the same text, made from TUNE in seconds: every output weighs alike, so
+OUT is what `gq calibrate --gradient-tokens 0 --trial-tokens 0` measures on the same text, made from MEASUREMENTS in seconds: every output weighs alike, so
 a tensor's sensitivity is the error of its outputs, and the rows of a strip weigh alike. Moments are hard links.
 Needs numpy; a checkpoint in one or more safetensors files of bf16, f16 or f32.
 """
@@ -43,8 +43,8 @@ def matrices(checkpoint: Path):
 
 
 def main() -> None:
-    checkpoint, tune, out = (Path(argument) for argument in sys.argv[1:4])
-    index = json.loads((tune / "tune.json").read_text())
+    checkpoint, measurements, out = (Path(argument) for argument in sys.argv[1:4])
+    index = json.loads((measurements / "measurements.json").read_text())
     out.mkdir()
     energies = {name: 0.5 * float(values @ values) for name, values in matrices(checkpoint)
                 if name in index["tensors"]}
@@ -53,15 +53,15 @@ def main() -> None:
         # What is looked up has no layer whose outputs could be compared.
         if LOOKUPS in name or len(measured["inputs"]) != 1:
             continue
-        # Costs in tune.json are by column, as the relative error of a row is.
+        # Costs in measurements.json are by column, as the relative error of a row is.
         of = index["inputs"][measured["inputs"][0]]
         tensors[name] = {"inputs": measured["inputs"], "sensitivity": energies[name] * of["cost"],
                          "nearest_sensitivity": energies[name] * of["nearest_cost"]}
     index["tensors"], index["gradient_tokens"] = tensors, 0
     del index["digests"]["gradients.safetensors"]
     for file in index["digests"]:
-        os.link(tune / file, out / file)
-    (out / "tune.json").write_text(json.dumps(index, indent=2))
+        os.link(measurements / file, out / file)
+    (out / "measurements.json").write_text(json.dumps(index, indent=2))
 
 
 if __name__ == "__main__":

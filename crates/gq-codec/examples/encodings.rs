@@ -3,7 +3,7 @@
 //! `cargo run --release -p gq-codec --example encodings [-- WIDTH ROWS]`
 
 use gq_codec::{Rotation, study_encoding};
-use gq_tensor::{CpuLevel, Encoding, RotationKind, RotationSpec};
+use gq_tensor::{Encoding, Isa, RotationKind, RotationSpec};
 
 #[path = "../tests/it/source.rs"]
 mod source;
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Encoding::all().into_iter().filter(|e| !e.is_exact() && !e.is_grid() && e.supports_cols(cols))
     {
         let studies = source::ALL.map(|kind| {
-            study_encoding(CpuLevel::detect(), encoding, &rotation, &source::rows(kind, rows, cols, 7))
+            study_encoding(Isa::detect(), encoding, &rotation, &source::rows(kind, rows, cols, 7))
         });
         let [gaussian, laplace, student] = studies;
         let (gaussian, laplace, student) = (gaussian?, laplace?, student?);

@@ -1,10 +1,10 @@
-//! Millions or billions of weights per second, one core, of each kernel at each CPU level.
+//! Millions or billions of weights per second, one core, of each kernel at each instruction set.
 //!
 //! `cargo run --release -p gq-codec --example throughput [-- WIDTH ROWS [PREFIX]]`
 
 use gq_codec::{Activations, Decoder, EncodeScratch, Encoder, Rotation};
 use gq_tensor::{
-    CpuLevel, DType, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec, ScaleGroup, States,
+    DType, EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, ScaleGroup, States,
 };
 use std::{io::Write, time::Instant};
 
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let data = source::rows(source::Source::Gaussian, rows, cols, 3);
     let x: Vec<f32> = source::rows(source::Source::Gaussian, 1, cols, 4);
     let (mut floats, mut scratch) = (Vec::new(), EncodeScratch::default());
-    for level in CpuLevel::available() {
+    for level in Isa::available() {
         writeln!(out, "{} [{rows} x {cols}], G weights/s", level.name())?;
         let rotation = Rotation::new(spec, cols)?;
         let mut work = data.clone();

@@ -8,7 +8,7 @@
 //! POWER; 1 is the codebook of the format, more gives it wider tails.
 
 use gq_codec::{Trellis, TrellisScratch};
-use gq_tensor::{CpuLevel, Encoding, States};
+use gq_tensor::{Encoding, Isa, States};
 use std::io::Write;
 
 #[path = "../tests/it/source.rs"]
@@ -26,14 +26,7 @@ fn error(trellis: &Trellis, deviation: f64, x: &[f32]) -> f64 {
         for (target, x) in targets.iter_mut().zip(column) {
             *target = x * deviation as f32;
         }
-        trellis.encode_column(
-            CpuLevel::detect(),
-            &targets,
-            &[1.0; ROWS],
-            &mut codes,
-            &mut levels,
-            &mut scratch,
-        );
+        trellis.encode_column(Isa::detect(), &targets, &[1.0; ROWS], &mut codes, &mut levels, &mut scratch);
         for (&x, &y) in column.iter().zip(&levels) {
             let (x, y) = (f64::from(x), f64::from(y));
             (xx, xy, yy) = (xx + x * x, xy + x * y, yy + y * y);

@@ -5,7 +5,7 @@
 //! Golden files are frozen: run this into an empty folder and copy only what is new.
 
 use gq_codec::{Decoder, EncodeScratch, Encoder, Rotation};
-use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec, ScaleGroup};
+use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, ScaleGroup};
 use serde_json::{Value, json};
 use std::{error::Error, fs, path::PathBuf};
 
@@ -16,7 +16,7 @@ use source::Source;
 /// Needs all of its 64 bits, and more than 53 of them.
 const SEED: u64 = 0xDEAD_BEEF_1234_5679;
 
-const LEVEL: CpuLevel = CpuLevel::Scalar;
+const LEVEL: Isa = Isa::Scalar;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = PathBuf::from(std::env::args().nth(1).ok_or("which folder?")?);

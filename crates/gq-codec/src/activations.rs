@@ -1,7 +1,7 @@
 //! Activations as int8: one f32 scale per 32 elements.
 
 use crate::{kernel, packing::GROUP};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 
 /// A rotated activation vector in int8, `x[i] ~ scale[i / 32] * value[i]`, |value| <= 127.
 #[derive(Clone, Debug, Default)]
@@ -17,14 +17,14 @@ impl Activations {
     ///
     /// Groups whose largest element is below 2^-100 become zeros; a group with a non-finite element gets
     /// scale NaN. The last group may be shorter than 32; it is padded with zeros. The same bits at every level.
-    pub fn quantize(level: CpuLevel, x: &[f32]) -> Activations {
+    pub fn quantize(level: Isa, x: &[f32]) -> Activations {
         let mut activations = Activations::default();
         activations.quantize_into(level, x);
         activations
     }
 
     /// [`quantize`](Activations::quantize) into the buffers of `self`.
-    pub fn quantize_into(&mut self, level: CpuLevel, x: &[f32]) {
+    pub fn quantize_into(&mut self, level: Isa, x: &[f32]) {
         let groups = x.len().div_ceil(GROUP);
         self.values.resize(groups * GROUP, 0);
         self.magnitudes.resize(groups * GROUP, 0);

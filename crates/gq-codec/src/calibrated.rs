@@ -3,7 +3,7 @@
 use crate::factor::Factor;
 use crate::ldlq::{ColumnQuantizer, StripOutcome, round_strip};
 use crate::{Codebook, packing, turbo};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use half::f16;
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use std::borrow::Cow;
 /// # Panics
 /// When a slice's length is not what rows, width, group and bits say.
 pub fn encode_calibrated(
-    level: CpuLevel,
+    level: Isa,
     (book, group): (Codebook, usize),
     factor: &Factor,
     rotated: &[f32],
@@ -114,7 +114,7 @@ struct ScalarColumns {
 }
 
 impl ColumnQuantizer for ScalarColumns {
-    fn round_column(&mut self, _: CpuLevel, col: usize, targets: &[f32], values: &mut [f32]) {
+    fn round_column(&mut self, _: Isa, col: usize, targets: &[f32], values: &mut [f32]) {
         let unit = self.book.unit();
         let codes = &mut self.codes[col * targets.len()..(col + 1) * targets.len()];
         for ((target, value), code) in targets.iter().zip(values).zip(codes) {

@@ -12,7 +12,7 @@ use crate::{
     trellis::Trellis,
     trellis_strip::for_strips,
 };
-use gq_tensor::{CpuLevel, DType, EncodedMatrix, Encoding, RotationSpec, ScaleGroup};
+use gq_tensor::{DType, EncodedMatrix, Encoding, Isa, RotationSpec, ScaleGroup};
 use half::f16;
 use std::ops::Range;
 
@@ -79,13 +79,7 @@ impl Decoder {
     ///
     /// # Panics
     /// When `matrix` is of another encoding or width, `rows` is out of range, or `out` has another length.
-    pub fn decode_rows(
-        &self,
-        level: CpuLevel,
-        matrix: &EncodedMatrix<'_>,
-        rows: Range<usize>,
-        out: &mut [f32],
-    ) {
+    pub fn decode_rows(&self, level: Isa, matrix: &EncodedMatrix<'_>, rows: Range<usize>, out: &mut [f32]) {
         self.check(matrix, &rows, rows.len());
         assert_eq!(out.len(), rows.len() * self.cols, "rows and output");
         if let Code::Trellis(trellis) = &self.code {
@@ -103,11 +97,11 @@ impl Decoder {
     ///
     /// # Panics
     /// When `matrix` is of another encoding or width, `row` is out of range, or `out` is not a row long.
-    pub fn decode_row(&self, level: CpuLevel, matrix: &EncodedMatrix<'_>, row: usize, out: &mut [f32]) {
+    pub fn decode_row(&self, level: Isa, matrix: &EncodedMatrix<'_>, row: usize, out: &mut [f32]) {
         self.decode_rows(level, matrix, row..row.saturating_add(1), out);
     }
 
-    fn decode_one(&self, level: CpuLevel, matrix: &EncodedMatrix<'_>, row: usize, out: &mut [f32]) {
+    fn decode_one(&self, level: Isa, matrix: &EncodedMatrix<'_>, row: usize, out: &mut [f32]) {
         let (codes, scales) = (matrix.codes(row), matrix.scales(row));
         match &self.code {
             Code::Exact(dtype) => kernel::exact_decode(level, *dtype, codes, out),
@@ -137,7 +131,7 @@ impl Decoder {
     /// When `matrix` is of another encoding or width, `rows` is out of range, or lengths do not match.
     pub fn dot_rows(
         &self,
-        level: CpuLevel,
+        level: Isa,
         matrix: &EncodedMatrix<'_>,
         rows: Range<usize>,
         x: &Activations,
@@ -175,7 +169,7 @@ impl Decoder {
     /// When `matrix` is of another encoding or width, `rows` is out of range, or lengths do not match.
     pub fn dot_rows_f32(
         &self,
-        level: CpuLevel,
+        level: Isa,
         matrix: &EncodedMatrix<'_>,
         rows: Range<usize>,
         x: &[f32],
@@ -219,8 +213,8 @@ impl Decoder {
     }
 
     /// Whether unpacking levels for many tokens pays on this machine: [`LevelTile`](crate::LevelTile) does it on all.
-    pub fn multiplies_levels(&self, level: CpuLevel) -> bool {
-        matches!(level, CpuLevel::Avx512(_)) && self.wide_levels().is_some()
+    pub fn multiplies_levels(&self, level: Isa) -> bool {
+        matches!(level, Isa::Avx512(_)) && self.wide_levels().is_some()
     }
 
     /// Whether levels take more than a byte; `None`: they are no integers with one scale per row.
@@ -235,7 +229,7 @@ impl Decoder {
     /// Levels of rows as [`LevelTile`](crate::LevelTile) has them, and what a level is worth in each row.
     pub(crate) fn read_levels(
         &self,
-        level: CpuLevel,
+        level: Isa,
         matrix: &EncodedMatrix<'_>,
         rows: Range<usize>,
         (low, high): (&mut [u8], &mut [u8]),

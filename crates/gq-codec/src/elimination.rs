@@ -1,7 +1,7 @@
 //! `H + damping = U D U^T` in f64, columns from the last to the first.
 
 use crate::kernel::{self, PIVOT_COLS, PIVOT_ROWS};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use rayon::prelude::*;
 
 /// Columns eliminated together; their update of the rest is one pass over the matrix.
@@ -22,7 +22,7 @@ const TILES: usize = 4;
 /// # Errors
 /// The column whose pivot is not above 1e-9 of `mean`.
 pub(crate) fn eliminate(
-    level: CpuLevel,
+    level: Isa,
     h: &[f32],
     n: usize,
     mean: f64,
@@ -112,7 +112,7 @@ fn left(panel: &mut [f64], n: usize, (start, end): (usize, usize), diagonal: &[f
 }
 
 /// Everything above the panel, all of its columns at once.
-fn rest(level: CpuLevel, above: &mut [f64], n: usize, packed: &[f64], diagonal: &[f64]) {
+fn rest(level: Isa, above: &mut [f64], n: usize, packed: &[f64], diagonal: &[f64]) {
     let depth = diagonal.len();
     let tile = depth * PIVOT_COLS;
     above.par_chunks_mut(ROWS * n).enumerate().for_each(|(block, rows)| {
@@ -176,7 +176,7 @@ mod tests {
             let at = |i: usize, j: usize| x.chunks_exact(n).map(|x| x[i] * x[j]).sum::<f32>() / n as f32;
             let h: Vec<f32> = (0..n * n).map(|ij| at(ij / n, ij % n)).collect();
             let (expected, expected_diagonal) = plain(&h, n, 0.7, 0.1);
-            for level in CpuLevel::available() {
+            for level in Isa::available() {
                 for threads in [1, 3] {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                     let (a, diagonal) = pool.install(|| eliminate(level, &h, n, 0.7, 0.1)).unwrap();

@@ -5,7 +5,7 @@ use crate::{
     Codebook, Trellis, error::CodecError, grid, kernel::GridKind, packing, polar::PolarCode, prod::ProdCode,
     turbo,
 };
-use gq_tensor::{CpuLevel, Encoding, RotationSpec, ScaleGroup};
+use gq_tensor::{Encoding, Isa, RotationSpec, ScaleGroup};
 
 /// Rounds rows to the nearest codes of one encoding and width.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ impl Encoder {
     /// When a slice's length is not what the rows take.
     pub fn encode_rows(
         &self,
-        level: CpuLevel,
+        level: Isa,
         rotated: &[f32],
         codes: &mut [u8],
         scales: &mut [u8],
@@ -100,7 +100,7 @@ impl Encoder {
     /// When a slice's length is not that of a row.
     pub fn encode_row(
         &self,
-        level: CpuLevel,
+        level: Isa,
         rotated: &[f32],
         codes: &mut [u8],
         scales: &mut [u8],
@@ -112,7 +112,7 @@ impl Encoder {
 
     fn encode_one(
         &self,
-        level: CpuLevel,
+        level: Isa,
         rotated: &[f32],
         codes: &mut [u8],
         scales: &mut [u8],

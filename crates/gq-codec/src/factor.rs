@@ -1,7 +1,7 @@
 //! Factorization of second-moment matrices for error feedback: `H + damping = U D U^T`, U unit upper triangular.
 
 use crate::elimination::eliminate;
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use rayon::prelude::*;
 
 /// Right-hand sides solved together: one pass over U serves them all.
@@ -42,7 +42,7 @@ impl Factor {
     ///
     /// # Errors
     /// [`NotPositive`] when even that does not help, or entries are not finite.
-    pub fn new(level: CpuLevel, h: &[f32], n: usize, damping: f64) -> Result<Factor, NotPositive> {
+    pub fn new(level: Isa, h: &[f32], n: usize, damping: f64) -> Result<Factor, NotPositive> {
         let mean = (0..n).map(|i| f64::from(h[i * n + i])).sum::<f64>() / n.max(1) as f64;
         let mut damping = damping;
         loop {
@@ -171,7 +171,7 @@ mod tests {
         let h: Vec<f32> = (0..n * n)
             .map(|ij| x.chunks_exact(n).map(|x| x[ij / n] * x[ij % n]).sum::<f32>() / 200.0)
             .collect();
-        let factor = Factor::new(CpuLevel::detect(), &h, n, 0.05).unwrap();
+        let factor = Factor::new(Isa::detect(), &h, n, 0.05).unwrap();
         let mean = (0..n).map(|i| f64::from(h[i * n + i])).sum::<f64>() / n as f64;
         let b: Vec<f32> = (0..rows * n).map(|i| noise(3 * i + 1)).collect();
         let mut solved = b.clone();

@@ -1,9 +1,9 @@
 //! Matrix product with one fixed arithmetic: every element of C is a single chain of fused multiply-adds
-//! over k, ascending. The result does not depend on CPU level, blocking or threads, so it may decide codes.
+//! over k, ascending. The result does not depend on instruction set, blocking or threads, so it may decide codes.
 
 use crate::kernel::{self, TILE_COLS as NR, TILE_ROWS as MR};
 use crate::serially::is_serial;
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use rayon::prelude::*;
 
 /// Depth and height of the packed blocks: KC x NR and KC x MR panels stay in the first-level cache.
@@ -42,7 +42,7 @@ impl<'a> Operand<'a> {
 /// # Panics
 /// When an operand does not reach as far as the shape says, or rows of C overlap.
 pub fn fixed_product(
-    level: CpuLevel,
+    level: Isa,
     (m, n, k): (usize, usize, usize),
     a: Operand<'_>,
     b: Operand<'_>,
@@ -119,7 +119,7 @@ fn pack(x: Operand<'_>, first: usize, limit: usize, k0: usize, kc: usize, width:
 }
 
 fn tile(
-    level: CpuLevel,
+    level: Isa,
     kc: usize,
     a: &[f32],
     b: &[f32],

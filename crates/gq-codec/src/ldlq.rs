@@ -5,7 +5,7 @@
 
 use crate::factor::Factor;
 use crate::fixed_product::{Operand, fixed_product};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 
 /// Columns between two updates by all columns before them.
 const BLOCK: usize = 32;
@@ -16,7 +16,7 @@ const PROJECTED: usize = 256;
 /// A code for the columns of a strip of rows.
 pub trait ColumnQuantizer {
     /// Rounds column `col`: `targets`, one per row, in units of their scales, become `values` in the same unit.
-    fn round_column(&mut self, level: CpuLevel, col: usize, targets: &[f32], values: &mut [f32]);
+    fn round_column(&mut self, level: Isa, col: usize, targets: &[f32], values: &mut [f32]);
 }
 
 /// What rounding a strip cost, per row.
@@ -39,7 +39,7 @@ pub struct StripOutcome {
 /// # Panics
 /// When the slices are not of these lengths.
 pub fn round_strip(
-    level: CpuLevel,
+    level: Isa,
     factor: &Factor,
     weights: &[f32],
     scales: &[f32],
@@ -101,7 +101,7 @@ pub fn round_strip(
 
 /// Least-squares scale of every row in the metric of H: with `wU` and `qU = wU - residual`,
 /// `w H q^T = sum_j D_j (wU)_j (qU)_j`.
-fn refit(level: CpuLevel, factor: &Factor, weights: &[f32], rows: usize, residuals: &[f32]) -> StripOutcome {
+fn refit(level: Isa, factor: &Factor, weights: &[f32], rows: usize, residuals: &[f32]) -> StripOutcome {
     let n = factor.n();
     let mut projected = vec![0.0f32; n * rows]; // (w U)^T, [n, rows]
     for start in (0..n).step_by(PROJECTED) {

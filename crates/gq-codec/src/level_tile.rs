@@ -1,7 +1,7 @@
 //! Many tokens times rows of codes in integers: levels are unpacked once, to bytes, for all tokens.
 
 use crate::{Activations, decoder::Decoder, kernel, packing::GROUP};
-use gq_tensor::{CpuLevel, EncodedMatrix};
+use gq_tensor::{EncodedMatrix, Isa};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -30,7 +30,7 @@ impl ActivationBlocks {
     ///
     /// # Panics
     /// When `x` is not whole rows of whole groups.
-    pub fn quantize(level: CpuLevel, x: &[f32], cols: usize) -> ActivationBlocks {
+    pub fn quantize(level: Isa, x: &[f32], cols: usize) -> ActivationBlocks {
         assert!(cols > 0 && cols.is_multiple_of(GROUP) && x.len().is_multiple_of(cols), "rows of groups");
         let tokens = x.len() / cols;
         let (blocks, groups) = (tokens.div_ceil(Self::BLOCK), cols / GROUP);
@@ -91,7 +91,7 @@ impl LevelTile {
     /// When `matrix` is of another encoding or width than `decoder`, or `rows` is out of range.
     pub fn read(
         &mut self,
-        level: CpuLevel,
+        level: Isa,
         decoder: &Decoder,
         matrix: &EncodedMatrix<'_>,
         rows: Range<usize>,
@@ -120,14 +120,7 @@ impl LevelTile {
     ///
     /// # Panics
     /// When widths or lengths do not match.
-    pub fn multiply(
-        &self,
-        level: CpuLevel,
-        x: &ActivationBlocks,
-        out: &mut [f32],
-        stride: usize,
-        first: usize,
-    ) {
+    pub fn multiply(&self, level: Isa, x: &ActivationBlocks, out: &mut [f32], stride: usize, first: usize) {
         assert!(x.cols == self.cols && first + self.rows <= stride, "width");
         assert_eq!(out.len(), x.tokens * stride, "output");
         let block = ActivationBlocks::BLOCK;

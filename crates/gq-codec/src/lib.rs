@@ -2,7 +2,7 @@
 //!
 //! A matrix row is rotated ([`Rotation`]), rounded to codes ([`Encoder`]), and later multiplied by
 //! activations without being decoded first ([`Decoder`], [`Activations`]). Everything that decides a stored
-//! byte is defined in `formats/encodings.md` and gives the same bits on every CPU level.
+//! byte is defined in `formats/encodings.md` and gives the same bits on every instruction set.
 //!
 //! This crate does not know files, containers, models or GPUs. Large products use
 //! the threads of the caller's pool; results do not depend on them.

@@ -9,7 +9,7 @@ use crate::{
     rotation::{DENSE_LIMIT, Dense},
     turbo,
 };
-use gq_tensor::{CpuLevel, Encoding, Sketch};
+use gq_tensor::{Encoding, Isa, Sketch};
 use half::f16;
 
 /// The code of rows of one width.
@@ -43,7 +43,7 @@ impl ProdCode {
 
     pub(crate) fn encode_row(
         &self,
-        level: CpuLevel,
+        level: Isa,
         x: &[f32],
         codes: &mut [u8],
         scales: &mut [u8],
@@ -74,7 +74,7 @@ impl ProdCode {
     }
 
     /// Adds the sketch's estimate of the residual to `out`, which holds the decoded scalar code.
-    pub(crate) fn add_residual(&self, level: CpuLevel, signs: &[u8], gamma: f16, out: &mut [f32]) {
+    pub(crate) fn add_residual(&self, level: Isa, signs: &[u8], gamma: f16, out: &mut [f32]) {
         let sum = &mut vec![0.0; out.len()];
         self.sketch.add_transposed(level, &self.signs(signs), sum);
         let factor = self.factor * gamma.to_f32();
@@ -84,14 +84,14 @@ impl ProdCode {
     }
 
     /// `S x`, shared by all rows that meet the same activations.
-    pub(crate) fn project(&self, level: CpuLevel, x: &[f32]) -> Vec<f32> {
+    pub(crate) fn project(&self, level: Isa, x: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; x.len()];
         self.sketch.forward(level, x, &mut out);
         out
     }
 
     /// The estimate of `<r, x>` from the stored signs of `S r` and from `S x`.
-    pub(crate) fn residual_dot(&self, level: CpuLevel, signs: &[u8], gamma: f16, projected: &[f32]) -> f32 {
+    pub(crate) fn residual_dot(&self, level: Isa, signs: &[u8], gamma: f16, projected: &[f32]) -> f32 {
         self.factor * gamma.to_f32() * kernel::dot(level, &self.signs(signs), projected)
     }
 

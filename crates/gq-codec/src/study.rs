@@ -1,7 +1,7 @@
 //! Relative error and size of an encoding on given rows: the figures of a table of encodings.
 
 use crate::{CodecError, Decoder, EncodeScratch, Encoder, Rotation};
-use gq_tensor::{CpuLevel, Distortion, EncodedMatrix, Encoding, MatrixShape};
+use gq_tensor::{Distortion, EncodedMatrix, Encoding, Isa, MatrixShape};
 
 /// What an encoding costs and loses on some rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,7 +19,7 @@ pub struct EncodingStudy {
 /// # Errors
 /// When the encoding does not support the width, or is exact.
 pub fn study_encoding(
-    level: CpuLevel,
+    level: Isa,
     encoding: Encoding,
     rotation: &Rotation,
     data: &[f32],

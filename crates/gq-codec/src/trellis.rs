@@ -6,7 +6,7 @@
 //! and the branches out of a state land on well-spread levels.
 
 use crate::kernel;
-use gq_tensor::{CpuLevel, Encoding, States};
+use gq_tensor::{Encoding, Isa, States};
 
 /// Rows on either side of the seam that are looked at when the state in which a path starts and ends is chosen.
 const SEAM_ROWS: usize = 32;
@@ -136,14 +136,14 @@ impl Trellis {
     /// state they start in (or nearly: the state is chosen by the rows around the seam).
     ///
     /// `targets`, in levels, and `weights` have one entry per row of the strip, 1 to 256.
-    /// Writes [`column_bytes`](Self::column_bytes) bytes of codes and the levels. The same at every CPU level.
+    /// Writes [`column_bytes`](Self::column_bytes) bytes of codes and the levels. The same with every instruction set.
     /// Targets that are not finite or weights that are not in `[0, 1e6]` give some path.
     ///
     /// # Panics
     /// When lengths do not match.
     pub fn encode_column(
         &self,
-        level: CpuLevel,
+        level: Isa,
         targets: &[f32],
         weights: &[f32],
         codes: &mut [u8],
@@ -192,7 +192,7 @@ impl Trellis {
     /// in the last.
     fn search(
         &self,
-        level: CpuLevel,
+        level: Isa,
         targets: &[f32],
         weights: &[f32],
         ends: Option<u16>,

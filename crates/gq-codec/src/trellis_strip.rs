@@ -7,7 +7,7 @@ use crate::ldlq::{ColumnQuantizer, StripOutcome, round_strip};
 use crate::serially::is_serial;
 use crate::trellis::{Trellis, TrellisScratch};
 use crate::turbo::to_scale;
-use gq_tensor::{CpuLevel, EncodedMatrix, Encoding};
+use gq_tensor::{EncodedMatrix, Encoding, Isa};
 use half::f16;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -39,7 +39,7 @@ impl<'a> TrellisColumns<'a> {
 }
 
 impl ColumnQuantizer for TrellisColumns<'_> {
-    fn round_column(&mut self, level: CpuLevel, col: usize, targets: &[f32], values: &mut [f32]) {
+    fn round_column(&mut self, level: Isa, col: usize, targets: &[f32], values: &mut [f32]) {
         let bytes = self.trellis.column_bytes(targets.len());
         for (to, target) in self.targets.iter_mut().zip(targets) {
             *to = target / Trellis::UNIT;
@@ -69,7 +69,7 @@ impl ColumnQuantizer for TrellisColumns<'_> {
 /// # Panics
 /// When a slice's length is not what rows, width and bits say.
 pub fn encode_trellis_calibrated(
-    level: CpuLevel,
+    level: Isa,
     trellis: &Trellis,
     factor: &Factor,
     rotated: &[f32],
@@ -122,7 +122,7 @@ fn strip_weights(scales: &[f32], row_weights: Option<&[f32]>) -> Vec<f32> {
 
 /// Rounds a strip of rotated rows `[rows, n]` to trellis codes, each column by itself.
 pub(crate) fn encode_strip(
-    level: CpuLevel,
+    level: Isa,
     trellis: &Trellis,
     n: usize,
     rotated: &[f32],

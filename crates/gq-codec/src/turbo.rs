@@ -4,7 +4,7 @@ use crate::{
     Codebook,
     kernel::{self, Fit},
 };
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use half::f16;
 
 /// Scales tried per group.
@@ -26,7 +26,7 @@ const CLIPS: (u16, f32) = (31, 48.0);
 ///
 /// `codes` receives one code per element. A group with a non-finite element is stored as scale NaN and
 /// zero codes; a group too small for an fp16 scale as scale 0 and zero codes.
-pub(crate) fn encode_group(level: CpuLevel, book: Codebook, x: &[f32], codes: &mut [u8]) -> f16 {
+pub(crate) fn encode_group(level: Isa, book: Codebook, x: &[f32], codes: &mut [u8]) -> f16 {
     codes.fill(0);
     let energy = kernel::energy(level, x);
     if !energy.is_finite() {
@@ -47,7 +47,7 @@ pub(crate) fn encode_group(level: CpuLevel, book: Codebook, x: &[f32], codes: &m
 }
 
 /// Scales to try, given the one that suits Gaussian rows of this norm.
-fn candidates(level: CpuLevel, book: Codebook, x: &[f32], base: f32) -> [f32; TRIED] {
+fn candidates(level: Isa, book: Codebook, x: &[f32], base: f32) -> [f32; TRIED] {
     if book.bits() == 8 {
         let full = kernel::largest(level, x) / 127.0 / book.unit();
         let (first, parts) = CLIPS;
@@ -58,7 +58,7 @@ fn candidates(level: CpuLevel, book: Codebook, x: &[f32], base: f32) -> [f32; TR
 }
 
 /// The least-squares scale of the candidate whose codes explain most of the energy; the first of equals.
-fn best_scale(level: CpuLevel, book: Codebook, x: &[f32], scales: &[f32; TRIED]) -> f16 {
+fn best_scale(level: Isa, book: Codebook, x: &[f32], scales: &[f32; TRIED]) -> f16 {
     let inverse_steps = scales.map(|scale| inverse_step(book, scale));
     let mut fits = [Fit::default(); TRIED];
     // One magnitude: the codes do not depend on the scale.

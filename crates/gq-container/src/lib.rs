@@ -28,7 +28,7 @@ pub use error::{ContainerError, Damage, VerifyError, WriteError, WriteRule};
 pub use gq_files::partial_path;
 pub use header::Header;
 pub use provenance::{
-    Provenance, ProvenanceError, Refined, RoundedAgain, Source, SourceAdapter, SourceFile, SourceTexts,
+    Provenance, ProvenanceError, RoundedAgain, ScalesTuned, Source, SourceAdapter, SourceFile, SourceTexts,
 };
 pub use rule::{FormatError, TensorRule, TextRule};
 pub use text::{StoredText, TextCoding, TextEntry, TextKind};

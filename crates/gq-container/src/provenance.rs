@@ -23,7 +23,7 @@ pub struct Provenance {
     pub seed: u64,
     /// How scales and norms were tuned after rounding; absent when they were not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refined: Option<Refined>,
+    pub scales_tuned: Option<ScalesTuned>,
     /// How weights were rounded again behind rounded layers; absent when they were not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rounded_again: Option<RoundedAgain>,
@@ -42,12 +42,12 @@ pub struct RoundedAgain {
     pub tokens: u64,
     /// Digest of the measurements whose gradients weighed the rows; absent when all counted the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tune_sha256: Option<Digest>,
+    pub measurements_sha256: Option<Digest>,
 }
 
 /// A tuning of scales and norms toward the reference's logits, with codes as they were.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refined {
+pub struct ScalesTuned {
     /// Digest of the text.
     pub text_sha256: Digest,
     /// Tokens of a sequence.

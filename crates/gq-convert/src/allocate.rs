@@ -1,10 +1,10 @@
 //! Spends a budget where the model's output distribution cares.
 
+use crate::calibrate::Measurements;
 use crate::calibrated;
 use crate::grid::Grids;
 use crate::plan::{PlanError, Step};
 use crate::policy::{Budget, Codes};
-use crate::tune::Tune;
 use gq_codec::{Codebook, Trellis};
 use gq_tensor::{Encoding, MatrixShape, RotationSpec, ScaleGroup, States, stacked_payload_bytes};
 
@@ -37,14 +37,14 @@ fn distortion(encoding: Encoding) -> Option<f64> {
 
 /// Divergence in nats per token that a tensor is expected to cost in an encoding, corrected by what trials found;
 /// `None` where nothing was measured.
-fn damage(tune: &Tune, tensor: &str, encoding: Encoding) -> Option<f64> {
-    let factor = tune.corrections.as_ref().map_or(1.0, |corrections| corrections.factor(tensor));
-    Some(factor * predicted(tune, tensor, encoding)?)
+fn damage(measurements: &Measurements, tensor: &str, encoding: Encoding) -> Option<f64> {
+    let factor = measurements.corrections.as_ref().map_or(1.0, |corrections| corrections.factor(tensor));
+    Some(factor * predicted(measurements, tensor, encoding)?)
 }
 
 /// The same from sensitivities alone.
-pub(crate) fn predicted(tune: &Tune, tensor: &str, encoding: Encoding) -> Option<f64> {
-    let measured = tune.tensors.get(tensor)?;
+pub(crate) fn predicted(measurements: &Measurements, tensor: &str, encoding: Encoding) -> Option<f64> {
+    let measured = measurements.tensors.get(tensor)?;
     let sensitivity = match calibrated::supports(encoding) {
         true => measured.sensitivity,
         false => measured.nearest_sensitivity,
@@ -53,10 +53,10 @@ pub(crate) fn predicted(tune: &Tune, tensor: &str, encoding: Encoding) -> Option
 }
 
 /// Of all steps together that were measured; `None` where one of those is in an encoding that nothing is known of.
-pub(crate) fn expected_divergence(tune: &Tune, steps: &[Step]) -> Option<f64> {
-    let measured = steps.iter().filter(|step| tune.tensors.contains_key(&step.tensor));
-    let sum = measured.map(|step| damage(tune, &step.tensor, step.encoding)).sum::<Option<f64>>()?;
-    Some(tune.expected(sum))
+pub(crate) fn expected_divergence(measurements: &Measurements, steps: &[Step]) -> Option<f64> {
+    let measured = steps.iter().filter(|step| measurements.tensors.contains_key(&step.tensor));
+    let sum = measured.map(|step| damage(measurements, &step.tensor, step.encoding)).sum::<Option<f64>>()?;
+    Some(measurements.expected(sum))
 }
 
 /// One tensor's choices: bytes and damage, both strictly monotone, on the lower convex hull.
@@ -80,7 +80,7 @@ pub(crate) type Part<'a> = &'a dyn Fn(&Step) -> bool;
 /// [`PlanError::UnknownDivergence`] when a tensor that was measured is to be in an encoding that nothing is known of.
 pub(crate) fn allocate(
     steps: &mut [Step],
-    tune: &Tune,
+    measurements: &Measurements,
     (budget, codes): (Budget, Codes),
     fixed_bytes: u64,
     (takes_part, free): (Part<'_>, Part<'_>),
@@ -116,7 +116,9 @@ pub(crate) fn allocate(
     };
     let enough = match budget {
         // There and back rounds.
-        Budget::Divergence(limit) if tune.corrections.is_some() => tune.sum_at(limit) * (1.0 - 1e-9),
+        Budget::Divergence(limit) if measurements.corrections.is_some() => {
+            measurements.sum_at(limit) * (1.0 - 1e-9)
+        }
         Budget::Divergence(limit) => limit,
         Budget::FileBytes(_) | Budget::BodyBits(_) | Budget::MeanBits { .. } => 0.0,
     };
@@ -125,7 +127,7 @@ pub(crate) fn allocate(
     let mut spent = 0u64;
     for (index, step) in steps.iter().enumerate().filter(|(_, step)| counted(step)) {
         let options =
-            if free(step) { hull(options(tune, step, (codes, grids), &stored)) } else { Vec::new() };
+            if free(step) { hull(options(measurements, step, (codes, grids), &stored)) } else { Vec::new() };
         match options.first() {
             Some(first) => {
                 spent += first.0;
@@ -134,8 +136,8 @@ pub(crate) fn allocate(
             }
             None => {
                 spent += stored(step.bytes);
-                let known = damage(tune, &step.tensor, step.encoding);
-                let measured = tune.tensors.contains_key(&step.tensor);
+                let known = damage(measurements, &step.tensor, step.encoding);
+                let measured = measurements.tensors.contains_key(&step.tensor);
                 if let (None, true, Budget::Divergence(_)) = (known, measured, budget) {
                     let (tensor, actual) = (step.tensor.clone(), step.encoding);
                     return Err(PlanError::UnknownDivergence { tensor, actual });
@@ -167,7 +169,7 @@ pub(crate) fn allocate(
     if let Budget::Divergence(limit) = budget
         && (expected > enough || expected.is_nan() || enough.is_nan())
     {
-        return Err(PlanError::Divergence { limit, actual: tune.expected(expected) });
+        return Err(PlanError::Divergence { limit, actual: measurements.expected(expected) });
     }
     for choice in choices {
         let (_, damage, encoding) = choice.options[choice.chosen];
@@ -183,7 +185,8 @@ pub(crate) fn allocate(
         if encoding.is_grid() {
             step.rotation = RotationSpec::NONE;
         }
-        let inputs = tune.tensors.get(&step.tensor).is_some_and(|measured| !measured.inputs.is_empty());
+        let inputs =
+            measurements.tensors.get(&step.tensor).is_some_and(|measured| !measured.inputs.is_empty());
         step.calibrated = inputs && calibrated::supports(encoding);
     }
     Ok(())
@@ -208,7 +211,7 @@ fn step_back(choices: &mut [Choices], enough: f64, expected: &mut f64) {
 }
 
 fn options(
-    tune: &Tune,
+    measurements: &Measurements,
     step: &Step,
     (codes, grids): (Codes, Option<&Grids>),
     stored: &dyn Fn(u64) -> u64,
@@ -216,7 +219,7 @@ fn options(
     let (rows, cols) = step.rows_cols();
     let option = |encoding: Encoding| {
         let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding)?;
-        Some((stored(bytes), damage(tune, &step.tensor, encoding)?, encoding))
+        Some((stored(bytes), damage(measurements, &step.tensor, encoding)?, encoding))
     };
     let grid = grids.and_then(|grids| grids.get(&step.tensor));
     candidates(codes)
@@ -250,7 +253,7 @@ fn hull(mut options: Vec<(u64, f64, Encoding)>) -> Vec<(u64, f64, Encoding)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tune::{Corrections, GroupTrial, TensorMeasured, WholeTrial};
+    use crate::calibrate::{Corrections, GroupTrial, TensorMeasured, WholeTrial};
     use gq_tensor::{DType, RotationSpec};
 
     #[test]
@@ -262,8 +265,8 @@ mod tests {
     }
 
     /// Matrices of 30 layers 576 wide, with sensitivities that differ a hundredfold.
-    fn body() -> (Vec<Step>, Tune) {
-        let mut tune = Tune::empty();
+    fn body() -> (Vec<Step>, Measurements) {
+        let mut measurements = Measurements::empty();
         let mut steps = Vec::new();
         let shapes = [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)];
         for (index, (rows, cols)) in (0..30).flat_map(|_| shapes).enumerate() {
@@ -271,7 +274,7 @@ mod tests {
             let sensitivity = 0.02 * f64::from((index as u32 * 37) % 101 + 1) / 101.0;
             let measured =
                 TensorMeasured { inputs: Vec::new(), sensitivity, nearest_sensitivity: 2.0 * sensitivity };
-            tune.tensors.insert(tensor.clone(), measured);
+            measurements.tensors.insert(tensor.clone(), measured);
             let encoding = Encoding::Turbo { bits: 4, group: ScaleGroup::Row };
             steps.push(Step {
                 tensor,
@@ -288,7 +291,7 @@ mod tests {
                 row_unit: 1,
             });
         }
-        (steps, tune)
+        (steps, measurements)
     }
 
     fn spent(steps: &[Step]) -> u64 {
@@ -299,12 +302,13 @@ mod tests {
     fn budgets_are_met_within_a_thousandth() {
         let mut last = f64::INFINITY;
         for budget in (30_000_000..100_000_000).step_by(4_321_987) {
-            let (mut steps, tune) = body();
+            let (mut steps, measurements) = body();
             let budget_and_codes = (Budget::FileBytes(budget), Codes::Trellis);
-            allocate(&mut steps, &tune, budget_and_codes, 10_000, (&|_| true, &|_| true), None).unwrap();
+            allocate(&mut steps, &measurements, budget_and_codes, 10_000, (&|_| true, &|_| true), None)
+                .unwrap();
             let bytes = spent(&steps) + 10_000;
             assert!(bytes <= budget && bytes as f64 >= 0.999 * budget as f64, "{bytes} of {budget}");
-            let expected = expected_divergence(&tune, &steps).unwrap();
+            let expected = expected_divergence(&measurements, &steps).unwrap();
             assert!(expected < last, "{expected} {last}");
             last = expected;
         }
@@ -313,32 +317,32 @@ mod tests {
     #[test]
     fn the_smallest_file_that_stays_close_has_no_step_to_spare() {
         for limit in [0.003, 0.011, 0.037, 0.12] {
-            let (mut steps, tune) = body();
+            let (mut steps, measurements) = body();
             allocate(
                 &mut steps,
-                &tune,
+                &measurements,
                 (Budget::Divergence(limit), Codes::Trellis),
                 0,
                 (&|_| true, &|_| true),
                 None,
             )
             .unwrap();
-            let expected = expected_divergence(&tune, &steps).unwrap();
+            let expected = expected_divergence(&measurements, &steps).unwrap();
             assert!(expected <= limit && expected > 0.99 * limit, "{expected} of {limit}");
             for step in &steps {
                 let candidates = candidates(Codes::Trellis);
                 let at = candidates.iter().position(|encoding| *encoding == step.encoding).unwrap();
                 let Some(lower) = at.checked_sub(1) else { continue };
-                let more = damage(&tune, &step.tensor, candidates[lower]).unwrap()
-                    - damage(&tune, &step.tensor, step.encoding).unwrap();
+                let more = damage(&measurements, &step.tensor, candidates[lower]).unwrap()
+                    - damage(&measurements, &step.tensor, step.encoding).unwrap();
                 assert!(expected + more > limit, "{} could be {}", step.tensor, candidates[lower]);
             }
         }
     }
 
     /// As `body`, with the first ten layers found four times as costly as predicted.
-    fn corrected() -> (Vec<Step>, Tune) {
-        let (steps, mut tune) = body();
+    fn corrected() -> (Vec<Step>, Measurements) {
+        let (steps, mut measurements) = body();
         let trial = |name: &str, range: std::ops::Range<usize>, factor: f64| GroupTrial {
             name: name.to_owned(),
             tensors: range.map(|index| format!("t{index}")).collect(),
@@ -348,7 +352,7 @@ mod tests {
             factor,
         };
         let whole = WholeTrial { share: 1.0, predicted: 0.1, measured: 0.15, standard_error: 0.0 };
-        tune.corrections = Some(Corrections {
+        measurements.corrections = Some(Corrections {
             format: 1,
             asked_tokens: 1,
             tokens: 1,
@@ -357,13 +361,13 @@ mod tests {
             groups: vec![trial("first", 0..70, 4.0), trial("others", 70..210, 1.0)],
             whole: vec![whole],
         });
-        (steps, tune)
+        (steps, measurements)
     }
 
     #[test]
     fn what_nothing_is_known_of_is_not_taken_for_lossless() {
-        let (mut steps, tune) = body();
-        let of = |steps: &[Step]| expected_divergence(&tune, steps);
+        let (mut steps, measurements) = body();
+        let of = |steps: &[Step]| expected_divergence(&measurements, steps);
         let encode = |steps: &mut [Step], name: &str| {
             steps.iter_mut().for_each(|step| step.encoding = Encoding::from_name(name).unwrap());
         };
@@ -375,19 +379,19 @@ mod tests {
         assert_eq!(of(&steps), None);
         let limit = (Budget::Divergence(0.05), Codes::Trellis);
         let free = |step: &Step| step.tensor != "t0";
-        let refused = allocate(&mut steps, &tune, limit, 0, (&free, &free), None);
+        let refused = allocate(&mut steps, &measurements, limit, 0, (&free, &free), None);
         assert!(matches!(refused, Err(PlanError::UnknownDivergence { tensor, .. }) if tensor == "t0"));
         encode(&mut steps[..1], "tq4-g32");
-        allocate(&mut steps, &tune, limit, 0, (&free, &free), None).unwrap();
+        allocate(&mut steps, &measurements, limit, 0, (&free, &free), None).unwrap();
     }
 
     #[test]
     fn bytes_go_where_trials_found_more_damage() {
-        let bytes = |(mut steps, tune): (Vec<Step>, Tune)| {
+        let bytes = |(mut steps, measurements): (Vec<Step>, Measurements)| {
             let budget = (Budget::FileBytes(60_000_000), Codes::Trellis);
-            allocate(&mut steps, &tune, budget, 0, (&|_| true, &|_| true), None).unwrap();
+            allocate(&mut steps, &measurements, budget, 0, (&|_| true, &|_| true), None).unwrap();
             let first: u64 = steps[..70].iter().map(|step| step.bytes).sum();
-            (first, spent(&steps), expected_divergence(&tune, &steps).unwrap())
+            (first, spent(&steps), expected_divergence(&measurements, &steps).unwrap())
         };
         let (plain, with) = (bytes(body()), bytes(corrected()));
         // A factor of four is a bit per weight more than the others get, in part paid for by them.
@@ -398,12 +402,13 @@ mod tests {
     #[test]
     fn a_limit_is_on_what_is_expected_of_the_whole() {
         for limit in [0.01, 0.05] {
-            let (mut steps, tune) = corrected();
+            let (mut steps, measurements) = corrected();
             let budget = (Budget::Divergence(limit), Codes::Trellis);
-            allocate(&mut steps, &tune, budget, 0, (&|_| true, &|_| true), None).unwrap();
-            let expected = expected_divergence(&tune, &steps).unwrap();
+            allocate(&mut steps, &measurements, budget, 0, (&|_| true, &|_| true), None).unwrap();
+            let expected = expected_divergence(&measurements, &steps).unwrap();
             assert!(expected <= limit && expected > 0.99 * limit, "{expected} of {limit}");
-            let sum: f64 = steps.iter().filter_map(|step| damage(&tune, &step.tensor, step.encoding)).sum();
+            let sum: f64 =
+                steps.iter().filter_map(|step| damage(&measurements, &step.tensor, step.encoding)).sum();
             assert!((expected - 1.5 * sum).abs() < 1e-9, "{expected} {sum}");
         }
     }

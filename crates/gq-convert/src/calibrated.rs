@@ -1,15 +1,15 @@
 //! A block of rows to codes with the inputs' second moments in view.
 
+use crate::calibrate::{Measurements, MeasurementsError, rotate};
 use crate::encode::{Coded, CoderError, Coders, RowCoder, squared_error};
 use crate::error::ConvertError;
 use crate::memory::FACTORS;
-use crate::tune::{Tune, TuneFileError, rotate};
 use gq_checkpoint::{Checkpoint, Role, SourceTensor};
 use gq_codec::{
     Codebook, Factor, Operand, StripOutcome, Trellis, encode_calibrated, encode_trellis_calibrated,
     fixed_product, serially,
 };
-use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec, ScaleGroup};
+use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec, ScaleGroup};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -106,7 +106,7 @@ pub(crate) enum CalibratedError {
     Coder(#[from] CoderError),
     /// Gradients that cannot be read.
     #[error(transparent)]
-    Tune(#[from] TuneFileError),
+    Measurements(#[from] MeasurementsError),
 }
 
 /// Factors of inputs in use.
@@ -137,17 +137,17 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    /// `None` for an encoding that is rounded row by row; without `tune`, all rows count the same.
+    /// `None` for an encoding that is rounded row by row; without `measurements`, all rows count the same.
     pub(crate) fn new(
         encoding: Encoding,
-        tune: Option<&Tune>,
+        measurements: Option<&Measurements>,
         tensor: &SourceTensor,
-    ) -> Result<Option<Code>, TuneFileError> {
+    ) -> Result<Option<Code>, MeasurementsError> {
         if let Some(trellis) = Trellis::of(encoding) {
             // Rows of a vocabulary that no label was drawn for are looked up and predicted all the same.
             let vocabulary = matches!(tensor.role, Role::Embedding | Role::Head);
-            let weights = match tune.filter(|_| !vocabulary) {
-                Some(tune) => tune.row_weights(&tensor.name)?,
+            let weights = match measurements.filter(|_| !vocabulary) {
+                Some(measurements) => measurements.row_weights(&tensor.name)?,
                 None => None,
             };
             return Ok(Some(Code::Trellis(Box::new(trellis), weights)));
@@ -159,7 +159,7 @@ impl Code {
     /// Rounds the rotated rows of a strip; `first` is the first's number in the tensor.
     pub(crate) fn encode(
         &self,
-        level: CpuLevel,
+        level: Isa,
         factor: &Factor,
         (first, rotated): (usize, &[f32]),
         codes: &mut [u8],
@@ -184,7 +184,7 @@ pub(crate) struct CalibratedCoder<'a> {
     tensor: String,
     rows: RowCoder,
     code: Code,
-    tune: &'a Tune,
+    measurements: &'a Measurements,
     /// One, or one per expert.
     inputs: &'a [String],
     /// Rows that share an input.
@@ -217,20 +217,20 @@ impl<'a> CalibratedCoder<'a> {
 
     /// `None` when nothing was measured for the tensor or its encoding is rounded row by row.
     pub(crate) fn new(
-        tune: &'a Tune,
+        measurements: &'a Measurements,
         tensor: &SourceTensor,
         (encoding, rotation): (Encoding, RotationSpec),
         (rows, cols): (usize, usize),
         coders: &mut Coders,
     ) -> Result<Option<CalibratedCoder<'a>>, CalibratedError> {
-        let measured = tune.tensors.get(&tensor.name).filter(|measured| !measured.inputs.is_empty());
+        let measured = measurements.tensors.get(&tensor.name).filter(|measured| !measured.inputs.is_empty());
         let Some(measured) = measured else { return Ok(None) };
-        let Some(code) = Code::new(encoding, Some(tune), tensor)? else { return Ok(None) };
+        let Some(code) = Code::new(encoding, Some(measurements), tensor)? else { return Ok(None) };
         Ok(Some(CalibratedCoder {
             tensor: tensor.name.clone(),
             rows: coders.get(encoding, rotation, cols)?,
             code,
-            tune,
+            measurements,
             inputs: &measured.inputs,
             group: rows / measured.inputs.len().max(1),
             verdicts: Mutex::default(),
@@ -240,7 +240,7 @@ impl<'a> CalibratedCoder<'a> {
     /// Codes the rows in `source`, the first of which is row `first` of `tensor`.
     pub(crate) fn code(
         &self,
-        level: CpuLevel,
+        level: Isa,
         factors: &Factors,
         (checkpoint, tensor): (&Checkpoint, &SourceTensor),
         source: &[u8],
@@ -308,7 +308,7 @@ impl<'a> CalibratedCoder<'a> {
     /// Rounds rows from the middle of a group both ways: a function of the tensor and what was measured alone.
     fn verdict(
         &self,
-        level: CpuLevel,
+        level: Isa,
         input: &Input,
         (checkpoint, tensor): (&Checkpoint, &SourceTensor),
         group: usize,
@@ -342,7 +342,7 @@ impl<'a> CalibratedCoder<'a> {
     }
 
     /// Rows in the rotated basis.
-    fn decode(&self, level: CpuLevel, rows: usize, (codes, scales): (&[u8], &[u8]), out: &mut [f32]) {
+    fn decode(&self, level: Isa, rows: usize, (codes, scales): (&[u8], &[u8]), out: &mut [f32]) {
         let payload = [codes, scales].concat();
         let shape = MatrixShape { rows, cols: self.rows.cols };
         let matrix = EncodedMatrix::new(shape, self.rows.encoding, self.rows.rotation_spec, &payload);
@@ -354,7 +354,7 @@ impl<'a> CalibratedCoder<'a> {
     /// Plain errors of all rows, held-out errors of some, chosen by their number in the tensor.
     fn measure(
         &self,
-        level: CpuLevel,
+        level: Isa,
         input: &Input,
         (first, weights): (usize, &[f32]),
         (codes, scales): (&[u8], &[u8]),
@@ -379,7 +379,7 @@ impl<'a> CalibratedCoder<'a> {
         }
     }
 
-    fn input(&self, level: CpuLevel, factors: &Factors, group: usize) -> Result<Arc<Input>, ConvertError> {
+    fn input(&self, level: Isa, factors: &Factors, group: usize) -> Result<Arc<Input>, ConvertError> {
         let name = &self.inputs[group.min(self.inputs.len() - 1)];
         let rotation = self.rows.rotation_spec;
         let mut kept = factors.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -390,10 +390,10 @@ impl<'a> CalibratedCoder<'a> {
         if kept.len() >= FACTORS {
             kept.remove(0);
         }
-        let (mut moment, mut held_out) = self.tune.moments(name)?;
+        let (mut moment, mut held_out) = self.measurements.moments(name)?;
         rotate(level, &mut moment, &self.rows.rotation);
         rotate(level, &mut held_out, &self.rows.rotation);
-        let damping = self.tune.inputs.get(name).map_or(0.1, |measured| measured.damping);
+        let damping = self.measurements.inputs.get(name).map_or(0.1, |measured| measured.damping);
         let factor = Factor::new(level, &moment, self.rows.cols, damping)
             .map_err(|source| ConvertError::Moment { tensor: self.tensor.clone(), source })?;
         let input = Arc::new(Input { name: name.clone(), rotation, factor, held_out });
@@ -403,7 +403,7 @@ impl<'a> CalibratedCoder<'a> {
 }
 
 /// `x H x^T` of every row of `x`.
-fn squares(level: CpuLevel, h: &[f32], x: &[f32], cols: usize) -> Vec<f64> {
+fn squares(level: Isa, h: &[f32], x: &[f32], cols: usize) -> Vec<f64> {
     let mut products = vec![0.0f32; x.len()];
     let rows = x.len() / cols.max(1);
     fixed_product(

@@ -4,7 +4,7 @@
 use crate::plan::Plan;
 use gq_checkpoint::{Checkpoint, Role, SourceTensor};
 use gq_codec::{Operand, fixed_product};
-use gq_tensor::{CpuLevel, Encoding, States};
+use gq_tensor::{Encoding, Isa, States};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ const TRIALS_ALONE: f64 = 75.0;
 const SCALAR: f64 = 1_500.0;
 const TRELLIS: f64 = 4_500.0;
 /// Passes that tuning scales and norms costs for each token: the original's, and the file's forward and back.
-const REFINING_PASSES: f64 = 10.0;
+const TUNING_PASSES: f64 = 10.0;
 /// Passes that rounding again costs for each token of its text.
 const AGAIN_PASSES: f64 = 5.0;
 /// Shape of the products that are tried: below a megabyte, which no promise of memory has to count.
@@ -39,7 +39,7 @@ pub struct Speed(f64);
 
 impl Speed {
     /// Tries products for some hundredths of a second on rayon's current pool.
-    pub fn probe(level: CpuLevel) -> Speed {
+    pub fn probe(level: Isa) -> Speed {
         let (m, n, k) = PROBE;
         let a: Vec<f32> = (0..m * k).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
         let b: Vec<f32> = (0..k * n).map(|i| ((i * 104_729) % 1013) as f32 / 506.5 - 1.0).collect();
@@ -128,8 +128,8 @@ impl Effort {
     }
 
     /// Multiplications of tuning scales and norms on so many tokens.
-    pub fn refining(&self, tokens: usize) -> f64 {
-        tokens as f64 * REFINING_PASSES * self.pass
+    pub fn tuning_scales(&self, tokens: usize) -> f64 {
+        tokens as f64 * TUNING_PASSES * self.pass
     }
 
     /// Multiplications of rounding again on so many tokens.

@@ -3,7 +3,7 @@
 use crate::calibrated::OutputSums;
 use gq_checkpoint::{Checkpoint, ReadError, SourceTensor};
 use gq_codec::{CodecError, Decoder, EncodeScratch, Encoder, Rotation, RotationError};
-use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec};
+use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -99,7 +99,7 @@ impl RowCoder {
     /// Rows that depend on each other are whole strips of one matrix.
     pub(crate) fn code(
         &self,
-        level: CpuLevel,
+        level: Isa,
         (checkpoint, tensor): (&Checkpoint, &SourceTensor),
         source: &[u8],
         first: usize,
@@ -137,7 +137,7 @@ impl RowCoder {
 
     fn code_strips(
         &self,
-        level: CpuLevel,
+        level: Isa,
         (checkpoint, tensor): (&Checkpoint, &SourceTensor),
         source: &[u8],
         first: usize,
@@ -181,12 +181,12 @@ impl RowCoder {
     }
 
     /// Rounds rotated rows to nearest.
-    pub(crate) fn nearest(&self, level: CpuLevel, rotated: &[f32], codes: &mut [u8], scales: &mut [u8]) {
+    pub(crate) fn nearest(&self, level: Isa, rotated: &[f32], codes: &mut [u8], scales: &mut [u8]) {
         self.encoder.encode_rows(level, rotated, codes, scales, &mut EncodeScratch::default());
     }
 
     /// Does what coding a strip or a few rows of plain values takes, for its duration.
-    pub(crate) fn try_rows(&self, level: CpuLevel, shape: MatrixShape, mut values: Vec<f32>) {
+    pub(crate) fn try_rows(&self, level: Isa, shape: MatrixShape, mut values: Vec<f32>) {
         self.rotation.forward(level, &mut values, &mut Vec::new());
         let MatrixShape { rows, cols } = shape;
         let mut codes = vec![0; self.encoding.codes_bytes(rows, cols).unwrap_or(0)];
@@ -201,13 +201,7 @@ impl RowCoder {
     }
 
     /// Codes the row in `scratch`; gives its squared error and squared norm, both in the rotated basis.
-    fn code_row(
-        &self,
-        level: CpuLevel,
-        codes: &mut [u8],
-        scales: &mut [u8],
-        scratch: &mut Scratch,
-    ) -> (f64, f64) {
+    fn code_row(&self, level: Isa, codes: &mut [u8], scales: &mut [u8], scratch: &mut Scratch) -> (f64, f64) {
         let Scratch { row, decoded, rotate, encode, payload } = scratch;
         decoded.resize(self.cols, 0.0);
         self.rotation.forward(level, row, rotate);

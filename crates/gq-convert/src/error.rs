@@ -1,8 +1,8 @@
 //! What can go wrong while executing a plan.
 
+use crate::calibrate::MeasurementsError;
 use crate::encode::CoderError;
 use crate::journal::JournalError;
-use crate::tune::TuneFileError;
 use gq_checkpoint::{CheckpointError, ReadError};
 use gq_codec::NotPositive;
 use gq_container::{ProvenanceError, WriteError, WriteRule};
@@ -80,7 +80,7 @@ pub enum ConvertError {
     },
     /// Measurements that cannot be read.
     #[error(transparent)]
-    Tune(#[from] TuneFileError),
+    Measurements(#[from] MeasurementsError),
     /// A second moment that cannot be factored in the basis of the codes.
     #[error("tensor {tensor:?}: {source}")]
     Moment {

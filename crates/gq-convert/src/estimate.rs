@@ -2,7 +2,7 @@
 
 use crate::encode::Coders;
 use crate::plan::{Plan, Step};
-use gq_tensor::{CpuLevel, Encoding, MatrixShape, RotationKind};
+use gq_tensor::{Encoding, Isa, MatrixShape, RotationKind};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -31,7 +31,7 @@ impl Estimate {
     ///
     /// `None` for work whose cost depends on measurements or on a dense transform: calibrated rounding, Haar
     /// rotations, product codes; and when threads or coders cannot be made, which the execution will say.
-    pub fn new(plan: &Plan, level: CpuLevel) -> Option<Estimate> {
+    pub fn new(plan: &Plan, level: Isa) -> Option<Estimate> {
         let dense = |step: &Step| {
             step.rotation.kind == RotationKind::Haar || matches!(step.encoding, Encoding::Prod { .. })
         };
@@ -63,7 +63,7 @@ impl Estimate {
 }
 
 /// Seconds per element with all threads at work: rotation, codes, and decoding to measure the error.
-fn trial(step: &Step, cols: usize, level: CpuLevel, coders: &mut Coders) -> Option<f64> {
+fn trial(step: &Step, cols: usize, level: Isa, coders: &mut Coders) -> Option<f64> {
     let coder = coders.get(step.encoding, step.rotation, cols).ok()?;
     let rows = step.encoding.strip_rows().max(8);
     let shape = MatrixShape { rows, cols };

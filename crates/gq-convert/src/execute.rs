@@ -4,6 +4,7 @@
 //! and blocks follow each other in the order of the source's files. Nor do they depend on what else is made in the
 //! same pass: each output has its own codes, journal and file, and only what is read is shared.
 
+use crate::calibrate::Measurements;
 use crate::calibrated::{CalibratedCoder, CalibratedError, Factors};
 use crate::encode::{Coded, Coders, RowCoder, StripBuffers};
 use crate::error::ConvertError;
@@ -12,10 +13,9 @@ use crate::pass::{Shared, shared};
 use crate::plan::{Plan, Step};
 use crate::report::Report;
 use crate::source::{Piece, SourceReader, Use, pieces};
-use crate::tune::Tune;
 use gq_checkpoint::{Checkpoint, ReadError, Role, SourceTensor};
 use gq_files::Existing;
-use gq_tensor::{CpuLevel, decode_f32, encode_f32};
+use gq_tensor::{Isa, decode_f32, encode_f32};
 use std::ops::Range;
 use std::path::Path;
 
@@ -23,11 +23,11 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug)]
 pub struct ExecuteOptions<'a> {
     /// Kernels to code with.
-    pub level: CpuLevel,
+    pub level: Isa,
     /// Discard an interrupted conversion to the same output.
     pub restart: bool,
     /// Measurements on the same source that the plan was made with; they decide codes.
-    pub tune: Option<&'a Tune>,
+    pub measurements: Option<&'a Measurements>,
     /// Where the source was fetched from, for the file's provenance.
     pub origin: Option<&'a Origin>,
     /// Looks at every file when it is whole and has no name yet.
@@ -158,7 +158,7 @@ fn run(
         if finished > 0 {
             progress(Event::Resumed { tensors: finished });
         }
-        works.push(Work { finished, steps: steps(plan, checkpoint, finished, options.tune)? });
+        works.push(Work { finished, steps: steps(plan, checkpoint, finished, options.measurements)? });
         files_of.push(output);
     }
     let work = Pass { checkpoint, level: options.level, shared, works, factors: Factors::default() };
@@ -211,7 +211,7 @@ fn run(
 /// What coding a piece takes.
 struct Pass<'a> {
     checkpoint: &'a Checkpoint,
-    level: CpuLevel,
+    level: Isa,
     shared: Vec<Shared>,
     works: Vec<Work<'a>>,
     factors: Factors,
@@ -239,7 +239,7 @@ fn steps<'a>(
     plan: &Plan,
     checkpoint: &'a Checkpoint,
     finished: usize,
-    tune: Option<&'a Tune>,
+    measurements: Option<&'a Measurements>,
 ) -> Result<Vec<(&'a SourceTensor, Coder<'a>)>, ConvertError> {
     let mut coders = Coders::default();
     let work = |(index, step): (usize, &Step)| {
@@ -251,12 +251,12 @@ fn steps<'a>(
         }
         let (rows, cols) = step.rows_cols();
         let failed = |source| ConvertError::Coder { tensor: tensor(), source };
-        if let Some(tune) = tune.filter(|_| step.calibrated) {
+        if let Some(measurements) = measurements.filter(|_| step.calibrated) {
             let how = (step.encoding, step.rotation);
-            let coder = CalibratedCoder::new(tune, source, how, (rows, cols), &mut coders);
+            let coder = CalibratedCoder::new(measurements, source, how, (rows, cols), &mut coders);
             let coder = coder.map_err(|error| match error {
                 CalibratedError::Coder(source) => failed(source),
-                CalibratedError::Tune(source) => ConvertError::Tune(source),
+                CalibratedError::Measurements(source) => ConvertError::Measurements(source),
             })?;
             if let Some(coder) = coder {
                 return Ok((source, Coder::Calibrated(Box::new(coder))));

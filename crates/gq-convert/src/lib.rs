@@ -7,8 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod allocate;
+mod calibrate;
 mod calibrated;
-mod closeness;
 mod effort;
 mod encode;
 mod error;
@@ -23,13 +23,18 @@ mod pass;
 mod plan;
 mod policy;
 mod prior;
-mod refine;
 mod report;
-mod reround;
+mod rounds;
+mod scales;
 mod source;
-mod tune;
+mod target_kld;
 
-pub use closeness::{Closeness, ClosenessError, held_out_divergence};
+pub use calibrate::{
+    BuiltinError, CalibrateError, CalibrateEvent, CalibrateOptions, CalibrationInput, CalibrationText,
+    Corrections, ExpertMoments, GroupTrial, InputMeasured, Measurements, MeasurementsError, MeasuringMemory,
+    MeasuringSize, SequenceError, TensorMeasured, TrialOptions, WholeTrial, builtin, correct, measure,
+    sequences, source_files, texts_digest,
+};
 pub use effort::{Amounts, Effort, Speed};
 pub use encode::CoderError;
 pub use error::ConvertError;
@@ -42,16 +47,12 @@ pub use memory::Memory;
 pub use pass::passes;
 pub use plan::{Dropped, Facts, LeftOut, Plan, PlanError, Step};
 pub use policy::{Budget, Calibration, Choice, Codes, Override, Policy, PolicyError, Resources};
-pub use refine::{RefineError, RefineEvent, RefineOptions, Refined, Refinement, refine};
 pub use report::{Report, TensorReport};
-pub use reround::{
+pub use rounds::{
     RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions, RoundedAgainOutcome, TensorAgain,
 };
-pub use tune::{
-    BuiltinError, CalibrationText, Corrections, ExpertMoments, GroupTrial, InputMeasured, MeasuringMemory,
-    MeasuringSize, SequenceError, TensorMeasured, TrialOptions, Tune, TuneError, TuneEvent, TuneFileError,
-    TuneOptions, TuneText, WholeTrial, builtin, correct, measure, sequences, source_files, texts_digest,
-};
+pub use scales::{ScalesError, ScalesEvent, ScalesOptions, ScalesTuned, TunedScales, tune_scales};
+pub use target_kld::{TargetKld, TargetKldError, held_out_divergence};
 
 use gq_checkpoint::Checkpoint;
 
@@ -73,7 +74,7 @@ pub fn plan_measured(
     checkpoint: &Checkpoint,
     policy: &Policy,
     resources: Resources,
-    tune: Option<&Tune>,
+    measurements: Option<&Measurements>,
     grids: Option<&Grids>,
 ) -> Result<Plan, PlanError> {
     let text_bytes = checkpoint.text_bytes();
@@ -83,7 +84,7 @@ pub fn plan_measured(
         _ => 0,
     };
     let (tensors, spec) = (checkpoint.tensors(), checkpoint.spec());
-    let facts = Facts { tensors, spec, text_bytes, merge_bytes, stored_text_bytes, tune, grids };
+    let facts = Facts { tensors, spec, text_bytes, merge_bytes, stored_text_bytes, measurements, grids };
     let plan = Plan::new(facts, policy, resources)?;
     let merged = |step: &&Step| checkpoint.tensor(&step.tensor).is_some_and(|t| checkpoint.is_merged(t));
     let narrow = |step: &&Step| step.encoding.is_exact() && step.source_dtype.size() < 2;

@@ -178,7 +178,7 @@ impl<'a> Output<'a> {
             recipe: serde_json::to_value(&self.plan.policy)?,
             calibration_sha256: calibration.and_then(|calibration| digest_of(&calibration.text_sha256)),
             seed: self.plan.policy.seed,
-            refined: None,
+            scales_tuned: None,
             rounded_again: None,
         };
         let mut texts = carried(&self.texts)?;

@@ -1,12 +1,12 @@
 //! Policy and facts in, one step per tensor out: pure, printable, and the whole truth about what will be written.
 
 use crate::allocate::{BUDGET, allocate, expected_divergence};
+use crate::calibrate::Measurements;
 use crate::calibrated;
 use crate::grid::{Grids, no_larger};
 use crate::memory::{Memory, factor_bytes};
 use crate::policy::{Budget, Choice, Policy, PolicyError, Resources, Wish};
 use crate::prior::prior;
-use crate::tune::Tune;
 use gq_checkpoint::{ModelSpec, Role, SourceTensor};
 use gq_codec::{Rotation, RotationError};
 use gq_tensor::{DType, Encoding, MatrixShape, RotationKind, RotationSpec, stacked_payload_bytes};
@@ -268,7 +268,7 @@ pub struct Facts<'a> {
     /// Bytes of the texts as they will be stored, when a budget counts them.
     pub stored_text_bytes: u64,
     /// Measurements on this source; the policy names them.
-    pub tune: Option<&'a Tune>,
+    pub measurements: Option<&'a Measurements>,
     /// Grids that weights of this source sit on.
     pub grids: Option<&'a Grids>,
 }
@@ -327,16 +327,17 @@ impl Plan {
                 }
             }
         }
-        if let Some(tune) = facts.tune {
+        if let Some(measurements) = facts.measurements {
             for step in &mut steps {
-                let measured = tune.tensors.get(&step.tensor).is_some_and(|tensor| !tensor.inputs.is_empty());
+                let measured =
+                    measurements.tensors.get(&step.tensor).is_some_and(|tensor| !tensor.inputs.is_empty());
                 step.calibrated = measured && calibrated::supports(step.encoding);
             }
         }
         if let Some(budget) = policy.budget {
             let assumed;
-            let tune = match (facts.tune, budget) {
-                (Some(tune), _) => tune,
+            let measurements = match (facts.measurements, budget) {
+                (Some(measurements), _) => measurements,
                 // A divergence is promised by measurements alone.
                 (None, Budget::Divergence(_)) => return Err(PlanError::NotMeasured),
                 (None, _) => {
@@ -352,20 +353,20 @@ impl Plan {
                 let kept = matches!(budget, Budget::MeanBits { .. }) && step.encoding.is_grid();
                 rules.last_match(&step.tensor).is_none() && !kept && !step.encoding.is_exact()
             };
-            let free = |step: &Step| takes_part(step) && tune.tensors.contains_key(&step.tensor);
+            let free = |step: &Step| takes_part(step) && measurements.tensors.contains_key(&step.tensor);
             let names = steps.iter().map(|step| (step.tensor.as_str(), 0));
             let tables = gq_container::layout::file_bytes(names, []).unwrap_or(u64::MAX);
             let lines = (steps.len() + dropped.len() + policy.overrides.len()) as u64;
             let texts = facts.stored_text_bytes + REPORT_BYTES + REPORT_TENSOR_BYTES * lines;
             allocate(
                 &mut steps,
-                tune,
+                measurements,
                 (budget, policy.codes),
                 tables.saturating_add(texts),
                 (&takes_part, &free),
                 facts.grids,
             )?;
-            if facts.tune.is_none() {
+            if facts.measurements.is_none() {
                 let by_role = |step: &&mut Step| !step.encoding.is_grid() && step.reason.starts_with(BUDGET);
                 steps.iter_mut().filter(by_role).for_each(|step| {
                     step.reason = format!("{BUDGET} by its role, not measured");
@@ -373,7 +374,7 @@ impl Plan {
             }
         }
         for step in steps.iter_mut().filter(|step| step.calibrated) {
-            let seen = facts.tune.and_then(|tune| tune.expert_tokens(&step.tensor));
+            let seen = facts.measurements.and_then(|measurements| measurements.expert_tokens(&step.tensor));
             step.reason += &seen.map_or_else(String::new, |seen| tokens_per_expert(&seen));
         }
         // Sparse files may claim more together than 64 bits hold.
@@ -381,7 +382,7 @@ impl Plan {
         let payload_bytes = steps.iter().map(|step| step.bytes).fold(0, u64::saturating_add);
         // In the order of the steps, which is that of their execution.
         let inputs = steps.iter().filter(|step| step.calibrated).flat_map(|step| {
-            let measured = facts.tune.and_then(|tune| tune.tensors.get(&step.tensor));
+            let measured = facts.measurements.and_then(|measurements| measurements.tensors.get(&step.tensor));
             let inputs = measured.into_iter().flat_map(|measured| &measured.inputs);
             inputs.map(|input| ((input, step.rotation), step.rows_cols().1 as u64))
         });
@@ -396,7 +397,8 @@ impl Plan {
         if let Some(limit) = resources.max_memory.filter(|limit| memory.peak > *limit) {
             return Err(PlanError::Memory { limit, actual: memory.peak });
         }
-        let expected_divergence = facts.tune.and_then(|tune| expected_divergence(tune, &steps));
+        let expected_divergence =
+            facts.measurements.and_then(|measurements| expected_divergence(measurements, &steps));
         Ok(Plan {
             policy: policy.clone(),
             steps,
@@ -405,7 +407,7 @@ impl Plan {
             source_bytes,
             payload_bytes,
             expected_divergence,
-            corrected: facts.tune.is_some_and(|tune| tune.corrections.is_some()),
+            corrected: facts.measurements.is_some_and(|measurements| measurements.corrections.is_some()),
             memory,
         })
     }

@@ -1,13 +1,13 @@
 //! What a budget is spent by where nothing was measured.
 
-use crate::tune::{TensorMeasured, Tune};
+use crate::calibrate::{Measurements, TensorMeasured};
 use gq_checkpoint::{Role, SourceTensor};
 use std::collections::BTreeMap;
 
 /// What one unit of relative squared error in all tensors of a role is taken to cost, in nats per token, rounded to
 /// nearest codes.
 ///
-/// Geometric means of what `gq tune` measures on SmolLM2 135M and Gemma 3 270M, less two layers of the latter whose
+/// Geometric means of what `gq calibrate` measures on SmolLM2 135M and Gemma 3 270M, less two layers of the latter whose
 /// down projections outweigh everything else. Experts are taken for the MLP that they are in place of. Tables that no
 /// head reads were not measured: they stand as what looking up a row was measured to cost.
 /// Only their ratios matter.
@@ -30,7 +30,7 @@ const PER_LAYER_TABLE: f64 = 1.5;
 const TIED: f64 = 9.3;
 
 /// Stands in for measurements: each role's cost in equal parts to its layers.
-pub(crate) fn prior<'a>(tensors: impl Iterator<Item = &'a SourceTensor> + Clone, tied: bool) -> Tune {
+pub(crate) fn prior<'a>(tensors: impl Iterator<Item = &'a SourceTensor> + Clone, tied: bool) -> Measurements {
     let cost = |role| match role {
         Role::Embedding if tied => Some(TIED),
         Role::PerLayerTable => Some(PER_LAYER_TABLE),
@@ -38,12 +38,12 @@ pub(crate) fn prior<'a>(tensors: impl Iterator<Item = &'a SourceTensor> + Clone,
     };
     let mut layers: BTreeMap<Role, f64> = BTreeMap::new();
     tensors.clone().for_each(|tensor| *layers.entry(tensor.role).or_default() += 1.0);
-    let mut tune = Tune::empty();
+    let mut measurements = Measurements::empty();
     for tensor in tensors {
         let Some(cost) = cost(tensor.role) else { continue };
         let share = cost / layers.get(&tensor.role).copied().unwrap_or(1.0);
         let measured = TensorMeasured { inputs: Vec::new(), sensitivity: share, nearest_sensitivity: share };
-        tune.tensors.insert(tensor.name.clone(), measured);
+        measurements.tensors.insert(tensor.name.clone(), measured);
     }
-    tune
+    measurements
 }

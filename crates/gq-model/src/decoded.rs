@@ -4,7 +4,7 @@
 use crate::linear::Input;
 use gq_checkpoint::{Checkpoint, MappedWeights, ReadError, SourceTensor};
 use gq_codec::Decoder;
-use gq_tensor::{CpuLevel, DType, EncodedMatrix, Encoding, MatrixShape, RotationSpec};
+use gq_tensor::{DType, EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl DecodedRows {
     /// `out[i]` = inner product of row `rows.start + i` and an input, with the bits that values held in memory give.
     pub(crate) fn dot(
         &self,
-        level: CpuLevel,
+        level: Isa,
         decoder: &Decoder,
         rows: Range<usize>,
         input: &Input,

@@ -5,7 +5,7 @@ use crate::eager::Matrix;
 use crate::fixed::{Fixed, Observation};
 use crate::measure::{LayerRun, State, run_layer};
 use crate::model::Model;
-use crate::refine::{HEAD_ROWS, block_rows};
+use crate::teacher::{HEAD_ROWS, block_rows};
 use std::sync::Arc;
 
 /// A sum of `p (ln p - ln q)` as a divergence, in the same unit: rounding can leave a hair below zero, and what is no

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
     use crate::{ActivationMode, Model, RunOptions};
     use gq_checkpoint::Checkpoint;
-    use gq_tensor::CpuLevel;
+    use gq_tensor::Isa;
     use std::path::Path;
     use std::sync::Arc;
 
@@ -76,7 +76,7 @@ mod tests {
         for name in ["llama", "gemma3", "gemma4-e2b", "gemma4-moe", "gemma4-dense"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);
             let options =
-                RunOptions { level: CpuLevel::detect(), activations: ActivationMode::F32, kv: KvType::F16 };
+                RunOptions { level: Isa::detect(), activations: ActivationMode::F32, kv: KvType::F16 };
             let model = Model::from_checkpoint(Arc::new(Checkpoint::open(path).unwrap()), options).unwrap();
             for (tokens, kv) in
                 [1, 7, 100].into_iter().flat_map(|n| [KvType::F32, KvType::F16, KvType::Q8].map(|kv| (n, kv)))

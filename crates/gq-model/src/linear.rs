@@ -4,7 +4,7 @@ use crate::decoded::DecodedRows;
 use gq_checkpoint::{MappedWeights, SourceTensor};
 use gq_codec::{Activations, Decoder, Rotation};
 use gq_container::{Container, TensorEntry};
-use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec};
+use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ impl Linear {
     ///
     /// # Panics
     /// When rows are out of range or `out` has another length.
-    pub fn read_rows(&self, level: CpuLevel, rows: Range<usize>, out: &mut [f32]) {
+    pub fn read_rows(&self, level: Isa, rows: Range<usize>, out: &mut [f32]) {
         self.read_rotated_rows(level, rows, out);
         if let Some(transform) = &self.transform {
             transform.inverse(level, out, &mut Vec::new());
@@ -86,7 +86,7 @@ impl Linear {
     }
 
     /// Decodes rows to `out [rows.len(), cols]`, in the basis they are stored in.
-    pub(crate) fn read_rotated_rows(&self, level: CpuLevel, rows: Range<usize>, out: &mut [f32]) {
+    pub(crate) fn read_rotated_rows(&self, level: Isa, rows: Range<usize>, out: &mut [f32]) {
         assert_eq!(out.len(), rows.len() * self.shape.cols, "rows to read");
         if let Bytes::Decoded(decoded) = &self.bytes {
             return decoded.read(rows, out);
@@ -96,7 +96,7 @@ impl Linear {
     }
 
     /// `out[i]` = inner product of row `rows.start + i` and an input in the same basis.
-    pub(crate) fn dot_rows(&self, level: CpuLevel, rows: Range<usize>, input: &Input, out: &mut [f32]) {
+    pub(crate) fn dot_rows(&self, level: Isa, rows: Range<usize>, input: &Input, out: &mut [f32]) {
         if let Bytes::Decoded(decoded) = &self.bytes {
             return decoded.dot(level, &self.decoder, rows, input, out);
         }

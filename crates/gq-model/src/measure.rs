@@ -313,12 +313,12 @@ mod tests {
     use crate::ops::{Norm, Ops};
     use crate::{ActivationMode, KvType, LogitRows, RunOptions};
     use gq_checkpoint::Checkpoint;
-    use gq_tensor::CpuLevel;
+    use gq_tensor::Isa;
     use std::path::Path;
 
     const TINY: [&str; 6] = ["llama", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense"];
 
-    fn model(name: &str, level: CpuLevel) -> Model {
+    fn model(name: &str, level: Isa) -> Model {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);
         let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
         Model::from_checkpoint(Arc::new(Checkpoint::open(path).unwrap()), options).unwrap()
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn the_pass_computes_what_inference_does() {
         for name in TINY {
-            let model = model(name, CpuLevel::detect());
+            let model = model(name, Isa::detect());
             let tokens = tokens(&model, 40);
             let mut pass = CalibrationPass::new(&model, vec![tokens.clone()]).unwrap();
             let mut products = 0;
@@ -352,7 +352,7 @@ mod tests {
             {}
             assert!(products >= 5 * pass.layers(), "{name}: {products}");
             let hidden = pass.sequences[0].x.clone();
-            let mut ops = Fixed::new(CpuLevel::detect(), &[]);
+            let mut ops = Fixed::new(Isa::detect(), &[]);
             let x = ops.leaf(hidden);
             let fixed = model.graph().logits(&mut ops, &x).matrix;
             let (mut cache, mut logits) = (model.new_cache(tokens.len()), Vec::new());
@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn a_spilled_pass_observes_the_same_bits() {
         for name in TINY {
-            let model = model(name, CpuLevel::detect());
+            let model = model(name, Isa::detect());
             let observed = |spilled: bool| {
                 let sequences = vec![tokens(&model, 30), tokens(&model, 7), tokens(&model, 19)];
                 let mut pass = CalibrationPass::new(&model, sequences).unwrap();
@@ -391,15 +391,15 @@ mod tests {
     #[test]
     fn the_same_bits_on_every_level_and_thread_count() {
         for name in TINY {
-            let run = |level: CpuLevel, threads: usize| {
+            let run = |level: Isa, threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let model = model(name, level);
                 let sequences = vec![tokens(&model, 37), tokens(&model, 5)];
                 pool.install(|| output_moments(&model, &sequences, 3, &mut |_| ()).unwrap())
             };
-            let first = run(CpuLevel::detect(), 1);
-            assert_eq!(first, run(CpuLevel::detect(), 3), "{name}");
-            for level in CpuLevel::available() {
+            let first = run(Isa::detect(), 1);
+            assert_eq!(first, run(Isa::detect(), 3), "{name}");
+            for level in Isa::available() {
                 assert_eq!(first, run(level, 2), "{name} on {}", level.name());
             }
             assert!(first.rows.values().flatten().all(|x| x.is_finite()), "{name}");
@@ -419,10 +419,10 @@ mod tests {
     #[test]
     fn gradients_equal_finite_differences_in_f64() {
         for name in TINY {
-            let model = model(name, CpuLevel::detect());
+            let model = model(name, Isa::detect());
             let tokens = tokens(&model, 24);
             let turns = turns(&model, tokens.len());
-            let mut ops = Fixed::new(CpuLevel::detect(), &turns);
+            let mut ops = Fixed::new(Isa::detect(), &turns);
             let Residual { x, per_layer } = model.graph().start(&mut ops, &tokens);
             let per_layer = per_layer.map(|vectors| vectors.matrix);
             let layers = Layers::forward(&model, &turns, None, x.matrix.clone(), per_layer.clone());
@@ -480,7 +480,7 @@ mod tests {
     #[test]
     fn the_head_gives_the_gradient_of_drawn_labels() {
         for name in ["llama", "gemma4-e2b"] {
-            let model = model(name, CpuLevel::detect());
+            let model = model(name, Isa::detect());
             let hidden = Arc::new(Matrix {
                 width: model.spec().hidden_size,
                 data: numbers(9 * model.spec().hidden_size, 5),
@@ -513,12 +513,12 @@ mod tests {
     #[test]
     fn products_before_a_norm_are_known() {
         for (name, per_layer) in [("llama", 0), ("gemma3", 2), ("gemma4-e2b", 3), ("gemma4-moe", 2)] {
-            let model = model(name, CpuLevel::detect());
+            let model = model(name, Isa::detect());
             let tokens = tokens(&model, 12);
             let turns = turns(&model, tokens.len());
             let (mut marked, mut followed) = (0, 0);
             for layer in 0..model.graph().layers() {
-                let mut ops = Fixed::new(CpuLevel::detect(), &turns);
+                let mut ops = Fixed::new(Isa::detect(), &turns);
                 let start = model.graph().start(&mut ops, &tokens);
                 ops.tape = Some(Default::default());
                 model.graph().layer(&mut ops, layer, start.x, start.per_layer.as_ref());
@@ -534,7 +534,7 @@ mod tests {
     #[test]
     fn tokens_weigh_alike_before_a_norm() {
         for name in ["gemma3", "gemma4-e2b", "gemma4-moe"] {
-            let model = model(name, CpuLevel::detect());
+            let model = model(name, Isa::detect());
             let mut normed: Vec<(Linear, Matrix)> = Vec::new();
             let mut pass = CalibrationPass::new(&model, vec![tokens(&model, 12)]).unwrap();
             let mut keep = |seen: Observation<'_>| {
@@ -549,7 +549,7 @@ mod tests {
                 let run = |factor: f32| {
                     let mut seen = Matrix::default();
                     let mut observe = |observed: Observation<'_>| seen = observed.weighed().into_owned();
-                    let mut ops = Fixed::new(CpuLevel::detect(), &[]);
+                    let mut ops = Fixed::new(Isa::detect(), &[]);
                     ops.tape = Some(Default::default());
                     ops.observer = Some(&mut observe);
                     let mut x = input.clone();

@@ -10,7 +10,7 @@ use crate::texts::ModelTexts;
 use crate::{LoadError, ModelError};
 use gq_checkpoint::{Checkpoint, ModelSpec, parse_config};
 use gq_container::{Container, TextKind};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(crate) const BATCH: usize = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunOptions {
     /// Instructions of the kernels.
-    pub level: CpuLevel,
+    pub level: Isa,
     /// What codes are multiplied by.
     pub activations: ActivationMode,
     /// Storage of keys and values.
@@ -31,7 +31,7 @@ pub struct RunOptions {
 impl Default for RunOptions {
     fn default() -> RunOptions {
         let (activations, kv) = (ActivationMode::default(), KvType::default());
-        RunOptions { level: CpuLevel::detect(), activations, kv }
+        RunOptions { level: Isa::detect(), activations, kv }
     }
 }
 

@@ -210,13 +210,13 @@ mod tests {
     use super::*;
     use crate::{ActivationMode, LogitRows, RunOptions};
     use gq_checkpoint::Checkpoint;
-    use gq_tensor::CpuLevel;
+    use gq_tensor::Isa;
     use std::path::Path;
     use std::sync::Arc;
 
     const TINY: [&str; 5] = ["llama", "gemma3", "gemma4-e2b", "gemma4-moe", "gemma4-dense"];
 
-    fn model(name: &str, level: CpuLevel) -> Model {
+    fn model(name: &str, level: Isa) -> Model {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);
         let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
         Model::from_checkpoint(Arc::new(Checkpoint::open(path).unwrap()), options).unwrap()
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn together_as_alone() {
         for name in TINY {
-            let model = model(name, CpuLevel::detect());
+            let model = model(name, Isa::detect());
             let prompts = prompts(&model, &[3, 17, 1, 40, 300, 250, 600, 2]);
             let mut caches: Vec<_> = prompts.iter().map(|_| model.new_cache(640)).collect();
             let mut alone: Vec<_> = prompts.iter().map(|_| model.new_cache(640)).collect();
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn the_same_text_everywhere_however_many_write() {
         for name in TINY {
-            let write = |level: CpuLevel, threads: usize, memory: u64| {
+            let write = |level: Isa, threads: usize, memory: u64| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let model = model(name, level);
                 let options = OwnTextOptions { tokens: 150, answer: 20, seed: 3, memory };
@@ -268,11 +268,11 @@ mod tests {
                 assert_eq!(last, 150, "{name}");
                 text
             };
-            let two = 2 * conversation_bytes(model(name, CpuLevel::detect()).spec(), 60);
-            let first = write(CpuLevel::detect(), 1, 0);
+            let two = 2 * conversation_bytes(model(name, Isa::detect()).spec(), 60);
+            let first = write(Isa::detect(), 1, 0);
             assert!(first.len() >= 150 && first.len() < 150 + 61, "{name}: {}", first.len());
-            assert_eq!(first, write(CpuLevel::detect(), 3, u64::MAX), "{name}");
-            for level in CpuLevel::available() {
+            assert_eq!(first, write(Isa::detect(), 3, u64::MAX), "{name}");
+            for level in Isa::available() {
                 assert_eq!(first, write(level, 2, two), "{name} on {}", level.name());
             }
         }

@@ -188,7 +188,7 @@ mod tests {
     use super::*;
     use crate::{ActivationMode, KvType, RunOptions};
     use gq_checkpoint::Checkpoint;
-    use gq_tensor::{CpuLevel, DType, Encoding};
+    use gq_tensor::{DType, Encoding, Isa};
     use std::path::Path;
     use std::sync::Arc;
 
@@ -196,8 +196,7 @@ mod tests {
     #[test]
     fn both_models_inputs_are_weighed_by_the_original() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny/gemma3");
-        let options =
-            RunOptions { level: CpuLevel::detect(), activations: ActivationMode::F32, kv: KvType::F32 };
+        let options = RunOptions { level: Isa::detect(), activations: ActivationMode::F32, kv: KvType::F32 };
         let model = Model::from_checkpoint(Arc::new(Checkpoint::open(path).unwrap()), options).unwrap();
         let mut pass = PairedPass::new(&model, &model, vec![(0..9).collect()]).unwrap();
         let products = pass.products().unwrap();

@@ -3,7 +3,7 @@
 
 use gemm::{Parallelism, gemm};
 use gq_codec::{Operand, fixed_product};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 
 /// A borrowed matrix: `rows` rows of `cols` elements, `stride` apart.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,7 @@ pub(crate) enum Arithmetic {
     /// As this machine is fastest, spread so over threads.
     Fastest(Spread),
     /// The same everywhere ([`fixed_product`]).
-    Fixed(CpuLevel),
+    Fixed(Isa),
 }
 
 /// `y[i, j] = sum over k of x[i, k] w[j, k]`: activations `x [n, k]` and weights `w [m, k]` to `y [n, m]`.
@@ -94,7 +94,7 @@ pub(crate) fn multiply(p: View<'_>, v: View<'_>, y: ViewMut<'_>, arithmetic: Ari
     }
 }
 
-fn fixed(level: CpuLevel, y: ViewMut<'_>, a: Operand<'_>, b: Operand<'_>, k: usize) {
+fn fixed(level: Isa, y: ViewMut<'_>, a: Operand<'_>, b: Operand<'_>, k: usize) {
     for row in y.data.chunks_mut(y.stride.max(1)).take(y.rows) {
         row[..y.cols].fill(0.0);
     }
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn both_products_with_strides() {
         let shapes = [(1, 1, 1), (3, 5, 7), (17, 33, 64), (1, 70, 65), (64, 1, 31)];
-        let fixed = CpuLevel::available().into_iter().map(Arithmetic::Fixed);
+        let fixed = Isa::available().into_iter().map(Arithmetic::Fixed);
         let fastest = [Spread::Serial, Spread::Pool].map(Arithmetic::Fastest);
         let ways: Vec<_> = fastest.into_iter().chain(fixed).collect();
         for ((n, m, k), how) in shapes.into_iter().flat_map(|shape| ways.iter().map(move |&how| (shape, how)))

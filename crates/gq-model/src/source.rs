@@ -7,7 +7,7 @@ use crate::ops::Norm;
 use gq_checkpoint::{Checkpoint, MappedWeights, ModelSpec};
 use gq_codec::{Decoder, Rotation};
 use gq_container::Container;
-use gq_tensor::{CpuLevel, DType, Encoding, MatrixShape, RotationKind, RotationSpec};
+use gq_tensor::{DType, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -126,7 +126,7 @@ impl Source {
             return Err(LoadError::Encoding { name: name.to_owned(), encoding });
         }
         let mut values = vec![0.0; len];
-        linear.read_rows(CpuLevel::Scalar, 0..1, &mut values);
+        linear.read_rows(Isa::Scalar, 0..1, &mut values);
         Ok(values)
     }
 

@@ -9,8 +9,8 @@ use crate::fixed::{Fixed, Replacements, Replacing};
 use crate::layerwise::{SharedMatrices, turns};
 use crate::measure::residual_token_bytes;
 use crate::model::Model;
-use crate::refine::{HEAD_ROWS, block_rows, row_divergence};
 use crate::spill::Spill;
+use crate::teacher::{HEAD_ROWS, block_rows, row_divergence};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
     use crate::{ActivationMode, Factors, KvType, RunOptions, Teacher};
     use gq_checkpoint::{Checkpoint, Role};
-    use gq_tensor::{CpuLevel, DType, Encoding, RotationSpec};
+    use gq_tensor::{DType, Encoding, Isa, RotationSpec};
     use std::path::Path;
 
     const TINY: [&str; 6] = ["llama", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense"];
@@ -253,7 +253,7 @@ mod tests {
         Arc::new(Checkpoint::open(path).unwrap())
     }
 
-    fn model(checkpoint: &Arc<Checkpoint>, level: CpuLevel) -> Model {
+    fn model(checkpoint: &Arc<Checkpoint>, level: Isa) -> Model {
         let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
         Model::from_checkpoint(checkpoint.clone(), options).unwrap()
     }
@@ -270,7 +270,7 @@ mod tests {
         weights.insert(name, how, (rows, cols, height), payload).unwrap();
     }
 
-    fn pass(name: &str, level: CpuLevel, threads: usize, spilled: bool) -> Vec<Vec<f64>> {
+    fn pass(name: &str, level: Isa, threads: usize, spilled: bool) -> Vec<Vec<f64>> {
         let checkpoint = checkpoint(name);
         let model = model(&checkpoint, level);
         let names = |test: &dyn Fn(Role, Option<usize>) -> bool| -> BTreeSet<String> {
@@ -318,7 +318,7 @@ mod tests {
     fn trials_diverge_as_a_model_with_these_weights_does() {
         for name in TINY {
             let [down, output, embedding, others, nothing, half] =
-                pass(name, CpuLevel::detect(), 2, false).try_into().unwrap();
+                pass(name, Isa::detect(), 2, false).try_into().unwrap();
             assert_eq!(nothing, [0.0, 0.0], "{name}");
             // Residuals are normed in some families: a scaled output may not matter there.
             let some = |d: &[f64]| d.iter().all(|d| d.is_finite() && *d >= 0.0);
@@ -331,11 +331,11 @@ mod tests {
         }
         // The same by factors on rows, where a scale of the outputs is one.
         let checkpoint = checkpoint("llama");
-        let model = model(&checkpoint, CpuLevel::detect());
+        let model = model(&checkpoint, Isa::detect());
         let tensors = checkpoint.tensors().iter().filter(|tensor| tensor.role == Role::Output);
         let factors: Factors =
             tensors.map(|tensor| (tensor.name.clone(), vec![1.125; tensor.rows()])).collect();
-        let output = &pass("llama", CpuLevel::detect(), 2, false)[1];
+        let output = &pass("llama", Isa::detect(), 2, false)[1];
         for (s, measured) in output.iter().enumerate() {
             let tokens = (0..70).map(|i| ((i * i * 7 + 3 * i + s) % model.vocab_size()) as u32).collect();
             let expected = Teacher::new(&model, tokens).unwrap().divergence(&model, &factors).unwrap();
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn a_trial_that_computes_no_numbers_is_infinitely_far() {
         let checkpoint = checkpoint("llama");
-        let model = model(&checkpoint, CpuLevel::detect());
+        let model = model(&checkpoint, Isa::detect());
         let (broken, fine) =
             ("model.layers.1.mlp.down_proj.weight", "model.layers.1.self_attn.o_proj.weight");
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -372,9 +372,9 @@ mod tests {
     #[test]
     fn the_same_bits_on_every_level_and_thread_count_and_from_a_file() {
         for name in ["llama", "gemma4-e2b", "gemma4-moe"] {
-            let first = pass(name, CpuLevel::detect(), 1, false);
-            assert_eq!(first, pass(name, CpuLevel::detect(), 3, true), "{name}");
-            for level in CpuLevel::available() {
+            let first = pass(name, Isa::detect(), 1, false);
+            assert_eq!(first, pass(name, Isa::detect(), 3, true), "{name}");
+            for level in Isa::available() {
                 assert_eq!(first, pass(name, level, 2, false), "{name} {}", level.name());
             }
         }

@@ -1,23 +1,23 @@
 //! Vocabulary shared by every `gq` crate: dtypes, the encoding table, rotations' names, borrowed views,
-//! exact float conversions, distortion metrics and CPU-level tokens.
+//! exact float conversions, distortion metrics and instruction-set tokens.
 //!
 //! This crate does not know files, threads, devices or models.
 #![forbid(unsafe_code)]
 
-mod cpu;
 mod distortion;
 mod dtype;
 mod encoding;
 mod float;
 mod grid;
+mod isa;
 mod matrix;
 mod rotation;
 
-pub use cpu::{Avx2, Avx512, CpuLevel};
 pub use distortion::Distortion;
 pub use dtype::DType;
 pub use encoding::{Encoding, Polar, ScaleGroup, Sketch, States};
 pub use float::{decode_f32, encode_f32, f8_e4m3_to_f32, f8_e5m2_to_f32};
 pub use grid::{Grid, Rounding, Spacing};
+pub use isa::{Avx2, Avx512, Isa};
 pub use matrix::{EncodedMatrix, MatrixShape, ShapeMismatch, stacked_payload_bytes};
 pub use rotation::{RotationKind, RotationSpec};

@@ -5,7 +5,7 @@ use crate::output::Output;
 use crate::progress::ProgressMode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gq_checkpoint::{OpenOptions, TurnTokens};
-use gq_tensor::{Avx2, Avx512, CpuLevel};
+use gq_tensor::{Avx2, Avx512, Isa};
 
 /// Turns a Hugging Face checkpoint into the smallest file that still behaves like the original.
 #[derive(Parser, Debug)]
@@ -50,7 +50,7 @@ pub struct Global {
     pub threads: Option<u16>,
     /// CPU instructions to use [default: the best this machine has].
     #[arg(long, global = true, value_name = "LEVEL")]
-    pub cpu: Option<Cpu>,
+    pub isa: Option<IsaArg>,
     #[command(flatten)]
     pub reading: Reading,
 }
@@ -105,7 +105,7 @@ impl Reading {
 
 /// Instruction sets that can be asked for by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Cpu {
+pub enum IsaArg {
     /// Plain Rust: the definition.
     Scalar,
     /// AVX2 with FMA and F16C.
@@ -130,21 +130,21 @@ impl Global {
     ///
     /// # Errors
     /// When this machine does not have the instructions asked for.
-    pub fn level(&self) -> Result<CpuLevel, crate::failure::Failure> {
+    pub fn isa(&self) -> Result<Isa, crate::failure::Failure> {
         use crate::failure::{Exit, Failure};
-        let Some(cpu) = self.cpu else { return Ok(CpuLevel::detect()) };
-        let (name, level, needed) = match cpu {
-            Cpu::Scalar => return Ok(CpuLevel::Scalar),
-            Cpu::Avx2 => ("avx2", Avx2::detect().map(CpuLevel::Avx2), "AVX2 with FMA and F16C"),
-            Cpu::Avx512 => {
-                ("avx512", Avx512::detect().map(CpuLevel::Avx512), "AVX-512 with F, BW, VBMI and VNNI")
+        let Some(isa) = self.isa else { return Ok(Isa::detect()) };
+        let (name, level, needed) = match isa {
+            IsaArg::Scalar => return Ok(Isa::Scalar),
+            IsaArg::Avx2 => ("avx2", Avx2::detect().map(Isa::Avx2), "AVX2 with FMA and F16C"),
+            IsaArg::Avx512 => {
+                ("avx512", Avx512::detect().map(Isa::Avx512), "AVX-512 with F, BW, VBMI and VNNI")
             }
         };
         level.ok_or_else(|| {
-            let message = format!("--cpu {name}: this machine has no {needed}");
-            Failure::new(Exit::Environment, "cpu.missing", message)
-                .at("--cpu")
-                .limit(CpuLevel::detect().name())
+            let message = format!("--isa {name}: this machine has no {needed}");
+            Failure::new(Exit::Environment, "isa.missing", message)
+                .at("--isa")
+                .limit(Isa::detect().name())
                 .actual(name)
         })
     }
@@ -154,9 +154,9 @@ impl Global {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     Convert(commands::convert::ConvertArgs),
-    Tune(commands::tune::TuneArgs),
-    Reround(commands::reround::ReroundArgs),
-    Refine(commands::refine::RefineArgs),
+    Calibrate(commands::calibrate::CalibrateArgs),
+    Reround(commands::rounds::RoundsArgs),
+    Refine(commands::refine::ScalesArgs),
     Plan(commands::plan::PlanArgs),
     Inspect(commands::inspect::InspectArgs),
     Meta(commands::meta::MetaArgs),

@@ -6,7 +6,7 @@ use gq_convert::Choice;
 pub const LIST: &str = "\
 Encodings (bits per weight without scales; `gq bench --codec` shows distortion and speed):
   tt2 … tt6            trellis codes, one scale per row: the closest at their bits; what --size, --bpw, --fit and
-                       --max-kld choose among, with tq7 and tq8
+                       --target-kld choose among, with tq7 and tq8
   tt2-s12 … tt6-s12    the same with 2^12 states: a little closer, slower to make, as fast to run
   tt2-s14 … tt6-s14    with 2^14 states: closer by a little again, four times slower to make
   tq1 … tq8            TurboQuant: rotation and Lloyd-Max codes, one scale per row; the fastest to make and to run

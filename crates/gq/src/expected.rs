@@ -1,7 +1,7 @@
 //! What long work is expected to take on this machine, for the line that a command begins with and for its progress.
 
 use crate::cli::Global;
-use crate::commands::calibrate::{Measuring, TextSource};
+use crate::commands::calibration::{Measuring, TextSource};
 use crate::failure::Failure;
 use crate::progress::{Stage, Unit};
 use crate::source::{self, Loaded};
@@ -24,7 +24,7 @@ const GRID: f64 = 120.0;
 
 /// How fast this machine is.
 pub fn speed(global: &Global) -> Result<Speed, Failure> {
-    let level = global.level()?;
+    let level = global.isa()?;
     source::with_threads(global, || Speed::probe(level))
 }
 
@@ -71,7 +71,7 @@ pub fn grids(checkpoint: &Checkpoint, global: &Global) -> Result<Stage, Failure>
 pub fn coding(plan: &Plan, calibrated: bool, global: &Global) -> Result<Stage, Failure> {
     let seconds = match calibrated {
         true => Some(speed(global)?.seconds(Effort::coding(plan))),
-        false => Estimate::new(plan, global.level()?).map(|estimate| estimate.seconds),
+        false => Estimate::new(plan, global.isa()?).map(|estimate| estimate.seconds),
     };
     Ok(Stage { name: "coding", unit: Unit::Bytes, total: plan.source_bytes, seconds })
 }

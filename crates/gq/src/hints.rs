@@ -79,11 +79,11 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "model.not_finite" => {
             "weights overflow f32 or are broken: compare their checksums with where they came from"
         }
-        "reround.source" => {
+        "improve.source" => {
             "give --reference what the file was made from, and --lora as the conversion had it"
         }
-        "reround.nothing" => {
-            "convert with --tune or --calibration first; exact and grid weights have nothing to round"
+        "improve.nothing" => {
+            "convert with --measurements or --calibration first; exact and grid weights have nothing to round"
         }
         "path.missing" => "check the path; relative paths start at the current directory",
         "convert.differs" => "use the same options to continue it, or --restart to discard it",
@@ -96,14 +96,14 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "convert a checkpoint that has tokenizer.json, or evaluate against reference outputs"
         }
         "plan.not_measured" => {
-            "`gq convert` with --calibration builtin measures first; or give --tune DIR with what `gq tune` wrote"
+            "`gq convert` with --calibration builtin measures first; or give --measurements DIR with what `gq calibrate` wrote"
         }
         "plan.measures_nothing" => {
-            "`gq convert` measures and keeps to it; to plan, `gq tune SRC -o DIR` first, then --tune DIR here"
+            "`gq convert` measures and keeps to it; to plan, `gq calibrate SRC -o DIR` first, then --measurements DIR here"
         }
         "plan.budget" => "allow more bytes, or fewer bits for tables: --embedding, --head, --per-layer-table",
-        "tune.other" => "measure again with `gq tune`, into another directory if the old one is still of use",
-        "tune.memory" => {
+        "measurements.other" => "measure again with `gq calibrate`, into another directory if the old one is still of use",
+        "calibrate.memory" => {
             "raise --max-memory, use fewer --threads, a smaller --calibration-ctx or, with experts, --expert-moments layer"
         }
         "plan.memory" => "raise --max-memory, or use fewer --threads",

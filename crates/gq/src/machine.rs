@@ -1,6 +1,6 @@
 //! The machine as gq sees it: what decides speed, and what a bug report needs.
 
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use serde::Serialize;
 
 /// What this machine offers.
@@ -16,7 +16,7 @@ pub struct Machine {
     pub threads: usize,
     /// Kernels this machine can run, the definition first.
     pub levels: Vec<&'static str>,
-    /// Kernels that are used unless `--cpu` says otherwise.
+    /// Kernels that are used unless `--isa` says otherwise.
     pub level: &'static str,
     /// Bytes of memory; `None` where the system does not tell.
     pub memory_bytes: Option<u64>,
@@ -35,8 +35,8 @@ impl Machine {
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             cpu: field(&cpu, "model name").map(str::to_owned),
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            levels: CpuLevel::available().into_iter().map(CpuLevel::name).collect(),
-            level: CpuLevel::detect().name(),
+            levels: Isa::available().into_iter().map(Isa::name).collect(),
+            level: Isa::detect().name(),
             memory_bytes: kib("MemTotal").map(|kib| kib << 10),
             available_bytes: kib("MemAvailable").map(|kib| kib << 10),
         }

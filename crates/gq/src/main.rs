@@ -17,7 +17,7 @@ mod grid_cache;
 mod guard;
 mod hints;
 mod hub;
-mod kld_search;
+mod search_folder;
 mod looks;
 mod machine;
 mod output;

@@ -243,7 +243,7 @@ struct Read {
 }
 
 fn options(activations: ActivationMode, global: &Global) -> Result<RunOptions, Failure> {
-    Ok(RunOptions { level: global.level()?, activations, kv: KvType::F32 })
+    Ok(RunOptions { level: global.isa()?, activations, kv: KvType::F32 })
 }
 
 /// Refuses scales and exact values that are infinite or not a number. What the graph does not use is not looked at: the

@@ -309,7 +309,7 @@ pub fn model_how(
         Some(Activations::F32) => ActivationMode::F32,
     };
     let options = |activations| -> Result<RunOptions, Failure> {
-        Ok(RunOptions { level: global.level()?, activations, kv: kv.into() })
+        Ok(RunOptions { level: global.isa()?, activations, kv: kv.into() })
     };
     if is_checkpoint(path)? {
         let checkpoint = Arc::new(checkpoint_with(path, loras, global)?);

@@ -18,23 +18,23 @@ use grid::SIGNED_FLOATS;
 pub(crate) use grid::{FLOATS, GridKind, GridRows, Layout, decode_group};
 
 use crate::{Activations, Codebook, Trellis, codebook::LevelTables, packing::GROUP};
-use gq_tensor::{CpuLevel, DType, Encoding};
+use gq_tensor::{DType, Encoding, Isa};
 
 /// Calls the kernel of a level.
 macro_rules! at_level {
     ($level:expr, $kernel:ident($($argument:expr),* $(,)?)) => {
         match $level {
-            CpuLevel::Scalar => scalar::$kernel($($argument),*),
+            Isa::Scalar => scalar::$kernel($($argument),*),
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code)]
             // SAFETY: an `Avx2` value exists only on machines where AVX2, FMA and F16C were detected.
-            CpuLevel::Avx2(_) => unsafe { avx2::$kernel($($argument),*) },
+            Isa::Avx2(_) => unsafe { avx2::$kernel($($argument),*) },
             #[cfg(target_arch = "x86_64")]
             #[allow(unsafe_code)]
             // SAFETY: an `Avx512` value exists only on machines where these and AVX-512 F, BW, VBMI and VNNI were.
-            CpuLevel::Avx512(_) => unsafe { avx512::$kernel($($argument),*) },
+            Isa::Avx512(_) => unsafe { avx512::$kernel($($argument),*) },
             #[cfg(not(target_arch = "x86_64"))]
-            CpuLevel::Avx2(_) | CpuLevel::Avx512(_) => scalar::$kernel($($argument),*),
+            Isa::Avx2(_) | Isa::Avx512(_) => scalar::$kernel($($argument),*),
         }
     };
 }
@@ -45,7 +45,7 @@ pub(crate) const TILE_COLS: usize = 16;
 
 /// `acc[i][j] = fma(a[k][i], b[k][j], acc[i][j])` for k ascending, `a [k, TILE_ROWS]` and `b [k, TILE_COLS]`.
 /// The same bits at every level: a fused multiply-add is rounded once wherever it is computed.
-pub(crate) fn fixed_tile(level: CpuLevel, a: &[f32], b: &[f32], acc: &mut [[f32; TILE_COLS]; TILE_ROWS]) {
+pub(crate) fn fixed_tile(level: Isa, a: &[f32], b: &[f32], acc: &mut [[f32; TILE_COLS]; TILE_ROWS]) {
     assert!(a.len().is_multiple_of(TILE_ROWS) && a.len() / TILE_ROWS * TILE_COLS == b.len());
     at_level!(level, fixed_tile(a, b, acc));
 }
@@ -55,73 +55,61 @@ pub(crate) const PIVOT_ROWS: usize = 4;
 pub(crate) const PIVOT_COLS: usize = 8;
 
 /// `acc[i][j] -= a[k][i] * b[k][j]` for k ascending, `a [k, PIVOT_ROWS]` and `b [k, PIVOT_COLS]`; products are rounded.
-pub(crate) fn eliminate_tile(
-    level: CpuLevel,
-    a: &[f64],
-    b: &[f64],
-    acc: &mut [[f64; PIVOT_COLS]; PIVOT_ROWS],
-) {
+pub(crate) fn eliminate_tile(level: Isa, a: &[f64], b: &[f64], acc: &mut [[f64; PIVOT_COLS]; PIVOT_ROWS]) {
     assert!(a.len().is_multiple_of(PIVOT_ROWS) && a.len() / PIVOT_ROWS * PIVOT_COLS == b.len());
     at_level!(level, eliminate_tile(a, b, acc));
 }
 
 /// `x[i] *= factors[i]`.
-pub(crate) fn multiply(level: CpuLevel, x: &mut [f32], factors: &[f32]) {
+pub(crate) fn multiply(level: Isa, x: &mut [f32], factors: &[f32]) {
     assert_eq!(x.len(), factors.len());
     at_level!(level, multiply(x, factors));
 }
 
 /// Unnormalized Walsh-Hadamard transform of each contiguous block; `block` is a power of two >= 32.
-pub(crate) fn walsh_hadamard(level: CpuLevel, x: &mut [f32], block: usize) {
+pub(crate) fn walsh_hadamard(level: Isa, x: &mut [f32], block: usize) {
     assert!(block.is_power_of_two() && block >= GROUP && x.len().is_multiple_of(block));
     at_level!(level, walsh_hadamard(x, block));
 }
 
 /// `out[o, i, c] = sum over j of matrix[i, j] x[o, j, c]` with `matrix [p, p]` and `inner` columns, a multiple of 32.
-pub(crate) fn mix_blocks(
-    level: CpuLevel,
-    matrix: &[f32],
-    p: usize,
-    inner: usize,
-    x: &[f32],
-    out: &mut [f32],
-) {
+pub(crate) fn mix_blocks(level: Isa, matrix: &[f32], p: usize, inner: usize, x: &[f32], out: &mut [f32]) {
     assert!(matrix.len() == p * p && inner.is_multiple_of(GROUP));
     assert!(x.len() == out.len() && x.len().is_multiple_of(p * inner));
     at_level!(level, mix_blocks(matrix, p, inner, x, out));
 }
 
 /// Makes the rows of the matrix `[_, cols]` orthonormal, in order.
-pub(crate) fn gram_schmidt(level: CpuLevel, rows: &mut [f64], cols: usize) {
+pub(crate) fn gram_schmidt(level: Isa, rows: &mut [f64], cols: usize) {
     assert!(cols > 0 && rows.len().is_multiple_of(cols));
     at_level!(level, gram_schmidt(rows, cols));
 }
 
 /// `out = matrix x`, `matrix [out.len(), x.len()]`; each product as [`dot`].
-pub(crate) fn matrix_vector(level: CpuLevel, matrix: &[f32], x: &[f32], out: &mut [f32]) {
+pub(crate) fn matrix_vector(level: Isa, matrix: &[f32], x: &[f32], out: &mut [f32]) {
     assert_eq!(matrix.len(), x.len() * out.len());
     at_level!(level, matrix_vector(matrix, x, out));
 }
 
 /// `out += x matrix`, `matrix [x.len(), out.len()]`, row after row.
-pub(crate) fn add_vector_matrix(level: CpuLevel, matrix: &[f32], x: &[f32], out: &mut [f32]) {
+pub(crate) fn add_vector_matrix(level: Isa, matrix: &[f32], x: &[f32], out: &mut [f32]) {
     assert_eq!(matrix.len(), x.len() * out.len());
     at_level!(level, add_vector_matrix(matrix, x, out));
 }
 
 /// Inner product in eight lanes.
-pub(crate) fn dot(level: CpuLevel, a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(level: Isa, a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     at_level!(level, dot(a, b))
 }
 
 /// Sum of squares in f64; finite exactly when every element is.
-pub(crate) fn energy(level: CpuLevel, x: &[f32]) -> f64 {
+pub(crate) fn energy(level: Isa, x: &[f32]) -> f64 {
     at_level!(level, energy(x))
 }
 
 /// Largest absolute value of finite elements.
-pub(crate) fn largest(level: CpuLevel, x: &[f32]) -> f32 {
+pub(crate) fn largest(level: Isa, x: &[f32]) -> f32 {
     at_level!(level, largest(x))
 }
 
@@ -135,20 +123,20 @@ pub(crate) struct Fit {
 }
 
 /// For each inverse step, the [`Fit`] of targets `x inverse_step`. `x.len()` is a multiple of 32.
-pub(crate) fn score(level: CpuLevel, book: Codebook, x: &[f32], inverse_steps: &[f32], out: &mut [Fit]) {
+pub(crate) fn score(level: Isa, book: Codebook, x: &[f32], inverse_steps: &[f32], out: &mut [Fit]) {
     assert!(x.len().is_multiple_of(GROUP) && inverse_steps.len() == out.len());
     at_level!(level, score(book, x, inverse_steps, out));
 }
 
 /// Codes of the levels nearest to `x inverse_step`, and their [`Fit`]. `x.len()` is a multiple of 32.
-pub(crate) fn round(level: CpuLevel, book: Codebook, x: &[f32], inverse_step: f32, codes: &mut [u8]) -> Fit {
+pub(crate) fn round(level: Isa, book: Codebook, x: &[f32], inverse_step: f32, codes: &mut [u8]) -> Fit {
     assert!(x.len().is_multiple_of(GROUP) && x.len() == codes.len());
     at_level!(level, round(book, x, inverse_step, codes))
 }
 
 /// See [`Activations::quantize`].
 pub(crate) fn quantize_activations(
-    level: CpuLevel,
+    level: Isa,
     x: &[f32],
     values: &mut [i8],
     magnitudes: &mut [u8],
@@ -195,21 +183,21 @@ impl<'a> TurboRows<'a> {
 }
 
 /// Decodes rows.
-pub(crate) fn turbo_decode(level: CpuLevel, rows: TurboRows<'_>, out: &mut [f32]) {
+pub(crate) fn turbo_decode(level: Isa, rows: TurboRows<'_>, out: &mut [f32]) {
     rows.check(out.len() / rows.cols.max(1));
     assert!(out.len().is_multiple_of(rows.cols));
     at_level!(level, turbo_decode(rows, out));
 }
 
 /// `out[r] = <row r, x>`.
-pub(crate) fn turbo_dot(level: CpuLevel, rows: TurboRows<'_>, x: &Activations, out: &mut [f32]) {
+pub(crate) fn turbo_dot(level: Isa, rows: TurboRows<'_>, x: &Activations, out: &mut [f32]) {
     rows.check(out.len());
     assert_eq!(x.len(), rows.cols);
     at_level!(level, turbo_dot(rows, x, out));
 }
 
 /// `out[r] = <row r, x>`.
-pub(crate) fn turbo_dot_f32(level: CpuLevel, rows: TurboRows<'_>, x: &[f32], out: &mut [f32]) {
+pub(crate) fn turbo_dot_f32(level: Isa, rows: TurboRows<'_>, x: &[f32], out: &mut [f32]) {
     rows.check(out.len());
     assert_eq!(x.len(), rows.cols);
     at_level!(level, turbo_dot_f32(rows, x, out));
@@ -231,7 +219,7 @@ fn tile_place(cols: usize, row: usize, col: usize) -> usize {
 
 /// Levels of rows of scalar codes to a tile: plus [`LEVEL_BIAS`] where `high` is empty, else as `low + 64 * high`, both
 /// of the level's sign, each plus the bias.
-pub(crate) fn turbo_levels(level: CpuLevel, rows: TurboRows<'_>, low: &mut [u8], high: &mut [u8]) {
+pub(crate) fn turbo_levels(level: Isa, rows: TurboRows<'_>, low: &mut [u8], high: &mut [u8]) {
     let count = rows.scales.len() / rows.scale_bytes().max(1);
     rows.check(count);
     let padded = count.next_multiple_of(TILE_LANES) * rows.cols;
@@ -242,7 +230,7 @@ pub(crate) fn turbo_levels(level: CpuLevel, rows: TurboRows<'_>, low: &mut [u8],
 
 /// Levels plus [`LEVEL_BIAS`] of rows of a strip, to rows `at ..` of a tile. Called in the order of rows: what follows
 /// them in their block of rows may be overwritten.
-pub(crate) fn trellis_levels(level: CpuLevel, strip: StripRows<'_>, at: usize, low: &mut [u8]) {
+pub(crate) fn trellis_levels(level: Isa, strip: StripRows<'_>, at: usize, low: &mut [u8]) {
     strip.check();
     assert!((at + strip.steps.len()).next_multiple_of(TILE_LANES) * strip.cols <= low.len());
     at_level!(level, trellis_levels(strip, at, low));
@@ -271,7 +259,7 @@ pub(crate) struct TileTokens<'a> {
 
 /// `out[t * stride + r] = <row r, token t>` for as many tokens as `out` has rows, which begin `stride` apart.
 pub(crate) fn level_multiply(
-    level: CpuLevel,
+    level: Isa,
     tile: TileRows<'_>,
     x: TileTokens<'_>,
     out: &mut [f32],
@@ -287,34 +275,34 @@ pub(crate) fn level_multiply(
 }
 
 /// Decodes rows on a grid.
-pub(crate) fn grid_decode(level: CpuLevel, rows: GridRows<'_>, out: &mut [f32]) {
+pub(crate) fn grid_decode(level: Isa, rows: GridRows<'_>, out: &mut [f32]) {
     rows.check(out.len() / rows.cols.max(1));
     assert!(out.len().is_multiple_of(rows.cols));
     at_level!(level, grid_decode(rows, out));
 }
 
 /// `out[r] = <row r, x>`, without rounding the values of the grid to the source's dtype.
-pub(crate) fn grid_dot(level: CpuLevel, rows: GridRows<'_>, x: &Activations, out: &mut [f32]) {
+pub(crate) fn grid_dot(level: Isa, rows: GridRows<'_>, x: &Activations, out: &mut [f32]) {
     rows.check(out.len());
     assert_eq!(x.len(), rows.cols);
     at_level!(level, grid_dot(rows, x, out));
 }
 
 /// `out[r] = <row r, x>`, of decoded values, in eight lanes: the same bits at every level.
-pub(crate) fn grid_dot_f32(level: CpuLevel, rows: GridRows<'_>, x: &[f32], out: &mut [f32]) {
+pub(crate) fn grid_dot_f32(level: Isa, rows: GridRows<'_>, x: &[f32], out: &mut [f32]) {
     rows.check(out.len());
     assert_eq!(x.len(), rows.cols);
     at_level!(level, grid_dot_f32(rows, x, out));
 }
 
 /// Exact elements to f32; see [`gq_tensor::decode_f32`].
-pub(crate) fn exact_decode(level: CpuLevel, dtype: DType, bytes: &[u8], out: &mut [f32]) {
+pub(crate) fn exact_decode(level: Isa, dtype: DType, bytes: &[u8], out: &mut [f32]) {
     assert_eq!(bytes.len(), out.len() * dtype.size());
     at_level!(level, exact_decode(dtype, bytes, out));
 }
 
 /// `out[r] = <row r, x>` for contiguous rows of exact elements.
-pub(crate) fn exact_dot(level: CpuLevel, dtype: DType, bytes: &[u8], x: &[f32], out: &mut [f32]) {
+pub(crate) fn exact_dot(level: Isa, dtype: DType, bytes: &[u8], x: &[f32], out: &mut [f32]) {
     assert_eq!(bytes.len(), out.len() * x.len() * dtype.size());
     at_level!(level, exact_dot(dtype, bytes, x, out));
 }
@@ -332,7 +320,7 @@ pub(crate) const BLOCK_ROWS: usize = 32;
 /// of the best one. Costs are compared with their lowest `bits` bits replaced by those upper bits, which makes
 /// every comparison strict and the result the same at every level.
 pub(crate) fn viterbi(
-    level: CpuLevel,
+    level: Isa,
     bits: u32,
     values: &[f32],
     targets: &[f32],
@@ -376,21 +364,21 @@ impl<'a> StripRows<'a> {
 }
 
 /// Decodes rows.
-pub(crate) fn trellis_decode(level: CpuLevel, strip: StripRows<'_>, out: &mut [f32]) {
+pub(crate) fn trellis_decode(level: Isa, strip: StripRows<'_>, out: &mut [f32]) {
     strip.check();
     assert_eq!(out.len(), strip.steps.len() * strip.cols);
     at_level!(level, trellis_decode(strip, out));
 }
 
 /// `out[r] = <row r, x>`.
-pub(crate) fn trellis_dot(level: CpuLevel, strip: StripRows<'_>, x: &Activations, out: &mut [f32]) {
+pub(crate) fn trellis_dot(level: Isa, strip: StripRows<'_>, x: &Activations, out: &mut [f32]) {
     strip.check();
     assert!(x.len() == strip.cols && out.len() == strip.steps.len());
     at_level!(level, trellis_dot(strip, x, out));
 }
 
 /// `out[r] = <row r, x>`.
-pub(crate) fn trellis_dot_f32(level: CpuLevel, strip: StripRows<'_>, x: &[f32], out: &mut [f32]) {
+pub(crate) fn trellis_dot_f32(level: Isa, strip: StripRows<'_>, x: &[f32], out: &mut [f32]) {
     strip.check();
     assert!(x.len() == strip.cols && out.len() == strip.steps.len());
     at_level!(level, trellis_dot_f32(strip, x, out));

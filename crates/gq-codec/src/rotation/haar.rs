@@ -4,7 +4,7 @@ use crate::{
     kernel,
     random::{Purpose, Stream},
 };
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 
 /// A square matrix `[cols, cols]`, row-major.
 #[derive(Clone, Debug)]
@@ -32,27 +32,27 @@ impl Dense {
         let stream = Stream::new(seed, purpose, cols);
         let mut rows: Vec<f64> = (0..cols * cols).map(|i| stream.gaussian(i as u64)).collect();
         // Every level gives the same bits; the matrix belongs to no caller's choice of level.
-        kernel::gram_schmidt(CpuLevel::detect(), &mut rows, cols);
+        kernel::gram_schmidt(Isa::detect(), &mut rows, cols);
         Dense { cols, entries: rows.into_iter().map(|v| v as f32).collect() }
     }
 
     /// `out = M x`.
-    pub(crate) fn forward(&self, level: CpuLevel, x: &[f32], out: &mut [f32]) {
+    pub(crate) fn forward(&self, level: Isa, x: &[f32], out: &mut [f32]) {
         kernel::matrix_vector(level, &self.entries, x, out);
     }
 
     /// `out += factor * Mᵀ x`, term by term.
-    pub(crate) fn add_transposed(&self, level: CpuLevel, x: &[f32], out: &mut [f32]) {
+    pub(crate) fn add_transposed(&self, level: Isa, x: &[f32], out: &mut [f32]) {
         kernel::add_vector_matrix(level, &self.entries, x, out);
     }
 
-    pub(super) fn forward_in_place(&self, level: CpuLevel, x: &mut [f32], scratch: &mut Vec<f32>) {
+    pub(super) fn forward_in_place(&self, level: Isa, x: &mut [f32], scratch: &mut Vec<f32>) {
         scratch.clear();
         scratch.extend_from_slice(x);
         self.forward(level, scratch, x);
     }
 
-    pub(super) fn inverse_in_place(&self, level: CpuLevel, x: &mut [f32], scratch: &mut Vec<f32>) {
+    pub(super) fn inverse_in_place(&self, level: Isa, x: &mut [f32], scratch: &mut Vec<f32>) {
         scratch.clear();
         scratch.extend_from_slice(x);
         x.fill(0.0);

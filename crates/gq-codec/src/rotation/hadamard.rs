@@ -6,7 +6,7 @@ use crate::{
     kernel,
     random::{Purpose, Stream},
 };
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 
 /// `(F ⊗ H) D` of width `m 2^k`, m odd: signs D, Walsh-Hadamard H within each block of 2^k,
 /// and F, a Kronecker product of one Hartley matrix per prime factor of m, across the m blocks.
@@ -50,7 +50,7 @@ impl Hadamard {
         Ok(Hadamard { signs, block, factors })
     }
 
-    pub(super) fn forward(&self, level: CpuLevel, x: &mut [f32], scratch: &mut Vec<f32>) {
+    pub(super) fn forward(&self, level: Isa, x: &mut [f32], scratch: &mut Vec<f32>) {
         kernel::multiply(level, x, &self.signs);
         kernel::walsh_hadamard(level, x, self.block);
         for factor in &self.factors {
@@ -58,7 +58,7 @@ impl Hadamard {
         }
     }
 
-    pub(super) fn inverse(&self, level: CpuLevel, x: &mut [f32], scratch: &mut Vec<f32>) {
+    pub(super) fn inverse(&self, level: Isa, x: &mut [f32], scratch: &mut Vec<f32>) {
         for factor in self.factors.iter().rev() {
             factor.apply(level, x, scratch);
         }
@@ -68,7 +68,7 @@ impl Hadamard {
 }
 
 impl Factor {
-    fn apply(&self, level: CpuLevel, x: &mut [f32], scratch: &mut Vec<f32>) {
+    fn apply(&self, level: Isa, x: &mut [f32], scratch: &mut Vec<f32>) {
         scratch.resize(x.len(), 0.0);
         kernel::mix_blocks(level, &self.matrix, self.p, self.inner, x, scratch);
         x.copy_from_slice(scratch);

@@ -5,7 +5,7 @@ mod hadamard;
 mod hartley;
 
 use crate::error::RotationError;
-use gq_tensor::{CpuLevel, Encoding, RotationKind, RotationSpec};
+use gq_tensor::{Encoding, Isa, RotationKind, RotationSpec};
 pub(crate) use haar::Dense;
 use hadamard::Hadamard;
 
@@ -81,7 +81,7 @@ impl Rotation {
     ///
     /// # Panics
     /// When `x` is not a whole number of rows.
-    pub fn forward(&self, level: CpuLevel, x: &mut [f32], scratch: &mut Vec<f32>) {
+    pub fn forward(&self, level: Isa, x: &mut [f32], scratch: &mut Vec<f32>) {
         assert!(self.cols == 0 || x.len().is_multiple_of(self.cols), "not whole rows");
         for row in x.chunks_exact_mut(self.cols.max(1)) {
             match &self.transform {
@@ -96,7 +96,7 @@ impl Rotation {
     ///
     /// # Panics
     /// When `x` is not a whole number of rows.
-    pub fn inverse(&self, level: CpuLevel, x: &mut [f32], scratch: &mut Vec<f32>) {
+    pub fn inverse(&self, level: Isa, x: &mut [f32], scratch: &mut Vec<f32>) {
         assert!(self.cols == 0 || x.len().is_multiple_of(self.cols), "not whole rows");
         for row in x.chunks_exact_mut(self.cols.max(1)) {
             match &self.transform {

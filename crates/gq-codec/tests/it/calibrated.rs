@@ -3,7 +3,7 @@
 use gq_codec::{
     Codebook, Factor, Operand, Trellis, encode_calibrated, encode_trellis_calibrated, fixed_product, serially,
 };
-use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec, ScaleGroup};
+use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec, ScaleGroup};
 
 fn normal(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
@@ -19,7 +19,7 @@ fn normal(n: usize, seed: u64) -> Vec<f32> {
 fn moments(n: usize) -> Vec<f32> {
     let (tokens, strong) = (6 * n, 8);
     let (z, mix, mut x) = (normal(tokens * strong, 1), normal(strong * n, 2), normal(tokens * n, 3));
-    let level = CpuLevel::detect();
+    let level = Isa::detect();
     fixed_product(level, (tokens, n, strong), Operand::rows(&z, strong), Operand::rows(&mix, n), &mut x, n);
     let mut h = vec![0.0; n * n];
     fixed_product(level, (n, n, tokens), Operand::rows(&x, n).t(), Operand::rows(&x, n), &mut h, n);
@@ -35,7 +35,7 @@ fn the_product_is_one_chain_per_element_at_every_level_and_thread_count() {
             let chain = (0..k).fold(start[i * n + j], |sum, l| a[i * k + l].mul_add(b[l * n + j], sum));
             expected[i * n + j] = chain;
         }
-        for level in CpuLevel::available() {
+        for level in Isa::available() {
             for threads in [1, 2, 3] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let (mut c, mut alone) = (start.clone(), start.clone());
@@ -53,7 +53,7 @@ fn the_product_is_one_chain_per_element_at_every_level_and_thread_count() {
 fn factors_multiply_back() {
     let n = 160;
     let h = moments(n);
-    let factor = Factor::new(CpuLevel::detect(), &h, n, 0.0).unwrap();
+    let factor = Factor::new(Isa::detect(), &h, n, 0.0).unwrap();
     assert_eq!(factor.damping(), 0.0);
     let (u, d) = (factor.upper(), factor.diagonal());
     for (i, j) in [(0, 0), (3, 150), (77, 78), (159, 159), (150, 3)] {
@@ -68,11 +68,11 @@ fn a_deficient_matrix_is_damped_until_it_factors_and_says_so() {
     let n = 64;
     let mut h = vec![0.0; n * n];
     h[0] = 1.0; // rank one
-    let factor = Factor::new(CpuLevel::detect(), &h, n, 0.0).unwrap();
+    let factor = Factor::new(Isa::detect(), &h, n, 0.0).unwrap();
     assert!(factor.damping() > 0.0);
-    assert!(Factor::new(CpuLevel::detect(), &vec![f32::NAN; n * n], n, 0.01).is_err());
+    assert!(Factor::new(Isa::detect(), &vec![f32::NAN; n * n], n, 0.01).is_err());
     // No inputs at all: nothing to weigh, plain rounding.
-    let none = Factor::new(CpuLevel::detect(), &vec![0.0; n * n], n, 0.01).unwrap();
+    let none = Factor::new(Isa::detect(), &vec![0.0; n * n], n, 0.01).unwrap();
     assert_eq!(none.mean_feedback(), 0.0);
 }
 
@@ -81,7 +81,7 @@ fn proxy(h: &[f32], w: &[f32], decoded: &[f32], n: usize) -> f64 {
     let quadratic = |x: &[f32]| -> f64 {
         let rows = x.len() / n;
         let mut xh = vec![0.0; x.len()];
-        let level = CpuLevel::detect();
+        let level = Isa::detect();
         fixed_product(level, (rows, n, n), Operand::rows(x, n), Operand::rows(h, n), &mut xh, n);
         xh.iter().zip(x).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     };
@@ -94,7 +94,7 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
     let (n, rows) = (160, 40);
     let h = moments(n);
     let w = normal(rows * n, 9);
-    let factor = Factor::new(CpuLevel::detect(), &h, n, 0.01).unwrap();
+    let factor = Factor::new(Isa::detect(), &h, n, 0.01).unwrap();
     let row = ScaleGroup::Row;
     for (bits, group) in
         [(2, row), (3, row), (4, row), (6, row), (8, row), (3, ScaleGroup::G32), (4, ScaleGroup::G32)]
@@ -106,7 +106,7 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
             let decoder = gq_codec::Decoder::new(encoding, RotationSpec::NONE, n).unwrap();
             let mut out = vec![0.0; rows * n];
             for (row, out) in out.chunks_mut(n).enumerate() {
-                decoder.decode_row(CpuLevel::Scalar, &matrix, row, out);
+                decoder.decode_row(Isa::Scalar, &matrix, row, out);
             }
             out
         };
@@ -117,10 +117,10 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
         let scales = scales.chunks_mut(encoding.scales_row_bytes(n));
         for (row, (codes, scale)) in codes.chunks_mut(split / rows).zip(scales).enumerate() {
             let row = &w[row * n..(row + 1) * n];
-            encoder.encode_row(CpuLevel::Scalar, row, codes, scale, &mut Default::default());
+            encoder.encode_row(Isa::Scalar, row, codes, scale, &mut Default::default());
         }
         let mut first: Option<Vec<u8>> = None;
-        for level in CpuLevel::available() {
+        for level in Isa::available() {
             let mut payload = vec![0; nearest.len()];
             let (codes, scales) = payload.split_at_mut(split);
             let book = Codebook::of(bits).unwrap();
@@ -139,7 +139,7 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
 #[test]
 fn a_row_with_a_value_that_is_not_finite_is_marked_and_others_stay() {
     let (n, rows) = (160, 16);
-    let factor = Factor::new(CpuLevel::detect(), &moments(n), n, 0.01).unwrap();
+    let factor = Factor::new(Isa::detect(), &moments(n), n, 0.01).unwrap();
     let trellis = Trellis::of(Encoding::from_name("tt3").unwrap()).unwrap();
     let mut zeroed = normal(rows * n, 9);
     zeroed[5 * n..6 * n].fill(0.0);
@@ -159,7 +159,7 @@ fn a_row_with_a_value_that_is_not_finite_is_marked_and_others_stay() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut broken = zeroed.clone();
         broken[5 * n + 70] = value;
-        for level in CpuLevel::available() {
+        for level in Isa::available() {
             let scalar = |w: &[f32]| {
                 let (mut codes, mut scales) = (vec![0; rows * n * 3 / 8], vec![0; 2 * rows * n / 32]);
                 let how = (Codebook::of(3).unwrap(), 32);

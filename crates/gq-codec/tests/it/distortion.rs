@@ -2,7 +2,7 @@
 
 use crate::source::{self, Generator, Source};
 use gq_codec::{Codebook, CodecError, Decoder, EncodeScratch, Encoder, Rotation, study_encoding};
-use gq_tensor::{CpuLevel, DType, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec};
+use gq_tensor::{DType, EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
 
 fn encoding(name: &str) -> Encoding {
     Encoding::from_name(name).unwrap()
@@ -10,7 +10,7 @@ fn encoding(name: &str) -> Encoding {
 
 fn relative_mse(name: &str, kind: RotationKind, cols: usize, data: &[f32]) -> f64 {
     let rotation = Rotation::new(RotationSpec { kind, seed: 17 }, cols).unwrap();
-    let study = study_encoding(CpuLevel::detect(), encoding(name), &rotation, data).unwrap();
+    let study = study_encoding(Isa::detect(), encoding(name), &rotation, data).unwrap();
     assert_eq!(study.distortion.count as usize, data.len());
     study.distortion.relative_mse()
 }
@@ -26,12 +26,12 @@ fn round_trip(name: &str, row: &[f32]) -> (Vec<u8>, Vec<f32>) {
     let encoder = Encoder::new(encoding, RotationSpec::NONE, cols).unwrap();
     let mut payload = vec![0; encoding.payload_bytes(1, cols).unwrap() as usize];
     let (codes, scales) = payload.split_at_mut(encoding.codes_bytes(1, cols).unwrap());
-    encoder.encode_row(CpuLevel::detect(), row, codes, scales, &mut EncodeScratch::default());
+    encoder.encode_row(Isa::detect(), row, codes, scales, &mut EncodeScratch::default());
     let matrix =
         EncodedMatrix::new(MatrixShape { rows: 1, cols }, encoding, RotationSpec::NONE, &payload).unwrap();
     let mut out = vec![0.0; cols];
     let decoder = Decoder::new(encoding, RotationSpec::NONE, cols).unwrap();
-    decoder.decode_row(CpuLevel::detect(), &matrix, 0, &mut out);
+    decoder.decode_row(Isa::detect(), &matrix, 0, &mut out);
     (payload, out)
 }
 
@@ -167,17 +167,11 @@ fn product_errors(name: &str, x: &[f32], y: &[f32], seeds: u64) -> (f64, f64, f6
         let encoder = Encoder::new(encoding, spec, cols).unwrap();
         let mut payload = vec![0; encoding.payload_bytes(1, cols).unwrap() as usize];
         let (codes, scales) = payload.split_at_mut(encoding.codes_bytes(1, cols).unwrap());
-        encoder.encode_row(CpuLevel::detect(), x, codes, scales, &mut EncodeScratch::default());
+        encoder.encode_row(Isa::detect(), x, codes, scales, &mut EncodeScratch::default());
         residual = half::f16::from_le_bytes([scales[2], scales[3]]).to_f64();
         let matrix = EncodedMatrix::new(MatrixShape { rows: 1, cols }, encoding, spec, &payload).unwrap();
         let mut out = [0.0];
-        Decoder::new(encoding, spec, cols).unwrap().dot_rows_f32(
-            CpuLevel::detect(),
-            &matrix,
-            0..1,
-            y,
-            &mut out,
-        );
+        Decoder::new(encoding, spec, cols).unwrap().dot_rows_f32(Isa::detect(), &matrix, 0..1, y, &mut out);
         let exact: f64 = x.iter().zip(y).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
         let error = f64::from(out[0]) - exact;
         sum += error;

@@ -1,7 +1,7 @@
 //! Frozen files: what was stored once is decoded, and encoded again, to the same bits at every level.
 
 use gq_codec::{Decoder, EncodeScratch, Encoder, Rotation};
-use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec};
+use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
 use serde_json::Value;
 use std::{fs, path::PathBuf};
 
@@ -37,7 +37,7 @@ fn canonical(x: &[f32]) -> Vec<u32> {
     x.iter().map(|v| if v.is_nan() { 0x7FC0_0000 } else { v.to_bits() }).collect()
 }
 
-fn check_encoding(file: &str, case: &Value, level: CpuLevel) -> Encoding {
+fn check_encoding(file: &str, case: &Value, level: Isa) -> Encoding {
     let encoding = Encoding::from_name(case["encoding"].as_str().unwrap()).unwrap();
     assert_eq!(usize::from(encoding.code()), number(case, "code"), "{file}");
     let shape = MatrixShape { rows: number(case, "rows"), cols: number(case, "cols") };
@@ -61,7 +61,7 @@ fn check_encoding(file: &str, case: &Value, level: CpuLevel) -> Encoding {
     encoding
 }
 
-fn check_rotation(file: &str, case: &Value, level: CpuLevel) {
+fn check_rotation(file: &str, case: &Value, level: Isa) {
     let code = u8::try_from(number(case, "code")).unwrap();
     let kind = RotationKind::from_code(code).unwrap();
     assert_eq!(kind.name(), case["rotation"].as_str().unwrap(), "{file}");
@@ -77,7 +77,7 @@ fn check_rotation(file: &str, case: &Value, level: CpuLevel) {
 #[test]
 fn golden_files_are_read_and_written_alike_at_every_level() {
     let cases = cases();
-    for level in CpuLevel::available() {
+    for level in Isa::available() {
         let mut seen = Vec::new();
         let mut rotations = 0;
         for (file, case) in &cases {

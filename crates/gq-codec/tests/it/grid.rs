@@ -2,8 +2,7 @@
 
 use gq_codec::{Activations, Decoder, EncodeScratch, Encoder, on_grid};
 use gq_tensor::{
-    CpuLevel, DType, EncodedMatrix, Encoding, Grid, MatrixShape, RotationSpec, Rounding, decode_f32,
-    encode_f32,
+    DType, EncodedMatrix, Encoding, Grid, Isa, MatrixShape, RotationSpec, Rounding, decode_f32, encode_f32,
 };
 
 use crate::source::{self, Source};
@@ -32,7 +31,7 @@ fn on(encoding: Encoding, rows: usize, cols: usize) -> Vec<f32> {
     source::on_grid(encoding, rows, cols)
 }
 
-fn payload(encoding: Encoding, values: &[f32], cols: usize, level: CpuLevel) -> Vec<u8> {
+fn payload(encoding: Encoding, values: &[f32], cols: usize, level: Isa) -> Vec<u8> {
     let rows = values.len() / cols;
     let mut payload = vec![0; encoding.payload_bytes(rows, cols).unwrap() as usize];
     let (codes, scales) = payload.split_at_mut(encoding.codes_bytes(rows, cols).unwrap());
@@ -41,7 +40,7 @@ fn payload(encoding: Encoding, values: &[f32], cols: usize, level: CpuLevel) -> 
     payload
 }
 
-fn decoded(encoding: Encoding, payload: &[u8], shape: MatrixShape, level: CpuLevel) -> Vec<f32> {
+fn decoded(encoding: Encoding, payload: &[u8], shape: MatrixShape, level: Isa) -> Vec<f32> {
     let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, payload).unwrap();
     let mut out = vec![0.0; shape.rows * shape.cols];
     let decoder = Decoder::new(encoding, RotationSpec::NONE, shape.cols).unwrap();
@@ -60,8 +59,8 @@ fn every_grid_is_found_and_comes_back_bit_for_bit_at_every_level() {
         let values = on(encoding, shape.rows, shape.cols);
         assert_eq!(bits(&values), bits(&rounded(dtype(encoding), &values)), "{encoding}");
         assert!(values.chunks(shape.cols).all(|row| on_grid(encoding, row)), "{encoding} is not found");
-        let first = payload(encoding, &values, shape.cols, CpuLevel::Scalar);
-        for level in CpuLevel::available() {
+        let first = payload(encoding, &values, shape.cols, Isa::Scalar);
+        for level in Isa::available() {
             assert_eq!(payload(encoding, &values, shape.cols, level), first, "{encoding}");
             assert_eq!(bits(&decoded(encoding, &first, shape, level)), bits(&values), "{encoding}");
         }
@@ -83,8 +82,8 @@ fn near_misses_are_refused_and_decode_to_nan() {
             continue;
         }
         let shape = MatrixShape { rows: 1, cols: 96 };
-        let stored = payload(encoding, &values, 96, CpuLevel::Scalar);
-        let back = decoded(encoding, &stored, shape, CpuLevel::Scalar);
+        let stored = payload(encoding, &values, 96, Isa::Scalar);
+        let back = decoded(encoding, &stored, shape, Isa::Scalar);
         assert!(back[32..64].iter().all(|v| v.is_nan()), "{encoding}");
         if !encoding.name().contains("row") {
             assert_eq!(bits(&back[..32]), bits(&values[..32]), "{encoding}");
@@ -115,8 +114,8 @@ fn grids_of_other_programs() {
     let q4_0: Vec<f32> = q4_0.iter().map(|v| (v / -0.0123).round() * scale).collect();
     assert!(q4_0.iter().any(|v| v.to_bits() == (-0.0_f32).to_bits()));
     let shape = MatrixShape { rows: 1, cols: 32 };
-    let stored = payload(named("grid4"), &q4_0, 32, CpuLevel::Scalar);
-    assert_eq!(bits(&decoded(named("grid4"), &stored, shape, CpuLevel::Scalar)), bits(&q4_0));
+    let stored = payload(named("grid4"), &q4_0, 32, Isa::Scalar);
+    assert_eq!(bits(&decoded(named("grid4"), &stored, shape, Isa::Scalar)), bits(&q4_0));
     // Levels from -7 to 7 with one scale in bf16 per row, zeros of both signs: equal as numbers.
     let levels = (0..96).map(|i: i32| f32::from((i * 37 % 15 - 7) as i8));
     let mut int4: Vec<f32> = levels.map(|q| q * 0.013_671_875).collect();
@@ -135,11 +134,11 @@ fn products_with_activations_agree_with_decoded_rows() {
     let x: Vec<f32> = source::rows(Source::Gaussian, 1, shape.cols, 9);
     for encoding in Encoding::grids() {
         let values = on(encoding, shape.rows, shape.cols);
-        let stored = payload(encoding, &values, shape.cols, CpuLevel::Scalar);
+        let stored = payload(encoding, &values, shape.cols, Isa::Scalar);
         let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, &stored).unwrap();
         let decoder = Decoder::new(encoding, RotationSpec::NONE, shape.cols).unwrap();
         let mut f32_bits = Vec::new();
-        for level in CpuLevel::available() {
+        for level in Isa::available() {
             let int8 = Activations::quantize(level, &x);
             let mut plain = vec![0.0; shape.cols];
             int8.dequantize(&mut plain);

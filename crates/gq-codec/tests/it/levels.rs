@@ -1,8 +1,8 @@
-//! Every CPU level gives the bits of the scalar definition; products agree to rounding.
+//! Every instruction set gives the bits of the scalar definition; products agree to rounding.
 
 use crate::source::{self, Generator, Source};
 use gq_codec::{ActivationBlocks, Activations, Decoder, EncodeScratch, Encoder, LevelTile, Rotation};
-use gq_tensor::{CpuLevel, DType, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec};
+use gq_tensor::{DType, EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -12,8 +12,8 @@ const WIDTHS: [usize; 14] = [32, 64, 96, 128, 160, 224, 256, 288, 384, 576, 640,
 
 const SPEC: RotationSpec = RotationSpec { kind: RotationKind::Hadamard, seed: 11 };
 
-fn other_levels() -> Vec<CpuLevel> {
-    let levels = CpuLevel::available().split_off(1);
+fn other_levels() -> Vec<Isa> {
+    let levels = Isa::available().split_off(1);
     if levels.is_empty() {
         println!("skipped: this machine has the scalar level only");
     }
@@ -44,7 +44,7 @@ fn awkward_rows(cols: usize) -> Vec<Vec<f32>> {
     rows
 }
 
-fn encode(level: CpuLevel, encoding: Encoding, rows: &[Vec<f32>]) -> Vec<u8> {
+fn encode(level: Isa, encoding: Encoding, rows: &[Vec<f32>]) -> Vec<u8> {
     let cols = rows[0].len();
     let encoder = Encoder::new(encoding, SPEC, cols).unwrap();
     let mut payload = vec![0xAA; encoding.payload_bytes(rows.len(), cols).unwrap() as usize];
@@ -53,7 +53,7 @@ fn encode(level: CpuLevel, encoding: Encoding, rows: &[Vec<f32>]) -> Vec<u8> {
     payload
 }
 
-fn decode(level: CpuLevel, matrix: &EncodedMatrix<'_>) -> Vec<u32> {
+fn decode(level: Isa, matrix: &EncodedMatrix<'_>) -> Vec<u32> {
     let MatrixShape { rows, cols } = matrix.shape();
     let decoder = Decoder::new(matrix.encoding(), matrix.rotation(), cols).unwrap();
     let mut out = vec![0.0; cols];
@@ -73,10 +73,10 @@ fn rotations_are_bit_identical() {
                 let rotation = Rotation::new(RotationSpec { kind, seed: 3 }, cols).unwrap();
                 for row in awkward_rows(cols) {
                     let (mut a, mut b, mut scratch) = (row.clone(), row, Vec::new());
-                    rotation.forward(CpuLevel::Scalar, &mut a, &mut scratch);
+                    rotation.forward(Isa::Scalar, &mut a, &mut scratch);
                     rotation.forward(level, &mut b, &mut scratch);
                     assert_eq!(canonical(&a), canonical(&b), "{kind:?} {cols} forward");
-                    rotation.inverse(CpuLevel::Scalar, &mut a, &mut scratch);
+                    rotation.inverse(Isa::Scalar, &mut a, &mut scratch);
                     rotation.inverse(level, &mut b, &mut scratch);
                     assert_eq!(canonical(&a), canonical(&b), "{kind:?} {cols} inverse");
                 }
@@ -101,12 +101,12 @@ fn codes_and_decoded_values_are_bit_identical() {
                 if encoding.is_exact() || !encoding.supports_cols(cols) || slow && cols > 160 {
                     continue;
                 }
-                let payload = encode(CpuLevel::Scalar, encoding, &rows);
+                let payload = encode(Isa::Scalar, encoding, &rows);
                 assert_eq!(payload, encode(level, encoding, &rows), "{encoding} {cols}");
                 let shape = MatrixShape { rows: rows.len(), cols };
                 let matrix = EncodedMatrix::new(shape, encoding, SPEC, &payload).unwrap();
                 let floats = |bits: Vec<u32>| bits.into_iter().map(f32::from_bits).collect::<Vec<_>>();
-                let (a, b) = (floats(decode(CpuLevel::Scalar, &matrix)), floats(decode(level, &matrix)));
+                let (a, b) = (floats(decode(Isa::Scalar, &matrix)), floats(decode(level, &matrix)));
                 assert_eq!(canonical(&a), canonical(&b), "{encoding} {cols}");
             }
         }
@@ -124,7 +124,7 @@ fn any_stored_byte_decodes_alike() {
                 payload.iter_mut().for_each(|b| *b = g.word() as u8);
                 let matrix = EncodedMatrix::new(shape, encoding, SPEC, &payload).unwrap();
                 let floats = |bits: Vec<u32>| bits.into_iter().map(f32::from_bits).collect::<Vec<_>>();
-                let (a, b) = (floats(decode(CpuLevel::Scalar, &matrix)), floats(decode(level, &matrix)));
+                let (a, b) = (floats(decode(Isa::Scalar, &matrix)), floats(decode(level, &matrix)));
                 assert_eq!(canonical(&a), canonical(&b), "{encoding} {cols}");
             }
         }
@@ -137,8 +137,7 @@ fn quantized_activations_are_bit_identical() {
         for cols in (1..130).chain(WIDTHS) {
             for mut row in awkward_rows(cols.max(3)) {
                 row.truncate(cols);
-                let (a, b) =
-                    (Activations::quantize(CpuLevel::Scalar, &row), Activations::quantize(level, &row));
+                let (a, b) = (Activations::quantize(Isa::Scalar, &row), Activations::quantize(level, &row));
                 let (mut x, mut y) = (vec![0.0; cols], vec![0.0; cols]);
                 a.dequantize(&mut x);
                 b.dequantize(&mut y);
@@ -150,7 +149,7 @@ fn quantized_activations_are_bit_identical() {
 }
 
 /// Products at `level` against f64 products of decoded rows with what the activations stand for.
-fn check_products(level: CpuLevel, encoding: Encoding, cols: usize, rows: usize) {
+fn check_products(level: Isa, encoding: Encoding, cols: usize, rows: usize) {
     let mut g = Generator::new(cols as u64);
     let data: Vec<Vec<f32>> =
         source::rows(Source::Gaussian, rows, cols, 9).chunks(cols).map(<[f32]>::to_vec).collect();
@@ -194,7 +193,7 @@ fn exact_payload(dtype: DType, rows: &[Vec<f32>]) -> Vec<u8> {
 
 #[test]
 fn products_are_those_of_decoded_rows() {
-    for level in CpuLevel::available() {
+    for level in Isa::available() {
         for cols in [32, 64, 96, 128, 288, 576] {
             for encoding in Encoding::all().into_iter().filter(|e| e.supports_cols(cols) && !e.is_grid()) {
                 if !matches!(encoding, Encoding::Prod { .. } | Encoding::Trellis { .. }) || cols <= 96 {
@@ -213,7 +212,7 @@ fn products_are_those_of_decoded_rows() {
 #[test]
 fn products_at_the_limits_of_the_integers() {
     // Largest levels and largest activations everywhere: nothing may saturate.
-    for level in CpuLevel::available() {
+    for level in Isa::available() {
         for bits in 1..=8u8 {
             let encoding = Encoding::from_name(&format!("tq{bits}")).unwrap();
             for byte in [0x00, 0xFF, 0x7F, 0x80, 0x88, 0x77] {
@@ -244,18 +243,12 @@ static POOLS: LazyLock<[ThreadPool; 2]> =
     LazyLock::new(|| [1, 64].map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap()));
 
 /// A tile's products with tokens, against f64 products of decoded rows with what the activations stand for.
-fn check_tile(
-    level: CpuLevel,
-    matrix: &EncodedMatrix<'_>,
-    range: Range<usize>,
-    x: &[f32],
-    tile: &mut LevelTile,
-) {
+fn check_tile(level: Isa, matrix: &EncodedMatrix<'_>, range: Range<usize>, x: &[f32], tile: &mut LevelTile) {
     let (encoding, cols) = (matrix.encoding(), matrix.shape().cols);
     let name = format!("{} {encoding} {cols} {range:?}", level.name());
     let decoder = Decoder::new(encoding, matrix.rotation(), cols).unwrap();
     let mut rows = vec![0.0; range.len() * cols];
-    decoder.decode_rows(CpuLevel::Scalar, matrix, range.clone(), &mut rows);
+    decoder.decode_rows(Isa::Scalar, matrix, range.clone(), &mut rows);
     let (stride, first) = (range.len() + 7, 4);
     assert!(tile.read(level, &decoder, matrix, range.clone()), "{name}");
     let blocks = ActivationBlocks::quantize(level, x, cols);
@@ -285,7 +278,7 @@ fn check_tile(
 
 #[test]
 fn tiles_of_levels_multiply_as_decoded_rows_do() {
-    for level in CpuLevel::available() {
+    for level in Isa::available() {
         // One tile for all: what it held before must not matter.
         let mut tile = LevelTile::default();
         for name in
@@ -298,7 +291,7 @@ fn tiles_of_levels_multiply_as_decoded_rows_do() {
                 }
                 let data: Vec<Vec<f32>> =
                     source::rows(Source::Gaussian, rows, cols, 9).chunks(cols).map(<[f32]>::to_vec).collect();
-                let payload = encode(CpuLevel::detect(), encoding, &data);
+                let payload = encode(Isa::detect(), encoding, &data);
                 let matrix =
                     EncodedMatrix::new(MatrixShape { rows, cols }, encoding, SPEC, &payload).unwrap();
                 for (tokens, range) in
@@ -320,7 +313,7 @@ fn tiles_of_any_codes_and_stacked_matrices() {
     let (cols, stacked) = (96, 3);
     let mut largest = vec![0.0; 2 * cols];
     largest.iter_mut().enumerate().for_each(|(i, x)| *x = if i < cols || i % 3 == 0 { 1.0 } else { -1.0 });
-    for level in CpuLevel::available() {
+    for level in Isa::available() {
         let mut tile = LevelTile::default();
         for name in ["tq1", "tq5", "tq6", "tq7", "tq8", "tt2-s12", "tt4", "tt6"] {
             let encoding = Encoding::from_name(name).unwrap();
@@ -347,6 +340,6 @@ fn tiles_of_any_codes_and_stacked_matrices() {
         let decoder = Decoder::new(encoding, SPEC, 64).unwrap();
         let payload = vec![0; encoding.payload_bytes(1, 64).unwrap() as usize];
         let matrix = EncodedMatrix::new(MatrixShape { rows: 1, cols: 64 }, encoding, SPEC, &payload).unwrap();
-        assert!(!LevelTile::default().read(CpuLevel::Scalar, &decoder, &matrix, 0..1), "{name}");
+        assert!(!LevelTile::default().read(Isa::Scalar, &decoder, &matrix, 0..1), "{name}");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::source::{self, Generator, Source};
 use gq_codec::{Rotation, RotationError};
-use gq_tensor::{CpuLevel, RotationKind, RotationSpec};
+use gq_tensor::{Isa, RotationKind, RotationSpec};
 
 const REAL_WIDTHS: [usize; 16] =
     [576, 640, 704, 960, 1152, 1536, 2048, 2112, 2304, 2560, 2816, 2880, 5376, 6912, 11008, 21504];
@@ -20,9 +20,9 @@ fn check_round_trip(kind: RotationKind, cols: usize, tolerance: f64) {
     let rotation = rotation(kind, 9, cols);
     let original = source::rows(Source::Gaussian, 1, cols, cols as u64);
     let (mut x, mut scratch) = (original.clone(), Vec::new());
-    rotation.forward(CpuLevel::detect(), &mut x, &mut scratch);
+    rotation.forward(Isa::detect(), &mut x, &mut scratch);
     assert!((norm(&x) / norm(&original) - 1.0).abs() < tolerance, "{kind:?} {cols}: norm");
-    rotation.inverse(CpuLevel::detect(), &mut x, &mut scratch);
+    rotation.inverse(Isa::detect(), &mut x, &mut scratch);
     let difference: Vec<f32> = x.iter().zip(&original).map(|(a, b)| a - b).collect();
     let error = norm(&difference) / norm(&original);
     assert!(error < tolerance, "{kind:?} {cols}: {error}");
@@ -49,7 +49,7 @@ fn images(rotation: &Rotation) -> Vec<Vec<f32>> {
     let image = |j: usize| {
         let mut x = vec![0.0; cols];
         x[j] = 1.0;
-        rotation.forward(CpuLevel::detect(), &mut x, &mut scratch);
+        rotation.forward(Isa::detect(), &mut x, &mut scratch);
         x
     };
     (0..cols).map(image).collect()
@@ -84,7 +84,7 @@ fn one_element_reaches_the_full_width_evenly() {
         for j in [0, 1, cols / 2 + 5, cols - 1] {
             let mut x = vec![0.0; cols];
             x[j] = 1.0;
-            rotation.forward(CpuLevel::detect(), &mut x, &mut scratch);
+            rotation.forward(Isa::detect(), &mut x, &mut scratch);
             // A Hartley factor of size p has entries of at most sqrt(2 / p), and none is zero.
             let odd = cols >> cols.trailing_zeros();
             let primes =
@@ -109,7 +109,7 @@ fn rotated_spikes_look_gaussian() {
             for _ in 0..8 {
                 x[g.word() as usize % cols] = 3.0 * g.gaussian() as f32;
             }
-            rotation(RotationKind::Hadamard, 5, cols).forward(CpuLevel::detect(), &mut x, &mut Vec::new());
+            rotation(RotationKind::Hadamard, 5, cols).forward(Isa::detect(), &mut x, &mut Vec::new());
             let variance = norm(&x).powi(2) / cols as f64;
             let fourth = x.iter().map(|&v| f64::from(v).powi(4)).sum::<f64>() / cols as f64;
             sum = (sum.0 + fourth / variance.powi(2), sum.1 + 1.0);
@@ -151,10 +151,10 @@ fn several_rows_at_once_are_rotated_one_by_one() {
     let rotation = rotation(RotationKind::Hadamard, 1, 96);
     let rows = source::rows(Source::Gaussian, 3, 96, 1);
     let (mut together, mut scratch) = (rows.clone(), Vec::new());
-    rotation.forward(CpuLevel::detect(), &mut together, &mut scratch);
+    rotation.forward(Isa::detect(), &mut together, &mut scratch);
     for (row, want) in rows.chunks(96).zip(together.chunks(96)) {
         let mut row = row.to_vec();
-        rotation.forward(CpuLevel::detect(), &mut row, &mut scratch);
+        rotation.forward(Isa::detect(), &mut row, &mut scratch);
         assert_eq!(row, want);
     }
 }
@@ -163,7 +163,7 @@ fn several_rows_at_once_are_rotated_one_by_one() {
 fn no_rotation_changes_nothing() {
     let rotation = Rotation::new(RotationSpec::NONE, 7).unwrap();
     let mut x = [1.0, -2.0, 3.0, 0.0, 5.0, 6.0, 7.0];
-    rotation.forward(CpuLevel::Scalar, &mut x, &mut Vec::new());
+    rotation.forward(Isa::Scalar, &mut x, &mut Vec::new());
     assert_eq!(x, [1.0, -2.0, 3.0, 0.0, 5.0, 6.0, 7.0]);
 }
 

@@ -1,7 +1,7 @@
 //! Seeded test data, independent of the streams that the crate draws its rotations from.
 
 use gq_codec::Decoder;
-use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec};
+use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec};
 use half::f16;
 
 /// A distribution of independent elements with variance 1.
@@ -110,7 +110,7 @@ pub fn on_grid(encoding: Encoding, rows: usize, cols: usize) -> Vec<f32> {
     let decoder = Decoder::new(encoding, RotationSpec::NONE, cols);
     let mut out = vec![0.0; rows * cols];
     if let (Ok(matrix), Ok(decoder)) = (matrix, decoder) {
-        decoder.decode_rows(CpuLevel::Scalar, &matrix, 0..rows, &mut out);
+        decoder.decode_rows(Isa::Scalar, &matrix, 0..rows, &mut out);
     }
     out
 }

@@ -4,7 +4,7 @@ use crate::source::{self, Generator, Source};
 use gq_codec::{
     Activations, Decoder, EncodeScratch, Encoder, Factor, Trellis, TrellisScratch, encode_trellis_calibrated,
 };
-use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationSpec, States};
+use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec, States};
 
 fn all() -> impl Iterator<Item = (Encoding, Trellis)> {
     let trellises = States::ALL.into_iter().flat_map(|s| (2..=6).map(move |bits| (bits, s)));
@@ -15,7 +15,7 @@ fn all() -> impl Iterator<Item = (Encoding, Trellis)> {
 }
 
 /// A payload of `rows` Gaussian rows, coded at `level`.
-fn payload(level: CpuLevel, encoding: Encoding, data: &[f32], cols: usize) -> Vec<u8> {
+fn payload(level: Isa, encoding: Encoding, data: &[f32], cols: usize) -> Vec<u8> {
     let rows = data.len() / cols;
     let mut payload = vec![0xAA; encoding.payload_bytes(rows, cols).unwrap() as usize];
     let (codes, scales) = payload.split_at_mut(encoding.codes_bytes(rows, cols).unwrap());
@@ -28,7 +28,7 @@ fn view(encoding: Encoding, rows: usize, cols: usize, payload: &[u8]) -> Encoded
     EncodedMatrix::new(MatrixShape { rows, cols }, encoding, RotationSpec::NONE, payload).unwrap()
 }
 
-fn decode(level: CpuLevel, matrix: &EncodedMatrix<'_>) -> Vec<f32> {
+fn decode(level: Isa, matrix: &EncodedMatrix<'_>) -> Vec<f32> {
     let MatrixShape { rows, cols } = matrix.shape();
     let mut out = vec![f32::NAN; rows * cols];
     let decoder = Decoder::new(matrix.encoding(), RotationSpec::NONE, cols).unwrap();
@@ -43,7 +43,7 @@ fn relative_error(x: &[f32], y: &[f32]) -> f64 {
 
 #[test]
 fn rows_have_the_error_of_their_trellis() {
-    let level = CpuLevel::detect();
+    let level = Isa::detect();
     for (encoding, trellis) in all() {
         let (rows, cols) = (256, 384);
         let data = source::rows(Source::Gaussian, rows, cols, 21);
@@ -76,7 +76,7 @@ fn columns_are_the_same_at_every_level_whatever_the_targets() {
                     _ => {}
                 }
                 let mut first: Option<(Vec<u8>, Vec<f32>)> = None;
-                for level in CpuLevel::available() {
+                for level in Isa::available() {
                     let (mut codes, mut levels) = (vec![0xAA; trellis.column_bytes(rows)], vec![0.0; rows]);
                     let mut scratch = TrellisScratch::default();
                     trellis.encode_column(level, &targets, &weights, &mut codes, &mut levels, &mut scratch);
@@ -101,18 +101,11 @@ fn levels_that_the_search_reports_are_what_the_codes_say() {
                 let targets: Vec<f32> = (0..rows).map(|_| 35.0 * g.gaussian() as f32).collect();
                 let mut levels = vec![0.0; rows];
                 let scratch = &mut TrellisScratch::default();
-                trellis.encode_column(
-                    CpuLevel::detect(),
-                    &targets,
-                    &vec![1.0; rows],
-                    codes,
-                    &mut levels,
-                    scratch,
-                );
+                trellis.encode_column(Isa::detect(), &targets, &vec![1.0; rows], codes, &mut levels, scratch);
                 levels.iter().enumerate().for_each(|(row, level)| expected[row * cols + col] = *level);
             }
             scales.as_chunks_mut::<2>().0.fill(half::f16::from_f32(32.0).to_le_bytes());
-            for level in CpuLevel::available() {
+            for level in Isa::available() {
                 let decoded = decode(level, &view(encoding, rows, cols, &payload));
                 assert_eq!(decoded, expected, "{encoding} {rows} {level:?}");
             }
@@ -143,7 +136,7 @@ fn stacked_matrices_read_as_each_by_itself_and_ranges_as_parts_of_the_whole() {
             let matrix =
                 EncodedMatrix::stacked(shape, height, encoding, RotationSpec::NONE, &payload).unwrap();
             let decoder = Decoder::new(encoding, RotationSpec::NONE, cols).unwrap();
-            let whole = decode(CpuLevel::Scalar, &matrix);
+            let whole = decode(Isa::Scalar, &matrix);
             for (index, expected) in whole.chunks(height * cols).enumerate() {
                 let codes = encoding.codes_bytes(height, cols).unwrap();
                 let one = [
@@ -151,9 +144,9 @@ fn stacked_matrices_read_as_each_by_itself_and_ranges_as_parts_of_the_whole() {
                     &matrix.all_scales()[2 * index * height..2 * (index + 1) * height],
                 ]
                 .concat();
-                assert_eq!(decode(CpuLevel::Scalar, &view(encoding, height, cols, &one)), expected);
+                assert_eq!(decode(Isa::Scalar, &view(encoding, height, cols, &one)), expected);
             }
-            for level in CpuLevel::available() {
+            for level in Isa::available() {
                 let rows = shape.rows;
                 for range in
                     [0..rows, 0..1, rows - 1..rows, 1..rows, rows / 2..rows, rows / 3..rows / 2, 2..2]
@@ -176,13 +169,13 @@ fn products_are_those_of_decoded_rows() {
             let matrix =
                 EncodedMatrix::stacked(shape, height, encoding, RotationSpec::NONE, &payload).unwrap();
             let decoder = Decoder::new(encoding, RotationSpec::NONE, cols).unwrap();
-            let whole = decode(CpuLevel::Scalar, &matrix);
+            let whole = decode(Isa::Scalar, &matrix);
             // The largest activations everywhere, and ordinary ones: nothing may saturate.
             for x in [vec![-2.0; cols], source::rows(Source::Gaussian, 1, cols, 8)] {
-                let int8 = Activations::quantize(CpuLevel::Scalar, &x);
+                let int8 = Activations::quantize(Isa::Scalar, &x);
                 let mut rounded = vec![0.0; cols];
                 int8.dequantize(&mut rounded);
-                for level in CpuLevel::available() {
+                for level in Isa::available() {
                     for range in [0..shape.rows, 5..shape.rows - 3, 11..12] {
                         let (mut a, mut b) = (vec![f32::NAN; range.len()], vec![f32::NAN; range.len()]);
                         decoder.dot_rows(level, &matrix, range.clone(), &int8, &mut a);
@@ -211,19 +204,18 @@ fn matrices_are_coded_to_the_same_bytes_at_every_level_and_thread_count_and_in_p
         data[5 * cols..6 * cols].fill(0.0);
         data[7 * cols + 3] = f32::NAN;
         data[9 * cols..10 * cols].fill(1e-12);
-        let expected = payload(CpuLevel::Scalar, encoding, &data, cols);
-        for level in CpuLevel::available() {
+        let expected = payload(Isa::Scalar, encoding, &data, cols);
+        for level in Isa::available() {
             for threads in [1, 3] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 assert_eq!(pool.install(|| payload(level, encoding, &data, cols)), expected, "{encoding}");
             }
         }
         let (a, b) = data.split_at(256 * cols);
-        let (a, b) =
-            (payload(CpuLevel::Scalar, encoding, a, cols), payload(CpuLevel::Scalar, encoding, b, cols));
+        let (a, b) = (payload(Isa::Scalar, encoding, a, cols), payload(Isa::Scalar, encoding, b, cols));
         let (a, b) = (a.split_at(a.len() - 512), b.split_at(b.len() - 2 * 44));
         assert_eq!([a.0, b.0, a.1, b.1].concat(), expected, "{encoding}");
-        let decoded = decode(CpuLevel::detect(), &view(encoding, rows, cols, &expected));
+        let decoded = decode(Isa::detect(), &view(encoding, rows, cols, &expected));
         assert!(decoded[5 * cols..6 * cols].iter().chain(&decoded[9 * cols..10 * cols]).all(|&x| x == 0.0));
         assert!(decoded[7 * cols..8 * cols].iter().all(|x| x.is_nan()));
         assert!(decoded.iter().enumerate().all(|(i, x)| i / cols == 7 || x.is_finite()));
@@ -234,8 +226,8 @@ fn matrices_are_coded_to_the_same_bytes_at_every_level_and_thread_count_and_in_p
 fn stored_scales_are_least_squares_for_the_stored_codes() {
     let (encoding, cols, rows) = (Encoding::from_name("tt3").unwrap(), 96, 64);
     let data = source::rows(Source::Student5, rows, cols, 5);
-    let bytes = payload(CpuLevel::detect(), encoding, &data, cols);
-    let decoded = decode(CpuLevel::detect(), &view(encoding, rows, cols, &bytes));
+    let bytes = payload(Isa::detect(), encoding, &data, cols);
+    let decoded = decode(Isa::detect(), &view(encoding, rows, cols, &bytes));
     for (x, y) in data.chunks(cols).zip(decoded.chunks(cols)) {
         let sum =
             |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
@@ -250,12 +242,12 @@ fn row_weights_move_errors_to_the_rows_that_weigh_less() {
     let data = source::rows(Source::Gaussian, rows, cols, 6);
     let mut identity = vec![0.0; cols * cols];
     identity.iter_mut().step_by(cols + 1).for_each(|x| *x = 1.0);
-    let factor = Factor::new(CpuLevel::detect(), &identity, cols, 0.0).unwrap();
+    let factor = Factor::new(Isa::detect(), &identity, cols, 0.0).unwrap();
     let weights: Vec<f32> = (0..rows).map(|row| if row % 2 == 0 { 1.0 } else { 0.2 }).collect();
     let errors = |row_weights: Option<&[f32]>| {
         let mut bytes = vec![0; encoding.payload_bytes(rows, cols).unwrap() as usize];
         let (codes, scales) = bytes.split_at_mut(cols * trellis.column_bytes(rows));
-        let level = CpuLevel::detect();
+        let level = Isa::detect();
         let outcome = encode_trellis_calibrated(level, &trellis, &factor, &data, row_weights, codes, scales);
         let decoded = decode(level, &view(encoding, rows, cols, &bytes));
         let of = |parity: usize| {

@@ -1,7 +1,7 @@
 //! The worked example of `formats/encodings.md` is what the code does.
 
 use gq_codec::{Decoder, EncodeScratch, Encoder, Rotation};
-use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec};
+use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
 
 const DOCUMENT: &str = include_str!("../../../../formats/encodings.md");
 
@@ -20,7 +20,7 @@ fn rotation_of_a_unit_vector() {
     let rotation = Rotation::new(RotationSpec { kind: RotationKind::Hadamard, seed: 1 }, 96).unwrap();
     let mut x = vec![0.0; 96];
     x[33] = 1.0;
-    rotation.forward(CpuLevel::Scalar, &mut x, &mut Vec::new());
+    rotation.forward(Isa::Scalar, &mut x, &mut Vec::new());
     mentions(&hex(&[x[0], x[1], x[32], x[64]]));
 }
 
@@ -33,14 +33,14 @@ fn trellis_code_of_eight_ramps() {
     let mut payload = vec![0; 64 + 16];
     let (codes, scales) = payload.split_at_mut(64);
     let encoder = Encoder::new(encoding, spec, 32).unwrap();
-    encoder.encode_rows(CpuLevel::Scalar, &matrix, codes, scales, &mut EncodeScratch::default());
+    encoder.encode_rows(Isa::Scalar, &matrix, codes, scales, &mut EncodeScratch::default());
     for line in payload.chunks(16) {
         let bytes: Vec<String> = line.iter().map(|b| format!("{b:02x}")).collect();
         mentions(&bytes.join(" "));
     }
     let view = EncodedMatrix::new(shape, encoding, spec, &payload).unwrap();
     let mut out = vec![0.0; 256];
-    Decoder::new(encoding, spec, 32).unwrap().decode_rows(CpuLevel::Scalar, &view, 0..8, &mut out);
+    Decoder::new(encoding, spec, 32).unwrap().decode_rows(Isa::Scalar, &view, 0..8, &mut out);
     mentions(&hex(&[out[0], out[32], out[64], out[96]]));
 }
 
@@ -51,19 +51,14 @@ fn scalar_code_of_a_ramp() {
     let mut payload = vec![0; 14];
     let (codes, scale) = payload.split_at_mut(12);
     let encoder = Encoder::new(encoding, RotationSpec::NONE, 32).unwrap();
-    encoder.encode_row(CpuLevel::Scalar, &ramp, codes, scale, &mut EncodeScratch::default());
+    encoder.encode_row(Isa::Scalar, &ramp, codes, scale, &mut EncodeScratch::default());
     let bytes: Vec<String> = payload.iter().map(|b| format!("{b:02x}")).collect();
     mentions(&bytes.join(" "));
     let matrix =
         EncodedMatrix::new(MatrixShape { rows: 1, cols: 32 }, encoding, RotationSpec::NONE, &payload)
             .unwrap();
     let mut out = vec![0.0; 32];
-    Decoder::new(encoding, RotationSpec::NONE, 32).unwrap().decode_row(
-        CpuLevel::Scalar,
-        &matrix,
-        0,
-        &mut out,
-    );
+    Decoder::new(encoding, RotationSpec::NONE, 32).unwrap().decode_row(Isa::Scalar, &matrix, 0, &mut out);
     mentions(&hex(&out[..4]));
 }
 
@@ -79,6 +74,6 @@ fn grid_of_four_bits_with_a_minimum() {
     let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, &payload).unwrap();
     let mut out = vec![0.0; 32];
     let decoder = Decoder::new(encoding, RotationSpec::NONE, 32).unwrap();
-    decoder.decode_row(CpuLevel::Scalar, &matrix, 0, &mut out);
+    decoder.decode_row(Isa::Scalar, &matrix, 0, &mut out);
     mentions(&hex(&out[..4]));
 }

@@ -75,7 +75,7 @@ pub fn provenance() -> Provenance {
         recipe: serde_json::json!({"encoding": "tq4"}),
         calibration_sha256: None,
         seed: 7,
-        refined: None,
+        scales_tuned: None,
         rounded_again: None,
     }
 }

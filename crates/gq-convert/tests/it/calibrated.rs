@@ -4,11 +4,11 @@ use crate::support::{bf16, policy, testdata, write_llama};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{
-    Budget, Calibration, ExecuteOptions, ExpertMoments, MeasuringMemory, MeasuringSize, PlanError, Policy,
-    Report, Resources, Tune, TuneOptions, TuneText, execute, measure, plan_measured,
+    Budget, CalibrateOptions, Calibration, CalibrationInput, ExecuteOptions, ExpertMoments, Measurements,
+    MeasuringMemory, MeasuringSize, PlanError, Policy, Report, Resources, execute, measure, plan_measured,
 };
 use gq_model::{ActivationMode, KvType, LogitRows, Model, RunOptions};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ const VARIANTS: [&str; 6] = [
     "tiny/gemma4-dense",
 ];
 
-pub(crate) fn options(level: CpuLevel) -> RunOptions {
+pub(crate) fn options(level: Isa) -> RunOptions {
     RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 }
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn tokens(vocab: usize, count: usize, seed: usize) -> Vec<u32> {
 }
 
 /// Measures on sequences of the model's own greedy-like noise.
-pub(crate) fn tuned(checkpoint: &Arc<Checkpoint>, dir: &Path, level: CpuLevel, threads: usize) -> Tune {
+pub(crate) fn tuned(checkpoint: &Arc<Checkpoint>, dir: &Path, level: Isa, threads: usize) -> Measurements {
     tuned_with(ExpertMoments::default(), checkpoint, dir, (level, threads))
 }
 
@@ -39,15 +39,15 @@ fn tuned_with(
     expert_moments: ExpertMoments,
     checkpoint: &Arc<Checkpoint>,
     dir: &Path,
-    (level, threads): (CpuLevel, usize),
-) -> Tune {
+    (level, threads): (Isa, usize),
+) -> Measurements {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let model = Model::from_checkpoint(checkpoint.clone(), options(level)).unwrap();
     let sequences: Vec<_> = (0..13).map(|seed| tokens(model.vocab_size(), 64, seed)).collect();
-    let text = TuneText { texts: &[], sequences: &sequences };
+    let text = CalibrationInput { texts: &[], sequences: &sequences };
     let wanted =
         |name: &str| name.ends_with("proj.weight") || name.contains("experts") || name.contains("embed");
-    let options = TuneOptions {
+    let options = CalibrateOptions {
         level,
         gradient_sequences: 2,
         seed: 5,
@@ -58,22 +58,32 @@ fn tuned_with(
     pool.install(|| measure(checkpoint, &model, text, &wanted, &options, dir, &mut |_| ()).unwrap())
 }
 
-pub(crate) fn with(policy: Policy, tune: &Tune, budget: Option<Budget>) -> Policy {
-    let calibration =
-        Calibration { text_sha256: tune.text_sha256.clone(), tokens: tune.tokens, sha256: tune.sha256() };
+pub(crate) fn with(policy: Policy, measurements: &Measurements, budget: Option<Budget>) -> Policy {
+    let calibration = Calibration {
+        text_sha256: measurements.text_sha256.clone(),
+        tokens: measurements.tokens,
+        sha256: measurements.sha256(),
+    };
     Policy { calibration: Some(calibration), budget, ..policy }
 }
 
 pub(crate) fn converted(
     checkpoint: &Checkpoint,
     policy: &Policy,
-    tune: Option<&Tune>,
+    measurements: Option<&Measurements>,
     path: &Path,
-    (level, threads): (CpuLevel, usize),
+    (level, threads): (Isa, usize),
 ) -> Report {
     let resources = Resources { threads, max_memory: None };
-    let plan = plan_measured(checkpoint, policy, resources, tune, None).unwrap();
-    let options = ExecuteOptions { level, restart: false, tune, origin: None, check: None, existing: gq_files::Existing::Replaced };
+    let plan = plan_measured(checkpoint, policy, resources, measurements, None).unwrap();
+    let options = ExecuteOptions {
+        level,
+        restart: false,
+        measurements,
+        origin: None,
+        check: None,
+        existing: gq_files::Existing::Replaced,
+    };
     execute(&plan, checkpoint, path, options, &mut |_| {}).unwrap()
 }
 
@@ -83,20 +93,20 @@ fn the_same_bytes_on_every_level_and_thread_count() {
         let dir = tempfile::tempdir().unwrap();
         let checkpoint = Arc::new(testdata(name));
         let mut first: Option<(Vec<u8>, [Vec<u8>; 3])> = None;
-        let levels = CpuLevel::available().into_iter();
+        let levels = Isa::available().into_iter();
         for (index, (level, threads)) in
-            levels.map(|level| (level, 1)).chain([(CpuLevel::detect(), 3)]).enumerate()
+            levels.map(|level| (level, 1)).chain([(Isa::detect(), 3)]).enumerate()
         {
             let place = dir.path().join(index.to_string());
-            let tune = tuned(&checkpoint, &place, level, threads);
+            let measurements = tuned(&checkpoint, &place, level, threads);
             let files = ["tq3", "tq3-g32", "tt3"].map(|encoding| {
-                let policy = with(policy(encoding, &[]), &tune, None);
+                let policy = with(policy(encoding, &[]), &measurements, None);
                 let output = dir.path().join(format!("{index}.{encoding}.gq"));
-                let report = converted(&checkpoint, &policy, Some(&tune), &output, (level, threads));
+                let report = converted(&checkpoint, &policy, Some(&measurements), &output, (level, threads));
                 assert!(report.tensors.iter().any(|tensor| tensor.held_out_error.is_some()), "{name}");
                 std::fs::read(&output).unwrap()
             });
-            let made = (std::fs::read(place.join("tune.json")).unwrap(), files);
+            let made = (std::fs::read(place.join("measurements.json")).unwrap(), files);
             match &first {
                 None => first = Some(made),
                 Some(first) => assert!(first == &made, "{name} on {} with {threads}", level.name()),
@@ -118,16 +128,16 @@ fn a_layer_of_real_width_has_the_same_bytes_on_every_level_and_thread_count() {
     let checkpoint = Arc::new(Checkpoint::open(dir.path()).unwrap());
     let encodings = [("k_proj", "tt4"), ("v_proj", "tt3-s12"), ("o_proj", "tq4"), ("down_proj", "tt3")];
     let mut first: Option<[Vec<u8>; 2]> = None;
-    let levels = CpuLevel::available().into_iter().map(|level| (level, 1));
-    for (index, (level, threads)) in levels.chain([(CpuLevel::detect(), 2)]).enumerate() {
+    let levels = Isa::available().into_iter().map(|level| (level, 1));
+    for (index, (level, threads)) in levels.chain([(Isa::detect(), 2)]).enumerate() {
         let place = dir.path().join(index.to_string());
-        let tune = tuned(&checkpoint, &place, level, threads);
-        let recipe = with(policy("exact", &encodings), &tune, None);
+        let measurements = tuned(&checkpoint, &place, level, threads);
+        let recipe = with(policy("exact", &encodings), &measurements, None);
         let output = dir.path().join(format!("{index}.gq"));
-        let report = converted(&checkpoint, &recipe, Some(&tune), &output, (level, threads));
+        let report = converted(&checkpoint, &recipe, Some(&measurements), &output, (level, threads));
         let calibrated = report.tensors.iter().filter(|tensor| tensor.held_out_error.is_some());
         assert_eq!(calibrated.count(), 1 + encodings.len(), "the embedding too");
-        let made = [std::fs::read(place.join("tune.json")).unwrap(), std::fs::read(&output).unwrap()];
+        let made = [std::fs::read(place.join("measurements.json")).unwrap(), std::fs::read(&output).unwrap()];
         match &first {
             None => first = Some(made),
             Some(first) => assert!(first == &made, "{} with {threads} threads", level.name()),
@@ -137,9 +147,9 @@ fn a_layer_of_real_width_has_the_same_bytes_on_every_level_and_thread_count() {
 
 /// Mean squared error of logits on tokens that were not calibrated on.
 fn logit_error(checkpoint: &Arc<Checkpoint>, path: &Path) -> f64 {
-    let reference = Model::from_checkpoint(checkpoint.clone(), options(CpuLevel::detect())).unwrap();
+    let reference = Model::from_checkpoint(checkpoint.clone(), options(Isa::detect())).unwrap();
     let container = Arc::new(Container::open(path).unwrap());
-    let model = Model::from_container(container, options(CpuLevel::detect())).unwrap();
+    let model = Model::from_container(container, options(Isa::detect())).unwrap();
     let tokens = tokens(reference.vocab_size(), 96, 1000);
     let logits = |model: &Model| {
         let mut out = Vec::new();
@@ -154,13 +164,13 @@ fn logit_error(checkpoint: &Arc<Checkpoint>, path: &Path) -> f64 {
 fn calibrated_codes_are_closer_at_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Arc::new(testdata("demo"));
-    let tune = tuned(&checkpoint, &dir.path().join("tune"), CpuLevel::detect(), 2);
+    let measurements = tuned(&checkpoint, &dir.path().join("measurements"), Isa::detect(), 2);
     let (plain, calibrated) = (dir.path().join("plain.gq"), dir.path().join("calibrated.gq"));
-    let how = (CpuLevel::detect(), 2);
+    let how = (Isa::detect(), 2);
     let errors = ["tq3", "tq3-g32", "tt3"].map(|encoding| {
         let before = converted(&checkpoint, &policy(encoding, &[]), None, &plain, how);
-        let recipe = with(policy(encoding, &[]), &tune, None);
-        let after = converted(&checkpoint, &recipe, Some(&tune), &calibrated, how);
+        let recipe = with(policy(encoding, &[]), &measurements, None);
+        let after = converted(&checkpoint, &recipe, Some(&measurements), &calibrated, how);
         assert_eq!(before.payload_bytes, after.payload_bytes);
         let (before, after) = (logit_error(&checkpoint, &plain), logit_error(&checkpoint, &calibrated));
         eprintln!("mean squared logit error of {encoding}: nearest {before:.4}, calibrated {after:.4}");
@@ -175,26 +185,26 @@ fn calibrated_codes_are_closer_at_the_same_bytes() {
 fn budgets_are_kept_and_spent() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Arc::new(testdata("demo"));
-    let tune = tuned(&checkpoint, &dir.path().join("tune"), CpuLevel::detect(), 2);
+    let measurements = tuned(&checkpoint, &dir.path().join("measurements"), Isa::detect(), 2);
     let mut errors = Vec::new();
     for budget in [1_500_000u64, 1_800_000, 2_200_000] {
         let path = dir.path().join(format!("{budget}.gq"));
-        let recipe = with(policy("tq4", &[]), &tune, Some(Budget::FileBytes(budget)));
-        converted(&checkpoint, &recipe, Some(&tune), &path, (CpuLevel::detect(), 2));
+        let recipe = with(policy("tq4", &[]), &measurements, Some(Budget::FileBytes(budget)));
+        converted(&checkpoint, &recipe, Some(&measurements), &path, (Isa::detect(), 2));
         let bytes = std::fs::metadata(&path).unwrap().len();
         assert!(bytes <= budget && bytes * 100 > budget * 98, "{bytes} of {budget}");
         errors.push(logit_error(&checkpoint, &path));
     }
     assert!(errors.windows(2).all(|pair| pair[1] < pair[0]), "{errors:?}");
-    let recipe = with(policy("tq4", &[]), &tune, Some(Budget::BodyBits(3.5)));
+    let recipe = with(policy("tq4", &[]), &measurements, Some(Budget::BodyBits(3.5)));
     let path = dir.path().join("bits.gq");
-    let report = converted(&checkpoint, &recipe, Some(&tune), &path, (CpuLevel::detect(), 2));
+    let report = converted(&checkpoint, &recipe, Some(&measurements), &path, (Isa::detect(), 2));
     assert!(report.body_bits <= 3.5 && report.body_bits > 3.45, "{}", report.body_bits);
     let resources = Resources { threads: 1, max_memory: None };
-    let small = with(policy("tq4", &[]), &tune, Some(Budget::FileBytes(300_000)));
-    let error = plan_measured(&checkpoint, &small, resources, Some(&tune), None).unwrap_err();
+    let small = with(policy("tq4", &[]), &measurements, Some(Budget::FileBytes(300_000)));
+    let error = plan_measured(&checkpoint, &small, resources, Some(&measurements), None).unwrap_err();
     assert!(matches!(error, PlanError::Budget { .. }), "{error}");
-    let close = with(policy("tq4", &[]), &tune, Some(Budget::Divergence(0.1)));
+    let close = with(policy("tq4", &[]), &measurements, Some(Budget::Divergence(0.1)));
     let error = plan_measured(&checkpoint, &close, resources, None, None).unwrap_err();
     assert!(matches!(error, PlanError::NotMeasured), "{error}");
 }
@@ -203,23 +213,28 @@ fn budgets_are_kept_and_spent() {
 fn measurements_are_known_by_their_source_and_checked() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Arc::new(testdata("tiny/llama"));
-    let place = dir.path().join("tune");
-    let tune = tuned(&checkpoint, &place, CpuLevel::detect(), 2);
-    assert_eq!(Tune::open(&place).unwrap().sha256(), tune.sha256());
+    let place = dir.path().join("measurements");
+    let measurements = tuned(&checkpoint, &place, Isa::detect(), 2);
+    assert_eq!(Measurements::open(&place).unwrap().sha256(), measurements.sha256());
     let other = gq_convert::source_files(&testdata("tiny/gemma3"));
-    assert!(tune.check_source(&other).is_err());
+    assert!(measurements.check_source(&other).is_err());
     let file = place.join("moments-0000-000.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&file, bytes).unwrap();
-    let recipe = with(policy("tq3", &[]), &tune, None);
-    let plan =
-        plan_measured(&checkpoint, &recipe, Resources { threads: 1, max_memory: None }, Some(&tune), None)
-            .unwrap();
+    let recipe = with(policy("tq3", &[]), &measurements, None);
+    let plan = plan_measured(
+        &checkpoint,
+        &recipe,
+        Resources { threads: 1, max_memory: None },
+        Some(&measurements),
+        None,
+    )
+    .unwrap();
     let options = ExecuteOptions {
-        level: CpuLevel::detect(),
+        level: Isa::detect(),
         restart: false,
-        tune: Some(&tune),
+        measurements: Some(&measurements),
         origin: None,
         check: None,
         existing: gq_files::Existing::Replaced,
@@ -235,30 +250,39 @@ fn gates_of_experts_have_moments_of_their_own_or_their_layers() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Arc::new(testdata("tiny/gemma4-moe"));
     let moe = checkpoint.spec().layers[0].moe.unwrap();
-    let how = (CpuLevel::detect(), 2);
+    let how = (Isa::detect(), 2);
     // The second is measured over the first, and leaves nothing of it.
-    let place = dir.path().join("tune");
+    let place = dir.path().join("measurements");
     let files = [ExpertMoments::Own, ExpertMoments::Layer].map(|which| {
-        let tune = tuned_with(which, &checkpoint, &place, how);
-        for (name, measured) in tune.tensors.iter().filter(|(name, _)| name.contains("experts.gate_up")) {
-            let seen: Vec<usize> = measured.inputs.iter().map(|input| tune.inputs[input].tokens).collect();
-            assert_eq!(seen.iter().sum::<usize>(), tune.tokens * moe.top_k, "{name}");
+        let measurements = tuned_with(which, &checkpoint, &place, how);
+        for (name, measured) in
+            measurements.tensors.iter().filter(|(name, _)| name.contains("experts.gate_up"))
+        {
+            let seen: Vec<usize> =
+                measured.inputs.iter().map(|input| measurements.inputs[input].tokens).collect();
+            assert_eq!(seen.iter().sum::<usize>(), measurements.tokens * moe.top_k, "{name}");
             assert_eq!(seen.len(), if which == ExpertMoments::Own { moe.experts } else { 1 }, "{name}");
         }
         let there = std::fs::read_dir(&place).unwrap().count();
-        assert_eq!(there, tune.digests.len() + 1, "{which:?}");
+        assert_eq!(there, measurements.digests.len() + 1, "{which:?}");
         let size =
             MeasuringSize { sequences: 13, ctx: 64, gradients: true, trial_tokens: 0, threads: 2, held: 0 };
         let promised = MeasuringMemory::new(checkpoint.spec(), size, which, None).unwrap().saved;
         // `tuned` measures routers too, which the program does not.
-        let inputs = tune.inputs.iter().filter(|(name, _)| !name.contains("router"));
+        let inputs = measurements.inputs.iter().filter(|(name, _)| !name.contains("router"));
         let moments = inputs.map(|(_, input)| std::fs::metadata(place.join(&input.file)).unwrap());
         let saved = moments.map(|file| file.len()).sum::<u64>();
         // Names and offsets stand before the numbers of each file.
-        let most = promised + 512 * tune.inputs.len() as u64;
+        let most = promised + 512 * measurements.inputs.len() as u64;
         assert!(saved > promised && saved < most, "{which:?}: {saved} bytes, {promised} promised");
         let path = dir.path().join(format!("{which:?}.gq"));
-        let report = converted(&checkpoint, &with(policy("tq3", &[]), &tune, None), Some(&tune), &path, how);
+        let report = converted(
+            &checkpoint,
+            &with(policy("tq3", &[]), &measurements, None),
+            Some(&measurements),
+            &path,
+            how,
+        );
         let gates = report.tensors.iter().filter(|tensor| tensor.name.contains("experts.gate_up"));
         let said = gates.map(|tensor| tensor.reason.contains("tokens per expert"));
         assert!(said.eq(vec![which == ExpertMoments::Own; checkpoint.spec().layers.len()]));
@@ -278,12 +302,12 @@ fn gates_of_experts_have_moments_of_their_own_or_their_layers() {
 fn an_expert_that_was_never_chosen_is_rounded_by_what_others_see() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Arc::new(testdata("tiny/gemma4-moe"));
-    let model = Model::from_checkpoint(checkpoint.clone(), options(CpuLevel::detect())).unwrap();
+    let model = Model::from_checkpoint(checkpoint.clone(), options(Isa::detect())).unwrap();
     // Two sequences of one token: of several experts, most are left out.
     let sequences = vec![vec![5], vec![5]];
-    let text = TuneText { texts: &[], sequences: &sequences };
-    let options = TuneOptions {
-        level: CpuLevel::detect(),
+    let text = CalibrationInput { texts: &[], sequences: &sequences };
+    let options = CalibrateOptions {
+        level: Isa::detect(),
         gradient_sequences: 1,
         seed: 5,
         expert_moments: ExpertMoments::Own,
@@ -291,23 +315,23 @@ fn an_expert_that_was_never_chosen_is_rounded_by_what_others_see() {
         max_memory: None,
     };
     let wanted = |name: &str| name.contains("experts");
-    let place = dir.path().join("tune");
-    let tune = measure(&checkpoint, &model, text, &wanted, &options, &place, &mut |_| ()).unwrap();
+    let place = dir.path().join("measurements");
+    let measurements = measure(&checkpoint, &model, text, &wanted, &options, &place, &mut |_| ()).unwrap();
     for part in ["down", "gate_up"] {
-        assert!(tune.tensors.keys().any(|name| name.contains(part)));
+        assert!(measurements.tensors.keys().any(|name| name.contains(part)));
     }
-    for (name, measured) in &tune.tensors {
+    for (name, measured) in &measurements.tensors {
         let experts = checkpoint.tensor(name).unwrap().shape[0];
         assert_eq!(measured.inputs.len(), experts, "{name}");
         assert!(
-            measured.inputs.iter().any(|input| tune.inputs[input].tokens == 0),
+            measured.inputs.iter().any(|input| measurements.inputs[input].tokens == 0),
             "{name}: all were chosen"
         );
     }
     for encoding in ["tt3", "tq3", "tq3-g32"] {
-        let recipe = with(policy(encoding, &[]), &tune, None);
+        let recipe = with(policy(encoding, &[]), &measurements, None);
         let path = dir.path().join(format!("{encoding}.gq"));
-        converted(&checkpoint, &recipe, Some(&tune), &path, (CpuLevel::detect(), 2));
+        converted(&checkpoint, &recipe, Some(&measurements), &path, (Isa::detect(), 2));
         Container::open(&path).unwrap();
     }
 }
@@ -317,20 +341,20 @@ fn an_expert_that_was_never_chosen_is_rounded_by_what_others_see() {
 fn memory_limits_leave_the_bytes_alone() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Arc::new(testdata("demo"));
-    let tune = tuned(&checkpoint, &dir.path().join("tune"), CpuLevel::detect(), 2);
+    let measurements = tuned(&checkpoint, &dir.path().join("measurements"), Isa::detect(), 2);
     for encoding in ["tq3", "tq3-g32", "tt3"] {
-        let recipe = with(policy(encoding, &[]), &tune, None);
+        let recipe = with(policy(encoding, &[]), &measurements, None);
         let free = Resources { threads: 2, max_memory: None };
-        let plan = plan_measured(&checkpoint, &recipe, free, Some(&tune), None).unwrap();
+        let plan = plan_measured(&checkpoint, &recipe, free, Some(&measurements), None).unwrap();
         let tight = Resources { max_memory: Some(plan.memory.peak - 1), ..free };
-        let small = plan_measured(&checkpoint, &recipe, tight, Some(&tune), None).unwrap();
+        let small = plan_measured(&checkpoint, &recipe, tight, Some(&measurements), None).unwrap();
         assert!(small.memory.block < plan.memory.block);
         let bytes = [plan, small].map(|plan| {
             let path = dir.path().join(format!("{encoding}-{}.gq", plan.memory.block));
             let options = ExecuteOptions {
-                level: CpuLevel::detect(),
+                level: Isa::detect(),
                 restart: false,
-                tune: Some(&tune),
+                measurements: Some(&measurements),
                 origin: None,
                 check: None,
                 existing: gq_files::Existing::Replaced,
@@ -350,7 +374,7 @@ fn budgets_without_measurements_are_spent_by_roles() {
     for budget in [1_500_000u64, 2_200_000] {
         let path = dir.path().join(format!("{budget}.gq"));
         let recipe = Policy { budget: Some(Budget::FileBytes(budget)), ..policy("tq4", &[]) };
-        let report = converted(&checkpoint, &recipe, None, &path, (CpuLevel::detect(), 2));
+        let report = converted(&checkpoint, &recipe, None, &path, (Isa::detect(), 2));
         let bytes = std::fs::metadata(&path).unwrap().len();
         assert!(bytes <= budget && bytes * 100 > budget * 98, "{bytes} of {budget}");
         let bits = |part: &str| -> f64 {

@@ -3,7 +3,7 @@
 use crate::support::{plan, policy};
 use gq_checkpoint::{Checkpoint, ReadError};
 use gq_convert::{ConvertError, Event, ExecuteOptions};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -63,9 +63,9 @@ fn a_source_that_is_rewritten_meanwhile_is_refused() {
             let path = dir.path().join(file);
             let checkpoint = Checkpoint::open(dir.path()).unwrap();
             let options = ExecuteOptions {
-                level: CpuLevel::detect(),
+                level: Isa::detect(),
                 restart: false,
-                tune: None,
+                measurements: None,
                 origin: None,
                 check: None,
                 existing: gq_files::Existing::Replaced,
@@ -102,8 +102,14 @@ fn an_adapter_that_is_rewritten_meanwhile_is_refused() {
     }
     let adapter = gq_checkpoint::Adapter::open(dir.path(), 1.0).unwrap();
     let checkpoint = Checkpoint::open(shared("demo")).unwrap().with_adapters(vec![adapter]).unwrap();
-    let options =
-        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None, existing: gq_files::Existing::Replaced };
+    let options = ExecuteOptions {
+        level: Isa::detect(),
+        restart: false,
+        measurements: None,
+        origin: None,
+        check: None,
+        existing: gq_files::Existing::Replaced,
+    };
     let output = out.path().join("m.gq");
     let plan = plan(&checkpoint, &policy("tq4", &[]));
     let weights = dir.path().join("adapter_model.safetensors");

@@ -5,14 +5,14 @@ use gq_checkpoint::{Checkpoint, Role};
 use gq_codec::{Decoder, Rotation};
 use gq_container::{Container, partial_path};
 use gq_convert::{ConvertError, Event, ExecuteOptions, Policy};
-use gq_tensor::{CpuLevel, DType, Encoding};
+use gq_tensor::{DType, Encoding, Isa};
 use std::path::Path;
 
 /// Rows of a stored tensor in the source's basis.
 fn decoded(container: &Container, name: &str) -> Vec<f32> {
     let entry = container.tensor(name).unwrap();
     let matrix = container.matrix(entry).unwrap();
-    let (cols, level) = (matrix.shape().cols, CpuLevel::Scalar);
+    let (cols, level) = (matrix.shape().cols, Isa::Scalar);
     let decoder = Decoder::new(matrix.encoding(), matrix.rotation(), cols).unwrap();
     let rotation = Rotation::new(matrix.rotation(), cols).unwrap();
     let mut out = vec![0.0; matrix.shape().rows * cols];
@@ -144,8 +144,14 @@ fn a_value_that_is_no_number_ends_it_and_leaves_nothing() {
 fn a_plan_of_another_checkpoint_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let planned = plan(&testdata("tiny/gemma3"), &policy("tq4", &[]));
-    let options =
-        ExecuteOptions { level: CpuLevel::Scalar, restart: false, tune: None, origin: None, check: None, existing: gq_files::Existing::Replaced };
+    let options = ExecuteOptions {
+        level: Isa::Scalar,
+        restart: false,
+        measurements: None,
+        origin: None,
+        check: None,
+        existing: gq_files::Existing::Replaced,
+    };
     let outcome = gq_convert::execute(
         &planned,
         &testdata("tiny/llama"),
@@ -177,9 +183,9 @@ fn several_outputs_of_one_pass_are_those_of_single_ones() {
         let paths = [0, 1, 2].map(|index| dir.path().join(format!("together-{index}.gq")));
         let outputs: Vec<_> = plans.iter().zip(paths.iter().map(std::path::PathBuf::as_path)).collect();
         let options = ExecuteOptions {
-            level: CpuLevel::detect(),
+            level: Isa::detect(),
             restart: false,
-            tune: None,
+            measurements: None,
             origin: None,
             check: None,
             existing: gq_files::Existing::Replaced,
@@ -205,8 +211,14 @@ fn an_interrupted_pass_is_taken_up_output_by_output() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = testdata("tiny/llama");
     let plans = ["tq4", "tt3", "tq2"].map(|body| plan(&checkpoint, &policy(body, &[])));
-    let options =
-        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None, existing: gq_files::Existing::Replaced };
+    let options = ExecuteOptions {
+        level: Isa::detect(),
+        restart: false,
+        measurements: None,
+        origin: None,
+        check: None,
+        existing: gq_files::Existing::Replaced,
+    };
     let run = |folder: &str, used: &[usize], kill_at: u64| {
         std::fs::create_dir_all(dir.path().join(folder)).unwrap();
         let paths = [0, 1, 2].map(|index| dir.path().join(folder).join(format!("{index}.gq")));

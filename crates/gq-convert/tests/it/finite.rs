@@ -5,11 +5,11 @@ use crate::support::{convert, policy, testdata};
 use gq_checkpoint::Checkpoint;
 use gq_container::{Container, StoredText, TextKind, Writer};
 use gq_convert::{
-    ClosenessError, NotFinite, RefineError, RefineOptions, RoundAgain, RoundAgainError, RoundAgainOptions,
-    Side, TrialOptions, Tune, TuneError, correct, held_out_divergence, refine,
+    CalibrateError, Measurements, NotFinite, RoundAgain, RoundAgainError, RoundAgainOptions, ScalesError,
+    ScalesOptions, Side, TargetKldError, TrialOptions, correct, held_out_divergence, tune_scales,
 };
 use gq_model::{Model, ModelError};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -100,7 +100,7 @@ struct Pair {
 
 impl Pair {
     fn new(checkpoint: Arc<Checkpoint>, container: Container) -> Pair {
-        let options = options(CpuLevel::detect());
+        let options = options(Isa::detect());
         let container = Arc::new(container);
         let reference = Model::from_checkpoint(checkpoint.clone(), options).unwrap();
         let model = Model::from_container(container.clone(), options).unwrap();
@@ -114,8 +114,8 @@ impl Pair {
     fn rounded_again(&self, out: &Path) -> RoundAgainError {
         let Pair { checkpoint, reference, container, model } = self;
         let options = RoundAgainOptions {
-            level: CpuLevel::detect(),
-            tune: None,
+            level: Isa::detect(),
+            measurements: None,
             text_sha256: gq_convert::texts_digest(&[]),
             max_memory: None,
         };
@@ -126,10 +126,10 @@ impl Pair {
         outcome.unwrap_err()
     }
 
-    fn refined(&self) -> RefineError {
-        let options = RefineOptions { steps: 2, batch: 1, rate: 1e-3 };
+    fn scales_tuned(&self) -> ScalesError {
+        let options = ScalesOptions { steps: 2, batch: 1, rate: 1e-3 };
         let both = (&self.model, self.container.as_ref());
-        refine(&self.reference, both, &self.sequences(), options, &mut |_| ()).unwrap_err()
+        tune_scales(&self.reference, both, &self.sequences(), options, &mut |_| ()).unwrap_err()
     }
 }
 
@@ -157,31 +157,32 @@ fn a_reference_that_computes_no_numbers_is_an_error_of_every_job() {
             RoundAgainError::NotFinite(found) => assert!(is_about(&found, Side::Reference, kind), "{found}"),
             other => panic!("{kind:?}: {other}"),
         }
-        match pair.refined() {
-            RefineError::NotFinite(found) => assert!(is_about(&found, Side::Reference, kind), "{found}"),
+        match pair.scales_tuned() {
+            ScalesError::NotFinite(found) => assert!(is_about(&found, Side::Reference, kind), "{found}"),
             other => panic!("{kind:?}: {other}"),
         }
         // Measured on weights that compute, and asked about others that look the same.
-        let place = dir.path().join("tune");
-        let mut tune = tuned(&Arc::new(testdata(FINE)), &place, CpuLevel::detect(), 2);
-        let measured = held_out_divergence(&tune, &pair.reference, &dir.path().join("a.gq"));
+        let place = dir.path().join("measurements");
+        let mut measurements = tuned(&Arc::new(testdata(FINE)), &place, Isa::detect(), 2);
+        let measured = held_out_divergence(&measurements, &pair.reference, &dir.path().join("a.gq"));
         match measured {
-            Err(ClosenessError::NotFinite(found)) => {
+            Err(TargetKldError::NotFinite(found)) => {
                 assert!(is_about(&found, Side::Reference, kind), "{found}");
             }
             other => panic!("{kind:?}: {other:?}"),
         }
-        let trials = TrialOptions { level: CpuLevel::detect(), tokens: 64, max_memory: None };
+        let trials = TrialOptions { level: Isa::detect(), tokens: 64, max_memory: None };
         let sequences: Vec<_> = (0..13).map(|seed| tokens(pair.reference.vocab_size(), 64, seed)).collect();
-        let tried = correct(&checkpoint, &pair.reference, &sequences, &trials, &mut tune, &mut |_| ());
+        let tried =
+            correct(&checkpoint, &pair.reference, &sequences, &trials, &mut measurements, &mut |_| ());
         match tried {
-            Err(TuneError::Model(error)) => {
+            Err(CalibrateError::Model(error)) => {
                 assert_eq!(value(&error), Some(kind.value));
                 assert!(error.to_string().contains(kind.met), "{error}");
             }
             other => panic!("{kind:?}: {other:?}"),
         }
-        assert!(Tune::open(&place).unwrap().corrections.is_none(), "nothing was saved");
+        assert!(Measurements::open(&place).unwrap().corrections.is_none(), "nothing was saved");
     }
 }
 
@@ -189,7 +190,7 @@ fn a_reference_that_computes_no_numbers_is_an_error_of_every_job() {
 fn a_file_that_computes_no_numbers_is_infinitely_far_or_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Arc::new(testdata(FINE));
-    let tune = tuned(&checkpoint, &dir.path().join("tune"), CpuLevel::detect(), 2);
+    let measurements = tuned(&checkpoint, &dir.path().join("measurements"), Isa::detect(), 2);
     let (_, plain) = convert(&checkpoint, &policy("tq4", &[]), &dir.path().join("a.gq")).unwrap();
     for bits in [0x7F80u16, 0x7FC0] {
         let path: PathBuf = dir.path().join("broken.gq");
@@ -201,13 +202,13 @@ fn a_file_that_computes_no_numbers_is_infinitely_far_or_an_error() {
             }
             other => panic!("{bits:x}: {other}"),
         }
-        match pair.refined() {
-            RefineError::NotFinite(found) => {
+        match pair.scales_tuned() {
+            ScalesError::NotFinite(found) => {
                 assert_eq!((found.side, found.tensor()), (Side::File, met), "{found}");
             }
             other => panic!("{bits:x}: {other}"),
         }
-        let (measured, _) = held_out_divergence(&tune, &pair.reference, &path).unwrap().unwrap();
+        let (measured, _) = held_out_divergence(&measurements, &pair.reference, &path).unwrap().unwrap();
         assert_eq!(measured, f64::INFINITY);
     }
 }

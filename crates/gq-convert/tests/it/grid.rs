@@ -7,7 +7,7 @@ use gq_container::Container;
 use gq_convert::{
     ConvertError, ExecuteOptions, Grids, Plan, PlanError, Policy, Report, Resources, plan_measured,
 };
-use gq_tensor::{CpuLevel, DType, RotationSpec, encode_f32};
+use gq_tensor::{DType, Isa, RotationSpec, encode_f32};
 use std::path::Path;
 
 /// Numbers from 0 to `below`.
@@ -65,13 +65,15 @@ fn encoding(plan: &Plan, name: &str) -> String {
     plan.steps.iter().find(|step| step.tensor.contains(name)).unwrap().encoding.name()
 }
 
-fn execute(
-    plan: &Plan,
-    checkpoint: &Checkpoint,
-    path: &Path,
-    level: CpuLevel,
-) -> Result<Report, ConvertError> {
-    let options = ExecuteOptions { level, restart: true, tune: None, origin: None, check: None, existing: gq_files::Existing::Replaced };
+fn execute(plan: &Plan, checkpoint: &Checkpoint, path: &Path, level: Isa) -> Result<Report, ConvertError> {
+    let options = ExecuteOptions {
+        level,
+        restart: true,
+        measurements: None,
+        origin: None,
+        check: None,
+        existing: gq_files::Existing::Replaced,
+    };
     gq_convert::execute(plan, checkpoint, path, options, &mut |_| {})
 }
 
@@ -94,7 +96,7 @@ fn grids_are_found_stored_without_loss_and_used_where_they_win() {
         assert_eq!(encoding(&plan, name), want, "{name}");
     }
     let path = dir.path().join("m.gq");
-    let report = execute(&plan, &checkpoint, &path, CpuLevel::detect()).unwrap();
+    let report = execute(&plan, &checkpoint, &path, Isa::detect()).unwrap();
     let container = Container::open(&path).unwrap();
     let mut lossless = 0;
     for told in report.tensors.iter().filter(|told| told.encoding.is_grid()) {
@@ -104,14 +106,14 @@ fn grids_are_found_stored_without_loss_and_used_where_they_win() {
         let (rows, cols) = (matrix.shape().rows, matrix.shape().cols);
         let (mut back, mut source) = (vec![0.0; rows * cols], vec![0.0; rows * cols]);
         let decoder = Decoder::new(matrix.encoding(), matrix.rotation(), cols).unwrap();
-        decoder.decode_rows(CpuLevel::Scalar, &matrix, 0..rows, &mut back);
+        decoder.decode_rows(Isa::Scalar, &matrix, 0..rows, &mut back);
         checkpoint.read_rows_f32(checkpoint.tensor(&told.name).unwrap(), 0..rows, &mut source).unwrap();
         assert!(back == source, "{}", told.name);
         lossless += 1;
     }
     assert_eq!(lossless, 4);
     let bytes = std::fs::read(&path).unwrap();
-    for (threads, level) in [(1, CpuLevel::Scalar), (1, CpuLevel::detect()), (2, CpuLevel::Scalar)] {
+    for (threads, level) in [(1, Isa::Scalar), (1, Isa::detect()), (2, Isa::Scalar)] {
         let recipe = policy("tq8", &[]);
         let found = grids(&checkpoint, &recipe);
         let resources = Resources { threads, max_memory: None };
@@ -180,6 +182,6 @@ fn a_source_that_changes_after_it_was_planned_is_an_error() {
     let plan = planned(&before, &policy("tq8", &[])).unwrap();
     write_llama(dir.path(), (128, 96), |_, elements| bf16(elements, 9), &[]);
     let after = Checkpoint::open(dir.path()).unwrap();
-    let error = execute(&plan, &after, &dir.path().join("m.gq"), CpuLevel::detect()).unwrap_err();
+    let error = execute(&plan, &after, &dir.path().join("m.gq"), Isa::detect()).unwrap_err();
     assert!(matches!(error, ConvertError::OffGrid { .. }), "{error}");
 }

@@ -3,7 +3,7 @@
 use crate::support::{convert, plan, policy, testdata};
 use gq_checkpoint::{Adapter, Checkpoint};
 use gq_convert::{ExecuteOptions, JournalError, Resources};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use std::path::{Path, PathBuf};
 
 fn adapter(name: &str, weight: f64) -> Adapter {
@@ -86,8 +86,14 @@ fn memory_counts_the_factors_and_blocks_do_not_change_the_codes() {
     let mut small = gq_convert::plan(&view, &policy, tight).unwrap();
     small.memory.block = 1000;
     let path = dir.path().join("small.gq");
-    let options =
-        ExecuteOptions { level: CpuLevel::Scalar, restart: false, tune: None, origin: None, check: None, existing: gq_files::Existing::Replaced };
+    let options = ExecuteOptions {
+        level: Isa::Scalar,
+        restart: false,
+        measurements: None,
+        origin: None,
+        check: None,
+        existing: gq_files::Existing::Replaced,
+    };
     gq_convert::execute(&small, &view, &path, options, &mut |_| {}).unwrap();
     convert(&view, &policy, &dir.path().join("large.gq")).unwrap();
     assert!(std::fs::read(&path).unwrap() == std::fs::read(dir.path().join("large.gq")).unwrap());
@@ -98,8 +104,14 @@ fn an_interrupted_conversion_is_not_taken_up_with_another_adapter() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.gq");
     let policy = policy("tq4", &[]);
-    let options =
-        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None, existing: gq_files::Existing::Replaced };
+    let options = ExecuteOptions {
+        level: Isa::detect(),
+        restart: false,
+        measurements: None,
+        origin: None,
+        check: None,
+        existing: gq_files::Existing::Replaced,
+    };
     let journal = dir.path().join("m.gq.journal");
     // What a killed conversion leaves: the journal's first line.
     let view = merged(&[("plain", 1.0)]);

@@ -89,7 +89,7 @@ fn overrides_leave_alone_what_the_graph_does_not_use() {
 
 #[test]
 fn the_time_is_estimated_where_it_can_be() {
-    let level = gq_tensor::CpuLevel::detect();
+    let level = gq_tensor::Isa::detect();
     let of =
         |encoding: &str| Estimate::new(&plan(&testdata("tiny/gemma4-moe"), &policy(encoding, &[])), level);
     let (scalar, trellis) = (of("tq4").unwrap().seconds, of("tt4").unwrap().seconds);

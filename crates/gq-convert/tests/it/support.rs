@@ -3,7 +3,7 @@
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{Choice, ConvertError, ExecuteOptions, Override, Plan, Policy, Report, Resources};
-use gq_tensor::{CpuLevel, DType};
+use gq_tensor::{DType, Isa};
 use std::path::Path;
 
 pub const TWO_THREADS: Resources = Resources { threads: 2, max_memory: None };
@@ -32,8 +32,14 @@ pub fn convert(
     path: &Path,
 ) -> Result<(Report, Container), ConvertError> {
     let plan = plan(checkpoint, policy);
-    let options =
-        ExecuteOptions { level: CpuLevel::detect(), restart: false, tune: None, origin: None, check: None, existing: gq_files::Existing::Replaced };
+    let options = ExecuteOptions {
+        level: Isa::detect(),
+        restart: false,
+        measurements: None,
+        origin: None,
+        check: None,
+        existing: gq_files::Existing::Replaced,
+    };
     let report = gq_convert::execute(&plan, checkpoint, path, options, &mut |_| {})?;
     Ok((report, Container::open(path).unwrap()))
 }

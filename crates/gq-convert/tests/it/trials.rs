@@ -5,28 +5,30 @@ use crate::support::{policy, testdata};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{
-    Budget, ExpertMoments, MeasuringMemory, MeasuringSize, Resources, TrialOptions, Tune, correct,
+    Budget, ExpertMoments, Measurements, MeasuringMemory, MeasuringSize, Resources, TrialOptions, correct,
     plan_measured,
 };
 use gq_model::{Factors, Model, Teacher};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use std::path::Path;
 use std::sync::Arc;
 
 fn corrected(
     checkpoint: &Arc<Checkpoint>,
     dir: &Path,
-    (level, threads): (CpuLevel, usize),
+    (level, threads): (Isa, usize),
     max_memory: Option<u64>,
-) -> Tune {
-    let mut tune = Tune::open(dir).unwrap();
+) -> Measurements {
+    let mut measurements = Measurements::open(dir).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let model = Model::from_checkpoint(checkpoint.clone(), options(level)).unwrap();
     // As `tuned` has them.
     let sequences: Vec<_> = (0..13).map(|seed| tokens(model.vocab_size(), 64, seed)).collect();
     let options = TrialOptions { level, tokens: 256, max_memory };
-    pool.install(|| correct(checkpoint, &model, &sequences, &options, &mut tune, &mut |_| ()).unwrap());
-    tune
+    pool.install(|| {
+        correct(checkpoint, &model, &sequences, &options, &mut measurements, &mut |_| ()).unwrap()
+    });
+    measurements
 }
 
 /// Most memory that leaves no room for the states of all trials.
@@ -49,21 +51,21 @@ fn the_same_corrections_on_every_level_and_thread_count() {
     for name in ["tiny/llama", "tiny/gemma4-e2b", "tiny/gemma4-moe"] {
         let dir = tempfile::tempdir().unwrap();
         let checkpoint = Arc::new(testdata(name));
-        let before = tuned(&checkpoint, dir.path(), CpuLevel::detect(), 2);
+        let before = tuned(&checkpoint, dir.path(), Isa::detect(), 2);
         assert!(before.corrections.is_none());
-        let index = dir.path().join("tune.json");
+        let index = dir.path().join("measurements.json");
         let plain = std::fs::read_to_string(&index).unwrap();
         assert!(!plain.contains("corrections"), "measurements without trials are as they were");
-        let first = corrected(&checkpoint, dir.path(), (CpuLevel::detect(), 1), None);
+        let first = corrected(&checkpoint, dir.path(), (Isa::detect(), 1), None);
         let made = std::fs::read(&index).unwrap();
-        for level in CpuLevel::available() {
+        for level in Isa::available() {
             std::fs::write(&index, &plain).unwrap();
             corrected(&checkpoint, dir.path(), (level, 3), Some(tight(&checkpoint)));
             assert!(std::fs::read(&index).unwrap() == made, "{name} on {}", level.name());
         }
         assert!(!dir.path().join("trials.partial").exists());
         // Found again, and without them it is what it was.
-        let found = Tune::open(dir.path()).unwrap();
+        let found = Measurements::open(dir.path()).unwrap();
         assert_eq!(found.sha256(), first.sha256());
         assert_ne!(found.sha256(), before.sha256());
         assert_eq!(found.without_corrections().sha256(), before.sha256());
@@ -76,23 +78,23 @@ fn the_same_corrections_on_every_level_and_thread_count() {
         let (head, rest) = other.split_once("\"corrections\"").unwrap();
         let rest = rest.replacen("\"format\": 1", "\"format\": 99", 1);
         std::fs::write(&index, format!("{head}\"corrections\"{rest}")).unwrap();
-        assert!(Tune::open(dir.path()).unwrap_err().to_string().contains("other rules"));
+        assert!(Measurements::open(dir.path()).unwrap_err().to_string().contains("other rules"));
     }
 }
 
 #[test]
 fn the_corrected_expectation_is_nearer_to_what_is_measured() {
     let dir = tempfile::tempdir().unwrap();
-    let (checkpoint, level) = (Arc::new(testdata("demo")), CpuLevel::detect());
-    let place = dir.path().join("tune");
+    let (checkpoint, level) = (Arc::new(testdata("demo")), Isa::detect());
+    let place = dir.path().join("measurements");
     let plain = tuned(&checkpoint, &place, level, 2);
     let corrected = corrected(&checkpoint, &place, (level, 2), None);
     let resources = Resources { threads: 2, max_memory: None };
     let reference = Model::from_checkpoint(checkpoint.clone(), options(level)).unwrap();
     for budget in [1_500_000, 2_000_000] {
-        let plan = |tune: &Tune| {
-            let recipe = with(policy("tq4", &[]), tune, Some(Budget::FileBytes(budget)));
-            plan_measured(&checkpoint, &recipe, resources, Some(tune), None).unwrap()
+        let plan = |measurements: &Measurements| {
+            let recipe = with(policy("tq4", &[]), measurements, Some(Budget::FileBytes(budget)));
+            plan_measured(&checkpoint, &recipe, resources, Some(measurements), None).unwrap()
         };
         let path = dir.path().join("x.gq");
         let recipe = with(policy("tq4", &[]), &corrected, Some(Budget::FileBytes(budget)));

@@ -5,7 +5,7 @@ use gq_eval::{
     EvalReport, OutputsReader, TextOptions, Windows, checkpoint_sizes, evaluate_outputs, evaluate_text,
 };
 use gq_model::{ActivationMode, KvType, Model, RunOptions};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ fn tiny(name: &str) -> PathBuf {
 
 fn model(name: &str, kv: KvType) -> (Model, Arc<Checkpoint>) {
     let checkpoint = Arc::new(Checkpoint::open(tiny(name)).unwrap());
-    let options = RunOptions { level: CpuLevel::detect(), activations: ActivationMode::F32, kv };
+    let options = RunOptions { level: Isa::detect(), activations: ActivationMode::F32, kv };
     (Model::from_checkpoint(checkpoint.clone(), options).unwrap(), checkpoint)
 }
 

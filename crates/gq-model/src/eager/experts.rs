@@ -5,7 +5,7 @@ use super::elementwise::gated;
 use super::products::{Basis, Job, input, inputs, multiply_rows, run};
 use super::{ActivationMode, Matrix};
 use crate::ops::Experts;
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 
 /// An expert chosen for a token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,7 +15,7 @@ pub(crate) struct Choice {
 }
 
 pub(super) fn experts(
-    level: CpuLevel,
+    level: Isa,
     mode: ActivationMode,
     x: &Matrix,
     scores: &Matrix,
@@ -44,13 +44,7 @@ pub(crate) fn choose(scores: &mut [f32], experts: &Experts) -> Vec<Choice> {
 }
 
 /// All chosen experts in two parallel regions.
-fn one_token(
-    level: CpuLevel,
-    mode: ActivationMode,
-    x: &Matrix,
-    choices: &[Choice],
-    experts: &Experts,
-) -> Matrix {
+fn one_token(level: Isa, mode: ActivationMode, x: &Matrix, choices: &[Choice], experts: &Experts) -> Matrix {
     let Experts { gate_up, down, width, activation, .. } = experts;
     let shared = input(level, Basis::of(gate_up, mode), gate_up, &x.data);
     let mut hidden = Matrix::zeros(choices.len(), 2 * width);
@@ -81,7 +75,7 @@ fn one_token(
 
 /// Expert after expert, each over the tokens that chose it.
 fn many_tokens(
-    level: CpuLevel,
+    level: Isa,
     mode: ActivationMode,
     x: &Matrix,
     choices: &[Vec<Choice>],

@@ -15,7 +15,7 @@ use crate::linear::Linear;
 use crate::ops::{Experts, Norm, Ops};
 use crate::product::{Arithmetic, Spread};
 use gq_checkpoint::{Activation, AttentionSpec};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -64,7 +64,7 @@ impl Matrix {
 /// One batch of tokens of one sequence on its way through a graph.
 #[derive(Debug)]
 pub(crate) struct Eager<'a> {
-    pub(crate) level: CpuLevel,
+    pub(crate) level: Isa,
     pub(crate) activations: ActivationMode,
     pub(crate) cache: &'a mut KvCache,
     /// Cosines and sines of the batch's positions, one table per rotary embedding.

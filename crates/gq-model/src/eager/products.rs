@@ -9,7 +9,7 @@ use super::{ActivationMode, Matrix};
 use crate::linear::{Input, Linear};
 use crate::product::{Arithmetic, Spread, View, ViewMut, multiply_transposed};
 use gq_codec::{ActivationBlocks, Activations, LevelTile};
-use gq_tensor::{CpuLevel, RotationSpec};
+use gq_tensor::{Isa, RotationSpec};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -26,7 +26,7 @@ const LEVELS: usize = 1 << 20;
 /// Rows that trellis codes are read in; work is cut at multiples of it.
 const BLOCK_ROWS: usize = 32;
 
-pub(crate) fn embed(level: CpuLevel, table: &Linear, tokens: &[u32]) -> Matrix {
+pub(crate) fn embed(level: Isa, table: &Linear, tokens: &[u32]) -> Matrix {
     let width = table.shape.cols;
     let mut out = Matrix::zeros(tokens.len(), width);
     in_pieces(&mut out.data, width, |first, part| {
@@ -53,7 +53,7 @@ impl Basis {
 }
 
 pub(super) fn linear<const N: usize>(
-    level: CpuLevel,
+    level: Isa,
     mode: ActivationMode,
     x: &Matrix,
     weights: [&Linear; N],
@@ -100,7 +100,7 @@ pub(super) fn linear<const N: usize>(
 }
 
 /// One token's activations in the basis of `weight`.
-pub(super) fn input(level: CpuLevel, basis: Basis, weight: &Linear, x: &[f32]) -> Input {
+pub(super) fn input(level: Isa, basis: Basis, weight: &Linear, x: &[f32]) -> Input {
     let mut values = x.to_vec();
     if let Some(transform) = &weight.transform {
         transform.forward(level, &mut values, &mut Vec::new());
@@ -110,7 +110,7 @@ pub(super) fn input(level: CpuLevel, basis: Basis, weight: &Linear, x: &[f32]) -
 }
 
 /// Many tokens' activations in the basis of `weight`, on the int8 grid where that is asked for.
-pub(super) fn inputs<'x>(level: CpuLevel, basis: Basis, weight: &Linear, x: &'x Matrix) -> Cow<'x, Matrix> {
+pub(super) fn inputs<'x>(level: Isa, basis: Basis, weight: &Linear, x: &'x Matrix) -> Cow<'x, Matrix> {
     if weight.transform.is_none() && !basis.int8 {
         return Cow::Borrowed(x);
     }
@@ -131,7 +131,7 @@ pub(super) fn inputs<'x>(level: CpuLevel, basis: Basis, weight: &Linear, x: &'x 
 }
 
 /// Many tokens' activations in the basis of `weight`, as int8.
-fn int8_blocks(level: CpuLevel, weight: &Linear, x: &Matrix) -> ActivationBlocks {
+fn int8_blocks(level: Isa, weight: &Linear, x: &Matrix) -> ActivationBlocks {
     let Some(transform) = &weight.transform else {
         return ActivationBlocks::quantize(level, &x.data, x.width);
     };
@@ -144,7 +144,7 @@ fn int8_blocks(level: CpuLevel, weight: &Linear, x: &Matrix) -> ActivationBlocks
 }
 
 /// `out = x W^T` in integers, a tile of levels at a time.
-fn multiply_levels(level: CpuLevel, weight: &Linear, x: &ActivationBlocks, out: &mut Matrix) {
+fn multiply_levels(level: Isa, weight: &Linear, x: &ActivationBlocks, out: &mut Matrix) {
     let (cols, rows) = (weight.shape.cols, weight.shape.rows);
     let busy = rayon::current_num_threads() * LevelTile::PIECE;
     let step = (LEVELS / cols).next_multiple_of(LevelTile::PIECE).max(busy);
@@ -167,7 +167,7 @@ pub(super) struct Job<'a> {
 }
 
 /// Runs products of single tokens in one parallel region.
-pub(super) fn run(level: CpuLevel, jobs: Vec<Job<'_>>) {
+pub(super) fn run(level: Isa, jobs: Vec<Job<'_>>) {
     let elements = |job: &Job<'_>| job.rows.len() * job.weight.shape.cols;
     let total: usize = jobs.iter().map(elements).sum();
     let work = |job: Job<'_>| job.weight.dot_rows(level, job.rows, job.input, job.out);
@@ -188,13 +188,7 @@ pub(super) fn run(level: CpuLevel, jobs: Vec<Job<'_>>) {
 }
 
 /// `out [tokens, rows.len()] = x W[rows]^T`, a tile of rows at a time.
-pub(super) fn multiply_rows(
-    level: CpuLevel,
-    weight: &Linear,
-    rows: Range<usize>,
-    x: &Matrix,
-    out: &mut Matrix,
-) {
+pub(super) fn multiply_rows(level: Isa, weight: &Linear, rows: Range<usize>, x: &Matrix, out: &mut Matrix) {
     let (cols, tokens, width) = (weight.shape.cols, x.rows(), out.width);
     let step = (TILE / cols).next_multiple_of(BLOCK_ROWS).min(rows.len());
     let mut tile = vec![0.0; step * cols];

@@ -4,7 +4,7 @@ use crate::eager::{Matrix, softmax};
 use crate::math;
 use gq_checkpoint::AttentionSpec;
 use gq_codec::{Operand, fixed_product};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use std::ops::Range;
 const BLOCK: usize = 64;
 
 /// Queries `[tokens, heads * head_dim]` over keys and values `[tokens, kv_heads * head_dim]`.
-pub(super) fn attention(level: CpuLevel, q: &Matrix, k: &Matrix, v: &Matrix, spec: &AttentionSpec) -> Matrix {
+pub(super) fn attention(level: Isa, q: &Matrix, k: &Matrix, v: &Matrix, spec: &AttentionSpec) -> Matrix {
     let (tokens, dim) = (q.rows(), spec.head_dim);
     let mut out = Matrix { width: q.width, data: vec![0.0; q.data.len()] };
     out.data.par_chunks_mut(BLOCK * q.width).enumerate().for_each(|(index, out)| {
@@ -37,7 +37,7 @@ pub(super) struct AttentionGradients {
 
 /// From the gradient of the result to those of its inputs; weights are computed again.
 pub(super) fn backward(
-    level: CpuLevel,
+    level: Isa,
     q: &Matrix,
     k: &Matrix,
     v: &Matrix,
@@ -105,14 +105,7 @@ impl Block {
     }
 
     /// `q . k` of every query and key of the block.
-    fn products(
-        &self,
-        level: CpuLevel,
-        head: usize,
-        q: &Matrix,
-        k: &Matrix,
-        spec: &AttentionSpec,
-    ) -> Vec<f32> {
+    fn products(&self, level: Isa, head: usize, q: &Matrix, k: &Matrix, spec: &AttentionSpec) -> Vec<f32> {
         let dim = spec.head_dim;
         let (m, n) = (self.queries.len(), self.seen.len());
         let mut products = vec![0.0; m * n];
@@ -123,14 +116,7 @@ impl Block {
     }
 
     /// Softmax of the scores, 0 where a query does not see a key: `[queries, seen]`.
-    fn weights(
-        &self,
-        level: CpuLevel,
-        head: usize,
-        q: &Matrix,
-        k: &Matrix,
-        spec: &AttentionSpec,
-    ) -> Vec<f32> {
+    fn weights(&self, level: Isa, head: usize, q: &Matrix, k: &Matrix, spec: &AttentionSpec) -> Vec<f32> {
         let mut scores = self.products(level, head, q, k, spec);
         for (query, scores) in self.queries.clone().zip(scores.chunks_exact_mut(self.seen.len())) {
             let visible = (query + 1).saturating_sub(self.window).max(self.seen.start)..query + 1;
@@ -153,7 +139,7 @@ impl Block {
     /// Slope of every score by its product, where that is not the constant scale.
     fn slopes(
         &self,
-        level: CpuLevel,
+        level: Isa,
         head: usize,
         q: &Matrix,
         k: &Matrix,

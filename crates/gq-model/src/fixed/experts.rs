@@ -4,7 +4,7 @@ use super::product::{back, rows};
 use super::{Observation, Observer, Place};
 use crate::eager::{Choice, Matrix, choose, elementwise, softmax};
 use crate::ops::Experts;
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 
 /// The tokens of one expert.
 struct Group {
@@ -21,7 +21,7 @@ struct Group {
 }
 
 pub(super) fn experts(
-    level: CpuLevel,
+    level: Isa,
     x: &Matrix,
     scores: &Matrix,
     experts: &Experts,
@@ -59,7 +59,7 @@ pub(super) fn experts(
 
 /// Gradients by `x` and by `scores`; `seen` gets the gradient at each expert's products.
 pub(super) fn backward(
-    level: CpuLevel,
+    level: Isa,
     x: &Matrix,
     scores: &Matrix,
     experts: &Experts,
@@ -135,7 +135,7 @@ fn choices(scores: &Matrix, experts: &Experts) -> Vec<Vec<Choice>> {
 
 impl Group {
     fn new(
-        level: CpuLevel,
+        level: Isa,
         expert: usize,
         x: &Matrix,
         choices: &[Vec<Choice>],

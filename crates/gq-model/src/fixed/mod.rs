@@ -28,7 +28,7 @@ use crate::eager::{Matrix, Turns, elementwise};
 use crate::linear::Linear;
 use crate::ops::{Experts, Norm, Ops};
 use gq_checkpoint::{Activation, AttentionSpec};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -89,7 +89,7 @@ pub(crate) type SharedKeys = BTreeMap<usize, (Value, Value)>;
 
 /// One sequence on its way through a graph.
 pub(crate) struct Fixed<'a> {
-    pub(crate) level: CpuLevel,
+    pub(crate) level: Isa,
     /// One table per rotary embedding, from position 0.
     pub(crate) turns: &'a [Turns],
     pub(crate) shared: SharedKeys,
@@ -111,7 +111,7 @@ pub(crate) struct Fixed<'a> {
 }
 
 impl<'a> Fixed<'a> {
-    pub(crate) fn new(level: CpuLevel, turns: &'a [Turns]) -> Fixed<'a> {
+    pub(crate) fn new(level: Isa, turns: &'a [Turns]) -> Fixed<'a> {
         Fixed {
             level,
             turns,

@@ -3,14 +3,14 @@
 use crate::eager::{Matrix, elementwise::in_pieces};
 use crate::linear::Linear;
 use gq_codec::{Operand, fixed_product};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use std::ops::Range;
 
 /// Elements of a decoded tile: 1 MiB of f32.
 const TILE: usize = 1 << 18;
 
 /// `x W^T + bias`, every row of W.
-pub(super) fn linear(level: CpuLevel, weight: &Linear, x: &Matrix) -> Matrix {
+pub(super) fn linear(level: Isa, weight: &Linear, x: &Matrix) -> Matrix {
     let mut y = rows(level, weight, 0..weight.shape.rows, x);
     if let Some(bias) = weight.bias() {
         for row in y.data.chunks_exact_mut(bias.len()) {
@@ -21,7 +21,7 @@ pub(super) fn linear(level: CpuLevel, weight: &Linear, x: &Matrix) -> Matrix {
 }
 
 /// `x W[rows]^T`: `[tokens, cols]` to `[tokens, rows.len()]`.
-pub(super) fn rows(level: CpuLevel, weight: &Linear, rows: Range<usize>, x: &Matrix) -> Matrix {
+pub(super) fn rows(level: Isa, weight: &Linear, rows: Range<usize>, x: &Matrix) -> Matrix {
     let width = rows.len();
     let mut y = Matrix { width, data: vec![0.0; x.rows() * width] };
     tiles(level, weight, rows, |first, tile, count| {
@@ -32,7 +32,7 @@ pub(super) fn rows(level: CpuLevel, weight: &Linear, rows: Range<usize>, x: &Mat
 }
 
 /// `dx += dy W[rows]`: `[tokens, rows.len()]` to `[tokens, cols]`.
-pub(super) fn back(level: CpuLevel, weight: &Linear, rows: Range<usize>, dy: &Matrix, dx: &mut Matrix) {
+pub(super) fn back(level: Isa, weight: &Linear, rows: Range<usize>, dy: &Matrix, dx: &mut Matrix) {
     let cols = dx.width;
     tiles(level, weight, rows, |first, tile, count| {
         let a = Operand { data: &dy.data[first..], row_stride: dy.width, col_stride: 1 };
@@ -41,7 +41,7 @@ pub(super) fn back(level: CpuLevel, weight: &Linear, rows: Range<usize>, dy: &Ma
 }
 
 /// Calls `work(first, rows, count)` with decoded tiles; `first` counts from the range's start.
-fn tiles(level: CpuLevel, weight: &Linear, rows: Range<usize>, mut work: impl FnMut(usize, &[f32], usize)) {
+fn tiles(level: Isa, weight: &Linear, rows: Range<usize>, mut work: impl FnMut(usize, &[f32], usize)) {
     let cols = weight.shape.cols;
     let step = (TILE / cols).next_multiple_of(16).min(rows.len()).max(1);
     let mut tile = vec![0.0; step * cols];

@@ -5,7 +5,7 @@ use crate::eager::Matrix;
 use crate::linear::{Bytes, Linear};
 use crate::ops::Experts;
 use gq_codec::{Decoder, Rotation};
-use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec};
+use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -87,14 +87,14 @@ impl Replacing<'_> {
     }
 
     /// `weight`'s product, when something stands in for it.
-    pub(super) fn linear(&self, level: CpuLevel, weight: &Linear, x: &Matrix) -> Option<Matrix> {
+    pub(super) fn linear(&self, level: Isa, weight: &Linear, x: &Matrix) -> Option<Matrix> {
         let other = self.of(weight)?;
         let y = super::product::linear(level, &other, x);
         Some(self.mixed(y, || super::product::linear(level, weight, x)))
     }
 
     /// Rows looked up in `table`, when something stands in for it.
-    pub(super) fn embed(&self, level: CpuLevel, table: &Linear, tokens: &[u32]) -> Option<Matrix> {
+    pub(super) fn embed(&self, level: Isa, table: &Linear, tokens: &[u32]) -> Option<Matrix> {
         let plain = || crate::eager::products::embed(level, table, tokens);
         if let Some(other) = self.of(table) {
             return Some(self.mixed(crate::eager::products::embed(level, &other, tokens), plain));

@@ -9,13 +9,13 @@ use crate::ops::{Experts, Norm, Ops};
 use crate::product::Arithmetic;
 use gq_checkpoint::{Activation, AttentionSpec, RopeSpec};
 use gq_codec::serially;
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// The sequences' tokens on their way through a graph: rows of one after those of the other.
 pub(crate) struct Together<'a> {
-    level: CpuLevel,
+    level: Isa,
     parts: Vec<Part<'a>>,
     /// One table per rotary embedding, for every row.
     turns: Vec<Turns>,
@@ -29,7 +29,7 @@ struct Part<'a> {
 
 impl<'a> Together<'a> {
     /// As many new tokens of each sequence as `counts` has, each with the cache of that sequence.
-    pub(crate) fn new(level: CpuLevel, ropes: &[RopeSpec], sequences: Vec<(usize, &'a mut KvCache)>) -> Self {
+    pub(crate) fn new(level: Isa, ropes: &[RopeSpec], sequences: Vec<(usize, &'a mut KvCache)>) -> Self {
         let mut end = 0;
         let parts = sequences.into_iter().map(|(count, cache)| {
             end += count;

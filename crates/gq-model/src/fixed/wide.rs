@@ -3,7 +3,7 @@
 use crate::linear::Linear;
 use crate::ops::{Experts, Norm, Ops};
 use gq_checkpoint::{Activation, AttentionSpec, RopeSpec};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -65,7 +65,7 @@ fn wide(x: &[f32]) -> Vec<f64> {
 
 fn matrix(weight: &Linear, rows: Range<usize>) -> Wide {
     let mut out = vec![0.0; rows.len() * weight.shape.cols];
-    weight.read_rows(CpuLevel::detect(), rows, &mut out);
+    weight.read_rows(Isa::detect(), rows, &mut out);
     Wide { width: weight.shape.cols, data: wide(&out) }
 }
 

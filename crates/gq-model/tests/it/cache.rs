@@ -2,7 +2,7 @@
 
 use crate::fixtures::{Reference, TINY, difference, exact, prefill, tiny_model};
 use gq_model::{KvType, LogitRows, Model, RunOptions};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 
 /// Logits of `tokens` given in pieces of these lengths, cyclically.
 fn in_pieces(model: &Model, tokens: &[u32], pieces: &[usize]) -> Vec<f32> {
@@ -25,7 +25,7 @@ fn in_pieces(model: &Model, tokens: &[u32], pieces: &[usize]) -> Vec<f32> {
 #[test]
 fn one_by_one_and_in_pieces_as_all_at_once() {
     for name in TINY {
-        let model = tiny_model(name, exact(CpuLevel::detect()));
+        let model = tiny_model(name, exact(Isa::detect()));
         for tokens in Reference::read(name).rows {
             let expected = prefill(&model, &tokens);
             let largest = expected.iter().fold(0f32, |max, logit| max.max(logit.abs()));
@@ -39,7 +39,7 @@ fn one_by_one_and_in_pieces_as_all_at_once() {
 
 #[test]
 fn a_cleared_cache_is_as_new() {
-    let model = tiny_model("gemma3", exact(CpuLevel::detect()));
+    let model = tiny_model("gemma3", exact(Isa::detect()));
     let rows = Reference::read("gemma3").rows;
     let (mut cache, mut logits) = (model.new_cache(56), Vec::new());
     model.forward(&rows[0], &mut cache, LogitRows::Last, &mut logits).unwrap();
@@ -51,7 +51,7 @@ fn a_cleared_cache_is_as_new() {
 #[test]
 fn half_precision_is_close_and_half_the_memory() {
     for name in ["llama", "gemma4-e2b"] {
-        let options = exact(CpuLevel::detect());
+        let options = exact(Isa::detect());
         let (full, half) =
             (tiny_model(name, options), tiny_model(name, RunOptions { kv: KvType::F16, ..options }));
         let tokens = &Reference::read(name).rows[0];
@@ -64,7 +64,7 @@ fn half_precision_is_close_and_half_the_memory() {
 #[test]
 fn int8_is_close_and_little_more_than_a_quarter() {
     for name in ["llama", "gemma3", "gemma4-e2b"] {
-        let options = exact(CpuLevel::detect());
+        let options = exact(Isa::detect());
         let of = |kv| tiny_model(name, RunOptions { kv, ..options });
         let (full, half, int8) = (of(KvType::F32), of(KvType::F16), of(KvType::Q8));
         let tokens = &Reference::read(name).rows[0];
@@ -82,7 +82,7 @@ fn int8_is_close_and_little_more_than_a_quarter() {
 /// (sliding, sliding, full, sliding shared, full shared) three have caches.
 #[test]
 fn nothing_is_stored_that_is_not_read() {
-    let model = tiny_model("gemma4-e2b", exact(CpuLevel::detect()));
+    let model = tiny_model("gemma4-e2b", exact(Isa::detect()));
     let per_token = |head_dim: usize| 2 * 4 * head_dim;
     assert_eq!(model.new_cache(100).bytes(), 2 * 16 * per_token(16) + 100 * per_token(32));
     assert_eq!(model.new_cache(10).bytes(), 2 * 10 * per_token(16) + 10 * per_token(32));
@@ -90,7 +90,7 @@ fn nothing_is_stored_that_is_not_read() {
 
 #[test]
 fn logits_of_some_rows() {
-    let model = tiny_model("llama", exact(CpuLevel::detect()));
+    let model = tiny_model("llama", exact(Isa::detect()));
     let tokens = &Reference::read("llama").rows[0];
     let (all, vocab) = (prefill(&model, tokens), model.vocab_size());
     let last = tokens.len() - 1;

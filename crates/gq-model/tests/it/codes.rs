@@ -4,7 +4,7 @@ use crate::fixtures::{Recipe, Reference, TINY, contained, difference, exact, pre
 use gq_codec::{Decoder, Rotation};
 use gq_container::Container;
 use gq_model::{ActivationMode, LogitRows, Model, RunOptions};
-use gq_tensor::{CpuLevel, Encoding, RotationKind};
+use gq_tensor::{Encoding, Isa, RotationKind};
 use std::sync::Arc;
 
 /// The checkpoint whose weights are what the container's codes stand for.
@@ -16,11 +16,11 @@ fn dequantized(container: &Container, name: &str, dir: &std::path::Path) -> Mode
         let decoder = Decoder::new(entry.encoding, entry.rotation, cols).unwrap();
         let rotation = Rotation::new(entry.rotation, cols).unwrap();
         for (row, out) in values.chunks_mut(cols).enumerate() {
-            decoder.decode_row(CpuLevel::Scalar, &matrix, row, out);
-            rotation.inverse(CpuLevel::Scalar, out, &mut Vec::new());
+            decoder.decode_row(Isa::Scalar, &matrix, row, out);
+            rotation.inverse(Isa::Scalar, out, &mut Vec::new());
         }
     });
-    Model::from_checkpoint(checkpoint, exact(CpuLevel::detect())).unwrap()
+    Model::from_checkpoint(checkpoint, exact(Isa::detect())).unwrap()
 }
 
 /// Logits of the first row, in a batch and then token by token.
@@ -52,7 +52,7 @@ fn codes_are_the_weights_they_stand_for() {
         let tokens = &Reference::read(name).rows[0];
         let expected = prefill(&reference, tokens);
         let spread = root_mean_square(&expected);
-        for level in CpuLevel::available() {
+        for level in Isa::available() {
             let mut model = Model::from_container(container.clone(), exact(level)).unwrap();
             for logits in both_ways(&model, tokens) {
                 let error = difference(&logits, &expected);
@@ -77,7 +77,7 @@ fn exact_weights_are_left_exact() {
     let recipe = Recipe { encoding: Encoding::Exact(gq_tensor::DType::BF16), rotation: RotationKind::None };
     let container: Arc<Container> = contained(&tiny("gemma4-moe"), recipe, &dir.path().join("model.gq"));
     let tokens = &Reference::read("gemma4-moe").rows[1];
-    let options = exact(CpuLevel::detect());
+    let options = exact(Isa::detect());
     let int8 = RunOptions { activations: ActivationMode::Int8, ..options };
     let from_file = Model::from_container(container, int8).unwrap();
     let from_directory = Model::from_checkpoint(tiny("gemma4-moe"), options).unwrap();

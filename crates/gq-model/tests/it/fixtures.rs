@@ -4,7 +4,7 @@ use gq_checkpoint::Checkpoint;
 use gq_codec::{EncodeScratch, Encoder, Rotation};
 use gq_container::{Container, StoredText, TensorSpec, TextKind, Writer};
 use gq_model::{ActivationMode, KvType, LogitRows, Model, RunOptions};
-use gq_tensor::{CpuLevel, Encoding, RotationKind, RotationSpec};
+use gq_tensor::{Encoding, Isa, RotationKind, RotationSpec};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -16,7 +16,7 @@ pub const TINY: [&str; 8] =
     ["llama", "llama3", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense", "gemma4-vision"];
 
 /// f32 everywhere, on the given level.
-pub fn exact(level: CpuLevel) -> RunOptions {
+pub fn exact(level: Isa) -> RunOptions {
     RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 }
 }
 
@@ -142,7 +142,7 @@ pub fn contained(checkpoint: &Checkpoint, recipe: Recipe, path: &Path) -> Arc<Co
 }
 
 fn encode(values: &[f32], height: usize, cols: usize, encoding: Encoding, rotation: RotationSpec) -> Vec<u8> {
-    let level = CpuLevel::Scalar;
+    let level = Isa::Scalar;
     let encoder = Encoder::new(encoding, rotation, cols).unwrap();
     let transform = Rotation::new(rotation, cols).unwrap();
     let mut rotated = values.to_vec();

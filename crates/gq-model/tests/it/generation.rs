@@ -5,7 +5,7 @@ use gq_checkpoint::Checkpoint;
 use gq_model::{
     Asked, Generation, GenerationOptions, Model, RunOptions, Sampling, SpecialText, StopReason, Tokenizer,
 };
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use std::sync::Arc;
 
 fn options(max_tokens: usize, stop: Vec<u32>) -> GenerationOptions {
@@ -20,7 +20,7 @@ fn run(model: &Model, options: GenerationOptions) -> (Vec<u32>, Option<StopReaso
 
 #[test]
 fn ends_where_it_should() {
-    let model = tiny_model("gemma4-e4b", exact(CpuLevel::detect()));
+    let model = tiny_model("gemma4-e4b", exact(Isa::detect()));
     let (tokens, reason) = run(&model, options(12, vec![]));
     assert_eq!((tokens.len(), reason), (12, Some(StopReason::MaxTokens)));
     let stop = tokens[5];
@@ -57,7 +57,7 @@ fn a_second_prompt_costs_what_is_new() {
     for (name, first, second) in
         [("llama", 20, 12), ("gemma3", 5, 30), ("gemma3", 60, 20), ("gemma4-e2b", 60, 9)]
     {
-        let model = tiny_model(name, exact(CpuLevel::detect()));
+        let model = tiny_model(name, exact(Isa::detect()));
         let token = |i: usize| (i * i * 7 + 3 * i + 5) as u32 % model.vocab_size() as u32;
         let answer = |generation: &mut Generation<'_>| -> Vec<u32> {
             generation.by_ref().map(|piece| piece.unwrap().token.unwrap()).collect()
@@ -93,7 +93,7 @@ fn a_second_prompt_costs_what_is_new() {
 
 #[test]
 fn a_prompt_can_be_stopped_and_taken_up() {
-    let model = tiny_model("llama", exact(CpuLevel::detect()));
+    let model = tiny_model("llama", exact(Isa::detect()));
     let prompt: Vec<u32> = (0..1200).map(|i| (i * 13 + 7) % model.vocab_size() as u32).collect();
     let mut talk = Generation::new(&model, None, 1300, Sampling::default(), vec![]);
     let left = std::cell::Cell::new(2);

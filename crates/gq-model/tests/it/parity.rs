@@ -2,14 +2,14 @@
 
 use crate::fixtures::{Greedy, Reference, TINY, exact, max_error, tiny_model};
 use gq_model::{Generation, GenerationOptions, LogitRows, Sampling};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 
 /// Three times what the reference's own f32 differs from its f64.
 #[test]
 fn logits_equal_the_reference() {
     for name in TINY {
         let reference = Reference::read(name);
-        for level in CpuLevel::available() {
+        for level in Isa::available() {
             let model = tiny_model(name, exact(level));
             for (tokens, expected) in reference.rows.iter().zip(&reference.logits) {
                 let (mut cache, mut logits) = (model.new_cache(tokens.len()), Vec::new());
@@ -26,7 +26,7 @@ fn logits_equal_the_reference() {
 #[test]
 fn greedy_continuations_equal_the_reference() {
     for name in TINY {
-        let model = tiny_model(name, exact(CpuLevel::detect()));
+        let model = tiny_model(name, exact(Isa::detect()));
         for Greedy { prompt, tokens } in Reference::read(name).facts.greedy {
             let sampling = Sampling::default();
             let options = GenerationOptions { max_tokens: tokens.len(), sampling, stop: Vec::new() };

@@ -2,7 +2,7 @@
 
 use crate::fixtures::{Recipe, Reference, TINY, contained, exact, prefill, rewritten, tiny};
 use gq_model::{ActivationMode, Model, RunOptions};
-use gq_tensor::{CpuLevel, Encoding, RotationKind};
+use gq_tensor::{Encoding, Isa, RotationKind};
 
 /// Embeddings are enlarged until residuals pass 1e5; logits must come out finite, which `forward` checks.
 #[test]
@@ -16,7 +16,7 @@ fn large_residuals_pass_every_operator() {
             }
         });
         let tokens = &Reference::read(name).rows[0];
-        for level in CpuLevel::available() {
+        for level in Isa::available() {
             let model = Model::from_checkpoint(checkpoint.clone(), exact(level)).unwrap();
             prefill(&model, tokens);
             prefill(&model, &tokens[..1]);

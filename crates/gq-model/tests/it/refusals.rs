@@ -4,10 +4,10 @@ use crate::fixtures::{exact, tiny_model};
 use gq_model::{
     ChatError, ChatTemplate, LogitRows, Model, ModelError, ModelTexts, Tokenizer, TokenizerError,
 };
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 
 fn model() -> Model {
-    tiny_model("llama", exact(CpuLevel::detect()))
+    tiny_model("llama", exact(Isa::detect()))
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn tokens_rows_and_caches_out_of_range() {
     assert_eq!(refused(&[1, 288], LogitRows::All), ModelError::Token { token: 288, index: 1, limit: 288 });
     assert_eq!(refused(&[1; 5], LogitRows::All), ModelError::CacheFull { needed: 5, limit: 4 });
     assert_eq!(refused(&[1; 3], LogitRows::Range(1..4)), ModelError::Rows { rows: 1..4, actual: 3 });
-    let mut foreign = tiny_model("gemma3", exact(CpuLevel::detect())).new_cache(4);
+    let mut foreign = tiny_model("gemma3", exact(Isa::detect())).new_cache(4);
     let error = model.forward(&[1], &mut foreign, LogitRows::All, &mut Vec::new()).unwrap_err();
     assert_eq!(error, ModelError::ForeignCache);
 }

@@ -83,7 +83,7 @@ fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failur
     };
     if output.json {
         return output.document(&serde_json::json!({
-            "threads": global.threads(), "cpu": global.level()?.name(), "file_bytes": loaded.sizes.file_bytes,
+            "threads": global.threads(), "isa": global.isa()?.name(), "file_bytes": loaded.sizes.file_bytes,
             "pp": {"tokens": prompt.len(), "tokens_per_second": prefill},
             "tg": {"tokens": args.tg, "tokens_per_second": decode},
             "profile": profile,
@@ -93,7 +93,7 @@ fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failur
     table.row([format!("pp{}", prompt.len()), format!("{:.1}", best(&prefill))]);
     table.row([format!("tg{}", args.tg), format!("{:.1}", best(&decode))]);
     let of_token = profile.map_or_else(String::new, |profile| explain(&profile, 1.0 / best(&decode)));
-    let (threads, level) = (global.threads(), global.level()?.name());
+    let (threads, level) = (global.threads(), global.isa()?.name());
     output.data(&format!("{}{threads} threads, {level}\n{of_token}", table.render()))
 }
 
@@ -126,7 +126,7 @@ fn explain(profile: &Profile, token: f64) -> String {
 
 /// Size and distortion of every encoding on rows of normal numbers, with the seconds it takes to code them.
 fn of_codec(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
-    let (level, cols) = (global.level()?, args.cols);
+    let (level, cols) = (global.isa()?, args.cols);
     let rotation = RotationSpec { kind: RotationKind::Hadamard, seed: 1 };
     let rotation = Rotation::new(rotation, cols)
         .map_err(|e| Failure::new(Exit::Usage, "bench.cols", e).at("--cols").actual(cols))?;

@@ -1,400 +1,635 @@
-//! `--calibration` and what goes with it: what is measured, on which text, how much of it, and what is said where nothing is.
+//! `gq calibrate`: measures a checkpoint once, so that any size can be planned and made from it.
 
-use crate::commands::recipe::Recipe;
+use crate::adapters::Adapters;
+use crate::cli::Global;
+use crate::commands::calibration::{CalibrationArgs, Measuring, TextSource};
 use crate::failure::{Exit, Failure};
-use crate::units;
+use crate::guard::{self, Force, Out};
+use crate::progress::{Progress, Unit, expectation};
+use crate::signals::{self, Work};
+use crate::table::Table;
+use crate::{expected, source, units};
 use gq_checkpoint::{Checkpoint, ModelSpec, Role};
-use gq_convert::{Amounts, ExpertMoments, Tune};
-use sha2::{Digest, Sha256};
+use gq_convert::{
+    CalibrationText, Corrections, MeasuringMemory, MeasuringSize, TrialOptions, Measurements, CalibrateError, CalibrateEvent,
+    MeasurementsError, CalibrateOptions, CalibrationInput,
+};
+use gq_model::{
+    ActivationMode, ChatError, ChatTemplate, KvType, MOST_CONVERSATIONS, Model, ModelTexts, OwnTextOptions,
+    RunOptions, SpecialText, Tokenizer, conversation_bytes, own_text, work_bytes,
+};
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// No calibration.
-const NONE: &str = "none";
-/// The calibration text that the model writes.
-const SELF: &str = "self";
-/// The calibration text that comes with the program.
-const BUILTIN: &str = "builtin";
+/// Bytes for conversations that a model writes side by side, where there is room.
+const CONVERSATIONS: u64 = 1 << 30;
 
-/// Weights up to which `gq convert` calibrates without being told to.
-const CALIBRATED_WEIGHTS: u64 = 2_000_000_000;
-
-/// Tokens of a calibration sequence.
-const CTX: usize = 512;
-
-/// Where calibration text comes from.
-pub enum TextSource<'a> {
-    /// With the program.
-    Builtin,
-    /// The model writes it.
-    Own,
-    /// A file or a directory.
-    Files(&'a Path),
+/// Measure a checkpoint on calibration text: what every later conversion with --measurements rounds and spends by.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  gq calibrate ./SmolLM2-135M -o smol.measurements
+  gq calibrate ./SmolLM2-135M -o smol.measurements --calibration texts/
+  gq convert ./SmolLM2-135M --measurements smol.measurements --size 80MB -o smol.gq
+  gq plan ./SmolLM2-135M --measurements smol.measurements --bpw 3.5")]
+pub struct CalibrateArgs {
+    /// Checkpoint directory, a GGUF, or a repository on the Hub.
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+    /// Directory for the measurements.
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    #[command(flatten)]
+    force: Force,
+    #[command(flatten)]
+    loras: Adapters,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
+    /// Most memory, such as 4GiB: hidden states that do not fit lie in a file in DIR meanwhile.
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
+    max_memory: Option<u64>,
+    /// Say what memory it would take, and stop.
+    #[arg(long)]
+    dry_run: bool,
 }
 
-impl TextSource<'_> {
-    /// What `--calibration` names; unless told otherwise, what comes with the program.
-    pub fn of(given: Option<&Path>) -> TextSource<'_> {
-        match given {
-            Some(path) if path.as_os_str() == SELF => TextSource::Own,
-            Some(path) if path.as_os_str() != BUILTIN => TextSource::Files(path),
-            _ => TextSource::Builtin,
-        }
+pub fn run(args: &CalibrateArgs, global: &Global) -> Result<(), Failure> {
+    if !args.dry_run {
+        let loras = args.loras.paths();
+        let text = args.calibration.calibration.as_deref();
+        let reads: Vec<&Path> = [&*args.source].into_iter().chain(loras).chain(text).collect();
+        guard::check(&[Out::folder(&args.output)], &reads)?;
+        refuse_foreign(&args.output)?;
     }
+    let found = source::find(&args.source, global)?;
+    let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
+    let how = args.calibration.thorough(&checkpoint)?;
+    if args.dry_run {
+        return promise(&checkpoint, &how, args, global);
+    }
+    let lacking = lacks_trials(&checkpoint, &how, &args.output, global)?;
+    if lacking.is_none() && !args.force.force && Measurements::is_finished(&args.output) {
+        let message = format!("{}: holds measurements already", args.output.display());
+        let failure = Failure::new(Exit::Usage, "output.exists", message).at(args.output.display());
+        return Err(failure.limit("a new name").actual("finished measurements"));
+    }
+    if lacking.is_none() {
+        room(&checkpoint, &how, &args.output, args.max_memory, global)?.refuse(&args.output, 0)?;
+    }
+    let place = (args.output.as_path(), lacking);
+    let saved = args.output.join("measurements.json");
+    let work = Work::that_continues([saved.clone()]);
+    let work = work.making([saved.clone()], "only its summary was not shown");
+    let _work = signals::during(work);
+    let mut progress = Progress::staged(global, "calibrate", expected::measuring(&checkpoint, &how, global)?);
+    let measurements = measure(&checkpoint, &how, place, args.max_memory, &mut progress, global)?;
+    signals::whole(&saved);
+    let seconds = progress.finish();
+    let output = global.output();
+    if output.json {
+        return output.document(&serde_json::json!({
+            "output": args.output.display().to_string(),
+            "seconds": seconds,
+            "measurements": measurements,
+        }));
+    }
+    output.data(&summary(&measurements, &checkpoint, &args.output, seconds))
 }
 
-/// What to measure on.
-#[derive(clap::Args, Debug, Clone)]
-pub struct CalibrationArgs {
-    /// Calibration text: `builtin`: prose, code, mathematics, 27 languages and conversations that come with gq, `self`: what
-    /// the model writes when it is asked for such things, a file, a directory whose .txt and .md files count equally, or
-    /// `none` [default: builtin; none for `gq convert` and `gq plan` above 2 billion weights, and with --bits or --encoding].
-    #[arg(long, value_name = "none|builtin|self|FILE|DIR")]
-    pub calibration: Option<PathBuf>,
-    /// Tokens to measure second moments on [default: 300 per input dimension, at most 131072; `gq convert`: 12 per
-    /// dimension, at most 16384].
-    #[arg(long, value_name = "N")]
-    pub calibration_tokens: Option<usize>,
-    /// Tokens of a calibration sequence.
-    #[arg(long, value_name = "N", default_value_t = CTX, value_parser = sequence_length)]
-    pub calibration_ctx: usize,
-    /// Tokens to measure gradients on; 0: what tensors cost is found by trials alone, or, without those too, is the error
-    /// of their own outputs (relative to the outputs where a norm comes right after) [default: 8192; `gq convert`: 2048].
-    #[arg(long, value_name = "N")]
-    pub gradient_tokens: Option<usize>,
-    /// Held-out tokens to try roundings on, each group of tensors alone: budgets go by the divergence that was found;
-    /// 0: they go by what gradients predict [default: 3072; `gq convert`: 1024].
-    #[arg(long, value_name = "N")]
-    pub trial_tokens: Option<usize>,
-    /// What experts' gates are rounded by: moments of their own, each of which takes 8 n^2 bytes of memory and half of
-    /// that on the disk in a layer of width n, or that of their layer, one for all.
-    #[arg(long, value_name = "WHICH", default_value = "own")]
-    pub expert_moments: Moments,
-}
-
-/// Which moment experts' gates are rounded by.
-#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moments {
-    /// One for each expert, of the tokens that chose it.
-    Own,
-    /// One for all experts of a layer.
-    Layer,
-}
-
-/// What is measured, decided: a function of the options and the model, never of the machine.
-#[derive(Debug, Clone)]
-pub struct Measuring {
-    /// The text, as it was given.
-    pub text: Option<PathBuf>,
-    /// Tokens of second moments.
-    pub tokens: usize,
-    /// How those were asked for.
-    asked_tokens: String,
-    /// Tokens of a sequence.
-    pub ctx: usize,
-    /// Tokens of gradients.
-    pub gradient_tokens: usize,
-    /// Tokens of trials.
-    pub trial_tokens: usize,
-    /// Which moments experts' gates are rounded by.
-    experts: Moments,
-    /// Tensors that nothing is measured for: they lose nothing.
-    pub without: BTreeSet<String>,
-}
-
-/// What codes are rounded and budgets spent by.
-#[derive(Debug, Clone)]
-pub enum Calibrate {
-    /// Measurements made before: `--tune`.
-    Tune,
-    /// What is measured first.
-    Measure(Measuring),
-    /// Nothing.
-    Without(Why),
-}
-
-/// Why nothing is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// `--calibration none`.
-    Asked,
-    /// An encoding is asked for by name.
-    Encoding,
-    /// The model is large: so many weights.
-    Large(u64),
-    /// There is no tokenizer to read a text with.
-    NoTokenizer,
-}
-
-impl Calibrate {
-    /// Decides by the options and the model.
-    ///
-    /// # Errors
-    /// When both `--tune` and a text are given, or a divergence is to be promised without either.
-    pub fn resolve(
-        recipe: &Recipe,
-        args: &CalibrationArgs,
-        checkpoint: &Checkpoint,
-    ) -> Result<Calibrate, Failure> {
-        let weights = weights(checkpoint);
-        let given = args.calibration.as_deref();
-        let decided = match (&recipe.tune, given) {
-            (Some(_), Some(_)) => {
-                let message = "--calibration measures, --tune takes what was measured: give one of them";
-                let failure = Failure::new(Exit::Usage, "calibration.twice", message);
-                return Err(failure.at("--calibration, --tune"));
-            }
-            (Some(_), None) => Calibrate::Tune,
-            (None, Some(text)) if text.as_os_str() == NONE => Calibrate::Without(Why::Asked),
-            (None, Some(_)) => Calibrate::Measure(args.quick(checkpoint)),
-            (None, None) if recipe.names_an_encoding() => Calibrate::Without(Why::Encoding),
-            (None, None) if weights > CALIBRATED_WEIGHTS => Calibrate::Without(Why::Large(weights)),
-            (None, None) if !checkpoint.has_tokenizer() => Calibrate::Without(Why::NoTokenizer),
-            (None, None) => Calibrate::Measure(args.quick(checkpoint)),
-        };
-        if let (Calibrate::Without(_), Some(limit)) = (&decided, recipe.max_kld) {
-            let message = "a divergence is promised by measurements, and nothing is measured here";
-            let failure = Failure::new(Exit::Usage, "plan.not_measured", message);
-            return Err(failure.at("--max-kld").limit(limit).actual("no measurements"));
-        }
-        Ok(decided)
-    }
-}
-
-/// Weights that the graph computes with.
-pub fn weights(checkpoint: &Checkpoint) -> u64 {
-    let used = checkpoint.tensors().iter().filter(|tensor| tensor.role.is_used() && tensor.shape.len() > 1);
-    used.map(|tensor| tensor.shape.iter().map(|&n| n as u64).product::<u64>()).sum()
-}
-
-/// Columns of the widest input of a product.
-fn widest(checkpoint: &Checkpoint) -> usize {
-    let products = checkpoint.tensors().iter().filter(|t| is_product(t.role));
-    products.map(gq_checkpoint::SourceTensor::cols).max().unwrap_or(0)
-}
-
-/// Tokens to measure on unless given: 300 per dimension of the widest input, within limits.
-pub fn default_tokens(checkpoint: &Checkpoint) -> usize {
-    (300 * widest(checkpoint)).min(131_072)
-}
-
-/// What `gq convert` measures on unless told otherwise: `docs/CALIBRATION.md` has the study that it was chosen by.
-fn quick_tokens(checkpoint: &Checkpoint) -> usize {
-    (12 * widest(checkpoint)).clamp(4096, 16_384)
-}
-
-pub fn sequence_length(text: &str) -> Result<usize, String> {
-    let length = text.parse().ok().filter(|length| (2..=1 << 20).contains(length));
-    length.ok_or_else(|| "expected a number of tokens from 2 to 1048576".to_owned())
-}
-
-impl CalibrationArgs {
-    /// No option given.
-    fn unsaid() -> CalibrationArgs {
-        CalibrationArgs {
-            calibration: None,
-            calibration_tokens: None,
-            calibration_ctx: CTX,
-            gradient_tokens: None,
-            trial_tokens: None,
-            expert_moments: Moments::Own,
-        }
-    }
-
-    /// What `gq tune` measures: once for every size to come.
-    ///
-    /// # Errors
-    /// When nothing is to be measured.
-    pub fn thorough(&self, checkpoint: &Checkpoint) -> Result<Measuring, Failure> {
-        if self.calibration.as_deref().is_some_and(|text| text.as_os_str() == NONE) {
-            let message = "--calibration none: `gq tune` measures on a text";
-            let failure = Failure::new(Exit::Usage, "calibration.none", message).at("--calibration");
-            return Err(failure.limit("builtin, self, a file or a directory").actual(NONE));
-        }
-        Ok(self.measuring((default_tokens(checkpoint), 8192, 3072), "default"))
-    }
-
-    /// What `gq convert` measures for one file, in minutes.
-    pub fn quick(&self, checkpoint: &Checkpoint) -> Measuring {
-        let tokens = quick_tokens(checkpoint);
-        self.measuring((tokens, 2048, 1024), &tokens.to_string())
-    }
-
-    fn measuring(&self, (tokens, gradients, trials): (usize, usize, usize), name: &str) -> Measuring {
-        let asked = self.calibration_tokens;
-        Measuring {
-            text: self.calibration.clone(),
-            tokens: asked.unwrap_or(tokens),
-            asked_tokens: asked.map_or_else(|| name.to_owned(), |n| n.to_string()),
-            ctx: self.calibration_ctx,
-            gradient_tokens: self.gradient_tokens.unwrap_or(gradients),
-            trial_tokens: self.trial_tokens.unwrap_or(trials),
-            experts: self.expert_moments,
-            without: BTreeSet::new(),
-        }
-    }
-}
-
-impl Measuring {
-    /// What `gq convert` measures unless told otherwise.
-    pub fn usual(checkpoint: &Checkpoint) -> Measuring {
-        CalibrationArgs::unsaid().quick(checkpoint)
-    }
-
-    /// Where the text comes from.
-    pub fn source(&self) -> TextSource<'_> {
-        TextSource::of(self.text.as_deref())
-    }
-
-    /// The text in a file's name; the one that comes with the program goes without saying.
-    pub fn text_name(&self) -> Option<String> {
-        match self.source() {
-            TextSource::Builtin => None,
-            TextSource::Own => Some(SELF.to_owned()),
-            TextSource::Files(path) => {
-                Some(path.file_stem().map_or_else(|| "text".to_owned(), |n| n.to_string_lossy().into_owned()))
-            }
-        }
-    }
-
-    /// The text in a sentence.
-    pub fn text_words(&self) -> String {
-        match self.source() {
-            TextSource::Builtin => "the built-in text".to_owned(),
-            TextSource::Own => "what the model writes".to_owned(),
-            TextSource::Files(path) => path.display().to_string(),
-        }
-    }
-
-    /// The same, leaving out what is stored without loss whatever is measured. What one tensor alone is worth decides
-    /// nothing: gradients are not measured then.
-    pub fn leaving_out(mut self, certain: BTreeSet<String>, checkpoint: &Checkpoint) -> Measuring {
-        self.without = certain;
-        if self.wanted(checkpoint).count() < 2 {
-            self.gradient_tokens = 0;
-        }
-        self
-    }
-
-    /// Names of the tensors that are measured.
-    pub fn wanted<'a>(&'a self, checkpoint: &'a Checkpoint) -> impl Iterator<Item = &'a str> {
-        let names = checkpoint.tensors().iter().filter(|tensor| is_measured(tensor.role));
-        names.map(|tensor| tensor.name.as_str()).filter(|name| !self.without.contains(*name))
-    }
-
-    /// Whether any tensor is measured.
-    pub fn wants_some(&self, checkpoint: &Checkpoint) -> bool {
-        self.wanted(checkpoint).next().is_some()
-    }
-
-    /// Sequences asked for.
-    pub fn sequences(&self) -> usize {
-        self.tokens.div_ceil(self.ctx.max(1)).max(2)
-    }
-
-    /// How much is measured.
-    pub fn amounts(&self) -> Amounts {
-        let Measuring { tokens, gradient_tokens, trial_tokens, .. } = *self;
-        Amounts { tokens, gradient_tokens, trial_tokens }
-    }
-
-    /// Which moments experts' gates are rounded by.
-    pub fn expert_moments(&self) -> ExpertMoments {
-        match self.experts {
-            Moments::Layer => ExpertMoments::Layer,
-            Moments::Own => ExpertMoments::Own,
-        }
-    }
-
-    /// Whether trials were made, or not, as is asked for.
-    pub fn has_trials(&self, tune: &Tune) -> bool {
-        let made = tune.corrections.as_ref().map(|corrections| corrections.asked_tokens);
-        self.trial_tokens == 0 || made == Some(self.trial_tokens)
-    }
-
-    /// What was asked for aside from the text and the trials, in one line.
-    pub fn asked(&self, spec: &ModelSpec) -> String {
-        let text = match self.source() {
-            TextSource::Own => SELF,
-            TextSource::Builtin => BUILTIN,
-            TextSource::Files(_) => "text",
-        };
-        let experts = match self.experts {
-            Moments::Layer if spec.layers.iter().any(|layer| layer.moe.is_some()) => " layer",
-            Moments::Layer | Moments::Own => "",
-        };
-        let without = match self.without.is_empty() {
-            true => String::new(),
-            false => {
-                let names = self.without.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
-                let digest = Sha256::digest(names);
-                let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-                format!(" without {} {digest}", self.without.len())
-            }
-        };
-        format!("{text} {} {} {}{experts}{without}", self.asked_tokens, self.ctx, self.gradient_tokens)
-    }
-}
-
-impl Why {
-    /// What to know of a file that nothing was measured for, and what would do better.
-    pub fn sentence(self, command: &str) -> String {
-        let cost = "SmolLM2 135M diverges 3 times as far so at the same bytes";
-        match self {
-            Why::Asked => format!(
-                "not calibrated, as asked: codes are rounded to nearest and bytes go where such tensors usually need them; {cost}"
-            ),
-            Why::Encoding => format!(
-                "not calibrated: --bits and --encoding round to nearest, in seconds; at fewer bytes `{command}` without \
-                 them comes 10 times closer on SmolLM2 135M"
-            ),
-            Why::Large(weights) => format!(
-                "not calibrated: with {} billion weights that takes long and is left to you ({cost}); calibrated: \
-                 `{command} --calibration builtin`",
-                units::billions(weights)
-            ),
-            Why::NoTokenizer => format!(
-                "not calibrated: the checkpoint has no tokenizer to read a calibration text with; {cost}"
-            ),
-        }
-    }
-
-    /// The same in a word, for a document.
-    pub fn name(self) -> &'static str {
-        match self {
-            Why::Asked => "asked",
-            Why::Encoding => "encoding",
-            Why::Large(_) => "large",
-            Why::NoTokenizer => "no tokenizer",
-        }
-    }
-}
-
-fn is_product(role: Role) -> bool {
-    is_measured(role) && !matches!(role, Role::Embedding | Role::PerLayerTable)
-}
-
-/// Roles whose tensors may be coded.
-pub fn is_measured(role: Role) -> bool {
-    use Role::{
-        Down, Embedding, ExpertDown, ExpertGateUp, Gate, Head, Key, Output, PerLayerGate, PerLayerProjection,
-        PerLayerTable, Query, Up, Value,
+/// Refuses a folder that holds something else than measurements.
+pub fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let Some(other) = entries.map(|entry| entry.file_name()).find(|name| !Measurements::is_file_name(name)) else {
+        return Ok(());
     };
-    matches!(
-        role,
-        Embedding
-            | Head
-            | Query
-            | Key
-            | Value
-            | Output
-            | Gate
-            | Up
-            | Down
-            | ExpertGateUp
-            | ExpertDown
-            | PerLayerTable
-            | PerLayerProjection
-            | PerLayerGate
+    let other = other.to_string_lossy().into_owned();
+    let message = format!("{}: holds something else than measurements: {other}", dir.display());
+    let failure = Failure::new(Exit::Usage, "output.not_empty", message).at(dir.display());
+    Err(failure.limit("an empty folder, or measurements").actual(other))
+}
+
+/// Measures `checkpoint` and saves the result in `dir`; of `found`, which lies there, only trials are missing.
+pub fn measure(
+    checkpoint: &Arc<Checkpoint>,
+    how: &Measuring,
+    (dir, found): (&Path, Option<Measurements>),
+    max_memory: Option<u64>,
+    progress: &mut Progress,
+    global: &Global,
+) -> Result<Measurements, Failure> {
+    let level = global.isa()?;
+    let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
+    let model = Model::from_checkpoint_unheld(checkpoint.clone(), options)?;
+    let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
+    // Refused before hours are spent; what is promised is known when the text is.
+    let room = room(checkpoint, how, dir, max_memory, global)?;
+    if found.is_none() {
+        room.refuse(dir, 0)?;
+    }
+    let left = max_memory.map(|limit| limit.saturating_sub(checkpoint.held_bytes(global.threads())));
+    let mut written = |done: u64, of: u64| progress.stage("text", (done, of), "");
+    let what = (&model, &tokenizer);
+    let (texts, sequences) =
+        sequences(how.text.as_deref(), what, (how.tokens, how.ctx), left, global, &mut written)?;
+    let options = CalibrateOptions {
+        level,
+        gradient_sequences: how.gradient_tokens.div_ceil(how.ctx.max(1)),
+        seed: 0,
+        expert_moments: how.expert_moments(),
+        asked: how.asked(checkpoint.spec()),
+        max_memory,
+    };
+    let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
+    let memory = memory(checkpoint, how, (sequences.len(), longest), max_memory, global)?;
+    global.output().note(&memory_line(memory));
+    // Moments that are there, on the same text, are not measured again.
+    let found = found.filter(|measurements| measurements.text_sha256 == gq_convert::texts_digest(&texts));
+    let mut report = |event| {
+        let (stage, done, of) = match event {
+            CalibrateEvent::Gradients { done, of } => ("gradients", done, of),
+            CalibrateEvent::Moments { done, of } => ("layers", done, of),
+            CalibrateEvent::Trials { done, of } if done < of => ("trials", done, of - 1),
+            // Every trial has logits of its own: a step unlike the others.
+            CalibrateEvent::Trials { .. } => ("logits", 1, 1),
+        };
+        progress.stage(stage, (done as u64, of as u64), "");
+        if (stage, done) == ("trials", of) {
+            progress.stage("logits", (0, 1), "");
+        }
+    };
+    let wanted: BTreeSet<&str> = how.wanted(checkpoint).collect();
+    let text = CalibrationInput { texts: &texts, sequences: &sequences };
+    source::with_threads(global, || {
+        let mut measurements = match found {
+            Some(measurements) => measurements,
+            None => {
+                let wanted = |name: &str| wanted.contains(name);
+                gq_convert::measure(checkpoint, &model, text, &wanted, &options, dir, &mut report)?
+            }
+        };
+        if how.trial_tokens > 0 {
+            let options = TrialOptions { level, tokens: how.trial_tokens, max_memory };
+            gq_convert::correct(checkpoint, &model, &sequences, &options, &mut measurements, &mut report)?;
+        }
+        Ok::<_, CalibrateError>(measurements)
+    })?
+    .map_err(Failure::from)
+}
+
+/// What measuring writes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Room {
+    /// Bytes that stay, less those that are there already.
+    saved: u64,
+    /// Bytes that are gone when it is done.
+    spilled: u64,
+}
+
+impl Room {
+    /// Refuses what does not fit on the disk of `path`, with `after` bytes that are written when it is done.
+    pub fn refuse(self, path: &Path, after: u64) -> Result<(), Failure> {
+        guard::space(&path.join("measurements.json"), self.needed(after))
+    }
+
+    /// Bytes at most, with `after` bytes that are written when it is done.
+    pub fn needed(self, after: u64) -> u64 {
+        self.saved.saturating_add(self.spilled.max(after))
+    }
+}
+
+/// What measuring in `dir` is going to write. Refuses what needs more memory than is allowed.
+pub fn room(
+    checkpoint: &Checkpoint,
+    how: &Measuring,
+    dir: &Path,
+    max_memory: Option<u64>,
+    global: &Global,
+) -> Result<Room, Failure> {
+    let memory = memory(checkpoint, how, (how.sequences(), how.ctx), max_memory, global)?;
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let there: u64 = entries.filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum();
+    Ok(Room { saved: memory.saved.saturating_sub(there), spilled: memory.spilled })
+}
+
+fn memory(
+    checkpoint: &Checkpoint,
+    how: &Measuring,
+    (sequences, ctx): (usize, usize),
+    limit: Option<u64>,
+    global: &Global,
+) -> Result<MeasuringMemory, Failure> {
+    let (gradients, threads) = (how.gradient_tokens > 0, global.threads());
+    let trial_tokens = how.trial_tokens;
+    let held = checkpoint.held_bytes(threads);
+    let size = MeasuringSize { sequences, ctx, gradients, trial_tokens, threads, held };
+    let mut memory = MeasuringMemory::new(checkpoint.spec(), size, how.expert_moments(), limit)?;
+    let left = limit.map(|limit| limit.saturating_sub(held));
+    let writing = Writing::of(how.text.as_deref(), checkpoint.spec(), ctx, left, global)?;
+    memory.peak = memory.peak.max(writing.peak + held);
+    Ok(memory)
+}
+
+/// What measuring is going to take, from what is asked for: the text may turn out to be shorter.
+fn promise(
+    checkpoint: &Checkpoint,
+    how: &Measuring,
+    args: &CalibrateArgs,
+    global: &Global,
+) -> Result<(), Failure> {
+    let memory = memory(checkpoint, how, (how.sequences(), how.ctx), args.max_memory, global)?;
+    let stages = expected::measuring(checkpoint, how, global)?;
+    let output = global.output();
+    if output.json {
+        return output.document(&serde_json::json!({
+            "tokens": how.tokens,
+            "peak_memory_bytes": memory.peak,
+            "spilled_bytes": memory.spilled,
+            "saved_bytes": memory.saved,
+            "seconds": stages.iter().map(|stage| stage.seconds).sum::<Option<f64>>(),
+        }));
+    }
+    let time = expectation(&stages).map_or_else(String::new, |time| format!("measuring takes {time}\n"));
+    output.data(&format!("{} tokens; {}\n{time}", units::count(how.tokens as u64), memory_line(memory)))
+}
+
+pub fn memory_line(memory: MeasuringMemory) -> String {
+    let mut line = format!("measuring takes at most {} of memory", units::bytes(memory.peak));
+    if memory.spilled > 0 {
+        line += &format!(" and {} on the disk meanwhile", units::bytes(memory.spilled));
+    }
+    if memory.saved > 0 {
+        line += &format!("; its moments take {} on the disk", units::bytes(memory.saved));
+    }
+    line
+}
+
+/// What is measured in `dir` as it is asked for, but for the trials.
+fn lacks_trials(
+    checkpoint: &Checkpoint,
+    how: &Measuring,
+    dir: &Path,
+    global: &Global,
+) -> Result<Option<Measurements>, Failure> {
+    let found = finished(checkpoint, how, dir, global)?.filter(|measurements| !how.has_trials(measurements));
+    if found.is_some() {
+        global.output().note(&format!("adding trials to the measurements in {}", dir.display()));
+    }
+    Ok(found)
+}
+
+/// The finished measurement in `dir`, taken up, or made now.
+pub fn finished_or_measured(
+    checkpoint: &Arc<Checkpoint>,
+    how: &Measuring,
+    dir: &Path,
+    max_memory: Option<u64>,
+    progress: &mut Progress,
+    global: &Global,
+) -> Result<Measurements, Failure> {
+    match finished(checkpoint, how, dir, global)? {
+        Some(measurements) if how.has_trials(&measurements) => {
+            global.output().note(&format!("taking up the measurements in {}", dir.display()));
+            // Trials that an earlier run made are not what this one asks for.
+            Ok(if how.trial_tokens == 0 { measurements.without_corrections() } else { measurements })
+        }
+        found => measure(checkpoint, how, (dir, found), max_memory, progress, global),
+    }
+}
+
+/// The finished measurement in `dir`, when it is of this checkpoint and these texts.
+fn finished(
+    checkpoint: &Checkpoint,
+    how: &Measuring,
+    dir: &Path,
+    global: &Global,
+) -> Result<Option<Measurements>, Failure> {
+    let measurements = match Measurements::open(dir) {
+        Ok(measurements) => measurements,
+        // Nothing was finished there.
+        Err(MeasurementsError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            global.output().note(&format!("{error}: measuring anew"));
+            return Ok(None);
+        }
+    };
+    let anew = |what: &str| {
+        global.output().note(&format!("{}: measured {what}: measuring anew", dir.display()));
+        Ok(None)
+    };
+    if measurements.asked != how.asked(checkpoint.spec()) {
+        return anew("with other options");
+    }
+    if measurements.check_source(&gq_convert::source_files(checkpoint)).is_err() {
+        return anew("on other weights");
+    }
+    let texts = given_texts(&how.source(), &ModelTexts::from_checkpoint(checkpoint)?, global)?;
+    let same = texts.is_none_or(|texts| measurements.text_sha256 == gq_convert::texts_digest(&texts));
+    if same { Ok(Some(measurements)) } else { anew("on another text") }
+}
+
+/// Takes the tokens that a model has written, and those that it is to write.
+pub type Written<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
+
+/// About `tokens` tokens of the text asked for, in sequences of `ctx`, and the texts that they are known by.
+pub fn sequences(
+    calibration: Option<&Path>,
+    (model, tokenizer): (&Model, &Tokenizer),
+    (tokens, ctx): (usize, usize),
+    max_memory: Option<u64>,
+    global: &Global,
+    seen: Written<'_>,
+) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
+    match given_texts(&TextSource::of(calibration), model.texts(), global)? {
+        None => own_sequences(model, tokenizer, (tokens, ctx), max_memory, global, seen),
+        Some(texts) => {
+            let sequences = gq_convert::sequences(tokenizer, &texts, tokens, ctx)?;
+            Ok((texts, sequences))
+        }
+    }
+}
+
+/// Texts that are there before the model has written any; `None`: it is to write them.
+fn given_texts(
+    source: &TextSource<'_>,
+    model: &ModelTexts,
+    global: &Global,
+) -> Result<Option<Vec<CalibrationText>>, Failure> {
+    match source {
+        TextSource::Own => Ok(None),
+        TextSource::Files(path) => texts(path).map(Some),
+        TextSource::Builtin => builtin(model, global).map(Some),
+    }
+}
+
+/// The text that comes with the program, its conversations as the model's chat template renders them; a template that
+/// cannot is no reason to do without.
+fn builtin(model: &ModelTexts, global: &Global) -> Result<Vec<CalibrationText>, Failure> {
+    let rendered = template(model).and_then(|chat| Ok(gq_convert::builtin(chat.as_ref())?));
+    match rendered {
+        Err(failure) if failure.exit == Exit::Input => {
+            let sentence = failure.sentence();
+            global.output().note(&format!("conversations are calibrated on as plain text: {sentence}"));
+            Ok(gq_convert::builtin(None)?)
+        }
+        rendered => rendered,
+    }
+}
+
+/// The model's chat template, where it has one.
+pub fn template(texts: &ModelTexts) -> Result<Option<ChatTemplate>, Failure> {
+    match ChatTemplate::new(texts) {
+        Ok(chat) => Ok(Some(chat.with_clock(crate::clock::standing()))),
+        Err(ChatError::Missing) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the model writes, as sequences, and as the text that they are known by.
+fn own_sequences(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    (tokens, ctx): (usize, usize),
+    max_memory: Option<u64>,
+    global: &Global,
+    seen: Written<'_>,
+) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
+    let write = || own_tokens(model, tokenizer, (tokens, ctx), max_memory, global, seen);
+    let written = source::with_threads(global, write)??;
+    let text = written.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    let mut sequences: Vec<Vec<u32>> = written.chunks_exact(ctx).map(<[u32]>::to_vec).collect();
+    if let Some(bos) = tokenizer.bos() {
+        sequences.iter_mut().filter_map(|sequence| sequence.first_mut()).for_each(|first| *first = bos);
+    }
+    Ok((vec![CalibrationText { name: "self".to_owned(), text, special: SpecialText::Plain }], sequences))
+}
+
+/// What the model writes, in the threads at hand.
+pub fn own_tokens(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    (tokens, answer): (usize, usize),
+    max_memory: Option<u64>,
+    global: &Global,
+    seen: Written<'_>,
+) -> Result<Vec<u32>, Failure> {
+    let chat = template(model.texts())?;
+    let memory = Writing::new(model.spec(), answer, max_memory, global)?.conversations;
+    let options = OwnTextOptions { tokens, answer, seed: 0, memory };
+    let mut step = |done: usize| seen(done as u64, tokens as u64);
+    let written = own_text(model, tokenizer, chat.as_ref(), options, &mut step);
+    written.map_err(|e| Failure::new(Exit::Input, "calibration.self", e.to_string()))
+}
+
+/// A bar for what a model writes, where nothing else is shown meanwhile.
+pub fn writing(global: &Global) -> Progress {
+    Progress::new(global.progress, global.output(), "write", Unit::Items("tokens"), 1)
+}
+
+/// Memory of a model that writes its own text.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Writing {
+    /// Bytes for conversations side by side.
+    conversations: u64,
+    /// With everything else; 0 where nothing is written.
+    pub peak: u64,
+}
+
+impl Writing {
+    /// What writing `calibration` takes, with answers of `answer` tokens; nothing for text that is there.
+    ///
+    /// # Errors
+    /// When one conversation at a time is above the limit.
+    pub fn of(
+        calibration: Option<&Path>,
+        spec: &ModelSpec,
+        answer: usize,
+        limit: Option<u64>,
+        global: &Global,
+    ) -> Result<Writing, Failure> {
+        match TextSource::of(calibration) {
+            TextSource::Own => Writing::new(spec, answer, limit, global),
+            TextSource::Builtin | TextSource::Files(_) => Ok(Writing::default()),
+        }
+    }
+
+    fn new(spec: &ModelSpec, answer: usize, limit: Option<u64>, global: &Global) -> Result<Writing, Failure> {
+        // A prompt is short beside the answer.
+        let tokens = 2 * answer;
+        let (work, one) =
+            (work_bytes(spec, tokens, KvType::F32, global.threads()), conversation_bytes(spec, tokens));
+        if let Some(limit) = limit.filter(|limit| work + one > *limit) {
+            return Err(CalibrateError::Memory { limit, actual: work + one }.into());
+        }
+        let most = CONVERSATIONS.min(MOST_CONVERSATIONS as u64 * one);
+        let conversations = limit.map_or(most, |limit| most.min(limit - work)).max(one);
+        Ok(Writing { conversations, peak: work + conversations })
+    }
+}
+
+/// The texts of a file, or of the .txt and .md files of a directory in the order of their names.
+fn texts(path: &Path) -> Result<Vec<CalibrationText>, Failure> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |error: std::io::Error| Failure::io(&path, &error)
+    };
+    let mut files = Vec::new();
+    if std::fs::metadata(path).map_err(io(path))?.is_dir() {
+        for entry in std::fs::read_dir(path).map_err(io(path))? {
+            let file = entry.map_err(io(path))?.path();
+            if file.extension().is_some_and(|end| end == "txt" || end == "md") {
+                files.push(file);
+            }
+        }
+        files.sort();
+    } else {
+        files.push(path.to_owned());
+    }
+    if files.is_empty() {
+        let message = format!("{}: no .txt or .md file in this directory", path.display());
+        return Err(Failure::new(Exit::Input, "calibration.empty", message).at(path.display()));
+    }
+    let read = |file: PathBuf| {
+        let bytes = source::text_bytes(&file)?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            let message = format!("{}: byte {at} is not UTF-8", file.display());
+            Failure::new(Exit::Input, "calibration.utf8", message)
+                .at(file.display())
+                .actual(format!("byte {at}"))
+        })?;
+        let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Ok(CalibrationText { name, text, special: SpecialText::Plain })
+    };
+    files.into_iter().map(read).collect()
+}
+
+/// Where the damage lies, by role.
+fn summary(measurements: &Measurements, checkpoint: &Checkpoint, dir: &Path, seconds: f64) -> String {
+    let mut roles: Vec<(Role, usize, f64, f64)> = Vec::new();
+    let mut total = 0.0;
+    for (name, measured) in &measurements.tensors {
+        let Some(tensor) = checkpoint.tensor(name) else { continue };
+        total += measured.sensitivity;
+        let gain = measured.nearest_sensitivity / measured.sensitivity;
+        match roles.iter_mut().find(|(role, ..)| *role == tensor.role) {
+            Some((_, count, sum, gains)) => {
+                *count += 1;
+                *sum += measured.sensitivity;
+                *gains += gain;
+            }
+            None => roles.push((tensor.role, 1, measured.sensitivity, gain)),
+        }
+    }
+    roles.sort_by(|a, b| b.2.total_cmp(&a.2));
+    let mut table = Table::new(&["<tensors of", "count", "share of damage", "gain of feedback"]);
+    for (role, count, sum, gains) in roles {
+        table.row([
+            role.to_string(),
+            units::count(count as u64),
+            format!("{:.1} %", 100.0 * sum / total),
+            format!("{:.2}x", gains / count as f64),
+        ]);
+    }
+    format!(
+        "{}\n{}{}: {} tokens, {} held out, gradients on {}, in {}\n",
+        table.render(),
+        measurements.corrections.as_ref().map_or_else(String::new, |found| trials(found, measurements.gradient_tokens > 0)),
+        dir.display(),
+        units::count(measurements.tokens as u64),
+        units::count(measurements.held_out_tokens as u64),
+        units::count(measurements.gradient_tokens as u64),
+        units::seconds(seconds),
     )
+}
+
+/// What trials found, group by group: roles by name, parts of the model from the first layer on.
+///
+/// Without gradients nothing was predicted, and what was measured is the cost itself.
+fn trials(corrections: &Corrections, gradients: bool) -> String {
+    let order = |name: &str| {
+        let (role, part) = name.rsplit_once(' ').unwrap_or((name, ""));
+        let number = part.split('/').next().and_then(|part| part.parse::<usize>().ok());
+        (role.to_owned(), number)
+    };
+    let mut groups: Vec<_> = corrections.groups.iter().collect();
+    groups.sort_by_key(|group| order(&group.name));
+    let measured = ["<rounded alone", "measured", "error"];
+    let compared = ["<rounded alone", "predicted", "measured", "error", "factor"];
+    let mut table = Table::new(if gradients { &compared } else { &measured });
+    for group in groups {
+        let name = group.name.clone();
+        let (found, error) = (format!("{:.2e}", group.measured), format!("{:.0e}", group.standard_error));
+        if gradients {
+            let predicted = format!("{:.2e}", group.predicted);
+            table.row([name, predicted, found, error, format!("{:.2}", group.factor)]);
+        } else {
+            table.row([name, found, error]);
+        }
+    }
+    let mut text = table.render();
+    for whole in &corrections.whole {
+        text += &format!(
+            "everything with {:.0} % of its rounding error: expected {:.2e}, measured {:.2e}\n",
+            100.0 * whole.share,
+            whole.predicted,
+            whole.measured,
+        );
+    }
+    format!(
+        "{text}tried with {} on {} held-out tokens\n\n",
+        corrections.encoding,
+        units::count(corrections.tokens as u64)
+    )
+}
+
+impl From<CalibrateError> for Failure {
+    fn from(error: CalibrateError) -> Failure {
+        match error {
+            CalibrateError::File(error) => error.into(),
+            CalibrateError::Memory { limit, actual } => {
+                let message = format!(
+                    "measuring needs {} of memory, --max-memory allows {}",
+                    units::bytes(actual),
+                    units::bytes(limit)
+                );
+                let failure = Failure::new(Exit::Environment, "calibrate.memory", message);
+                failure.at("--max-memory").limit(limit).actual(actual)
+            }
+            other => Failure::new(Exit::Input, "calibrate", other.to_string()),
+        }
+    }
+}
+
+impl From<MeasurementsError> for Failure {
+    fn from(error: MeasurementsError) -> Failure {
+        use MeasurementsError as E;
+        let message = error.to_string();
+        match error {
+            E::Io { path, source } => Failure::io(&path, &source),
+            E::Malformed { path, actual } => {
+                Failure::new(Exit::Input, "measurements.malformed", message).at(path.display()).actual(actual)
+            }
+            E::Differs { path, limit, actual, .. } => Failure::new(Exit::Input, "measurements.other", message)
+                .at(path.display())
+                .limit(limit)
+                .actual(actual),
+        }
+    }
+}
+
+impl From<gq_convert::BuiltinError> for Failure {
+    fn from(error: gq_convert::BuiltinError) -> Failure {
+        match error {
+            gq_convert::BuiltinError::Chat(error) => error.into(),
+            damaged => Failure::internal("builtin text", &damaged),
+        }
+    }
+}
+
+impl From<gq_convert::SequenceError> for Failure {
+    fn from(error: gq_convert::SequenceError) -> Failure {
+        Failure::new(Exit::Input, "calibration.text", error.to_string())
+    }
 }

@@ -1,21 +1,21 @@
 //! `gq convert`: a checkpoint becomes one file.
 
 use crate::cli::Global;
-use crate::commands::calibrate::{Calibrate, CalibrationArgs, Measuring, Why};
-use crate::commands::max_kld::{self, Measured};
+use crate::commands::calibration::{Calibrate, CalibrationArgs, Measuring, Why};
+use crate::commands::target_kld::{self, Measured};
 use crate::commands::outcome::{self, Made};
 use crate::commands::recipe::Recipe;
-use crate::commands::{plan, tune};
+use crate::commands::{plan, calibrate};
 use crate::failure::{Exit, Failure};
 use crate::grid_cache::GridCache;
 use crate::guard::{self, Force, Out};
-use crate::kld_search::SearchFolder;
+use crate::search_folder::SearchFolder;
 use crate::progress::{Progress, Stage, Unit};
 use crate::seen::{Checker, NoCheck};
 use crate::signals::{self, Work};
 use crate::{encodings, expected, source, units};
 use gq_checkpoint::Checkpoint;
-use gq_convert::{Check, Event, ExecuteOptions, Grids, Plan, PlanError, Policy, Report, Resources, Tune};
+use gq_convert::{Check, Event, ExecuteOptions, Grids, Plan, PlanError, Policy, Report, Resources, Measurements};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,12 +34,12 @@ use std::time::Instant;
 Examples:
   gq convert ./SmolLM2-135M-Instruct                        calibrated, 4.25 bits per weight: a good file, in minutes
   gq convert ./SmolLM2-135M-Instruct --size 91MB            as close as so many bytes allow
-  gq convert ./SmolLM2-135M-Instruct --max-kld 0.02         as small as so much divergence allows
+  gq convert ./SmolLM2-135M-Instruct --target-kld 0.02         as small as so much divergence allows
   gq convert ./SmolLM2-135M-Instruct --calibration texts/   on your own text
   gq convert ./SmolLM2-135M-Instruct --bits 4               in seconds, without calibration, and much less close
   gq convert ./SmolLM2-135M-Instruct -o mine.gq --lora ./my-adapter --lora ./style=0.5
-  gq tune ./SmolLM2-135M-Instruct -o smol.tune              measures once, and more: for several sizes,
-  gq convert ./SmolLM2-135M-Instruct --tune smol.tune --size 80MB      each of them in seconds
+  gq calibrate ./SmolLM2-135M-Instruct -o smol.measurements              measures once, and more: for several sizes,
+  gq convert ./SmolLM2-135M-Instruct --measurements smol.measurements --size 80MB      each of them in seconds
 
 ", encodings::LIST))]
 pub struct ConvertArgs {
@@ -60,7 +60,7 @@ pub struct ConvertArgs {
     /// Show the plan and stop.
     #[arg(long)]
     dry_run: bool,
-    /// Keep what was measured, in OUT.gq.measurements: further sizes are made from it with --tune.
+    /// Keep what was measured, in OUT.gq.measurements: further sizes are made from it with --measurements.
     #[arg(long)]
     keep_measurements: bool,
     /// Discard an interrupted conversion to the same output instead of resuming it.
@@ -83,7 +83,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     let calibrate = Calibrate::resolve(&args.recipe, &args.calibration, &checkpoint)?;
     let output_path = args.output.clone().unwrap_or_else(|| args.recipe.file_name(&found.name, &calibrate));
     guarded(args, &output_path, matches!(calibrate, Calibrate::Measure(_)))?;
-    let left = [".partial", ".journal", ".measurements/tune.json", ".max-kld"];
+    let left = [".partial", ".journal", ".measurements/measurements.json", ".target-kld"];
     let left = left.map(|end| gq_files::sibling(&output_path, end));
     let missing = format!("only its report was not shown: `gq inspect {}` shows it", output_path.display());
     let work = Work::that_continues(left).making([output_path.clone()], missing);
@@ -109,34 +109,34 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     // Grids may have decided what was open before.
     job.room(&place, global)?;
     progress.revise(&job.stages(args.keep_measurements, global)?);
-    let tune = job.measurements(&place, &mut progress, global)?;
-    let policy = args.recipe.policy(&checkpoint, tune.as_ref());
+    let measurements = job.measurements(&place, &mut progress, global)?;
+    let policy = args.recipe.policy(&checkpoint, measurements.as_ref());
     let how = ExecuteOptions {
-        level: global.level()?,
+        level: global.isa()?,
         restart: args.restart,
-        tune: tune.as_ref(),
+        measurements: measurements.as_ref(),
         origin: found.origin.as_ref(),
         check: Some(Check(&look)),
         existing: args.force.existing(),
     };
-    let (report, plan, measured) = match (args.recipe.max_kld, &tune) {
-        (Some(limit), Some(tune)) if keeps_text(tune, global)? => {
+    let (report, plan, measured) = match (args.recipe.target_kld, &measurements) {
+        (Some(limit), Some(measurements)) if keeps_text(measurements, global)? => {
             progress.finish();
             let job =
-                max_kld::Job { checkpoint: &checkpoint, policy: &policy, tune, limit, grids: &job.grids };
-            let (report, plan, measured) = max_kld::convert(job, resources, &output_path, how, global)?;
+                target_kld::Job { checkpoint: &checkpoint, policy: &policy, measurements, limit, grids: &job.grids };
+            let (report, plan, measured) = target_kld::convert(job, resources, &output_path, how, global)?;
             (report, plan, Some(measured))
         }
         _ => {
             let grids = Some(&job.grids);
-            let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, tune.as_ref(), grids)?;
+            let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, measurements.as_ref(), grids)?;
             let report = execute(&checkpoint, &plan, &output_path, how, &mut progress, global)?;
             progress.finish();
             outcome::notes(&plan, &job.grids, output);
             (report, plan, None)
         }
     };
-    let kept = job.tidy(tune.as_ref(), &place, &command)?;
+    let kept = job.tidy(measurements.as_ref(), &place, &command)?;
     source::warn_incomplete(&checkpoint, output);
     let seconds = began.elapsed().as_secs_f64();
     let file_bytes = std::fs::metadata(&output_path).map_err(|e| Failure::io(&output_path, &e))?.len();
@@ -148,7 +148,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
             "expected_divergence": plan.expected_divergence,
             "uncalibrated": match job.calibrate {
                 Calibrate::Without(why) => Some(why.name()),
-                Calibrate::Tune | Calibrate::Measure(_) => None,
+                Calibrate::Measured | Calibrate::Measure(_) => None,
             },
             "report": report,
             "measured": measured,
@@ -168,19 +168,19 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
 fn guarded(args: &ConvertArgs, output: &Path, measures: bool) -> Result<(), Failure> {
     let loras = args.recipe.loras.paths();
     let calibration = args.calibration.calibration.as_deref();
-    let measured = [args.recipe.tune.as_deref(), calibration];
+    let measured = [args.recipe.measurements.as_deref(), calibration];
     let reads: Vec<&Path> =
         [&*args.source].into_iter().chain(loras).chain(measured.into_iter().flatten()).collect();
     let measurements = measurements_path(output);
     let search = SearchFolder::path(output);
     let mut outs = vec![Out::file(output, args.force)];
     outs.extend(measures.then(|| Out::beside(&measurements)));
-    outs.extend(args.recipe.max_kld.map(|_| Out::beside(&search)));
+    outs.extend(args.recipe.target_kld.map(|_| Out::beside(&search)));
     guard::check(&outs, &reads)?;
     if measures {
-        tune::refuse_foreign(&measurements)?;
+        calibrate::refuse_foreign(&measurements)?;
     }
-    match args.recipe.max_kld {
+    match args.recipe.target_kld {
         Some(_) => SearchFolder::refuse_foreign(&search),
         None => Ok(()),
     }
@@ -228,7 +228,7 @@ impl<'a> Job<'a> {
         self.grids = grids(self.checkpoint, &policy, self.resources, progress)?;
         let plan =
             || gq_convert::plan_measured(self.checkpoint, &policy, self.resources, None, Some(&self.grids));
-        self.draft = if self.recipe.max_kld.is_none() { Some(plan()?) } else { None };
+        self.draft = if self.recipe.target_kld.is_none() { Some(plan()?) } else { None };
         let left_out = self.measuring(false).map_or(0, |how| how.without.len());
         let exact = self.checkpoint.tensors().iter().filter(|tensor| tensor.shape.len() < 2).count();
         if left_out > exact {
@@ -246,7 +246,7 @@ impl<'a> Job<'a> {
         let max_memory = self.resources.max_memory;
         let measuring = self
             .measuring(place.keep)
-            .map(|how| tune::room(self.checkpoint, &how, &measurements_path(place.path), max_memory, global));
+            .map(|how| calibrate::room(self.checkpoint, &how, &measurements_path(place.path), max_memory, global));
         let measuring = measuring.transpose()?.unwrap_or_default();
         guard::space(place.path, measuring.needed(payload))
     }
@@ -266,7 +266,7 @@ impl<'a> Job<'a> {
             stages.extend(expected::measuring(self.checkpoint, &how, global)?);
         }
         let calibrated = !matches!(self.calibrate, Calibrate::Without(_));
-        match (&self.draft, self.recipe.max_kld) {
+        match (&self.draft, self.recipe.target_kld) {
             (Some(plan), _) => stages.push(expected::coding(plan, calibrated, global)?),
             // How many files it takes is not known; each has a bar of its own.
             (None, Some(_)) => {}
@@ -281,11 +281,11 @@ impl<'a> Job<'a> {
         place: &Place<'_>,
         progress: &mut Progress,
         global: &Global,
-    ) -> Result<Option<Tune>, Failure> {
+    ) -> Result<Option<Measurements>, Failure> {
         let max_memory = self.resources.max_memory;
         let dir = measurements_path(place.path);
         let measured = match (&self.calibrate, self.measuring(place.keep)) {
-            (Calibrate::Tune | Calibrate::Without(_), _) => None,
+            (Calibrate::Measured | Calibrate::Without(_), _) => None,
             (Calibrate::Measure(_), None) => {
                 global.output().note("every weight is stored without loss: nothing is measured");
                 None
@@ -298,28 +298,28 @@ impl<'a> Job<'a> {
                         .note(&format!("{left_out} tensors are stored without loss: they are not measured"));
                 }
                 Some(match place.restart {
-                    true => tune::measure(self.checkpoint, &how, (&dir, None), max_memory, progress, global)?,
+                    true => calibrate::measure(self.checkpoint, &how, (&dir, None), max_memory, progress, global)?,
                     false => {
-                        tune::finished_or_measured(self.checkpoint, &how, &dir, max_memory, progress, global)?
+                        calibrate::finished_or_measured(self.checkpoint, &how, &dir, max_memory, progress, global)?
                     }
                 })
             }
         };
-        self.recipe.tune(self.checkpoint, measured)
+        self.recipe.measurements(self.checkpoint, measured)
     }
 
     /// What becomes of the measurements, in a line.
-    fn tidy(&self, tune: Option<&Tune>, place: &Place<'_>, command: &str) -> Result<String, Failure> {
-        let (Calibrate::Measure(_), Some(tune)) = (&self.calibrate, tune) else { return Ok(String::new()) };
+    fn tidy(&self, measurements: Option<&Measurements>, place: &Place<'_>, command: &str) -> Result<String, Failure> {
+        let (Calibrate::Measure(_), Some(measurements)) = (&self.calibrate, measurements) else { return Ok(String::new()) };
         let dir = measurements_path(place.path);
         if place.keep {
             let dir = dir.display();
             return Ok(format!(
-                "measurements kept: another size takes seconds with `{command} --tune {dir} --size …`\n"
+                "measurements kept: another size takes seconds with `{command} --measurements {dir} --size …`\n"
             ));
         }
-        tune.remove()?;
-        Ok("measurements removed; --keep-measurements, or `gq tune`, leaves them for further sizes\n"
+        measurements.remove()?;
+        Ok("measurements removed; --keep-measurements, or `gq calibrate`, leaves them for further sizes\n"
             .to_owned())
     }
 
@@ -338,11 +338,11 @@ impl<'a> Job<'a> {
 }
 
 /// Whether the text that a finished file is measured on was kept.
-fn keeps_text(tune: &Tune, global: &Global) -> Result<bool, Failure> {
-    let kept = !tune.held_out()?.is_empty();
+fn keeps_text(measurements: &Measurements, global: &Global) -> Result<bool, Failure> {
+    let kept = !measurements.held_out()?.is_empty();
     if !kept {
         global.output().note(
-            "these measurements keep no held-out text: --max-kld holds for what is expected; `gq tune` again for what is measured",
+            "these measurements keep no held-out text: --target-kld holds for what is expected; `gq calibrate` again for what is measured",
         );
     }
     Ok(kept)
@@ -368,7 +368,7 @@ pub fn convert(
     global: &Global,
 ) -> Result<Report, Failure> {
     let grids = grids_shown(checkpoint, policy, resources, global)?;
-    let plan = gq_convert::plan_measured(checkpoint, policy, resources, options.tune, Some(&grids))?;
+    let plan = gq_convert::plan_measured(checkpoint, policy, resources, options.measurements, Some(&grids))?;
     guard::space(path, plan.payload_bytes)?;
     let output = global.output();
     let mut progress = Progress::new(global.progress, output, "convert", Unit::Bytes, plan.source_bytes);

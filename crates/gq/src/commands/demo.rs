@@ -1,9 +1,9 @@
 //! `gq demo`: the whole job on an embedded model, offline: convert, verify, measure, generate.
 
 use crate::cli::Global;
-use crate::commands::calibrate::Measuring;
+use crate::commands::calibration::Measuring;
 use crate::commands::recipe::calibration;
-use crate::commands::{convert, eval, run, tune};
+use crate::commands::{convert, eval, run, calibrate};
 use crate::failure::Failure;
 use crate::guard::{self, Force, Out};
 use crate::progress::Progress;
@@ -14,7 +14,7 @@ use crate::talk::Answer;
 use crate::{expected, units};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
-use gq_convert::{Budget, Choice, ExecuteOptions, Policy, Resources, Tune};
+use gq_convert::{Budget, Choice, ExecuteOptions, Policy, Resources, Measurements};
 use gq_eval::TextOptions;
 use gq_files::Existing;
 use gq_model::Sampling;
@@ -91,7 +91,7 @@ fn in_directory(dir: &Path, prompt: &str, global: &Global) -> Result<(), Failure
 struct Made {
     name: String,
     policy: Policy,
-    tune: Option<Tune>,
+    measurements: Option<Measurements>,
 }
 
 fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(), Failure> {
@@ -116,10 +116,10 @@ fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(
     for made in files(&checkpoint, dir, global)? {
         let path = dir.join(format!("{}.gq", made.name.replace(' ', "-")));
         let resources = Resources { threads: global.threads(), max_memory: None };
-        let tune = made.tune.as_ref();
-        let (level, origin) = (global.level()?, None);
+        let measurements = made.measurements.as_ref();
+        let (level, origin) = (global.isa()?, None);
         let how =
-            ExecuteOptions { level, restart: true, tune, origin, check: None, existing: Existing::Replaced };
+            ExecuteOptions { level, restart: true, measurements, origin, check: None, existing: Existing::Replaced };
         convert::convert(&checkpoint, &made.policy, resources, &path, how, &quiet)?;
         Container::open(&path)?.verify(|_, _| {})?;
         output.note(&format!("{}: converted and verified, measuring", made.name));
@@ -174,16 +174,16 @@ fn files(checkpoint: &Arc<Checkpoint>, dir: &Path, global: &Global) -> Result<Ve
         Progress::staged(global, "calibrating", expected::measuring(checkpoint, &how, global)?);
     let place = (&*dir.join("measurements"), None);
     let quiet = Global { quiet: true, ..global.clone() };
-    let tune = tune::measure(checkpoint, &how, place, None, &mut progress, &quiet)?;
+    let measurements = calibrate::measure(checkpoint, &how, place, None, &mut progress, &quiet)?;
     progress.finish();
     let body = |bits| Choice::Coded(Encoding::Turbo { bits, group: ScaleGroup::Row });
     let policy = Policy {
         budget: Some(Budget::DEFAULT),
-        calibration: Some(calibration(&tune)),
+        calibration: Some(calibration(&measurements)),
         ..Policy::new(body(4))
     };
-    let first = Made { name: "the default".to_owned(), policy, tune: Some(tune) };
-    let quick = |bits| Made { name: format!("--bits {bits}"), policy: Policy::new(body(bits)), tune: None };
+    let first = Made { name: "the default".to_owned(), policy, measurements: Some(measurements) };
+    let quick = |bits| Made { name: format!("--bits {bits}"), policy: Policy::new(body(bits)), measurements: None };
     Ok(std::iter::once(first).chain(BITS.into_iter().map(quick)).collect())
 }
 

@@ -276,9 +276,9 @@ fn own_tokens(
     }
     let model = &reference.model;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
-    let mut progress = super::tune::writing(global);
+    let mut progress = super::calibrate::writing(global);
     let mut seen = |done: u64, of: u64| progress.stage("", (done, of), "own text");
-    let tokens = super::tune::own_tokens(model, &tokenizer, (wanted, ctx), None, global, &mut seen)?;
+    let tokens = super::calibrate::own_tokens(model, &tokenizer, (wanted, ctx), None, global, &mut seen)?;
     progress.finish();
     if let Some(file) = file {
         let kept = serde_json::to_vec(&tokens).map_err(|e| Failure::internal("tokens", &e))?;

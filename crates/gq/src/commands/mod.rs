@@ -2,7 +2,7 @@
 
 pub mod bench;
 pub mod budget;
-pub mod calibrate;
+pub mod calibration;
 pub mod completions;
 pub mod convert;
 pub mod demo;
@@ -10,18 +10,18 @@ pub mod eval;
 pub mod export;
 pub mod inspect;
 pub mod man;
-pub mod max_kld;
+pub mod target_kld;
 pub mod meta;
 pub mod outcome;
 pub mod plan;
 pub mod pull;
 pub mod push;
 pub mod recipe;
-pub mod refine;
+pub mod scales;
 pub mod release;
-pub mod reround;
+pub mod rounds;
 pub mod run;
-pub mod tune;
+pub mod calibrate;
 pub mod verify;
 
 use crate::cli::{Cli, Command};
@@ -33,7 +33,7 @@ pub fn dispatch(cli: &Cli) -> Result<(), Failure> {
     if matches!(
         &cli.command,
         Command::Convert(_)
-            | Command::Tune(_)
+            | Command::Calibrate(_)
             | Command::Reround(_)
             | Command::Refine(_)
             | Command::Release(_)
@@ -42,9 +42,9 @@ pub fn dispatch(cli: &Cli) -> Result<(), Failure> {
     }
     match &cli.command {
         Command::Convert(args) => convert::run(args, global),
-        Command::Tune(args) => tune::run(args, global),
-        Command::Reround(args) => reround::run(args, global),
-        Command::Refine(args) => refine::run(args, global),
+        Command::Calibrate(args) => calibrate::run(args, global),
+        Command::Reround(args) => rounds::run(args, global),
+        Command::Refine(args) => scales::run(args, global),
         Command::Plan(args) => plan::run(args, global),
         Command::Inspect(args) => inspect::run(args, global),
         Command::Meta(args) => meta::run(args, global),

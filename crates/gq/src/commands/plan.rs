@@ -1,7 +1,7 @@
 //! `gq plan`: what `gq convert` would do, without writing anything.
 
 use crate::cli::Global;
-use crate::commands::calibrate::{Calibrate, CalibrationArgs, Measuring};
+use crate::commands::calibration::{Calibrate, CalibrationArgs, Measuring};
 use crate::commands::convert;
 use crate::commands::outcome::{self, Row, groups, left_out, lossless, shape};
 use crate::commands::recipe::Recipe;
@@ -17,13 +17,13 @@ use std::path::PathBuf;
 /// Show what convert would do: every tensor's encoding and reason, the exact size, memory and time.
 ///
 /// Nothing is measured here: where `gq convert` measures first, encodings are a draft by what such tensors usually need, and
-/// the size is as it will be. With --tune DIR the plan is final.
+/// the size is as it will be. With --measurements DIR the plan is final.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
   gq plan ./gemma-3-270m                             the default: size, memory, and how long measuring takes
   gq plan ./gemma-3-270m --fit 4GiB --ctx 32k        does it fit?
-  gq plan ./gemma-3-270m --tune gemma.tune --bpw 3.5 --tensors
+  gq plan ./gemma-3-270m --measurements gemma.measurements --bpw 3.5 --tensors
   gq plan ./gemma-3-270m --bits 3 --override 'down_proj=tq4'")]
 pub struct PlanArgs {
     /// Checkpoint directory, a GGUF, or a repository (hf://ORG/NAME, hf://ORG/NAME@REV).
@@ -54,20 +54,20 @@ pub fn show(
     source::refuse_quantized(&checkpoint, recipe.allow_requantize)?;
     let resources = Resources { threads: global.threads(), max_memory: recipe.max_memory };
     let calibrate = Calibrate::resolve(recipe, calibration, &checkpoint)?;
-    if let (Calibrate::Measure(_), Some(limit)) = (&calibrate, recipe.max_kld) {
+    if let (Calibrate::Measure(_), Some(limit)) = (&calibrate, recipe.target_kld) {
         let message =
             "which file keeps a divergence is known when it was measured, and a plan measures nothing";
         let failure = Failure::new(Exit::Usage, "plan.measures_nothing", message);
-        return Err(failure.at("--max-kld").limit(limit).actual("no measurements"));
+        return Err(failure.at("--target-kld").limit(limit).actual("no measurements"));
     }
-    let tune = recipe.tune(&checkpoint, None)?;
-    let policy = recipe.policy(&checkpoint, tune.as_ref());
+    let measurements = recipe.measurements(&checkpoint, None)?;
+    let policy = recipe.policy(&checkpoint, measurements.as_ref());
     recipe.asked().check(&checkpoint, &policy, resources)?;
     let grids = convert::grids_shown(&checkpoint, &policy, resources, global)?;
-    let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, tune.as_ref(), Some(&grids))?;
+    let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, measurements.as_ref(), Some(&grids))?;
     let first = match &calibrate {
         Calibrate::Measure(how) => Some(how.clone().leaving_out(plan.certain(), &checkpoint)),
-        Calibrate::Tune | Calibrate::Without(_) => None,
+        Calibrate::Measured | Calibrate::Without(_) => None,
     };
     let first = first.filter(|how| how.wants_some(&checkpoint));
     let stages = match &first {
@@ -76,12 +76,12 @@ pub fn show(
             stages.push(expected::coding(&plan, true, global)?);
             stages
         }
-        None if tune.is_some() => vec![expected::coding(&plan, true, global)?],
+        None if measurements.is_some() => vec![expected::coding(&plan, true, global)?],
         None => Vec::new(),
     };
     let check = Checker::new(NoCheck::default(), global).within(recipe.max_memory).memory(&checkpoint)?;
     let output = global.output();
-    let estimate = Estimate::new(&plan, global.level()?);
+    let estimate = Estimate::new(&plan, global.isa()?);
     if output.json {
         let mut document = serde_json::to_value(&plan).map_err(gq_convert::ConvertError::from)?;
         document["lossless"] = lossless(&plan, &grids).into();

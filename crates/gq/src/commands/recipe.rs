@@ -3,11 +3,11 @@
 use crate::adapters::Adapters;
 use crate::commands::Kv;
 use crate::commands::budget::Asked;
-use crate::commands::calibrate::Calibrate;
+use crate::commands::calibration::Calibrate;
 use crate::failure::Failure;
 use crate::{encodings, units};
 use gq_checkpoint::{Checkpoint, Role};
-use gq_convert::{Budget, Calibration, Choice, Codes, Override, Policy, Tune};
+use gq_convert::{Budget, Calibration, Choice, Codes, Override, Policy, Measurements};
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
 use std::path::PathBuf;
 
@@ -57,9 +57,9 @@ pub struct Recipe {
     /// Refuse to start when more memory would be needed, such as 4GiB; smaller blocks are tried first.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
     pub max_memory: Option<u64>,
-    /// Measurements made by `gq tune` on the same checkpoint, in place of --calibration.
+    /// Measurements made by `gq calibrate` on the same checkpoint, in place of --calibration.
     #[arg(long, value_name = "DIR")]
-    pub tune: Option<PathBuf>,
+    pub measurements: Option<PathBuf>,
     /// Spend by predictions alone, also where trials have corrected them.
     #[arg(long)]
     no_corrections: bool,
@@ -85,7 +85,7 @@ pub struct Recipe {
     /// Smallest file whose divergence from the original, in nats per token, is at most this: `gq convert` makes files
     /// until what it measures on held-out calibration text is just below, `gq plan` says what is expected.
     #[arg(long, value_name = "X", conflicts_with_all = ["bits", "encoding", "size", "bpw", "fit"], value_parser = positive)]
-    pub max_kld: Option<f64>,
+    pub target_kld: Option<f64>,
 }
 
 /// Families of codes.
@@ -121,15 +121,15 @@ impl Recipe {
     ///
     /// # Errors
     /// When they cannot be read, were made on another checkpoint, or a budget comes without any.
-    pub fn tune(&self, checkpoint: &Checkpoint, measured: Option<Tune>) -> Result<Option<Tune>, Failure> {
-        let tune = match (&self.tune, measured) {
-            (Some(dir), None) => Some(Tune::open(dir)?),
+    pub fn measurements(&self, checkpoint: &Checkpoint, measured: Option<Measurements>) -> Result<Option<Measurements>, Failure> {
+        let measurements = match (&self.measurements, measured) {
+            (Some(dir), None) => Some(Measurements::open(dir)?),
             (_, measured) => measured,
         };
-        if let Some(tune) = &tune {
-            tune.check_source(&gq_convert::source_files(checkpoint))?;
+        if let Some(measurements) = &measurements {
+            measurements.check_source(&gq_convert::source_files(checkpoint))?;
         }
-        Ok(if self.no_corrections { tune.map(Tune::without_corrections) } else { tune })
+        Ok(if self.no_corrections { measurements.map(Measurements::without_corrections) } else { measurements })
     }
 
     /// Whether an encoding is asked for by name: quick, without calibration unless that is asked for too.
@@ -147,12 +147,12 @@ impl Recipe {
         let (cache, work) = self.asked().beside(checkpoint.spec());
         let fit = self.fit.map(|bytes| bytes.saturating_sub(cache + work));
         let bytes = self.size.or(fit).map(Budget::FileBytes);
-        let budget = bytes.or(self.bpw.map(Budget::BodyBits)).or(self.max_kld.map(Budget::Divergence));
+        let budget = bytes.or(self.bpw.map(Budget::BodyBits)).or(self.target_kld.map(Budget::Divergence));
         budget.or((!self.names_an_encoding()).then_some(Budget::DEFAULT))
     }
 
     /// The policy these options ask for, with measurements where there are some.
-    pub fn policy(&self, checkpoint: &Checkpoint, tune: Option<&Tune>) -> Policy {
+    pub fn policy(&self, checkpoint: &Checkpoint, measurements: Option<&Measurements>) -> Policy {
         let bits = Choice::Coded(Encoding::Turbo { bits: self.bits.unwrap_or(4), group: ScaleGroup::Row });
         let budget = self.budget(checkpoint);
         let mut overrides = self.named_roles(checkpoint, budget);
@@ -175,7 +175,7 @@ impl Recipe {
                 CodeFamily::TrellisS12 => Codes::TrellisLarge,
                 CodeFamily::TrellisS14 => Codes::TrellisLargest,
             },
-            calibration: tune.map(calibration),
+            calibration: measurements.map(calibration),
             ..plain
         }
     }
@@ -206,7 +206,7 @@ impl Recipe {
     /// it is not as usual.
     pub fn file_name(&self, source: &str, calibrate: &Calibrate) -> PathBuf {
         let source = source.strip_suffix(".gguf").unwrap_or(source);
-        let figure = match (self.size, self.fit, self.bpw, self.max_kld) {
+        let figure = match (self.size, self.fit, self.bpw, self.target_kld) {
             (Some(bytes), ..) => units::asked_bytes(bytes),
             (_, Some(bytes), ..) => {
                 format!("fit-{}-{}", units::asked_bytes(bytes), units::asked_tokens(self.ctx))
@@ -229,7 +229,7 @@ impl Recipe {
             (true, Calibrate::Without(_)) => String::new(),
             (true, _) => "-calibrated".to_owned(),
             (false, Calibrate::Without(_)) => "-uncalibrated".to_owned(),
-            (false, Calibrate::Tune) => String::new(),
+            (false, Calibrate::Measured) => String::new(),
             (false, Calibrate::Measure(args)) => match args.text_name() {
                 Some(text) => format!("-{text}"),
                 None => String::new(),
@@ -240,6 +240,6 @@ impl Recipe {
 }
 
 /// What a recipe says about measurements.
-pub fn calibration(tune: &Tune) -> Calibration {
-    Calibration { text_sha256: tune.text_sha256.clone(), tokens: tune.tokens, sha256: tune.sha256() }
+pub fn calibration(measurements: &Measurements) -> Calibration {
+    Calibration { text_sha256: measurements.text_sha256.clone(), tokens: measurements.tokens, sha256: measurements.sha256() }
 }

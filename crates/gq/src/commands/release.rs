@@ -19,7 +19,7 @@ use crate::table::Table;
 use crate::{expected, units};
 use gq_checkpoint::{Checkpoint, FileKind};
 use gq_container::Container;
-use gq_convert::{Check, Event, ExecuteOptions, Report, Resources, Tune};
+use gq_convert::{Check, Event, ExecuteOptions, Report, Resources, Measurements};
 use gq_eval::html::{TensorErrors, render_with_tensors};
 use gq_eval::{CachedReference, EvalReport, LogitCache, ReferenceLogits, TextOptions, checkpoint_sizes};
 use gq_files::Existing;
@@ -86,7 +86,7 @@ struct Job<'a> {
     found: Found,
     loras: Adapters,
     checkpoint: Checkpoint,
-    tune: Option<Tune>,
+    measurements: Option<Measurements>,
     name: String,
     base_model: String,
     license: String,
@@ -137,10 +137,10 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
     source::try_checkpoints_tokenizer(&checkpoint, global.output())?;
     source::refuse_quantized(&checkpoint, args.allow_requantize)?;
     Checker::new(args.no_check, global).within(args.max_memory).texts(&checkpoint)?;
-    let tune = recipe.tune.as_deref().map(Tune::open).transpose()?;
-    if let Some(tune) = &tune {
-        tune.check_source(&gq_convert::source_files(&checkpoint))?;
-        recipe.variants.iter_mut().for_each(|v| v.policy.calibration = Some(calibration(tune)));
+    let measurements = recipe.measurements.as_deref().map(Measurements::open).transpose()?;
+    if let Some(measurements) = &measurements {
+        measurements.check_source(&gq_convert::source_files(&checkpoint))?;
+        recipe.variants.iter_mut().for_each(|v| v.policy.calibration = Some(calibration(measurements)));
     }
     let texts = checkpoint.texts()?;
     let lacking = |field: &str, why: &str| {
@@ -185,7 +185,7 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
         .map(|variant| json!({ "name": variant.name, "policy": variant.policy, "gates": variant.gates }));
     let inputs = json!({
         "tool": concat!("gq ", env!("CARGO_PKG_VERSION")),
-        "cpu": global.level()?.name(),
+        "isa": global.isa()?.name(),
         "name": name,
         "base_model": base_model,
         "repo": recipe.repo,
@@ -202,7 +202,7 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
     });
     // As it will be read from a file: numbers may change their form.
     let inputs = crate::release::verify::round_trip(&inputs)?;
-    Ok(Job { args, global, recipe, found, loras, checkpoint, tune, name, base_model, license, text, inputs })
+    Ok(Job { args, global, recipe, found, loras, checkpoint, measurements, name, base_model, license, text, inputs })
 }
 
 fn file_name(path: &Path) -> String {
@@ -245,7 +245,7 @@ fn finished(job: &Job<'_>, dir: &Path) -> Result<(), Failure> {
 
 /// Converts the sizes that are not done yet, in one pass over the source or as few as the memory allows.
 fn convert_missing(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Failure> {
-    let Job { args, global, recipe, found, checkpoint, tune, .. } = job;
+    let Job { args, global, recipe, found, checkpoint, measurements, .. } = job;
     let output = global.output();
     let resources = Resources { threads: global.threads(), max_memory: args.max_memory };
     let (mut plans, mut paths) = (Vec::new(), Vec::new());
@@ -263,27 +263,27 @@ fn convert_missing(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Fai
     // Before grids are looked for, as far as it is known then.
     room(&mut missing.iter().filter_map(|(variant, _)| {
         let policy = &variant.policy;
-        let draft = gq_convert::plan_measured(checkpoint, policy, resources, tune.as_ref(), None);
+        let draft = gq_convert::plan_measured(checkpoint, policy, resources, measurements.as_ref(), None);
         Some(draft.ok()?.payload_bytes)
     }))?;
     for (variant, name) in missing {
-        let (policy, tune) = (&variant.policy, tune.as_ref());
+        let (policy, measurements) = (&variant.policy, measurements.as_ref());
         let grids = convert::grids_shown(checkpoint, policy, resources, global)?;
-        plans.push(gq_convert::plan_measured(checkpoint, policy, resources, tune, Some(&grids))?);
+        plans.push(gq_convert::plan_measured(checkpoint, policy, resources, measurements, Some(&grids))?);
         paths.push(dir.join(name));
     }
     room(&mut plans.iter().map(|plan| plan.payload_bytes))?;
     let checker = Checker::new(args.no_check, global).within(args.max_memory);
     let look = |path: &Path| checker.look(path).map_err(Into::into);
     let options = ExecuteOptions {
-        level: global.level()?,
+        level: global.isa()?,
         restart: false,
-        tune: tune.as_ref(),
+        measurements: measurements.as_ref(),
         origin: found.origin.as_ref(),
         check: Some(Check(&look)),
         existing: Existing::Replaced,
     };
-    let coding = plans.iter().map(|plan| expected::coding(plan, tune.is_some(), global));
+    let coding = plans.iter().map(|plan| expected::coding(plan, measurements.is_some(), global));
     let coding = coding.collect::<Result<Vec<Stage>, Failure>>()?;
     tell(job, work, &coding)?;
     for pass in gq_convert::passes(&plans, args.max_memory) {

@@ -50,10 +50,10 @@ impl From<PlanError> for Failure {
             }
             PlanError::Divergence { limit, actual } => {
                 let failure = Failure::new(Exit::Usage, "plan.divergence", message);
-                failure.at("--max-kld").limit(format!("{limit:.2e}")).actual(format!("{actual:.2e}"))
+                failure.at("--target-kld").limit(format!("{limit:.2e}")).actual(format!("{actual:.2e}"))
             }
             PlanError::NotMeasured => {
-                bad(Exit::Usage, "plan.not_measured", "--max-kld").limit("--tune or --calibration")
+                bad(Exit::Usage, "plan.not_measured", "--target-kld").limit("--measurements or --calibration")
             }
             PlanError::Memory { limit, actual } => {
                 let message = format!(
@@ -93,7 +93,7 @@ impl From<ConvertError> for Failure {
                 bad(Exit::Input, "convert.scale", &tensor).limit(limit).actual("smaller weights")
             }
             ConvertError::Refused { path, source } => seen::refused(&path, source),
-            ConvertError::Tune(error) => error.into(),
+            ConvertError::Measurements(error) => error.into(),
             ConvertError::Budget { limit, actual } => {
                 bad(Exit::Usage, "convert.budget", "--size").limit(limit).actual(actual)
             }

@@ -3,7 +3,7 @@
 use super::Weights;
 use crate::adapters::Adapters;
 use crate::cli::Global;
-use crate::commands::{Activations, eval, tune};
+use crate::commands::{Activations, eval, calibrate};
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::progress::{Progress, Unit};
@@ -24,7 +24,7 @@ const WINDOWS: usize = 8;
 const WEIGHTS: u64 = 1_000_000_000;
 
 /// Name of the built-in text in reports.
-const BUILTIN: &str = "the built-in text, which `gq tune` calibrates on too";
+const BUILTIN: &str = "the built-in text, which `gq calibrate` calibrates on too";
 
 /// Whether and on what to measure.
 #[derive(clap::Args, Debug)]
@@ -36,7 +36,7 @@ pub struct CostArgs {
     /// Measure against this instead of SRC, such as the checkpoint that a .gq file was made from.
     #[arg(long, value_name = "REF")]
     pub reference: Option<PathBuf>,
-    /// Text to measure on [default: what comes with gq, which `gq tune` also calibrates on unless told otherwise].
+    /// Text to measure on [default: what comes with gq, which `gq calibrate` also calibrates on unless told otherwise].
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
     /// Windows of 256 tokens to measure on; asks for the measurement whatever the size of the model [default: 8].
@@ -123,7 +123,7 @@ impl CostArgs {
                 (Windows::new(&tokens, CTX, Some(count), tokenizer.bos()), name)
             }
             None => {
-                let texts = gq_convert::builtin(tune::template(&texts)?.as_ref())?;
+                let texts = gq_convert::builtin(calibrate::template(&texts)?.as_ref())?;
                 let sequences = gq_convert::sequences(&tokenizer, &texts, CTX * count, CTX)?;
                 // Each begins with what it begins with: no window gets another BOS.
                 (Windows::new(&sequences.concat(), CTX, Some(count), None), BUILTIN.to_owned())

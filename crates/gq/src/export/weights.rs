@@ -6,7 +6,7 @@ use crate::source;
 use gq_checkpoint::{Card, CardValue, Checkpoint, ModelSpec, ReadError, Role, Texts, parse_config};
 use gq_codec::{Decoder, Rotation};
 use gq_container::{Container, TensorEntry, TextKind};
-use gq_tensor::{CpuLevel, Encoding, RotationKind, RotationSpec};
+use gq_tensor::{Isa, Encoding, RotationKind, RotationSpec};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -39,7 +39,7 @@ pub struct WeightTensor {
 
 enum Kind {
     Checkpoint(Box<Checkpoint>),
-    Container { container: Box<Container>, level: CpuLevel, coders: Coders },
+    Container { container: Box<Container>, level: Isa, coders: Coders },
 }
 
 type Coders = HashMap<(Encoding, RotationSpec, usize), (Decoder, Option<Arc<Rotation>>)>;
@@ -49,7 +49,7 @@ impl Weights {
     pub fn open(path: &Path, global: &Global) -> Result<Weights, Failure> {
         match source::is_checkpoint(path)? {
             true => Weights::checkpoint(source::checkpoint(path, global)?),
-            false => Weights::container(Container::open(path)?, global.level()?),
+            false => Weights::container(Container::open(path)?, global.isa()?),
         }
     }
 
@@ -70,7 +70,7 @@ impl Weights {
         Ok(Weights { spec, texts, tensors: tensors.collect(), kind: Kind::Checkpoint(Box::new(checkpoint)) })
     }
 
-    fn container(container: Container, level: CpuLevel) -> Result<Weights, Failure> {
+    fn container(container: Container, level: Isa) -> Result<Weights, Failure> {
         let text = |kind| container.text(kind);
         let missing = || {
             let place = container.path().display();

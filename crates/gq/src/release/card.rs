@@ -29,7 +29,7 @@ pub struct Facts<'a> {
     pub source: &'a [(String, String)],
     /// Licence files beside the card.
     pub licences: &'a [String],
-    /// Program and CPU level.
+    /// Program and instruction set.
     pub tool: &'a str,
 }
 

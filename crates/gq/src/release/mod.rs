@@ -1,6 +1,6 @@
 //! Releases: several sizes of one model in a folder, with everything that a reader needs to trust them.
 //!
-//! What is written depends on the source, the recipe, the text, this version and the CPU level only: no times, no
+//! What is written depends on the source, the recipe, the text, this version and the instruction set only: no times, no
 //! paths, no machine.
 
 pub mod card;

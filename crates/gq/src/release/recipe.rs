@@ -18,7 +18,7 @@ struct Written {
     repo: Option<String>,
     #[serde(default)]
     card: CardFields,
-    tune: Option<PathBuf>,
+    measurements: Option<PathBuf>,
     #[serde(default)]
     lora: Vec<LoraEntry>,
     tokenizer_from: Option<String>,
@@ -94,7 +94,7 @@ struct Encodings {
     bits: Option<u8>,
     size: Option<String>,
     bpw: Option<f64>,
-    max_kld: Option<f64>,
+    target_kld: Option<f64>,
     encoding: Option<String>,
     embedding: Option<String>,
     head: Option<String>,
@@ -119,8 +119,8 @@ pub struct Recipe {
     pub repo: Option<String>,
     /// What only the model card says.
     pub card: CardFields,
-    /// Measurements of `gq tune` to convert by, their folder resolved.
-    pub tune: Option<PathBuf>,
+    /// Measurements of `gq calibrate` to convert by, their folder resolved.
+    pub measurements: Option<PathBuf>,
     /// Adapters, their folders resolved.
     pub lora: Vec<LoraEntry>,
     /// Where tokenizer and chat template come from, a folder resolved; the adapters when absent.
@@ -177,8 +177,8 @@ impl Recipe {
         if let Some(name) = &written.name {
             check_name("name", name)?;
         }
-        if written.tune.is_none() && variants.iter().any(|variant| variant.policy.budget.is_some()) {
-            return Err(bad("variant", "size, bpw and max_kld need tune: measurements made by `gq tune`"));
+        if written.measurements.is_none() && variants.iter().any(|variant| variant.policy.budget.is_some()) {
+            return Err(bad("variant", "size, bpw and target_kld need measurements, made by `gq calibrate`"));
         }
         let tokenizer_from = written.tokenizer_from.as_deref().map(|text| match text {
             "base" => Ok(TextsFrom::Checkpoint),
@@ -192,7 +192,7 @@ impl Recipe {
             base_model: written.base_model,
             repo: written.repo,
             card: written.card,
-            tune: written.tune.map(|dir| folder.join(dir)),
+            measurements: written.measurements.map(|dir| folder.join(dir)),
             lora: written.lora.into_iter().map(resolve).collect(),
             tokenizer_from: tokenizer_from.transpose()?,
             evaluation,
@@ -202,7 +202,7 @@ impl Recipe {
 }
 
 fn variant(entry: &Encodings, defaults: &Encodings, common: &[Gate]) -> Result<Variant, Failure> {
-    let budget = match (&entry.size, entry.bpw, entry.max_kld) {
+    let budget = match (&entry.size, entry.bpw, entry.target_kld) {
         (None, None, None) => None,
         (Some(size), None, None) => {
             Some(Budget::FileBytes(units::parse_bytes(size).map_err(|e| bad("size", &e))?))
@@ -210,11 +210,11 @@ fn variant(entry: &Encodings, defaults: &Encodings, common: &[Gate]) -> Result<V
         (None, Some(bits), None) if (0.5..=16.0).contains(&bits) => Some(Budget::BodyBits(bits)),
         (None, Some(_), None) => return Err(bad("bpw", "expected 0.5 to 16")),
         (None, None, Some(kld)) if kld.is_finite() && kld > 0.0 => Some(Budget::Divergence(kld)),
-        (None, None, Some(_)) => return Err(bad("max_kld", "expected a number above 0")),
-        _ => return Err(bad("variant", "more than one of size, bpw and max_kld is given")),
+        (None, None, Some(_)) => return Err(bad("target_kld", "expected a number above 0")),
+        _ => return Err(bad("variant", "more than one of size, bpw and target_kld is given")),
     };
     if budget.is_some() && (entry.bits.is_some() || entry.encoding.is_some()) {
-        return Err(bad("variant", "size, bpw and max_kld exclude bits and encoding"));
+        return Err(bad("variant", "size, bpw and target_kld exclude bits and encoding"));
     }
     let body = match (&entry.encoding, entry.bits, &defaults.encoding, defaults.bits) {
         (Some(_), Some(_), ..) => return Err(bad("variant", "both encoding and bits are given")),
@@ -224,7 +224,7 @@ fn variant(entry: &Encodings, defaults: &Encodings, common: &[Gate]) -> Result<V
         }
         (None, None, None, None) if budget.is_some() => FOUR_BITS,
         (None, None, None, None) => {
-            return Err(bad("variant", "none of encoding, bits, size, bpw and max_kld is given"));
+            return Err(bad("variant", "none of encoding, bits, size, bpw and target_kld is given"));
         }
         _ => return Err(bad("bits", "expected 1 to 8")),
     };
@@ -260,7 +260,7 @@ fn variant(entry: &Encodings, defaults: &Encodings, common: &[Gate]) -> Result<V
         limits.retain(|other| other.name != gate.name);
         limits.push(gate);
     }
-    let name = entry.name.clone().unwrap_or_else(|| match (&entry.size, entry.bpw, entry.max_kld) {
+    let name = entry.name.clone().unwrap_or_else(|| match (&entry.size, entry.bpw, entry.target_kld) {
         (Some(size), ..) => size.replace(' ', ""),
         (None, Some(bits), _) => format!("{bits}bpw"),
         (None, None, Some(kld)) => format!("kld{kld}"),
@@ -334,9 +334,9 @@ mod tests {
             ),
             (&format!("{SMALL}[[variant]]\nbits = 4\nname = '../x'"), "make a name"),
             (&format!("{SMALL}fail_above = ['kld']\n[[variant]]\nbits = 4"), "is not NAME=LIMIT"),
-            (&format!("{SMALL}[[variant]]\nbpw = 3.5"), "need tune"),
-            (&format!("tune = 't'\n{SMALL}[[variant]]\nbpw = 3.5\nbits = 4"), "exclude"),
-            (&format!("tune = 't'\n{SMALL}[[variant]]\nsize = '80G'"), "size: expected a number"),
+            (&format!("{SMALL}[[variant]]\nbpw = 3.5"), "need measurements"),
+            (&format!("measurements = 't'\n{SMALL}[[variant]]\nbpw = 3.5\nbits = 4"), "exclude"),
+            (&format!("measurements = 't'\n{SMALL}[[variant]]\nsize = '80G'"), "size: expected a number"),
             ("a = ", "line 1: "),
         ] {
             let error = parse(text).unwrap_err();

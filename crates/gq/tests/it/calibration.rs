@@ -9,16 +9,16 @@ const FAST: [&str; 6] =
 fn measured_once_planned_and_made_at_any_size() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
-    let tuned = gq.json(&[&["tune", &demo, "-o", "t", "--calibration", &text][..], &FAST].concat());
-    assert!(tuned["tune"]["tensors"].as_object().unwrap().len() > 40);
+    let tuned = gq.json(&[&["calibrate", &demo, "-o", "t", "--calibration", &text][..], &FAST].concat());
+    assert!(tuned["measurements"]["tensors"].as_object().unwrap().len() > 40);
     let measure = |file: &str| {
         let options = ["--text", &text, "--ctx", "128", "--windows", "4", "--activations", "f32"];
         let report = gq.json(&[&["eval", file, "--reference", &demo][..], &options].concat());
         report["kld"]["mean"].as_f64().unwrap()
     };
-    let plan = gq.json(&["plan", &demo, "--tune", "t", "--size", "1.6MB"]);
+    let plan = gq.json(&["plan", &demo, "--measurements", "t", "--size", "1.6MB"]);
     assert!(plan["expected_divergence"].as_f64().unwrap() > 0.0);
-    let made = gq.json(&["convert", &demo, "--tune", "t", "--size", "1.6MB", "-o", "a.gq"]);
+    let made = gq.json(&["convert", &demo, "--measurements", "t", "--size", "1.6MB", "-o", "a.gq"]);
     assert!(made["file_bytes"].as_u64().unwrap() <= 1_600_000);
     // Data-free at more bytes is further away.
     let plain = gq.json(&["convert", &demo, "--bits", "3", "-o", "b.gq"]);
@@ -26,26 +26,36 @@ fn measured_once_planned_and_made_at_any_size() {
     let (near, far) = (measure("a.gq"), measure("b.gq"));
     assert!(near < 0.5 * far, "{near} {far}");
     // What a plan is expected to keep, it states.
-    let close = gq.json(&["plan", &demo, "--tune", "t", "--max-kld", "0.002"]);
+    let close = gq.json(&["plan", &demo, "--measurements", "t", "--target-kld", "0.002"]);
     assert!(close["expected_divergence"].as_f64().unwrap() <= 0.002);
     // A context as people name it needs what its tokens do, and leaves less for weights than a shorter one.
     let fit = |ctx| {
-        let plan = gq.json(&["plan", &demo, "--tune", "t", "--fit", "117MiB", "--ctx", ctx]);
+        let plan = gq.json(&["plan", &demo, "--measurements", "t", "--fit", "117MiB", "--ctx", ctx]);
         plan["payload_bytes"].as_u64().unwrap()
     };
     assert_eq!(fit("1k"), fit("1024"));
     assert!(fit("1k") < fit("1000") && fit("1000") < fit("900"));
-    gq.fails(2, &["plan", &demo, "--tune", "t", "--max-kld", "0.0000001"]);
+    gq.fails(2, &["plan", &demo, "--measurements", "t", "--target-kld", "0.0000001"]);
 }
 
 #[test]
 fn a_limit_is_kept_by_what_finished_files_measure() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
-    gq.ok(&[&["tune", &demo, "-o", "t", "--calibration", &text][..], &FAST].concat());
+    gq.ok(&[&["calibrate", &demo, "-o", "t", "--calibration", &text][..], &FAST].concat());
     let mut last = u64::MAX;
     for limit in ["0.01", "0.04"] {
-        let made = gq.json(&["convert", &demo, "--tune", "t", "--max-kld", limit, "-o", "m.gq", "--force"]);
+        let made = gq.json(&[
+            "convert",
+            &demo,
+            "--measurements",
+            "t",
+            "--target-kld",
+            limit,
+            "-o",
+            "m.gq",
+            "--force",
+        ]);
         let (kld, most) = (made["measured"]["kld"].as_f64().unwrap(), limit.parse::<f64>().unwrap());
         assert!(kld <= most && kld > 0.75 * most, "{}", made["measured"]);
         // The held-out text is the calibration's: other windows of it agree.
@@ -58,18 +68,42 @@ fn a_limit_is_kept_by_what_finished_files_measure() {
         last = bytes;
         // The same file every time.
         let first = std::fs::read(gq.path("m.gq")).unwrap();
-        let again = ["convert", &demo, "--tune", "t", "--max-kld", limit, "-o", "again.gq", "--threads", "1"];
+        let again = [
+            "convert",
+            &demo,
+            "--measurements",
+            "t",
+            "--target-kld",
+            limit,
+            "-o",
+            "again.gq",
+            "--threads",
+            "1",
+        ];
         gq.ok(&[&again[..], &["--force"]].concat());
         assert!(first == std::fs::read(gq.path("again.gq")).unwrap());
     }
     // Nothing meets it: one sentence, and the file as it was.
     let before = std::fs::read(gq.path("m.gq")).unwrap();
-    gq.fails(2, &["convert", &demo, "--tune", "t", "--max-kld", "0.0000001", "-o", "m.gq", "--force"]);
+    gq.fails(
+        2,
+        &["convert", &demo, "--measurements", "t", "--target-kld", "0.0000001", "-o", "m.gq", "--force"],
+    );
     assert!(before == std::fs::read(gq.path("m.gq")).unwrap());
     // A limit far above the smallest file's: that one, once.
-    let made = gq.json(&["convert", &demo, "--tune", "t", "--max-kld", "50", "-o", "again.gq", "--force"]);
+    let made = gq.json(&[
+        "convert",
+        &demo,
+        "--measurements",
+        "t",
+        "--target-kld",
+        "50",
+        "-o",
+        "again.gq",
+        "--force",
+    ]);
     assert_eq!(made["measured"]["files"], 1);
-    let again = ["convert", &demo, "--tune", "t", "--max-kld", "0.04", "-o", "m.gq", "--force"];
+    let again = ["convert", &demo, "--measurements", "t", "--target-kld", "0.04", "-o", "m.gq", "--force"];
     gq.fails(4, &[&again[..], &["--max-memory", "9MB"]].concat());
     let left: Vec<_> = std::fs::read_dir(gq.path(".")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "{left:?}");
@@ -79,7 +113,7 @@ fn a_limit_is_kept_by_what_finished_files_measure() {
     std::fs::write(&text_file, &kept[1..]).unwrap();
     gq.fails(3, &again);
     // Measurements that keep no text hold to what is expected.
-    let index = gq.path("t/tune.json");
+    let index = gq.path("t/measurements.json");
     let without: Vec<String> = std::fs::read_to_string(&index).unwrap().lines().map(str::to_owned).collect();
     let without: Vec<String> =
         without.into_iter().filter(|line| !line.contains("held_out.safetensors")).collect();
@@ -93,11 +127,11 @@ fn without_gradients_trials_say_where_bytes_go() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
     let sizes = ["--calibration-ctx", "128", "--calibration-tokens", "4096", "--gradient-tokens", "0"];
-    let tune = [&["tune", &demo, "--calibration", &text][..], &sizes].concat();
-    let made = gq.json(&[&tune[..], &["-o", "tried"]].concat());
-    assert_eq!(made["tune"]["gradient_tokens"], 0);
+    let measurements = [&["calibrate", &demo, "--calibration", &text][..], &sizes].concat();
+    let made = gq.json(&[&measurements[..], &["-o", "tried"]].concat());
+    assert_eq!(made["measurements"]["gradient_tokens"], 0);
     // A group for every layer of every role: the demo has six.
-    let groups = made["tune"]["corrections"]["groups"].as_array().unwrap();
+    let groups = made["measurements"]["corrections"]["groups"].as_array().unwrap();
     assert!(groups.iter().any(|group| group["name"] == "down 6/6"), "{groups:?}");
     let measure = |options: &[&str]| {
         gq.json(&[&["convert", &demo, "--bpw", "3", "-o", "m.gq", "--force"], options].concat());
@@ -105,7 +139,8 @@ fn without_gradients_trials_say_where_bytes_go() {
         let told = gq.json(&[&["eval", "m.gq", "--reference", &demo][..], &options].concat());
         told["kld"]["mean"].as_f64().unwrap()
     };
-    let (tried, untried) = (measure(&["--tune", "tried"]), measure(&["--tune", "tried", "--no-corrections"]));
+    let (tried, untried) =
+        (measure(&["--measurements", "tried"]), measure(&["--measurements", "tried", "--no-corrections"]));
     assert!(tried < 0.9 * untried, "{tried} {untried}");
 }
 
@@ -115,17 +150,17 @@ fn scales_are_tuned_after_rounding() {
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
     gq.json(&["convert", &demo, "--bits", "3", "-o", "a.gq"]);
     let options = ["--reference", &demo, "--calibration", &text, "--calibration-ctx", "64", "--steps", "6"];
-    let told = gq.json(&[&["refine", "a.gq", "-o", "b.gq"][..], &options].concat());
+    let told = gq.json(&[&["improve", "--scales", "a.gq", "-o", "b.gq"][..], &options].concat());
     let (before, after) = (&told["held_out"]["before"], &told["held_out"]["after"]);
     assert!(after.as_f64().unwrap() < 0.985 * before.as_f64().unwrap(), "{told}");
     gq.json(&["verify", "b.gq"]);
-    assert!(gq.json(&["inspect", "b.gq"]).to_string().contains("refined"));
+    assert!(gq.json(&["inspect", "b.gq"]).to_string().contains("scales_tuned"));
     // In place, from the same start: the same bytes.
-    gq.json(&[&["refine", "a.gq"][..], &options].concat());
+    gq.json(&[&["improve", "--scales", "a.gq"][..], &options].concat());
     assert_eq!(std::fs::read(gq.path("a.gq")).unwrap(), std::fs::read(gq.path("b.gq")).unwrap());
-    gq.fails(2, &[&["refine", "a.gq", "--rate", "7"][..], &options].concat());
+    gq.fails(2, &[&["improve", "--scales", "a.gq", "--rate", "7"][..], &options].concat());
     let llama = testdata("tiny/llama");
-    gq.fails(3, &["refine", "a.gq", "--reference", &llama, "--calibration", &text]);
+    gq.fails(3, &["improve", "--scales", "a.gq", "--reference", &llama, "--calibration", &text]);
 }
 
 #[test]
@@ -135,23 +170,23 @@ fn layers_are_rounded_again_behind_rounded_layers() {
     gq.json(&["convert", &demo, "--bits", "3", "-o", "a.gq"]);
     let sizes = ["--calibration-ctx", "64", "--calibration-tokens", "1664"];
     let options = [&["--reference", &demo, "--calibration", &text][..], &sizes].concat();
-    let told = gq.json(&[&["reround", "a.gq", "-o", "b.gq"][..], &options].concat());
+    let told = gq.json(&[&["improve", "--rounds", "a.gq", "-o", "b.gq"][..], &options].concat());
     let (before, after) = (&told["held_out"]["before"], &told["held_out"]["after"]);
     assert!(after.as_f64().unwrap() < 0.9 * before.as_f64().unwrap(), "{told}");
     gq.json(&["verify", "b.gq"]);
     assert!(gq.json(&["inspect", "b.gq"]).to_string().contains("rounded_again"));
     // What gets no closer is left in place, and is copied whole to another.
-    let again = [&["reround", "b.gq"][..], &options].concat();
+    let again = [&["improve", "--rounds", "b.gq"][..], &options].concat();
     let left = (0..6).find(|_| gq.json(&again)["helped"] == false);
     assert!(left.is_some(), "every further rounding helped");
     gq.json(&["verify", "b.gq"]);
-    let told = gq.json(&[&["reround", "b.gq", "-o", "c.gq"][..], &options].concat());
+    let told = gq.json(&[&["improve", "--rounds", "b.gq", "-o", "c.gq"][..], &options].concat());
     assert_eq!(told["helped"], false);
     let read = |name: &str| std::fs::read(gq.path(name)).unwrap();
     assert!(read("b.gq") == read("c.gq"));
     let llama = testdata("tiny/llama");
-    gq.fails(3, &["reround", "a.gq", "--reference", &llama, "--calibration", &text]);
-    gq.fails(4, &[&["reround", "a.gq", "--max-memory", "1MB"][..], &options].concat());
+    gq.fails(3, &["improve", "--rounds", "a.gq", "--reference", &llama, "--calibration", &text]);
+    gq.fails(4, &[&["improve", "--rounds", "a.gq", "--max-memory", "1MB"][..], &options].concat());
 }
 
 #[test]
@@ -179,13 +214,13 @@ fn in_one_step_and_without_a_corpus() {
 fn measurements_of_another_format_are_refused_by_that() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
-    gq.ok(&[&["tune", &demo, "-o", "t", "--calibration", &text][..], &FAST].concat());
-    let index = gq.path("t/tune.json");
+    gq.ok(&[&["calibrate", &demo, "-o", "t", "--calibration", &text][..], &FAST].concat());
+    let index = gq.path("t/measurements.json");
     let old = std::fs::read_to_string(&index).unwrap();
     let format = old.find("\"format\":").unwrap() + 9;
     let end = format + old[format..].find(',').unwrap();
     std::fs::write(&index, format!("{} 2{}", &old[..format], &old[end..])).unwrap();
-    let said = gq.fails(3, &["convert", &demo, "--tune", "t", "--bpw", "3", "-o", "m.gq"]);
+    let said = gq.fails(3, &["convert", &demo, "--measurements", "t", "--bpw", "3", "-o", "m.gq"]);
     assert!(said.contains("format 2"), "{said}");
 }
 
@@ -195,7 +230,9 @@ fn moments_of_experts_are_promised_on_the_disk() {
     let gq = Gq::new();
     let moe = testdata("tiny/gemma4-moe");
     let saved = |more: &[&str]| {
-        gq.json(&[&["tune", &moe, "-o", "t", "--dry-run"], more].concat())["saved_bytes"].as_u64().unwrap()
+        gq.json(&[&["calibrate", &moe, "-o", "t", "--dry-run"], more].concat())["saved_bytes"]
+            .as_u64()
+            .unwrap()
     };
     let (own, layer) = (saved(&[]), saved(&["--expert-moments", "layer"]));
     assert_eq!(own, saved(&["--expert-moments", "own"]));
@@ -206,16 +243,18 @@ fn moments_of_experts_are_promised_on_the_disk() {
 fn the_text_that_comes_with_the_program() {
     let gq = Gq::new();
     let demo = testdata("demo");
-    let made =
-        |output: &str, more: &[&str]| gq.json(&[&["tune", &demo, "-o", output], more, &FAST[..]].concat());
+    let made = |output: &str, more: &[&str]| {
+        gq.json(&[&["calibrate", &demo, "-o", output], more, &FAST[..]].concat())
+    };
     let (unsaid, named) = (made("a", &[]), made("b", &["--calibration", "builtin"]));
-    assert_eq!(unsaid["tune"], named["tune"]);
+    assert_eq!(unsaid["measurements"], named["measurements"]);
     assert_eq!(
-        unsaid["tune"]["tokens"].as_u64().unwrap() + unsaid["tune"]["held_out_tokens"].as_u64().unwrap(),
+        unsaid["measurements"]["tokens"].as_u64().unwrap()
+            + unsaid["measurements"]["held_out_tokens"].as_u64().unwrap(),
         4096
     );
-    let digest = unsaid["tune"]["text_sha256"].as_str().unwrap();
-    gq.ok(&["convert", &demo, "--tune", "a", "--bpw", "3", "-o", "m.gq"]);
+    let digest = unsaid["measurements"]["text_sha256"].as_str().unwrap();
+    gq.ok(&["convert", &demo, "--measurements", "a", "--bpw", "3", "-o", "m.gq"]);
     assert!(gq.json(&["inspect", "m.gq"])["provenance"].to_string().contains(digest));
 }
 
@@ -223,21 +262,21 @@ fn the_text_that_comes_with_the_program() {
 fn memory_is_promised_and_a_limit_changes_no_bytes() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
-    let tune = |output: &'static str| {
-        [&["tune", &demo, "-o", output, "--calibration", &text, "--threads", "2"][..], &FAST].concat()
+    let measurements = |output: &'static str| {
+        [&["calibrate", &demo, "-o", output, "--calibration", &text, "--threads", "2"][..], &FAST].concat()
     };
-    let promised = gq.json(&[&tune("a")[..], &["--dry-run"]].concat());
+    let promised = gq.json(&[&measurements("a")[..], &["--dry-run"]].concat());
     let peak = promised["peak_memory_bytes"].as_u64().unwrap();
     assert_eq!(promised["spilled_bytes"], 0);
     assert!(!gq.path("a").exists());
     let limit = (peak - 1).to_string();
     let tight = ["--max-memory", &limit];
-    let spilled = gq.json(&[&tune("b")[..], &tight, &["--dry-run"]].concat());
+    let spilled = gq.json(&[&measurements("b")[..], &tight, &["--dry-run"]].concat());
     assert!(spilled["peak_memory_bytes"].as_u64().unwrap() < peak);
     assert!(spilled["spilled_bytes"].as_u64().unwrap() > 0);
-    gq.fails(4, &[&tune("b")[..], &["--max-memory", "1MB"]].concat());
-    gq.ok(&tune("a"));
-    gq.ok(&[&tune("b")[..], &tight].concat());
+    gq.fails(4, &[&measurements("b")[..], &["--max-memory", "1MB"]].concat());
+    gq.ok(&measurements("a"));
+    gq.ok(&[&measurements("b")[..], &tight].concat());
     let mut names: Vec<_> =
         std::fs::read_dir(gq.path("a")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
@@ -256,19 +295,19 @@ fn what_goes_wrong() {
     let gq = Gq::new();
     let (demo, llama) = (testdata("demo"), testdata("tiny/llama"));
     let text = testdata("demo/eval.txt");
-    gq.fails(2, &["plan", &demo, "--max-kld", "0.1"]);
+    gq.fails(2, &["plan", &demo, "--target-kld", "0.1"]);
     let unmeasured = gq.ok(&["plan", &demo, "--size", "1.6MB", "--calibration", "none"]);
     assert!(unmeasured.contains("not calibrated"), "{unmeasured}");
-    gq.fails(3, &["plan", &demo, "--tune", "nowhere", "--bpw", "3"]);
+    gq.fails(3, &["plan", &demo, "--measurements", "nowhere", "--bpw", "3"]);
     std::fs::create_dir(gq.path("empty")).unwrap();
-    gq.fails(3, &["tune", &demo, "-o", "t", "--calibration", "empty"]);
+    gq.fails(3, &["calibrate", &demo, "-o", "t", "--calibration", "empty"]);
     std::fs::write(gq.path("latin1.txt"), [b'a', 0xe9, b'b']).unwrap();
-    gq.fails(3, &["tune", &demo, "-o", "t", "--calibration", "latin1.txt"]);
+    gq.fails(3, &["calibrate", &demo, "-o", "t", "--calibration", "latin1.txt"]);
     std::fs::write(gq.path("short.txt"), "too short").unwrap();
-    gq.fails(3, &["tune", &demo, "-o", "t", "--calibration", "short.txt"]);
-    gq.ok(&[&["tune", &demo, "-o", "t", "--calibration", &text][..], &FAST].concat());
-    gq.fails(3, &["plan", &llama, "--tune", "t", "--bpw", "3"]);
-    gq.fails(2, &["plan", &demo, "--tune", "t", "--size", "100kB"]);
-    std::fs::write(gq.path("t/tune.json"), "{").unwrap();
-    gq.fails(3, &["plan", &demo, "--tune", "t", "--bpw", "3"]);
+    gq.fails(3, &["calibrate", &demo, "-o", "t", "--calibration", "short.txt"]);
+    gq.ok(&[&["calibrate", &demo, "-o", "t", "--calibration", &text][..], &FAST].concat());
+    gq.fails(3, &["plan", &llama, "--measurements", "t", "--bpw", "3"]);
+    gq.fails(2, &["plan", &demo, "--measurements", "t", "--size", "100kB"]);
+    std::fs::write(gq.path("t/measurements.json"), "{").unwrap();
+    gq.fails(3, &["plan", &demo, "--measurements", "t", "--bpw", "3"]);
 }

@@ -45,7 +45,7 @@ fn restore(path: &Path, bytes: &[u8]) {
 
 /// Starts the program, does something once it has read the file to its end, and waits for it.
 fn meanwhile(gq: &Gq, args: &[&str], act: impl Fn()) -> (Option<i32>, String) {
-    let slow = ["--threads", "1", "--cpu", "scalar"];
+    let slow = ["--threads", "1", "--isa", "scalar"];
     let args = [args, if args[0] == "refine" { &slow[..2] } else { &slow[..] }].concat();
     let mut child = started(gq, &args);
     let mapped = is_mapped(&child, &gq.path("m.gq"));
@@ -91,9 +91,9 @@ fn a_gq_file_that_changes_while_it_is_read_is_refused() {
     ];
     let saved = [&eval[..], &["--save-outputs", "out.safetensors", "--html", "out.html"]].concat();
     let again = ["m.gq", "--reference", &source, "--calibration", &text, "--calibration-ctx", "64"];
-    let refine = [&["refine"][..], &again, &["--steps", "1", "--batch", "1"]].concat();
-    let refined = [&refine[..], &["-o", "out.gq"]].concat();
-    let reround = [&["reround"][..], &again, &["--calibration-tokens", "4096"]].concat();
+    let refine = [&["improve", "--scales"][..], &again, &["--steps", "1", "--batch", "1"]].concat();
+    let scales_tuned = [&refine[..], &["-o", "out.gq"]].concat();
+    let reround = [&["improve", "--rounds"][..], &again, &["--calibration-tokens", "4096"]].concat();
     let export = ["export", "m.gq", "--gguf", "-o", "out.gguf", "--no-measure", "--type", "Q8_0"];
     let run = ["run", "m.gq", "--raw", "-p", "It is a truth", "-n", "400", "--temp", "0"];
     let run_json = [&run[..], &["--json"]].concat();
@@ -101,7 +101,7 @@ fn a_gq_file_that_changes_while_it_is_read_is_refused() {
         (&eval, How::Rewritten),
         (&saved, How::Cut),
         (&refine, How::Rewritten),
-        (&refined, How::Cut),
+        (&scales_tuned, How::Cut),
         (&reround, How::Cut),
         (&export, How::Cut),
         (&export, How::Rewritten),
@@ -145,7 +145,7 @@ fn a_file_that_is_cut_under_run_is_named() {
     for (model, victim) in [("m.gq", "m.gq"), ("endless", "endless/model.safetensors")] {
         let path = gq.path(victim);
         let args = ["run", model, "--raw", "-p", "It is a truth", "--ctx", "32k", "--temp", "0"];
-        let mut child = started(&gq, &[&args[..], &["--threads", "1", "--cpu", "scalar"]].concat());
+        let mut child = started(&gq, &[&args[..], &["--threads", "1", "--isa", "scalar"]].concat());
         let mapped = is_mapped(&child, &path);
         assert!(until(&mut child, mapped), "gq {args:?} ended by itself");
         File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();

@@ -26,17 +26,20 @@ fn no_search_takes_a_file_for_close_to_what_does_not_compute() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
     let fast = ["--calibration-ctx", "64", "--calibration-tokens", "1024", "--gradient-tokens", "64"];
-    let tune = [&["tune", &demo, "-o", "t", "--calibration", &text, "--trial-tokens", "0"][..], &fast];
-    gq.ok(&tune.concat());
+    let measurements =
+        [&["calibrate", &demo, "-o", "t", "--calibration", &text, "--trial-tokens", "0"][..], &fast];
+    gq.ok(&measurements.concat());
     let broken = write_broken(&gq);
     // Without a look at the file: what is asked is whether its divergence is believed.
-    let search = ["convert", &broken, "--tune", "t", "--max-kld", "0.1", "--no-check", "-o", "m.gq"];
+    let search =
+        ["convert", &broken, "--measurements", "t", "--target-kld", "0.1", "--no-check", "-o", "m.gq"];
     let shown = gq.fails(3, &search);
     assert!(shown.contains("model.layers.2."), "{shown}");
     assert!(!gq.path("m.gq").exists());
     // And it is not measured in the first place.
-    let tune = [&["tune", &broken, "-o", "b", "--calibration", &text, "--trial-tokens", "0"][..], &fast];
-    let shown = gq.fails(3, &tune.concat());
+    let measurements =
+        [&["calibrate", &broken, "-o", "b", "--calibration", &text, "--trial-tokens", "0"][..], &fast];
+    let shown = gq.fails(3, &measurements.concat());
     assert!(shown.contains("model.layers.2.") && shown.contains("NaN"), "{shown}");
     let shown = gq.fails(3, &["eval", &demo, "--reference", &broken, "--text", &text, "--windows", "1"]);
     assert!(shown.contains("NaN"), "{shown}");

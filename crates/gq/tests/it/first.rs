@@ -87,11 +87,11 @@ fn measurements_are_removed_or_kept_and_it_is_said() {
     let demo = testdata("demo");
     let said = gq.ok(&[&["convert", &demo][..], &FAST].concat());
     assert!(said.contains("expected divergence from the original"), "{said}");
-    assert!(said.contains("measurements removed") && said.contains("gq tune"), "{said}");
+    assert!(said.contains("measurements removed") && said.contains("gq calibrate"), "{said}");
     let said = gq.ok(&[&["convert", &demo, "-o", "kept.gq", "--keep-measurements"][..], &FAST].concat());
-    assert!(said.contains("--tune kept.gq.measurements"), "{said}");
+    assert!(said.contains("--measurements kept.gq.measurements"), "{said}");
     let read = |name: &str| std::fs::read(gq.path(name)).unwrap();
-    gq.ok(&["convert", &demo, "--tune", "kept.gq.measurements", "-o", "again.gq"]);
+    gq.ok(&["convert", &demo, "--measurements", "kept.gq.measurements", "-o", "again.gq"]);
     assert!(read("again.gq") == read("kept.gq"));
     // Quick encodings say what they are; asked for, they are calibrated too.
     let (said, quick) = convert(&gq, &[&demo, "--bits", "4"]);
@@ -150,11 +150,11 @@ fn a_plan_takes_the_same_options_and_measures_nothing() {
     assert!(plan.contains("time    about"), "{plan}");
     let none = gq.ok(&["plan", &demo, "--calibration", "none"]);
     assert!(none.contains("not calibrated"), "{none}");
-    let shown = gq.fails(2, &["plan", &demo, "--max-kld", "0.05"]);
-    assert!(shown.contains("gq tune SRC -o DIR"), "{shown}");
-    gq.fails(2, &["convert", &demo, "--max-kld", "0.05", "--calibration", "none"]);
-    gq.fails(2, &["convert", &demo, "--calibration", "builtin", "--tune", "t"]);
-    gq.fails(2, &["tune", &demo, "-o", "t", "--calibration", "none"]);
+    let shown = gq.fails(2, &["plan", &demo, "--target-kld", "0.05"]);
+    assert!(shown.contains("gq calibrate SRC -o DIR"), "{shown}");
+    gq.fails(2, &["convert", &demo, "--target-kld", "0.05", "--calibration", "none"]);
+    gq.fails(2, &["convert", &demo, "--calibration", "builtin", "--measurements", "t"]);
+    gq.fails(2, &["calibrate", &demo, "-o", "t", "--calibration", "none"]);
 }
 
 #[test]

@@ -171,7 +171,7 @@ fn a_gguf_is_calibrated_as_a_checkpoint_is() {
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
     gq.ok(&["export", "--no-measure", &demo, "--gguf", "--type", "BF16", "-o", "a.gguf"]);
     gq.ok(&[
-        "tune",
+        "calibrate",
         "a.gguf",
         "--calibration",
         &text,
@@ -180,9 +180,9 @@ fn a_gguf_is_calibrated_as_a_checkpoint_is() {
         "--gradient-tokens",
         "512",
         "-o",
-        "a.tune",
+        "a.measurements",
     ]);
-    gq.ok(&["convert", "a.gguf", "--tune", "a.tune", "--bits", "3", "-o", "tuned.gq"]);
+    gq.ok(&["convert", "a.gguf", "--measurements", "a.measurements", "--bits", "3", "-o", "tuned.gq"]);
     gq.ok(&["convert", "a.gguf", "--bits", "3", "-o", "plain.gq"]);
     let kld = |model: &str| measured(&gq, model, "a.gguf")["kld"]["mean"].as_f64().unwrap();
     let (tuned, plain) = (kld("tuned.gq"), kld("plain.gq"));

@@ -63,10 +63,10 @@ fn a_budget_takes_grids_for_nothing_lost() {
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
     gq.ok(&["export", "--no-measure", &demo, "--gguf", "--type", "Q4_1", "-o", "q.gguf"]);
     gq.ok(&["export", "--no-measure", "q.gguf", "--safetensors", "-o", "grid"]);
-    let tune = ["tune", "grid", "-o", "t", "--calibration", &text, "--calibration-ctx", "128"];
-    gq.ok(&[&tune[..], &["--calibration-tokens", "2048", "--gradient-tokens", "256"]].concat());
+    let measurements = ["calibrate", "grid", "-o", "t", "--calibration", &text, "--calibration-ctx", "128"];
+    gq.ok(&[&measurements[..], &["--calibration-tokens", "2048", "--gradient-tokens", "256"]].concat());
     let expected = |more: &[&str]| {
-        let plan = gq.json(&[&["plan", "grid", "--tune", "t", "--bpw", "5.2"][..], more].concat());
+        let plan = gq.json(&[&["plan", "grid", "--measurements", "t", "--bpw", "5.2"][..], more].concat());
         (plan["expected_divergence"].as_f64().unwrap(), plan.to_string().contains("grid4m-bf16"))
     };
     let (with, without) = (expected(&[]), expected(&["--no-grid"]));

@@ -55,7 +55,7 @@ fn command<'a>(name: &str, option: &str, out: &'a str) -> (Vec<&'a str>, Vec<&'a
         ("release", "output") => {
             (vec!["release", "model", "--recipe", "recipe.toml", "-o", out], vec!["model"])
         }
-        ("tune", "output") => (vec!["tune", "model", "-o", out], vec!["model"]),
+        ("calibrate", "output") => (vec!["calibrate", "model", "-o", out], vec!["model"]),
         other => panic!("say here how {other:?} is tried"),
     }
 }

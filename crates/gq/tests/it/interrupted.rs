@@ -9,7 +9,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
-const SLOW: [&str; 4] = ["--threads", "1", "--cpu", "scalar"];
+const SLOW: [&str; 4] = ["--threads", "1", "--isa", "scalar"];
 
 #[test]
 fn an_export_that_is_measured_is_finished() {
@@ -61,13 +61,13 @@ fn an_export_that_is_written_begins_again_and_leaves_nothing() {
 }
 
 #[test]
-fn a_file_that_is_refined_is_as_it_was() {
+fn a_file_that_is_improved_is_as_it_was() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
     gq.ok(&["convert", &demo, "-o", "m.gq", "-e", "tq3", "--no-grid"]);
     let before = fs::read(gq.path("m.gq")).unwrap();
     for more in [&[][..], &["-o", "new.gq"]] {
-        let args = ["refine", "m.gq", "--reference", &demo, "--calibration", &text];
+        let args = ["improve", "--scales", "m.gq", "--reference", &demo, "--calibration", &text];
         let args = [&args[..], &SLOW, more].concat();
         let mut child = started(&gq, &args);
         let mapped = is_mapped(&child, &gq.path("m.gq"));
@@ -88,8 +88,9 @@ fn measurements_begin_again_until_they_are_written_down_and_trials_go_on() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
     let fast = ["--calibration-ctx", "128", "--calibration-tokens", "4096", "--gradient-tokens", "512"];
-    let args = [&["tune", &demo, "-o", "t", "--calibration", &text][..], &fast, &["--threads", "1"]].concat();
-    let saved = gq.path("t/tune.json");
+    let args =
+        [&["calibrate", &demo, "-o", "t", "--calibration", &text][..], &fast, &["--threads", "1"]].concat();
+    let saved = gq.path("t/measurements.json");
     let mut child = started(&gq, &args);
     let begun = || gq.path("t").is_dir() && !names(&gq.path("t")).is_empty();
     assert!(until(&mut child, begun), "it was over before it could be interrupted");
@@ -106,7 +107,7 @@ fn measurements_begin_again_until_they_are_written_down_and_trials_go_on() {
     let output = child.wait_with_output().unwrap();
     let said = shown(&output);
     assert_eq!(output.status.code(), Some(code), "{said}");
-    assert!(said.contains("what is done is kept in t/tune.json ("), "{said}");
+    assert!(said.contains("what is done is kept in t/measurements.json ("), "{said}");
     assert!(said.contains(&format!("the same command continues: gq {}", args.join(" "))), "{said}");
     let resumed = gq.run(&args);
     assert!(shown(&resumed).contains("adding trials to the measurements in t"), "{}", shown(&resumed));

@@ -76,7 +76,7 @@ fn bytes_do_not_depend_on_threads_or_cpu_level() {
         };
         let one = make("1.gq", &["--threads", "1"]);
         assert_eq!(one, make("2.gq", &["--threads", "2"]), "{encoding}: threads");
-        assert_eq!(one, make("s.gq", &["--threads", "3", "--cpu", "scalar"]), "{encoding}: level");
+        assert_eq!(one, make("s.gq", &["--threads", "3", "--isa", "scalar"]), "{encoding}: level");
     }
 }
 
@@ -96,7 +96,7 @@ fn killed_at_any_moment_and_run_again_gives_the_same_bytes() {
             "--no-grid",
             "--threads",
             "1",
-            "--cpu",
+            "--isa",
             "scalar",
         ]
     };

@@ -72,11 +72,12 @@ fn no_more_memory_is_taken_than_was_promised() {
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
     let threads = ["--threads", "2"];
     let fast = ["--calibration-ctx", "128", "--calibration-tokens", "4096", "--gradient-tokens", "512"];
-    let tune = [&["tune", &demo, "-o", "t", "--calibration", &text][..], &fast, &threads].concat();
-    let promise = promised(&gq, &[&tune[..], &["--dry-run"]].concat());
-    let most = taken(&gq, &tune);
-    assert!(most <= promise, "gq tune: {most} bytes taken, {promise} promised");
-    let own = [&["tune", &demo, "-o", "own", "--calibration", "self"][..], &fast, &threads].concat();
+    let measurements =
+        [&["calibrate", &demo, "-o", "t", "--calibration", &text][..], &fast, &threads].concat();
+    let promise = promised(&gq, &[&measurements[..], &["--dry-run"]].concat());
+    let most = taken(&gq, &measurements);
+    assert!(most <= promise, "gq calibrate: {most} bytes taken, {promise} promised");
+    let own = [&["calibrate", &demo, "-o", "own", "--calibration", "self"][..], &fast, &threads].concat();
     for limit in [&[][..], &["--max-memory", "125MB"]] {
         let own = [&own[..], limit].concat();
         let promise = promised(&gq, &[&own[..], &["--dry-run"]].concat());
@@ -87,10 +88,10 @@ fn no_more_memory_is_taken_than_was_promised() {
     }
     for (file, recipe) in [
         ("scalar.gq", &["--bits", "4"][..]),
-        ("calibrated.gq", &["--tune", "t", "--encoding", "tt3"]),
-        ("groups.gq", &["--tune", "t", "--encoding", "tq4-g32"]),
-        ("budget.gq", &["--tune", "t", "--size", "1.8MB"]),
-        ("largest.gq", &["--tune", "t", "--encoding", "tt2-s14"]),
+        ("calibrated.gq", &["--measurements", "t", "--encoding", "tt3"]),
+        ("groups.gq", &["--measurements", "t", "--encoding", "tq4-g32"]),
+        ("budget.gq", &["--measurements", "t", "--size", "1.8MB"]),
+        ("largest.gq", &["--measurements", "t", "--encoding", "tt2-s14"]),
     ] {
         let recipe = [&[demo.as_str()][..], recipe, &threads].concat();
         let promise = promised(&gq, &[&["plan"][..], &recipe].concat());
@@ -101,14 +102,24 @@ fn no_more_memory_is_taken_than_was_promised() {
         assert!((1.0..1.4).contains(&ratio), "gq convert {recipe:?}: {most} bytes taken, {promise} promised");
     }
     let again = [
-        &["reround", "scalar.gq", "-o", "again.gq", "--force", "--reference", &demo, "--calibration", &text]
-            [..],
+        &[
+            "improve",
+            "--rounds",
+            "scalar.gq",
+            "-o",
+            "again.gq",
+            "--force",
+            "--reference",
+            &demo,
+            "--calibration",
+            &text,
+        ][..],
         &fast[..4],
     ];
     let again = [&again.concat()[..], &threads].concat();
     let most = taken(&gq, &again);
     let promise = promised(&gq, &again);
-    assert!(most <= promise, "gq reround: {most} bytes taken, {promise} promised");
+    assert!(most <= promise, "gq improve --rounds: {most} bytes taken, {promise} promised");
 }
 
 #[test]

@@ -280,12 +280,14 @@ fn adapters_are_part_of_a_release() {
 
 #[test]
 fn measurements_are_part_of_a_release() {
-    let recipe = RECIPE.replace("[card]", "tune = \"demo.tune\"\n[card]").replace("bits = 6", "bpw = 3.5");
+    let recipe = RECIPE
+        .replace("[card]", "measurements = \"demo.measurements\"\n[card]")
+        .replace("bits = 6", "bpw = 3.5");
     let gq = folder(&recipe);
     let demo = testdata("demo");
     let text = testdata("demo/eval.txt");
     let small = ["--calibration-tokens", "512", "--calibration-ctx", "128", "--gradient-tokens", "256"];
-    gq.ok(&[&["tune", &demo, "-o", "demo.tune", "--calibration", &text][..], &small].concat());
+    gq.ok(&[&["calibrate", &demo, "-o", "demo.measurements", "--calibration", &text][..], &small].concat());
     gq.ok(&args(&demo, "out"));
     gq.ok(&args(&demo, "again"));
     assert_eq!(digests(&gq.path("out")), digests(&gq.path("again")));
@@ -303,7 +305,17 @@ fn measurements_are_part_of_a_release() {
     let told = gq.fails(3, &args(&demo, "merged"));
     assert!(told.contains("weight files"), "{told}");
     gq.ok(&[
-        &["tune", &demo, "-o", "demo.tune", "--force", "--calibration", &text, "--lora", &adapter][..],
+        &[
+            "calibrate",
+            &demo,
+            "-o",
+            "demo.measurements",
+            "--force",
+            "--calibration",
+            &text,
+            "--lora",
+            &adapter,
+        ][..],
         &small,
     ]
     .concat());

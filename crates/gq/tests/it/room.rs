@@ -49,7 +49,7 @@ fn what_does_not_fit_is_refused_before_any_work() {
     for name in ["tokenizer.json", "tokenizer_config.json"] {
         fs::copy(testdata(&format!("demo/{name}")), gq.path("model").join(name)).unwrap();
     }
-    refused(&gq, &["tune", "model", "-o", "t"]);
+    refused(&gq, &["calibrate", "model", "-o", "t"]);
     refused(&gq, &["convert", "model", "-o", "m.gq", "--bpw", "4", "--calibration", "builtin"]);
 }
 

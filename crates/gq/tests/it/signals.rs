@@ -22,7 +22,7 @@ fn a_file_that_is_cut_while_it_is_read_is_named() {
         let path = gq.path(victim);
         let whole = fs::read(&path).unwrap();
         let args = ["eval", model, "--reference", &testdata("demo"), "--text", &text, "--threads", "1"];
-        let args = [&args[..], &["--cpu", "scalar", "--cache-limit", "0"], more].concat();
+        let args = [&args[..], &["--isa", "scalar", "--cache-limit", "0"], more].concat();
         let mut child = started(&gq, &args);
         let mapped = is_mapped(&child, &path);
         assert!(until(&mut child, mapped), "gq {args:?} ended by itself");
@@ -47,7 +47,7 @@ fn an_interruption_says_what_is_kept_and_what_continues() {
     let demo = testdata("demo");
     // Slow enough to be interrupted between two tensors.
     let args =
-        ["convert", &demo, "-o", "m.gq", "-e", "tt5", "--no-grid", "--threads", "1", "--cpu", "scalar"];
+        ["convert", &demo, "-o", "m.gq", "-e", "tt5", "--no-grid", "--threads", "1", "--isa", "scalar"];
     let journal = gq.path("m.gq.journal");
     let begun = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.lines().count() > 3);
     let mut child = started(&gq, &args);
@@ -82,7 +82,8 @@ fn what_cannot_be_taken_up_is_removed_and_the_old_file_stays() {
     gq.ok(&["convert", &demo, "-o", "m.gq", "-e", "tq3", "--no-grid"]);
     let before = fs::read(gq.path("m.gq")).unwrap();
     let text = testdata("demo/eval.txt");
-    let args = ["reround", "m.gq", "--reference", &demo, "--calibration", &text, "--threads", "1"];
+    let args =
+        ["improve", "--rounds", "m.gq", "--reference", &demo, "--calibration", &text, "--threads", "1"];
     let codes = gq.path("m.gq.unchecked.codes.partial");
     let mut child = started(&gq, &args);
     assert!(until(&mut child, || codes.exists()), "it was over before it could be interrupted");
@@ -90,7 +91,10 @@ fn what_cannot_be_taken_up_is_removed_and_the_old_file_stays() {
     let output = child.wait_with_output().unwrap();
     let said = shown(&output);
     assert_eq!(output.status.code(), Some(code), "{said}");
-    assert!(said.contains("m.gq is as it was; the same command begins again: gq reround m.gq"), "{said}");
+    assert!(
+        said.contains("m.gq is as it was; the same command begins again: gq improve --rounds m.gq"),
+        "{said}"
+    );
     assert_eq!(fs::read(gq.path("m.gq")).unwrap(), before);
     let left: Vec<_> = fs::read_dir(gq.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["m.gq"]);

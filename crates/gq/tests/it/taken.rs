@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 fn what_appears_meanwhile_is_kept_and_so_is_what_was_made() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
-    let slow = ["--threads", "1", "--cpu", "scalar"];
+    let slow = ["--threads", "1", "--isa", "scalar"];
     let recipe = ["--encoding", "tt4", "--no-grid"];
     let convert = [&["convert", &demo, "-o", "out"][..], &recipe].concat();
     gq.ok(&["convert", &demo, "-o", "m.gq", "--encoding", "tq3", "--no-grid"]);
@@ -34,8 +34,8 @@ fn what_appears_meanwhile_is_kept_and_so_is_what_was_made() {
     let page = [&eval[..], &["--html", "out"]].concat();
     let again =
         ["m.gq", "--reference", &demo, "--calibration", &text, "-o", "out", "--calibration-ctx", "64"];
-    let refine = [&["refine"][..], &again, &["--steps", "1", "--batch", "1"]].concat();
-    let reround = [&["reround"][..], &again, &["--calibration-tokens", "1024"]].concat();
+    let refine = [&["improve", "--scales"][..], &again, &["--steps", "1", "--batch", "1"]].concat();
+    let reround = [&["improve", "--rounds"][..], &again, &["--calibration-tokens", "1024"]].concat();
     let weights = std::path::PathBuf::from(testdata("demo/model.safetensors"));
     for args in [&convert, &export("--gguf"), &export("--safetensors"), &saved, &page, &refine, &reround] {
         let args = [&args[..], if args[0] == "refine" { &slow[..2] } else { &slow[..] }].concat();
@@ -80,8 +80,9 @@ fn what_is_in_the_way_beside_an_output_is_said_before_any_work() {
     let convert = ["convert", &demo, "-o", "out"];
     let export = ["export", "m.gq", "--gguf", "-o", "out"];
     let measured = [&convert[..], &["--calibration", &text]].concat();
-    let search = [&measured[..], &["--max-kld", "0.1"]].concat();
-    let reround = ["reround", "m.gq", "--reference", "model", "--calibration", &text, "-o", "out"];
+    let search = [&measured[..], &["--target-kld", "0.1"]].concat();
+    let reround =
+        ["improve", "--rounds", "m.gq", "--reference", "model", "--calibration", &text, "-o", "out"];
     let folder = |name: &str| {
         fs::create_dir(gq.path(name)).unwrap();
         fs::write(gq.path(name).join("mine"), "mine").unwrap();
@@ -97,8 +98,8 @@ fn what_is_in_the_way_beside_an_output_is_said_before_any_work() {
         (&reround, "out.unchecked.trial", &link, 4, "a link is in the way"),
         (&measured, "out.measurements", &folder, 2, "holds something else than measurements: mine"),
         (&measured, "out.measurements", &link, 2, "is a link"),
-        (&search, "out.max-kld", &folder, 3, "is not what a search left behind"),
-        (&search, "out.max-kld", &link, 2, "is a link"),
+        (&search, "out.target-kld", &folder, 3, "is not what a search left behind"),
+        (&search, "out.target-kld", &link, 2, "is a link"),
     ];
     for (args, name, plant, code, said) in cases {
         plant(name);

@@ -11,7 +11,7 @@ use crate::linear::{Bytes, Linear};
 use crate::ops::{Experts, Norm, Ops};
 use crate::source::Source;
 use gq_checkpoint::{Activation, AttentionSpec, Checkpoint, ModelSpec, MoeSpec, PerLayerEmbedding};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use safetensors::SafeTensors;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -384,7 +384,7 @@ impl Case {
         for tokens in &self.rows {
             let turns: Vec<_> = spec.ropes.iter().map(|rope| Turns::new(rope, 0, tokens.len())).collect();
             let mut cache = KvCache::new(spec, tokens.len(), KvType::F32);
-            let (level, activations) = (CpuLevel::detect(), ActivationMode::F32);
+            let (level, activations) = (Isa::detect(), ActivationMode::F32);
             let eager = Eager { level, activations, cache: &mut cache, turns: &turns, start: 0 };
             let mut ops = Slipping { eager, slip };
             let hidden = graph.hidden(&mut ops, tokens);

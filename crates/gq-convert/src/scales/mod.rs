@@ -9,15 +9,15 @@ mod adam;
 mod rewrite;
 
 use crate::finite::{NotFinite, check, teacher};
-use crate::refine::adam::Adam;
+use crate::scales::adam::Adam;
 use gq_checkpoint::Role;
 use gq_container::{Container, ContainerError, ProvenanceError, WriteError, WriteRule};
 use gq_model::{FactorGradients, Factors, Model, ModelError};
-pub use rewrite::Refined;
+pub use rewrite::ScalesTuned;
 
 /// How to tune.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RefineOptions {
+pub struct ScalesOptions {
     /// Steps of the optimizer.
     pub steps: usize,
     /// Sequences per step.
@@ -26,9 +26,9 @@ pub struct RefineOptions {
     pub rate: f64,
 }
 
-impl Default for RefineOptions {
-    fn default() -> RefineOptions {
-        RefineOptions { steps: 32, batch: 2, rate: 3e-3 }
+impl Default for ScalesOptions {
+    fn default() -> ScalesOptions {
+        ScalesOptions { steps: 32, batch: 2, rate: 3e-3 }
     }
 }
 
@@ -41,7 +41,7 @@ const HELD_OUT_MOST: usize = 12;
 
 /// What happens meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RefineEvent {
+pub enum ScalesEvent {
     /// Sequences of all that are looked at, forward or both ways.
     Sequences {
         /// Done.
@@ -53,7 +53,7 @@ pub enum RefineEvent {
 
 /// New factors and what they are worth.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refinement {
+pub struct TunedScales {
     /// As the file can hold them.
     pub factors: Factors,
     /// Mean divergence on the held-out sequences before, in nats per token.
@@ -68,7 +68,7 @@ pub struct Refinement {
 
 /// A tuning that failed; nothing was written.
 #[derive(Debug, thiserror::Error)]
-pub enum RefineError {
+pub enum ScalesError {
     /// Another vocabulary.
     #[error("the reference has a vocabulary of {limit} entries, the file of {actual}")]
     Vocabulary {
@@ -122,33 +122,33 @@ pub enum RefineError {
 /// # Errors
 /// When the vocabularies differ, there are too few sequences, nothing can be tuned, or one of the models computes what
 /// is no finite number.
-pub fn refine(
+pub fn tune_scales(
     reference: &Model,
     (model, container): (&Model, &Container),
     sequences: &[Vec<u32>],
-    options: RefineOptions,
-    progress: &mut dyn FnMut(RefineEvent),
-) -> Result<Refinement, RefineError> {
+    options: ScalesOptions,
+    progress: &mut dyn FnMut(ScalesEvent),
+) -> Result<TunedScales, ScalesError> {
     let (limit, actual) = (reference.vocab_size(), model.vocab_size());
     if limit != actual {
-        return Err(RefineError::Vocabulary { limit, actual });
+        return Err(ScalesError::Vocabulary { limit, actual });
     }
     if sequences.len() < 2 {
-        return Err(RefineError::TooShort { limit: 2, actual: sequences.len() });
+        return Err(ScalesError::TooShort { limit: 2, actual: sequences.len() });
     }
     let scattered = scattered(sequences);
     let (held_out, train) = scattered.split_at((sequences.len() / HELD_OUT).clamp(1, HELD_OUT_MOST));
     let start = tunable(model, container);
     if start.is_empty() {
-        return Err(RefineError::Nothing);
+        return Err(ScalesError::Nothing);
     }
     let seen = options.steps * options.batch;
     let (mut done, of) = (0, seen + 2 * held_out.len());
     let mut advance = || {
         done += 1;
-        progress(RefineEvent::Sequences { done, of });
+        progress(ScalesEvent::Sequences { done, of });
     };
-    let teacher = |tokens: &&Vec<u32>| teacher::<RefineError>(reference, (*tokens).clone());
+    let teacher = |tokens: &&Vec<u32>| teacher::<ScalesError>(reference, (*tokens).clone());
     let teachers = held_out.iter().map(teacher).collect::<Result<Vec<_>, _>>()?;
     let mean = |factors: &Factors, advance: &mut dyn FnMut()| {
         let mut sum = 0.0;
@@ -156,11 +156,11 @@ pub fn refine(
             sum += teacher.divergence(model, factors)?;
             advance();
         }
-        Ok::<f64, RefineError>(sum / teachers.len() as f64)
+        Ok::<f64, ScalesError>(sum / teachers.len() as f64)
     };
     let before = mean(&start, &mut advance)?;
     if !before.is_finite() {
-        held_out.iter().try_for_each(|tokens| check::<RefineError>((reference, model), tokens))?;
+        held_out.iter().try_for_each(|tokens| check::<ScalesError>((reference, model), tokens))?;
     }
     let mut factors = start.clone();
     let is_norm = |name: &str| container.tensor(name).is_some_and(|entry| entry.shape.len() == 1);
@@ -173,7 +173,7 @@ pub fn refine(
             let divergence = teacher(tokens)?.gradient(model, &factors, &mut gradients)?;
             if !divergence.is_finite() {
                 // Where both compute as they are, the factors lead astray: what is held out says so.
-                check::<RefineError>((reference, model), tokens)?;
+                check::<ScalesError>((reference, model), tokens)?;
             }
             advance();
         }
@@ -183,7 +183,7 @@ pub fn refine(
     let after = mean(&factors, &mut advance)?;
     let tokens = |sequences: &[&Vec<u32>]| sequences.iter().map(|tokens| tokens.len()).sum::<usize>();
     let each = tokens(train) / train.len();
-    Ok(Refinement { factors, before, after, tokens: seen * each, held_out_tokens: tokens(held_out) })
+    Ok(TunedScales { factors, before, after, tokens: seen * each, held_out_tokens: tokens(held_out) })
 }
 
 /// The sequences in an order that has some of every text early and late: by a multiplicative hash of their index.
@@ -230,14 +230,14 @@ fn tunable(model: &Model, container: &Container) -> Factors {
     factors
 }
 
-impl Refinement {
+impl TunedScales {
     /// Whether the held-out text is closer to the reference than before.
     pub fn helps(&self) -> bool {
         self.after < self.before
     }
 
     /// The same without any change.
-    pub fn unchanged(mut self) -> Refinement {
+    pub fn unchanged(mut self) -> TunedScales {
         self.factors.clear();
         self.after = self.before;
         self

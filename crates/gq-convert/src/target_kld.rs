@@ -1,7 +1,7 @@
 //! Finds the smallest file that stays as close as asked for, by what finished files measure.
 
+use crate::calibrate::Measurements;
 use crate::finite::{NotFinite, check_reference, teacher};
-use crate::tune::Tune;
 use gq_container::Container;
 use gq_model::{Factors, LoadError, Model, ModelError};
 use std::path::Path;
@@ -19,7 +19,7 @@ const ROUNDS: usize = 6;
 /// What divergence to plan for next, so that the one that is measured meets a limit: expectations come from sums over
 /// tensors, which know little of how their errors act together.
 #[derive(Clone, Debug)]
-pub struct Closeness {
+pub struct TargetKld {
     limit: f64,
     /// What the next file is planned for.
     allowed: f64,
@@ -29,10 +29,10 @@ pub struct Closeness {
     rounds: usize,
 }
 
-impl Closeness {
+impl TargetKld {
     /// Divergence in nats per token that files are to keep to when they are measured.
-    pub fn new(limit: f64) -> Closeness {
-        Closeness { limit, allowed: limit, kept: None, missed: None, rounds: 0 }
+    pub fn new(limit: f64) -> TargetKld {
+        TargetKld { limit, allowed: limit, kept: None, missed: None, rounds: 0 }
     }
 
     /// What to plan for.
@@ -75,7 +75,7 @@ impl Closeness {
 
 /// A file's mean divergence that could not be measured.
 #[derive(Debug, thiserror::Error)]
-pub enum ClosenessError {
+pub enum TargetKldError {
     /// The file cannot be opened.
     #[error(transparent)]
     Container(#[from] gq_container::ContainerError),
@@ -90,21 +90,21 @@ pub enum ClosenessError {
     Model(#[from] ModelError),
     /// Measurements that cannot be read.
     #[error(transparent)]
-    Tune(#[from] crate::tune::TuneFileError),
+    Measurements(#[from] crate::calibrate::MeasurementsError),
 }
 
-/// Mean divergence of the file at `path` from `reference` on the sequences that `tune` held out, in nats per token, and
+/// Mean divergence of the file at `path` from `reference` on the sequences that `measurements` held out, in nats per token, and
 /// their tokens; `None` where it kept none. Infinite where the file computes what is no finite number. The same on every
-/// CPU level and thread count.
+/// instruction set and thread count.
 ///
 /// # Errors
-/// [`ClosenessError`].
+/// [`TargetKldError`].
 pub fn held_out_divergence(
-    tune: &Tune,
+    measurements: &Measurements,
     reference: &Model,
     path: &Path,
-) -> Result<Option<(f64, usize)>, ClosenessError> {
-    let sequences = tune.held_out()?;
+) -> Result<Option<(f64, usize)>, TargetKldError> {
+    let sequences = measurements.held_out()?;
     if sequences.is_empty() {
         return Ok(None);
     }
@@ -112,10 +112,10 @@ pub fn held_out_divergence(
     let (mut sum, mut tokens) = (0.0, 0);
     for sequence in sequences {
         let length = sequence.len();
-        let teacher = teacher::<ClosenessError>(reference, sequence)?;
+        let teacher = teacher::<TargetKldError>(reference, sequence)?;
         let divergence = teacher.divergence(&model, &Factors::new())?;
         if !divergence.is_finite() {
-            check_reference::<ClosenessError>(reference, teacher.tokens())?;
+            check_reference::<TargetKldError>(reference, teacher.tokens())?;
         }
         sum += length as f64 * divergence;
         tokens += length;
@@ -129,10 +129,10 @@ mod tests {
 
     /// Plans until it stops; what was measured of the files, in order.
     fn search(limit: f64, measure: impl Fn(f64) -> f64) -> Vec<f64> {
-        let (mut closeness, mut seen) = (Closeness::new(limit), Vec::new());
+        let (mut target, mut seen) = (TargetKld::new(limit), Vec::new());
         loop {
-            seen.push(measure(closeness.allowed()));
-            if !closeness.measured(seen[seen.len() - 1]) {
+            seen.push(measure(target.allowed()));
+            if !target.measured(seen[seen.len() - 1]) {
                 return seen;
             }
         }

@@ -1,7 +1,7 @@
 //! How much a second moment is damped, chosen on tokens that were held out.
 
 use gq_codec::{Factor, NotPositive, Operand, fixed_product};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 
 /// Candidates, in units of the mean diagonal.
 const CANDIDATES: [f64; 5] = [0.003, 0.01, 0.03, 0.1, 0.3];
@@ -35,13 +35,13 @@ pub(crate) struct Chosen {
 ///
 /// # Errors
 /// [`NotPositive`] when no damping makes the matrix positive definite.
-pub(crate) fn choose(level: CpuLevel, train: &[f32], held: &[f32], n: usize) -> Result<Chosen, NotPositive> {
+pub(crate) fn choose(level: Isa, train: &[f32], held: &[f32], n: usize) -> Result<Chosen, NotPositive> {
     choose_as(n > WIDEST, level, train, held, n)
 }
 
 /// The same for one of many inputs, in less time.
 pub(super) fn choose_for_one_of_many(
-    level: CpuLevel,
+    level: Isa,
     train: &[f32],
     held: &[f32],
     n: usize,
@@ -49,13 +49,7 @@ pub(super) fn choose_for_one_of_many(
     choose_as(n > WIDEST_OF_MANY, level, train, held, n)
 }
 
-fn choose_as(
-    wide: bool,
-    level: CpuLevel,
-    train: &[f32],
-    held: &[f32],
-    n: usize,
-) -> Result<Chosen, NotPositive> {
+fn choose_as(wide: bool, level: Isa, train: &[f32], held: &[f32], n: usize) -> Result<Chosen, NotPositive> {
     let trace: f64 = (0..n).map(|i| f64::from(held[i * n + i])).sum();
     // Nothing was seen: a factor of nothing would be rounding to nearest under another name.
     if trace > 0.0 && (0..n).all(|i| train[i * n + i] == 0.0) {
@@ -83,7 +77,7 @@ fn choose_as(
 
 /// An estimate of [`expected_error`], how good a one docs/CALIBRATION.md says: the mean of `e H e^T` over errors of
 /// residuals of plus or minus 1.
-fn probed_error(level: CpuLevel, factor: &Factor, h: &[f32]) -> f64 {
+fn probed_error(level: Isa, factor: &Factor, h: &[f32]) -> f64 {
     let n = factor.n();
     let mut state = 0u64;
     let mut sign = || {
@@ -99,7 +93,7 @@ fn probed_error(level: CpuLevel, factor: &Factor, h: &[f32]) -> f64 {
 }
 
 /// `tr(U^-1 H U^-T)`.
-fn expected_error(level: CpuLevel, factor: &Factor, h: &[f32]) -> f64 {
+fn expected_error(level: Isa, factor: &Factor, h: &[f32]) -> f64 {
     let n = factor.n();
     let inverse = inverse(level, factor.upper(), n);
     let mut product = vec![0.0f32; BLOCK.min(n) * n];
@@ -120,7 +114,7 @@ fn expected_error(level: CpuLevel, factor: &Factor, h: &[f32]) -> f64 {
 
 /// The inverse V of a unit upper triangular matrix, blocks of rows from the last to the first: a block's own square is
 /// inverted by substitution, what is right of it is `-V[k][k] U[k][later] V[later]`.
-fn inverse(level: CpuLevel, upper: &[f32], n: usize) -> Vec<f32> {
+fn inverse(level: Isa, upper: &[f32], n: usize) -> Vec<f32> {
     let mut inverse = vec![0.0f32; n * n];
     let mut right = vec![0.0f32; BLOCK.min(n) * n];
     for start in (0..n).step_by(BLOCK).rev() {
@@ -180,7 +174,7 @@ mod tests {
 
     #[test]
     fn feedback_lowers_the_expected_error_and_few_tokens_want_more_damping() {
-        let (n, level) = (64, CpuLevel::detect());
+        let (n, level) = (64, Isa::detect());
         let held = moment(n, 4000, 7);
         let many = choose(level, &moment(n, 8000, 1), &held, n).unwrap();
         let few = choose(level, &moment(n, 80, 1), &held, n).unwrap();
@@ -192,7 +186,7 @@ mod tests {
     /// The way of wide inputs takes what the exact errors of its three candidates say.
     #[test]
     fn wide_inputs_take_the_best_of_their_candidates() {
-        let (n, level) = (64, CpuLevel::detect());
+        let (n, level) = (64, Isa::detect());
         let held = moment(n, 4000, 7);
         let mut taken = Vec::new();
         for tokens in [20, 40, 80, 160, 320, 8000] {
@@ -214,7 +208,7 @@ mod tests {
 
     #[test]
     fn expected_errors_are_the_trace_and_probes_come_close() {
-        let (n, level) = (2 * BLOCK + 33, CpuLevel::detect());
+        let (n, level) = (2 * BLOCK + 33, Isa::detect());
         let held = moment(n, 700, 5);
         let factor = Factor::new(level, &moment(n, 500, 3), n, 0.01).unwrap();
         let inverse = inverse(level, factor.upper(), n);
@@ -235,7 +229,7 @@ mod tests {
 
     #[test]
     fn inverses() {
-        let (n, level) = (2 * BLOCK + 33, CpuLevel::detect());
+        let (n, level) = (2 * BLOCK + 33, Isa::detect());
         let factor = Factor::new(level, &moment(n, 500, 3), n, 0.01).unwrap();
         let inverse = inverse(level, factor.upper(), n);
         for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {

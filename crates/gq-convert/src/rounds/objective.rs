@@ -6,10 +6,10 @@
 //! calibration (GPTAQ, arXiv 2504.02692), here with the damping of H pulling toward w. Where a norm comes right after the
 //! product, x and x~ are both over the size of the original's outputs at the token.
 
-use crate::tune::{Moment, rotate, square};
+use crate::calibrate::{Moment, rotate, square};
 use gq_codec::{Factor, Operand, Rotation, fixed_product};
 use gq_model::{Matrix, PairedObservation};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 
 /// Sums over tokens of both models' inputs to one product.
 pub(super) struct Joint {
@@ -24,21 +24,21 @@ impl Joint {
         Joint { rounded: Moment::new(n), original: Moment::new(n), cross: vec![0.0; n * n] }
     }
 
-    pub(super) fn add(&mut self, level: CpuLevel, seen: &PairedObservation<'_>) {
+    pub(super) fn add(&mut self, level: Isa, seen: &PairedObservation<'_>) {
         let (x, y) = (seen.original, seen.rounded);
         self.original.add(level, x);
         self.rounded.add(level, y);
         self.add_cross(level, x, y);
     }
 
-    fn add_cross(&mut self, level: CpuLevel, x: &Matrix, y: &Matrix) {
+    fn add_cross(&mut self, level: Isa, x: &Matrix, y: &Matrix) {
         let n = self.rounded.n;
         let left = Operand::rows(&x.data, n).t();
         fixed_product(level, (n, n, x.rows()), left, Operand::rows(&y.data, n), &mut self.cross, n);
     }
 
     /// The error's form in the basis of the codes.
-    pub(super) fn form(&self, level: CpuLevel, rotation: &Rotation) -> Form {
+    pub(super) fn form(&self, level: Isa, rotation: &Rotation) -> Form {
         let n = self.rounded.n;
         let factor = 1.0 / self.rounded.tokens.max(1) as f64;
         let mut h = square(&self.rounded.triangle(), n);
@@ -94,7 +94,7 @@ impl Form {
     }
 
     /// Errors of rows `w` rounded to `q`, `[rows, n]` each.
-    pub(super) fn errors(&self, level: CpuLevel, w: &[f32], q: &[f32]) -> Errors {
+    pub(super) fn errors(&self, level: Isa, w: &[f32], q: &[f32]) -> Errors {
         let d: Vec<f32> = q.iter().zip(w).map(|(q, w)| q - w).collect();
         let (wb, wh, wk) = (self.times(level, w, &self.b, true), self.times(level, w, &self.h, false), {
             self.times(level, w, &self.k, false)
@@ -112,13 +112,13 @@ impl Form {
     }
 
     /// `(a, b)`: by how much the errors of rows `w` change where they are replaced by `w + s e`: `a s^2 + b s`.
-    pub(super) fn along(&self, level: CpuLevel, w: &[f32], e: &[f32]) -> (f64, f64) {
+    pub(super) fn along(&self, level: Isa, w: &[f32], e: &[f32]) -> (f64, f64) {
         let (eh, wb) = (self.times(level, e, &self.h, false), self.times(level, w, &self.b, true));
         (dot(&eh, e), 2.0 * dot(&wb, e))
     }
 
     /// `x M`, or `x M^T`.
-    fn times(&self, level: CpuLevel, x: &[f32], m: &[f32], transposed: bool) -> Vec<f32> {
+    fn times(&self, level: Isa, x: &[f32], m: &[f32], transposed: bool) -> Vec<f32> {
         times(level, x, m, self.n, transposed)
     }
 }
@@ -129,7 +129,7 @@ fn at_least_0(sum: f64) -> f64 {
 }
 
 /// `x M` of rows x `[_, n]`, or `x M^T`.
-pub(super) fn times(level: CpuLevel, x: &[f32], m: &[f32], n: usize, transposed: bool) -> Vec<f32> {
+pub(super) fn times(level: Isa, x: &[f32], m: &[f32], n: usize, transposed: bool) -> Vec<f32> {
     let mut products = vec![0.0f32; x.len()];
     let m = Operand::rows(m, n);
     let m = if transposed { m.t() } else { m };
@@ -162,7 +162,7 @@ mod tests {
         let mix = noise(N * N, 77);
         let x = noise(tokens * N, seed);
         let own = noise(tokens * N, seed + 1);
-        let y = times(CpuLevel::Scalar, &x, &mix, N, false);
+        let y = times(Isa::Scalar, &x, &mix, N, false);
         let y = x.iter().zip(y).zip(own).map(|((x, y), own)| x + 0.05 * y + 0.02 * own).collect();
         (Matrix { width: N, data: x }, Matrix { width: N, data: y })
     }
@@ -170,10 +170,7 @@ mod tests {
     fn joint(tokens: usize, seed: u32) -> (Joint, Matrix, Matrix) {
         let (original, rounded) = inputs(tokens, seed);
         let mut joint = Joint::new(N);
-        joint.add(
-            CpuLevel::detect(),
-            &PairedObservation { sequence: 0, original: &original, rounded: &rounded },
-        );
+        joint.add(Isa::detect(), &PairedObservation { sequence: 0, original: &original, rounded: &rounded });
         (joint, original, rounded)
     }
 
@@ -196,7 +193,7 @@ mod tests {
     #[test]
     fn the_form_is_the_error_that_tokens_show() {
         let (joint, x, y) = joint(300, 5);
-        let (rotation, level) = (rotation(), CpuLevel::detect());
+        let (rotation, level) = (rotation(), Isa::detect());
         let form = joint.form(level, &rotation);
         let w = noise(4 * N, 9);
         let q: Vec<f32> = w.iter().zip(noise(4 * N, 10)).map(|(w, e)| w + 0.1 * e).collect();
@@ -216,24 +213,24 @@ mod tests {
     #[test]
     fn errors_that_are_no_numbers_are_infinite() {
         let (joint, _, _) = joint(50, 5);
-        let form = joint.form(CpuLevel::detect(), &rotation());
+        let form = joint.form(Isa::detect(), &rotation());
         assert!(form.is_finite());
         let w = noise(N, 9);
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut q = w.clone();
             q[3] = bad;
-            assert_eq!(form.errors(CpuLevel::detect(), &w, &q).error, f64::INFINITY, "{bad}");
+            assert_eq!(form.errors(Isa::detect(), &w, &q).error, f64::INFINITY, "{bad}");
         }
-        let mut broken = joint.form(CpuLevel::detect(), &rotation());
+        let mut broken = joint.form(Isa::detect(), &rotation());
         broken.k[7] = f32::NAN;
-        assert!(!broken.is_finite() && broken.errors(CpuLevel::detect(), &w, &w).error == f64::INFINITY);
+        assert!(!broken.is_finite() && broken.errors(Isa::detect(), &w, &w).error == f64::INFINITY);
     }
 
     /// The normal equations of the ridge problem, solved by descent on the tokens themselves.
     #[test]
     fn the_correction_is_the_least_squares_solution() {
         let (joint, x, y) = joint(400, 5);
-        let (rotation, level) = (rotation(), CpuLevel::detect());
+        let (rotation, level) = (rotation(), Isa::detect());
         let form = joint.form(level, &rotation);
         let damping = 0.01;
         let factor = Factor::new(level, &form.h, N, damping).unwrap();

@@ -1,6 +1,6 @@
 //! Factors into a file: multiplied into the scales of rows and the weights of norms.
 
-use super::{RefineError, Refinement};
+use super::{ScalesError, TunedScales};
 use gq_container::{Container, Finished, Provenance, StoredText, TensorEntry, TextKind, Writer};
 use gq_model::{Factors, Model};
 use gq_tensor::{DType, Encoding, ScaleGroup, decode_f32};
@@ -8,7 +8,7 @@ use half::f16;
 use std::path::Path;
 
 /// What the provenance says of a tuning after rounding.
-pub use gq_container::Refined;
+pub use gq_container::ScalesTuned;
 
 /// Whether the tensor has one f16 scale per row.
 pub(super) fn has_row_scales(entry: &TensorEntry) -> bool {
@@ -20,9 +20,9 @@ pub(super) fn storable(
     container: &Container,
     model: &Model,
     mut factors: Factors,
-) -> Result<Factors, RefineError> {
+) -> Result<Factors, ScalesError> {
     for (name, factors) in &mut factors {
-        let entry = container.tensor(name).ok_or_else(|| RefineError::Payload { tensor: name.clone() })?;
+        let entry = container.tensor(name).ok_or_else(|| ScalesError::Payload { tensor: name.clone() })?;
         if has_row_scales(entry) {
             for (factor, scale) in factors.iter_mut().zip(scales(container, entry)?) {
                 let stored = multiplied(scale, *factor);
@@ -42,7 +42,7 @@ pub(super) fn storable(
     Ok(factors)
 }
 
-impl Refinement {
+impl TunedScales {
     /// Writes `container` with the factors in it to `path`, which may be its own. Codes stay as they are.
     ///
     /// # Errors
@@ -51,9 +51,9 @@ impl Refinement {
         &self,
         container: &Container,
         model: &Model,
-        refined: Option<Refined>,
+        scales_tuned: Option<ScalesTuned>,
         path: &Path,
-    ) -> Result<Finished, RefineError> {
+    ) -> Result<Finished, ScalesError> {
         let mut writer = Writer::create_once(path)?;
         for entry in container.tensors() {
             let payload = container.payload(entry);
@@ -84,12 +84,12 @@ impl Refinement {
                 writer.write_tensor(spec, &bytes)?;
             }
         }
-        Ok(writer.finish(texts(container, refined)?)?)
+        Ok(writer.finish(texts(container, scales_tuned)?)?)
     }
 }
 
 /// The texts of the file, with the tuning in the provenance.
-fn texts(container: &Container, refined: Option<Refined>) -> Result<Vec<StoredText>, RefineError> {
+fn texts(container: &Container, scales_tuned: Option<ScalesTuned>) -> Result<Vec<StoredText>, ScalesError> {
     let mut texts = Vec::new();
     for kind in container.texts().iter().filter_map(|text| TextKind::from_code(text.kind)) {
         if kind == TextKind::Provenance {
@@ -100,14 +100,14 @@ fn texts(container: &Container, refined: Option<Refined>) -> Result<Vec<StoredTe
         }
     }
     if let Some(provenance) = container.provenance()? {
-        let refined = refined.or_else(|| provenance.refined.clone());
-        texts.push(Provenance { refined, ..provenance }.to_text()?);
+        let scales_tuned = scales_tuned.or_else(|| provenance.scales_tuned.clone());
+        texts.push(Provenance { scales_tuned, ..provenance }.to_text()?);
     }
     Ok(texts)
 }
 
-fn scales(container: &Container, entry: &TensorEntry) -> Result<Vec<f16>, RefineError> {
-    let matrix = container.matrix(entry).map_err(|_| RefineError::Payload { tensor: entry.name.clone() })?;
+fn scales(container: &Container, entry: &TensorEntry) -> Result<Vec<f16>, ScalesError> {
+    let matrix = container.matrix(entry).map_err(|_| ScalesError::Payload { tensor: entry.name.clone() })?;
     let (scales, _) = matrix.all_scales().as_chunks::<2>();
     Ok(scales.iter().map(|&bytes| f16::from_le_bytes(bytes)).collect())
 }
@@ -118,8 +118,8 @@ fn multiplied(scale: f16, factor: f32) -> f16 {
     if product.is_finite() && product > f16::ZERO { product } else { scale }
 }
 
-fn norm(container: &Container, entry: &TensorEntry) -> Result<Vec<f32>, RefineError> {
-    let wrong = || RefineError::Payload { tensor: entry.name.clone() };
+fn norm(container: &Container, entry: &TensorEntry) -> Result<Vec<f32>, ScalesError> {
+    let wrong = || ScalesError::Payload { tensor: entry.name.clone() };
     let Encoding::Exact(dtype) = entry.encoding else { return Err(wrong()) };
     let payload = container.payload(entry);
     let mut weights = vec![0.0; payload.len() / dtype.size()];

@@ -3,7 +3,7 @@
 use super::moment::Moment;
 use gq_checkpoint::{Checkpoint, Role};
 use gq_model::Observation;
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use std::collections::BTreeMap;
 
 /// Which moment experts' gate and up projections are rounded by. Their down projections have one each in any case.
@@ -49,7 +49,7 @@ impl Collected {
     pub(super) fn add(
         &mut self,
         checkpoint: &Checkpoint,
-        level: CpuLevel,
+        level: Isa,
         wanted: &dyn Fn(&str) -> bool,
         held: bool,
         seen: &Observation<'_>,
@@ -133,7 +133,7 @@ mod tests {
     fn seen(tokens: usize, value: f32) -> Moment {
         let mut moment = Moment::new(N);
         let x = gq_model::Matrix { width: N, data: vec![value; tokens * N] };
-        moment.add(CpuLevel::detect(), &x);
+        moment.add(Isa::detect(), &x);
         moment
     }
 

@@ -5,7 +5,7 @@ use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{RoundAgain, RoundAgainError, RoundAgainOptions, RoundedAgainOutcome};
 use gq_model::{ActivationMode, Factors, KvType, Model, RunOptions, Teacher};
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ fn tokens(vocab: usize, count: usize, seed: usize) -> Vec<u32> {
     (0..count).map(|i| ((i + seed) * (i + 3 * seed + 7) * 31 % vocab) as u32).collect()
 }
 
-fn options(level: CpuLevel) -> RunOptions {
+fn options(level: Isa) -> RunOptions {
     RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 }
 }
 
@@ -25,7 +25,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(name: &str, made_from: &str, encoding: &str, path: &Path, level: CpuLevel) -> Pair {
+    fn new(name: &str, made_from: &str, encoding: &str, path: &Path, level: Isa) -> Pair {
         let (_, container) = convert(&testdata(made_from), &policy(encoding, &[]), path).unwrap();
         let (checkpoint, container) = (Arc::new(testdata(name)), Arc::new(container));
         let reference = Model::from_checkpoint(checkpoint.clone(), options(level)).unwrap();
@@ -44,7 +44,7 @@ impl Pair {
         let sequences: Vec<_> = (0..sequences).map(|seed| tokens(vocab, length, seed)).collect();
         let level = self.reference.options().level;
         let text_sha256 = gq_convert::texts_digest(&[]);
-        let options = RoundAgainOptions { level, tune: None, text_sha256, max_memory };
+        let options = RoundAgainOptions { level, measurements: None, text_sha256, max_memory };
         let Pair { checkpoint, reference, container, model } = self;
         let what = RoundAgain { checkpoint, reference, container, model };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -63,7 +63,7 @@ fn unseen_text_gets_closer_at_the_same_size() {
     let dir = tempfile::tempdir().unwrap();
     for encoding in ["tq3", "tt3"] {
         let out = dir.path().join(format!("{encoding}.again.gq"));
-        let level = CpuLevel::detect();
+        let level = Isa::detect();
         let pair = Pair::new("demo", "demo", encoding, &dir.path().join("a.gq"), level);
         let outcome = pair.again((25, 64), None, &out, 2).unwrap();
         assert!(outcome.helps(), "{} {}", outcome.before, outcome.after);
@@ -99,15 +99,15 @@ fn the_same_bytes_on_every_level_and_thread_count_and_from_the_disk() {
     for (name, encoding) in [("tiny/llama", "tt3"), ("tiny/gemma4-e2b", "tq3"), ("tiny/gemma4-moe", "tt2")] {
         let dir = tempfile::tempdir().unwrap();
         let mut first: Option<(RoundedAgainOutcome, Option<Vec<u8>>)> = None;
-        let levels = CpuLevel::available().into_iter().map(|level| (level, 1, None));
-        let tight = std::iter::once((CpuLevel::detect(), 3, Some(1)));
+        let levels = Isa::available().into_iter().map(|level| (level, 1, None));
+        let tight = std::iter::once((Isa::detect(), 3, Some(1)));
         for (level, threads, memory) in levels.chain(tight) {
             let (file, out) = (dir.path().join("a.gq"), dir.path().join("b.gq"));
             let _ = std::fs::remove_file(&out);
             let pair = Pair::new(name, name, encoding, &file, level);
             // The least that the limit allows is what the refusal says.
             let memory = memory.map(|limit| match pair.again((5, 40), Some(limit), &out, threads) {
-                Err(RoundAgainError::Measure(gq_convert::TuneError::Memory { actual, .. })) => actual,
+                Err(RoundAgainError::Measure(gq_convert::CalibrateError::Memory { actual, .. })) => actual,
                 other => panic!("{other:?}"),
             });
             let outcome = pair.again((5, 40), memory, &out, threads).unwrap();
@@ -126,7 +126,7 @@ fn the_same_bytes_on_every_level_and_thread_count_and_from_the_disk() {
 fn what_cannot_be_rounded_again_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let (file, out) = (dir.path().join("a.gq"), dir.path().join("b.gq"));
-    let level = CpuLevel::detect();
+    let level = Isa::detect();
     let pair = Pair::new("tiny/llama", "tiny/llama", "tq3", &file, level);
     let outcome = pair.again((1, 48), None, &out, 1);
     assert!(matches!(outcome, Err(RoundAgainError::Measure(_))), "{outcome:?}");

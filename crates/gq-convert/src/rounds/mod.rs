@@ -10,12 +10,13 @@ mod objective;
 mod rewrite;
 mod strength;
 
+use crate::calibrate::{
+    CalibrateError, Measurements, MeasurementsError, MeasuringMemory, MeasuringSize, choose_damping,
+    compared, is_held_out,
+};
 use crate::calibrated::Code;
 use crate::encode::{CoderError, Coders};
 use crate::finite::{NotFinite, Side, check, teacher};
-use crate::tune::{
-    MeasuringMemory, MeasuringSize, Tune, TuneError, TuneFileError, choose_damping, compared, is_held_out,
-};
 use gq_checkpoint::{Checkpoint, ReadError, Role};
 use gq_codec::{Factor, NotPositive};
 use gq_container::{
@@ -23,7 +24,7 @@ use gq_container::{
     WriteRule, partial_path, put_in_place,
 };
 use gq_model::{Factors, Linear, LoadError, Model, ModelError, PairedObservation, PairedPass};
-use gq_tensor::{CpuLevel, RotationSpec};
+use gq_tensor::{Isa, RotationSpec};
 use objective::{Form, Joint};
 use rewrite::{Payloads, check_source};
 use std::path::{Path, PathBuf};
@@ -34,9 +35,9 @@ use strength::Rounding;
 #[derive(Clone, Debug)]
 pub struct RoundAgainOptions<'a> {
     /// Kernels; the result is the same on all.
-    pub level: CpuLevel,
+    pub level: Isa,
     /// Measurements whose gradients weigh the rows of a strip; without them, all count the same.
-    pub tune: Option<&'a Tune>,
+    pub measurements: Option<&'a Measurements>,
     /// Digest of the text.
     pub text_sha256: String,
     /// Most bytes of memory; the result does not depend on it.
@@ -102,7 +103,7 @@ impl RoundedAgainOutcome {
 pub enum RoundAgainError {
     /// Too little text, or memory.
     #[error(transparent)]
-    Measure(#[from] TuneError),
+    Measure(#[from] CalibrateError),
     /// The file was not made from this checkpoint.
     #[error("the file was made from another source: {what} is {actual}, this checkpoint has {limit}")]
     OtherSource {
@@ -158,7 +159,7 @@ pub enum RoundAgainError {
     Read(#[from] ReadError),
     /// Measurements that cannot be read.
     #[error(transparent)]
-    Tune(#[from] TuneFileError),
+    Measurements(#[from] MeasurementsError),
     /// A coder that cannot be made.
     #[error(transparent)]
     Coder(#[from] CoderError),
@@ -215,7 +216,7 @@ impl RoundAgain<'_> {
         progress: &mut dyn FnMut(RoundAgainEvent),
     ) -> Result<RoundedAgainOutcome, RoundAgainError> {
         if sequences.len() < 2 {
-            return Err(TuneError::TooFew { limit: 2, actual: sequences.len() }.into());
+            return Err(CalibrateError::TooFew { limit: 2, actual: sequences.len() }.into());
         }
         check_source(self.container, self.checkpoint)?;
         let size = MeasuringSize {
@@ -313,7 +314,9 @@ impl RoundAgain<'_> {
                 .map_err(|_| RoundAgainError::Payload { tensor: "text".to_owned() })?,
             ctx: sequences.first().map_or(0, |sequence| sequence.len() as u64),
             tokens: (tokens + held_out_tokens) as u64,
-            tune_sha256: options.tune.and_then(|tune| tune.sha256().parse().ok()),
+            measurements_sha256: options
+                .measurements
+                .and_then(|measurements| measurements.sha256().parse().ok()),
         };
         rewrite::write(self.container, (&payloads, codes), &tensors, what, trial)?;
         let (before, after, compared_tokens) = self.compare(sequences, trial)?;
@@ -357,7 +360,7 @@ impl RoundAgain<'_> {
             let entry: &TensorEntry = self.container.tensor(weight.name()).ok_or_else(payload)?;
             let tensor = self.checkpoint.tensor(weight.name()).ok_or_else(payload)?;
             let rows = coders.get(entry.encoding, entry.rotation, n)?;
-            let Some(code) = Code::new(entry.encoding, options.tune, tensor)? else { continue };
+            let Some(code) = Code::new(entry.encoding, options.measurements, tensor)? else { continue };
             // Weights that share an input share its basis, in files that `gq` makes.
             let input = match inputs.take().filter(|input| input.rotation == entry.rotation) {
                 Some(input) => input,
@@ -429,7 +432,7 @@ struct Input {
 
 impl Input {
     fn new(
-        level: CpuLevel,
+        level: Isa,
         (train, held): (&Joint, &Joint),
         transform: &gq_codec::Rotation,
         (rotation, tensor): (RotationSpec, &str),

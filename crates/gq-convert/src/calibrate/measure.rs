@@ -4,12 +4,12 @@ use super::collected::{Collected, ExpertMoments};
 use super::damping::{self, Chosen};
 use super::memory::{MeasuringMemory, MeasuringSize};
 use super::moment::{rotate, square};
-use super::saved::{InputMeasured, TensorMeasured, Tune, TuneFileError, moments_file};
+use super::saved::{InputMeasured, Measurements, MeasurementsError, TensorMeasured, moments_file};
 use super::sequences::{CalibrationText, digest};
 use gq_checkpoint::{Checkpoint, FileKind, ReadError, Role};
 use gq_codec::{NotPositive, Rotation};
 use gq_model::{CalibrationPass, Model, ModelError, Observation, OutputMoments, output_moments};
-use gq_tensor::{CpuLevel, RotationKind, RotationSpec};
+use gq_tensor::{Isa, RotationKind, RotationSpec};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,9 +36,9 @@ pub(crate) fn compared(sequences: &[Vec<u32>]) -> Vec<Vec<u32>> {
 
 /// How to measure.
 #[derive(Clone, Debug)]
-pub struct TuneOptions {
+pub struct CalibrateOptions {
     /// Kernels; the result is the same on all.
-    pub level: CpuLevel,
+    pub level: Isa,
     /// Sequences that gradients are measured on, of those given; 0: none, sensitivities weigh all outputs alike.
     pub gradient_sequences: usize,
     /// Seed of the labels drawn for gradients.
@@ -51,7 +51,7 @@ pub struct TuneOptions {
     pub max_memory: Option<u64>,
 }
 
-impl TuneOptions {
+impl CalibrateOptions {
     /// Sequences that gradients are measured on, of so many.
     pub fn gradients_of(&self, sequences: usize) -> usize {
         let kept = (0..sequences).filter(|&index| !is_held_out(index, sequences)).count();
@@ -64,7 +64,7 @@ const STATES: &str = "states.partial";
 
 /// What to measure on.
 #[derive(Clone, Copy, Debug)]
-pub struct TuneText<'a> {
+pub struct CalibrationInput<'a> {
     /// Texts, for their digest.
     pub texts: &'a [CalibrationText],
     /// The same as tokens.
@@ -73,7 +73,7 @@ pub struct TuneText<'a> {
 
 /// What is reported while measuring.
 #[derive(Clone, Copy, Debug)]
-pub enum TuneEvent {
+pub enum CalibrateEvent {
     /// Gradients of so many sequences are there.
     Gradients {
         /// Done.
@@ -99,13 +99,13 @@ pub enum TuneEvent {
 
 /// A measurement that failed.
 #[derive(Debug, thiserror::Error)]
-pub enum TuneError {
+pub enum CalibrateError {
     /// Tokens the model does not have.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The directory cannot be written.
     #[error(transparent)]
-    File(#[from] TuneFileError),
+    File(#[from] MeasurementsError),
     /// Weights that cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -154,25 +154,25 @@ pub enum TuneError {
 /// Memory: what [`MeasuringMemory`] says; hidden states that do not fit under the limit are in a file in `dir`.
 ///
 /// # Errors
-/// [`TuneError`]; `dir` then holds no measurement.
+/// [`CalibrateError`]; `dir` then holds no measurement.
 pub fn measure(
     checkpoint: &Checkpoint,
     model: &Model,
-    text: TuneText<'_>,
+    text: CalibrationInput<'_>,
     wanted: &dyn Fn(&str) -> bool,
-    options: &TuneOptions,
+    options: &CalibrateOptions,
     dir: &Path,
-    progress: &mut dyn FnMut(TuneEvent),
-) -> Result<Tune, TuneError> {
-    let TuneText { texts, sequences } = text;
-    let mut tune = Tune::begin(dir)?;
-    tune.files = source_files(checkpoint);
-    tune.text_sha256 = digest(texts);
-    tune.ctx = sequences.first().map_or(0, Vec::len);
-    tune.seed = options.seed;
-    tune.asked.clone_from(&options.asked);
+    progress: &mut dyn FnMut(CalibrateEvent),
+) -> Result<Measurements, CalibrateError> {
+    let CalibrationInput { texts, sequences } = text;
+    let mut measurements = Measurements::begin(dir)?;
+    measurements.files = source_files(checkpoint);
+    measurements.text_sha256 = digest(texts);
+    measurements.ctx = sequences.first().map_or(0, Vec::len);
+    measurements.seed = options.seed;
+    measurements.asked.clone_from(&options.asked);
     if sequences.len() < 2 {
-        return Err(TuneError::TooFew { limit: 2, actual: sequences.len() });
+        return Err(CalibrateError::TooFew { limit: 2, actual: sequences.len() });
     }
     let size = MeasuringSize {
         sequences: sequences.len(),
@@ -183,45 +183,50 @@ pub fn measure(
         held: checkpoint.held_bytes(rayon::current_num_threads()),
     };
     let memory = MeasuringMemory::new(model.spec(), size, options.expert_moments, options.max_memory)?;
-    let gradients = gradients(model, sequences, options, &mut tune, progress)?;
+    let gradients = gradients(model, sequences, options, &mut measurements, progress)?;
     let held = |index: usize| is_held_out(index, sequences.len());
     let length = |keep: bool| -> usize {
         let kept = sequences.iter().enumerate().filter(|(index, _)| held(*index) == keep);
         kept.map(|(_, sequence)| sequence.len()).sum()
     };
-    (tune.tokens, tune.held_out_tokens) = (length(false), length(true));
+    (measurements.tokens, measurements.held_out_tokens) = (length(false), length(true));
 
     let mut pass = CalibrationPass::new(model, sequences.to_vec())?;
     let states = dir.join(STATES);
-    let io = |source| TuneFileError::Io { path: states.clone(), source };
+    let io = |source| MeasurementsError::Io { path: states.clone(), source };
     if memory.spilled > 0 {
         pass = pass.spilled_to(gq_files::begin(&states).map_err(io)?);
     }
-    let measured =
-        layers((checkpoint, &mut pass, &mut tune), wanted, options, (&held, gradients.as_ref()), progress);
+    let measured = layers(
+        (checkpoint, &mut pass, &mut measurements),
+        wanted,
+        options,
+        (&held, gradients.as_ref()),
+        progress,
+    );
     drop(pass);
     if memory.spilled > 0 {
         std::fs::remove_file(&states).map_err(io)?;
     }
     measured?.map_err(io)?;
     if let Some(gradients) = &gradients {
-        lookups(&mut tune, checkpoint, wanted, gradients)?;
+        lookups(&mut measurements, checkpoint, wanted, gradients)?;
     }
-    tune.save_held_out(&compared(sequences))?;
+    measurements.save_held_out(&compared(sequences))?;
     // What was measured is of the weights that are there.
     checkpoint.check_unchanged()?;
-    tune.finish()?;
-    Ok(tune)
+    measurements.finish()?;
+    Ok(measurements)
 }
 
 /// Runs all layers and saves the moments of each. The inner error is of the file of hidden states.
 fn layers(
-    (checkpoint, pass, tune): (&Checkpoint, &mut CalibrationPass<'_>, &mut Tune),
+    (checkpoint, pass, measurements): (&Checkpoint, &mut CalibrationPass<'_>, &mut Measurements),
     wanted: &dyn Fn(&str) -> bool,
-    options: &TuneOptions,
+    options: &CalibrateOptions,
     (held, gradients): (&dyn Fn(usize) -> bool, Option<&OutputMoments>),
-    progress: &mut dyn FnMut(TuneEvent),
-) -> Result<std::io::Result<()>, TuneError> {
+    progress: &mut dyn FnMut(CalibrateEvent),
+) -> Result<std::io::Result<()>, CalibrateError> {
     let of = pass.layers() + 1;
     for done in 0..of {
         let collected = RefCell::new(Collected::new(options.expert_moments));
@@ -239,8 +244,8 @@ fn layers(
         }
         broken.map_or(Ok(()), Err)?;
         let collected = collected.into_inner();
-        save(tune, checkpoint, collected, done, gradients, options.level)?;
-        progress(TuneEvent::Moments { done: done + 1, of });
+        save(measurements, checkpoint, collected, done, gradients, options.level)?;
+        progress(CalibrateEvent::Moments { done: done + 1, of });
     }
     Ok(Ok(()))
 }
@@ -277,10 +282,10 @@ fn sampled_rows(checkpoint: &Checkpoint) -> String {
 fn gradients(
     model: &Model,
     sequences: &[Vec<u32>],
-    options: &TuneOptions,
-    tune: &mut Tune,
-    progress: &mut dyn FnMut(TuneEvent),
-) -> Result<Option<OutputMoments>, TuneError> {
+    options: &CalibrateOptions,
+    measurements: &mut Measurements,
+    progress: &mut dyn FnMut(CalibrateEvent),
+) -> Result<Option<OutputMoments>, CalibrateError> {
     let kept: Vec<&Vec<u32>> = (0..sequences.len())
         .filter(|&index| !is_held_out(index, sequences.len()))
         .map(|index| &sequences[index])
@@ -292,25 +297,25 @@ fn gradients(
     // Spread over all that are not held out.
     let some: Vec<Vec<u32>> = (0..of).map(|i| kept[i * kept.len() / of].clone()).collect();
     let moments = output_moments(model, &some, options.seed, &mut |done| {
-        progress(TuneEvent::Gradients { done, of });
+        progress(CalibrateEvent::Gradients { done, of });
     })?;
     if moments.rows.values().flatten().any(|sum| !sum.is_finite()) {
         // Where activations are what is not finite, the tensor that meets them is the one to name.
         some.iter().try_for_each(|tokens| model.check_activations(tokens))?;
     }
-    tune.gradient_tokens = moments.positions;
-    tune.save_gradients(&moments.rows)?;
+    measurements.gradient_tokens = moments.positions;
+    measurements.save_gradients(&moments.rows)?;
     Ok(Some(moments))
 }
 
 fn save(
-    tune: &mut Tune,
+    measurements: &mut Measurements,
     checkpoint: &Checkpoint,
     mut collected: Collected,
     layer: usize,
     gradients: Option<&OutputMoments>,
-    level: CpuLevel,
-) -> Result<(), TuneError> {
+    level: Isa,
+) -> Result<(), CalibrateError> {
     if collected.inputs.is_empty() {
         return Ok(());
     }
@@ -327,8 +332,8 @@ fn save(
         let n = pair.train.n;
         let (train, held) = (pair.train.triangle(), pair.held.triangle());
         let chosen = choose(level, (&train, &held), n, many.contains(&input));
-        let chosen = chosen.map_err(|source| TuneError::Moment { tensor: input.clone(), source })?;
-        tune.inputs.insert(
+        let chosen = chosen.map_err(|source| CalibrateError::Moment { tensor: input.clone(), source })?;
+        measurements.inputs.insert(
             input.clone(),
             InputMeasured {
                 file: file.clone(),
@@ -342,7 +347,7 @@ fn save(
         );
         costs.insert(input.clone(), chosen);
         let names = (format!("{input}.moment"), format!("{input}.held_out"));
-        tune.save_moments(&file, vec![(names.0, train), (names.1, held)])?;
+        measurements.save_moments(&file, vec![(names.0, train), (names.1, held)])?;
     }
     for (name, inputs) in collected.tensors {
         let rows = row_costs(checkpoint, &name, gradients)?;
@@ -358,47 +363,55 @@ fn save(
         let (sensitivity, nearest_sensitivity) =
             (total(&|chosen| chosen.cost), total(&|chosen| chosen.trace));
         if !sensitivity.is_finite() || !nearest_sensitivity.is_finite() {
-            return Err(TuneError::NotFinite { tensor: name });
+            return Err(CalibrateError::NotFinite { tensor: name });
         }
         let inputs = inputs.into_values().collect();
-        tune.tensors.insert(name, TensorMeasured { inputs, sensitivity, nearest_sensitivity });
+        measurements.tensors.insert(name, TensorMeasured { inputs, sensitivity, nearest_sensitivity });
     }
     Ok(())
 }
 
 /// Tables are looked up: an error in a row goes where the row goes, whatever the token.
 fn lookups(
-    tune: &mut Tune,
+    measurements: &mut Measurements,
     checkpoint: &Checkpoint,
     wanted: &dyn Fn(&str) -> bool,
     gradients: &OutputMoments,
-) -> Result<(), TuneError> {
+) -> Result<(), CalibrateError> {
     for tensor in checkpoint.tensors().iter().filter(|tensor| wanted(&tensor.name)) {
         let Some(squares) = gradients.lookups.get(&tensor.name) else { continue };
-        add_lookup(tune, checkpoint, &tensor.name, squares / gradients.positions.max(1) as f64)?;
+        add_lookup(measurements, checkpoint, &tensor.name, squares / gradients.positions.max(1) as f64)?;
     }
     Ok(())
 }
 
 /// Tables that nothing but looking up uses cost their own error, as products cost that of their outputs: trials, which
 /// follow, say what that is worth.
-pub(super) fn lookups_without_gradients(tune: &mut Tune, checkpoint: &Checkpoint) -> Result<(), TuneError> {
+pub(super) fn lookups_without_gradients(
+    measurements: &mut Measurements,
+    checkpoint: &Checkpoint,
+) -> Result<(), CalibrateError> {
     let table = |role| matches!(role, Role::Embedding | Role::PerLayerTable);
     for tensor in checkpoint.tensors().iter().filter(|tensor| table(tensor.role)) {
-        if !tune.tensors.contains_key(&tensor.name) {
-            add_lookup(tune, checkpoint, &tensor.name, tensor.cols() as f64)?;
+        if !measurements.tensors.contains_key(&tensor.name) {
+            add_lookup(measurements, checkpoint, &tensor.name, tensor.cols() as f64)?;
         }
     }
     Ok(())
 }
 
 /// `squares`: summed over columns, what a squared error in a row costs.
-fn add_lookup(tune: &mut Tune, checkpoint: &Checkpoint, name: &str, squares: f64) -> Result<(), TuneError> {
+fn add_lookup(
+    measurements: &mut Measurements,
+    checkpoint: &Checkpoint,
+    name: &str,
+    squares: f64,
+) -> Result<(), CalibrateError> {
     // Half of the mean squared gradient of a column times the mean squared element of the table.
     let rows = row_costs(checkpoint, name, None)?;
     let mean = rows.iter().sum::<f64>() / rows.len().max(1) as f64;
     let cost = mean * squares;
-    let measured = tune.tensors.entry(name.to_owned()).or_insert_with(|| TensorMeasured {
+    let measured = measurements.tensors.entry(name.to_owned()).or_insert_with(|| TensorMeasured {
         inputs: Vec::new(),
         sensitivity: 0.0,
         nearest_sensitivity: 0.0,
@@ -410,7 +423,7 @@ fn add_lookup(tune: &mut Tune, checkpoint: &Checkpoint, name: &str, squares: f64
 
 /// In the basis that weights are usually rounded in.
 fn choose(
-    level: CpuLevel,
+    level: Isa,
     (train, held): (&[f32], &[f32]),
     n: usize,
     one_of_many: bool,
@@ -431,7 +444,7 @@ fn row_costs(
     checkpoint: &Checkpoint,
     name: &str,
     gradients: Option<&OutputMoments>,
-) -> Result<Vec<f64>, TuneError> {
+) -> Result<Vec<f64>, CalibrateError> {
     let Some(tensor) = checkpoint.tensor(name) else { return Ok(Vec::new()) };
     let cols = tensor.cols();
     let rows = tensor.shape.iter().rev().skip(1).product::<usize>();

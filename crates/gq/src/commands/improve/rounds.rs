@@ -1,8 +1,8 @@
-//! `gq reround`: rounds a finished file's layers again, each with the inputs that it gets behind the ones before it.
+//! `gq improve --rounds`: rounds a finished file's layers again, each with the inputs that it gets behind the ones before it.
 
 use crate::adapters::Adapters;
 use crate::cli::Global;
-use crate::commands::{calibrate, tune};
+use crate::commands::{calibration, calibrate};
 use crate::failure::{Exit, Failure};
 use crate::guard::{self, Force, Out};
 use crate::progress::Progress;
@@ -13,7 +13,7 @@ use crate::{expected, source, units};
 use gq_container::Container;
 use gq_convert::{
     Effort, MeasuringMemory, MeasuringSize, RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions,
-    RoundedAgainOutcome, Tune,
+    RoundedAgainOutcome, Measurements,
 };
 use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
 use std::path::{Path, PathBuf};
@@ -23,15 +23,15 @@ use std::sync::Arc;
 /// rounded: the same encodings and size, closer.
 ///
 /// Old and new codes of every tensor compete on held-out text, and so do the old and the new file: the file is kept as it
-/// was when it does not get closer. Before `gq refine`, where both are wanted.
+/// was when it does not get closer. Before `gq improve --scales`, where both are wanted.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  gq reround smol-3bit.gq --reference ./SmolLM2-135M --tune smol.tune --calibration texts/
-  gq reround smol-3bit.gq --reference ./SmolLM2-135M --calibration self -o smol-3bit-again.gq
+  gq improve --rounds smol-3bit.gq --reference ./SmolLM2-135M --measurements smol.measurements --calibration texts/
+  gq improve --rounds smol-3bit.gq --reference ./SmolLM2-135M --calibration self -o smol-3bit-again.gq
 
 Time is about that of 5 forward passes over the text, and of rounding anew.")]
-pub struct ReroundArgs {
+pub struct RoundsArgs {
     /// File to round again.
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -40,9 +40,9 @@ pub struct ReroundArgs {
     reference: PathBuf,
     #[command(flatten)]
     loras: Adapters,
-    /// Measurements made by `gq tune` on the same checkpoint: their gradients weigh the rows of trellis codes.
+    /// Measurements made by `gq calibrate` on the same checkpoint: their gradients weigh the rows of trellis codes.
     #[arg(long, value_name = "DIR")]
-    tune: Option<PathBuf>,
+    measurements: Option<PathBuf>,
     /// Text to measure inputs on: a file, a directory whose .txt and .md files count equally, `self`, or what comes with
     /// gq.
     #[arg(long, value_name = "FILE|DIR|builtin|self")]
@@ -51,7 +51,7 @@ pub struct ReroundArgs {
     #[arg(long, value_name = "N")]
     calibration_tokens: Option<usize>,
     /// Tokens of a sequence.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = calibrate::sequence_length)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = calibration::sequence_length)]
     calibration_ctx: usize,
     /// Most memory, such as 4GiB: hidden states that do not fit lie in a file beside the output meanwhile.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
@@ -65,9 +65,9 @@ pub struct ReroundArgs {
     no_check: NoCheck,
 }
 
-pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
+pub fn run(args: &RoundsArgs, global: &Global) -> Result<(), Failure> {
     let loras = args.loras.paths();
-    let texts = [args.tune.as_deref(), args.calibration.as_deref()].into_iter().flatten();
+    let texts = [args.measurements.as_deref(), args.calibration.as_deref()].into_iter().flatten();
     let reads: Vec<&Path> = [&*args.file, &args.reference].into_iter().chain(loras).chain(texts).collect();
     guard::check(&[Out::or_in_place(args.output.as_deref(), &args.file, args.force)], &reads)?;
     let path = args.output.as_ref().unwrap_or(&args.file);
@@ -75,24 +75,24 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
     let useless = useless.map(|end| gq_files::sibling(&seen::candidate(path), end));
     let work = Work::begun_again(useless).leaving(&args.file);
     let _work = signals::during(work.making([path.clone()], "only its summary was not shown"));
-    let level = global.level()?;
+    let level = global.isa()?;
     let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
     let container = Arc::new(Container::open(&args.file)?);
     let model = Model::from_container(container.clone(), options)?;
     let found = source::find(&args.reference, global)?;
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
-    let measured = args.tune.as_deref().map(Tune::open).transpose()?;
+    let measured = args.measurements.as_deref().map(Measurements::open).transpose()?;
     if let Some(measured) = &measured {
         measured.check_source(&gq_convert::source_files(&checkpoint))?;
     }
     let reference = Model::from_checkpoint_unheld(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(reference.texts(), reference.spec())?;
-    let tokens = args.calibration_tokens.unwrap_or_else(|| calibrate::default_tokens(&checkpoint));
+    let tokens = args.calibration_tokens.unwrap_or_else(|| calibration::default_tokens(&checkpoint));
     let spec = checkpoint.spec();
     let calibration = args.calibration.as_deref();
     let held = checkpoint.held_bytes(global.threads());
     let left = args.max_memory.map(|limit| limit.saturating_sub(held));
-    let writing = tune::Writing::of(calibration, spec, args.calibration_ctx, left, global)?;
+    let writing = calibrate::Writing::of(calibration, spec, args.calibration_ctx, left, global)?;
     // Refused before anything is written or measured: how long the text is is known later.
     let expected_size = |sequences: usize, ctx: usize| MeasuringSize {
         sequences,
@@ -105,9 +105,9 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
     let size = expected_size(tokens.div_ceil(args.calibration_ctx.max(1)), args.calibration_ctx);
     let spilled = MeasuringMemory::rounding_again(spec, size, args.max_memory)?.spilled;
     guard::space(path, container.file_bytes().saturating_mul(2).saturating_add(spilled))?;
-    let mut progress = tune::writing(global);
+    let mut progress = calibrate::writing(global);
     let mut seen = |done: u64, of: u64| progress.stage("", (done, of), "own text");
-    let (texts, sequences) = tune::sequences(
+    let (texts, sequences) = calibrate::sequences(
         args.calibration.as_deref(),
         (&reference, &tokenizer),
         (tokens, args.calibration_ctx),
@@ -119,10 +119,10 @@ pub fn run(args: &ReroundArgs, global: &Global) -> Result<(), Failure> {
     let size = expected_size(sequences.len(), sequences.iter().map(Vec::len).max().unwrap_or(0));
     let mut memory = MeasuringMemory::rounding_again(spec, size, args.max_memory)?;
     memory.peak = memory.peak.max(writing.peak + held);
-    global.output().note(&tune::memory_line(memory));
+    global.output().note(&calibrate::memory_line(memory));
     let options = RoundAgainOptions {
         level,
-        tune: measured.as_ref(),
+        measurements: measured.as_ref(),
         text_sha256: gq_convert::texts_digest(&texts),
         max_memory: args.max_memory,
     };
@@ -252,20 +252,20 @@ impl From<RoundAgainError> for Failure {
             E::NotFinite(error) => error.into(),
             E::Model(error) => error.into(),
             E::Load(error) => error.into(),
-            E::Tune(error) => error.into(),
+            E::Measurements(error) => error.into(),
             E::Container(error) => error.into(),
             E::Text(error) => error.into(),
             E::Write(error) => error.into(),
             E::Io { path, source } => Failure::io(&path, &source),
             E::OtherSource { limit, actual, .. } => {
-                input("reround.source").at("--reference").limit(limit).actual(actual)
+                input("improve.source").at("--reference").limit(limit).actual(actual)
             }
-            E::Nothing => input("reround.nothing"),
+            E::Nothing => input("improve.nothing"),
             E::Moment { tensor, .. } | E::Overflow { tensor } | E::Payload { tensor } => {
-                input("reround.tensor").at(tensor)
+                input("improve.tensor").at(tensor)
             }
             E::Read(_) | E::Coder(_) | E::Rule(_) | E::Provenance(_) | E::Json { .. } => {
-                input("reround.file")
+                input("improve.file")
             }
         }
     }

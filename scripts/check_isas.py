@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""One layer of a real checkpoint, calibrated, on every CPU level and with one and two threads: the same file each time.
+"""One layer of a real checkpoint, calibrated, on every instruction set and with one and two threads: the same file each time.
 
-    target/release/gq tune CHECKPOINT -o TUNE --calibration TEXT
-    python3 scripts/check_levels.py CHECKPOINT TUNE [--layer 7] [--encoding tt3-s12] [--gq target/release/gq]
+    target/release/gq calibrate CHECKPOINT -o MEASUREMENTS --calibration TEXT
+    python3 scripts/check_isas.py CHECKPOINT MEASUREMENTS [--layer 7] [--encoding tt3-s12] [--gq target/release/gq]
 
 Everything but that layer's matrices is stored exactly. With --measure TEXT, the measurements themselves are made anew on a
 little of the text for each combination, and their digests compared too (the scalar definition takes its time).
@@ -23,7 +23,7 @@ SMALL = ["--calibration-tokens", "1536", "--calibration-ctx", "128", "--gradient
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("tune", type=Path)
+    parser.add_argument("measurements", type=Path)
     parser.add_argument("--layer", type=int, default=7)
     parser.add_argument("--encoding", default="tt3-s12")
     parser.add_argument("--measure", type=Path)
@@ -36,13 +36,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for level in options.levels:
             for threads in ("1", "2"):
-                machine = ["--cpu", level, "--threads", threads, "--quiet"]
+                machine = ["--isa", level, "--threads", threads, "--quiet"]
                 started, file = time.monotonic(), Path(folder) / "layer.gq"
-                done = subprocess.run([options.gq, "convert", options.checkpoint, "-o", file, "--tune", options.tune,
+                done = subprocess.run([options.gq, "convert", options.checkpoint, "-o", file, "--measurements", options.measurements,
                                        "--encoding", "exact", "--embedding", "exact", "--head", "exact",
                                        "--override", rf"layers\.{options.layer}\..*_proj={options.encoding}", *machine],
                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-                if done.returncode and f"--cpu {level}: " in done.stderr:
+                if done.returncode and f"--isa {level}: " in done.stderr:
                     print(f"{level}: not on this machine")
                     break
                 if done.returncode:
@@ -52,11 +52,11 @@ def main() -> None:
                 seen["file"].add(digest)
                 print(f"{level}, {threads} threads: file {digest} in {time.monotonic() - started:.0f} s", flush=True)
                 if options.measure:
-                    started, tune = time.monotonic(), Path(folder) / f"tune-{level}-{threads}"
-                    told = subprocess.run([options.gq, "tune", options.checkpoint, "-o", tune, "--calibration",
+                    started, measurements = time.monotonic(), Path(folder) / f"measurements-{level}-{threads}"
+                    told = subprocess.run([options.gq, "calibrate", options.checkpoint, "-o", measurements, "--calibration",
                                            options.measure, *SMALL, *machine, "--json"], check=True,
                                           stdout=subprocess.PIPE)
-                    digests = json.dumps(json.loads(told.stdout)["tune"], sort_keys=True)
+                    digests = json.dumps(json.loads(told.stdout)["measurements"], sort_keys=True)
                     digest = hashlib.sha256(digests.encode()).hexdigest()
                     seen["measurements"].add(digest)
                     print(f"{level}, {threads} threads: measurements {digest} in {time.monotonic() - started:.0f} s",

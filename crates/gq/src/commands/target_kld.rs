@@ -1,20 +1,20 @@
-//! `--max-kld`: converts until what a finished file measures meets the limit.
+//! `--target-kld`: converts until what a finished file measures meets the limit.
 
 use crate::cli::Global;
 use crate::commands::{convert, outcome};
 use crate::failure::{Exit, Failure};
-use crate::kld_search::{Round, SearchFolder};
+use crate::search_folder::{Round, SearchFolder};
 use crate::progress::Progress;
 use crate::{expected, guard, source, units};
 use gq_checkpoint::Checkpoint;
 use gq_container::{Container, TextKind};
 use gq_convert::{
-    Budget, Closeness, ClosenessError, ExecuteOptions, Grids, MeasuringMemory, Plan, PlanError, Policy,
-    Report, Resources, Tune,
+    Budget, TargetKld, TargetKldError, ExecuteOptions, Grids, MeasuringMemory, Plan, PlanError, Policy,
+    Report, Resources, Measurements,
 };
 use gq_files::Existing;
 use gq_model::{ActivationMode, KvType, Model, RunOptions};
-use gq_tensor::{CpuLevel, Encoding};
+use gq_tensor::{Isa, Encoding};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub struct Job<'a> {
     /// The recipe; its budget is the search's own.
     pub policy: &'a Policy,
     /// Measurements that keep held-out text.
-    pub tune: &'a Tune,
+    pub measurements: &'a Measurements,
     /// Most nats per token.
     pub limit: f64,
     /// Grids that its weights sit on.
@@ -62,7 +62,7 @@ pub fn convert(
 ) -> Result<(Report, Plan, Measured), Failure> {
     let spec = job.checkpoint.spec();
     let held = job.checkpoint.held_bytes(resources.threads);
-    MeasuringMemory::comparing(spec, job.tune.ctx, resources.threads, held, resources.max_memory)?;
+    MeasuringMemory::comparing(spec, job.measurements.ctx, resources.threads, held, resources.max_memory)?;
     let asked = serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "limit": job.limit,
@@ -95,19 +95,19 @@ fn search(
     options: ExecuteOptions<'_>,
     global: &Global,
 ) -> Result<(Report, Plan, Measured), Failure> {
-    let Job { checkpoint, policy, tune, limit, grids } = job;
-    let (mut closeness, mut files) = (Closeness::new(limit), 0);
+    let Job { checkpoint, policy, measurements, limit, grids } = job;
+    let (mut target, mut files) = (TargetKld::new(limit), 0);
     let mut made: Vec<(Vec<Encoding>, f64)> = Vec::new();
     let mut kept: Option<(Round, Plan)> = None;
     let (mut closest, mut last) = (false, f64::NAN);
     loop {
-        let allowed = closeness.allowed();
+        let allowed = target.allowed();
         let policy = Policy { budget: Some(Budget::Divergence(allowed)), ..policy.clone() };
-        let plan = match gq_convert::plan_measured(checkpoint, &policy, resources, Some(tune), Some(grids)) {
+        let plan = match gq_convert::plan_measured(checkpoint, &policy, resources, Some(measurements), Some(grids)) {
             // No closer file is expected than this one: what it measures decides.
             Err(PlanError::Divergence { actual, .. }) if !closest && actual.is_finite() => {
                 closest = true;
-                closeness.plan_for(actual * (1.0 + 1e-6));
+                target.plan_for(actual * (1.0 + 1e-6));
                 continue;
             }
             Err(PlanError::Divergence { .. }) if files > 0 => break,
@@ -148,15 +148,15 @@ fn search(
             }
         };
         last = kld;
-        if !closeness.measured(kld) {
+        if !target.measured(kld) {
             break;
         }
     }
     let Some((round, plan)) = kept else {
         let message =
             format!("no file of {files} that were made meets {limit}: the last one measured {last:.4}");
-        let failure = Failure::new(Exit::Usage, "max_kld.not_met", message);
-        return Err(failure.at("--max-kld").limit(limit).actual(format!("{last:.4}")));
+        let failure = Failure::new(Exit::Usage, "target_kld.not_met", message);
+        return Err(failure.at("--target-kld").limit(limit).actual(format!("{last:.4}")));
     };
     outcome::notes(&plan, grids, global.output());
     let text = Container::open(&folder.best())?.text(TextKind::Report)?.unwrap_or_default();
@@ -166,14 +166,14 @@ fn search(
 }
 
 /// Divergence of a finished file on the held-out text, and its tokens. The original is loaded for this alone.
-fn measure(job: Job<'_>, level: CpuLevel, file: &Path, global: &Global) -> Result<(f64, usize), Failure> {
+fn measure(job: Job<'_>, level: Isa, file: &Path, global: &Global) -> Result<(f64, usize), Failure> {
     let run = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
     let reference = Model::from_checkpoint_unheld(job.checkpoint.clone(), run)?;
     let measured =
-        source::with_threads(global, || gq_convert::held_out_divergence(job.tune, &reference, file))??;
+        source::with_threads(global, || gq_convert::held_out_divergence(job.measurements, &reference, file))??;
     measured.ok_or_else(|| {
-        let message = "the measurements keep no held-out text: measure again with `gq tune`";
-        Failure::new(Exit::Input, "max_kld.held_out", message).at("--tune")
+        let message = "the measurements keep no held-out text: measure again with `gq calibrate`";
+        Failure::new(Exit::Input, "target_kld.held_out", message).at("--measurements")
     })
 }
 
@@ -189,14 +189,14 @@ fn tell(round: &Round, limit: f64, global: &Global) {
         .note(&format!("{bytes}: divergence {:.4} on {tokens} held-out tokens, {verdict}", round.kld));
 }
 
-impl From<ClosenessError> for Failure {
-    fn from(error: ClosenessError) -> Failure {
+impl From<TargetKldError> for Failure {
+    fn from(error: TargetKldError) -> Failure {
         match error {
-            ClosenessError::Container(error) => error.into(),
-            ClosenessError::Load(error) => error.into(),
-            ClosenessError::NotFinite(error) => error.into(),
-            ClosenessError::Model(error) => error.into(),
-            ClosenessError::Tune(error) => error.into(),
+            TargetKldError::Container(error) => error.into(),
+            TargetKldError::Load(error) => error.into(),
+            TargetKldError::NotFinite(error) => error.into(),
+            TargetKldError::Model(error) => error.into(),
+            TargetKldError::Measurements(error) => error.into(),
         }
     }
 }

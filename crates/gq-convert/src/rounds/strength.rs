@@ -5,7 +5,7 @@ use super::{Input, RoundAgainError, TensorAgain};
 use crate::calibrated::{Code, STRIP, of_strips};
 use crate::encode::{RowCoder, squared_error};
 use gq_checkpoint::{Checkpoint, SourceTensor};
-use gq_tensor::{CpuLevel, EncodedMatrix, MatrixShape};
+use gq_tensor::{EncodedMatrix, Isa, MatrixShape};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ const STRENGTHS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
 /// A tensor and how it is coded.
 pub(super) struct Rounding<'a> {
-    pub(super) level: CpuLevel,
+    pub(super) level: Isa,
     pub(super) checkpoint: &'a Checkpoint,
     pub(super) tensor: &'a SourceTensor,
     pub(super) rows: &'a RowCoder,

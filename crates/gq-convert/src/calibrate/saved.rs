@@ -1,4 +1,4 @@
-//! The saved value of a measurement: `tune.json` and the moments beside it.
+//! The saved value of a measurement: `measurements.json` and the moments beside it.
 
 use super::corrections::Corrections;
 use super::moment::square;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// sequence and chooses dampings at every width, 4 has moments of their own for experts' gates.
 const FORMAT: u32 = 4;
 /// The file that is written last: without it, a directory holds no measurement.
-const INDEX: &str = "tune.json";
+const INDEX: &str = "measurements.json";
 /// What the name of a file of moments begins with.
 const MOMENTS: &str = "moments-";
 /// Squared gradients at products' outputs, one f64 vector per tensor.
@@ -27,7 +27,7 @@ const PRIOR: f64 = 0.1;
 
 /// What was measured on a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Tune {
+pub struct Measurements {
     /// Layout.
     pub format: u32,
     /// Version of the program that measured.
@@ -95,7 +95,7 @@ pub struct TensorMeasured {
 
 /// Measurements that cannot be used or saved.
 #[derive(Debug, thiserror::Error)]
-pub enum TuneFileError {
+pub enum MeasurementsError {
     /// Reading or writing failed.
     #[error("{}: {source}", path.display())]
     Io {
@@ -131,33 +131,33 @@ struct Numbered {
     format: u32,
 }
 
-impl Tune {
-    /// Reads `dir/tune.json`.
+impl Measurements {
+    /// Reads `dir/measurements.json`.
     ///
     /// # Errors
     /// When it is not there, or was not written by this version.
-    pub fn open(dir: &Path) -> Result<Tune, TuneFileError> {
+    pub fn open(dir: &Path) -> Result<Measurements, MeasurementsError> {
         let path = dir.join(INDEX);
         let bytes = read(&path)?;
         let malformed =
-            |e: serde_json::Error| TuneFileError::Malformed { path: path.clone(), actual: e.to_string() };
+            |e: serde_json::Error| MeasurementsError::Malformed { path: path.clone(), actual: e.to_string() };
         // Alone at first: in another format, other fields may be missing.
         let Numbered { format } = serde_json::from_slice(&bytes).map_err(malformed)?;
         if format != FORMAT {
             let (limit, actual) = (FORMAT.to_string(), format.to_string());
-            return Err(TuneFileError::Differs { path, what: "format", limit, actual });
+            return Err(MeasurementsError::Differs { path, what: "format", limit, actual });
         }
-        let tune: Tune = serde_json::from_slice(&bytes).map_err(malformed)?;
+        let measurements: Measurements = serde_json::from_slice(&bytes).map_err(malformed)?;
         let version = env!("CARGO_PKG_VERSION");
-        if tune.version != version {
-            let (limit, actual) = (version.to_owned(), tune.version);
-            return Err(TuneFileError::Differs { path, what: "gq", limit, actual });
+        if measurements.version != version {
+            let (limit, actual) = (version.to_owned(), measurements.version);
+            return Err(MeasurementsError::Differs { path, what: "gq", limit, actual });
         }
-        if tune.corrections.as_ref().is_some_and(|corrections| !corrections.is_known()) {
+        if measurements.corrections.as_ref().is_some_and(|corrections| !corrections.is_known()) {
             let actual = "corrections made by other rules".to_owned();
-            return Err(TuneFileError::Malformed { path, actual });
+            return Err(MeasurementsError::Malformed { path, actual });
         }
-        Ok(Tune { dir: dir.to_owned(), ..tune })
+        Ok(Measurements { dir: dir.to_owned(), ..measurements })
     }
 
     /// Whether a finished measurement lies in `dir`, of whatever it is.
@@ -175,8 +175,8 @@ impl Tune {
 
     /// The same without corrections: predictions count as they are.
     #[must_use]
-    pub fn without_corrections(self) -> Tune {
-        Tune { corrections: None, ..self }
+    pub fn without_corrections(self) -> Measurements {
+        Measurements { corrections: None, ..self }
     }
 
     /// Divergence in nats per token that a sum of (corrected) predictions leads to expect.
@@ -192,8 +192,8 @@ impl Tune {
     /// Whether it was measured on these weight files.
     ///
     /// # Errors
-    /// [`TuneFileError::Differs`] with both lists.
-    pub fn check_source(&self, files: &[(String, u64)]) -> Result<(), TuneFileError> {
+    /// [`MeasurementsError::Differs`] with both lists.
+    pub fn check_source(&self, files: &[(String, u64)]) -> Result<(), MeasurementsError> {
         if self.files == files {
             return Ok(());
         }
@@ -201,7 +201,7 @@ impl Tune {
             files.iter().map(|(name, bytes)| format!("{name} ({bytes} bytes)")).collect::<Vec<_>>().join(", ")
         };
         let path = self.dir.join(INDEX);
-        Err(TuneFileError::Differs {
+        Err(MeasurementsError::Differs {
             path,
             what: "weight files",
             limit: list(files),
@@ -213,14 +213,14 @@ impl Tune {
     ///
     /// # Errors
     /// When a file cannot be removed.
-    pub fn remove(&self) -> Result<(), TuneFileError> {
+    pub fn remove(&self) -> Result<(), MeasurementsError> {
         for file in self.digests.keys().map(String::as_str).chain([INDEX]) {
             let path = self.dir.join(file);
-            std::fs::remove_file(&path).map_err(|source| TuneFileError::Io { path, source })?;
+            std::fs::remove_file(&path).map_err(|source| MeasurementsError::Io { path, source })?;
         }
         match std::fs::remove_dir(&self.dir) {
             Err(source) if source.kind() != std::io::ErrorKind::DirectoryNotEmpty => {
-                Err(TuneFileError::Io { path: self.dir.clone(), source })
+                Err(MeasurementsError::Io { path: self.dir.clone(), source })
             }
             _ => Ok(()),
         }
@@ -242,16 +242,16 @@ impl Tune {
     }
 
     /// The moment of an input's tokens, and that of the held-out ones: `[n, n]` each.
-    pub(crate) fn moments(&self, input: &str) -> Result<(Vec<f32>, Vec<f32>), TuneFileError> {
+    pub(crate) fn moments(&self, input: &str) -> Result<(Vec<f32>, Vec<f32>), MeasurementsError> {
         let index = self.dir.join(INDEX);
         let malformed =
-            |path: &Path, actual: String| TuneFileError::Malformed { path: path.to_owned(), actual };
+            |path: &Path, actual: String| MeasurementsError::Malformed { path: path.to_owned(), actual };
         let measured = self.inputs.get(input);
         let measured = measured.ok_or_else(|| malformed(&index, format!("no input {input:?}")))?;
         let path = self.dir.join(&measured.file);
         let bytes = read(&path)?;
         if self.digests.get(&measured.file) != Some(&crate::source::hex(&Sha256::digest(&bytes))) {
-            return Err(malformed(&path, "its sha256 is not the one in tune.json".to_owned()));
+            return Err(malformed(&path, "its sha256 is not the one in measurements.json".to_owned()));
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| malformed(&path, e.to_string()))?;
         let n = measured.cols;
@@ -271,15 +271,15 @@ impl Tune {
     /// What an error in each row of a tensor costs, relative to the costliest, where gradients were measured.
     ///
     /// A part of the mean is added to every row: a sample of labels says little of rows that it seldom reached.
-    pub(crate) fn row_weights(&self, tensor: &str) -> Result<Option<Vec<f32>>, TuneFileError> {
+    pub(crate) fn row_weights(&self, tensor: &str) -> Result<Option<Vec<f32>>, MeasurementsError> {
         if self.gradient_tokens == 0 {
             return Ok(None);
         }
         let path = self.dir.join(GRADIENTS);
         let bytes = read(&path)?;
-        let malformed = |actual: String| TuneFileError::Malformed { path: path.clone(), actual };
+        let malformed = |actual: String| MeasurementsError::Malformed { path: path.clone(), actual };
         if self.digests.get(GRADIENTS) != Some(&crate::source::hex(&Sha256::digest(&bytes))) {
-            return Err(malformed("its sha256 is not the one in tune.json".to_owned()));
+            return Err(malformed("its sha256 is not the one in measurements.json".to_owned()));
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| malformed(e.to_string()))?;
         let Ok(tensor) = tensors.tensor(tensor) else { return Ok(None) };
@@ -295,13 +295,13 @@ impl Tune {
     ///
     /// # Errors
     /// When the file is not what was written.
-    pub fn held_out(&self) -> Result<Vec<Vec<u32>>, TuneFileError> {
+    pub fn held_out(&self) -> Result<Vec<Vec<u32>>, MeasurementsError> {
         let Some(digest) = self.digests.get(HELD_OUT) else { return Ok(Vec::new()) };
         let path = self.dir.join(HELD_OUT);
         let bytes = read(&path)?;
-        let malformed = |actual: String| TuneFileError::Malformed { path: path.clone(), actual };
+        let malformed = |actual: String| MeasurementsError::Malformed { path: path.clone(), actual };
         if *digest != crate::source::hex(&Sha256::digest(&bytes)) {
-            return Err(malformed("its sha256 is not the one in tune.json".to_owned()));
+            return Err(malformed("its sha256 is not the one in measurements.json".to_owned()));
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| malformed(e.to_string()))?;
         let mut named = tensors.tensors();
@@ -313,7 +313,7 @@ impl Tune {
     }
 
     /// Writes sequences that were held out.
-    pub(super) fn save_held_out(&mut self, sequences: &[Vec<u32>]) -> Result<(), TuneFileError> {
+    pub(super) fn save_held_out(&mut self, sequences: &[Vec<u32>]) -> Result<(), MeasurementsError> {
         let bytes = sequences.iter().enumerate().map(|(index, tokens)| {
             let bytes = tokens.iter().flat_map(|x| x.to_le_bytes()).collect();
             (format!("sequence-{index:04}"), vec![tokens.len()], bytes)
@@ -322,7 +322,10 @@ impl Tune {
     }
 
     /// Writes sums of squared gradients.
-    pub(super) fn save_gradients(&mut self, rows: &BTreeMap<String, Vec<f64>>) -> Result<(), TuneFileError> {
+    pub(super) fn save_gradients(
+        &mut self,
+        rows: &BTreeMap<String, Vec<f64>>,
+    ) -> Result<(), MeasurementsError> {
         let bytes = rows.iter().map(|(name, sums)| {
             (name.clone(), vec![sums.len()], sums.iter().flat_map(|x| x.to_le_bytes()).collect())
         });
@@ -334,7 +337,7 @@ impl Tune {
         &mut self,
         file: &str,
         triangles: Vec<(String, Vec<f32>)>,
-    ) -> Result<(), TuneFileError> {
+    ) -> Result<(), MeasurementsError> {
         let bytes = triangles.into_iter().map(|(name, values)| {
             (name, vec![values.len()], values.iter().flat_map(|x| x.to_le_bytes()).collect())
         });
@@ -346,9 +349,9 @@ impl Tune {
         file: &str,
         dtype: Dtype,
         tensors: Vec<(String, Vec<usize>, Vec<u8>)>,
-    ) -> Result<(), TuneFileError> {
+    ) -> Result<(), MeasurementsError> {
         let path = self.dir.join(file);
-        let malformed = |actual: String| TuneFileError::Malformed { path: path.clone(), actual };
+        let malformed = |actual: String| MeasurementsError::Malformed { path: path.clone(), actual };
         let view = |(name, shape, bytes): &'_ (String, Vec<usize>, Vec<u8>)| {
             TensorView::new(dtype, shape.clone(), bytes).map(|_| name.clone())
         };
@@ -365,16 +368,16 @@ impl Tune {
     }
 
     /// Writes the index: the measurement is complete.
-    pub(super) fn finish(&self) -> Result<(), TuneFileError> {
+    pub(super) fn finish(&self) -> Result<(), MeasurementsError> {
         let path = self.dir.join(INDEX);
         let json = serde_json::to_vec_pretty(self)
-            .map_err(|e| TuneFileError::Malformed { path: path.clone(), actual: e.to_string() })?;
+            .map_err(|e| MeasurementsError::Malformed { path: path.clone(), actual: e.to_string() })?;
         write(&path, &json)
     }
 
     /// An empty measurement in `dir`, which is made; an old index there is removed first.
-    pub(super) fn begin(dir: &Path) -> Result<Tune, TuneFileError> {
-        let io = |source| TuneFileError::Io { path: dir.to_owned(), source };
+    pub(super) fn begin(dir: &Path) -> Result<Measurements, MeasurementsError> {
+        let io = |source| MeasurementsError::Io { path: dir.to_owned(), source };
         std::fs::create_dir_all(dir).map_err(io)?;
         match std::fs::remove_file(dir.join(INDEX)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
@@ -387,12 +390,12 @@ impl Tune {
                 std::fs::remove_file(entry.path()).map_err(io)?;
             }
         }
-        Ok(Tune { dir: dir.to_owned(), ..Tune::empty() })
+        Ok(Measurements { dir: dir.to_owned(), ..Measurements::empty() })
     }
 
     /// Nothing measured.
-    pub(crate) fn empty() -> Tune {
-        Tune {
+    pub(crate) fn empty() -> Measurements {
+        Measurements {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             files: Vec::new(),
@@ -424,12 +427,12 @@ fn is_moments(name: &str) -> bool {
     numbers.is_some_and(|numbers| numbers.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TuneFileError> {
-    std::fs::read(path).map_err(|source| TuneFileError::Io { path: path.to_owned(), source })
+fn read(path: &Path) -> Result<Vec<u8>, MeasurementsError> {
+    std::fs::read(path).map_err(|source| MeasurementsError::Io { path: path.to_owned(), source })
 }
 
 /// Writes beside, syncs, renames.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), TuneFileError> {
-    let io = |source| TuneFileError::Io { path: path.to_owned(), source };
+fn write(path: &Path, bytes: &[u8]) -> Result<(), MeasurementsError> {
+    let io = |source| MeasurementsError::Io { path: path.to_owned(), source };
     gq_files::write_whole(path, bytes).map_err(io)
 }

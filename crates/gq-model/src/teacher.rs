@@ -172,10 +172,10 @@ mod tests {
     use super::*;
     use crate::{ActivationMode, KvType, RunOptions};
     use gq_checkpoint::{Checkpoint, Role};
-    use gq_tensor::CpuLevel;
+    use gq_tensor::Isa;
     use std::path::Path;
 
-    fn model(name: &str, level: CpuLevel) -> Model {
+    fn model(name: &str, level: Isa) -> Model {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);
         let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
         Model::from_checkpoint(Arc::new(Checkpoint::open(path).unwrap()), options).unwrap()
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn gradients_by_factors_equal_finite_differences() {
         for name in ["llama", "gemma3", "gemma4-e2b", "gemma4-dense"] {
-            let model = model(name, CpuLevel::detect());
+            let model = model(name, Isa::detect());
             let teacher = Teacher::new(&model, tokens(&model)).unwrap();
             let center = factors(&model, 0.4);
             let mut gradients = FactorGradients::new();
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_model_does_not_diverge_from_itself() {
-        let model = model("llama", CpuLevel::detect());
+        let model = model("llama", Isa::detect());
         let teacher = Teacher::new(&model, tokens(&model)).unwrap();
         assert!(teacher.divergence(&model, &Factors::new()).unwrap() < 1e-9);
         assert!(teacher.divergence(&model, &factors(&model, 0.4)).unwrap() > 1e-4);
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_same_bits_on_every_level_and_thread_count() {
-        let run = |level: CpuLevel, threads: usize| {
+        let run = |level: Isa, threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let model = model("gemma3", level);
             pool.install(|| {
@@ -271,8 +271,8 @@ mod tests {
                 (value.to_bits(), gradients)
             })
         };
-        let first = run(CpuLevel::detect(), 1);
-        for level in CpuLevel::available() {
+        let first = run(Isa::detect(), 1);
+        for level in Isa::available() {
             assert_eq!(first, run(level, 3), "{}", level.name());
         }
     }

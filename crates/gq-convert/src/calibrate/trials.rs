@@ -1,9 +1,9 @@
 //! Trials: each group of tensors rounded alone, and everything together, on sequences that the moments hold out.
 
 use super::corrections::{Corrections, GroupTrial};
-use super::measure::{TuneError, TuneEvent, is_held_out, lookups_without_gradients};
+use super::measure::{CalibrateError, CalibrateEvent, is_held_out, lookups_without_gradients};
 use super::memory::{MeasuringMemory, MeasuringSize};
-use super::saved::{Tune, TuneFileError};
+use super::saved::{Measurements, MeasurementsError};
 use crate::allocate;
 use crate::calibrated::{CalibratedCoder, CalibratedError, Factors};
 use crate::encode::{Coded, Coders, RowCoder, StripBuffers};
@@ -11,7 +11,7 @@ use crate::error::ConvertError;
 use gq_checkpoint::{Checkpoint, Role, SourceTensor};
 use gq_codec::Rotation;
 use gq_model::{Model, Replacements, Trial, TrialPass};
-use gq_tensor::{CpuLevel, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec, States};
+use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, States};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is tried: where a damage is some hundredths of a nat, well above noise and not yet out of proportion.
@@ -33,26 +33,26 @@ const STATES: &str = "trials.partial";
 #[derive(Clone, Copy, Debug)]
 pub struct TrialOptions {
     /// Kernels; the result is the same on all.
-    pub level: CpuLevel,
+    pub level: Isa,
     /// Tokens to measure divergences on: whole sequences among those held out, at least one.
     pub tokens: usize,
     /// Most bytes of memory; the result does not depend on it.
     pub max_memory: Option<u64>,
 }
 
-/// Compares the predictions of `tune`, which was measured on `sequences`, with divergences measured on those of them
+/// Compares the predictions of `measurements`, which was measured on `sequences`, with divergences measured on those of them
 /// that were held out, and saves factors beside them. What was measured before is kept as it is.
 ///
 /// # Errors
-/// [`TuneError`]; the measurement is then as it was.
+/// [`CalibrateError`]; the measurement is then as it was.
 pub fn correct(
     checkpoint: &Checkpoint,
     model: &Model,
     sequences: &[Vec<u32>],
     options: &TrialOptions,
-    tune: &mut Tune,
-    progress: &mut dyn FnMut(TuneEvent),
-) -> Result<(), TuneError> {
+    measurements: &mut Measurements,
+    progress: &mut dyn FnMut(CalibrateEvent),
+) -> Result<(), CalibrateError> {
     let held: Vec<&Vec<u32>> = (0..sequences.len())
         .filter(|&index| is_held_out(index, sequences.len()))
         .map(|index| &sequences[index])
@@ -62,28 +62,28 @@ pub fn correct(
     // Spread over all.
     let chosen: Vec<Vec<u32>> = (0..count).map(|i| held[i * held.len() / count].clone()).collect();
     if chosen.is_empty() {
-        return Err(TuneError::TooFew { limit: 2, actual: sequences.len() });
+        return Err(CalibrateError::TooFew { limit: 2, actual: sequences.len() });
     }
     let tokens = chosen.iter().map(Vec::len).sum();
     let size = MeasuringSize {
         sequences: sequences.len(),
         ctx,
-        gradients: tune.gradient_tokens > 0,
+        gradients: measurements.gradient_tokens > 0,
         trial_tokens: tokens,
         threads: rayon::current_num_threads(),
         held: checkpoint.held_bytes(rayon::current_num_threads()),
     };
     let memory = MeasuringMemory::trials(model.spec(), size, options.max_memory)?;
-    if tune.gradient_tokens == 0 {
-        lookups_without_gradients(tune, checkpoint)?;
+    if measurements.gradient_tokens == 0 {
+        lookups_without_gradients(measurements, checkpoint)?;
     }
-    let groups = groups(checkpoint, tune);
+    let groups = groups(checkpoint, measurements);
     if groups.is_empty() {
         return Ok(());
     }
-    let states = tune.dir.join(STATES);
-    let io = |source| TuneFileError::Io { path: states.clone(), source };
-    let work = Work { checkpoint, tune, level: options.level };
+    let states = measurements.dir.join(STATES);
+    let io = |source| MeasurementsError::Io { path: states.clone(), source };
+    let work = Work { checkpoint, measurements, level: options.level };
     let measured = (|| {
         let mut pass = TrialPass::new(model, chosen.clone(), trials(&groups), work.start(&chosen)?)?;
         if memory.spilled > 0 {
@@ -93,12 +93,12 @@ pub fn correct(
         for layer in 0..model.spec().layers.len() {
             let weights = work.coded(&mut |tensor| tensor.layer == Some(layer))?;
             pass.next_layer(&weights).map_err(io)?;
-            progress(TuneEvent::Trials { done: layer + 1, of });
+            progress(CalibrateEvent::Trials { done: layer + 1, of });
         }
         let head = work.coded(&mut |tensor| tensor.layer.is_none() && tensor.role == Role::Head)?;
         let measured = pass.divergences(&head).map_err(io)?;
-        progress(TuneEvent::Trials { done: of, of });
-        Ok::<_, TuneError>(measured)
+        progress(CalibrateEvent::Trials { done: of, of });
+        Ok::<_, CalibrateError>(measured)
     })();
     if memory.spilled > 0 && states.exists() {
         std::fs::remove_file(&states).map_err(io)?;
@@ -109,22 +109,22 @@ pub fn correct(
     if let Some((name, _)) = broken {
         // The model itself, where it is that; else what rounding made of the group.
         chosen.iter().try_for_each(|tokens| model.check_activations(tokens))?;
-        return Err(TuneError::NotFinite { tensor: name.to_owned() });
+        return Err(CalibrateError::NotFinite { tensor: name.to_owned() });
     }
     let about = (options.tokens, tokens, ENCODING.name());
-    let comparable = tune.gradient_tokens > 0;
-    tune.corrections = Some(Corrections::new(about, groups, comparable, &SHARES, &measured));
-    tune.finish()?;
+    let comparable = measurements.gradient_tokens > 0;
+    measurements.corrections = Some(Corrections::new(about, groups, comparable, &SHARES, &measured));
+    measurements.finish()?;
     Ok(())
 }
 
 /// Groups in the order of their names, with predictions.
-fn groups(checkpoint: &Checkpoint, tune: &Tune) -> Vec<GroupTrial> {
+fn groups(checkpoint: &Checkpoint, measurements: &Measurements) -> Vec<GroupTrial> {
     let layers = checkpoint.spec().layers.len().max(1);
-    let depths = layers.min(depths(tune.gradient_tokens > 0));
+    let depths = layers.min(depths(measurements.gradient_tokens > 0));
     let mut groups: BTreeMap<String, GroupTrial> = BTreeMap::new();
-    for tensor in tried(checkpoint, tune) {
-        let predicted = allocate::predicted(tune, &tensor.name, ENCODING).unwrap_or(0.0);
+    for tensor in tried(checkpoint, measurements) {
+        let predicted = allocate::predicted(measurements, &tensor.name, ENCODING).unwrap_or(0.0);
         let name = match tensor.layer {
             Some(layer) => format!("{} {}/{depths}", tensor.role, layer * depths / layers + 1),
             None => tensor.role.to_string(),
@@ -144,9 +144,12 @@ fn groups(checkpoint: &Checkpoint, tune: &Tune) -> Vec<GroupTrial> {
 }
 
 /// Tensors that were measured and can be coded.
-fn tried<'a>(checkpoint: &'a Checkpoint, tune: &'a Tune) -> impl Iterator<Item = &'a SourceTensor> {
+fn tried<'a>(
+    checkpoint: &'a Checkpoint,
+    measurements: &'a Measurements,
+) -> impl Iterator<Item = &'a SourceTensor> {
     checkpoint.tensors().iter().filter(|tensor| {
-        tune.tensors.contains_key(&tensor.name)
+        measurements.tensors.contains_key(&tensor.name)
             && ENCODING.supports_cols(tensor.cols())
             && Rotation::check(ROTATION, tensor.cols()).is_ok()
     })
@@ -164,18 +167,19 @@ fn trials(groups: &[GroupTrial]) -> Vec<Trial> {
 /// Rounds tensors in memory.
 struct Work<'a> {
     checkpoint: &'a Checkpoint,
-    tune: &'a Tune,
-    level: CpuLevel,
+    measurements: &'a Measurements,
+    level: Isa,
 }
 
 impl Work<'_> {
     /// What precedes the layers: whole tensors, and of tables that are looked up only the rows that are.
-    fn start(&self, sequences: &[Vec<u32>]) -> Result<Replacements, TuneError> {
-        let looked_up = |tensor: &SourceTensor| self.tune.tensors[&tensor.name].inputs.is_empty();
+    fn start(&self, sequences: &[Vec<u32>]) -> Result<Replacements, CalibrateError> {
+        let looked_up = |tensor: &SourceTensor| self.measurements.tensors[&tensor.name].inputs.is_empty();
         let mut weights = self
             .coded(&mut |tensor| tensor.layer.is_none() && tensor.role != Role::Head && !looked_up(tensor))?;
         let tokens: BTreeSet<usize> = sequences.iter().flatten().map(|&token| token as usize).collect();
-        for tensor in tried(self.checkpoint, self.tune).filter(|t| t.layer.is_none() && looked_up(t)) {
+        for tensor in tried(self.checkpoint, self.measurements).filter(|t| t.layer.is_none() && looked_up(t))
+        {
             let coder = Coders::default().get(ENCODING, ROTATION, tensor.cols());
             let coder = coder.map_err(|source| failed(tensor, source))?;
             weights.insert_rows(&tensor.name, self.rows(tensor, &coder, &tokens)?);
@@ -184,18 +188,18 @@ impl Work<'_> {
     }
 
     /// The tensors that `wanted` accepts.
-    fn coded(&self, wanted: &mut dyn FnMut(&SourceTensor) -> bool) -> Result<Replacements, TuneError> {
+    fn coded(&self, wanted: &mut dyn FnMut(&SourceTensor) -> bool) -> Result<Replacements, CalibrateError> {
         // Factors are not kept while layers run.
         let (factors, mut weights, mut coders) =
             (Factors::default(), Replacements::default(), Coders::default());
-        for tensor in tried(self.checkpoint, self.tune).filter(|tensor| wanted(tensor)) {
+        for tensor in tried(self.checkpoint, self.measurements).filter(|tensor| wanted(tensor)) {
             let shape = (tensor.rows(), tensor.cols());
             let height = tensor.shape.iter().rev().nth(1).copied().unwrap_or(1);
             let how = (ENCODING, ROTATION);
-            let coder = CalibratedCoder::new(self.tune, tensor, how, shape, &mut coders);
+            let coder = CalibratedCoder::new(self.measurements, tensor, how, shape, &mut coders);
             let coder = coder.map_err(|error| match error {
                 CalibratedError::Coder(source) => failed(tensor, source),
-                CalibratedError::Tune(source) => TuneError::File(source),
+                CalibratedError::Measurements(source) => CalibrateError::File(source),
             })?;
             let Some(coder) = coder else { continue };
             let (mut payload, mut scales, mut coded) = (Vec::new(), Vec::new(), Coded::default());
@@ -213,7 +217,7 @@ impl Work<'_> {
             }
             payload.append(&mut scales);
             weights.insert(&tensor.name, how, (shape.0, shape.1, height), payload).map_err(|error| {
-                TuneError::Trial { tensor: tensor.name.clone(), actual: error.to_string() }
+                CalibrateError::Trial { tensor: tensor.name.clone(), actual: error.to_string() }
             })?;
         }
         Ok(weights)
@@ -225,7 +229,7 @@ impl Work<'_> {
         tensor: &SourceTensor,
         coder: &RowCoder,
         rows: &BTreeSet<usize>,
-    ) -> Result<BTreeMap<usize, Vec<f32>>, TuneError> {
+    ) -> Result<BTreeMap<usize, Vec<f32>>, CalibrateError> {
         let (mut out, cols) = (BTreeMap::new(), tensor.cols());
         let step = unit(tensor);
         let starts: BTreeSet<usize> = rows.iter().map(|row| row / step * step).collect();
@@ -247,7 +251,7 @@ impl Work<'_> {
         Ok(out)
     }
 
-    fn source(&self, tensor: &SourceTensor, rows: std::ops::Range<usize>) -> Result<Vec<u8>, TuneError> {
+    fn source(&self, tensor: &SourceTensor, rows: std::ops::Range<usize>) -> Result<Vec<u8>, CalibrateError> {
         let row = tensor.row_bytes();
         let mut bytes = vec![0; rows.len() * row];
         let range = (rows.start * row) as u64..(rows.end * row) as u64;
@@ -269,15 +273,15 @@ fn block(tensor: &SourceTensor) -> usize {
     fit.next_multiple_of(unit(tensor))
 }
 
-fn failed(tensor: &SourceTensor, source: crate::encode::CoderError) -> TuneError {
-    TuneError::Trial { tensor: tensor.name.clone(), actual: source.to_string() }
+fn failed(tensor: &SourceTensor, source: crate::encode::CoderError) -> CalibrateError {
+    CalibrateError::Trial { tensor: tensor.name.clone(), actual: source.to_string() }
 }
 
-fn rounding(tensor: &SourceTensor, error: ConvertError) -> TuneError {
+fn rounding(tensor: &SourceTensor, error: ConvertError) -> CalibrateError {
     match error {
-        ConvertError::Tune(source) => TuneError::File(source),
-        ConvertError::Values(source) => TuneError::Read(source),
-        ConvertError::Moment { tensor, source } => TuneError::Moment { tensor, source },
-        other => TuneError::Trial { tensor: tensor.name.clone(), actual: other.to_string() },
+        ConvertError::Measurements(source) => CalibrateError::File(source),
+        ConvertError::Values(source) => CalibrateError::Read(source),
+        ConvertError::Moment { tensor, source } => CalibrateError::Moment { tensor, source },
+        other => CalibrateError::Trial { tensor: tensor.name.clone(), actual: other.to_string() },
     }
 }

@@ -2,7 +2,7 @@
 
 use gq_codec::{Operand, Rotation, fixed_product};
 use gq_model::Matrix;
-use gq_tensor::CpuLevel;
+use gq_tensor::Isa;
 use rayon::prelude::*;
 
 /// Rows of the sum updated together: half of a square is never computed.
@@ -28,7 +28,7 @@ impl Moment {
     }
 
     /// Adds tokens `[tokens, n]` in order: every element is one chain of fused multiply-adds.
-    pub(crate) fn add(&mut self, level: CpuLevel, x: &Matrix) {
+    pub(crate) fn add(&mut self, level: Isa, x: &Matrix) {
         let n = self.n;
         for (block, rows) in self.sum.chunks_mut(BLOCK * n).enumerate() {
             let first = block * BLOCK;
@@ -70,7 +70,7 @@ pub(crate) fn square(triangle: &[f32], n: usize) -> Vec<f32> {
 }
 
 /// `R H R^T` of a symmetric matrix, in place.
-pub(crate) fn rotate(level: CpuLevel, h: &mut Vec<f32>, rotation: &Rotation) {
+pub(crate) fn rotate(level: Isa, h: &mut Vec<f32>, rotation: &Rotation) {
     let n = rotation.cols();
     for _ in 0..2 {
         h.par_chunks_mut(n).for_each_init(Vec::new, |scratch, row| rotation.forward(level, row, scratch));
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn means_of_products() {
         let (n, x) = (320, inputs(40, 320));
-        for level in CpuLevel::available() {
+        for level in Isa::available() {
             let mut moment = Moment::new(n);
             moment.add(level, &x);
             let h = square(&moment.triangle(), n);
@@ -114,7 +114,7 @@ mod tests {
     fn a_rotated_moment_is_the_moment_of_rotated_inputs() {
         let n = 96;
         let rotation = Rotation::new(RotationSpec { kind: RotationKind::Hadamard, seed: 3 }, n).unwrap();
-        let level = CpuLevel::detect();
+        let level = Isa::detect();
         let mut x = inputs(50, n);
         let mut moment = Moment::new(n);
         moment.add(level, &x);

@@ -1,8 +1,8 @@
-//! `gq refine`: tunes the scales and norms of a finished file toward its reference, with codes as they are.
+//! `gq improve --scales`: tunes the scales and norms of a finished file toward its reference, with codes as they are.
 
 use crate::adapters::Adapters;
 use crate::cli::Global;
-use crate::commands::{calibrate, tune};
+use crate::commands::{calibration, calibrate};
 use crate::failure::{Exit, Failure};
 use crate::guard::{self, Force, Out};
 use crate::progress::Progress;
@@ -10,7 +10,7 @@ use crate::seen::{self, Checker, NoCheck};
 use crate::signals::{self, Work};
 use crate::{expected, source, units};
 use gq_container::Container;
-use gq_convert::{Effort, RefineError, RefineEvent, RefineOptions, Refined};
+use gq_convert::{Effort, ScalesError, ScalesEvent, ScalesOptions, ScalesTuned};
 use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,11 +21,11 @@ use std::sync::Arc;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  gq refine smol-3bit.gq --reference ./SmolLM2-135M --calibration texts/
-  gq refine smol-3bit.gq --reference ./SmolLM2-135M --calibration self --steps 80 --batch 4 -o smol-3bit-refined.gq
+  gq improve --scales smol-3bit.gq --reference ./SmolLM2-135M --calibration texts/
+  gq improve --scales smol-3bit.gq --reference ./SmolLM2-135M --calibration self --steps 80 --batch 4 -o smol-3bit-tuned.gq
 
 Time is about that of 10 forward passes over steps x batch x ctx tokens.")]
-pub struct RefineArgs {
+pub struct ScalesArgs {
     /// File to tune.
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -38,7 +38,7 @@ pub struct RefineArgs {
     #[arg(long, value_name = "FILE|DIR|builtin|self")]
     calibration: Option<PathBuf>,
     /// Tokens of a sequence.
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = calibrate::sequence_length)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = calibration::sequence_length)]
     calibration_ctx: usize,
     /// Steps of the optimizer.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
@@ -58,7 +58,7 @@ pub struct RefineArgs {
     no_check: NoCheck,
 }
 
-pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
+pub fn run(args: &ScalesArgs, global: &Global) -> Result<(), Failure> {
     let loras = args.loras.paths();
     let reads: Vec<&Path> =
         [&*args.file, &args.reference].into_iter().chain(loras).chain(args.calibration.as_deref()).collect();
@@ -70,12 +70,12 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
     let _work = signals::during(work.making([path.clone()], "only its summary was not shown"));
     if !(args.rate > 0.0 && args.rate <= 0.1) {
         let message = format!("--rate {} is not above 0 and at most 0.1", args.rate);
-        return Err(Failure::new(Exit::Usage, "refine.rate", message)
+        return Err(Failure::new(Exit::Usage, "improve.rate", message)
             .at("--rate")
             .limit(0.1)
             .actual(args.rate));
     }
-    let level = global.level()?;
+    let level = global.isa()?;
     let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
     let container = Arc::new(Container::open(&args.file)?);
     let model = Model::from_container(container.clone(), options)?;
@@ -88,9 +88,9 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
     let (steps, batch) = (usize::from(args.steps), usize::from(args.batch));
     // What is held out comes on top.
     let tokens = (steps * batch * 9).div_ceil(8).saturating_add(12) * args.calibration_ctx;
-    let mut progress = tune::writing(global);
+    let mut progress = calibrate::writing(global);
     let mut seen = |done: u64, of: u64| progress.stage("", (done, of), "own text");
-    let (texts, sequences) = tune::sequences(
+    let (texts, sequences) = calibrate::sequences(
         args.calibration.as_deref(),
         (&reference, &tokenizer),
         (tokens, args.calibration_ctx),
@@ -99,15 +99,15 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
         &mut seen,
     )?;
     progress.finish();
-    let options = RefineOptions { steps, batch, rate: args.rate };
-    let effort = effort.refining(steps * batch * args.calibration_ctx);
+    let options = ScalesOptions { steps, batch, rate: args.rate };
+    let effort = effort.tuning_scales(steps * batch * args.calibration_ctx);
     let total = (steps * batch) as u64;
     let mut progress =
         Progress::staged(global, "refine", expected::single("sequences", total, effort, global)?);
     let outcome = source::with_threads(global, || {
         let both = (&model, container.as_ref());
         gq_convert::refine(&reference, both, &sequences, options, &mut |event| {
-            let RefineEvent::Sequences { done, of } = event;
+            let ScalesEvent::Sequences { done, of } = event;
             progress.set_total(of as u64);
             progress.set(done as u64, "tuning");
         })
@@ -118,7 +118,7 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
     container.check_unchanged()?;
     let checker = Checker::new(args.no_check, global);
     if outcome.helps() || !in_place {
-        let refined = Refined {
+        let scales_tuned = ScalesTuned {
             text_sha256: gq_convert::texts_digest(&texts).parse().map_err(|_| digest_failure())?,
             ctx: args.calibration_ctx as u64,
             batch: batch as u64,
@@ -131,7 +131,7 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
         };
         source::with_threads(global, || {
             checker.through(named, &unchanged, |path| match outcome.helps() {
-                true => Ok(outcome.write(&container, &model, Some(refined), path)?),
+                true => Ok(outcome.write(&container, &model, Some(scales_tuned), path)?),
                 false => Ok(outcome.clone().unchanged().write(&container, &model, None, path)?),
             })
         })??;
@@ -166,12 +166,12 @@ pub fn run(args: &RefineArgs, global: &Global) -> Result<(), Failure> {
 }
 
 fn digest_failure() -> Failure {
-    Failure::new(Exit::Input, "refine.digest", "the text has no digest".to_owned())
+    Failure::new(Exit::Input, "improve.digest", "the text has no digest".to_owned())
 }
 
-impl From<RefineError> for Failure {
-    fn from(error: RefineError) -> Failure {
-        use RefineError as E;
+impl From<ScalesError> for Failure {
+    fn from(error: ScalesError) -> Failure {
+        use ScalesError as E;
         let message = error.to_string();
         match error {
             E::NotFinite(error) => error.into(),
@@ -179,17 +179,17 @@ impl From<RefineError> for Failure {
             E::Container(error) => error.into(),
             E::Text(error) => error.into(),
             E::Write(error) => error.into(),
-            E::Vocabulary { limit, actual } => Failure::new(Exit::Input, "refine.vocabulary", message)
+            E::Vocabulary { limit, actual } => Failure::new(Exit::Input, "improve.vocabulary", message)
                 .at("--reference")
                 .limit(limit)
                 .actual(actual),
-            E::TooShort { limit, actual } => Failure::new(Exit::Input, "refine.text", message)
+            E::TooShort { limit, actual } => Failure::new(Exit::Input, "improve.text", message)
                 .at("--calibration")
                 .limit(limit)
                 .actual(actual),
-            E::Nothing => Failure::new(Exit::Input, "refine.nothing", message),
+            E::Nothing => Failure::new(Exit::Input, "improve.nothing", message),
             E::Rule(_) | E::Provenance(_) | E::Payload { .. } => {
-                Failure::new(Exit::Input, "refine.file", message)
+                Failure::new(Exit::Input, "improve.file", message)
             }
         }
     }

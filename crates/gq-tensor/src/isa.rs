@@ -1,4 +1,4 @@
-//! CPU levels as capability tokens: having the value proves that the machine has the instructions.
+//! instruction sets as capability tokens: having the value proves that the machine has the instructions.
 
 /// Proof that AVX2, FMA and F16C were detected on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Avx512 {
 
 /// Which kernels run. Results that reach a file are the same at every level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CpuLevel {
+pub enum Isa {
     /// Plain Rust: the definition.
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
@@ -50,26 +50,26 @@ pub enum CpuLevel {
     Avx512(Avx512),
 }
 
-impl CpuLevel {
+impl Isa {
     /// The best level of this machine.
-    pub fn detect() -> CpuLevel {
-        CpuLevel::available().last().copied().unwrap_or(CpuLevel::Scalar)
+    pub fn detect() -> Isa {
+        Isa::available().last().copied().unwrap_or(Isa::Scalar)
     }
 
     /// Every level of this machine, the definition first and the best last.
-    pub fn available() -> Vec<CpuLevel> {
-        let mut levels = vec![CpuLevel::Scalar];
-        levels.extend(Avx2::detect().map(CpuLevel::Avx2));
-        levels.extend(Avx512::detect().map(CpuLevel::Avx512));
+    pub fn available() -> Vec<Isa> {
+        let mut levels = vec![Isa::Scalar];
+        levels.extend(Avx2::detect().map(Isa::Avx2));
+        levels.extend(Avx512::detect().map(Isa::Avx512));
         levels
     }
 
-    /// Lower-case name, as in `--cpu`.
+    /// Lower-case name, as in `--isa`.
     pub const fn name(self) -> &'static str {
         match self {
-            CpuLevel::Scalar => "scalar",
-            CpuLevel::Avx2(_) => "avx2",
-            CpuLevel::Avx512(_) => "avx512",
+            Isa::Scalar => "scalar",
+            Isa::Avx2(_) => "avx2",
+            Isa::Avx512(_) => "avx512",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Memory of a measurement, from the model's specification and the text's size alone.
 
 use super::collected::ExpertMoments;
-use super::measure::{HELD_OUT, TuneError};
+use super::measure::{CalibrateError, HELD_OUT};
 use super::trials::depths;
 use crate::memory::FACTORS_AT_WORK;
 use gq_checkpoint::{LayerSpec, ModelSpec};
@@ -57,13 +57,13 @@ impl MeasuringMemory {
     /// Hidden states are spilled when they would not fit under `limit`.
     ///
     /// # Errors
-    /// [`TuneError::Memory`] when one layer's moments and one sequence do not fit either.
+    /// [`CalibrateError::Memory`] when one layer's moments and one sequence do not fit either.
     pub fn new(
         spec: &ModelSpec,
         size: MeasuringSize,
         experts: ExpertMoments,
         limit: Option<u64>,
-    ) -> Result<MeasuringMemory, TuneError> {
+    ) -> Result<MeasuringMemory, CalibrateError> {
         let (threads, ctx) = (size.threads.max(1) as u64, size.ctx as u64);
         let base = BASE + VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD + size.held;
         let sequence = ctx * residual_token_bytes(spec);
@@ -94,7 +94,7 @@ impl MeasuringMemory {
         spec: &ModelSpec,
         size: MeasuringSize,
         limit: Option<u64>,
-    ) -> Result<MeasuringMemory, TuneError> {
+    ) -> Result<MeasuringMemory, CalibrateError> {
         let (threads, ctx) = (size.threads.max(1) as u64, size.ctx as u64);
         // Whole sequences of those held out, whatever was asked for.
         let held_out = size.sequences.div_ceil(HELD_OUT).max(1) as u64;
@@ -131,10 +131,10 @@ impl MeasuringMemory {
         limit: Option<u64>,
         (whole, least): (u64, u64),
         states: u64,
-    ) -> Result<MeasuringMemory, TuneError> {
+    ) -> Result<MeasuringMemory, CalibrateError> {
         match limit {
             Some(limit) if whole.min(least) > limit => {
-                Err(TuneError::Memory { limit, actual: whole.min(least) })
+                Err(CalibrateError::Memory { limit, actual: whole.min(least) })
             }
             Some(limit) if whole > limit => Ok(MeasuringMemory { peak: least, spilled: states, saved: 0 }),
             _ => Ok(MeasuringMemory { peak: whole, spilled: 0, saved: 0 }),
@@ -150,12 +150,12 @@ impl MeasuringMemory {
     /// is made of its moments. States are spilled when they would not fit under `limit`; new codes always are.
     ///
     /// # Errors
-    /// [`TuneError::Memory`] when one product's moments and one sequence do not fit either.
+    /// [`CalibrateError::Memory`] when one product's moments and one sequence do not fit either.
     pub fn rounding_again(
         spec: &ModelSpec,
         size: MeasuringSize,
         limit: Option<u64>,
-    ) -> Result<MeasuringMemory, TuneError> {
+    ) -> Result<MeasuringMemory, CalibrateError> {
         let (threads, ctx) = (size.threads.max(1) as u64, size.ctx as u64);
         let base = BASE + 2 * VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD + size.held;
         let sequence = ctx * residual_token_bytes(spec);
@@ -181,14 +181,14 @@ impl MeasuringMemory {
     /// by itself.
     ///
     /// # Errors
-    /// [`TuneError::Memory`] when that is above `limit`.
+    /// [`CalibrateError::Memory`] when that is above `limit`.
     pub fn comparing(
         spec: &ModelSpec,
         ctx: usize,
         threads: usize,
         held: u64,
         limit: Option<u64>,
-    ) -> Result<MeasuringMemory, TuneError> {
+    ) -> Result<MeasuringMemory, CalibrateError> {
         let (threads, ctx) = (threads.max(1) as u64, ctx as u64);
         let base = BASE + 2 * VOCABULARY_ENTRY * spec.vocab_size as u64 + threads * THREAD + held;
         let work = spec.layers.iter().map(|layer| work(spec, layer, ctx, threads)).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The folder beside an output in which `--max-kld` searches: what was measured so far, and the best file.
+//! The folder beside an output in which `--target-kld` searches: what was measured so far, and the best file.
 
 use crate::failure::{Exit, Failure};
 use gq_container::put_in_place;
@@ -47,7 +47,7 @@ struct Log {
     rounds: Vec<Round>,
 }
 
-/// `OUT.max-kld`, held by one process.
+/// `OUT.target-kld`, held by one process.
 pub struct SearchFolder {
     dir: PathBuf,
     log: Log,
@@ -57,7 +57,7 @@ pub struct SearchFolder {
 impl SearchFolder {
     /// Where the folder of the output `path` is.
     pub fn path(path: &Path) -> PathBuf {
-        gq_files::sibling(path, ".max-kld")
+        gq_files::sibling(path, ".target-kld")
     }
 
     /// Refuses what has the folder's name and is not what a search left.
@@ -73,7 +73,7 @@ impl SearchFolder {
             return Ok(());
         }
         let message = format!("{} is not what a search left behind", dir.display());
-        Err(Failure::new(Exit::Input, "max_kld.foreign", message).at(dir.display()))
+        Err(Failure::new(Exit::Input, "target_kld.foreign", message).at(dir.display()))
     }
 
     /// The folder of the output `path`, new or as an interrupted search of the same kind left it.
@@ -203,10 +203,10 @@ mod tests {
     fn what_others_left_is_not_touched() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.gq");
-        let foreign = folder.path().join("m.gq.max-kld");
+        let foreign = folder.path().join("m.gq.target-kld");
         std::fs::create_dir(&foreign).unwrap();
         std::fs::write(foreign.join("best.gq"), "mine").unwrap();
-        assert_eq!(SearchFolder::open(&path, "this", true).err().unwrap().code, "max_kld.foreign");
+        assert_eq!(SearchFolder::open(&path, "this", true).err().unwrap().code, "target_kld.foreign");
         assert_eq!(std::fs::read(foreign.join("best.gq")).unwrap(), b"mine");
         std::fs::remove_dir_all(&foreign).unwrap();
         // A best file that is gone, and what was said of it.
