@@ -12,7 +12,7 @@ mod place;
 mod space;
 mod stamp;
 
-pub use allocator::{MAPPED_ALONE, return_large_buffers};
+pub use allocator::{MAPPED_ALONE, return_large_buffers, return_small_pieces};
 pub use begin::{begin, foreign, open_own};
 pub use bus::watch_bus_errors;
 pub use identity::{Identity, Kind, kind};
