@@ -5,7 +5,7 @@ use crate::LoadError;
 use crate::linear::Linear;
 use crate::ops::{Norm, Ops};
 use crate::source::Source;
-use gq_checkpoint::{AttentionSpec, LayerSpec, MlpSpec, ModelSpec};
+use gq_checkpoint::{AttentionSpec, LayerSpec, MlpSpec, ModelSpec, Part};
 
 #[derive(Debug)]
 pub(crate) struct Llama {
@@ -34,17 +34,16 @@ pub(super) struct Layer {
 
 impl Llama {
     pub(crate) fn load(spec: &ModelSpec, source: &mut Source) -> Result<Llama, LoadError> {
-        let (vocab, hidden) = (spec.vocab_size, spec.hidden_size);
         let layers = spec.layers.iter().enumerate();
         Ok(Llama {
-            embedding: source.matrix("model.embed_tokens.weight", &[vocab, hidden])?,
+            embedding: source.matrix(Part::Embedding, None)?,
             layers: layers
-                .map(|(index, layer)| Layer::load(index, layer, hidden, source))
+                .map(|(index, layer)| Layer::load(index, layer, source))
                 .collect::<Result<_, _>>()?,
-            norm: source.norm("model.norm", hidden)?,
+            norm: source.norm(Part::FinalNorm, None)?,
             head: match spec.tied_head {
                 true => None,
-                false => Some(source.matrix("lm_head.weight", &[vocab, hidden])?),
+                false => Some(source.matrix(Part::Head, None)?),
             },
         })
     }
@@ -75,21 +74,20 @@ impl Llama {
 }
 
 impl Layer {
-    fn load(index: usize, spec: &LayerSpec, hidden: usize, source: &mut Source) -> Result<Layer, LoadError> {
+    fn load(index: usize, spec: &LayerSpec, source: &mut Source) -> Result<Layer, LoadError> {
         let (attention, mlp) = (spec.attention.clone(), spec.mlp);
-        let (q, kv, bias) = (attention.q_width(), attention.kv_width(), attention.bias);
-        let name = |part: &str| format!("model.layers.{index}.{part}");
+        let at = Some(index);
         Ok(Layer {
             index,
-            input_norm: source.norm(&name("input_layernorm"), hidden)?,
-            query: source.linear(&name("self_attn.q_proj"), q, hidden, bias)?,
-            key: source.linear(&name("self_attn.k_proj"), kv, hidden, bias)?,
-            value: source.linear(&name("self_attn.v_proj"), kv, hidden, bias)?,
-            output: source.linear(&name("self_attn.o_proj"), hidden, q, bias)?,
-            post_attention_norm: source.norm(&name("post_attention_layernorm"), hidden)?,
-            gate: source.linear(&name("mlp.gate_proj"), mlp.width, hidden, mlp.bias)?,
-            up: source.linear(&name("mlp.up_proj"), mlp.width, hidden, mlp.bias)?,
-            down: source.linear(&name("mlp.down_proj"), hidden, mlp.width, mlp.bias)?,
+            input_norm: source.norm(Part::AttentionNorm, at)?,
+            query: source.linear(Part::Query, at)?,
+            key: source.linear(Part::Key, at)?,
+            value: source.linear(Part::Value, at)?,
+            output: source.linear(Part::Output, at)?,
+            post_attention_norm: source.norm(Part::MlpNorm, at)?,
+            gate: source.linear(Part::Gate, at)?,
+            up: source.linear(Part::Up, at)?,
+            down: source.linear(Part::Down, at)?,
             attention,
             mlp,
         })
