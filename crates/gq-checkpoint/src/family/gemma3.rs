@@ -14,7 +14,7 @@ use crate::config::{Around, Fields, RopeParameters, check_factors, rope_spec};
 use crate::declared::{Declared, Layout, Part, When};
 use crate::gguf::{
     Array, FREQ_BASE, Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, Value as Metadatum,
-    common, head_dim, int, named_types, number, object, pattern, softcap, window,
+    common, head_dim, head_widths, int, named_types, number, object, pattern, softcap, window,
 };
 use crate::{
     Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, NormPlacement, limits,
@@ -268,6 +268,7 @@ fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufE
 
 /// Keys of this architecture alone.
 fn gguf_metadata(set: &mut Set<'_>, spec: &ModelSpec) {
+    head_widths(set, spec);
     if let Some(cap) = spec.final_softcap {
         set("final_logit_softcapping", Metadatum::F32(cap));
     }

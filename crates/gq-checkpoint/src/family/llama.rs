@@ -11,7 +11,8 @@ use super::{FamilyFile, ModelType};
 use crate::config::{Around, Fields, RopeParameters, check_factors, rope_spec};
 use crate::declared::{Declared, Dim, Layout, Part, When};
 use crate::gguf::{
-    Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, common, head_dim, int, number, object,
+    Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, common, head_dim, head_widths, int,
+    number, object,
 };
 use crate::{
     Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, NormPlacement, Role,
@@ -191,6 +192,7 @@ fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufE
 
 /// Keys of this architecture alone.
 fn gguf_metadata(set: &mut Set<'_>, spec: &ModelSpec) {
+    head_widths(set, spec);
     set("vocab_size", int(spec.vocab_size));
     set("rope.dimension_count", int(spec.layers.first().map_or(0, |layer| layer.attention.head_dim)));
 }

@@ -44,9 +44,6 @@ pub(super) fn model_metadata(
         set("expert_count", int(moe.experts));
         set("expert_used_count", int(moe.top_k));
     }
-    let full = full_layer(spec).unwrap_or(first);
-    set("attention.key_length", int(full.attention.head_dim));
-    set("attention.value_length", int(full.attention.head_dim));
     (spec.family.file().gguf.metadata)(&mut set, spec);
     if let Some(file_type) = file_type(options.kind, tensors) {
         metadata.set("general.file_type", Value::U32(file_type));
@@ -113,6 +110,13 @@ fn activation_name(activation: Activation) -> &'static str {
         Activation::Silu => "silu",
         Activation::GeluTanh => "gelu_pytorch_tanh",
     }
+}
+
+/// Width of a head on full layers; readers take the hidden size divided by the heads without it.
+pub(crate) fn head_widths(set: &mut Set<'_>, spec: &ModelSpec) {
+    let width = full_layer(spec).map_or(0, |layer| layer.attention.head_dim);
+    set("attention.key_length", int(width));
+    set("attention.value_length", int(width));
 }
 
 /// The first layer that sees everything, or the first.

@@ -35,7 +35,7 @@ pub use decode::decode_blocks;
 pub use encode::{encode_blocks, is_encodable};
 pub use error::GgufError;
 pub use export::{ExportError, ExportOptions, ExportPlan, ExportSource, ExportTensor, ReadRows};
-pub(crate) use export_meta::{Set, full_layer, int, pattern, window};
+pub(crate) use export_meta::{Set, full_layer, head_widths, int, pattern, window};
 pub use file::{Gguf, GgufTensor};
 pub use header::{Header, Metadata, TensorInfo};
 pub(crate) use keys::Keys;

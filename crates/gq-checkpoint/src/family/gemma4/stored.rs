@@ -3,7 +3,7 @@
 use super::TENSORS;
 use crate::gguf::{
     Array, FREQ_BASE, Gguf, GgufError, Keys, Set, StoredRope, Value as Metadatum, common, full_layer,
-    head_dim, int, named_types, number, object, pattern, softcap, window,
+    head_dim, head_widths, int, named_types, number, object, pattern, softcap, window,
 };
 use crate::{ModelSpec, Part};
 use serde_json::{Map, Value, json};
@@ -108,6 +108,7 @@ fn mlp_width(keys: &Keys<'_>, layers: usize, shared: usize) -> Result<(u64, bool
 
 /// Keys of this architecture alone.
 pub(super) fn metadata(set: &mut Set<'_>, spec: &ModelSpec) {
+    head_widths(set, spec);
     let full_dim = full_layer(spec).map_or(0, |layer| layer.attention.head_dim);
     // Readers take 30 where the key is absent, and no cap for 0.
     set("final_logit_softcapping", Metadatum::F32(spec.final_softcap.unwrap_or(0.0)));
