@@ -5,6 +5,7 @@
 mod gemma3;
 mod gemma4;
 mod llama;
+mod qwen2;
 mod shared;
 mod tensors;
 
@@ -23,6 +24,8 @@ use std::sync::LazyLock;
 pub enum Family {
     /// `LlamaForCausalLM`.
     Llama,
+    /// `Qwen2ForCausalLM`: Qwen2 and Qwen2.5.
+    Qwen2,
     /// `Gemma3ForCausalLM` and the text part of `Gemma3ForConditionalGeneration`.
     Gemma3,
     /// `Gemma4ForCausalLM` and the text part of `Gemma4ForConditionalGeneration` and the unified variant.
@@ -31,11 +34,12 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 3] = [Family::Llama, Family::Gemma3, Family::Gemma4];
+    pub const ALL: [Family; 4] = [Family::Llama, Family::Qwen2, Family::Gemma3, Family::Gemma4];
 
     pub(crate) const fn file(self) -> &'static FamilyFile {
         match self {
             Family::Llama => &llama::FILE,
+            Family::Qwen2 => &qwen2::FILE,
             Family::Gemma3 => &gemma3::FILE,
             Family::Gemma4 => &gemma4::FILE,
         }

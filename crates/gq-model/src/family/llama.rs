@@ -109,3 +109,69 @@ impl Layer {
         ops.add(x, &h) // [tokens, hidden]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{KvCache, KvType};
+    use crate::eager::{ActivationMode, Eager, Turns};
+    use crate::source::Decoded;
+    use gq_checkpoint::Checkpoint;
+    use gq_tensor::CpuLevel;
+    use safetensors::SafeTensors;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    /// Largest error of the logits of Qwen2's tiny checkpoint under a change of its layers, in what parity tolerates.
+    fn error(change: fn(&mut Layer)) -> f64 {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny/qwen2");
+        let facts = std::fs::read_to_string(dir.join("reference.json")).unwrap();
+        let floor =
+            serde_json::from_str::<serde_json::Value>(&facts).unwrap()["floor_max_abs"].as_f64().unwrap();
+        let reference = std::fs::read(dir.join("reference.safetensors")).unwrap();
+        let reference = SafeTensors::deserialize(&reference).unwrap();
+        let words = |name: &str| -> Vec<[u8; 8]> {
+            let data = reference.tensor(name).unwrap().data().to_vec();
+            data.chunks_exact(8).map(|word| word.try_into().unwrap()).collect()
+        };
+        let tokens = reference.tensor("input_ids").unwrap().shape()[1];
+        let ids: Vec<u32> = words("input_ids").into_iter().map(|id| i64::from_le_bytes(id) as u32).collect();
+        let logits = words("logits").into_iter().map(f64::from_le_bytes);
+
+        let checkpoint = Arc::new(Checkpoint::open(&dir).unwrap());
+        let spec = checkpoint.spec().clone();
+        let mut graph =
+            Llama::load(&spec, &mut Source::checkpoint(checkpoint, Decoded::Held).unwrap()).unwrap();
+        graph.layers.iter_mut().for_each(change);
+        let mut actual = Vec::new();
+        for tokens in ids.chunks(tokens) {
+            let turns: Vec<_> = spec.ropes.iter().map(|rope| Turns::new(rope, 0, tokens.len())).collect();
+            let mut cache = KvCache::new(&spec, tokens.len(), KvType::F32);
+            let (level, activations) = (CpuLevel::detect(), ActivationMode::F32);
+            let mut ops = Eager { level, activations, cache: &mut cache, turns: &turns, start: 0 };
+            let Residual { mut x, .. } = graph.start(&mut ops, tokens);
+            for index in 0..graph.layers.len() {
+                x = graph.layer(&mut ops, index, x);
+            }
+            actual.extend(graph.logits(&mut ops, &x).data);
+        }
+        let errors =
+            actual.iter().zip(logits).map(|(actual, expected)| (f64::from(*actual) - expected).abs());
+        errors.fold(0.0, f64::max) / (3.0 * floor)
+    }
+
+    #[test]
+    fn parity_notices_every_missing_bias_and_one_too_many() {
+        assert!(error(|_| {}) <= 1.0, "{}", error(|_| {}));
+        let drop: [(&str, fn(&mut Layer)); 4] = [
+            ("query", |layer| layer.query.bias = None),
+            ("key", |layer| layer.key.bias = None),
+            ("value", |layer| layer.value.bias = None),
+            ("output", |layer| layer.output.bias = Some(vec![0.1; layer.output.shape().rows])),
+        ];
+        for (name, change) in drop {
+            let error = error(change);
+            assert!(error > 30.0, "{name}: {error}");
+        }
+    }
+}
