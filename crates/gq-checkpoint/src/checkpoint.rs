@@ -2,6 +2,7 @@
 
 use crate::catalog::{Catalog, Shard};
 use crate::config::{untied, without_keys};
+use crate::family::{EMBEDDING, HEAD};
 use crate::gguf::{GgmlType, Gguf, GgufError, GgufModel, Storage};
 use crate::keys::Ignored;
 use crate::lora::{Adapter, AdapterError, Merge, Resize, TakenTexts, TextsFrom};
@@ -158,7 +159,7 @@ impl Checkpoint {
     }
 
     /// Without scales, adapters and texts.
-    fn bare(
+    pub(crate) fn bare(
         dir: PathBuf,
         (files, handles): (Vec<SourceFile>, Vec<File>),
         spec: ModelSpec,
@@ -399,8 +400,8 @@ impl Checkpoint {
     /// Runs a head in the file that differs from the embedding as a matrix of its own, although the configuration ties
     /// them: so does the reference. Whether that is so.
     fn untie(&mut self) -> Result<bool, CheckpointError> {
-        let head = self.tensor("lm_head.weight").filter(|head| head.role == Role::Unused);
-        let (Some(head), Some(embedding)) = (head, self.tensor("model.embed_tokens.weight")) else {
+        let head = self.tensor(HEAD.name).filter(|head| head.role == Role::Unused);
+        let (Some(head), Some(embedding)) = (head, self.tensor(EMBEDDING.name)) else {
             return Ok(false);
         };
         if head.shape != embedding.shape {
@@ -413,7 +414,7 @@ impl Checkpoint {
         let (name, embedding) = (head.source_name.clone(), embedding.source_name.clone());
         self.notes.push(Note::Untied { head: name, embedding });
         self.spec.tied_head = false;
-        if let Some(head) = self.tensors.iter_mut().find(|tensor| tensor.name == "lm_head.weight") {
+        if let Some(head) = self.tensors.iter_mut().find(|tensor| tensor.name == HEAD.name) {
             head.role = Role::Head;
         }
         Ok(true)

@@ -129,7 +129,7 @@ impl<'a> Tokenizer<'a> {
         }
         // Rows of the embedding beyond the vocabulary; Gemma's files leave them out.
         let last = tokens.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        if spec.family != Family::Llama {
+        if !spec.family.file().gguf.pads_vocabulary {
             tokens.truncate(last);
         }
         let named = |(id, token): (usize, &Option<(&str, i32)>)| match token {
