@@ -130,6 +130,7 @@ fn double(name: &str) -> Option<Map> {
         "sub.rn" => lanes!(|a: f64, b: f64| a - b),
         "mul.rn" => lanes!(|a: f64, b: f64| a * b),
         "div.rn" => lanes!(|a: f64, b: f64| a / b),
+        "rcp.rn" => lanes!(|a: f64| 1.0 / a),
         "sqrt.rn" => lanes!(|a: f64| a.sqrt()),
         "fma.rn" => lanes!(|a: f64, b: f64, c: f64| a.mul_add(b, c)),
         "abs" => lanes!(|a: u64| a & !(1 << 63)),

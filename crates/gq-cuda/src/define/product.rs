@@ -1,0 +1,103 @@
+//! Products of plane codes and of exact weights with activations.
+
+use super::order::warp_sum;
+use crate::product::{PlaneCode, ScaleForm};
+use half::f16;
+
+/// Magnitudes of the scalar codes of 2 to 7 bits (`formats/encodings.md`).
+const MAGNITUDES: [&[i32]; 8] = [
+    &[],
+    &[1],
+    &[15, 50],
+    &[10, 31, 55, 88],
+    &[5, 15, 25, 36, 48, 62, 79, 104],
+    &[3, 8, 13, 18, 23, 28, 34, 40, 46, 53, 60, 68, 77, 88, 102, 124],
+    &[
+        68, 205, 343, 480, 619, 758, 899, 1041, 1185, 1330, 1478, 1629, 1783, 1940, 2101, 2266, 2437, 2613,
+        2796, 2987, 3186, 3397, 3620, 3858, 4116, 4397, 4708, 5061, 5473, 5975, 6636, 7668,
+    ],
+    &[
+        17, 52, 86, 121, 155, 190, 225, 259, 294, 329, 364, 400, 435, 471, 507, 543, 579, 615, 652, 689, 726,
+        764, 802, 840, 879, 918, 958, 998, 1039, 1080, 1122, 1164, 1207, 1251, 1296, 1341, 1387, 1435, 1483,
+        1532, 1583, 1635, 1689, 1744, 1800, 1859, 1920, 1983, 2049, 2117, 2189, 2265, 2345, 2431, 2522, 2620,
+        2728, 2846, 2979, 3131, 3309, 3530, 3825, 4290,
+    ],
+];
+
+/// Twice the magnitudes of four-bit floats.
+const FLOATS: [i32; 8] = [0, 1, 2, 3, 4, 6, 8, 12];
+
+/// The integer that a code stands for.
+pub fn plane_level(code: PlaneCode, value: u8) -> i32 {
+    let signed = |magnitudes: &[i32], bits: u8| {
+        let sign_bit = 1 << (bits - 1);
+        let magnitude = magnitudes.get(usize::from(value & (sign_bit - 1))).copied().unwrap_or(0);
+        if value & sign_bit == 0 { magnitude } else { -magnitude }
+    };
+    let extended = |bits: u32| i32::from(value) << (32 - bits) >> (32 - bits);
+    match code {
+        PlaneCode::Scalar(8) => extended(8),
+        PlaneCode::Scalar(bits) => signed(MAGNITUDES[usize::from(bits)], bits),
+        PlaneCode::Mxfp4 => signed(&FLOATS, 4),
+        PlaneCode::Grid(bits) => extended(bits.into()),
+        PlaneCode::GridFromMinimum(_) => i32::from(value),
+    }
+}
+
+/// Scale and minimum of group `group` of row `row`, whole rows aside.
+fn step(form: ScaleForm, scales: &[u8], row: usize, group: usize, groups: usize) -> (f32, f32) {
+    let at = row * groups + group;
+    let half = |at: usize| f16::from_le_bytes([scales[2 * at], scales[2 * at + 1]]).to_f32();
+    let single = |at: usize| f32::from_le_bytes(std::array::from_fn(|byte| scales[4 * at + byte]));
+    match form {
+        ScaleForm::GroupHalf { shift } => (half(at >> shift), 0.0),
+        ScaleForm::GroupHalves => (half(2 * at), half(2 * at + 1)),
+        ScaleForm::GroupFloats => (single(2 * at), single(2 * at + 1)),
+        ScaleForm::GroupExponent => match scales[at] {
+            255 => (f32::NAN, 0.0),
+            0 => (f32::from_bits(0x0040_0000), 0.0),
+            exponent => (f32::from_bits(u32::from(exponent) << 23), 0.0),
+        },
+        ScaleForm::RowHalf | ScaleForm::RowFloat => (1.0, 0.0),
+    }
+}
+
+fn row_factor(form: ScaleForm, scales: &[u8], row: usize, unit: f32) -> f32 {
+    match form {
+        ScaleForm::RowHalf => f16::from_le_bytes([scales[2 * row], scales[2 * row + 1]]).to_f32() * unit,
+        ScaleForm::RowFloat => f32::from_le_bytes(std::array::from_fn(|byte| scales[4 * row + byte])) * unit,
+        _ => unit,
+    }
+}
+
+/// The product of row `row` and int8 activations: `levels [cols]` are the row's.
+///
+/// Lane l of the row's `split` warps takes groups of 32 elements l, l + 32 split, …: exact integer sums of a group, joined
+/// by one fused multiply-add. Lanes are added as a warp does, warps in order, and the factor comes last.
+pub fn plane_product(
+    code: PlaneCode,
+    form: ScaleForm,
+    scales: &[u8],
+    (row, levels): (usize, &[i32]),
+    (values, steps): (&[i8], &[f32]),
+    split: usize,
+) -> f32 {
+    let groups = steps.len();
+    let mut lanes = vec![[0.0f32; 32]; split];
+    let products = levels.chunks_exact(32).zip(values.chunks_exact(32)).zip(steps).enumerate();
+    for (group, ((levels, values), x_step)) in products {
+        let sum = &mut lanes[group / 32 % split][group % 32];
+        let dot: i32 = levels.iter().zip(values).map(|(level, x)| level * i32::from(*x)).sum();
+        let (scale, minimum) = step(form, scales, row, group, groups);
+        *sum = match code {
+            PlaneCode::GridFromMinimum(_) => {
+                let total: i32 = values.iter().map(|x| i32::from(*x)).sum();
+                x_step.mul_add(minimum.mul_add(total as f32, scale * dot as f32), *sum)
+            }
+            _ => (scale * x_step).mul_add(dot as f32, *sum),
+        };
+    }
+    let warps = lanes.into_iter().map(warp_sum);
+    let sum = warps.reduce(|sum, warp| sum + warp).unwrap_or(0.0);
+    row_factor(form, scales, row, code.unit()) * sum
+}
