@@ -9,19 +9,35 @@
 //!
 //! This crate knows tensors and codes. It does not know models, files or the encode side.
 
+mod attention;
 mod call;
 pub mod define;
+mod elements;
 mod error;
+mod exact;
+mod experts;
+mod heads;
 mod launch;
 pub mod layout;
 mod module;
 mod norm;
 mod product;
 mod rotate;
+mod rows;
+mod top;
+mod trellis;
 
+pub use attention::{Attention, attention_chunk};
+pub use elements::{AddScaled, Gated, Softcap};
 pub use error::LaunchError;
+pub use exact::{ExactProduct, ExactRows};
+pub use experts::{ChooseExperts, MixExperts};
+pub use heads::{CacheRows, HeadNorm, Heads, HeadsTo, Kept};
 pub use launch::{Argument, Device, Launch, Parts, Span};
 pub use module::Module;
 pub use norm::RmsNorm;
 pub use product::{Experts, PlaneCode, PlaneProduct, ScaleForm, row_split};
 pub use rotate::{Quantize, Rotate, RotateBack, RotationTables};
+pub use rows::PlaneRows;
+pub use top::TopLogits;
+pub use trellis::{TrellisCode, TrellisProduct, TrellisRows, column_splits};

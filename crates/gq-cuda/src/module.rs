@@ -13,11 +13,38 @@ pub enum Module {
     Grid,
     /// Products and rows of exact weights.
     Exact,
+    /// Products and rows of trellis codes.
+    Trellis,
+    /// Rows of codes in planes.
+    Embed,
+    /// Norms, rotary embeddings and places of heads.
+    Heads,
+    /// Attention.
+    Attention,
+    /// Operators that look at one element at a time.
+    Elements,
+    /// Mixture of experts.
+    Experts,
+    /// The largest logits.
+    Top,
 }
 
 impl Module {
     /// Every module.
-    pub const ALL: [Module; 5] = [Module::Norm, Module::Rotate, Module::Scalar, Module::Grid, Module::Exact];
+    pub const ALL: [Module; 12] = [
+        Module::Norm,
+        Module::Rotate,
+        Module::Scalar,
+        Module::Grid,
+        Module::Exact,
+        Module::Trellis,
+        Module::Embed,
+        Module::Heads,
+        Module::Attention,
+        Module::Elements,
+        Module::Experts,
+        Module::Top,
+    ];
 
     /// Name of its source, without the extension.
     pub const fn name(self) -> &'static str {
@@ -27,6 +54,13 @@ impl Module {
             Module::Scalar => "scalar",
             Module::Grid => "grid",
             Module::Exact => "exact",
+            Module::Trellis => "trellis",
+            Module::Embed => "embed",
+            Module::Heads => "heads",
+            Module::Attention => "attention",
+            Module::Elements => "elements",
+            Module::Experts => "experts",
+            Module::Top => "top",
         }
     }
 
@@ -38,6 +72,13 @@ impl Module {
             Module::Scalar => include_str!("../kernels/scalar.ptx"),
             Module::Grid => include_str!("../kernels/grid.ptx"),
             Module::Exact => include_str!("../kernels/exact.ptx"),
+            Module::Trellis => include_str!("../kernels/trellis.ptx"),
+            Module::Embed => include_str!("../kernels/embed.ptx"),
+            Module::Heads => include_str!("../kernels/heads.ptx"),
+            Module::Attention => include_str!("../kernels/attention.ptx"),
+            Module::Elements => include_str!("../kernels/elements.ptx"),
+            Module::Experts => include_str!("../kernels/experts.ptx"),
+            Module::Top => include_str!("../kernels/top.ptx"),
         }
     }
 }

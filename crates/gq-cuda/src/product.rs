@@ -38,7 +38,7 @@ pub enum ScaleForm {
 }
 
 impl ScaleForm {
-    fn number(self) -> (u32, u32) {
+    pub(crate) fn number(self) -> (u32, u32) {
         match self {
             ScaleForm::RowHalf => (0, 0),
             ScaleForm::GroupHalf { shift } => (1, shift),

@@ -101,3 +101,14 @@ pub fn plane_product(
     let sum = warps.reduce(|sum, warp| sum + warp).unwrap_or(0.0);
     row_factor(form, scales, row, code.unit()) * sum
 }
+
+/// The product of an exact row and f32 activations: lane l of the row's `split` warps takes four elements from `4 l` on,
+/// and every `128 split` from there, in fused multiply-adds; then lanes, then warps in order.
+pub fn exact_product(weights: &[f32], x: &[f32], split: usize) -> f32 {
+    let mut lanes = vec![[0.0f32; 32]; split];
+    for (quad, (weights, x)) in weights.chunks(4).zip(x.chunks(4)).enumerate() {
+        let sum = &mut lanes[quad / 32 % split][quad % 32];
+        *sum = weights.iter().zip(x).fold(*sum, |sum, (w, x)| w.mul_add(*x, sum));
+    }
+    lanes.into_iter().map(warp_sum).reduce(|sum, warp| sum + warp).unwrap_or(0.0)
+}

@@ -1,11 +1,19 @@
 //! The committed PTX, executed by the interpreter, against the definitions: equal to the bit.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
+mod attention;
 mod device;
+mod elements;
+mod exact;
+mod experts;
+mod heads;
 mod norm;
 mod product;
 mod rotate;
+mod rows;
 mod sources;
+mod top;
+mod trellis;
 
 /// Numbers without a pattern, the same on every machine.
 fn noise(seed: u32, count: usize) -> Vec<u32> {
