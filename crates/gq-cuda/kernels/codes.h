@@ -126,7 +126,8 @@ template <Code C> __device__ __forceinline__ u32 levels(const Words& w, int k, i
     return low;
 }
 
-// Levels of 6 and 7 bits are 64 high + low, both signed bytes: a word for every code, in every lane's bank.
+// Levels of 6 and 7 bits are 64 high + low, both signed bytes: a word for every code, in every lane's bank. A barrier
+// follows before it is read.
 template <Code C> __device__ __forceinline__ void fill(u32* table) {
     const u32 sign_bit = C == TQ6 ? 32 : 64;
     for (u32 at = threadIdx.x; at < 64 * sign_bit; at += blockDim.x) {
@@ -136,7 +137,6 @@ template <Code C> __device__ __forceinline__ void fill(u32* table) {
         if (code & sign_bit) low = -low, high = -high;
         table[at] = (u32)(low & 255) | (u32)(high & 255) << 8;
     }
-    __syncthreads();
 }
 
 // Low and high parts of four levels.
@@ -197,7 +197,10 @@ __device__ __forceinline__ void multiply(const u32* __restrict__ codes, Scales s
                                          u32 tokens, u32 split, const u32* __restrict__ experts, u32 per) {
     __shared__ u32 table[is_wide(C) ? (C == TQ6 ? 64 : 128) * 32 : 1];
     __shared__ float partial[4][T];
-    if (is_wide(C)) fill<C>(table);
+    if (is_wide(C)) {
+        fill<C>(table);
+        __syncthreads();
+    }
     // For one token two products are cheaper than levels with a sign.
     constexpr bool in_parts = is_signed_nibble(C) && T == 1;
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = cols / 32;

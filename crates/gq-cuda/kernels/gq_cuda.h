@@ -88,3 +88,10 @@ __device__ __forceinline__ float hyperbolic_tangent(float x) {
 __device__ __forceinline__ float capped(float x, float scale, float cap) {
     return cap > 0.0f ? cap * hyperbolic_tangent(x * (scale / cap)) : x * scale;
 }
+
+// D = A B + D by one warp: 16 rows, 8 columns, k = 32, exact.
+__device__ __forceinline__ void multiply_bytes(int (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}

@@ -1,65 +1,5 @@
-// y = W x for trellis codes (formats/encodings.md, "Trellis codes"): every rate, every number of states by the multiplier.
-//
-// Codes lie as src/layout/trellis.rs says: strips of 256 rows; of four adjacent columns, word k of segment s (32 rows) of
-// column c is word (32 k + 8 c + s) of the block, its first bit the most significant. So a lane's words are 32 apart, and
-// the bits before a segment are the last word of the segment before it, in a ring.
-//
-// The level of a state is book[top 8 bits of (state multiplier mod 2^L)]: with the multiplier shifted to the left by 15 - L,
-// bits 7 to 14 of window times multiplier are that index whatever lies above the state. The book is in shared memory, once
-// for every bank, at an address that is a multiple of its 32 KiB, so that one OR makes an address of index and bank.
-#include "gq_cuda.h"
-
-#define THREADS 256
-#define STRIP 256
-
-__constant__ i8 BOOK[128] = {
-    0,  1,  1,  2,  2,  2,  3,  3,  4,  4,  5,  5,  5,  6,  6,  7,  7,  8,  8,  8,  9,  9,  10, 10, 11, 11,
-    12, 12, 12, 13, 13, 14, 14, 15, 15, 16, 16, 17, 17, 17, 18, 18, 19, 19, 20, 20, 21, 21, 22, 22, 23, 23,
-    24, 24, 25, 25, 26, 26, 27, 27, 28, 28, 29, 29, 30, 31, 31, 32, 32, 33, 33, 34, 34, 35, 36, 36, 37, 37,
-    38, 39, 39, 40, 41, 41, 42, 43, 43, 44, 45, 46, 46, 47, 48, 49, 49, 50, 51, 52, 53, 54, 55, 56, 57, 57,
-    59, 60, 61, 62, 63, 64, 65, 67, 68, 70, 71, 73, 75, 77, 79, 81, 83, 86, 89, 93, 97, 103, 111, 127};
-
-__device__ __forceinline__ int book_level(u32 index) {
-    return index >= 128 ? (int)BOOK[index - 128] : -(int)BOOK[127 - index];
-}
-
-// Shared address of the table.
-__device__ __forceinline__ u32 table_base() {
-    extern __shared__ u32 dynamic[];
-    return ((u32)__cvta_generic_to_shared(dynamic) + 32767u) & ~32767u;
-}
-
-__device__ __forceinline__ void put_shared(u32 address, u32 value) {
-    asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(value));
-}
-
-__device__ __forceinline__ u32 get_shared(u32 address) {
-    u32 value;
-    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(value) : "r"(address));
-    return value;
-}
-
-// Levels as f32 or as integers, 256 for each of 32 banks.
-template <bool FLOATS> __device__ __forceinline__ u32 fill_table() {
-    u32 base = table_base();
-    for (u32 at = threadIdx.x; at < 8192; at += THREADS) {
-        int level = book_level(at / 32);
-        put_shared(base + 4 * at, FLOATS ? __float_as_uint((float)level) : (u32)level);
-    }
-    __syncthreads();
-    return base | threadIdx.x % 32 * 4;
-}
-
-// The bits that end with row R of a segment, the last one least significant.
-template <int K> __device__ __forceinline__ u32 window(const u32 (&words)[K], u32 before, int row) {
-    int end = K * (row + 1), at = (end - 1) / 32, used = end - 32 * at;
-    u32 low = words[at], high = at ? words[at - 1] : before;
-    return used == 32 ? low : __funnelshift_r(low, high, 32 - used);
-}
-
-__device__ __forceinline__ u32 book_entry(u32 window, u32 multiplier, u32 bank) {
-    return get_shared((window * multiplier & 0x7f80u) | bank);
-}
+// y = W x for trellis codes and up to 8 tokens: every rate, every number of states by the multiplier; rows of tables.
+#include "trellis.h"
 
 // Where partial sums are laid, so that segments are in different banks.
 __device__ __forceinline__ u32 place(u32 segment, u32 row) { return segment * 33 + row; }
@@ -74,6 +14,7 @@ __device__ __forceinline__ void gemv(const u32* __restrict__ codes, const u16* _
                                      u32 rows, u32 cols, const u32* __restrict__ experts, u32 per) {
     __shared__ float partial[8][8 * 33];
     u32 bank = fill_table<true>();
+    __syncthreads();
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = cols / 32;
     u32 first = (u32)((u64)groups * blockIdx.y / gridDim.y), end = (u32)((u64)groups * (blockIdx.y + 1) / gridDim.y);
     size_t strip = blockIdx.x, matrix = experts ? experts[blockIdx.z] : 0;
@@ -125,13 +66,7 @@ __device__ __forceinline__ void gemv(const u32* __restrict__ codes, const u16* _
     }
 }
 
-__device__ __forceinline__ void multiply_bytes(int (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// Eight tokens of a tile (block z) by m16n8k32: lane 4 g + t decodes rows 32 g to 32 g + 31 of columns 4 t + q and
+// Up to eight tokens by m16n8k32: lane 4 g + t decodes rows 32 g to 32 g + 31 of columns 4 t + q and
 // 16 + 4 t + q of a group, which is the fragment of A when rows g and g + 8 of product i are rows 32 g + 2 i and
 // 32 g + 2 i + 1. A group is one product; its exact sums are joined as in `gemv`, warps in order. Parts of y are
 // [splits, tokens, rows].
@@ -141,13 +76,14 @@ __device__ __forceinline__ void gemm(const u32* __restrict__ codes, const u16* _
                                      u32 rows, u32 cols, u32 tokens) {
     __shared__ float total[8][264];
     u32 bank = fill_table<false>();
+    __syncthreads();
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, groups = cols / 32;
     u32 first = (u32)((u64)groups * blockIdx.y / gridDim.y), end = (u32)((u64)groups * (blockIdx.y + 1) / gridDim.y);
-    u32 token = 8 * blockIdx.z, last = tokens - 1, previous = ((g - 1) & 7u) * 4 + t;
+    u32 last = tokens - 1, previous = ((g - 1) & 7u) * 4 + t;
     const u32* words = codes + (size_t)blockIdx.x * cols * 8 * K + g;
-    const i8* column = values + (size_t)min(token + g, last) * cols + 4 * t;
-    const float* step_0 = steps + (size_t)min(token + 2 * t, last) * groups;
-    const float* step_1 = steps + (size_t)min(token + 2 * t + 1, last) * groups;
+    const i8* column = values + (size_t)min(g, last) * cols + 4 * t;
+    const float* step_0 = steps + (size_t)min(2 * t, last) * groups;
+    const float* step_1 = steps + (size_t)min(2 * t + 1, last) * groups;
     float sums[16][4];
 #pragma unroll
     for (int i = 0; i < 16; i++) sums[i][0] = sums[i][1] = sums[i][2] = sums[i][3] = 0.0f;
@@ -204,8 +140,8 @@ __device__ __forceinline__ void gemm(const u32* __restrict__ codes, const u16* _
     size_t row = (size_t)blockIdx.x * STRIP + threadIdx.x;
     if (row < rows) {
         float factor = half_to_float(__ldg(scales + row)) * 0.03125f;
-        for (u32 at = 0; at < 8 && token + at < tokens; at++) {
-            y[((size_t)blockIdx.y * tokens + token + at) * rows + row] =
+        for (u32 at = 0; at < tokens; at++) {
+            y[((size_t)blockIdx.y * tokens + at) * rows + row] =
                 factor * total[threadIdx.x / 32][threadIdx.x % 32 * 8 + at];
         }
     }
@@ -218,7 +154,7 @@ __device__ __forceinline__ void embed(const u32* __restrict__ codes, const u16* 
     u32 id = ids[blockIdx.x], segment = id % STRIP / 32, end = K * (id % 32 + 1), at = (end - 1) / 32, used = end - 32 * at;
     const u32* strip = codes + (size_t)(id / STRIP) * cols * 8 * K;
     float step = half_to_float(scales[id]) * 0.03125f;
-    for (u32 col = threadIdx.x; col < cols; col += THREADS) {
+    for (u32 col = threadIdx.x; col < cols; col += 256) {
         const u32* column = strip + (size_t)(col / 4) * (32 * K) + col % 4 * 8;
         u32 low = column[32 * at + segment];
         u32 high = at ? column[32 * (at - 1) + segment] : column[32 * (K - 1) + ((segment - 1) & 7u)];

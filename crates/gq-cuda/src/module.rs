@@ -15,6 +15,8 @@ pub enum Module {
     Exact,
     /// Products and rows of trellis codes.
     Trellis,
+    /// Products for many tokens.
+    Prefill,
     /// Rows of codes in planes.
     Embed,
     /// Norms, rotary embeddings and places of heads.
@@ -31,13 +33,14 @@ pub enum Module {
 
 impl Module {
     /// Every module.
-    pub const ALL: [Module; 12] = [
+    pub const ALL: [Module; 13] = [
         Module::Norm,
         Module::Rotate,
         Module::Scalar,
         Module::Grid,
         Module::Exact,
         Module::Trellis,
+        Module::Prefill,
         Module::Embed,
         Module::Heads,
         Module::Attention,
@@ -55,6 +58,7 @@ impl Module {
             Module::Grid => "grid",
             Module::Exact => "exact",
             Module::Trellis => "trellis",
+            Module::Prefill => "prefill",
             Module::Embed => "embed",
             Module::Heads => "heads",
             Module::Attention => "attention",
@@ -73,6 +77,7 @@ impl Module {
             Module::Grid => include_str!("../kernels/grid.ptx"),
             Module::Exact => include_str!("../kernels/exact.ptx"),
             Module::Trellis => include_str!("../kernels/trellis.ptx"),
+            Module::Prefill => include_str!("../kernels/prefill.ptx"),
             Module::Embed => include_str!("../kernels/embed.ptx"),
             Module::Heads => include_str!("../kernels/heads.ptx"),
             Module::Attention => include_str!("../kernels/attention.ptx"),

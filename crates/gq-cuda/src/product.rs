@@ -1,4 +1,4 @@
-//! Products of weights in planes (scalar codes, grids, MXFP4) with int8 activations, for 1 to 8 tokens.
+//! Products of weights in planes (scalar codes, grids, MXFP4) with int8 activations.
 
 use crate::call::{Call, MOST, MOST_OTHER, bytes};
 use crate::{Launch, LaunchError, Module, Span};
@@ -53,7 +53,7 @@ impl ScaleForm {
     pub fn row_bytes(self, cols: usize) -> usize {
         match self {
             ScaleForm::RowHalf => 2,
-            ScaleForm::GroupHalf { shift } => 2 * (cols / 32 >> shift),
+            ScaleForm::GroupHalf { shift } => 2 * ((cols / 32) >> shift),
             ScaleForm::GroupHalves => cols / 32 * 4,
             ScaleForm::GroupFloats => cols / 32 * 8,
             ScaleForm::RowFloat => 4,
@@ -105,28 +105,36 @@ impl PlaneCode {
         }
     }
 
-    /// Kernels for 1, up to 4 and up to 8 tokens; `None` for bits that no encoding has.
-    fn kernels(self) -> Option<(Module, [&'static str; 3])> {
+    /// Kernels for 1, up to 4, up to 8 and more tokens; `None` for bits that no encoding has.
+    fn kernels(self) -> Option<(Module, [&'static str; 4])> {
         macro_rules! kernels {
             ($module:ident, $name:literal) => {
-                Some((Module::$module, [concat!($name, "_x1"), concat!($name, "_x4"), concat!($name, "_x8")]))
+                Some((
+                    Module::$module,
+                    [
+                        concat!("gemv_", $name, "_x1"),
+                        concat!("gemv_", $name, "_x4"),
+                        concat!("gemv_", $name, "_x8"),
+                        concat!("prefill_", $name),
+                    ],
+                ))
             };
         }
         match self {
-            PlaneCode::Scalar(1) => kernels!(Scalar, "gemv_tq1"),
-            PlaneCode::Scalar(2) => kernels!(Scalar, "gemv_tq2"),
-            PlaneCode::Scalar(3) => kernels!(Scalar, "gemv_tq3"),
-            PlaneCode::Scalar(4) => kernels!(Scalar, "gemv_tq4"),
-            PlaneCode::Scalar(5) => kernels!(Scalar, "gemv_tq5"),
-            PlaneCode::Scalar(6) => kernels!(Scalar, "gemv_tq6"),
-            PlaneCode::Scalar(7) => kernels!(Scalar, "gemv_tq7"),
-            PlaneCode::Scalar(8) | PlaneCode::Grid(8) => kernels!(Scalar, "gemv_bytes"),
-            PlaneCode::Mxfp4 => kernels!(Grid, "gemv_mxfp4"),
-            PlaneCode::Grid(4) => kernels!(Grid, "gemv_grid4"),
-            PlaneCode::Grid(5) => kernels!(Grid, "gemv_grid5"),
-            PlaneCode::Grid(6) => kernels!(Grid, "gemv_grid6"),
-            PlaneCode::GridFromMinimum(4) => kernels!(Grid, "gemv_grid4m"),
-            PlaneCode::GridFromMinimum(5) => kernels!(Grid, "gemv_grid5m"),
+            PlaneCode::Scalar(1) => kernels!(Scalar, "tq1"),
+            PlaneCode::Scalar(2) => kernels!(Scalar, "tq2"),
+            PlaneCode::Scalar(3) => kernels!(Scalar, "tq3"),
+            PlaneCode::Scalar(4) => kernels!(Scalar, "tq4"),
+            PlaneCode::Scalar(5) => kernels!(Scalar, "tq5"),
+            PlaneCode::Scalar(6) => kernels!(Scalar, "tq6"),
+            PlaneCode::Scalar(7) => kernels!(Scalar, "tq7"),
+            PlaneCode::Scalar(8) | PlaneCode::Grid(8) => kernels!(Scalar, "bytes"),
+            PlaneCode::Mxfp4 => kernels!(Grid, "mxfp4"),
+            PlaneCode::Grid(4) => kernels!(Grid, "grid4"),
+            PlaneCode::Grid(5) => kernels!(Grid, "grid5"),
+            PlaneCode::Grid(6) => kernels!(Grid, "grid6"),
+            PlaneCode::GridFromMinimum(4) => kernels!(Grid, "grid4m"),
+            PlaneCode::GridFromMinimum(5) => kernels!(Grid, "grid5m"),
             _ => None,
         }
     }
@@ -155,7 +163,8 @@ pub fn row_split(rows: usize, cols: usize) -> usize {
     }
 }
 
-/// `y[t, row] = <row, x[t]>`; [`define::plane_product`](crate::define::plane_product).
+/// `y[t, row] = <row, x[t]>`; [`define::plane_product`](crate::define::plane_product), above 8 tokens
+/// [`define::plane_product_of_many`](crate::define::plane_product_of_many).
 #[derive(Clone, Copy, Debug)]
 pub struct PlaneProduct {
     /// What codes stand for.
@@ -176,7 +185,7 @@ pub struct PlaneProduct {
     pub rows: usize,
     /// Elements of a row, a multiple of 32.
     pub cols: usize,
-    /// 1 to 8; 1 with experts.
+    /// Any number; 1 with experts.
     pub tokens: usize,
     /// Chosen matrices of several.
     pub experts: Option<Experts>,
@@ -193,9 +202,11 @@ impl PlaneProduct {
             let kernel = "gemv";
             return Err(LaunchError::Range { kernel, what: "bits", actual: bits, least: 1, most: 8 });
         };
-        let mut call = Call::new(module, names[usize::from(self.tokens > 1) + usize::from(self.tokens > 4)]);
-        let most_tokens = if self.experts.is_some() { 1 } else { 8 };
-        call.check("tokens", self.tokens, 1, most_tokens)?;
+        let many = self.tokens > 8;
+        let place = usize::from(self.tokens > 1) + usize::from(self.tokens > 4) + usize::from(many);
+        let mut call = Call::new(if many { Module::Prefill } else { module }, names[place]);
+        let most_tokens = if self.experts.is_some() { 1 } else { MOST_OTHER * 64 };
+        let tokens = call.check("tokens", self.tokens, 1, most_tokens)?;
         call.multiple("cols", self.cols, 32)?;
         let (slots, per, stacked) = self.experts.map_or((1, 1, 1), |e| (e.slots, e.per, e.stacked));
         call.check("slots", slots, 1, MOST_OTHER)?;
@@ -215,9 +226,14 @@ impl PlaneProduct {
         call.span("steps", self.steps, bytes(&[inputs, self.cols / 32], 4), 4)?;
         call.span("y", self.y, bytes(&[outputs, self.rows], 4), 4)?;
         let rows = call.number("rows", self.rows, 1, MOST)?;
+        if many {
+            call.number("cols", self.cols, 32, MOST)?;
+            call.u32(tokens);
+            return Ok(call.on([rows.div_ceil(64), tokens.div_ceil(64), 1], 128, 0));
+        }
         call.number("rows of all matrices", self.rows.saturating_mul(stacked), 1, MOST)?;
         call.number("cols", self.cols, 32, MOST)?;
-        call.u32(self.tokens as u32);
+        call.u32(tokens);
         let split = row_split(self.rows, self.cols) as u32;
         call.u32(split);
         call.optional("experts", self.experts.map(|e| e.ids), bytes(&[slots], 4), 4)?;

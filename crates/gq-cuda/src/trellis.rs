@@ -52,7 +52,8 @@ pub fn column_splits(rows: usize, cols: usize, slots: usize) -> usize {
 }
 
 /// `y[t, row] = <row, x[t]>` in [`parts`](TrellisProduct::parts) partial sums;
-/// [`define::trellis_product`](crate::define::trellis_product).
+/// [`define::trellis_product`](crate::define::trellis_product), above 8 tokens
+/// [`define::trellis_product_of_many`](crate::define::trellis_product_of_many).
 #[derive(Clone, Copy, Debug)]
 pub struct TrellisProduct {
     /// The code.
@@ -80,7 +81,11 @@ pub struct TrellisProduct {
 impl TrellisProduct {
     /// Partial sums that the output has.
     pub fn parts(&self) -> usize {
-        column_splits(self.rows, self.cols, self.experts.map_or(self.tokens.div_ceil(8), |e| e.slots))
+        match (self.experts, self.tokens) {
+            (Some(experts), _) => column_splits(self.rows, self.cols, experts.slots),
+            (None, ..=8) => column_splits(self.rows, self.cols, 1),
+            (None, _) => 1,
+        }
     }
 
     /// The launch.
@@ -89,12 +94,14 @@ impl TrellisProduct {
     /// When a range of memory is too short or a number out of range.
     pub fn launch(&self) -> Result<Launch, LaunchError> {
         let alone = self.tokens == 1 || self.experts.is_some();
-        let name = self.code.kernel(match alone {
-            true => ["gemv_tt2", "gemv_tt3", "gemv_tt4", "gemv_tt5", "gemv_tt6"],
-            false => ["gemm_tt2", "gemm_tt3", "gemm_tt4", "gemm_tt5", "gemm_tt6"],
+        let many = self.tokens > 8;
+        let name = self.code.kernel(match (alone, many) {
+            (true, _) => ["gemv_tt2", "gemv_tt3", "gemv_tt4", "gemv_tt5", "gemv_tt6"],
+            (false, false) => ["gemm_tt2", "gemm_tt3", "gemm_tt4", "gemm_tt5", "gemm_tt6"],
+            (false, true) => ["prefill_tt2", "prefill_tt3", "prefill_tt4", "prefill_tt5", "prefill_tt6"],
         })?;
-        let mut call = Call::new(Module::Trellis, name);
-        let most_tokens = if self.experts.is_some() { 1 } else { 8 * MOST_OTHER };
+        let mut call = Call::new(if many { Module::Prefill } else { Module::Trellis }, name);
+        let most_tokens = if self.experts.is_some() { 1 } else { 64 * MOST_OTHER };
         let tokens = call.check("tokens", self.tokens, 1, most_tokens)?;
         call.multiple("cols", self.cols, 32)?;
         let (slots, per, stacked) = self.experts.map_or((1, 1, 1), |e| (e.slots, e.per, e.stacked));
@@ -114,16 +121,15 @@ impl TrellisProduct {
         call.span("y", self.y, bytes(&[parts, outputs, self.rows], 4), 4)?;
         call.u32(self.rows as u32);
         call.u32(self.cols as u32);
-        let last = if alone {
-            call.optional("experts", self.experts.map(|e| e.ids), bytes(&[slots], 4), 4)?;
-            call.u32(per as u32);
-            slots as u32
-        } else {
-            call.u32(tokens);
-            tokens.div_ceil(8)
-        };
         let strips = self.rows.div_ceil(256) as u32;
-        Ok(call.on([strips, parts as u32, last], 256, TABLE))
+        if !alone {
+            call.u32(tokens);
+            let grid = if many { [strips, tokens.div_ceil(64), 1] } else { [strips, parts as u32, 1] };
+            return Ok(call.on(grid, 256, TABLE));
+        }
+        call.optional("experts", self.experts.map(|e| e.ids), bytes(&[slots], 4), 4)?;
+        call.u32(per as u32);
+        Ok(call.on([strips, parts as u32, slots as u32], 256, TABLE))
     }
 }
 

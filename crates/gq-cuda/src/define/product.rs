@@ -70,7 +70,25 @@ fn row_factor(form: ScaleForm, scales: &[u8], row: usize, unit: f32) -> f32 {
     }
 }
 
-/// The product of row `row` and int8 activations: `levels [cols]` are the row's.
+/// What a group of 32 elements adds to a sum.
+fn with_group(
+    code: PlaneCode,
+    (scale, minimum): (f32, f32),
+    (levels, values): (&[i32], &[i8]),
+    x_step: f32,
+    sum: f32,
+) -> f32 {
+    let dot: i32 = levels.iter().zip(values).map(|(level, x)| level * i32::from(*x)).sum();
+    match code {
+        PlaneCode::GridFromMinimum(_) => {
+            let total: i32 = values.iter().map(|x| i32::from(*x)).sum();
+            x_step.mul_add(minimum.mul_add(total as f32, scale * dot as f32), sum)
+        }
+        _ => (scale * x_step).mul_add(dot as f32, sum),
+    }
+}
+
+/// The product of row `row` and int8 activations of one of up to eight tokens: `levels [cols]` are the row's.
 ///
 /// Lane l of the row's `split` warps takes groups of 32 elements l, l + 32 split, …: exact integer sums of a group, joined
 /// by one fused multiply-add. Lanes are added as a warp does, warps in order, and the factor comes last.
@@ -84,21 +102,27 @@ pub fn plane_product(
 ) -> f32 {
     let groups = steps.len();
     let mut lanes = vec![[0.0f32; 32]; split];
-    let products = levels.chunks_exact(32).zip(values.chunks_exact(32)).zip(steps).enumerate();
-    for (group, ((levels, values), x_step)) in products {
+    for (group, (input, x_step)) in levels.chunks(32).zip(values.chunks(32)).zip(steps).enumerate() {
         let sum = &mut lanes[group / 32 % split][group % 32];
-        let dot: i32 = levels.iter().zip(values).map(|(level, x)| level * i32::from(*x)).sum();
-        let (scale, minimum) = step(form, scales, row, group, groups);
-        *sum = match code {
-            PlaneCode::GridFromMinimum(_) => {
-                let total: i32 = values.iter().map(|x| i32::from(*x)).sum();
-                x_step.mul_add(minimum.mul_add(total as f32, scale * dot as f32), *sum)
-            }
-            _ => (scale * x_step).mul_add(dot as f32, *sum),
-        };
+        *sum = with_group(code, step(form, scales, row, group, groups), input, *x_step, *sum);
     }
     let warps = lanes.into_iter().map(warp_sum);
     let sum = warps.reduce(|sum, warp| sum + warp).unwrap_or(0.0);
+    row_factor(form, scales, row, code.unit()) * sum
+}
+
+/// The same of one of many tokens: groups in order.
+pub fn plane_product_of_many(
+    code: PlaneCode,
+    form: ScaleForm,
+    scales: &[u8],
+    (row, levels): (usize, &[i32]),
+    (values, steps): (&[i8], &[f32]),
+) -> f32 {
+    let groups = levels.chunks(32).zip(values.chunks(32)).zip(steps).enumerate();
+    let sum = groups.fold(0.0, |sum, (group, (input, x_step))| {
+        with_group(code, step(form, scales, row, group, steps.len()), input, *x_step, sum)
+    });
     row_factor(form, scales, row, code.unit()) * sum
 }
 

@@ -52,3 +52,14 @@ pub fn trellis_product(
     let total = warps.map(of_warp).into_iter().reduce(|sum, warp| sum + warp).unwrap_or(0.0);
     scale.to_f32() * 0.03125 * total
 }
+
+/// The product of a row and one of many tokens: groups of 32 columns in order, each an exact sum joined by one fused
+/// multiply-add; the row's factor comes last.
+pub fn trellis_product_of_many(scale: f16, levels: &[i32], (values, steps): (&[i8], &[f32])) -> f32 {
+    let groups = levels.chunks(32).zip(values.chunks(32)).zip(steps);
+    let sum = groups.fold(0.0f32, |sum, ((levels, values), step)| {
+        let dot: i32 = levels.iter().zip(values).map(|(level, x)| level * i32::from(*x)).sum();
+        step.mul_add(dot as f32, sum)
+    });
+    scale.to_f32() * 0.03125 * sum
+}

@@ -88,6 +88,6 @@ impl Interpreter {
     }
 
     pub(crate) fn run(&mut self, launch: Result<Launch, gq_cuda::LaunchError>) {
-        Device::launch(self, &launch.unwrap()).unwrap_or_else(|fault| panic!("{fault}"));
+        Device::launch(self, &launch.unwrap()).map_err(|fault| fault.to_string()).unwrap();
     }
 }

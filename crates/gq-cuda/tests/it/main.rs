@@ -7,6 +7,7 @@ mod elements;
 mod exact;
 mod experts;
 mod heads;
+mod mutants;
 mod norm;
 mod product;
 mod rotate;

@@ -60,12 +60,14 @@ impl Stored {
 
 #[test]
 fn products_of_every_encoding() {
-    let (rows, cols) = (6, 384);
+    // Five times what is fetched at a time for many tokens.
+    let (rows, cols) = (20, 512 + 128);
     for (index, encoding) in encodings().into_iter().enumerate() {
         let stored = Stored::random(encoding, rows, cols, index as u32);
         let (code, form) = PlaneCode::of(encoding).unwrap();
         let bytes = stored.device_codes();
-        for tokens in [1, 3, 8] {
+        let levels: Vec<_> = (0..rows).map(|row| stored.levels(&bytes, row)).collect();
+        for tokens in [1, 3, 8, if index % 4 == 0 { 70 } else { 9 }] {
             let mut device = if index % 2 == 0 { Interpreter::default() } else { Interpreter::reversed() };
             let (codes, scales) = (device.upload(&bytes), device.upload(&stored.scales));
             let (values, steps) = define::quantize(&bell(99, tokens * cols));
@@ -86,10 +88,12 @@ fn products_of_every_encoding() {
             device.run(product.launch());
             let mut defined = Vec::new();
             for (values, steps) in values.chunks(cols).zip(steps.chunks(cols / 32)) {
-                for row in 0..rows {
-                    let levels = stored.levels(&bytes, row);
-                    let row = (row, levels.as_slice());
-                    defined.push(define::plane_product(code, form, &stored.scales, row, (values, steps), 1));
+                for (row, levels) in levels.iter().enumerate() {
+                    let (row, input) = ((row, levels.as_slice()), (values, steps));
+                    defined.push(match tokens {
+                        ..=8 => define::plane_product(code, form, &stored.scales, row, input, 1),
+                        _ => define::plane_product_of_many(code, form, &stored.scales, row, input),
+                    });
                 }
             }
             assert_same(&device.read_f32(y), &defined, &format!("{encoding}, {tokens} tokens"));

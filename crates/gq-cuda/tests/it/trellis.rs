@@ -47,15 +47,18 @@ impl Stored {
     /// Parts `[parts, tokens, rows]` of a product.
     fn defined(&self, values: &[i8], steps: &[f32], parts: usize) -> Vec<f32> {
         let (cols, groups) = (self.cols, self.cols / 32);
-        let alone = values.len() == cols;
+        let tokens = values.len() / cols;
         let levels: Vec<Vec<i32>> = (0..self.rows).map(|row| self.levels(0, row)).collect();
         let mut out = Vec::new();
         for part in 0..parts {
             let range = groups * part / parts..groups * (part + 1) / parts;
             for (values, steps) in values.chunks(cols).zip(steps.chunks(groups)) {
                 for (row, levels) in levels.iter().enumerate() {
-                    let input = (values, steps);
-                    out.push(define::trellis_product(self.scales[row], levels, input, range.clone(), alone));
+                    let (scale, input) = (self.scales[row], (values, steps));
+                    out.push(match tokens {
+                        ..=8 => define::trellis_product(scale, levels, input, range.clone(), tokens == 1),
+                        _ => define::trellis_product_of_many(scale, levels, input),
+                    });
                 }
             }
         }
@@ -106,7 +109,7 @@ fn products_of_every_rate_and_number_of_states() {
     for (index, encoding) in encodings().into_iter().enumerate() {
         let (rows, cols) = if index % 5 == 0 { (260, 1024) } else { (40, 320) };
         let stored = Stored::random(encoding, rows, cols, 1);
-        for tokens in [1, [2, 8, 11][index % 3]] {
+        for tokens in [1, [2, 8, 5][index % 3], [9, 66, 17][index % 3]] {
             let mut device = Interpreter { reverse: index % 2 == 1, ..Interpreter::default() };
             let (values, steps) = define::quantize(&bell(7, tokens * cols));
             let mut product = TrellisProduct {
@@ -122,7 +125,7 @@ fn products_of_every_rate_and_number_of_states() {
                 experts: None,
             };
             let parts = product.parts();
-            assert_eq!(parts, if cols == 1024 { 2 } else { 1 });
+            assert_eq!(parts, if cols == 1024 && tokens <= 8 { 2 } else { 1 });
             product.y = device.allocate(4 * parts * tokens * rows);
             device.run(product.launch());
             let defined = stored.defined(&values, &steps, parts);
