@@ -37,7 +37,7 @@ struct Words {
     uint4 bytes[2];
 };
 
-// The matrix: first words of its planes, in order from the widest.
+// A row: the first words of its planes.
 struct Planes {
     const uint4* four;
     const uint2* two;
@@ -45,22 +45,23 @@ struct Planes {
     const uint4* bytes;
 };
 
-template <Code C> __device__ __forceinline__ Planes planes(const u32* codes, size_t groups) {
+// Of a matrix whose planes have `groups` groups each, from group `first` on; the widest plane comes first.
+template <Code C> __device__ __forceinline__ Planes planes(const u32* codes, size_t groups, size_t first) {
     Planes out = {};
     if (has_four(C)) {
-        out.four = (const uint4*)codes;
+        out.four = (const uint4*)codes + first;
         codes += 4 * groups;
     }
     if (has_two(C)) {
-        out.two = (const uint2*)codes;
+        out.two = (const uint2*)codes + first;
         codes += 2 * groups;
     }
-    if (has_one(C)) out.one = codes;
-    if (C == BYTES) out.bytes = (const uint4*)codes;
+    if (has_one(C)) out.one = codes + first;
+    if (C == BYTES) out.bytes = (const uint4*)codes + 2 * first;
     return out;
 }
 
-template <Code C> __device__ __forceinline__ Words load(const Planes& from, size_t group) {
+template <Code C> __device__ __forceinline__ Words load(const Planes& from, u32 group) {
     Words out = {};
     if (has_four(C)) {
         uint4 w = __ldg(from.four + group);
@@ -86,7 +87,12 @@ __device__ __forceinline__ u32 word(const uint4 (&v)[2], int at) {
 __device__ __forceinline__ u32 twos(const Words& w, int k) { return (w.two[k / 2] >> (2 * (k % 2))) & 0x33333333u; }
 __device__ __forceinline__ u32 ones(const Words& w, int k) { return (w.one >> k) & 0x11111111u; }
 
-template <Code C> __device__ __forceinline__ u32 low_table() { return C == MXFP4 ? 0x03020100u : 0x24190f05u; }
+// In a register of its own, which the assembler does not know to be constant: it would make a new one for every prmt.
+template <Code C> __device__ __forceinline__ u32 low_table() {
+    u32 lane;
+    asm("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return (C == MXFP4 ? 0x03020100u : 0x24190f05u) + (lane >> 5);
+}
 template <Code C> __device__ __forceinline__ u32 high_table() { return C == MXFP4 ? 0x0c080604u : 0x684f3e30u; }
 
 // Four values 0 to 15 of nibbles 4 h to 4 h + 3.
@@ -97,8 +103,9 @@ __device__ __forceinline__ u32 unpacked(u32 nibbles, int h) {
 // Magnitudes of what is positive (x) and of what is negative (y), 0 elsewhere: a selector's top bit copies the sign of a
 // table's byte, which is 0.
 template <Code C> __device__ __forceinline__ uint2 signed_parts(const Words& w, int k, int h) {
-    return make_uint2(permute(low_table<C>(), high_table<C>(), w.four[k] >> (16 * h)),
-                      permute(low_table<C>(), high_table<C>(), (w.four[k] ^ 0x88888888u) >> (16 * h)));
+    u32 codes = w.four[k] >> (16 * h);
+    return make_uint2(permute(low_table<C>(), high_table<C>(), codes),
+                      permute(low_table<C>(), high_table<C>(), codes ^ 0x8888u));
 }
 
 // Levels of elements 8 k + 4 h and the three behind it, a signed byte each.
@@ -188,38 +195,16 @@ __device__ __forceinline__ float row_factor(const Scales& s, size_t row) {
     return s.unit;
 }
 
-// y[t, row] = <row, x[t]>: a row is `split` warps' work (1, 2 or 4 of a block's four), lane l of all of them takes groups
-// l, l + 32 split, ...; lanes are added as `warp_sum` does, warps in order. With experts, block y is a slot: expert
-// experts[slot]'s rows meet token slot / per, and go to row slot of y.
-template <Code C, int T>
-__device__ __forceinline__ void multiply(const u32* __restrict__ codes, Scales scales, const i8* __restrict__ values,
-                                         const float* __restrict__ steps, float* __restrict__ y, u32 rows, u32 total, u32 cols,
-                                         u32 tokens, u32 split, const u32* __restrict__ experts, u32 per) {
-    __shared__ u32 table[is_wide(C) ? (C == TQ6 ? 64 : 128) * 32 : 1];
-    __shared__ float partial[4][T];
-    if (is_wide(C)) {
-        fill<C>(table);
-        __syncthreads();
-    }
+// Adds a lane's groups to its sums. With ROW there are no scales within a row.
+template <Code C, int T, bool ROW>
+__device__ __forceinline__ void accumulate(const Planes& from, const Scales& scales, const u32* table, size_t row,
+                                           const i8* values, const float* steps, u32 first, u32 stride, u32 groups, u32 tokens,
+                                           float (&sums)[T]) {
     // For one token two products are cheaper than levels with a sign.
     constexpr bool in_parts = is_signed_nibble(C) && T == 1;
-    u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = cols / 32;
-    u32 local = blockIdx.x * (4 / split) + warp / split;
-    bool is_there = local < rows;
-    if (!is_there) local = rows - 1;
-    size_t row = local, first = 0;
-    if (experts) {
-        row += (size_t)experts[blockIdx.y] * rows;
-        first = blockIdx.y / per;
-        y += (size_t)blockIdx.y * rows;
-    }
-    Planes from = planes<C>(codes, (size_t)total * groups);
-    float sums[T];
-#pragma unroll
-    for (int t = 0; t < T; t++) sums[t] = 0.0f;
-    for (u32 g = warp % split * 32 + lane; g < groups; g += 32 * split) {
-        Words words = load<C>(from, row * groups + g);
-        float2 of = step(scales, row, g, groups);
+    for (u32 g = first; g < groups; g += stride) {
+        Words words = load<C>(from, g);
+        float2 of = ROW ? make_float2(1.0f, 0.0f) : step(scales, row, g, groups);
         u32 low[8], high[8];
 #pragma unroll
         for (int i = 0; i < 8; i++) {
@@ -235,11 +220,11 @@ __device__ __forceinline__ void multiply(const u32* __restrict__ codes, Scales s
         }
 #pragma unroll
         for (int t = 0; t < T; t++) {
-            size_t token = first + (T == 1 || t < tokens ? t : tokens - 1);
+            u32 token = T == 1 || t < tokens ? t : tokens - 1;
             uint4 x[2];
-            const uint4* source = (const uint4*)(values + token * cols) + 2 * (size_t)g;
+            const uint4* source = (const uint4*)(values + (size_t)token * groups * 32) + 2 * g;
             x[0] = __ldg(source), x[1] = __ldg(source + 1);
-            float x_step = __ldg(steps + token * groups + g);
+            float x_step = __ldg(steps + (size_t)token * groups + g);
             int dot = 0, dot_high = 0, sum = 0;
 #pragma unroll
             for (int i = 0; i < 8; i++) {
@@ -252,9 +237,45 @@ __device__ __forceinline__ void multiply(const u32* __restrict__ codes, Scales s
             if (has_minimum(C)) {
                 sums[t] = fmaf(x_step, fmaf(of.y, (float)sum, of.x * (float)dot), sums[t]);
             } else {
-                sums[t] = fmaf(of.x * x_step, (float)dot, sums[t]);
+                sums[t] = fmaf(ROW ? x_step : of.x * x_step, (float)dot, sums[t]);
             }
         }
+    }
+}
+
+// y[t, row] = <row, x[t]>: a row is `split` warps' work (1, 2 or 4 of a block's four), lane l of all of them takes groups
+// l, l + 32 split, ...; lanes are added as `warp_sum` does, warps in order. With experts, block y is a slot: expert
+// experts[slot]'s rows meet token slot / per, and go to row slot of y.
+template <Code C, int T>
+__device__ __forceinline__ void multiply(const u32* __restrict__ codes, Scales scales, const i8* __restrict__ values,
+                                         const float* __restrict__ steps, float* __restrict__ y, u32 rows, u32 total, u32 cols,
+                                         u32 tokens, u32 split, const u32* __restrict__ experts, u32 per) {
+    __shared__ u32 table[is_wide(C) ? (C == TQ6 ? 64 : 128) * 32 : 1];
+    __shared__ float partial[4][T];
+    if (is_wide(C)) {
+        fill<C>(table);
+        __syncthreads();
+    }
+    u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, groups = cols / 32;
+    u32 local = blockIdx.x * (4 / split) + warp / split;
+    bool is_there = local < rows;
+    if (!is_there) local = rows - 1;
+    size_t row = local;
+    if (experts) {
+        size_t token = blockIdx.y / per;
+        row += (size_t)experts[blockIdx.y] * rows;
+        values += token * cols, steps += token * groups;
+        y += (size_t)blockIdx.y * rows;
+    }
+    Planes from = planes<C>(codes, (size_t)total * groups, row * groups);
+    float sums[T];
+#pragma unroll
+    for (int t = 0; t < T; t++) sums[t] = 0.0f;
+    u32 first = warp % split * 32 + lane, stride = 32 * split;
+    if (T == 1 && (scales.form == ROW_HALF || scales.form == ROW_FLOAT)) {
+        accumulate<C, T, true>(from, scales, table, row, values, steps, first, stride, groups, tokens, sums);
+    } else {
+        accumulate<C, T, false>(from, scales, table, row, values, steps, first, stride, groups, tokens, sums);
     }
     float factor = row_factor(scales, row);
 #pragma unroll

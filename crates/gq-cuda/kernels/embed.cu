@@ -26,9 +26,9 @@ __device__ __forceinline__ void embed(const u32* __restrict__ codes, const Scale
                                       const u32* __restrict__ ids, float* __restrict__ y, u32 total, u32 cols) {
     u32 groups = cols / 32;
     size_t row = ids[blockIdx.x];
-    Planes from = planes<C>(codes, (size_t)total * groups);
+    Planes from = planes<C>(codes, (size_t)total * groups, row * groups);
     for (u32 group = threadIdx.x; group < groups; group += 128) {
-        Words words = load<C>(from, row * groups + group);
+        Words words = load<C>(from, group);
         float2 of = step(scales, row, group, groups);
         bool by_row = scales.form == ROW_HALF || scales.form == ROW_FLOAT;
         float factor = by_row ? row_factor(scales, row) : of.x * scales.unit;

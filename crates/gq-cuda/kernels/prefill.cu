@@ -97,7 +97,7 @@ __device__ __forceinline__ void plane_tile(const u32* __restrict__ codes, const 
     u32 lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, groups = cols / 32, token = blockIdx.y * TOKENS;
     u32 first = blockIdx.x * 64 + threadIdx.x / 32 * 16 + g;
     size_t row[2] = {min(first, rows - 1), min(first + 8, rows - 1)};
-    Planes from = planes<C>(codes, (size_t)rows * groups);
+    Planes from = planes<C>(codes, (size_t)rows * groups, 0);
     float sums[8][4];
 #pragma unroll
     for (int n = 0; n < 8; n++) sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0.0f;

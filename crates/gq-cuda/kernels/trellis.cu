@@ -20,27 +20,30 @@ __device__ __forceinline__ void gemv(const u32* __restrict__ codes, const u16* _
     size_t strip = blockIdx.x, matrix = experts ? experts[blockIdx.z] : 0;
     size_t token = experts ? blockIdx.z / per : 0;
     const u32* words = codes + (matrix * gridDim.x + strip) * cols * 8 * K + lane;
-    u32 segment = lane % 8, phase = lane / 8, previous = (lane & 24u) | ((lane - 1) & 7u);
+    u32 segment = lane % 8, phase = lane / 8;
+    const u32* lasts = words + 32 * (K - 1) - lane + ((lane & 24u) | ((lane - 1) & 7u));
+    const i8* column = values + token * cols + phase;
     float sums[32];
 #pragma unroll
     for (int row = 0; row < 32; row++) sums[row] = 0.0f;
 #pragma unroll 1
     for (u32 group = first + warp; group < end; group += 8) {
         float products[32];
+        const u32* from = words + (size_t)group * (256 * K);
+        const u32* last = lasts + (size_t)group * (256 * K);
+        const i8* x_group = column + (size_t)group * 32;
 #pragma unroll
-        for (int row = 0; row < 32; row++) products[row] = 0.0f;
-#pragma unroll 1
-        for (u32 j = 0; j < 8; j++) {
-            const u32* from = words + (size_t)(group * 8 + j) * (32 * K);
+        for (int j = 0; j < 8; j++) {
             u32 w[K];
 #pragma unroll
-            for (int k = 0; k < K; k++) w[k] = __ldg(from + 32 * k);
-            u32 before = __shfl_sync(ALL, w[K - 1], previous);
-            float x = (float)values[token * cols + group * 32 + 4 * j + phase];
+            for (int k = 0; k < K; k++) w[k] = __ldg(from + 32 * (K * j + k));
+            // The bits before the segment: the last word of the one before it, which the neighbor has loaded.
+            u32 before = __ldg(last + 32 * K * j);
+            float x = (float)x_group[4 * j];
 #pragma unroll
             for (int row = 0; row < 32; row++) {
-                u32 level = book_entry(window<K>(w, before, row), multiplier, bank);
-                products[row] = fmaf(__uint_as_float(level), x, products[row]);
+                float level = __uint_as_float(book_entry(window<K>(w, before, row), multiplier, bank));
+                products[row] = j == 0 ? level * x : fmaf(level, x, products[row]);
             }
         }
         float step = __ldg(steps + token * groups + group);
@@ -79,8 +82,9 @@ __device__ __forceinline__ void gemm(const u32* __restrict__ codes, const u16* _
     __syncthreads();
     u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, groups = cols / 32;
     u32 first = (u32)((u64)groups * blockIdx.y / gridDim.y), end = (u32)((u64)groups * (blockIdx.y + 1) / gridDim.y);
-    u32 last = tokens - 1, previous = ((g - 1) & 7u) * 4 + t;
+    u32 last = tokens - 1;
     const u32* words = codes + (size_t)blockIdx.x * cols * 8 * K + g;
+    const u32* lasts = words + 32 * (K - 1) - g + ((g - 1) & 7u);
     const i8* column = values + (size_t)min(g, last) * cols + 4 * t;
     const float* step_0 = steps + (size_t)min(2 * t, last) * groups;
     const float* step_1 = steps + (size_t)min(2 * t + 1, last) * groups;
@@ -94,12 +98,12 @@ __device__ __forceinline__ void gemm(const u32* __restrict__ codes, const u16* _
         u32 w[2][4][K], before[2][4];
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            const u32* from = words + ((size_t)group * 8 + half * 4 + t) * (32 * K);
+            size_t block = ((size_t)group * 8 + half * 4 + t) * (32 * K);
 #pragma unroll
             for (int q = 0; q < 4; q++) {
 #pragma unroll
-                for (int k = 0; k < K; k++) w[half][q][k] = __ldg(from + 32 * k + 8 * q);
-                before[half][q] = __shfl_sync(ALL, w[half][q][K - 1], previous);
+                for (int k = 0; k < K; k++) w[half][q][k] = __ldg(words + block + 32 * k + 8 * q);
+                before[half][q] = __ldg(lasts + block + 8 * q);
             }
         }
 #pragma unroll
