@@ -3,7 +3,7 @@
 //! Every kernel of `kernels/*.cu` has three things here: its PTX ([`Module`]), a description of a launch that checks
 //! shapes and sizes before anything reaches a device ([`Launch`] and the types that make one), and a definition in plain
 //! Rust ([`define`]) of every bit of its results. Tests execute the PTX and compare. What runs launches is a [`Device`]:
-//! an interpreter in the tests, a driver elsewhere.
+//! an interpreter in the tests, a GPU by its driver ([`Gpu`]) where there is one.
 //!
 //! Codes are permuted once when they are brought to a device, to an order that suits its loads ([`layout`]).
 //!
@@ -12,6 +12,7 @@
 mod attention;
 mod call;
 pub mod define;
+mod driver;
 mod elements;
 mod error;
 mod exact;
@@ -28,6 +29,7 @@ mod top;
 mod trellis;
 
 pub use attention::{Attention, attention_chunk};
+pub use driver::{Buffer, Gpu, GpuError};
 pub use elements::{AddScaled, Gated, Softcap};
 pub use error::LaunchError;
 pub use exact::{ExactProduct, ExactRows};

@@ -3,6 +3,7 @@
 
 mod attention;
 mod device;
+mod driver;
 mod elements;
 mod exact;
 mod experts;
