@@ -21,6 +21,7 @@ pub mod keys;
 pub mod limits;
 mod lora;
 mod map;
+mod named_templates;
 mod names;
 mod note;
 mod open_options;
@@ -31,6 +32,7 @@ pub mod safetensors;
 mod scale;
 mod shards;
 mod spec;
+mod special_settings;
 mod stamp;
 mod stand_in;
 mod tensor;
@@ -51,6 +53,7 @@ pub use spec::{
     Activation, AttentionSpec, Family, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
     PerLayerEmbedding, RopeKind, RopeSpec,
 };
+pub use special_settings::SpecialSettings;
 pub use stamp::Stamp;
 pub use stand_in::StandIn;
 pub use tensor::SourceTensor;

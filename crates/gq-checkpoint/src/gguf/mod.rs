@@ -42,6 +42,7 @@ pub use header::{Header, Metadata, TensorInfo};
 pub(crate) use model::GgufModel;
 pub use pre_tokenizer::pre_tokenizer_names;
 pub use range::Beyond;
+pub use special_names::ends_of_generation;
 pub use storage::Storage;
 pub use tokenizer::{TokenizerTexts, tokenizer_texts};
 pub use types::GgmlType;
