@@ -9,6 +9,7 @@ use crate::lora::{Adapter, AdapterError, Merge, Resize, TakenTexts, TextsFrom};
 use crate::scale::WeightScale;
 use crate::shards::{INDEX, Weights, open_weights, refuse_unfinished, weights};
 use crate::stamp::Stamp;
+use crate::named_templates::FOLDER;
 use crate::texts::{Texts, is_text_name, read_text, read_texts};
 use crate::{
     CheckpointError, ConfigError, ModelSpec, Note, OpenOptions, ReadError, Role, SourceTensor, TensorError,
@@ -102,7 +103,8 @@ impl Checkpoint {
         }
         // Looked at before they are read: what changes from here on is seen by `check_unchanged`.
         let mut others = Vec::new();
-        for name in names.iter().filter(|name| *name == INDEX || is_text_name(name)) {
+        let templates = list_templates(dir)?;
+        for name in names.iter().chain(&templates).filter(|name| *name == INDEX || is_text_name(name)) {
             let kind = if name == INDEX { FileKind::Index } else { FileKind::Text };
             others.push(source_file(dir, name, kind)?);
         }
@@ -461,6 +463,15 @@ fn list_dir(dir: &Path) -> Result<Vec<String>, CheckpointError> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Chat templates with names, by their paths within the directory.
+fn list_templates(dir: &Path) -> Result<Vec<String>, CheckpointError> {
+    let folder = dir.join(FOLDER);
+    match folder.is_dir() {
+        true => Ok(list_dir(&folder)?.iter().map(|name| format!("{FOLDER}/{name}")).collect()),
+        false => Ok(Vec::new()),
+    }
 }
 
 /// The GGUF of a directory that holds one; of a split its first file. Projectors of images and sound (`mmproj`) are none.

@@ -22,6 +22,7 @@ pub mod keys;
 pub mod limits;
 mod lora;
 mod map;
+mod named_templates;
 mod names;
 mod note;
 mod open_options;
@@ -32,6 +33,7 @@ pub mod safetensors;
 mod scale;
 mod shards;
 mod spec;
+mod special_settings;
 mod stacked;
 mod stamp;
 mod stand_in;
@@ -55,6 +57,7 @@ pub use spec::{
     Activation, AttentionSpec, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement, PerLayerEmbedding,
     RopeKind, RopeSpec,
 };
+pub use special_settings::SpecialSettings;
 pub use stamp::Stamp;
 pub use stand_in::StandIn;
 pub use tensor::{SourceTensor, TensorPiece};

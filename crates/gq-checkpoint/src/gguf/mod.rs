@@ -46,6 +46,7 @@ pub(crate) use model::GgufModel;
 pub use pre_tokenizer::pre_tokenizer_names;
 pub use range::Beyond;
 pub(crate) use rope::{FREQ_BASE, RopeFactors, StoredRope};
+pub use special_names::ends_of_generation;
 pub use storage::Storage;
 pub use tokenizer::{TokenizerTexts, tokenizer_texts};
 pub use types::GgmlType;
