@@ -22,6 +22,8 @@ from transformers import (
     Gemma4UnifiedTextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
 from transformers.models.gemma4.modeling_gemma4 import Gemma4TextRotaryEmbedding
@@ -54,6 +56,11 @@ SMOLLM2 = dict(architectures=["LlamaForCausalLM"], hidden_size=576, intermediate
                num_attention_heads=9, num_key_value_heads=3, rms_norm_eps=1e-5, rope_theta=100000.0,
                max_position_embeddings=8192, tie_word_embeddings=True, vocab_size=49152, bos_token_id=1,
                eos_token_id=2, pad_token_id=2)
+# With the keys of windows as they are published: none is used.
+QWEN25_05B = dict(architectures=["Qwen2ForCausalLM"], hidden_size=896, intermediate_size=4864, num_hidden_layers=24,
+                  num_attention_heads=14, num_key_value_heads=2, rms_norm_eps=1e-6, rope_theta=1000000.0,
+                  max_position_embeddings=32768, tie_word_embeddings=True, vocab_size=151936, bos_token_id=151643,
+                  eos_token_id=151645, use_sliding_window=False, sliding_window=32768, max_window_layers=21)
 GEMMA3_270M = dict(architectures=["Gemma3ForCausalLM"], hidden_size=640, intermediate_size=2048,
                    num_hidden_layers=18, num_attention_heads=4, num_key_value_heads=1, head_dim=256,
                    query_pre_attn_scalar=256, sliding_window=512, rope_theta=1000000.0, rope_local_base_freq=10000.0,
@@ -122,6 +129,11 @@ def configs():
                    dtype="bfloat16", **SMOLLM2)
     write(OUT / "smollm2-135m.json", smollm2)
     (OUT / "smollm2-135m.tensors").write_text(tensors(meta(LlamaForCausalLM, LlamaConfig(**smollm2))))
+
+    qwen = dict(model_type="qwen2", hidden_act="silu", attention_dropout=0.0, initializer_range=0.02, use_cache=True,
+                torch_dtype="bfloat16", **QWEN25_05B)
+    write(OUT / "qwen2.5-0.5b.json", qwen)
+    (OUT / "qwen2.5-0.5b.tensors").write_text(tensors(meta(Qwen2ForCausalLM, Qwen2Config(**qwen))))
 
     gemma3 = dict(model_type="gemma3_text", hidden_activation="gelu_pytorch_tanh", rms_norm_eps=1e-6,
                   attention_bias=False, attn_logit_softcapping=None, final_logit_softcapping=None, rope_scaling=None,

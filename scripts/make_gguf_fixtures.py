@@ -216,12 +216,12 @@ def make_tokenizers() -> None:
 
 # Checkpoint, tokenizer, and what of its configuration GGUF has no place for.
 MODELS = [
-    ("llama", "llama", {}), ("llama3", "llama", {}), ("gemma3", "gemma3", {"query_pre_attn_scalar": 32}),
+    ("llama", "llama", {}), ("llama3", "llama", {}), ("qwen2", "llama", {}), ("gemma3", "gemma3", {"query_pre_attn_scalar": 32}),
     ("gemma4-e2b", "gemma4", {}), ("gemma4-e4b", "gemma4", {}), ("gemma4-moe", "gemma4", {}), ("gemma4-dense", "gemma4", {}),
 ]
 
 
-def make_models(sources: Path) -> None:
+def make_models(sources: Path, only: str | None) -> None:
     import hashlib
     import shutil
     import subprocess
@@ -231,9 +231,13 @@ def make_models(sources: Path) -> None:
     # The converter knows byte-level tokenizers by the hash of their ids; ours are new.
     patch = ("import sys; sys.argv = ['convert'] + sys.argv[1:]; from conversion.base import TextModel; "
              "TextModel.get_vocab_base_pre = lambda self, tokenizer: 'llama-bpe'; "
+             # For Qwen2 transformers takes a class that adds a token of its own.
+             "import transformers; transformers.AutoTokenizer = transformers.PreTrainedTokenizerFast; "
              "import runpy; runpy.run_path('convert_hf_to_gguf.py', run_name='__main__')")
     from gguf import GGUFReader
     for name, tokenizer, changes in MODELS:
+        if only not in (None, name):
+            continue
         with tempfile.TemporaryDirectory() as scratch:
             model = Path(scratch) / "tiny-model"
             shutil.copytree(ROOT / "testdata/tiny" / name, model)
@@ -314,6 +318,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama-cpp", type=Path, help="source tree with convert_hf_to_gguf.py")
     parser.add_argument("--only", choices=["types", "tokenizers", "models", "names"])
+    parser.add_argument("--model", help="of the models this one alone")
     args = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     if args.llama_cpp:
@@ -323,7 +328,7 @@ def main() -> None:
     if args.only in (None, "tokenizers"):
         make_tokenizers()
     if args.only in (None, "models"):
-        make_models(args.llama_cpp)
+        make_models(args.llama_cpp, args.model)
     if args.only in (None, "names"):
         make_names()
 

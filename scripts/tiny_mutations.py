@@ -134,11 +134,22 @@ def no_window(model) -> bool:
 
 def attention_scale(model) -> bool:
     """1/sqrt(head_dim) where the family has something else."""
-    if "Llama" in type(model).__name__:
+    if "Gemma" not in type(model).__name__:
         return False
     for layer in layers(model):
         layer.self_attn.scaling = layer.self_attn.head_dim ** -0.5
     return True
+
+
+def without_bias(name: str):
+    """A projection of attention without its bias."""
+    def mutate(model) -> bool:
+        biases = [p.bias for p in (getattr(l.self_attn, name, None) for l in layers(model))
+                  if getattr(p, "bias", None) is not None]
+        for bias in biases:
+            bias.data.zero_()
+        return bool(biases)
+    return mutate
 
 
 def no_embedding_scale(model) -> bool:
@@ -306,6 +317,9 @@ MUTATIONS = {
     "no post-feedforward norm": without_norm("post_feedforward_layernorm"),
     "no query norm": without_attention_norm("q_norm"),
     "no key norm": without_attention_norm("k_norm"),
+    "no query bias": without_bias("q_proj"),
+    "no key bias": without_bias("k_proj"),
+    "no value bias": without_bias("v_proj"),
     "value not normalized": without_attention_norm("v_norm"),
     "shared K=V: value from the normed key": value_from(lambda a, key, rotate: plain_norm(a, a.k_norm(key))),
     "shared K=V: value rotated": value_from(lambda a, key, rotate: plain_norm(a, rotate(key))),

@@ -50,6 +50,15 @@ def llama3() -> Variant:
     return Variant("llama3", config, seed=8)
 
 
+def qwen2() -> Variant:
+    """Biases on queries, keys and values alone; the keys of windows as published, which use none. Tied head."""
+    config = transformers.Qwen2Config(
+        **COMMON, hidden_size=96, intermediate_size=160, num_hidden_layers=3, num_attention_heads=6,
+        num_key_value_heads=2, rms_norm_eps=1e-6, tie_word_embeddings=True, use_sliding_window=False,
+        sliding_window=128, max_window_layers=2, rope_parameters={"rope_type": "default", "rope_theta": 1000.0})
+    return Variant("qwen2", config, seed=9, shard_bytes=200_000)
+
+
 def gemma3() -> Variant:
     config = transformers.Gemma3TextConfig(
         **COMMON, hidden_size=96, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
@@ -121,11 +130,11 @@ def gemma4_vision() -> Variant:
     return Variant("gemma4-vision", config, seed=7, hub_spelling=True)
 
 
-VARIANTS = [llama, llama3, gemma3, gemma4_e2b, gemma4_e4b, gemma4_moe, gemma4_dense, gemma4_vision]
+VARIANTS = [llama, llama3, qwen2, gemma3, gemma4_e2b, gemma4_e4b, gemma4_moe, gemma4_dense, gemma4_vision]
 
 
 def model_class(config: transformers.PreTrainedConfig) -> type:
-    names = {"llama": "LlamaForCausalLM", "gemma3_text": "Gemma3ForCausalLM", "gemma4_text": "Gemma4ForCausalLM",
+    names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM", "gemma4_text": "Gemma4ForCausalLM",
              "gemma4": "Gemma4ForConditionalGeneration"}
     return getattr(transformers, names[config.model_type])
 
@@ -149,6 +158,8 @@ def random_weight(name: str, shape: tuple[int, ...], seed: int, family: str, tie
             scale = 1.2 * shape[-1] ** -0.25  # there is no 1/sqrt(head_dim) in Gemma 4's attention
         gain = scale * (1.0 + 0.3 * noise)
         return gain - 1.0 if family == "gemma3_text" else gain  # Gemma 3 stores the gain without the one
+    if part == "bias" and family == "qwen2":
+        return 0.5 * noise
     if part == "embed_tokens":
         untied_llama = family == "llama" and not tied
         return noise if untied_llama else noise / np.sqrt(shape[-1])

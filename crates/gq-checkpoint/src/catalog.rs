@@ -1,8 +1,11 @@
 //! Headers, index and specification together: the list of tensors, or the first contradiction. Pure.
 
+use crate::declared::respelled;
+use crate::family::{EMBEDDING, HEAD};
 use crate::names::{canonical, in_layer, is_tower};
 use crate::safetensors::{Header, HeaderEntry, Index};
 use crate::scale::{Convention, ScaleSource, weight_of};
+use crate::stacked::stack;
 use crate::{ModelSpec, Role, SourceTensor, TensorError, limits};
 use std::collections::{BTreeMap, HashMap};
 
@@ -55,7 +58,8 @@ impl Catalog {
             check_index(index, shards, &places)?;
         }
         let prefix = wrappers(&places);
-        let mut tensors = list(shards, prefix.len())?;
+        let mut tensors = list(spec, shards, prefix.len())?;
+        stack(spec.declared(), spec, &mut tensors)?;
         let lone_head = if spec.tied_head { take_lone_head(&mut tensors) } else { None };
         let scales = assign_roles(spec, &mut tensors)?;
         Ok(Catalog { tensors, scales, prefix, lone_head })
@@ -112,12 +116,12 @@ fn wrappers(places: &BTreeMap<&str, usize>) -> String {
 }
 
 /// Tensors in file order under canonical names, without roles yet. The first `prefix` bytes of names do not count.
-fn list(shards: &[Shard], prefix: usize) -> Result<Vec<SourceTensor>, TensorError> {
+fn list(spec: &ModelSpec, shards: &[Shard], prefix: usize) -> Result<Vec<SourceTensor>, TensorError> {
     let mut tensors: Vec<SourceTensor> = Vec::new();
     let mut seen: HashMap<String, usize> = HashMap::new();
     for (file, shard) in shards.iter().enumerate() {
         for entry in &shard.header.entries {
-            let tensor = source_tensor(file, entry, prefix);
+            let tensor = source_tensor(spec, file, entry, prefix);
             if let Some(&first) = seen.get(&tensor.name) {
                 let (first, second) = (tensors[first].source_name.clone(), tensor.source_name);
                 return Err(TensorError::NameClash { name: tensor.name, first, second });
@@ -129,8 +133,9 @@ fn list(shards: &[Shard], prefix: usize) -> Result<Vec<SourceTensor>, TensorErro
     Ok(tensors)
 }
 
-fn source_tensor(file: usize, entry: &HeaderEntry, prefix: usize) -> SourceTensor {
+fn source_tensor(spec: &ModelSpec, file: usize, entry: &HeaderEntry, prefix: usize) -> SourceTensor {
     let name = canonical(entry.name.get(prefix..).unwrap_or_default());
+    let name = respelled(spec.declared(), name);
     SourceTensor {
         layer: in_layer(&name).map(|(layer, _)| layer),
         name,
@@ -143,16 +148,17 @@ fn source_tensor(file: usize, entry: &HeaderEntry, prefix: usize) -> SourceTenso
         role: Role::Unused,
         scaled: false,
         gguf: None,
+        pieces: Vec::new(),
     }
 }
 
 /// Of two tied matrices a file may have either one: a head without an embedding is the embedding, as in the reference.
 fn take_lone_head(tensors: &mut [SourceTensor]) -> Option<String> {
-    if tensors.iter().any(|tensor| tensor.name == "model.embed_tokens.weight") {
+    if tensors.iter().any(|tensor| tensor.name == EMBEDDING.name) {
         return None;
     }
-    let head = tensors.iter_mut().find(|tensor| tensor.name == "lm_head.weight")?;
-    head.name = "model.embed_tokens.weight".to_owned();
+    let head = tensors.iter_mut().find(|tensor| tensor.name == HEAD.name)?;
+    head.name = EMBEDDING.name.to_owned();
     Some(head.source_name.clone())
 }
 

@@ -2,9 +2,11 @@
 
 use crate::catalog::{Catalog, Shard};
 use crate::config::{untied, without_keys};
+use crate::family::{EMBEDDING, HEAD};
 use crate::gguf::{GgmlType, Gguf, GgufError, GgufModel, Storage};
 use crate::keys::Ignored;
 use crate::lora::{Adapter, AdapterError, Merge, Resize, TakenTexts, TextsFrom};
+use crate::named_templates::FOLDER;
 use crate::scale::WeightScale;
 use crate::shards::{INDEX, Weights, open_weights, refuse_unfinished, weights};
 use crate::stamp::Stamp;
@@ -101,7 +103,8 @@ impl Checkpoint {
         }
         // Looked at before they are read: what changes from here on is seen by `check_unchanged`.
         let mut others = Vec::new();
-        for name in names.iter().filter(|name| *name == INDEX || is_text_name(name)) {
+        let templates = list_templates(dir)?;
+        for name in names.iter().chain(&templates).filter(|name| *name == INDEX || is_text_name(name)) {
             let kind = if name == INDEX { FileKind::Index } else { FileKind::Text };
             others.push(source_file(dir, name, kind)?);
         }
@@ -158,7 +161,7 @@ impl Checkpoint {
     }
 
     /// Without scales, adapters and texts.
-    fn bare(
+    pub(crate) fn bare(
         dir: PathBuf,
         (files, handles): (Vec<SourceFile>, Vec<File>),
         spec: ModelSpec,
@@ -399,8 +402,8 @@ impl Checkpoint {
     /// Runs a head in the file that differs from the embedding as a matrix of its own, although the configuration ties
     /// them: so does the reference. Whether that is so.
     fn untie(&mut self) -> Result<bool, CheckpointError> {
-        let head = self.tensor("lm_head.weight").filter(|head| head.role == Role::Unused);
-        let (Some(head), Some(embedding)) = (head, self.tensor("model.embed_tokens.weight")) else {
+        let head = self.tensor(HEAD.name).filter(|head| head.role == Role::Unused);
+        let (Some(head), Some(embedding)) = (head, self.tensor(EMBEDDING.name)) else {
             return Ok(false);
         };
         if head.shape != embedding.shape {
@@ -413,7 +416,7 @@ impl Checkpoint {
         let (name, embedding) = (head.source_name.clone(), embedding.source_name.clone());
         self.notes.push(Note::Untied { head: name, embedding });
         self.spec.tied_head = false;
-        if let Some(head) = self.tensors.iter_mut().find(|tensor| tensor.name == "lm_head.weight") {
+        if let Some(head) = self.tensors.iter_mut().find(|tensor| tensor.name == HEAD.name) {
             head.role = Role::Head;
         }
         Ok(true)
@@ -460,6 +463,15 @@ fn list_dir(dir: &Path) -> Result<Vec<String>, CheckpointError> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Chat templates with names, by their paths within the directory.
+fn list_templates(dir: &Path) -> Result<Vec<String>, CheckpointError> {
+    let folder = dir.join(FOLDER);
+    match folder.is_dir() {
+        true => Ok(list_dir(&folder)?.iter().map(|name| format!("{FOLDER}/{name}")).collect()),
+        false => Ok(Vec::new()),
+    }
 }
 
 /// The GGUF of a directory that holds one; of a split its first file. Projectors of images and sound (`mmproj`) are none.

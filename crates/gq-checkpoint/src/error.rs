@@ -374,6 +374,16 @@ pub enum TensorError {
         /// Its dtype.
         dtype: DType,
     },
+    /// Matrices of experts that make one tensor, but differ in type.
+    #[error("tensor {} has dtype {dtype}, the matrix of the first expert has {first}", Escaped(.name))]
+    MixedTypes {
+        /// Name in the file.
+        name: String,
+        /// Its dtype.
+        dtype: DType,
+        /// That of the first.
+        first: DType,
+    },
     /// Scales that belong to no F8 weight.
     #[error("tensor {} are scales, but there is no F8 tensor {}", Escaped(.name), Escaped(.weight))]
     ScaleWithoutWeight {

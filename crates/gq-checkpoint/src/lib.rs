@@ -10,6 +10,7 @@ mod card;
 mod catalog;
 mod checkpoint;
 mod config;
+mod declared;
 mod digest;
 mod error;
 mod escape;
@@ -21,6 +22,7 @@ pub mod keys;
 pub mod limits;
 mod lora;
 mod map;
+mod named_templates;
 mod names;
 mod note;
 mod open_options;
@@ -31,6 +33,8 @@ pub mod safetensors;
 mod scale;
 mod shards;
 mod spec;
+mod special_settings;
+mod stacked;
 mod stamp;
 mod stand_in;
 mod tensor;
@@ -40,18 +44,21 @@ pub use card::{Card, CardValue};
 pub use catalog::{Shard, check_tensors};
 pub use checkpoint::{Checkpoint, FileKind, SourceFile};
 pub use config::{parse_config, parse_config_accepting};
+pub use declared::{Declared, Dim, Layout, Part, When};
 pub use error::{CheckpointError, ConfigError, ReadError, TensorError};
 pub use expected::ExpectedTensor;
+pub use family::Family;
 pub use lora::{Adapter, AdapterError, AdapterFile, TakenTexts, TextsFrom};
 pub use map::MappedWeights;
 pub use note::Note;
 pub use open_options::{OpenOptions, TurnTokens};
 pub use role::Role;
 pub use spec::{
-    Activation, AttentionSpec, Family, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
-    PerLayerEmbedding, RopeKind, RopeSpec,
+    Activation, AttentionSpec, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement, PerLayerEmbedding,
+    RopeKind, RopeSpec,
 };
+pub use special_settings::SpecialSettings;
 pub use stamp::Stamp;
 pub use stand_in::StandIn;
-pub use tensor::SourceTensor;
+pub use tensor::{SourceTensor, TensorPiece};
 pub use texts::{NamedText, Texts};

@@ -1,5 +1,6 @@
 //! Weight files mapped into memory, for a runtime that uses them in place.
 
+use crate::tensor::Span;
 use crate::{Checkpoint, FileKind, ReadError, SourceTensor};
 use gq_files::Mapped;
 
@@ -26,13 +27,22 @@ impl Checkpoint {
 }
 
 impl MappedWeights {
-    /// The bytes of a tensor of the same checkpoint; empty if it is another's and lies outside the files.
+    /// The bytes of a tensor of the same checkpoint; empty if it is another's and lies outside the files, or if it is
+    /// in several pieces.
     ///
     /// The address need not be aligned to the element size.
     pub fn bytes(&self, tensor: &SourceTensor) -> &[u8] {
-        let end = tensor.offset.saturating_add(tensor.bytes);
-        let range = usize::try_from(tensor.offset).ok().zip(usize::try_from(end).ok());
-        let file = self.maps.get(tensor.file);
+        match tensor.spans(0..tensor.bytes)[..] {
+            [span] => self.span(span),
+            _ => &[],
+        }
+    }
+
+    /// Bytes of a file; empty if they lie outside.
+    pub(crate) fn span(&self, span: Span) -> &[u8] {
+        let end = span.offset.saturating_add(span.bytes);
+        let range = usize::try_from(span.offset).ok().zip(usize::try_from(end).ok());
+        let file = self.maps.get(span.file);
         file.zip(range).and_then(|(file, (start, end))| file.get(start..end)).unwrap_or(&[])
     }
 }

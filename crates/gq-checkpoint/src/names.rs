@@ -1,23 +1,12 @@
 //! Names in files to canonical names: those of the text model saved alone.
 
-/// Prefixes in files and what they become; the first that fits is taken.
-///
-/// `model.language_model.` is written by newer transformers, `language_model.model.` by older ones,
-/// bare names by a base model saved without its head.
-const PREFIXES: [(&str, &str); 12] = [
-    ("model.language_model.", "model."),
-    ("language_model.model.", "model."),
-    ("language_model.lm_head.", "lm_head."),
-    ("model.", "model."),
-    ("lm_head.", "lm_head."),
-    ("layers.", "model.layers."),
-    ("embed_tokens", "model.embed_tokens"),
-    ("norm.", "model.norm."),
-    ("per_layer_", "model.per_layer_"),
-    ("vision_", "model.vision_"),
-    ("audio_tower.", "model.audio_tower."),
-    ("embed_", "model.embed_"),
-];
+use crate::family::{is_beside_text, is_module_of_text};
+
+/// What wrappers put in the place of `model.`: newer transformers, older ones.
+const WRAPPED: [&str; 2] = ["model.language_model.", "language_model.model."];
+
+/// What towers begin with in a file that has no `model.` before them.
+const BARE_TOWERS: [&str; 4] = ["vision_", "audio_tower.", "embed_", "multi_modal_projector."];
 
 /// Everything a wrapper model has beside its language model.
 const TOWERS: [&str; 6] = [
@@ -29,14 +18,18 @@ const TOWERS: [&str; 6] = [
     "model.multi_modal_projector.",
 ];
 
-/// The canonical name of a tensor of any supported file.
+/// The canonical name of a tensor of any supported file: without wrappers, with the `model.` that a base model saved
+/// without its head leaves out.
 pub(crate) fn canonical(source: &str) -> String {
-    let renamed = PREFIXES.iter().find_map(|(from, to)| Some(format!("{to}{}", source.strip_prefix(from)?)));
-    match renamed {
-        Some(name) => name,
-        None if source.starts_with("multi_modal_projector.") => format!("model.{source}"),
-        None => source.to_owned(),
+    if let Some(rest) = WRAPPED.iter().find_map(|wrapper| source.strip_prefix(wrapper)) {
+        return format!("model.{rest}");
     }
+    match source.strip_prefix("language_model.") {
+        Some(head) if is_beside_text(head) => return head.to_owned(),
+        _ => {}
+    }
+    let bare = is_module_of_text(source) || BARE_TOWERS.iter().any(|tower| source.starts_with(tower));
+    if bare { format!("model.{source}") } else { source.to_owned() }
 }
 
 /// Whether a canonical name belongs to a vision or audio tower or its projector.
@@ -47,9 +40,13 @@ pub(crate) fn is_tower(canonical: &str) -> bool {
 /// Layer number and the rest of a canonical name `model.layers.N.rest`; N without leading zeros.
 pub(crate) fn in_layer(canonical: &str) -> Option<(usize, &str)> {
     let (number, rest) = canonical.strip_prefix("model.layers.")?.split_once('.')?;
-    let plain = number == "0" || !number.starts_with('0');
-    let digits = number.bytes().all(|b| b.is_ascii_digit());
-    Some((number.parse().ok().filter(|_| plain && digits)?, rest))
+    Some((number.parse().ok().filter(|_| is_number(number))?, rest))
+}
+
+/// Whether digits are a number in its one spelling, without leading zeros.
+pub(crate) fn is_number(digits: &str) -> bool {
+    let plain = digits == "0" || !digits.starts_with('0');
+    plain && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]

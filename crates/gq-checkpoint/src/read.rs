@@ -93,10 +93,15 @@ impl Checkpoint {
         out: &mut [f32],
     ) -> Result<(), ReadError> {
         check_rows(tensor, &rows, out.len())?;
-        let (row_bytes, cols, mapped) = (tensor.row_bytes(), tensor.cols(), weights.bytes(tensor));
-        let stored =
-            |rows: Range<usize>| mapped.get(rows.start * row_bytes..rows.end * row_bytes).unwrap_or_default();
-        if tensor.row_unit() == 1 {
+        let (row_bytes, cols) = (tensor.row_bytes(), tensor.cols());
+        let stored = |rows: Range<usize>| {
+            let bytes = |row: usize| row as u64 * row_bytes as u64;
+            match tensor.spans(bytes(rows.start)..bytes(rows.end))[..] {
+                [span] => weights.span(span),
+                _ => &[], // rows of several pieces, which are taken one by one
+            }
+        };
+        if tensor.row_unit() == 1 && tensor.pieces.is_empty() {
             return self.decode_rows_f32(tensor, rows.clone(), stored(rows), out);
         }
         for (row, out) in rows.zip(out.chunks_exact_mut(cols.max(1))) {
@@ -125,12 +130,19 @@ impl Checkpoint {
             let expected = usize::try_from(expected).unwrap_or(usize::MAX);
             return Err(ReadError::WrongBuffer { name: name(), expected, actual: out.len() });
         }
-        let (Some(handle), Some(file)) = (self.handles().get(tensor.file), self.files().get(tensor.file))
-        else {
-            return Err(ReadError::BytesOutOfRange { name: name(), range, actual: 0 });
-        };
-        read_exact_at(handle, out, tensor.offset.saturating_add(range.start))
-            .map_err(|source| ReadError::Io { path: file.path.clone(), source })
+        let mut out = out;
+        for span in tensor.spans(range.clone()) {
+            let now = usize::try_from(span.bytes).unwrap_or(usize::MAX).min(out.len());
+            let (part, rest) = std::mem::take(&mut out).split_at_mut(now);
+            out = rest;
+            let (Some(handle), Some(file)) = (self.handles().get(span.file), self.files().get(span.file))
+            else {
+                return Err(ReadError::BytesOutOfRange { name: name(), range, actual: 0 });
+            };
+            read_exact_at(handle, part, span.offset)
+                .map_err(|source| ReadError::Io { path: file.path.clone(), source })?;
+        }
+        Ok(())
     }
 }
 

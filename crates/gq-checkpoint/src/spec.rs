@@ -1,32 +1,7 @@
 //! Everything a graph needs to know about a model, in plain values.
 
+use crate::Family;
 use serde::{Deserialize, Serialize};
-
-/// A supported architecture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// `LlamaForCausalLM`.
-    Llama,
-    /// `Gemma3ForCausalLM` and the text part of `Gemma3ForConditionalGeneration`.
-    Gemma3,
-    /// `Gemma4ForCausalLM` and the text part of `Gemma4ForConditionalGeneration` and the unified variant.
-    Gemma4,
-}
-
-impl Family {
-    /// Every family.
-    pub const ALL: [Family; 3] = [Family::Llama, Family::Gemma3, Family::Gemma4];
-
-    /// Lower-case name, as in reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Family::Llama => "llama",
-            Family::Gemma3 => "gemma3",
-            Family::Gemma4 => "gemma4",
-        }
-    }
-}
 
 /// A language model: sizes, constants and one entry per layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

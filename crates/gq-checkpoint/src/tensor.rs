@@ -4,6 +4,7 @@ use crate::Role;
 use crate::gguf::Storage;
 use gq_tensor::DType;
 use serde::Serialize;
+use std::ops::Range;
 
 /// Where a tensor's bytes are and what it is for; nothing is read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,6 +33,32 @@ pub struct SourceTensor {
     /// How a GGUF stores it; `None` in safetensors, where the bytes are values of `dtype` in order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gguf: Option<Storage>,
+    /// Where files have it in several pieces of whole rows, in the order of its rows: one for each expert's matrix.
+    /// Empty where it is in one piece. With pieces, `file` and `offset` are those of the first one there is in the
+    /// files, and `bytes` is the sum.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pieces: Vec<TensorPiece>,
+}
+
+/// Rows of a tensor that stand together in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TensorPiece {
+    /// Name in the file.
+    pub source_name: String,
+    /// Index into [`crate::Checkpoint::files`].
+    pub file: usize,
+    /// First byte, counted from the beginning of the file.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// Bytes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) file: usize,
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
 }
 
 impl SourceTensor {
@@ -54,9 +81,9 @@ impl SourceTensor {
         }
     }
 
-    /// Whether the bytes in the file are the values, in order, as `dtype` says.
+    /// Whether the bytes in the file are the values, in one piece and in order, as `dtype` says.
     pub fn is_plain(&self) -> bool {
-        !self.scaled && self.gguf.is_none_or(Storage::is_plain)
+        !self.scaled && self.pieces.is_empty() && self.gguf.is_none_or(Storage::is_plain)
     }
 
     /// Rows that a file may keep in another order among themselves; whoever reads a file by itself reads whole units
@@ -84,6 +111,26 @@ impl SourceTensor {
                 ordered.copy_from_slice(unit_bytes.get(from..from + row_bytes).unwrap_or_default());
             }
         }
+    }
+
+    /// Where the files have a range of its bytes, in order.
+    pub(crate) fn spans(&self, range: Range<u64>) -> Vec<Span> {
+        if self.pieces.is_empty() {
+            let (offset, bytes) =
+                (self.offset.saturating_add(range.start), range.end.saturating_sub(range.start));
+            return vec![Span { file: self.file, offset, bytes }];
+        }
+        let (mut spans, mut at) = (Vec::new(), 0u64);
+        for piece in &self.pieces {
+            let end = at.saturating_add(piece.bytes);
+            let (from, to) = (range.start.max(at), range.end.min(end));
+            if from < to {
+                let offset = piece.offset.saturating_add(from - at);
+                spans.push(Span { file: piece.file, offset, bytes: to - from });
+            }
+            at = end;
+        }
+        spans
     }
 
     /// Where the file keeps a row.

@@ -1,6 +1,7 @@
 //! Texts beside the weights: tokenizer, chat template, settings, licence.
 
 use crate::card::Card;
+use crate::named_templates::{self, template_name};
 use crate::stand_in::StandIn;
 use crate::{CheckpointError, json, limits};
 use serde_json::{Map, Value};
@@ -15,7 +16,7 @@ pub struct Texts {
     pub config: String,
     /// `tokenizer.json`.
     pub tokenizer: Option<String>,
-    /// `tokenizer_config.json`.
+    /// `tokenizer_config.json`; where there are files with templates, its `chat_template` is what they say.
     pub tokenizer_config: Option<String>,
     /// `chat_template.jinja`; else the template in `chat_template.json` or in `tokenizer_config.json`.
     pub chat_template: Option<String>,
@@ -106,6 +107,7 @@ pub(crate) fn is_text_name(name: &str) -> bool {
             | "special_tokens_map.json"
             | "README.md"
     ) || is_licence_name(name)
+        || template_name(name).is_some()
 }
 
 fn is_licence_name(name: &str) -> bool {
@@ -123,7 +125,7 @@ pub(crate) fn texts_by(
     files: &[PathBuf],
     read: &dyn Fn(&Path, u64) -> Result<String, CheckpointError>,
 ) -> Result<Texts, CheckpointError> {
-    let named = |wanted: &str| files.iter().find(|path| file_name(path) == wanted);
+    let named = |wanted: &str| files.iter().find(|path| path_within(path) == wanted);
     let text = |wanted: &str, limit: u64| named(wanted).map(|path| read(path, limit)).transpose();
     let mut texts = Texts {
         config: text("config.json", limits::CONFIG_BYTES)?.unwrap_or_default(),
@@ -136,9 +138,23 @@ pub(crate) fn texts_by(
         licence_name: None,
         card: text("README.md", limits::TEXT_BYTES)?.map(|readme| Card::parse(&readme)).unwrap_or_default(),
     };
+    let mut others = Vec::new();
+    for path in files {
+        let name = path_within(path);
+        if let Some(name) = template_name(&name) {
+            others.push((name.to_owned(), read(path, limits::TEXT_BYTES)?));
+        }
+    }
+    others.sort();
+    let (config, default) = (texts.tokenizer_config.as_deref(), texts.chat_template.as_deref());
+    let files_decide = named_templates::with_files(config, default, &others).map_err(|source| {
+        let path = named("tokenizer_config.json").cloned().unwrap_or_default();
+        CheckpointError::TextJson { path, source }
+    })?;
+    texts.tokenizer_config = files_decide.or(texts.tokenizer_config);
     texts.licence_name = texts.card.text("license").map(str::to_owned);
     for name in ["chat_template.json", "tokenizer_config.json"] {
-        if let (None, Some(path)) = (&texts.chat_template, named(name)) {
+        if let (None, true, Some(path)) = (&texts.chat_template, others.is_empty(), named(name)) {
             let content = read(path, limits::TEXT_BYTES)?;
             let value = json::parse(content.as_bytes())
                 .map_err(|source| CheckpointError::TextJson { path: path.clone(), source })?;
@@ -190,6 +206,17 @@ fn template_in(value: &Value) -> Option<String> {
             default.get("template")?.as_str().map(str::to_owned)
         }
         _ => None,
+    }
+}
+
+/// The path within a checkpoint: of a template with a name its folder too.
+fn path_within(path: &Path) -> String {
+    let name = file_name(path);
+    match path.parent().is_some_and(|folder| file_name(folder) == named_templates::FOLDER)
+        && name.ends_with(".jinja")
+    {
+        true => format!("{}/{name}", named_templates::FOLDER),
+        false => name,
     }
 }
 

@@ -341,6 +341,7 @@ impl Writer {
             Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
+        gq_files::note_begun(&partial);
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         let (entries, names) = (Vec::new(), HashSet::new());
         Ok(Writer { path: path.to_owned(), partial, file, at: 0, entries, names, open: None, leftover: None })

@@ -7,7 +7,7 @@ use crate::grid::{Grids, no_larger};
 use crate::memory::{Memory, factor_bytes};
 use crate::policy::{Budget, Choice, Policy, PolicyError, Resources, Wish};
 use crate::prior::prior;
-use gq_checkpoint::{ModelSpec, Role, SourceTensor};
+use gq_checkpoint::{ModelSpec, Role, SourceTensor, When};
 use gq_codec::{Rotation, RotationError};
 use gq_tensor::{DType, Encoding, MatrixShape, RotationKind, RotationSpec, stacked_payload_bytes};
 use serde::{Deserialize, Serialize};
@@ -447,7 +447,8 @@ fn tokens_per_expert(seen: &[usize]) -> String {
 fn reads_other_cache(tensor: &SourceTensor, spec: &ModelSpec) -> bool {
     let layer = tensor.layer.and_then(|layer| spec.layers.get(layer));
     let shared = layer.is_some_and(|layer| layer.attention.kv_shared_with.is_some());
-    tensor.role == Role::Unused && shared && tensor.name.contains(".self_attn.")
+    let declared = spec.declaration(&tensor.name).map(|(declared, _)| declared);
+    shared && declared.is_some_and(|declared| declared.when.contains(&When::OwnCache))
 }
 
 fn step(

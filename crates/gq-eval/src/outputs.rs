@@ -1,6 +1,7 @@
 //! Files of reference outputs: safetensors with `input_ids` i64 `[n, t]` and `logits` `[n, t, vocab]`.
 
 use gq_checkpoint::safetensors::{Header, HeaderEntry, HeaderError, header_bytes, parse_header};
+use gq_files::Stamp;
 use gq_tensor::DType;
 use half::{bf16, f16};
 use std::fs::File;
@@ -100,6 +101,18 @@ pub enum OutputsError {
         /// The value.
         actual: f64,
     },
+    /// The file was changed while it was read.
+    #[error("{}: changed while it was read: its {what} was {limit} and is {actual}", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What it was.
+        limit: String,
+        /// What it is.
+        actual: String,
+    },
     /// Fewer or more logits written than the header of the file says.
     #[error("{}: {actual} logits were written, {limit} were announced", path.display())]
     Written {
@@ -117,6 +130,7 @@ pub enum OutputsError {
 pub struct OutputsReader {
     path: PathBuf,
     file: File,
+    stamp: Stamp,
     ids: Vec<Vec<u32>>,
     positions: usize,
     vocab: usize,
@@ -133,6 +147,7 @@ impl OutputsReader {
     pub fn open(path: &Path) -> Result<OutputsReader, OutputsError> {
         let io = |source| OutputsError::Io { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(io)?;
+        let stamp = Stamp::of(&file.metadata().map_err(io)?);
         let header = read_header(path, &mut file)?;
         let ids = tensor(path, &header, "input_ids", &[DType::I64], ("[n, t]", 2))?;
         let logits = tensor(path, &header, "logits", &LOGIT_DTYPES, ("[n, t, vocab]", 3))?;
@@ -155,7 +170,8 @@ impl OutputsReader {
             rows.push(bytes.as_chunks().0.iter().enumerate().map(number).collect::<Result<Vec<_>, _>>()?);
         }
         let (dtype, logits) = (logits.dtype, logits.offset);
-        Ok(OutputsReader { path: path.to_owned(), file, ids: rows, positions, vocab, dtype, logits })
+        let path = path.to_owned();
+        Ok(OutputsReader { path, file, stamp, ids: rows, positions, vocab, dtype, logits })
     }
 
     /// The file.
@@ -195,6 +211,26 @@ impl OutputsReader {
                 let (path, actual) = (self.path.clone(), values[index]);
                 Err(OutputsError::NotFinite { path, row, col, index, actual })
             }
+        }
+    }
+}
+
+impl OutputsReader {
+    /// Checks that the file is what it was when it was opened, whatever has its name.
+    ///
+    /// # Errors
+    /// [`OutputsError::Changed`], and when the file cannot be looked at.
+    pub fn check_unchanged(&self) -> Result<(), OutputsError> {
+        let path = || self.path.clone();
+        let found = self.stamp.compare_open(&self.file);
+        match found.map_err(|source| OutputsError::Io { path: path(), source })? {
+            Some(change) => Err(OutputsError::Changed {
+                path: path(),
+                what: change.what,
+                limit: change.was,
+                actual: change.is,
+            }),
+            None => Ok(()),
         }
     }
 }

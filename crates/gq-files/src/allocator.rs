@@ -14,9 +14,20 @@ pub fn return_large_buffers() {
     glibc::set();
 }
 
+/// Gives back what was freed in small pieces: after something of many pieces is gone, such as a tokenizer.
+pub fn return_small_pieces() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    glibc::trim();
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]
 mod glibc {
+    pub(super) fn trim() {
+        // SAFETY: `malloc_trim` may be called at any time from any thread; it takes a number and no pointer.
+        unsafe { libc::malloc_trim(0) };
+    }
+
     pub(super) fn set() {
         // SAFETY: `mallopt` may be called at any time from any thread; it takes two numbers and no pointer.
         let taken = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, super::MAPPED_ALONE as libc::c_int) };

@@ -1,8 +1,49 @@
 //! Files that are being made: never opened through a link that somebody planted under their name.
 
+use crate::identity::Identity;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// What this process began, whatever names it has by now.
+static BEGUN: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
+
+/// Notes that this process began the file or folder at `path`: it holds it, and nobody else writes to it.
+pub fn note_begun(path: &Path) {
+    if let Ok(identity) = Identity::of(path) {
+        let mut begun = BEGUN.lock().unwrap_or_else(PoisonError::into_inner);
+        if !begun.contains(&identity) {
+            begun.push(identity);
+        }
+    }
+}
+
+/// Whether this process began what is at `path`; never of a link.
+pub fn is_begun(path: &Path) -> bool {
+    let own = std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_symlink());
+    let begun = BEGUN.lock().unwrap_or_else(PoisonError::into_inner);
+    own && Identity::of(path).is_ok_and(|identity| begun.contains(&identity))
+}
+
+/// Removes the file or folder at `path` if this process began it: another process may have begun one of this name.
+///
+/// # Errors
+/// When the system refuses.
+pub fn remove_begun(path: &Path) -> Result<()> {
+    match (is_begun(path), path.is_dir()) {
+        (false, _) => Ok(()),
+        (true, true) => std::fs::remove_dir_all(path),
+        (true, false) => std::fs::remove_file(path),
+    }
+}
+
+/// Whether another process, or another open file of this one, holds the file at `path`.
+pub fn is_held(path: &Path) -> bool {
+    let regular = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    let file = if regular { File::open(path).ok() } else { None };
+    file.is_some_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
 
 /// Opens the file that an earlier run left at `path` for reading and writing, or makes it. Its bytes stay.
 ///
@@ -39,6 +80,7 @@ pub fn begin(path: &Path) -> Result<File> {
         Err(TryLockError::Error(error)) => return Err(error),
     }
     file.set_len(0)?;
+    note_begun(path);
     Ok(file)
 }
 

@@ -12,11 +12,14 @@ mod place;
 mod space;
 mod stamp;
 
-pub use allocator::{MAPPED_ALONE, return_large_buffers};
-pub use begin::{begin, foreign, open_own};
+pub use allocator::{MAPPED_ALONE, return_large_buffers, return_small_pieces};
+pub use begin::{begin, foreign, is_begun, is_held, note_begun, open_own, remove_begun};
 pub use bus::watch_bus_errors;
 pub use identity::{Identity, Kind, kind};
 pub use map::{Cut, Mapped, cut, mapped};
-pub use place::{Existing, Placed, partial_path, place, put_in_place, sibling, write_placed, write_whole};
+pub use place::{
+    Existing, Held, Placed, hold_while_naming, partial_path, place, put_in_place, sibling, write_placed,
+    write_whole,
+};
 pub use space::{free_bytes, may_write};
 pub use stamp::{Change, Stamp};

@@ -1,9 +1,27 @@
 //! Files get their names when they are whole.
 
 use crate::begin::begin;
+use std::any::Any;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// What is held while a file gets its name.
+pub type Held = Box<dyn Any>;
+
+/// What gives it.
+static HOLD: OnceLock<fn(&Path) -> Held> = OnceLock::new();
+
+/// From now on `hold` is called with every finished file right before it gets its name, and what it gives lives until
+/// it has that: whoever tells what lies where sees the names before or after, never in between. The first call counts.
+pub fn hold_while_naming(hold: fn(&Path) -> Held) {
+    let _ = HOLD.set(hold);
+}
+
+fn held(finished: &Path) -> Option<Held> {
+    HOLD.get().map(|hold| hold(finished))
+}
 
 /// Names that are tried for a finished file whose own was taken.
 const OTHER_NAMES: u32 = 1000;
@@ -45,7 +63,9 @@ pub fn sibling(path: &Path, end: &str) -> PathBuf {
 /// # Errors
 /// When the system refuses.
 pub fn put_in_place(finished: &Path, path: &Path) -> Result<()> {
+    let naming = held(finished);
     std::fs::rename(finished, path)?;
+    drop(naming);
     sync_folder(path)
 }
 
@@ -59,7 +79,9 @@ pub fn place(finished: &Path, path: &Path, existing: Existing) -> Result<Placed>
         put_in_place(finished, path)?;
         return Ok(Placed::There);
     }
+    let naming = held(finished);
     if rename_if_free(finished, path)? {
+        drop(naming);
         sync_folder(path)?;
         return Ok(Placed::There);
     }
@@ -69,6 +91,7 @@ pub fn place(finished: &Path, path: &Path, existing: Existing) -> Result<Placed>
             number => sibling(path, &format!(".finished-{number}")),
         };
         if rename_if_free(finished, &other)? {
+            drop(naming);
             sync_folder(&other)?;
             return Ok(Placed::Beside(other));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// How often and how patiently requests are made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Failures in a row, without a byte of progress, after which a request is given up.
+    /// Failures in a row, without enough coming in between to count as progress, after which a request is given up.
     pub attempts: u32,
     /// Wait after the first failure; doubled at each further one.
     pub base: Duration,

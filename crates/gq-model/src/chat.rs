@@ -27,7 +27,7 @@ mod strings;
 pub use message::ChatMessage;
 
 use crate::outside::{OutsidePanic, guarded};
-use crate::texts::{ModelTexts, special_settings};
+use crate::texts::ModelTexts;
 use crate::tokenizer::special_token;
 use minijinja::{Error, ErrorKind, Value};
 use named::Templates;
@@ -108,6 +108,15 @@ pub enum ChatError {
     /// The template is not understood, or holds a construct that would be rendered differently.
     #[error("the chat template cannot be read")]
     Unreadable(#[source] Error),
+    /// The same of one that is not the model's only one.
+    #[error("the chat template named {name} cannot be read")]
+    UnreadableNamed {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: Error,
+    },
     /// The model has templates with names, and none for this conversation.
     #[error("the model has chat templates for other uses alone: {}", names.join(", "))]
     NoDefault {
@@ -169,15 +178,13 @@ impl ChatTemplate {
     /// # Errors
     /// As [`new`](ChatTemplate::new), and [`ChatError::Time`].
     pub fn within(texts: &ModelTexts, limits: TemplateLimits) -> Result<ChatTemplate, ChatError> {
-        let config =
-            special_settings(texts).map_err(|(file, source)| ChatError::Settings { file, source })?;
+        let special =
+            texts.special_settings().map_err(|(file, source)| ChatError::Settings { file, source })?;
+        let config = special.settings;
         let templates = Templates::of(texts, &config)?;
-        for template in templates.default.iter().chain(&templates.tool_use) {
-            bounded(|| {
-                deadline::start(limits.time);
-                engine::understand(&source::prepare(template)?).map(|_| ())
-            })?
-            .map_err(|error| unreadable(error, limits))?;
+        // One that only conversations with tools need is refused where there is one.
+        if let Some(template) = templates.default.as_ref().or(templates.tool_use.as_ref()) {
+            understand(template, limits)?.map_err(|error| unreadable(error, limits))?;
         }
         let mut tokens: Vec<(String, String)> = Vec::new();
         tokens
@@ -208,7 +215,8 @@ impl ChatTemplate {
     pub fn render(&self, messages: &[ChatMessage], options: &ChatOptions) -> Result<String, ChatError> {
         let Templates { default, tool_use, names } = &self.templates;
         let with_tools = options.extra.get("tools").is_some_and(|tools| !tools.is_null());
-        let template = tool_use.as_ref().filter(|_| with_tools).or(default.as_ref());
+        let for_tools = tool_use.as_ref().filter(|_| with_tools);
+        let template = for_tools.or(default.as_ref());
         let template = template.ok_or_else(|| ChatError::NoDefault { names: names.clone() })?;
         let messages = messages.iter().map(|message| python::from_json(&message.seen())).collect();
         let mut variables: Vec<(String, Value)> = vec![
@@ -219,6 +227,13 @@ impl ChatTemplate {
         ];
         variables.extend(self.tokens.iter().map(|(key, token)| (key.clone(), token.as_str().into())));
         variables.extend(options.extra.iter().map(|(key, value)| (key.clone(), python::from_json(value))));
+        // One for tools was not looked at before where there is another.
+        if for_tools.is_some() && default.is_some() {
+            understand(template, self.limits)?.map_err(|error| match unreadable(error, self.limits) {
+                ChatError::Unreadable(source) => ChatError::UnreadableNamed { name: "tool_use", source },
+                other => other,
+            })?;
+        }
         bounded(|| {
             deadline::start(self.limits.time);
             let source = source::prepare(template)?;
@@ -248,6 +263,14 @@ impl ChatTemplate {
         let end = rest.find('>')?;
         rest.get(..=end).filter(|token| token.starts_with('<')).map(str::to_owned)
     }
+}
+
+/// Whether a template is understood.
+fn understand(template: &str, limits: TemplateLimits) -> Result<Result<(), Error>, ChatError> {
+    bounded(|| {
+        deadline::start(limits.time);
+        engine::understand(&source::prepare(template)?).map(|_| ())
+    })
 }
 
 fn unreadable(error: Error, limits: TemplateLimits) -> ChatError {

@@ -9,7 +9,9 @@ use crate::tokenizer_error::TokenizerError;
 use serde::Deserialize;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
-use tokenizers::{Decoder, NormalizedString, Normalizer, NormalizerWrapper, Tokenizer};
+use tokenizers::normalizers::replace::{Replace, ReplacePattern};
+use tokenizers::utils::SysRegex;
+use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper, Tokenizer};
 
 /// Times that a text may become longer, by all normalizers together, or by all pre-tokenizers, or by decoders.
 const MOST: f64 = 64.0;
@@ -226,16 +228,34 @@ impl Measuring<'_> {
             return steps.as_ref().iter().try_for_each(|normalizer| self.step(normalizer, text));
         }
         // What an expression finds depends on the whole text; other steps look at a few characters.
-        let expected = match normalizer {
-            NormalizerWrapper::Replace(replace) => {
-                let made = replace.decode_chain(vec![text.get().to_owned()]);
-                made.map_err(TokenizerError::Encode)?.iter().map(String::len).sum()
-            }
-            other => by_pieces(other, text.get())?,
-        };
-        self.check(expected)?;
+        match normalizer {
+            NormalizerWrapper::Replace(replace) => self.count(replace, text.get())?,
+            other => self.check(by_pieces(other, text.get())?)?,
+        }
         normalizer.normalize(text).map_err(TokenizerError::Encode)?;
         self.check(text.get().len())
+    }
+
+    /// Counts what a replacement makes of a text, and stops at the first byte too many: nothing is made.
+    fn count(&self, replace: &Replace, text: &str) -> Result<(), TokenizerError> {
+        let content = replace.content.len();
+        // What is kept between the matches counts when its end is known.
+        let (mut bytes, mut end) = (0usize, 0usize);
+        let mut add = |(from, to): (usize, usize)| {
+            bytes = bytes.saturating_add(from.saturating_sub(end)).saturating_add(content);
+            end = to;
+            self.check(bytes)
+        };
+        match Pattern::of(replace)?.0 {
+            ReplacePattern::String(pattern) => {
+                text.match_indices(&pattern).try_for_each(|(at, found)| add((at, at + found.len())))?;
+            }
+            ReplacePattern::Regex(pattern) => {
+                let regex = SysRegex::new(&pattern).map_err(TokenizerError::Encode)?;
+                regex.find_iter(text).try_for_each(&mut add)?;
+            }
+        }
+        self.check(bytes.saturating_add(text.len().saturating_sub(end)))
     }
 
     fn check(&self, bytes: usize) -> Result<(), TokenizerError> {
@@ -248,6 +268,18 @@ impl Measuring<'_> {
 
     fn outcome(self) -> Result<usize, TokenizerError> {
         self.failed.into_inner().map_or(Ok(self.done.get()), Err)
+    }
+}
+
+/// What a replacement looks for, which the library shows in its file's form alone.
+struct Pattern(ReplacePattern);
+
+impl Pattern {
+    fn of(replace: &Replace) -> Result<Pattern, TokenizerError> {
+        let unreadable = |error: serde_json::Error| TokenizerError::Unreadable(error.into());
+        let mut written = serde_json::to_value(replace).map_err(unreadable)?;
+        let pattern = written.get_mut("pattern").map(Value::take).unwrap_or_default();
+        serde_json::from_value(pattern).map(Pattern).map_err(unreadable)
     }
 }
 
@@ -303,7 +335,7 @@ mod tests {
         let TokenizerError::Grows { part: "normalizer", from: 2000, to, limit: 128_000 } = error else {
             panic!("{error}")
         };
-        assert_eq!(to, 200_000, "stopped before the second step");
+        assert_eq!(to, 128_010, "stopped at the first of the second step that is too much");
     }
 
     /// A piece of the text does not match, all of it does: in front of every character but the last 2000.
@@ -316,9 +348,42 @@ mod tests {
         assert_eq!(run(&ahead, &"x".repeat(2000)).unwrap(), 2200);
         let error = run(&ahead, &"x".repeat(4000)).unwrap_err();
         assert!(
-            matches!(error, TokenizerError::Grows { from: 4000, limit: 256_000, to: 404_200, .. }),
+            matches!(error, TokenizerError::Grows { from: 4000, limit: 256_000, to: 256_073, .. }),
             "{error}"
         );
+    }
+
+    /// Counted alone, without the replaced text: what is asked for is refused where the limit is low.
+    #[test]
+    fn replacements_are_counted_before_they_are_made() {
+        let count = |pattern: Value, content: &str, text: &str, limit: usize| {
+            let step = json!({"type": "Replace", "pattern": pattern, "content": content});
+            let normalizer: NormalizerWrapper = serde_json::from_value(step).unwrap();
+            let NormalizerWrapper::Replace(replace) = &normalizer else { panic!("{normalizer:?}") };
+            let mut made = NormalizedString::from(text);
+            replace.normalize(&mut made).unwrap();
+            let measuring = Measuring { limit, ..Measuring::new(&normalizer, text.len()) };
+            (measuring.count(replace, text), made.get().len())
+        };
+        for (pattern, content, text) in [
+            (json!({"String": "ab"}), "xyz", "abcabab"),
+            (json!({"String": "ab"}), "", "cabab\u{E9}"),
+            (json!({"String": "."}), "--", "a.b.c"),
+            (json!({"Regex": "[a-c]+"}), "12345678", "a bb c d"),
+            (json!({"Regex": "^"}), "\u{2581}", "one two"),
+            (json!({"Regex": "(?= )"}), "-", "one two three"),
+            (json!({"Regex": "nowhere"}), "x", "one two"),
+        ] {
+            let (fits, made) = count(pattern.clone(), content, text, usize::MAX);
+            fits.unwrap();
+            // Just the limit, and one byte below it.
+            count(pattern.clone(), content, text, made).0.unwrap();
+            let error = count(pattern.clone(), content, text, made - 1).0.unwrap_err();
+            assert!(matches!(error, TokenizerError::Grows { to, .. } if to == made), "{pattern}: {error}");
+        }
+        // It stops early.
+        let error = count(json!({"Regex": "a"}), "xxxxxxxxxx", &"a".repeat(1000), 100).0.unwrap_err();
+        assert!(matches!(error, TokenizerError::Grows { to: 110, limit: 100, .. }), "{error}");
     }
 
     /// The library normalizes what is between two added tokens by itself.

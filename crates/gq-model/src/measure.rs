@@ -316,7 +316,8 @@ mod tests {
     use gq_tensor::Isa;
     use std::path::Path;
 
-    const TINY: [&str; 6] = ["llama", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense"];
+    const TINY: [&str; 7] =
+        ["llama", "qwen2", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense"];
 
     fn model(name: &str, level: Isa) -> Model {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);
@@ -479,7 +480,7 @@ mod tests {
 
     #[test]
     fn the_head_gives_the_gradient_of_drawn_labels() {
-        for name in ["llama", "gemma4-e2b"] {
+        for name in ["llama", "qwen2", "gemma4-e2b"] {
             let model = model(name, Isa::detect());
             let hidden = Arc::new(Matrix {
                 width: model.spec().hidden_size,
@@ -512,7 +513,9 @@ mod tests {
     /// follows, and their gradients are seen behind it.
     #[test]
     fn products_before_a_norm_are_known() {
-        for (name, per_layer) in [("llama", 0), ("gemma3", 2), ("gemma4-e2b", 3), ("gemma4-moe", 2)] {
+        for (name, per_layer) in
+            [("llama", 0), ("qwen2", 0), ("gemma3", 2), ("gemma4-e2b", 3), ("gemma4-moe", 2)]
+        {
             let model = model(name, Isa::detect());
             let tokens = tokens(&model, 12);
             let turns = turns(&model, tokens.len());

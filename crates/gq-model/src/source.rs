@@ -1,10 +1,10 @@
-//! Weights by name, from a checkpoint or a container.
+//! Weights by part of the graph, from a checkpoint or a container: names and shapes are those the family declares.
 
 use crate::LoadError;
 use crate::decoded::DecodedRows;
 use crate::linear::{Bytes, Linear};
 use crate::ops::Norm;
-use gq_checkpoint::{Checkpoint, MappedWeights, ModelSpec};
+use gq_checkpoint::{Checkpoint, ExpectedTensor, MappedWeights, ModelSpec, Part};
 use gq_codec::{Decoder, Rotation};
 use gq_container::Container;
 use gq_tensor::{DType, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
@@ -15,8 +15,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Source {
     kind: Kind,
-    norm_eps: f32,
-    norm_plus_one: bool,
+    spec: ModelSpec,
     decoders: HashMap<(Encoding, RotationSpec, usize), Arc<Decoder>>,
     rotations: HashMap<(RotationSpec, usize), Arc<Rotation>>,
 }
@@ -63,71 +62,65 @@ impl Source {
     }
 
     fn new(kind: Kind, spec: &ModelSpec) -> Source {
-        let (norm_eps, norm_plus_one) = (spec.norm_eps, spec.norm_plus_one);
-        Source { kind, norm_eps, norm_plus_one, decoders: HashMap::new(), rotations: HashMap::new() }
+        Source { kind, spec: spec.clone(), decoders: HashMap::new(), rotations: HashMap::new() }
     }
 
-    /// The matrix `name` of this shape, without a bias.
-    pub(crate) fn matrix(&mut self, name: &str, shape: &[usize]) -> Result<Linear, LoadError> {
-        let Found { bytes, encoding, rotation, .. } = self.find(name, shape)?;
+    /// The tensor that plays this part in the model, or in one of its layers, as a matrix without a bias.
+    pub(crate) fn matrix(&mut self, part: Part, layer: Option<usize>) -> Result<Linear, LoadError> {
+        let Some(ExpectedTensor { name, shape, .. }) = self.spec.tensor(part, layer) else {
+            return Err(LoadError::MissingTensor { name: format!("{part:?}") });
+        };
+        let Found { bytes, encoding, rotation, .. } = self.find(&name, &shape)?;
         let (&cols, leading) = shape.split_last().unwrap_or((&1, &[]));
         let shape = MatrixShape { rows: leading.iter().product(), cols };
         let height = leading.last().copied().unwrap_or(1);
-        let decoder = self.decoder(name, encoding, rotation, cols)?;
-        let transform = self.rotation(name, rotation, cols)?;
-        let name = name.to_owned();
+        let decoder = self.decoder(&name, encoding, rotation, cols)?;
+        let transform = self.rotation(&name, rotation, cols)?;
         let (bias, precise, normed) = (None, false, None);
         Ok(Linear { name, bytes, shape, height, rotation, decoder, transform, bias, precise, normed })
     }
 
-    /// The projection `NAME.weight [rows, cols]`, with `NAME.bias [rows]` where the model has biases.
-    pub(crate) fn linear(
-        &mut self,
-        name: &str,
-        rows: usize,
-        cols: usize,
-        biased: bool,
-    ) -> Result<Linear, LoadError> {
-        let bias = biased.then(|| self.vector(&format!("{name}.bias"), rows)).transpose()?;
-        Ok(Linear { bias, ..self.matrix(&format!("{name}.weight"), &[rows, cols])? })
+    /// A projection, with its bias where the model has one.
+    pub(crate) fn linear(&mut self, part: Part, layer: Option<usize>) -> Result<Linear, LoadError> {
+        let bias = part.bias().filter(|bias| self.spec.tensor(*bias, layer).is_some());
+        let bias = bias.map(|bias| self.vector(bias, layer)).transpose()?;
+        Ok(Linear { bias, ..self.matrix(part, layer)? })
     }
 
     /// The same where an RMS norm of all outputs comes right after.
-    pub(crate) fn normed_linear(
-        &mut self,
-        name: &str,
-        rows: usize,
-        cols: usize,
-        biased: bool,
-    ) -> Result<Linear, LoadError> {
-        Ok(Linear { normed: Some(self.norm_eps), ..self.linear(name, rows, cols, biased)? })
+    pub(crate) fn normed_linear(&mut self, part: Part, layer: Option<usize>) -> Result<Linear, LoadError> {
+        Ok(Linear { normed: Some(self.spec.norm_eps), ..self.linear(part, layer)? })
     }
 
-    /// The norm with the weight `NAME.weight [width]`.
-    pub(crate) fn norm(&mut self, name: &str, width: usize) -> Result<Norm, LoadError> {
-        let name = format!("{name}.weight");
-        let mut weight = self.vector(&name, width)?;
-        if self.norm_plus_one {
+    /// A norm with a weight.
+    pub(crate) fn norm(&mut self, part: Part, layer: Option<usize>) -> Result<Norm, LoadError> {
+        let (name, mut weight) = self.named_vector(part, layer)?;
+        if self.spec.norm_plus_one {
             weight.iter_mut().for_each(|weight| *weight += 1.0);
         }
-        Ok(Norm { name: Some(name.into()), weight: Some(weight), ..self.plain_norm(width) })
+        let norm = self.plain_norm(weight.len());
+        Ok(Norm { name: Some(name.into()), weight: Some(weight), ..norm })
     }
 
     /// A norm without a weight.
     pub(crate) fn plain_norm(&self, width: usize) -> Norm {
-        Norm { name: None, weight: None, width, eps: self.norm_eps }
+        Norm { name: None, weight: None, width, eps: self.spec.norm_eps }
     }
 
-    /// The vector `name [len]`, in f32.
-    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
-        let linear = self.matrix(name, &[len])?;
+    /// A vector, in f32.
+    pub(crate) fn vector(&mut self, part: Part, layer: Option<usize>) -> Result<Vec<f32>, LoadError> {
+        Ok(self.named_vector(part, layer)?.1)
+    }
+
+    fn named_vector(&mut self, part: Part, layer: Option<usize>) -> Result<(String, Vec<f32>), LoadError> {
+        let linear = self.matrix(part, layer)?;
         if !linear.encoding().is_exact() {
             let encoding = linear.encoding().name();
-            return Err(LoadError::Encoding { name: name.to_owned(), encoding });
+            return Err(LoadError::Encoding { name: linear.name, encoding });
         }
-        let mut values = vec![0.0; len];
+        let mut values = vec![0.0; linear.shape.cols];
         linear.read_rows(Isa::Scalar, 0..1, &mut values);
-        Ok(values)
+        Ok((linear.name, values))
     }
 
     fn find(&self, name: &str, expected: &[usize]) -> Result<Found, LoadError> {

@@ -1,6 +1,6 @@
 //! Special tokens that a model's files do not agree on.
 
-use crate::texts::{ModelTexts, special_settings};
+use crate::texts::ModelTexts;
 use crate::tokenizer::{Tokenizer, special_token, token_ids};
 use gq_checkpoint::ModelSpec;
 use serde_json::Value;
@@ -14,8 +14,10 @@ pub struct IdDisagreement {
     pub config: Vec<u32>,
     /// By `generation_config.json`, which is what transformers generates by.
     pub generation: Vec<u32>,
-    /// By `tokenizer_config.json`, which is what transformers encodes by.
+    /// By `tokenizer_config.json` or `special_tokens_map.json`, which is what transformers encodes by.
     pub tokenizer: Vec<u32>,
+    /// Which of the two.
+    pub tokenizer_file: &'static str,
 }
 
 /// Special tokens that the files of a model name differently, so that programs that read different files differ.
@@ -25,7 +27,7 @@ pub struct IdDisagreement {
 pub fn id_disagreements(texts: &ModelTexts, spec: &ModelSpec, tokenizer: &Tokenizer) -> Vec<IdDisagreement> {
     let parsed =
         |text: &Option<String>| text.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let (generation, settings) = (parsed(&texts.generation_config), special_settings(texts).ok());
+    let (generation, settings) = (parsed(&texts.generation_config), texts.special_settings().ok());
     let config = |name: &str| match name {
         "bos" => spec.bos.into_iter().collect(),
         "pad" => spec.pad.into_iter().collect(),
@@ -37,9 +39,14 @@ pub fn id_disagreements(texts: &ModelTexts, spec: &ModelSpec, tokenizer: &Tokeni
         generation: token_ids(generation.as_ref().and_then(|file| file.get(format!("{name}_token_id")))),
         tokenizer: settings
             .as_ref()
-            .and_then(|settings| tokenizer.token(&special_token(settings, &format!("{name}_token"))?))
+            .and_then(|settings| {
+                tokenizer.token(&special_token(&settings.settings, &format!("{name}_token"))?)
+            })
             .into_iter()
             .collect(),
+        tokenizer_file: settings
+            .as_ref()
+            .map_or("tokenizer_config.json", |settings| settings.file_of(&format!("{name}_token"))),
     });
     found.filter(IdDisagreement::is_one).collect()
 }
@@ -58,7 +65,7 @@ mod tests {
 
     fn disagree(config: &[u32], generation: &[u32], tokenizer: &[u32]) -> bool {
         let (config, generation, tokenizer) = (config.to_vec(), generation.to_vec(), tokenizer.to_vec());
-        IdDisagreement { name: "eos", config, generation, tokenizer }.is_one()
+        IdDisagreement { name: "eos", config, generation, tokenizer, tokenizer_file: "" }.is_one()
     }
 
     #[test]

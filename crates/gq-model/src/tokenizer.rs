@@ -3,7 +3,7 @@
 use crate::chat::ChatTemplate;
 use crate::growth::{self, Growth};
 use crate::outside::guarded;
-use crate::texts::{ModelTexts, special_settings};
+use crate::texts::ModelTexts;
 use crate::tokenizer_error::TokenizerError;
 use crate::written;
 use gq_checkpoint::ModelSpec;
@@ -61,10 +61,19 @@ impl Tokenizer {
         guarded(FILE, || written::compare(&file, &inner))??;
         drop(file);
         guarded(FILE, || refuse_text_beyond(&inner, spec.vocab_size))??;
-        let config =
-            special_settings(texts).map_err(|(file, source)| TokenizerError::Settings { file, source })?;
+        let special =
+            texts.special_settings().map_err(|(file, source)| TokenizerError::Settings { file, source })?;
+        let config = &special.settings;
+        let by = |in_map, in_config, key| match special.file_of(key) {
+            "special_tokens_map.json" => in_map,
+            _ => in_config,
+        };
+        let bos_from =
+            by("bos_token of special_tokens_map.json", "bos_token of tokenizer_config.json", "bos_token");
+        let eos_from =
+            by("eos_token of special_tokens_map.json", "eos_token of tokenizer_config.json", "eos_token");
         let generation = settings("generation_config.json", texts.generation_config.as_deref())?;
-        let named = |key: &str| inner.token_to_id(&special_token(&config, key)?);
+        let named = |key: &str| inner.token_to_id(&special_token(config, key)?);
         let asked = config.get("add_bos_token") == Some(&Value::Bool(true));
         let mut around = guarded(FILE, || post_processed(&inner))??;
         if around.0.is_empty() {
@@ -76,8 +85,8 @@ impl Tokenizer {
             ("eos_token_id of config.json", spec.eos.clone()),
             ("bos_token_id of generation_config.json", token_ids(generation.get("bos_token_id"))),
             ("eos_token_id of generation_config.json", token_ids(generation.get("eos_token_id"))),
-            ("bos_token of tokenizer_config.json", Vec::from_iter(named("bos_token").filter(|_| asked))),
-            ("eos_token of tokenizer_config.json", Vec::from_iter(named("eos_token"))),
+            (bos_from, Vec::from_iter(named("bos_token").filter(|_| asked))),
+            (eos_from, Vec::from_iter(named("eos_token"))),
             ("what the post-processor puts around a text", [around.0.clone(), around.1.clone()].concat()),
         ];
         let rows = spec.vocab_size;

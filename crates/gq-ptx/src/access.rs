@@ -117,7 +117,7 @@ impl History {
 }
 
 /// Histories of an allocation, made where they are touched.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Histories {
     pages: Vec<Option<Box<[History; PAGE]>>>,
 }

@@ -130,6 +130,7 @@ fn double(name: &str) -> Option<Map> {
         "sub.rn" => lanes!(|a: f64, b: f64| a - b),
         "mul.rn" => lanes!(|a: f64, b: f64| a * b),
         "div.rn" => lanes!(|a: f64, b: f64| a / b),
+        "rcp.rn" => lanes!(|a: f64| 1.0 / a),
         "sqrt.rn" => lanes!(|a: f64| a.sqrt()),
         "fma.rn" => lanes!(|a: f64, b: f64, c: f64| a.mul_add(b, c)),
         "abs" => lanes!(|a: u64| a & !(1 << 63)),
@@ -229,14 +230,15 @@ pub(crate) fn logic(a: &Row, b: &Row, c: &Row, table: u8) -> Row {
     out
 }
 
-/// `bits` of `a` put into `b` at `start`.
-pub(crate) fn insert(a: u32, b: u32, start: u32, bits: u32) -> u32 {
+/// `bits` of `a` put into `b` at `start`, in words of `size` bits.
+pub(crate) fn insert(size: u32, (a, b): (u64, u64), start: u32, bits: u32) -> u64 {
     let (start, bits) = (start & 255, bits & 255);
-    if start >= 32 || bits == 0 {
-        return b;
+    let ones = |bits: u32| if bits >= 64 { u64::MAX } else { (1 << bits) - 1 };
+    if start >= size || bits == 0 {
+        return b & ones(size);
     }
-    let mask = if bits >= 32 { u32::MAX } else { (1 << bits) - 1 };
-    (b & !(mask << start)) | ((a & mask) << start)
+    let mask = ones(bits);
+    ((b & !(mask << start)) | ((a & mask) << start)) & ones(size)
 }
 
 fn extract(a: u32, start: u32, bits: u32) -> u32 {

@@ -90,13 +90,13 @@ pub(crate) fn decode<'a>(
         (["cvta", rest @ ..], [Written::Word(to), Written::Word(from)]) => {
             one(convert_address(rest, to, from, names)?)
         }
-        (["bfi", "b32"], [Written::Word(to), a, b, start, bits]) => {
+        (["bfi", size @ ("b32" | "b64")], [Written::Word(to), a, b, start, bits]) => {
             let mut row = |written: &Written<'a>| match written {
                 Written::Word(word) => names.row(word),
                 _ => None,
             };
             let (from, start, bits) = ([row(a)?, row(b)?], row(start)?, row(bits)?);
-            one(Op::Insert { to: names.row(to)?, from, start, bits })
+            one(Op::Insert { to: names.row(to)?, from, start, bits, wide: *size == "b64" })
         }
         (["lop3", "b32"], [Written::Word(to), sources @ .., Written::Word(table)]) => {
             let table = u8::try_from(number(table)?).ok()?;

@@ -116,6 +116,8 @@ pub(crate) enum Op {
         from: [RowId; 2],
         start: RowId,
         bits: RowId,
+        /// 64 bits, not 32.
+        wide: bool,
     },
     /// `to` becomes the test joined with `with`, `other` the negated test joined with it.
     Test {
@@ -210,7 +212,7 @@ impl Op {
                 see(from, false);
                 see(to, true);
             }
-            Op::Insert { to, from, start, bits } => {
+            Op::Insert { to, from, start, bits, .. } => {
                 from.iter_mut().for_each(|row| see(row, false));
                 see(start, false);
                 see(bits, false);

@@ -15,7 +15,7 @@ const MOST_THREADS: u64 = 1024;
 const MOST_SHARED: u64 = 163 * 1024;
 
 /// A GPU: memory and launches.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Machine {
     memory: Memory,
 }

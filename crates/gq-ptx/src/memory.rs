@@ -7,12 +7,12 @@ use crate::fault::FaultKind;
 const OFFSET_BITS: u32 = 36;
 
 /// Global memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     allocations: Vec<Option<Allocation>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Allocation {
     bytes: Vec<u8>,
     /// Whether each byte was ever written.

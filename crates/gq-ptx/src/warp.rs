@@ -268,11 +268,11 @@ impl Warp {
                 let out = logic(self.row(*a), self.row(*b), self.row(*c), *table);
                 self.put(*to, &out, active);
             }
-            Op::Insert { to, from: [a, b], start, bits } => {
+            Op::Insert { to, from: [a, b], start, bits, wide } => {
                 let (a, b, start, bits) = (self.row(*a), self.row(*b), self.row(*start), self.row(*bits));
                 let out = std::array::from_fn(|lane| {
-                    let word = |row: &Row| row[lane] as u32;
-                    u64::from(insert(word(a), word(b), word(start), word(bits)))
+                    let size = if *wide { 64 } else { 32 };
+                    insert(size, (a[lane], b[lane]), start[lane] as u32, bits[lane] as u32)
                 });
                 self.put(*to, &out, active);
             }

@@ -83,7 +83,11 @@ impl<'a> Checker<'a> {
             return Ok(());
         }
         let texts = texts::of_checkpoint(checkpoint.texts()?);
-        self.read(texts, &checkpoint.dir().display().to_string()).map(|_| ())
+        let read = self.read(texts, &checkpoint.dir().display().to_string());
+        let outcome = read.map(drop);
+        // A tokenizer is many small pieces: what comes next has its memory to itself.
+        gq_files::return_small_pieces();
+        outcome
     }
 
     /// Whether a checkpoint's tokenizer may be built: not without a check, nor beyond the memory that is allowed.

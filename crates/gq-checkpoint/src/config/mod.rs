@@ -70,18 +70,7 @@ fn read(json: &str, reading: &Reading) -> Result<ModelSpec, ConfigError> {
     let top = Fields::new("", map, reading);
     let model_type = top.string("model_type")?;
     top.irrelevant(&["model_type"]);
-    match model_type {
-        "llama" => family::llama::spec(&top),
-        "gemma3_text" => family::gemma3::text_spec(&top),
-        "gemma3" => family::gemma3::wrapper_spec(&top),
-        "gemma4_text" | "gemma4_unified_text" => family::gemma4::text_spec(&top),
-        "gemma4" | "gemma4_unified" => family::gemma4::wrapper_spec(&top),
-        other => Err(ConfigError::Unsupported {
-            field: "model_type".to_owned(),
-            value: other.to_owned(),
-            supported: "llama, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified",
-        }),
-    }
+    family::read(model_type, &top)
 }
 
 #[cfg(test)]
@@ -147,15 +136,19 @@ mod tests {
     /// What is asked for has a row, and every row is asked for.
     #[test]
     fn the_table_of_keys_is_what_the_readers_ask_for() {
-        let llama = |rope: Value| {
-            json!({"model_type": "llama", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
-                   "num_attention_heads": 2, "vocab_size": 32, "rope_parameters": rope,
-                   "quantization_config": {"quant_method": "fp8"}})
-        };
-        let mut configs: Vec<Value> = ropes().into_iter().map(llama).collect();
-        configs[0]["quantization_config"] =
-            json!({"quant_method": "compressed-tensors", "format": "float-quantized"});
-        assert_eq!(asked(&configs), rows(Family::Llama), "llama");
+        let gemma = |family: &Family| family.name().starts_with("gemma");
+        for family in Family::ALL.into_iter().filter(|family| !gemma(family)) {
+            let text = |rope: Value| {
+                json!({"model_type": family.name(), "hidden_size": 32, "intermediate_size": 32,
+                       "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+                       "vocab_size": 32, "rope_parameters": rope,
+                       "quantization_config": {"quant_method": "fp8"}})
+            };
+            let mut configs: Vec<Value> = ropes().into_iter().map(text).collect();
+            configs[0]["quantization_config"] =
+                json!({"quant_method": "compressed-tensors", "format": "float-quantized"});
+            assert_eq!(asked(&configs), rows(family), "{}", family.name());
+        }
 
         let both = |rope: Value| json!({"full_attention": rope, "sliding_attention": {"rope_theta": 10.0}});
         for family in ["gemma3", "gemma4"] {

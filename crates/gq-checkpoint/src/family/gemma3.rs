@@ -4,12 +4,75 @@ use super::shared::{
     Defaults, LayerType, SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, layer_types,
     quantization, rope_index,
 };
+use super::tensors::{
+    ATTENTION_NORM, DOWN, EMBEDDING, FINAL_NORM, FREQUENCIES, GATE, HEAD, KEY, KEY_BIAS, KEY_NORM,
+    LAYER_FREQUENCIES, MLP_NORM, OUTPUT, OUTPUT_BIAS, POST_ATTENTION_NORM, POST_MLP_NORM, QUERY, QUERY_BIAS,
+    QUERY_NORM, UP, VALUE, VALUE_BIAS,
+};
+use super::{FamilyFile, ModelType};
 use crate::config::{Around, Fields, RopeParameters, check_factors, rope_spec};
+use crate::declared::{Declared, Layout, Part, When};
+use crate::gguf::{
+    Array, FREQ_BASE, Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, Value as Metadatum,
+    common, head_dim, head_widths, int, named_types, number, object, pattern, softcap, window,
+};
 use crate::{
     Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, NormPlacement, limits,
 };
+use serde_json::{Map, Value, json};
 
 const MODEL_TYPE: &str = "gemma3_text";
+/// Where a GGUF has full layers, if it does not say: every sixth.
+const PERIOD: usize = 6;
+/// The one model whose queries are not scaled by their own width is known by its depth.
+const LAYERS_OF_27B: usize = 62;
+
+pub(super) const FILE: FamilyFile = FamilyFile {
+    name: "gemma3",
+    model_types: &[
+        ModelType { name: MODEL_TYPE, read: text_spec, architecture: Some("Gemma3ForCausalLM") },
+        ModelType { name: "gemma3", read: wrapper_spec, architecture: None },
+    ],
+    tensors: TENSORS,
+    gguf: GgufRules {
+        config: gguf_config,
+        metadata: gguf_metadata,
+        activation: ("hidden_activation", Activation::GeluTanh),
+        score_width: |spec, attention| match spec.layers.len() {
+            LAYERS_OF_27B => spec.hidden_size / attention.heads.max(1),
+            _ => attention.head_dim,
+        },
+        attention_bias: false,
+        pads_vocabulary: false,
+        sliding_rope: true,
+        rope_factors: RopeFactors::Never,
+    },
+};
+
+const TENSORS: &[Declared] = &[
+    EMBEDDING,
+    ATTENTION_NORM.stored(Layout::PlusOne),
+    QUERY,
+    QUERY_BIAS.when(&[When::AttentionBias]),
+    KEY,
+    KEY_BIAS.when(&[When::AttentionBias]),
+    VALUE,
+    VALUE_BIAS.when(&[When::AttentionBias]),
+    QUERY_NORM.stored(Layout::PlusOne),
+    KEY_NORM.stored(Layout::PlusOne),
+    OUTPUT,
+    OUTPUT_BIAS.when(&[When::AttentionBias]),
+    POST_ATTENTION_NORM.stored(Layout::PlusOne),
+    MLP_NORM.stored(Layout::PlusOne),
+    GATE,
+    UP,
+    DOWN,
+    POST_MLP_NORM.stored(Layout::PlusOne),
+    LAYER_FREQUENCIES,
+    FINAL_NORM.stored(Layout::PlusOne),
+    HEAD,
+    FREQUENCIES,
+];
 
 /// Keys of the wrapper that concern images or repeat the text part's.
 const WRAPPER_IRRELEVANT: &[&str] = &[
@@ -24,7 +87,7 @@ const WRAPPER_IRRELEVANT: &[&str] = &[
 ];
 
 /// `Gemma3ForConditionalGeneration`: the text part, under `text_config`.
-pub(crate) fn wrapper_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
+fn wrapper_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     let text = fields.opt_object("text_config")?.ok_or_else(|| fields.missing("text_config"))?;
     text.one_of("model_type", "gemma3_text")?;
     let mut spec = text_spec(&text)?;
@@ -39,7 +102,7 @@ pub(crate) fn wrapper_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError
 }
 
 /// `Gemma3ForCausalLM`. Absent fields have the defaults of the reference, which wrapped files rely on.
-pub(crate) fn text_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
+fn text_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     let hidden_size = fields.opt_int("hidden_size", 2..=limits::HIDDEN)?.unwrap_or(2304);
     let layers = fields.opt_int("num_hidden_layers", 1..=limits::LAYERS)?.unwrap_or(26);
     let head_dim = fields.opt_int("head_dim", 2..=limits::HEAD_DIM)?.unwrap_or(256);
@@ -160,5 +223,61 @@ fn rope(
             Err(disagree("rope_scaling", format!("{:?}", old.kind), part, format!("{:?}", new.kind)))
         }
         _ => Ok(new.or(old).unwrap_or_else(|| RopeParameters::default(theta.unwrap_or(default)))),
+    }
+}
+
+/// What a GGUF says, as `config.json`.
+fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
+    let (layers, mut config) = common(keys)?;
+    let dim = head_dim(keys, &config)?;
+    for key in ["attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa"] {
+        keys.same(key, dim, dim)?;
+    }
+    let heads = number(&config, "num_attention_heads").max(1);
+    let pattern = keys.opt_pattern("attention.sliding_window_pattern", layers)?;
+    let sliding = pattern.unwrap_or_else(|| (1..=layers).map(|n| n % PERIOD != 0).collect());
+    let scalar = if layers == LAYERS_OF_27B { number(&config, "hidden_size") / heads } else { dim };
+    // A window of 0 is none.
+    let window = keys.opt_int("attention.sliding_window")?.filter(|window| *window > 0);
+    let sliding = if window.is_some() { sliding } else { vec![false; layers] };
+    let local = keys.opt_float("rope.freq_base_swa")?.unwrap_or(FREQ_BASE);
+    let rope = StoredRope::read(gguf, keys)?.without_factors(FILE.name)?;
+    let rope = if window.is_some() { rope.without_attention(keys)? } else { rope };
+    config.extend(object(json!({
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "intermediate_size": keys.alike("feed_forward_length", layers)?.ok_or_else(|| keys.missing("feed_forward_length"))?,
+        "num_key_value_heads": keys.alike("attention.head_count_kv", layers)?.unwrap_or(heads),
+        "head_dim": dim,
+        "query_pre_attn_scalar": scalar,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "attention_bias": gguf.has(TENSORS, Part::QueryBias, 0),
+        "attn_logit_softcapping": null,
+        "final_logit_softcapping": softcap(keys, 0.0)?,
+        "layer_types": named_types(&sliding),
+        "rope_parameters": {
+            "full_attention": rope.parameters(dim)?,
+            "sliding_attention": {"rope_type": "default", "rope_theta": local},
+        },
+    })));
+    if let Some(window) = window {
+        config.insert("sliding_window".into(), json!(window));
+    }
+    Ok(config)
+}
+
+/// Keys of this architecture alone.
+fn gguf_metadata(set: &mut Set<'_>, spec: &ModelSpec) {
+    head_widths(set, spec);
+    if let Some(cap) = spec.final_softcap {
+        set("final_logit_softcapping", Metadatum::F32(cap));
+    }
+    let window = window(spec);
+    set("attention.sliding_window", int(window.unwrap_or(0)));
+    let sliding = pattern(spec);
+    // Every sixth layer is full unless the file says otherwise; with a window of 0 all are, and no pattern may say so.
+    if window.is_some() && sliding.iter().enumerate().any(|(i, &sliding)| sliding != ((i + 1) % PERIOD != 0))
+    {
+        set("attention.sliding_window_pattern", Metadatum::Array(Array::Bool(sliding)));
     }
 }

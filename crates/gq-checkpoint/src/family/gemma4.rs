@@ -5,12 +5,88 @@ use super::shared::{
     Defaults, LayerType, SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, layer_types,
     quantization, rope_index,
 };
+use super::tensors::{
+    ATTENTION_NORM, DOWN, EMBEDDING, FINAL_NORM, FREQUENCIES, GATE, HEAD, KEY, KEY_BIAS, KEY_NORM,
+    LAYER_FREQUENCIES, MLP_NORM, OUTPUT, OUTPUT_BIAS, POST_ATTENTION_NORM, POST_MLP_NORM, QUERY, QUERY_BIAS,
+    QUERY_NORM, UP, VALUE, VALUE_BIAS,
+};
+use super::{FamilyFile, ModelType};
 use crate::config::{Around, Fields, RopeParameters, check_factors, rope_spec};
+use crate::declared::{Declared, Dim, Part, When};
+use crate::gguf::{GgufRules, RopeFactors};
 use crate::{
     Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
-    PerLayerEmbedding, RopeKind, limits,
+    PerLayerEmbedding, Role, RopeKind, limits,
 };
 use serde_json::Value;
+
+mod stored;
+
+pub(super) const FILE: FamilyFile = FamilyFile {
+    name: "gemma4",
+    model_types: &[
+        ModelType { name: "gemma4_text", read: text_spec, architecture: Some("Gemma4ForCausalLM") },
+        ModelType { name: "gemma4", read: wrapper_spec, architecture: None },
+        ModelType { name: "gemma4_unified_text", read: text_spec, architecture: None },
+        ModelType { name: "gemma4_unified", read: wrapper_spec, architecture: None },
+    ],
+    tensors: TENSORS,
+    gguf: GgufRules {
+        config: stored::config,
+        metadata: stored::metadata,
+        activation: ("hidden_activation", Activation::GeluTanh),
+        score_width: |_, _| 1,
+        attention_bias: false,
+        pads_vocabulary: false,
+        sliding_rope: true,
+        rope_factors: RopeFactors::Always,
+    },
+};
+
+#[rustfmt::skip]
+const TENSORS: &[Declared] = &[
+    EMBEDDING,
+    Declared::new(Part::PerLayerTable, "model.embed_tokens_per_layer.weight", "per_layer_token_embd.weight", Role::PerLayerTable, &[Dim::PerLayerVocab, Dim::PerLayerAll]),
+    Declared::new(Part::PerLayerModelProjection, "model.per_layer_model_projection.weight", "per_layer_model_proj.weight", Role::PerLayerProjection, &[Dim::PerLayerAll, Dim::Hidden]),
+    Declared::norm(Part::PerLayerModelNorm, "model.per_layer_projection_norm.weight", "per_layer_proj_norm.weight", &[Dim::PerLayer]),
+    ATTENTION_NORM,
+    QUERY,
+    QUERY_BIAS.when(&[When::AttentionBias]),
+    KEY.when(&[When::OwnCache]),
+    KEY_BIAS.when(&[When::OwnCache, When::AttentionBias]),
+    VALUE.when(&[When::OwnCache, When::OwnValues]),
+    VALUE_BIAS.when(&[When::OwnCache, When::OwnValues, When::AttentionBias]),
+    QUERY_NORM,
+    KEY_NORM,
+    Declared::unused(Part::ValueNorm, "model.layers.N.self_attn.v_norm.weight", &[When::OwnCache, When::Never]),
+    OUTPUT,
+    OUTPUT_BIAS.when(&[When::AttentionBias]),
+    POST_ATTENTION_NORM,
+    MLP_NORM,
+    GATE,
+    UP,
+    DOWN,
+    Declared::norm(Part::DenseNorm, "model.layers.N.post_feedforward_layernorm_1.weight", "blk.N.post_ffw_norm_1.weight", &[Dim::Hidden]).when(EXPERTS),
+    Declared::new(Part::RouterScale, "model.layers.N.router.scale", "blk.N.ffn_gate_inp.scale", Role::Scalar, &[Dim::Hidden]).when(EXPERTS),
+    Declared::new(Part::Router, "model.layers.N.router.proj.weight", "blk.N.ffn_gate_inp.weight", Role::Router, &[Dim::Experts, Dim::Hidden]),
+    Declared::new(Part::ExpertScale, "model.layers.N.router.per_expert_scale", "blk.N.ffn_down_exps.scale", Role::Scalar, &[Dim::Experts]),
+    Declared::norm(Part::ExpertNorm, "model.layers.N.pre_feedforward_layernorm_2.weight", "blk.N.pre_ffw_norm_2.weight", &[Dim::Hidden]).when(EXPERTS),
+    Declared::new(Part::ExpertGateUp, "model.layers.N.experts.gate_up_proj", "blk.N.ffn_gate_up_exps.weight", Role::ExpertGateUp, &[Dim::Experts, Dim::ExpertGateUp, Dim::Hidden]),
+    Declared::new(Part::ExpertDown, "model.layers.N.experts.down_proj", "blk.N.ffn_down_exps.weight", Role::ExpertDown, &[Dim::Experts, Dim::Hidden, Dim::Expert]),
+    Declared::norm(Part::PostExpertNorm, "model.layers.N.post_feedforward_layernorm_2.weight", "blk.N.post_ffw_norm_2.weight", &[Dim::Hidden]).when(EXPERTS),
+    POST_MLP_NORM,
+    Declared::new(Part::PerLayerGate, "model.layers.N.per_layer_input_gate.weight", "blk.N.inp_gate.weight", Role::PerLayerGate, &[Dim::PerLayer, Dim::Hidden]),
+    Declared::new(Part::PerLayerProjection, "model.layers.N.per_layer_projection.weight", "blk.N.proj.weight", Role::PerLayerProjection, &[Dim::Hidden, Dim::PerLayer]),
+    Declared::norm(Part::PerLayerNorm, "model.layers.N.post_per_layer_input_norm.weight", "blk.N.post_norm.weight", &[Dim::Hidden]).when(&[When::PerLayer]),
+    Declared::new(Part::LayerScalar, "model.layers.N.layer_scalar", "blk.N.layer_output_scale.weight", Role::Scalar, &[Dim::One]).when(&[When::LayerScalar]),
+    LAYER_FREQUENCIES,
+    FINAL_NORM,
+    HEAD,
+    FREQUENCIES,
+];
+
+/// Of a layer with experts.
+const EXPERTS: &[When] = &[When::Experts];
 
 /// Every sixth layer is full where `layer_types` is absent.
 const PATTERN: usize = 6;
@@ -33,7 +109,7 @@ const WRAPPER_IRRELEVANT: &[&str] = &[
 ];
 
 /// `Gemma4ForConditionalGeneration` and the unified variant: the text part, under `text_config`.
-pub(crate) fn wrapper_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
+fn wrapper_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     let text = fields.opt_object("text_config")?.ok_or_else(|| fields.missing("text_config"))?;
     let unified = fields.string("model_type")? == "gemma4_unified";
     text.one_of("model_type", "gemma4_text, gemma4_unified_text")?;
@@ -49,7 +125,7 @@ pub(crate) fn wrapper_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError
 }
 
 /// `Gemma4ForCausalLM`.
-pub(crate) fn text_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
+fn text_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     let unified = fields.string("model_type")? == "gemma4_unified_text";
     spec(fields, unified)
 }

@@ -3,16 +3,71 @@
 use super::shared::{
     Defaults, SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, quantization,
 };
-use crate::config::{Around, Fields, RopeParameters, check_factors, rope_spec};
-use crate::{
-    Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, NormPlacement, limits,
+use super::tensors::{
+    ATTENTION_NORM, DOWN, EMBEDDING, FINAL_NORM, FREQUENCIES, GATE, HEAD, KEY, KEY_BIAS, LAYER_FREQUENCIES,
+    OUTPUT, OUTPUT_BIAS, PRE_MLP_NORM, QUERY, QUERY_BIAS, UP, VALUE, VALUE_BIAS,
 };
-use serde_json::Value;
+use super::{FamilyFile, ModelType};
+use crate::config::{Around, Fields, RopeParameters, check_factors, rope_spec};
+use crate::declared::{Declared, Dim, Layout, Part, When};
+use crate::gguf::{
+    Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, common, head_dim, head_widths, int,
+    number, object,
+};
+use crate::{
+    Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, NormPlacement, Role,
+    limits,
+};
+use serde_json::{Map, Value, json};
 
 const MODEL_TYPE: &str = "llama";
 const DEFAULT_THETA: f64 = 10_000.0;
 
-pub(crate) fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
+pub(super) const FILE: FamilyFile = FamilyFile {
+    name: "llama",
+    model_types: &[ModelType { name: MODEL_TYPE, read: spec, architecture: Some("LlamaForCausalLM") }],
+    tensors: TENSORS,
+    gguf: GgufRules {
+        config: gguf_config,
+        metadata: gguf_metadata,
+        activation: ("hidden_act", Activation::Silu),
+        score_width: |_, attention| attention.head_dim,
+        attention_bias: true,
+        pads_vocabulary: true,
+        sliding_rope: false,
+        rope_factors: RopeFactors::WhereNeeded,
+    },
+};
+
+const TENSORS: &[Declared] = &[
+    EMBEDDING,
+    ATTENTION_NORM,
+    QUERY.stored(Layout::Interleaved(Dim::Heads)),
+    QUERY_BIAS.stored(Layout::Interleaved(Dim::Heads)).when(&[When::AttentionBias]),
+    KEY.stored(Layout::Interleaved(Dim::KvHeads)),
+    KEY_BIAS.stored(Layout::Interleaved(Dim::KvHeads)).when(&[When::AttentionBias]),
+    VALUE,
+    VALUE_BIAS.when(&[When::AttentionBias]),
+    OUTPUT,
+    OUTPUT_BIAS.when(&[When::AttentionBias]),
+    PRE_MLP_NORM,
+    GATE,
+    bias(Part::GateBias, "model.layers.N.mlp.gate_proj.bias", "blk.N.ffn_gate.bias", &[Dim::Mlp]),
+    UP,
+    bias(Part::UpBias, "model.layers.N.mlp.up_proj.bias", "blk.N.ffn_up.bias", &[Dim::Mlp]),
+    DOWN,
+    bias(Part::DownBias, "model.layers.N.mlp.down_proj.bias", "blk.N.ffn_down.bias", &[Dim::Hidden]),
+    LAYER_FREQUENCIES,
+    FINAL_NORM,
+    HEAD,
+    FREQUENCIES,
+];
+
+const fn bias(part: Part, name: &'static str, gguf: &'static str, shape: &'static [Dim]) -> Declared {
+    Declared::new(part, name, gguf, Role::Bias, shape).when(&[When::MlpBias])
+}
+
+fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     let hidden_size = fields.int("hidden_size", 2..=limits::HIDDEN)?;
     let layers = fields.int("num_hidden_layers", 1..=limits::LAYERS)?;
     let heads = fields.int("num_attention_heads", 1..=limits::HEADS)?;
@@ -52,7 +107,7 @@ pub(crate) fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     };
     let tokens = SpecialTokens::read(fields, Defaults::LLAMA)?;
     let layer = LayerSpec { attention, mlp, moe: None, norms: NormPlacement::Pre, layer_scalar: false };
-    let rope = rope(fields, max_positions)?;
+    let rope = rope(fields, max_positions, MODEL_TYPE)?;
     check_factors(fields, &rope, head_dim)?;
     let rope = rope_spec(&rope, head_dim);
     let spec = ModelSpec {
@@ -78,12 +133,16 @@ pub(crate) fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
 }
 
 /// `rope_parameters` (newer files) or `rope_theta` with `rope_scaling`; where both stand they must agree.
-fn rope(fields: &Fields<'_>, max_positions: usize) -> Result<RopeParameters, ConfigError> {
+pub(super) fn rope(
+    fields: &Fields<'_>,
+    max_positions: usize,
+    model_type: &str,
+) -> Result<RopeParameters, ConfigError> {
     let theta = fields.opt_float("rope_theta", 1.0..=1e12)?;
     let original = fields.opt_float("original_max_position_embeddings", 1.0..=1e9)?;
     let around = Around { theta: Some(theta.unwrap_or(DEFAULT_THETA)), max_positions, original };
     let read = |object: Option<Fields<'_>>| {
-        object.map(|object| RopeParameters::read(&object, around, MODEL_TYPE)).transpose()
+        object.map(|object| RopeParameters::read(&object, around, model_type)).transpose()
     };
     let new = read(fields.opt_object("rope_parameters")?)?;
     let old = read(fields.opt_object("rope_scaling")?)?;
@@ -108,4 +167,32 @@ fn rope(fields: &Fields<'_>, max_positions: usize) -> Result<RopeParameters, Con
         });
     }
     Ok(new.or(old).unwrap_or(RopeParameters::default(theta.unwrap_or(DEFAULT_THETA))))
+}
+
+/// What a GGUF says, as `config.json`.
+fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
+    let (layers, mut config) = common(keys)?;
+    keys.only("expert_count", 0)?;
+    keys.only("expert_used_count", 0)?;
+    let dim = head_dim(keys, &config)?;
+    let heads = number(&config, "num_attention_heads");
+    config.extend(object(json!({
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "intermediate_size": keys.alike("feed_forward_length", layers)?.ok_or_else(|| keys.missing("feed_forward_length"))?,
+        "num_key_value_heads": keys.alike("attention.head_count_kv", layers)?.unwrap_or(heads),
+        "head_dim": dim,
+        "hidden_act": "silu",
+        "rope_parameters": StoredRope::read(gguf, keys)?.parameters(dim)?,
+        "attention_bias": gguf.has(TENSORS, Part::QueryBias, 0),
+        "mlp_bias": gguf.has(TENSORS, Part::UpBias, 0),
+    })));
+    Ok(config)
+}
+
+/// Keys of this architecture alone.
+fn gguf_metadata(set: &mut Set<'_>, spec: &ModelSpec) {
+    head_widths(set, spec);
+    set("vocab_size", int(spec.vocab_size));
+    set("rope.dimension_count", int(spec.layers.first().map_or(0, |layer| layer.attention.head_dim)));
 }

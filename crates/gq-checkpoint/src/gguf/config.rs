@@ -1,18 +1,35 @@
 //! Metadata to the `config.json` that the same model has on the Hub.
 
+use super::export_meta::Set;
 use super::keys::Keys;
-use super::rope::{FREQ_BASE, Stored};
+use super::names::gguf_name_of;
+use super::rope::RopeFactors;
 use super::{Gguf, GgufError, Value as Metadatum};
-use crate::Family;
+use crate::declared::{Declared, Part};
+use crate::family::FamilyFile;
 use crate::keys::IgnoredKey;
+use crate::{Activation, AttentionSpec, Family, ModelSpec};
 use serde_json::{Map, Value, json};
 
-/// Where Gemma 3 has full layers, if the file does not say: every sixth.
-const GEMMA3_PERIOD: usize = 6;
-/// The one Gemma 3 whose queries are not scaled by their own width is known by its depth.
-const GEMMA3_27B_LAYERS: usize = 62;
-/// What llama.cpp caps Gemma 4's logits with, if the file does not say.
-const GEMMA4_SOFTCAP: f64 = 30.0;
+/// How one family stands in a GGUF.
+pub(crate) struct GgufRules {
+    /// Metadata to the keys of `config.json` that are this family's.
+    pub(crate) config: fn(&Gguf, &Keys<'_>) -> Result<Map<String, Value>, GgufError>,
+    /// Writes the keys that are this family's.
+    pub(crate) metadata: fn(&mut Set<'_>, &ModelSpec),
+    /// The activation that engines take, and the key of `config.json` that says so.
+    pub(crate) activation: (&'static str, Activation),
+    /// Engines scale scores by the inverse root of this.
+    pub(crate) score_width: fn(&ModelSpec, &AttentionSpec) -> usize,
+    /// Whether engines add biases of attention.
+    pub(crate) attention_bias: bool,
+    /// Whether rows of the embedding beyond the vocabulary get tokens that stand for nothing.
+    pub(crate) pads_vocabulary: bool,
+    /// Whether sliding layers have rotary keys of their own.
+    pub(crate) sliding_rope: bool,
+    /// Whether engines read divisors of rotary frequencies from a tensor.
+    pub(crate) rope_factors: RopeFactors,
+}
 
 /// The family of `general.architecture`.
 pub(super) fn family(gguf: &Gguf) -> Result<Family, GgufError> {
@@ -36,14 +53,11 @@ pub(super) fn config_json(gguf: &Gguf, accepted: &[String]) -> Result<(Value, Ve
 }
 
 fn graph(gguf: &Gguf, family: Family, keys: &Keys<'_>) -> Result<Value, GgufError> {
-    let mut config = match family {
-        Family::Llama => llama(gguf, keys)?,
-        Family::Gemma3 => gemma3(gguf, keys)?,
-        Family::Gemma4 => gemma4(gguf, keys)?,
-    };
+    let FamilyFile { tensors, gguf: rules, .. } = family.file();
+    let mut config = (rules.config)(gguf, keys)?;
     keys.must_be_true("attention.causal")?;
-    config.insert("vocab_size".into(), json!(rows(gguf, "token_embd.weight")?));
-    config.insert("tie_word_embeddings".into(), json!(gguf.tensor("output.weight").is_none()));
+    config.insert("vocab_size".into(), json!(gguf.rows_of(tensors, Part::Embedding)?));
+    config.insert("tie_word_embeddings".into(), json!(!gguf.has(tensors, Part::Head, None)));
     keys.opt_int("vocab_size")?;
     let token = |name: &str| token_id(gguf, &format!("tokenizer.ggml.{name}_token_id"));
     config.insert("bos_token_id".into(), json!(token("bos")));
@@ -68,22 +82,27 @@ pub(super) fn token_id(gguf: &Gguf, key: &str) -> Option<u64> {
     gguf.metadata().get(key).and_then(Metadatum::as_u64)
 }
 
-fn rows(gguf: &Gguf, name: &str) -> Result<usize, GgufError> {
-    let tensor = gguf.tensor(name).ok_or_else(|| GgufError::MissingKey { key: name.to_owned() })?;
-    Ok(tensor.info.rows())
+impl Gguf {
+    /// Whether the file has this part of a family's model, or of one of its layers.
+    pub(crate) fn has(&self, list: &[Declared], part: Part, layer: impl Into<Option<usize>>) -> bool {
+        gguf_name_of(list, part, layer.into()).is_some_and(|name| self.tensor(&name).is_some())
+    }
+
+    /// Rows of a part of the model.
+    pub(crate) fn rows_of(&self, list: &[Declared], part: Part) -> Result<usize, GgufError> {
+        let name = gguf_name_of(list, part, None).unwrap_or_default();
+        let tensor = self.tensor(&name).ok_or(GgufError::MissingKey { key: name })?;
+        Ok(tensor.info.rows())
+    }
 }
 
-struct Common {
-    layers: usize,
-    config: Map<String, Value>,
-}
-
-fn object(value: Value) -> Map<String, Value> {
+/// The fields of an object.
+pub(crate) fn object(value: Value) -> Map<String, Value> {
     if let Value::Object(map) = value { map } else { Map::new() }
 }
 
-/// What all families say alike.
-fn common(keys: &Keys<'_>) -> Result<Common, GgufError> {
+/// What all families say alike: number of layers, and keys of the configuration.
+pub(crate) fn common(keys: &Keys<'_>) -> Result<(usize, Map<String, Value>), GgufError> {
     let layers = keys.int("block_count")?;
     if layers == 0 || layers > crate::limits::LAYERS {
         return Err(keys.contradiction("block_count", format!("{layers} layers")));
@@ -96,15 +115,16 @@ fn common(keys: &Keys<'_>) -> Result<Common, GgufError> {
         "rms_norm_eps": keys.float("attention.layer_norm_rms_epsilon")?,
         "max_position_embeddings": keys.int("context_length")?,
     }));
-    Ok(Common { layers, config })
+    Ok((layers, config))
 }
 
-fn number(config: &Map<String, Value>, key: &str) -> u64 {
+/// A whole number of a configuration.
+pub(crate) fn number(config: &Map<String, Value>, key: &str) -> u64 {
     config.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
 
 /// Width of heads, which must be that of keys, of values and of their rotary part.
-fn head_dim(keys: &Keys<'_>, config: &Map<String, Value>) -> Result<u64, GgufError> {
+pub(crate) fn head_dim(keys: &Keys<'_>, config: &Map<String, Value>) -> Result<u64, GgufError> {
     let heads = number(config, "num_attention_heads").max(1);
     let derived = number(config, "hidden_size") / heads;
     let dim = keys.opt_int("attention.key_length")?.unwrap_or(derived);
@@ -113,168 +133,15 @@ fn head_dim(keys: &Keys<'_>, config: &Map<String, Value>) -> Result<u64, GgufErr
     Ok(dim)
 }
 
-fn llama(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
-    let Common { layers, mut config } = common(keys)?;
-    keys.only("expert_count", 0)?;
-    keys.only("expert_used_count", 0)?;
-    let dim = head_dim(keys, &config)?;
-    let heads = number(&config, "num_attention_heads");
-    let bias = |part: &str| gguf.tensor(&format!("blk.0.{part}.bias")).is_some();
-    config.extend(object(json!({
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "intermediate_size": keys.alike("feed_forward_length", layers)?.ok_or_else(|| keys.missing("feed_forward_length"))?,
-        "num_key_value_heads": keys.alike("attention.head_count_kv", layers)?.unwrap_or(heads),
-        "head_dim": dim,
-        "hidden_act": "silu",
-        "rope_parameters": Stored::read(gguf, keys)?.parameters(dim)?,
-        "attention_bias": bias("attn_q"),
-        "mlp_bias": bias("ffn_up"),
-    })));
-    Ok(config)
-}
-
-fn layer_types(sliding: &[bool]) -> Value {
+/// Types of layers by name, from whether they slide.
+pub(crate) fn named_types(sliding: &[bool]) -> Value {
     sliding.iter().map(|&sliding| if sliding { "sliding_attention" } else { "full_attention" }).collect()
 }
 
-fn gemma3(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
-    let Common { layers, mut config } = common(keys)?;
-    let dim = head_dim(keys, &config)?;
-    for key in ["attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa"] {
-        keys.same(key, dim, dim)?;
-    }
-    let heads = number(&config, "num_attention_heads").max(1);
-    let pattern = keys.opt_pattern("attention.sliding_window_pattern", layers)?;
-    let sliding = pattern.unwrap_or_else(|| (1..=layers).map(|n| n % GEMMA3_PERIOD != 0).collect());
-    let scalar = if layers == GEMMA3_27B_LAYERS { number(&config, "hidden_size") / heads } else { dim };
-    // A window of 0 is none.
-    let window = keys.opt_int("attention.sliding_window")?.filter(|window| *window > 0);
-    let sliding = if window.is_some() { sliding } else { vec![false; layers] };
-    let local = keys.opt_float("rope.freq_base_swa")?.unwrap_or(FREQ_BASE);
-    let rope = Stored::read(gguf, keys)?.without_factors()?;
-    let rope = if window.is_some() { rope.without_attention(keys)? } else { rope };
-    config.extend(object(json!({
-        "architectures": ["Gemma3ForCausalLM"],
-        "model_type": "gemma3_text",
-        "intermediate_size": keys.alike("feed_forward_length", layers)?.ok_or_else(|| keys.missing("feed_forward_length"))?,
-        "num_key_value_heads": keys.alike("attention.head_count_kv", layers)?.unwrap_or(heads),
-        "head_dim": dim,
-        "query_pre_attn_scalar": scalar,
-        "hidden_activation": "gelu_pytorch_tanh",
-        "attention_bias": gguf.tensor("blk.0.attn_q.bias").is_some(),
-        "attn_logit_softcapping": null,
-        "final_logit_softcapping": softcap(keys, 0.0)?,
-        "layer_types": layer_types(&sliding),
-        "rope_parameters": {
-            "full_attention": rope.parameters(dim)?,
-            "sliding_attention": {"rope_type": "default", "rope_theta": local},
-        },
-    })));
-    if let Some(window) = window {
-        config.insert("sliding_window".into(), json!(window));
-    }
-    Ok(config)
-}
-
 /// A cap of 0 is none.
-fn softcap(keys: &Keys<'_>, absent: f64) -> Result<Option<f64>, GgufError> {
+pub(crate) fn softcap(keys: &Keys<'_>, absent: f64) -> Result<Option<f64>, GgufError> {
     let cap = keys.opt_float("final_logit_softcapping")?.unwrap_or(absent);
     Ok(Some(cap).filter(|cap| *cap != 0.0))
-}
-
-fn gemma4(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
-    let Common { layers, mut config } = common(keys)?;
-    let full_dim = head_dim(keys, &config)?;
-    let dim = keys.int("attention.key_length_swa")?;
-    keys.same("attention.value_length_swa", dim, 0)?;
-    keys.same("rope.dimension_count_swa", dim, full_dim)?;
-    let key = "attention.sliding_window_pattern";
-    let sliding = keys.opt_pattern(key, layers)?.ok_or_else(|| keys.missing(key))?;
-    let shared = keys.opt_int("attention.shared_kv_layers")?.unwrap_or(0) as usize;
-    let full_has_values = (0..layers)
-        .filter(|&i| !sliding[i] && i + shared < layers)
-        .any(|i| gguf.tensor(&format!("blk.{i}.attn_v.weight")).is_some());
-    let (kv, full_kv) = kv_heads(keys, &sliding, number(&config, "num_attention_heads"))?;
-    if full_has_values && kv != full_kv {
-        return Err(
-            keys.contradiction("attention.head_count_kv", "full layers differ, but have their own values")
-        );
-    }
-    let (width, double) = mlp_width(keys, layers, shared)?;
-    let window = keys.int("attention.sliding_window")?;
-    if window == 0 {
-        return Err(keys.contradiction("attention.sliding_window", "0 tokens"));
-    }
-    let local = keys.opt_float("rope.freq_base_swa")?.unwrap_or(FREQ_BASE);
-    let rope = json!({
-        "full_attention": Stored::read(gguf, keys)?.without_attention(keys)?.partial_parameters(full_dim)?,
-        "sliding_attention": {"rope_type": "default", "rope_theta": local},
-    });
-    let experts = keys.opt_int("expert_count")?.unwrap_or(0);
-    let per_layer = keys.int("embedding_length_per_layer_input")?;
-    config.extend(object(json!({
-        "architectures": ["Gemma4ForCausalLM"],
-        "model_type": "gemma4_text",
-        "intermediate_size": width,
-        "use_double_wide_mlp": double,
-        "num_key_value_heads": kv,
-        "num_global_key_value_heads": full_kv,
-        "attention_k_eq_v": !full_has_values,
-        "num_kv_shared_layers": shared,
-        "head_dim": dim,
-        "global_head_dim": full_dim,
-        "hidden_activation": "gelu_pytorch_tanh",
-        "attention_bias": false,
-        "final_logit_softcapping": softcap(keys, GEMMA4_SOFTCAP)?,
-        "sliding_window": window,
-        "layer_types": layer_types(&sliding),
-        "rope_parameters": rope,
-        "enable_moe_block": experts > 0,
-        "num_experts": experts,
-        "top_k_experts": keys.opt_int("expert_used_count")?.unwrap_or(0),
-        "moe_intermediate_size": keys.opt_int("expert_feed_forward_length")?.unwrap_or(0),
-        "hidden_size_per_layer_input": per_layer,
-    })));
-    if per_layer > 0 {
-        let rows = rows(gguf, "per_layer_token_embd.weight")?;
-        config.insert("vocab_size_per_layer_input".into(), json!(rows));
-    }
-    Ok(config)
-}
-
-/// Key-value heads of sliding and of full layers.
-fn kv_heads(keys: &Keys<'_>, sliding: &[bool], heads: u64) -> Result<(u64, u64), GgufError> {
-    let key = "attention.head_count_kv";
-    let list = keys.opt_ints(key, sliding.len())?.unwrap_or_else(|| vec![heads; sliding.len()]);
-    let of = |kind: bool| {
-        let mut own =
-            list.iter().zip(sliding).filter(|(_, sliding)| **sliding == kind).map(|(heads, _)| *heads);
-        let first = own.next();
-        match own.all(|heads| Some(heads) == first) {
-            true => Ok(first),
-            false => Err(keys.contradiction(key, "layers of one kind differ")),
-        }
-    };
-    let (sliding, full) = (of(true)?, of(false)?);
-    let any = sliding.or(full).unwrap_or(heads);
-    Ok((sliding.unwrap_or(any), full.unwrap_or(any)))
-}
-
-/// Width of the MLP, and whether layers that share caches have twice as much.
-fn mlp_width(keys: &Keys<'_>, layers: usize, shared: usize) -> Result<(u64, bool), GgufError> {
-    let key = "feed_forward_length";
-    let list = keys.opt_ints(key, layers)?.ok_or_else(|| keys.missing(key))?;
-    let own = layers.saturating_sub(shared);
-    let width = list[0];
-    let double = own > 0 && shared > 0 && list[own] == 2 * width;
-    let expected = |layer: usize| if double && layer >= own { 2 * width } else { width };
-    match list.iter().enumerate().all(|(layer, &w)| w == expected(layer)) {
-        true => Ok((width, double)),
-        false => {
-            Err(keys.contradiction(key, "neither one width nor twice as much on layers that share caches"))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -296,7 +163,7 @@ mod tests {
         let length = ("embedding_length".to_owned(), Metadatum::U32(16));
         let eps = ("attention.layer_norm_rms_epsilon".to_owned(), Metadatum::F32(1e-5));
         let own = keys.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
-        let swa = swa.into_iter().filter(|_| family != "llama");
+        let swa = swa.into_iter().filter(|_| family.starts_with("gemma"));
         for (key, value) in plain.into_iter().chain(swa).chain([length, eps]).chain(own) {
             metadata.set(&format!("{family}.{key}"), value);
         }

@@ -2,12 +2,13 @@
 
 use super::export_meta::model_metadata;
 use super::export_tokenizer::tokenizer_metadata;
-use super::names::{ROPE_FREQS, Transform, gguf_name};
+use super::names::{Transform, gguf_name};
 use super::range::{Beyond, Reach};
 use super::rope::stored_factors;
 use super::writer::{GgufWriter, NewTensor};
 use super::{GgmlType, GgufError, Metadata, encode};
-use crate::{ModelSpec, Texts};
+use crate::family::ROPE_FREQS;
+use crate::{ModelSpec, Part, Role, Texts};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
@@ -62,6 +63,8 @@ pub struct ExportTensor {
     pub new: NewTensor,
     /// Canonical name of what it is made from; `None` for factors that the configuration gives.
     pub source: Option<String>,
+    /// What it is to the graph.
+    pub role: Role,
     transform: Transform,
     values: Vec<f32>,
 }
@@ -122,16 +125,23 @@ impl ExportPlan {
         for (name, shape) in source.tensors {
             let unknown =
                 || GgufError::UnknownTensor { name: name.clone(), architecture: spec.family.name() };
-            let gguf = gguf_name(spec.family, name).ok_or_else(unknown)?;
+            let (declared, _) = spec.declaration(name).ok_or_else(unknown)?;
+            let (gguf, role) = (gguf_name(spec.family, name).ok_or_else(unknown)?, declared.role);
             let wanted = options.overrides.get(name).copied().unwrap_or(options.kind);
-            let kind = kind_for(&gguf, shape, wanted)?;
+            let kind = kind_for(role, shape, wanted)?;
             // An untied copy of the embedding is not written twice.
-            if name == "lm_head.weight" && spec.tied_head {
+            if declared.part == Part::Head && spec.tied_head {
                 continue;
             }
             let transform = Transform::of(spec, name);
             let new = NewTensor { name: gguf, shape: shape.clone(), kind };
-            tensors.push(ExportTensor { new, source: Some(name.clone()), transform, values: Vec::new() });
+            tensors.push(ExportTensor {
+                new,
+                source: Some(name.clone()),
+                role,
+                transform,
+                values: Vec::new(),
+            });
         }
         let mut metadata = Metadata::default();
         model_metadata(&mut metadata, source, options, &tensors)?;
@@ -276,10 +286,8 @@ fn encode_rows(
 
 /// The type that a tensor gets when `wanted` is asked for: vectors, norms and routers stay f32; rows that blocks of
 /// 256 do not divide get blocks of 32 of the next larger type, rows that those do not divide get f16.
-fn kind_for(gguf: &str, shape: &[usize], wanted: GgmlType) -> Result<GgmlType, GgufError> {
-    let is_weight = gguf.ends_with(".weight");
-    let is_router = gguf.contains("ffn_gate_inp.");
-    if shape.len() < 2 || gguf.ends_with("_norm.weight") || !is_weight || is_router {
+fn kind_for(role: Role, shape: &[usize], wanted: GgmlType) -> Result<GgmlType, GgufError> {
+    if shape.len() < 2 || role == Role::Router {
         return Ok(GgmlType::F32);
     }
     if !encode::is_encodable(wanted) {
@@ -306,5 +314,5 @@ fn kind_for(gguf: &str, shape: &[usize], wanted: GgmlType) -> Result<GgmlType, G
 
 fn made_tensor(values: Vec<f32>) -> ExportTensor {
     let new = NewTensor { name: ROPE_FREQS.to_owned(), shape: vec![values.len()], kind: GgmlType::F32 };
-    ExportTensor { new, source: None, transform: Transform::None, values }
+    ExportTensor { new, source: None, role: Role::Scalar, transform: Transform::None, values }
 }

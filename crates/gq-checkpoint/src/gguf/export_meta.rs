@@ -4,7 +4,7 @@ use super::export::{ExportOptions, ExportSource, ExportTensor};
 use super::naming::{NameSources, name_metadata};
 use super::rope::stored_keys;
 use super::{Array, GgmlType, GgufError, Metadata, Value};
-use crate::{Activation, Family, LayerSpec, ModelSpec};
+use crate::{Activation, LayerSpec, ModelSpec, Role};
 
 /// Version of block layouts.
 const QUANTIZATION_VERSION: u32 = 2;
@@ -44,17 +44,7 @@ pub(super) fn model_metadata(
         set("expert_count", int(moe.experts));
         set("expert_used_count", int(moe.top_k));
     }
-    let full = spec.layers.iter().find(|layer| layer.attention.window.is_none()).unwrap_or(first);
-    set("attention.key_length", int(full.attention.head_dim));
-    set("attention.value_length", int(full.attention.head_dim));
-    match spec.family {
-        Family::Llama => {
-            set("vocab_size", int(spec.vocab_size));
-            set("rope.dimension_count", int(first.attention.head_dim));
-        }
-        Family::Gemma3 => gemma3(&mut set, spec),
-        Family::Gemma4 => gemma4(&mut set, spec, full.attention.head_dim),
-    }
+    (spec.family.file().gguf.metadata)(&mut set, spec);
     if let Some(file_type) = file_type(options.kind, tensors) {
         metadata.set("general.file_type", Value::U32(file_type));
     }
@@ -62,13 +52,15 @@ pub(super) fn model_metadata(
     Ok(())
 }
 
-type Set<'a> = dyn FnMut(&str, Value) + 'a;
+/// Where keys below the architecture are written to.
+pub(crate) type Set<'a> = dyn FnMut(&str, Value) + 'a;
 
 fn text(value: &str) -> Value {
     Value::String(value.to_owned())
 }
 
-fn int(value: usize) -> Value {
+/// A number as the format keeps it.
+pub(crate) fn int(value: usize) -> Value {
     Value::U32(u32::try_from(value).unwrap_or(u32::MAX))
 }
 
@@ -93,26 +85,20 @@ fn per_layer(spec: &ModelSpec, of: impl Fn(&LayerSpec) -> usize) -> Value {
 
 /// What is not stored, because readers derive it: the scale of attention, activations, which projections have biases.
 fn check_graph(spec: &ModelSpec) -> Result<(), GgufError> {
-    let (key, activation, name) = match spec.family {
-        Family::Llama => ("hidden_act", Activation::Silu, "silu"),
-        Family::Gemma3 | Family::Gemma4 => ("hidden_activation", Activation::GeluTanh, "gelu_pytorch_tanh"),
-    };
+    let rules = &spec.family.file().gguf;
+    let (key, activation) = rules.activation;
     for layer in &spec.layers {
         let attention = &layer.attention;
-        let width = match spec.family {
-            Family::Gemma3 if spec.layers.len() == 62 => spec.hidden_size / attention.heads.max(1),
-            Family::Llama | Family::Gemma3 => attention.head_dim,
-            Family::Gemma4 => 1,
-        };
+        let width = (rules.score_width)(spec, attention);
         let derived = (1.0 / (width as f64).sqrt()) as f32;
         if (attention.scale / derived - 1.0).abs() > 1e-5 {
             let scalar = (f64::from(attention.scale).powi(-2) * 1e4).round() / 1e4;
             return Err(unsupported("query_pre_attn_scalar", scalar, &width.to_string()));
         }
         if layer.mlp.activation != activation {
-            return Err(unsupported(key, activation_name(layer.mlp.activation), name));
+            return Err(unsupported(key, activation_name(layer.mlp.activation), activation_name(activation)));
         }
-        if attention.bias && spec.family != Family::Llama {
+        if attention.bias && !rules.attention_bias {
             return Err(unsupported("attention_bias", "true", "false"));
         }
     }
@@ -126,45 +112,26 @@ fn activation_name(activation: Activation) -> &'static str {
     }
 }
 
+/// Width of a head on full layers; readers take the hidden size divided by the heads without it.
+pub(crate) fn head_widths(set: &mut Set<'_>, spec: &ModelSpec) {
+    let width = full_layer(spec).map_or(0, |layer| layer.attention.head_dim);
+    set("attention.key_length", int(width));
+    set("attention.value_length", int(width));
+}
+
+/// The first layer that sees everything, or the first.
+pub(crate) fn full_layer(spec: &ModelSpec) -> Option<&LayerSpec> {
+    spec.layers.iter().find(|layer| layer.attention.window.is_none()).or(spec.layers.first())
+}
+
 /// Tokens that layers with a window see; 0 where no layer has one.
-fn window(spec: &ModelSpec) -> Option<usize> {
+pub(crate) fn window(spec: &ModelSpec) -> Option<usize> {
     spec.layers.iter().find_map(|layer| layer.attention.window)
 }
 
-fn pattern(spec: &ModelSpec) -> Vec<bool> {
+/// Whether layers have a window.
+pub(crate) fn pattern(spec: &ModelSpec) -> Vec<bool> {
     spec.layers.iter().map(|layer| layer.attention.window.is_some()).collect()
-}
-
-fn gemma3(set: &mut Set<'_>, spec: &ModelSpec) {
-    if let Some(cap) = spec.final_softcap {
-        set("final_logit_softcapping", Value::F32(cap));
-    }
-    let window = window(spec);
-    set("attention.sliding_window", int(window.unwrap_or(0)));
-    let sliding = pattern(spec);
-    // Every sixth layer is full unless the file says otherwise; with a window of 0 all are, and no pattern may say so.
-    if window.is_some() && sliding.iter().enumerate().any(|(i, &sliding)| sliding != ((i + 1) % 6 != 0)) {
-        set("attention.sliding_window_pattern", Value::Array(Array::Bool(sliding)));
-    }
-}
-
-fn gemma4(set: &mut Set<'_>, spec: &ModelSpec, full_dim: usize) {
-    // Readers take 30 where the key is absent, and no cap for 0.
-    set("final_logit_softcapping", Value::F32(spec.final_softcap.unwrap_or(0.0)));
-    set("attention.sliding_window", int(window(spec).unwrap_or(spec.max_positions)));
-    let shared = spec.layers.iter().filter(|layer| layer.attention.kv_shared_with.is_some()).count();
-    set("attention.shared_kv_layers", int(shared));
-    set("embedding_length_per_layer_input", int(spec.per_layer_embedding.map_or(0, |ple| ple.width)));
-    set("attention.sliding_window_pattern", Value::Array(Array::Bool(pattern(spec))));
-    let sliding = spec.layers.iter().find(|layer| layer.attention.window.is_some());
-    let dim = int(sliding.map_or(full_dim, |layer| layer.attention.head_dim));
-    set("attention.key_length_swa", dim.clone());
-    set("attention.value_length_swa", dim.clone());
-    if let Some(moe) = spec.layers.first().and_then(|layer| layer.moe) {
-        set("expert_feed_forward_length", int(moe.width));
-    }
-    set("rope.dimension_count", int(full_dim));
-    set("rope.dimension_count_swa", dim);
 }
 
 /// Settings of generation that the model comes with.
@@ -203,7 +170,7 @@ fn size_label(tensors: &[ExportTensor]) -> String {
     let (mut all, mut experts, mut counts) = (0, 0, Vec::new());
     for tensor in tensors {
         let size: usize = tensor.new.shape.iter().product();
-        if tensor.new.name.contains("_exps.") && tensor.new.shape.len() >= 3 {
+        if matches!(tensor.role, Role::ExpertGateUp | Role::ExpertDown) {
             experts += size / tensor.new.shape[0].max(1);
             counts.push(tensor.new.shape[0]);
         } else {

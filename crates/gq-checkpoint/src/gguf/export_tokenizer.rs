@@ -5,7 +5,7 @@ use super::export::ExportSource;
 use super::pre_tokenizer::PreTokenizer;
 use super::tokenizer::{BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED};
 use super::{Array, GgufError, Metadata, Value as Metadatum, named_templates};
-use crate::{Family, ModelSpec};
+use crate::{Family, ModelSpec, SpecialSettings};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
@@ -37,8 +37,9 @@ pub(super) fn tokenizer_metadata(
         return Ok(());
     };
     let json = parse("tokenizer.json", text)?;
-    let config = texts.tokenizer_config.as_deref().map(|text| parse("tokenizer_config.json", text));
-    let config = config.transpose()?.unwrap_or(Value::Null);
+    let config =
+        SpecialSettings::read(texts.tokenizer_config.as_deref(), texts.special_tokens_map.as_deref());
+    let config = config.map_err(|(file, error)| contradiction(file, error.to_string()))?.settings;
     let tokenizer = Tokenizer::read(&json, &config, source.spec)?;
     let byte_fallback = json.pointer("/model/byte_fallback") == Some(&Value::Bool(true));
     if !allow_other_tokens {
@@ -129,7 +130,7 @@ impl<'a> Tokenizer<'a> {
         }
         // Rows of the embedding beyond the vocabulary; Gemma's files leave them out.
         let last = tokens.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        if spec.family != Family::Llama {
+        if !spec.family.file().gguf.pads_vocabulary {
             tokens.truncate(last);
         }
         let named = |(id, token): (usize, &Option<(&str, i32)>)| match token {
@@ -218,7 +219,7 @@ impl<'a> Tokenizer<'a> {
         self.ids.get(token).copied()
     }
 
-    /// The id of a token that `tokenizer_config.json` names, as text or as an object.
+    /// The id of a token that the settings name, as text or as an object.
     fn configured(&self, key: &str) -> Option<usize> {
         let entry = self.config.get(key)?;
         let token = entry.as_str().or_else(|| entry.get("content")?.as_str())?;

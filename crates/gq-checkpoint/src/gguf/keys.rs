@@ -7,18 +7,18 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 
 /// Keys below `<architecture>.`.
-pub(super) struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     gguf: &'a Gguf,
     architecture: &'static str,
     seen: RefCell<HashSet<String>>,
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn new(gguf: &'a Gguf, architecture: &'static str) -> Keys<'a> {
+    pub(crate) fn new(gguf: &'a Gguf, architecture: &'static str) -> Keys<'a> {
         Keys { gguf, architecture, seen: RefCell::new(HashSet::new()) }
     }
 
-    pub(super) fn name(&self, key: &str) -> String {
+    pub(crate) fn name(&self, key: &str) -> String {
         format!("{}.{key}", self.architecture)
     }
 
@@ -33,26 +33,26 @@ impl<'a> Keys<'a> {
         GgufError::KeyType { key: self.name(key), actual: value.kind(), expected }
     }
 
-    pub(super) fn missing(&self, key: &str) -> GgufError {
+    pub(crate) fn missing(&self, key: &str) -> GgufError {
         GgufError::MissingKey { key: self.name(key) }
     }
 
-    pub(super) fn contradiction(&self, key: &str, fault: impl Into<String>) -> GgufError {
+    pub(crate) fn contradiction(&self, key: &str, fault: impl Into<String>) -> GgufError {
         GgufError::Contradiction { key: self.name(key), fault: fault.into() }
     }
 
     /// An integer.
-    pub(super) fn opt_int(&self, key: &str) -> Result<Option<u64>, GgufError> {
+    pub(crate) fn opt_int(&self, key: &str) -> Result<Option<u64>, GgufError> {
         let integer = |value: &Value| value.as_u64().ok_or_else(|| self.wrong(key, value, "an integer"));
         self.get(key).map(integer).transpose()
     }
 
-    pub(super) fn int(&self, key: &str) -> Result<u64, GgufError> {
+    pub(crate) fn int(&self, key: &str) -> Result<u64, GgufError> {
         self.opt_int(key)?.ok_or_else(|| self.missing(key))
     }
 
     /// A number.
-    pub(super) fn opt_float(&self, key: &str) -> Result<Option<f64>, GgufError> {
+    pub(crate) fn opt_float(&self, key: &str) -> Result<Option<f64>, GgufError> {
         let number = |value: &Value| {
             let number = value.as_f64().or_else(|| value.as_u64().map(|v| v as f64));
             number.ok_or_else(|| self.wrong(key, value, "a number"))
@@ -60,18 +60,18 @@ impl<'a> Keys<'a> {
         self.get(key).map(number).transpose()
     }
 
-    pub(super) fn float(&self, key: &str) -> Result<f64, GgufError> {
+    pub(crate) fn float(&self, key: &str) -> Result<f64, GgufError> {
         self.opt_float(key)?.ok_or_else(|| self.missing(key))
     }
 
     /// A text.
-    pub(super) fn opt_text(&self, key: &str) -> Result<Option<&'a str>, GgufError> {
+    pub(crate) fn opt_text(&self, key: &str) -> Result<Option<&'a str>, GgufError> {
         let text = |value: &'a Value| value.as_str().ok_or_else(|| self.wrong(key, value, "a string"));
         self.get(key).map(text).transpose()
     }
 
     /// One integer per layer, or one for all.
-    pub(super) fn opt_ints(&self, key: &str, layers: usize) -> Result<Option<Vec<u64>>, GgufError> {
+    pub(crate) fn opt_ints(&self, key: &str, layers: usize) -> Result<Option<Vec<u64>>, GgufError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let list = match value {
             Value::Array(array) => array.to_u64s(),
@@ -83,7 +83,7 @@ impl<'a> Keys<'a> {
     }
 
     /// One truth value per layer; or the period n of a pattern whose every n-th layer is false.
-    pub(super) fn opt_pattern(&self, key: &str, layers: usize) -> Result<Option<Vec<bool>>, GgufError> {
+    pub(crate) fn opt_pattern(&self, key: &str, layers: usize) -> Result<Option<Vec<bool>>, GgufError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let list = match (value, value.as_u64()) {
             (_, Some(period)) => Some((1..=layers as u64).map(|n| period == 0 || n % period != 0).collect()),
@@ -104,7 +104,7 @@ impl<'a> Keys<'a> {
     }
 
     /// One integer for all layers, or a list with one for each that are all alike.
-    pub(super) fn alike(&self, key: &str, layers: usize) -> Result<Option<u64>, GgufError> {
+    pub(crate) fn alike(&self, key: &str, layers: usize) -> Result<Option<u64>, GgufError> {
         let Some(list) = self.opt_ints(key, layers)? else { return Ok(None) };
         match list.iter().all(|value| Some(value) == list.first()) {
             true => Ok(list.first().copied()),
@@ -113,7 +113,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Refuses a value other than `expected`; where there is none, `absent` is what llama.cpp takes.
-    pub(super) fn same(&self, key: &str, expected: u64, absent: u64) -> Result<(), GgufError> {
+    pub(crate) fn same(&self, key: &str, expected: u64, absent: u64) -> Result<(), GgufError> {
         let actual = self.opt_int(key)?;
         match actual.unwrap_or(absent) == expected {
             true => Ok(()),
@@ -126,7 +126,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Refuses false.
-    pub(super) fn must_be_true(&self, key: &str) -> Result<(), GgufError> {
+    pub(crate) fn must_be_true(&self, key: &str) -> Result<(), GgufError> {
         match self.get(key) {
             None | Some(Value::Bool(true)) => Ok(()),
             Some(Value::Bool(false)) => Err(GgufError::Unsupported {
@@ -139,7 +139,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Refuses a value other than `expected`, where there is one.
-    pub(super) fn only(&self, key: &str, expected: u64) -> Result<(), GgufError> {
+    pub(crate) fn only(&self, key: &str, expected: u64) -> Result<(), GgufError> {
         match self.opt_int(key)? {
             Some(actual) if actual != expected => Err(GgufError::Unsupported {
                 key: self.name(key),
@@ -151,7 +151,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Refuses a key that could change the graph; gives those that do not.
-    pub(super) fn finish(&self, family: Family, accepted: &[String]) -> Result<Vec<IgnoredKey>, GgufError> {
+    pub(crate) fn finish(&self, family: Family, accepted: &[String]) -> Result<Vec<IgnoredKey>, GgufError> {
         let seen = self.seen.borrow();
         let prefix = format!("{}.", self.architecture);
         let mut ignored = Vec::new();
@@ -172,7 +172,7 @@ impl<'a> Keys<'a> {
 
     /// Keys that were asked for, the architecture's name taken off.
     #[cfg(test)]
-    pub(super) fn asked(&self) -> std::collections::BTreeSet<String> {
+    pub(crate) fn asked(&self) -> std::collections::BTreeSet<String> {
         let prefix = format!("{}.", self.architecture);
         self.seen.borrow().iter().filter_map(|key| key.strip_prefix(&prefix)).map(str::to_owned).collect()
     }

@@ -1,10 +1,11 @@
 //! A model in a GGUF as the parts of a checkpoint: specification, texts, tensors under canonical names.
 
 use super::config::config_json;
-use super::names::{ROPE_FREQS, Transform, canonical_name};
+use super::names::{Transform, canonical_name};
 use super::tokenizer::tokenizer_texts;
 use super::{Array, Gguf, GgufError, Metadata, Storage, Value, decode};
 use crate::card::{Card, CardValue};
+use crate::family::ROPE_FREQS;
 use crate::keys::IgnoredKey;
 use crate::{ExpectedTensor, ModelSpec, OpenOptions, Role, SourceTensor, TensorError, Texts, parse_config};
 use gq_tensor::DType;
@@ -77,6 +78,7 @@ fn tensors(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<SourceTensor>, GgufError
             layer,
             scaled: false,
             gguf: Some(storage),
+            pieces: Vec::new(),
         });
     }
     tensors.sort_by_key(|tensor| (tensor.file, tensor.offset));

@@ -5,22 +5,34 @@
 //! divides the frequency of each pair by `rope_freqs.weight` (Llama on all layers, Gemma 4 on full ones, Gemma 3 none).
 
 use super::keys::Keys;
-use super::names::ROPE_FREQS;
 use super::{Gguf, GgufError, Value as Metadatum};
 use crate::config::{RopeParameters, rope_spec};
-use crate::{Family, ModelSpec, RopeKind, RopeSpec};
+use crate::family::ROPE_FREQS;
+use crate::{ModelSpec, RopeKind, RopeSpec};
 use serde_json::{Value, json};
 
 /// What llama.cpp takes when a file does not say.
-pub(super) const FREQ_BASE: f64 = 10_000.0;
+/// What llama.cpp takes for the base of frequencies, if the file does not say.
+pub(crate) const FREQ_BASE: f64 = 10_000.0;
 const BETA_FAST: f64 = 32.0;
 const BETA_SLOW: f64 = 1.0;
 /// The divisor of a pair that does not turn; from [`UNTURNED`] on, a file's is taken for one.
 const STILL: f32 = 1e30;
 const UNTURNED: f64 = 1e20;
 
+/// Whether engines read divisors of rotary frequencies from a tensor of a GGUF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RopeFactors {
+    /// They do; it is written where keys alone do not say the frequencies.
+    WhereNeeded,
+    /// They do, and it is always written.
+    Always,
+    /// They do not.
+    Never,
+}
+
 /// Keys of layers without a window.
-pub(super) struct Stored {
+pub(crate) struct StoredRope {
     theta: f64,
     /// Divisor of all frequencies.
     factor: f64,
@@ -30,8 +42,8 @@ pub(super) struct Stored {
     factors: Option<Vec<f64>>,
 }
 
-impl Stored {
-    pub(super) fn read(gguf: &Gguf, keys: &Keys<'_>) -> Result<Stored, GgufError> {
+impl StoredRope {
+    pub(crate) fn read(gguf: &Gguf, keys: &Keys<'_>) -> Result<StoredRope, GgufError> {
         let theta = keys.opt_float("rope.freq_base")?.unwrap_or(FREQ_BASE);
         let kind = keys.opt_text("rope.scaling.type")?.unwrap_or("linear");
         let (factor, old) = (keys.opt_float("rope.scaling.factor")?, keys.opt_float("rope.scale_linear")?);
@@ -52,11 +64,11 @@ impl Stored {
                 });
             }
         };
-        Ok(Stored { theta, factor, yarn, attention, factors })
+        Ok(StoredRope { theta, factor, yarn, attention, factors })
     }
 
     /// Refuses a factor on cosines and sines: llama.cpp applies it to layers with a window as well.
-    pub(super) fn without_attention(self, keys: &Keys<'_>) -> Result<Stored, GgufError> {
+    pub(crate) fn without_attention(self, keys: &Keys<'_>) -> Result<StoredRope, GgufError> {
         match self.attention == 1.0 {
             true => Ok(self),
             false => Err(GgufError::Unsupported {
@@ -68,16 +80,16 @@ impl Stored {
     }
 
     /// Refuses factors on frequencies, which llama.cpp does not load for the family.
-    pub(super) fn without_factors(self) -> Result<Stored, GgufError> {
+    pub(crate) fn without_factors(self, architecture: &'static str) -> Result<StoredRope, GgufError> {
         match self.factors {
             None => Ok(self),
-            Some(_) => Err(GgufError::UnknownTensor { name: ROPE_FREQS.to_owned(), architecture: "gemma3" }),
+            Some(_) => Err(GgufError::UnknownTensor { name: ROPE_FREQS.to_owned(), architecture }),
         }
     }
 
     /// The same as the Hub's tools would say it, for heads of `dim`.
-    pub(super) fn parameters(&self, dim: u64) -> Result<Value, GgufError> {
-        let Stored { theta, factor, attention, .. } = *self;
+    pub(crate) fn parameters(&self, dim: u64) -> Result<Value, GgufError> {
+        let StoredRope { theta, factor, attention, .. } = *self;
         let Some(factors) = self.factors_for(dim)? else {
             return Ok(match self.yarn {
                 Some(original) => self.yarn_parameters(original),
@@ -98,7 +110,7 @@ impl Stored {
     }
 
     /// The same for Gemma 4, whose full layers turn a part of their pairs.
-    pub(super) fn partial_parameters(&self, dim: u64) -> Result<Value, GgufError> {
+    pub(crate) fn partial_parameters(&self, dim: u64) -> Result<Value, GgufError> {
         let factors = self.factors_for(dim)?;
         let ones = || vec![1.0; dim as usize / 2];
         let factors = factors.unwrap_or_else(ones);
@@ -260,7 +272,7 @@ pub(super) fn stored_keys(spec: &ModelSpec) -> Result<Vec<(&'static str, Metadat
         keys.push(("rope.scaling.attn_factor", float(attention)));
     }
     keys.push(("rope.freq_base", float(rope.theta)));
-    if let Some(local) = sliding_rope(spec).filter(|_| spec.family != Family::Llama) {
+    if let Some(local) = sliding_rope(spec).filter(|_| spec.family.file().gguf.sliding_rope) {
         if attention != 1.0 {
             let key = "rope_parameters.full_attention.attention_factor";
             let supported =
@@ -291,15 +303,19 @@ pub(super) fn stored_factors(spec: &ModelSpec) -> Result<Option<Vec<f32>>, GgufE
         }
         RopeKind::Llama3 { .. } | RopeKind::Factors | RopeKind::Proportional { .. } => false,
     };
-    match spec.family {
-        Family::Llama if by_keys => Ok(None),
-        Family::Gemma3 if by_keys => Ok(None),
-        Family::Gemma3 => Err(unsupported(
-            "rope_parameters.full_attention",
+    let rules = &spec.family.file().gguf;
+    let key = if rules.sliding_rope { "rope_parameters.full_attention" } else { "rope_parameters" };
+    match rules.rope_factors {
+        RopeFactors::WhereNeeded | RopeFactors::Never if by_keys => Ok(None),
+        RopeFactors::Never => Err(unsupported(
+            key,
             format!("{} that rope.scaling.* cannot say", name(rope.kind)),
-            "default, linear, yarn with the usual betas: llama.cpp reads no rope_freqs.weight for gemma3",
+            &format!(
+                "default, linear, yarn with the usual betas: llama.cpp reads no {ROPE_FREQS} for {}",
+                spec.family.name()
+            ),
         )),
-        Family::Llama | Family::Gemma4 => Ok(Some(divisors(rope))),
+        RopeFactors::WhereNeeded | RopeFactors::Always => Ok(Some(divisors(rope))),
     }
 }
 

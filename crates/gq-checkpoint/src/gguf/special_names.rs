@@ -1,8 +1,8 @@
 //! Tokens whose type llama.cpp takes from their spelling, whatever the file says.
 
-use super::Metadata;
 use super::tokenizer::{CONTROL, NORMAL, USER_DEFINED};
-use std::collections::HashMap;
+use super::{Array, Metadata, Value};
+use std::collections::{BTreeSet, HashMap};
 
 /// Ends of generation.
 const ENDS: [&str; 22] = [
@@ -78,6 +78,16 @@ const INFILL: [(&str, &[&str]); 6] = [
 
 /// Shown always.
 const SHOWN: [&str; 4] = ["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
+
+/// Ids of the tokens at which llama.cpp ends an answer: those of three keys, and those that are spelled like one.
+pub fn ends_of_generation(metadata: &Metadata) -> BTreeSet<u32> {
+    let keyed = ["eos", "eot", "eom"].map(|name| format!("tokenizer.ggml.{name}_token_id"));
+    let keyed = keyed.iter().filter_map(|key| u32::try_from(metadata.get(key)?.as_u64()?).ok());
+    let tokens = metadata.get("tokenizer.ggml.tokens").and_then(Value::as_array).and_then(Array::as_strings);
+    let spelled =
+        (0u32..).zip(tokens.unwrap_or_default()).filter(|(_, token)| ENDS.contains(&token.as_str()));
+    keyed.chain(spelled.map(|(id, _)| id)).collect()
+}
 
 /// Sets the types that spellings decide.
 pub(super) fn apply(metadata: &Metadata, ids: &HashMap<&str, usize>, types: &mut [u64]) {

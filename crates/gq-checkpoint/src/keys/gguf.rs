@@ -1,6 +1,6 @@
 //! Keys of GGUF's metadata, as llama.cpp (b11549) reads them.
 
-use super::{ALL, Families, GEMMA, GEMMA3, GEMMA4, GgufKey, LLAMA};
+use super::{ALL, Families, GEMMA, GEMMA3, GEMMA4, GgufKey, LLAMA_QWEN2};
 use crate::Family;
 
 const fn row(
@@ -19,7 +19,7 @@ const LLAMA_GEMMA4: Families = &[Family::Llama, Family::Gemma4];
 /// Keys that mean something.
 #[rustfmt::skip]
 pub const GGUF_KEYS: &[GgufKey] = &[
-    row("general.architecture", ALL, "which graph", "refused", "the family", "llama, gemma3, gemma4"),
+    row("general.architecture", ALL, "which graph", "refused", "the family", "llama, qwen2, gemma3, gemma4"),
     row("general.alignment", ALL, "offsets of tensors are its multiples, bytes; of a split the first file's counts for all", "32", "-", "powers of two"),
     row("general.type", ALL, "what the file holds", "a model", "model", "not read"),
     row("general.file_type", ALL, "type of most weights; for people", "not known", "that of most weights", "not read"),
@@ -90,11 +90,11 @@ pub const GGUF_UNREAD: &[(&str, Families)] = &[
     ("tensor_data_layout", ALL),
     ("use_parallel_residual", ALL),
     ("attention.shared_kv_layers", GEMMA3),
-    ("attention.key_length_swa", LLAMA),
-    ("attention.value_length_swa", LLAMA),
-    ("attention.sliding_window", LLAMA),
-    ("attention.sliding_window_pattern", LLAMA),
-    ("final_logit_softcapping", LLAMA),
-    ("rope.dimension_count_swa", LLAMA),
-    ("rope.freq_base_swa", LLAMA),
+    ("attention.key_length_swa", LLAMA_QWEN2),
+    ("attention.value_length_swa", LLAMA_QWEN2),
+    ("attention.sliding_window", LLAMA_QWEN2),
+    ("attention.sliding_window_pattern", LLAMA_QWEN2),
+    ("final_logit_softcapping", LLAMA_QWEN2),
+    ("rope.dimension_count_swa", LLAMA_QWEN2),
+    ("rope.freq_base_swa", LLAMA_QWEN2),
 ];

@@ -29,7 +29,7 @@ pub fn key_tables() -> String {
     line(
         &mut out,
         &format!(
-            "llama.cpp knows these, but does not read them for the three architectures; they are ignored with a note: {}.",
+            "llama.cpp knows these, but does not read them for these architectures; they are ignored with a note: {}.",
             unread.join(", ")
         ),
     );

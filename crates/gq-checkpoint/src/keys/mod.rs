@@ -20,6 +20,12 @@ pub type Families = &'static [Family];
 pub const ALL: Families = &Family::ALL;
 /// Llama alone.
 pub const LLAMA: Families = &[Family::Llama];
+/// Qwen2 alone.
+pub const QWEN2: Families = &[Family::Qwen2];
+/// Families with one kind of layer.
+pub const LLAMA_QWEN2: Families = &[Family::Llama, Family::Qwen2];
+/// Families whose biases of attention the configuration says.
+pub const LLAMA_GEMMA: Families = &[Family::Llama, Family::Gemma3, Family::Gemma4];
 /// Gemma 3 and 4.
 pub const GEMMA: Families = &[Family::Gemma3, Family::Gemma4];
 /// Gemma 3 alone.
@@ -27,7 +33,7 @@ pub const GEMMA3: Families = &[Family::Gemma3];
 /// Gemma 4 alone.
 pub const GEMMA4: Families = &[Family::Gemma4];
 /// Families with one kind of layer name for all rotary parameters, or a rule for one kind.
-pub const LLAMA_GEMMA3: Families = &[Family::Llama, Family::Gemma3];
+pub const LLAMA_QWEN2_GEMMA3: Families = &[Family::Llama, Family::Qwen2, Family::Gemma3];
 
 /// What a null in `config.json` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -212,6 +212,8 @@ pub enum AdapterError {
     /// More rows than the checkpoint's table per layer has.
     #[error("the adapter's vocabulary has {actual} rows, the checkpoint's embedding per layer {limit}")]
     PerLayerRows {
+        /// The module whose rows they are.
+        module: &'static str,
         /// Rows of the adapter.
         actual: usize,
         /// Rows of the table.

@@ -3,6 +3,7 @@
 use super::change::{Change, check_targets, matched};
 use super::tied::{HEAD, check_tied};
 use super::{Adapter, AdapterError};
+use crate::family;
 use crate::names::canonical;
 use crate::read_at::read_exact_at;
 use crate::safetensors::HeaderEntry;
@@ -49,7 +50,10 @@ impl Merge {
             for (name, module) in &adapter.modules {
                 if canonical(&format!("{name}.weight")) == HEAD && spec.tied_head {
                     if module.a.is_some() || module.tokens.is_some() {
-                        return Err(AdapterError::Untied { module: name.clone(), other: "embed_tokens" });
+                        return Err(AdapterError::Untied {
+                            module: name.clone(),
+                            other: family::EMBEDDING.module(),
+                        });
                     }
                     continue; // compared with the embedding below
                 }

@@ -4,6 +4,7 @@ use super::change::{Factors, Layout, both, check_shape};
 use super::modules::Module;
 use super::{Adapter, AdapterError};
 use crate::SourceTensor;
+use crate::family::stacks_of_experts;
 use crate::names::canonical;
 use std::collections::HashMap;
 
@@ -18,7 +19,6 @@ pub(super) fn parameter<'a>(
     name: &str,
     tensors: &HashMap<&str, &'a SourceTensor>,
 ) -> Result<Option<Parameter<'a>>, AdapterError> {
-    const IN_ORDER: [&str; 2] = ["gate_up_proj", "down_proj"];
     let (mut module, mut depth) = (name, 0);
     while let Some(inner) = module.strip_suffix(".base_layer") {
         (module, depth) = (inner, depth + 1);
@@ -29,7 +29,7 @@ pub(super) fn parameter<'a>(
         let source = *tensors.get(tensor.as_str())?;
         Some((tensor, key, source))
     };
-    let there: Vec<Parameter<'a>> = IN_ORDER.into_iter().filter_map(there).collect();
+    let there: Vec<Parameter<'a>> = stacks_of_experts().into_iter().filter_map(there).collect();
     if there.is_empty() {
         return Ok(None);
     }

@@ -2,6 +2,7 @@
 
 use super::tied::{EMBEDDING, HEAD};
 use super::{Adapter, AdapterError};
+use crate::family;
 use crate::names::canonical;
 use crate::safetensors::HeaderEntry;
 use crate::{ModelSpec, Note, Role, SourceTensor};
@@ -96,14 +97,14 @@ fn of_adapter(
     let has =
         |wanted: &str| tables.iter().any(|(table, _, entry)| *table == wanted && entry.shape == first.shape);
     if !has(EMBEDDING) {
-        return Err(half("embed_tokens"));
+        return Err(half(family::EMBEDDING.module()));
     }
     if !spec.tied_head && !has(HEAD) {
-        return Err(half("lm_head"));
+        return Err(half(family::HEAD.module()));
     }
     if let Some(limit) = spec.per_layer_embedding.map(|table| table.vocab_size).filter(|limit| rows > *limit)
     {
-        return Err(AdapterError::PerLayerRows { actual: rows, limit });
+        return Err(AdapterError::PerLayerRows { module: family::EMBEDDING.module(), actual: rows, limit });
     }
     // A tied head is compared with the embedding, and not stored.
     let tables = tables.into_iter().filter(|(table, ..)| *table == EMBEDDING || !spec.tied_head);

@@ -2,6 +2,7 @@
 
 use super::AdapterError;
 use super::config::{ends_with, is_off, names, regex};
+use crate::family::HEAD;
 use crate::names::canonical;
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -135,7 +136,7 @@ impl Targets {
         }
         match &self.modules {
             Modules::List(list) if !named(list) => Some("target_modules does not name it"),
-            Modules::AllLinear if canonical(&format!("{module}.weight")) == "lm_head.weight" => {
+            Modules::AllLinear if canonical(&format!("{module}.weight")) == HEAD.name => {
                 Some("target_modules all-linear leaves the head out")
             }
             // PEFT does not ask for the layer of a module that is named in full.

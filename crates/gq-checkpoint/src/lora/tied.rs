@@ -1,12 +1,14 @@
 //! Tables that the configuration ties to each other: they are changed together or not at all.
 
 use super::{Adapter, AdapterError};
+use crate::family;
 use crate::names::canonical;
 use crate::read_at::read_exact_at;
 use crate::safetensors::HeaderEntry;
 
-pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
-pub(super) const HEAD: &str = "lm_head.weight";
+/// Canonical names of the two tables.
+pub(super) const EMBEDDING: &str = family::EMBEDDING.name;
+pub(super) const HEAD: &str = family::HEAD.name;
 
 /// Under a tied head the embedding is saved together with an equal head, or not at all.
 pub(super) fn check_tied(adapter: &Adapter) -> Result<(), AdapterError> {
@@ -20,14 +22,14 @@ pub(super) fn check_tied(adapter: &Adapter) -> Result<(), AdapterError> {
         (None, None) => Ok(()),
         // Saved because the vocabulary is the tokenizer's: the module itself was not trained apart from the head.
         (Some((name, _)), None) if !adapter.config.saves(&name) => Ok(()),
-        (Some((name, _)), None) => untied(name, "lm_head"),
-        (None, Some((name, _))) => untied(name, "embed_tokens"),
+        (Some((name, _)), None) => untied(name, family::HEAD.module()),
+        (None, Some((name, _))) => untied(name, family::EMBEDDING.module()),
         (Some((name, embedding)), Some((_, head))) => {
             let equal = embedding.dtype == head.dtype
                 && embedding.shape == head.shape
                 && equal_bytes(adapter, embedding, head)
                     .map_err(|source| AdapterError::Io { path: adapter.path.clone(), source })?;
-            if equal { Ok(()) } else { untied(name, "lm_head") }
+            if equal { Ok(()) } else { untied(name, family::HEAD.module()) }
         }
     }
 }

@@ -3,8 +3,9 @@
 use crate::support::read;
 use gq_checkpoint::{Activation, Family, ModelSpec, RopeKind, parse_config};
 
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "smollm2-135m",
+    "qwen2.5-0.5b",
     "gemma3-270m",
     "gemma4-e2b",
     "gemma4-e4b",
@@ -62,6 +63,24 @@ fn smollm2() {
         (Activation::Silu, false, false)
     );
     assert_eq!((spec.ropes.len(), spec.ropes[0].theta, spec.embed_scale), (1, 100_000.0, None));
+}
+
+#[test]
+fn qwen2_5() {
+    let spec = spec("qwen2.5-0.5b");
+    assert_eq!((spec.family, spec.layers.len(), spec.tied_head), (Family::Qwen2, 24, true));
+    assert_eq!((spec.bos, spec.eos.as_slice(), spec.pad), (Some(151_643), [151_645].as_slice(), None));
+    let attention = &spec.layers[23].attention;
+    assert_eq!((attention.heads, attention.kv_heads, attention.head_dim), (14, 2, 64));
+    assert_eq!((attention.window, attention.scale, spec.ropes[0].theta), (None, 0.125, 1e6));
+    // Without the keys the reference takes its own, and no tokens; a null says as many heads as queries have.
+    let bare = parse_config(r#"{"model_type": "qwen2"}"#).unwrap();
+    assert_eq!((bare.hidden_size, bare.layers.len(), bare.vocab_size), (4096, 32, 151_936));
+    assert_eq!((bare.bos, bare.eos.as_slice(), bare.tied_head), (None, [].as_slice(), false));
+    let heads =
+        |key: &str| parse_config(&format!(r#"{{"model_type": "qwen2", "num_attention_heads": 64{key}}}"#));
+    assert_eq!(heads("").unwrap().layers[0].attention.kv_heads, 32);
+    assert_eq!(heads(r#", "num_key_value_heads": null"#).unwrap().layers[0].attention.kv_heads, 64);
 }
 
 #[test]
@@ -246,6 +265,30 @@ fn refusals_name_the_field_the_value_and_what_is_supported() {
             "layer 0: 9 query heads are not a multiple of 2 key-value heads",
         ),
         (
+            "qwen2.5-0.5b",
+            "use_sliding_window",
+            true.into(),
+            r#"field "use_sliding_window" is "true", supported: false"#,
+        ),
+        (
+            "qwen2.5-0.5b",
+            "layer_types",
+            vec!["sliding_attention"; 24].into(),
+            r#"field "layer_types" is "sliding_attention", supported: full_attention"#,
+        ),
+        (
+            "qwen2.5-0.5b",
+            "num_attention_heads",
+            13.into(),
+            r#"field "num_attention_heads" is "13", supported: divisors of hidden_size without head_dim"#,
+        ),
+        (
+            "qwen2.5-0.5b",
+            "attention_bias",
+            true.into(),
+            r#"unknown key "attention_bias" for model type "qwen2""#,
+        ),
+        (
             "gemma3-270m",
             "use_bidirectional_attention",
             true.into(),
@@ -316,7 +359,7 @@ fn refusals_name_the_field_the_value_and_what_is_supported() {
             "gemma4-e4b",
             "model_type",
             "gemma9".into(),
-            r#"field "model_type" is "gemma9", supported: llama, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified"#,
+            r#"field "model_type" is "gemma9", supported: llama, qwen2, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified"#,
         ),
     ];
     for (name, key, value, expected) in cases {

@@ -27,6 +27,7 @@ fn what_is_written_has_a_row() {
     for (model, family) in [
         ("llama", Family::Llama),
         ("llama3", Family::Llama),
+        ("qwen2", Family::Qwen2),
         ("gemma3", Family::Gemma3),
         ("gemma4-moe", Family::Gemma4),
     ] {

@@ -13,4 +13,5 @@ mod mutation;
 mod open;
 mod ropes;
 mod sources;
+mod spelled;
 mod support;

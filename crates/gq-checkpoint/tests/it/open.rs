@@ -3,8 +3,8 @@
 use crate::support::{scratch, testdata};
 use gq_checkpoint::{Checkpoint, FileKind, Role};
 
-const TINY: [&str; 7] =
-    ["llama", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense", "gemma4-vision"];
+const TINY: [&str; 8] =
+    ["llama", "qwen2", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense", "gemma4-vision"];
 
 fn tiny(name: &str) -> Checkpoint {
     Checkpoint::open(testdata(&format!("tiny/{name}"))).unwrap_or_else(|error| panic!("{name}: {error}"))

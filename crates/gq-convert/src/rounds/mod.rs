@@ -241,15 +241,15 @@ impl RoundAgain<'_> {
             self.container.check_unchanged()?;
             Ok(outcome)
         });
-        // What is left of them after a failure is of no use.
+        // What is left of them after a failure is of no use; another process's stays.
         for stale in [&states, &codes] {
-            let _ = std::fs::remove_file(stale);
+            let _ = gq_files::remove_begun(stale);
         }
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
                 for stale in [&trial, &partial_path(&trial)] {
-                    let _ = std::fs::remove_file(stale);
+                    let _ = gq_files::remove_begun(stale);
                 }
                 return Err(error);
             }

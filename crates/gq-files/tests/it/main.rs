@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 use gq_files::{
-    Identity, Kind, Mapped, begin, cut, free_bytes, kind, mapped, open_own, partial_path, put_in_place,
-    write_whole,
+    Existing, Identity, Kind, Mapped, Placed, begin, cut, free_bytes, hold_while_naming, is_begun, is_held,
+    kind, mapped, note_begun, open_own, partial_path, place, put_in_place, remove_begun, write_whole,
 };
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -48,6 +48,75 @@ fn what_an_earlier_run_left_is_taken_up_or_cut() {
     assert!(begin(&path).unwrap_err().to_string().contains("another gq"));
     drop(held);
     begin(&path).unwrap();
+}
+
+/// Another process's file of the same name is not this one's to remove.
+#[test]
+fn only_what_was_begun_here_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("other"), "x").unwrap();
+    assert!(!is_begun(&at("other")) && !is_begun(&at("nothing")));
+    remove_begun(&at("other")).unwrap();
+    assert!(at("other").exists());
+    let held = begin(&at("own")).unwrap();
+    assert!(is_begun(&at("own")) && is_held(&at("own")) && !is_held(&at("other")));
+    // By whatever name.
+    put_in_place(&at("own"), &at("moved")).unwrap();
+    assert!(is_begun(&at("moved")) && !is_begun(&at("own")));
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(at("moved"), at("link")).unwrap();
+        remove_begun(&at("link")).unwrap();
+        assert!(at("link").is_symlink());
+    }
+    drop(held);
+    assert!(!is_held(&at("moved")));
+    remove_begun(&at("moved")).unwrap();
+    assert!(!at("moved").exists());
+    fs::create_dir(at("folder")).unwrap();
+    fs::write(at("folder/x"), "x").unwrap();
+    remove_begun(&at("folder")).unwrap();
+    assert!(at("folder/x").exists());
+    note_begun(&at("folder"));
+    remove_begun(&at("folder")).unwrap();
+    assert!(!at("folder").exists());
+}
+
+/// Seen from what is held, a finished file has its old name while that lives and the new one afterwards.
+#[test]
+fn something_is_held_while_a_file_gets_its_name() {
+    use std::path::{Path, PathBuf};
+    use std::sync::Mutex;
+    static SEEN: Mutex<Vec<(bool, bool)>> = Mutex::new(Vec::new());
+    struct Watch(PathBuf);
+    fn look(old: &Path) {
+        let new = old.with_file_name("held-new");
+        SEEN.lock().unwrap().push((old.exists(), new.exists()));
+    }
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            look(&self.0);
+        }
+    }
+    hold_while_naming(|finished| match finished.ends_with("held-old") {
+        true => {
+            look(finished);
+            Box::new(Watch(finished.to_owned()))
+        }
+        // Other tests name files meanwhile.
+        false => Box::new(()),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for existing in [Existing::Kept, Existing::Replaced] {
+        fs::write(at("held-old"), "x").unwrap();
+        assert_eq!(place(&at("held-old"), &at("held-new"), existing).unwrap(), Placed::There);
+        assert_eq!(
+            std::mem::take(&mut *SEEN.lock().unwrap()),
+            [(true, existing == Existing::Replaced), (false, true)]
+        );
+    }
 }
 
 #[test]

@@ -28,17 +28,21 @@ impl Templates {
             return Ok(Templates { default, tool_use: None, names: Vec::new() });
         };
         let mut named = BTreeMap::new();
+        let mut unnamed = false;
         for entry in list {
             let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
-            let (Some(name), Some(template)) = (text("name"), text("template")) else {
-                return Err(ChatError::Unnamed);
-            };
-            named.insert(name, template);
+            match (text("name"), text("template")) {
+                (Some(name), Some(template)) => drop(named.insert(name, template)),
+                _ => unnamed = true,
+            }
         }
         let default = named.get("default").cloned();
         // A file with a template comes before the settings, whatever names they have.
         if single.is_some() && single != default {
             return Ok(Templates { default: single, tool_use: None, names: Vec::new() });
+        }
+        if unnamed {
+            return Err(ChatError::Unnamed);
         }
         let templates = Templates {
             default,
@@ -89,6 +93,7 @@ mod tests {
         ));
         assert!(matches!(of(None, json!([])), Err(ChatError::Missing)));
         assert!(matches!(of(None, json!([{"name": "default"}])), Err(ChatError::Unnamed)));
+        assert!(matches!(of(Some("d"), json!([named("tool_use"), 1])).unwrap().tool_use, None));
         assert!(matches!(of(None, Value::Null), Err(ChatError::Missing)));
     }
 }

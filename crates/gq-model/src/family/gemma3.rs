@@ -5,7 +5,7 @@ use crate::LoadError;
 use crate::linear::Linear;
 use crate::ops::{Norm, Ops};
 use crate::source::Source;
-use gq_checkpoint::{AttentionSpec, LayerSpec, MlpSpec, ModelSpec};
+use gq_checkpoint::{AttentionSpec, LayerSpec, MlpSpec, ModelSpec, Part};
 
 #[derive(Debug)]
 pub(crate) struct Gemma3 {
@@ -40,18 +40,17 @@ pub(super) struct Layer {
 
 impl Gemma3 {
     pub(crate) fn load(spec: &ModelSpec, source: &mut Source) -> Result<Gemma3, LoadError> {
-        let (vocab, hidden) = (spec.vocab_size, spec.hidden_size);
         let layers = spec.layers.iter().enumerate();
         Ok(Gemma3 {
-            embedding: source.matrix("model.embed_tokens.weight", &[vocab, hidden])?,
+            embedding: source.matrix(Part::Embedding, None)?,
             embed_scale: spec.embed_scale.unwrap_or(1.0),
             layers: layers
-                .map(|(index, layer)| Layer::load(index, layer, hidden, source))
+                .map(|(index, layer)| Layer::load(index, layer, source))
                 .collect::<Result<_, _>>()?,
-            norm: source.norm("model.norm", hidden)?,
+            norm: source.norm(Part::FinalNorm, None)?,
             head: match spec.tied_head {
                 true => None,
-                false => Some(source.matrix("lm_head.weight", &[vocab, hidden])?),
+                false => Some(source.matrix(Part::Head, None)?),
             },
             final_softcap: spec.final_softcap,
         })
@@ -87,25 +86,24 @@ impl Gemma3 {
 }
 
 impl Layer {
-    fn load(index: usize, spec: &LayerSpec, hidden: usize, source: &mut Source) -> Result<Layer, LoadError> {
+    fn load(index: usize, spec: &LayerSpec, source: &mut Source) -> Result<Layer, LoadError> {
         let (attention, mlp) = (spec.attention.clone(), spec.mlp);
-        let (q, kv, bias) = (attention.q_width(), attention.kv_width(), attention.bias);
-        let name = |part: &str| format!("model.layers.{index}.{part}");
+        let at = Some(index);
         Ok(Layer {
             index,
-            input_norm: source.norm(&name("input_layernorm"), hidden)?,
-            query: source.linear(&name("self_attn.q_proj"), q, hidden, bias)?,
-            key: source.linear(&name("self_attn.k_proj"), kv, hidden, bias)?,
-            value: source.linear(&name("self_attn.v_proj"), kv, hidden, bias)?,
-            query_norm: source.norm(&name("self_attn.q_norm"), attention.head_dim)?,
-            key_norm: source.norm(&name("self_attn.k_norm"), attention.head_dim)?,
-            output: source.normed_linear(&name("self_attn.o_proj"), hidden, q, bias)?,
-            post_attention_norm: source.norm(&name("post_attention_layernorm"), hidden)?,
-            pre_feedforward_norm: source.norm(&name("pre_feedforward_layernorm"), hidden)?,
-            gate: source.linear(&name("mlp.gate_proj"), mlp.width, hidden, mlp.bias)?,
-            up: source.linear(&name("mlp.up_proj"), mlp.width, hidden, mlp.bias)?,
-            down: source.normed_linear(&name("mlp.down_proj"), hidden, mlp.width, mlp.bias)?,
-            post_feedforward_norm: source.norm(&name("post_feedforward_layernorm"), hidden)?,
+            input_norm: source.norm(Part::AttentionNorm, at)?,
+            query: source.linear(Part::Query, at)?,
+            key: source.linear(Part::Key, at)?,
+            value: source.linear(Part::Value, at)?,
+            query_norm: source.norm(Part::QueryNorm, at)?,
+            key_norm: source.norm(Part::KeyNorm, at)?,
+            output: source.normed_linear(Part::Output, at)?,
+            post_attention_norm: source.norm(Part::PostAttentionNorm, at)?,
+            pre_feedforward_norm: source.norm(Part::MlpNorm, at)?,
+            gate: source.linear(Part::Gate, at)?,
+            up: source.linear(Part::Up, at)?,
+            down: source.normed_linear(Part::Down, at)?,
+            post_feedforward_norm: source.norm(Part::PostMlpNorm, at)?,
             attention,
             mlp,
         })

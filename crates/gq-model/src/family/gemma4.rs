@@ -5,7 +5,7 @@ use crate::LoadError;
 use crate::linear::Linear;
 use crate::ops::{Experts, Norm, Ops};
 use crate::source::Source;
-use gq_checkpoint::{AttentionSpec, LayerSpec, MlpSpec, ModelSpec, MoeSpec, PerLayerEmbedding};
+use gq_checkpoint::{AttentionSpec, LayerSpec, MlpSpec, ModelSpec, MoeSpec, Part, PerLayerEmbedding};
 
 #[derive(Debug)]
 pub(crate) struct Gemma4 {
@@ -86,18 +86,17 @@ struct PerLayer {
 
 impl Gemma4 {
     pub(crate) fn load(spec: &ModelSpec, source: &mut Source) -> Result<Gemma4, LoadError> {
-        let (vocab, hidden) = (spec.vocab_size, spec.hidden_size);
         let per_layer = spec.per_layer_embedding.as_ref();
         let layers = 0..spec.layers.len();
         Ok(Gemma4 {
-            embedding: source.matrix("model.embed_tokens.weight", &[vocab, hidden])?,
+            embedding: source.matrix(Part::Embedding, None)?,
             embed_scale: spec.embed_scale.unwrap_or(1.0),
             layers: layers.map(|index| Layer::load(spec, index, source)).collect::<Result<_, _>>()?,
-            per_layer: per_layer.map(|ple| PerLayerInputs::load(spec, ple, source)).transpose()?,
-            norm: source.norm("model.norm", hidden)?,
+            per_layer: per_layer.map(|ple| PerLayerInputs::load(ple, source)).transpose()?,
+            norm: source.norm(Part::FinalNorm, None)?,
             head: match spec.tied_head {
                 true => None,
-                false => Some(source.matrix("lm_head.weight", &[vocab, hidden])?),
+                false => Some(source.matrix(Part::Head, None)?),
             },
             final_softcap: spec.final_softcap,
         })
@@ -146,13 +145,12 @@ impl Gemma4 {
 }
 
 impl PerLayerInputs {
-    fn load(spec: &ModelSpec, ple: &PerLayerEmbedding, source: &mut Source) -> Result<Self, LoadError> {
-        let all = spec.layers.len() * ple.width;
+    fn load(ple: &PerLayerEmbedding, source: &mut Source) -> Result<Self, LoadError> {
         Ok(PerLayerInputs {
             spec: *ple,
-            table: source.matrix("model.embed_tokens_per_layer.weight", &[ple.vocab_size, all])?,
-            projection: source.linear("model.per_layer_model_projection", all, spec.hidden_size, false)?,
-            norm: source.norm("model.per_layer_projection_norm", ple.width)?,
+            table: source.matrix(Part::PerLayerTable, None)?,
+            projection: source.linear(Part::PerLayerModelProjection, None)?,
+            norm: source.norm(Part::PerLayerModelNorm, None)?,
         })
     }
 
@@ -171,32 +169,30 @@ impl PerLayerInputs {
 impl Layer {
     fn load(spec: &ModelSpec, index: usize, source: &mut Source) -> Result<Layer, LoadError> {
         let layer: &LayerSpec = &spec.layers[index];
-        let hidden = spec.hidden_size;
         let (attention, mlp) = (layer.attention.clone(), layer.mlp);
-        let (q, bias) = (attention.q_width(), attention.bias);
         let own_cache = attention.kv_shared_with.is_none();
         let ple = spec.per_layer_embedding.as_ref();
-        let name = |part: &str| format!("model.layers.{index}.{part}");
+        let at = Some(index);
         Ok(Layer {
             cache: attention.kv_shared_with.unwrap_or(index),
-            input_norm: source.norm(&name("input_layernorm"), hidden)?,
-            query: source.linear(&name("self_attn.q_proj"), q, hidden, bias)?,
-            query_norm: source.norm(&name("self_attn.q_norm"), attention.head_dim)?,
+            input_norm: source.norm(Part::AttentionNorm, at)?,
+            query: source.linear(Part::Query, at)?,
+            query_norm: source.norm(Part::QueryNorm, at)?,
             keys_values: match own_cache {
-                true => Some(KeysValues::load(&attention, hidden, &name, source)?),
+                true => Some(KeysValues::load(&attention, at, source)?),
                 false => None,
             },
-            output: source.normed_linear(&name("self_attn.o_proj"), hidden, q, bias)?,
-            post_attention_norm: source.norm(&name("post_attention_layernorm"), hidden)?,
-            pre_feedforward_norm: source.norm(&name("pre_feedforward_layernorm"), hidden)?,
-            gate: source.linear(&name("mlp.gate_proj"), mlp.width, hidden, mlp.bias)?,
-            up: source.linear(&name("mlp.up_proj"), mlp.width, hidden, mlp.bias)?,
-            down: source.normed_linear(&name("mlp.down_proj"), hidden, mlp.width, mlp.bias)?,
-            moe: layer.moe.map(|moe| Moe::load(&moe, &mlp, hidden, &name, source)).transpose()?,
-            post_feedforward_norm: source.norm(&name("post_feedforward_layernorm"), hidden)?,
-            per_layer: ple.map(|ple| PerLayer::load(index, ple, hidden, &name, source)).transpose()?,
+            output: source.normed_linear(Part::Output, at)?,
+            post_attention_norm: source.norm(Part::PostAttentionNorm, at)?,
+            pre_feedforward_norm: source.norm(Part::MlpNorm, at)?,
+            gate: source.linear(Part::Gate, at)?,
+            up: source.linear(Part::Up, at)?,
+            down: source.normed_linear(Part::Down, at)?,
+            moe: layer.moe.map(|moe| Moe::load(&moe, &mlp, at, source)).transpose()?,
+            post_feedforward_norm: source.norm(Part::PostMlpNorm, at)?,
+            per_layer: ple.map(|ple| PerLayer::load(index, ple, source)).transpose()?,
             scalar: match layer.layer_scalar {
-                true => source.vector(&name("layer_scalar"), 1)?.first().copied().unwrap_or(1.0),
+                true => source.vector(Part::LayerScalar, at)?.first().copied().unwrap_or(1.0),
                 false => 1.0,
             },
             attention,
@@ -243,17 +239,15 @@ impl Layer {
 impl KeysValues {
     fn load(
         attention: &AttentionSpec,
-        hidden: usize,
-        name: &dyn Fn(&str) -> String,
+        at: Option<usize>,
         source: &mut Source,
     ) -> Result<KeysValues, LoadError> {
-        let (kv, bias) = (attention.kv_width(), attention.bias);
         Ok(KeysValues {
-            key: source.linear(&name("self_attn.k_proj"), kv, hidden, bias)?,
-            key_norm: source.norm(&name("self_attn.k_norm"), attention.head_dim)?,
+            key: source.linear(Part::Key, at)?,
+            key_norm: source.norm(Part::KeyNorm, at)?,
             value: match attention.k_eq_v {
                 true => None,
-                false => Some(source.linear(&name("self_attn.v_proj"), kv, hidden, bias)?),
+                false => Some(source.linear(Part::Value, at)?),
             },
             value_norm: source.plain_norm(attention.head_dim),
         })
@@ -277,30 +271,25 @@ impl KeysValues {
 }
 
 impl Moe {
-    fn load(
-        moe: &MoeSpec,
-        mlp: &MlpSpec,
-        hidden: usize,
-        name: &dyn Fn(&str) -> String,
-        source: &mut Source,
-    ) -> Result<Moe, LoadError> {
-        let MoeSpec { experts, top_k, width, input_scale } = *moe;
-        let scale = source.vector(&name("router.scale"), hidden)?;
+    fn load(moe: &MoeSpec, mlp: &MlpSpec, at: Option<usize>, source: &mut Source) -> Result<Moe, LoadError> {
+        let MoeSpec { top_k, width, input_scale, .. } = *moe;
+        let scale = source.vector(Part::RouterScale, at)?;
+        let router_norm = source.plain_norm(scale.len());
         Ok(Moe {
-            router_norm: Norm { weight: Some(scale), ..source.plain_norm(hidden) },
+            router_norm: Norm { weight: Some(scale), ..router_norm },
             router_scale: input_scale,
-            router: Linear { precise: true, ..source.linear(&name("router.proj"), experts, hidden, false)? },
-            post_dense_norm: source.norm(&name("post_feedforward_layernorm_1"), hidden)?,
-            pre_norm: source.norm(&name("pre_feedforward_layernorm_2"), hidden)?,
+            router: Linear { precise: true, ..source.linear(Part::Router, at)? },
+            post_dense_norm: source.norm(Part::DenseNorm, at)?,
+            pre_norm: source.norm(Part::ExpertNorm, at)?,
             experts: Experts {
-                gate_up: source.matrix(&name("experts.gate_up_proj"), &[experts, 2 * width, hidden])?,
-                down: source.matrix(&name("experts.down_proj"), &[experts, hidden, width])?,
-                scales: source.vector(&name("router.per_expert_scale"), experts)?,
+                gate_up: source.matrix(Part::ExpertGateUp, at)?,
+                down: source.matrix(Part::ExpertDown, at)?,
+                scales: source.vector(Part::ExpertScale, at)?,
                 top_k,
                 width,
                 activation: mlp.activation,
             },
-            post_norm: source.norm(&name("post_feedforward_layernorm_2"), hidden)?,
+            post_norm: source.norm(Part::PostExpertNorm, at)?,
         })
     }
 
@@ -318,18 +307,13 @@ impl Moe {
 }
 
 impl PerLayer {
-    fn load(
-        index: usize,
-        ple: &PerLayerEmbedding,
-        hidden: usize,
-        name: &dyn Fn(&str) -> String,
-        source: &mut Source,
-    ) -> Result<PerLayer, LoadError> {
+    fn load(index: usize, ple: &PerLayerEmbedding, source: &mut Source) -> Result<PerLayer, LoadError> {
+        let at = Some(index);
         Ok(PerLayer {
             columns: index * ple.width..(index + 1) * ple.width,
-            gate: source.linear(&name("per_layer_input_gate"), ple.width, hidden, false)?,
-            projection: source.normed_linear(&name("per_layer_projection"), hidden, ple.width, false)?,
-            norm: source.norm(&name("post_per_layer_input_norm"), hidden)?,
+            gate: source.linear(Part::PerLayerGate, at)?,
+            projection: source.normed_linear(Part::PerLayerProjection, at)?,
+            norm: source.norm(Part::PerLayerNorm, at)?,
         })
     }
 

@@ -30,7 +30,7 @@ pub(crate) struct Residual<V> {
 impl Graph {
     pub(crate) fn load(spec: &ModelSpec, source: &mut Source) -> Result<Graph, LoadError> {
         Ok(match spec.family {
-            Family::Llama => Graph::Llama(llama::Llama::load(spec, source)?),
+            Family::Llama | Family::Qwen2 => Graph::Llama(llama::Llama::load(spec, source)?),
             Family::Gemma3 => Graph::Gemma3(gemma3::Gemma3::load(spec, source)?),
             Family::Gemma4 => Graph::Gemma4(Box::new(gemma4::Gemma4::load(spec, source)?)),
         })

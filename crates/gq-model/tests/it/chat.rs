@@ -252,6 +252,17 @@ fn a_template_for_tools_is_taken_where_there_are_tools() {
     let error = render(&tools_alone, json!(null)).unwrap_err();
     assert!(matches!(&error, ChatError::NoDefault { names } if names == &["rag", "tool_use"]), "{error:?}");
     assert!(matches!(named(&["rag"]), Err(ChatError::NoDefault { .. })));
+    // One that is not understood is in nobody's way until it is chosen.
+    let list = json!([{"name": "default", "template": "d"}, {"name": "tool_use", "template": "{% if"}]);
+    let broken = ChatTemplate::new(&ModelTexts {
+        chat_template: Some("d".to_owned()),
+        tokenizer_config: Some(json!({"chat_template": list}).to_string()),
+        ..ModelTexts::default()
+    });
+    let broken = broken.unwrap();
+    assert_eq!(render(&broken, json!(null)).unwrap(), "d");
+    let error = render(&broken, json!([1])).unwrap_err();
+    assert!(matches!(&error, ChatError::UnreadableNamed { name: "tool_use", .. }), "{error:?}");
 }
 
 #[test]

@@ -12,8 +12,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Every tiny checkpoint; a missing one fails its tests.
-pub const TINY: [&str; 8] =
-    ["llama", "llama3", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense", "gemma4-vision"];
+pub const TINY: [&str; 9] = [
+    "llama",
+    "llama3",
+    "qwen2",
+    "gemma3",
+    "gemma4-e2b",
+    "gemma4-e4b",
+    "gemma4-moe",
+    "gemma4-dense",
+    "gemma4-vision",
+];
 
 /// f32 everywhere, on the given level.
 pub fn exact(level: Isa) -> RunOptions {

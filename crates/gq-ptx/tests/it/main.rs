@@ -5,6 +5,7 @@ mod faults;
 mod kernels;
 mod mutants;
 mod parsing;
+mod words;
 
 use gq_ptx::{Argument, Launch, Machine, Module};
 

@@ -61,8 +61,8 @@ impl From<AdapterError> for Failure {
             E::HalfResized { module, rows, other } => bad("adapter.half_resized", module)
                 .limit(format!("{other} with {rows} rows"))
                 .actual("missing"),
-            E::PerLayerRows { actual, limit } => {
-                bad("adapter.per_layer_rows", &"embed_tokens").limit(limit).actual(actual)
+            E::PerLayerRows { module, actual, limit } => {
+                bad("adapter.per_layer_rows", module).limit(limit).actual(actual)
             }
             E::AmbiguousOrder { module } => bad("adapter.ambiguous", module),
             E::TextsDisagree { first, second, what } => {

@@ -2,6 +2,7 @@
 
 use super::{WeightTensor, Weights};
 use crate::failure::{Exit, Failure};
+use gq_checkpoint::Family;
 use gq_tensor::{DType, encode_f32};
 use half::bf16;
 use rayon::prelude::*;
@@ -164,12 +165,7 @@ fn config(text: &str) -> Result<String, Failure> {
     config.remove("quantization_config");
     config.remove("torch_dtype");
     config.insert("dtype".to_owned(), "bfloat16".into());
-    let class = match config.get("model_type").and_then(Value::as_str) {
-        Some("gemma3_text") => Some("Gemma3ForCausalLM"),
-        Some("gemma4_text") => Some("Gemma4ForCausalLM"),
-        Some("llama") => Some("LlamaForCausalLM"),
-        _ => None,
-    };
+    let class = config.get("model_type").and_then(Value::as_str).and_then(Family::architecture);
     if let Some(class) = class {
         config.insert("architectures".to_owned(), json!([class]));
     }

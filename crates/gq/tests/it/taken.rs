@@ -38,7 +38,8 @@ fn what_appears_meanwhile_is_kept_and_so_is_what_was_made() {
     let reround = [&["improve", "--rounds"][..], &again, &["--calibration-tokens", "1024"]].concat();
     let weights = std::path::PathBuf::from(testdata("demo/model.safetensors"));
     for args in [&convert, &export("--gguf"), &export("--safetensors"), &saved, &page, &refine, &reround] {
-        let args = [&args[..], if args[0] == "refine" { &slow[..2] } else { &slow[..] }].concat();
+        let args = [&args[..], if matches!(args[0], "refine" | "reround") { &slow[..2] } else { &slow[..] }]
+            .concat();
         let mut child = started(&gq, &args);
         let victim = if args[0] == "convert" { weights.clone() } else { gq.path("m.gq") };
         let mapped = is_mapped(&child, &victim);

@@ -11,9 +11,10 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// Tiny checkpoint and the tokenizer it is given.
-const MODELS: [(&str, &str); 7] = [
+const MODELS: [(&str, &str); 8] = [
     ("llama", "llama"),
     ("llama3", "llama"),
+    ("qwen2", "llama"),
     ("gemma3", "gemma3"),
     ("gemma4-e2b", "gemma4"),
     ("gemma4-e4b", "gemma4"),

@@ -1,0 +1,398 @@
+//! A tensor as its family declares it: what it is to the graph, what it is called everywhere, its shape, when it is
+//! there. The one place that names come from; the lists are in `family/`.
+
+use crate::names::is_number;
+use crate::{LayerSpec, ModelSpec, Role};
+
+/// What a tensor is to its family's graph; the runtime asks for tensors by part. Shapes are `[rows, cols]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Token embedding.
+    Embedding,
+    /// Table of the per-layer embeddings.
+    PerLayerTable,
+    /// Projection of the embedding to all per-layer vectors.
+    PerLayerModelProjection,
+    /// Norm of that projection.
+    PerLayerModelNorm,
+    /// Norm before the head.
+    FinalNorm,
+    /// Output head.
+    Head,
+    /// Norm before attention.
+    AttentionNorm,
+    /// Query projection.
+    Query,
+    /// Its bias.
+    QueryBias,
+    /// Key projection.
+    Key,
+    /// Its bias.
+    KeyBias,
+    /// Value projection.
+    Value,
+    /// Its bias.
+    ValueBias,
+    /// Norm of each head's queries.
+    QueryNorm,
+    /// Norm of each head's keys.
+    KeyNorm,
+    /// Norm of each head's values; no graph has a weight for it.
+    ValueNorm,
+    /// Output projection of attention.
+    Output,
+    /// Its bias.
+    OutputBias,
+    /// Norm after attention, before its result is added.
+    PostAttentionNorm,
+    /// Norm before the MLP.
+    MlpNorm,
+    /// Gate of the MLP.
+    Gate,
+    /// Its bias.
+    GateBias,
+    /// Up projection of the MLP.
+    Up,
+    /// Its bias.
+    UpBias,
+    /// Down projection of the MLP.
+    Down,
+    /// Its bias.
+    DownBias,
+    /// Norm after the MLP (and the experts), before the result is added.
+    PostMlpNorm,
+    /// Norm of the dense MLP's result where experts stand beside it.
+    DenseNorm,
+    /// Weight of the norm before the router.
+    RouterScale,
+    /// Router.
+    Router,
+    /// One factor for each expert.
+    ExpertScale,
+    /// Norm before the experts.
+    ExpertNorm,
+    /// Gate and up projections of all experts.
+    ExpertGateUp,
+    /// Down projections of all experts.
+    ExpertDown,
+    /// Norm of the experts' result.
+    PostExpertNorm,
+    /// Gate of a layer's per-layer vector.
+    PerLayerGate,
+    /// Projection of a layer's per-layer vector.
+    PerLayerProjection,
+    /// Norm of that projection.
+    PerLayerNorm,
+    /// Factor on a layer's result.
+    LayerScalar,
+    /// Rotary frequencies that old files carry; the configuration says them.
+    RotaryFrequencies,
+}
+
+impl Part {
+    /// The bias of a projection.
+    pub const fn bias(self) -> Option<Part> {
+        match self {
+            Part::Query => Some(Part::QueryBias),
+            Part::Key => Some(Part::KeyBias),
+            Part::Value => Some(Part::ValueBias),
+            Part::Output => Some(Part::OutputBias),
+            Part::Gate => Some(Part::GateBias),
+            Part::Up => Some(Part::UpBias),
+            Part::Down => Some(Part::DownBias),
+            _ => None,
+        }
+    }
+}
+
+/// A size that the specification says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dim {
+    /// One.
+    One,
+    /// Rows of the embedding.
+    Vocab,
+    /// Width of the residual stream.
+    Hidden,
+    /// Query heads.
+    Heads,
+    /// Key-value heads.
+    KvHeads,
+    /// Width of a head.
+    Head,
+    /// Width of all queries.
+    Queries,
+    /// Width of all keys, or values.
+    Keys,
+    /// Width of the MLP.
+    Mlp,
+    /// Experts.
+    Experts,
+    /// Width of an expert.
+    Expert,
+    /// Gate and up rows of an expert.
+    ExpertGateUp,
+    /// Rows of the per-layer table.
+    PerLayerVocab,
+    /// Width of a layer's per-layer vector.
+    PerLayer,
+    /// Width of all of them.
+    PerLayerAll,
+}
+
+impl Dim {
+    /// The size; `None` where the model, or the layer, has no such thing.
+    pub fn of(self, spec: &ModelSpec, layer: Option<&LayerSpec>) -> Option<usize> {
+        let attention = layer.map(|layer| &layer.attention);
+        let moe = layer.and_then(|layer| layer.moe.as_ref());
+        let per_layer = spec.per_layer_embedding.as_ref();
+        match self {
+            Dim::One => Some(1),
+            Dim::Vocab => Some(spec.vocab_size),
+            Dim::Hidden => Some(spec.hidden_size),
+            Dim::Heads => attention.map(|attention| attention.heads),
+            Dim::KvHeads => attention.map(|attention| attention.kv_heads),
+            Dim::Head => attention.map(|attention| attention.head_dim),
+            Dim::Queries => attention.map(|attention| attention.q_width()),
+            Dim::Keys => attention.map(|attention| attention.kv_width()),
+            Dim::Mlp => layer.map(|layer| layer.mlp.width),
+            Dim::Experts => moe.map(|moe| moe.experts),
+            Dim::Expert => moe.map(|moe| moe.width),
+            Dim::ExpertGateUp => moe.map(|moe| 2 * moe.width),
+            Dim::PerLayerVocab => per_layer.map(|table| table.vocab_size),
+            Dim::PerLayer => per_layer.map(|table| table.width),
+            Dim::PerLayerAll => per_layer.map(|table| table.width * spec.layers.len()),
+        }
+    }
+}
+
+/// A condition for a tensor to be one of the graph's. All sizes of its shape must exist as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// The head is not tied to the embedding. A file may have a tied one all the same.
+    OwnHead,
+    /// The layer makes its own keys and values. A file may have weights for them all the same.
+    OwnCache,
+    /// Values are not the key projection's output.
+    OwnValues,
+    /// The configuration gives the projections of attention biases.
+    AttentionBias,
+    /// The configuration gives the projections of the MLP biases.
+    MlpBias,
+    /// Queries and keys are normed.
+    QkNorm,
+    /// The layer has experts.
+    Experts,
+    /// The model has per-layer embeddings.
+    PerLayer,
+    /// The layer's result has a factor.
+    LayerScalar,
+    /// Never; but files carry it.
+    Leftover,
+    /// Never.
+    Never,
+}
+
+impl When {
+    fn holds(self, spec: &ModelSpec, layer: Option<&LayerSpec>) -> bool {
+        let layer = |of: fn(&LayerSpec) -> bool| layer.is_some_and(of);
+        match self {
+            When::OwnHead => !spec.tied_head,
+            When::OwnCache => layer(|layer| layer.attention.kv_shared_with.is_none()),
+            When::OwnValues => layer(|layer| !layer.attention.k_eq_v),
+            When::AttentionBias => layer(|layer| layer.attention.bias),
+            When::MlpBias => layer(|layer| layer.mlp.bias),
+            When::QkNorm => layer(|layer| layer.attention.qk_norm),
+            When::Experts => layer(|layer| layer.moe.is_some()),
+            When::PerLayer => spec.per_layer_embedding.is_some(),
+            When::LayerScalar => layer(|layer| layer.layer_scalar),
+            When::Leftover | When::Never => false,
+        }
+    }
+
+    /// Whether files have the tensor where the condition does not hold, and nothing is wrong.
+    const fn leaves(self) -> bool {
+        matches!(self, When::OwnHead | When::OwnCache | When::Leftover)
+    }
+}
+
+/// How a tensor stands in files, where that is not as the graph has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// As it is.
+    Plain,
+    /// In a GGUF the rows of each of so many heads are interleaved: pairs that rotate together are neighbors.
+    Interleaved(Dim),
+    /// In a GGUF the 1 of `1 + weight` is already added.
+    PlusOne,
+    /// On the Hub each expert has these matrices, one above the other; `E` stands for the expert's number.
+    Stacked(&'static [&'static str]),
+}
+
+/// A tensor of a family.
+#[derive(Clone, Copy, Debug)]
+pub struct Declared {
+    /// What it is to the graph.
+    pub part: Part,
+    /// Canonical name: that of the text model saved alone. `N` stands for the layer's number.
+    pub name: &'static str,
+    /// Other names of it on the Hub, behind the same wrappers.
+    pub spellings: &'static [&'static str],
+    /// Name in a GGUF; `None` where the format has no place for it.
+    pub gguf: Option<&'static str>,
+    /// Dimensions, outermost first.
+    pub shape: &'static [Dim],
+    /// Decides how it may be encoded.
+    pub role: Role,
+    /// How files have it.
+    pub layout: Layout,
+    /// When the graph has it: all must hold.
+    pub when: &'static [When],
+}
+
+impl Declared {
+    /// A plain tensor that every model of the family has.
+    pub(crate) const fn new(
+        part: Part,
+        name: &'static str,
+        gguf: &'static str,
+        role: Role,
+        shape: &'static [Dim],
+    ) -> Declared {
+        let (gguf, spellings, layout, when) = (Some(gguf), &[] as &[&str], Layout::Plain, &[] as &[When]);
+        Declared { part, name, spellings, gguf, shape, role, layout, when }
+    }
+
+    /// A norm's weight.
+    pub(crate) const fn norm(
+        part: Part,
+        name: &'static str,
+        gguf: &'static str,
+        width: &'static [Dim],
+    ) -> Declared {
+        Declared::new(part, name, gguf, Role::Norm, width)
+    }
+
+    /// A tensor that no graph computes with: files carry it, or may where another condition does not hold.
+    pub(crate) const fn unused(part: Part, name: &'static str, when: &'static [When]) -> Declared {
+        let (spellings, shape, layout) = (&[] as &[&str], &[] as &[Dim], Layout::Plain);
+        Declared { part, name, spellings, gguf: None, shape, role: Role::Unused, layout, when }
+    }
+
+    pub(crate) const fn when(self, when: &'static [When]) -> Declared {
+        Declared { when, ..self }
+    }
+
+    pub(crate) const fn stored(self, layout: Layout) -> Declared {
+        Declared { layout, ..self }
+    }
+
+    /// Whether every layer has one.
+    pub fn is_of_layers(&self) -> bool {
+        self.name.contains(LAYER)
+    }
+
+    /// The canonical name, in a layer.
+    pub fn name_in(&self, layer: Option<usize>) -> String {
+        numbered(self.name, layer)
+    }
+
+    /// The module that has it, as adapters call it without the layer: `q_proj`.
+    pub fn module(&self) -> &'static str {
+        let stem = self.name.strip_suffix(".weight").or_else(|| self.name.strip_suffix(".bias"));
+        let stem = stem.unwrap_or(self.name);
+        stem.rsplit_once('.').map_or(stem, |(_, module)| module)
+    }
+
+    /// Dimensions in a model; `None` where it has no such tensor.
+    pub fn shape_in(&self, spec: &ModelSpec, layer: Option<usize>) -> Option<Vec<usize>> {
+        let layer = layer_of(spec, layer)?;
+        let there = self.when.iter().all(|when| when.holds(spec, layer));
+        let shape = || self.shape.iter().map(|dim| dim.of(spec, layer)).collect();
+        if there { shape() } else { None }
+    }
+
+    /// Whether a file may have it although the graph does not compute with it.
+    pub(crate) fn may_be_left(&self, spec: &ModelSpec, layer: Option<usize>) -> bool {
+        let Some(layer) = layer_of(spec, layer) else { return false };
+        self.when.iter().any(|when| when.leaves() && !when.holds(spec, layer))
+    }
+}
+
+/// The layer of a number; `None` when there is no such layer.
+fn layer_of(spec: &ModelSpec, layer: Option<usize>) -> Option<Option<&LayerSpec>> {
+    layer.map_or(Some(None), |layer| spec.layers.get(layer).map(Some))
+}
+
+/// Where a layer's number stands in declared names.
+const LAYER: &str = ".N.";
+
+/// A declared name with a layer's number in it.
+pub(crate) fn numbered(declared: &str, layer: Option<usize>) -> String {
+    match layer {
+        Some(layer) => declared.replacen(LAYER, &format!(".{layer}."), 1),
+        None => declared.to_owned(),
+    }
+}
+
+/// Whether a name is the declared one, and of which layer.
+pub(crate) fn matched(declared: &str, name: &str) -> Option<Option<usize>> {
+    let Some((front, back)) = declared.split_once(LAYER) else { return (declared == name).then_some(None) };
+    let (number, rest) = name.strip_prefix(front)?.strip_prefix('.')?.split_once('.')?;
+    let number = number.parse().ok().filter(|_| is_number(number) && rest == back)?;
+    Some(Some(number))
+}
+
+/// The declared tensor with this canonical name, and its layer.
+pub(crate) fn find(list: &'static [Declared], canonical: &str) -> Option<(&'static Declared, Option<usize>)> {
+    list.iter().find_map(|declared| Some((declared, matched(declared.name, canonical)?)))
+}
+
+/// The canonical name of a tensor that a family calls otherwise as well; other names stay.
+pub(crate) fn respelled(list: &[Declared], name: String) -> String {
+    let of = |declared: &Declared| {
+        let layer = declared.spellings.iter().find_map(|spelling| matched(spelling, &name))?;
+        Some(declared.name_in(layer))
+    };
+    list.iter().find_map(of).unwrap_or(name)
+}
+
+impl ModelSpec {
+    /// What the family declares, in the order of the graph.
+    pub fn declared(&self) -> &'static [Declared] {
+        self.family.file().tensors
+    }
+
+    /// The declaration of a canonical name, and its layer; whether or not this model has it.
+    pub fn declaration(&self, canonical: &str) -> Option<(&'static Declared, Option<usize>)> {
+        find(self.declared(), canonical)
+    }
+
+    /// The tensor that is this part of a layer, or of the model; `None` where the model has none.
+    pub fn tensor(&self, part: Part, layer: Option<usize>) -> Option<crate::ExpectedTensor> {
+        let declared = self.declared().iter().find(|declared| declared.part == part)?;
+        let shape = declared.shape_in(self, layer)?;
+        Some(crate::ExpectedTensor { name: declared.name_in(layer), shape, role: declared.role, layer })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_spellings_become_the_canonical_name() {
+        const NORM: Declared =
+            Declared::norm(Part::MlpNorm, "model.layers.N.ffn.norm", "blk.N.ffn_norm.weight", &[]);
+        let list =
+            [Declared { spellings: &["model.layers.N.ln_2.weight", "model.layers.N.ln2.weight"], ..NORM }];
+        for (name, expected) in [
+            ("model.layers.7.ln_2.weight", "model.layers.7.ffn.norm"),
+            ("model.layers.10.ln2.weight", "model.layers.10.ffn.norm"),
+            ("model.layers.7.ffn.norm", "model.layers.7.ffn.norm"),
+            ("model.layers.07.ln2.weight", "model.layers.07.ln2.weight"),
+        ] {
+            assert_eq!(respelled(&list, name.to_owned()), expected);
+        }
+    }
+}

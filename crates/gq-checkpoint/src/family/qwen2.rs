@@ -1,0 +1,161 @@
+//! Qwen2 and Qwen2.5: Llama with biases on queries, keys and values alone.
+
+use super::shared::{
+    Defaults, LayerType, SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, layer_types,
+    quantization,
+};
+use super::tensors::{
+    ATTENTION_NORM, DOWN, EMBEDDING, FINAL_NORM, FREQUENCIES, GATE, HEAD, KEY, KEY_BIAS, LAYER_FREQUENCIES,
+    OUTPUT, PRE_MLP_NORM, QUERY, QUERY_BIAS, UP, VALUE, VALUE_BIAS,
+};
+use super::{FamilyFile, ModelType, llama};
+use crate::config::{Fields, check_factors, rope_spec};
+use crate::declared::Declared;
+use crate::gguf::{
+    Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, common, head_dim, head_widths, number,
+    object,
+};
+use crate::{
+    Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, NormPlacement, limits,
+};
+use serde_json::{Map, Value, json};
+
+const MODEL_TYPE: &str = "qwen2";
+
+pub(super) const FILE: FamilyFile = FamilyFile {
+    name: "qwen2",
+    model_types: &[ModelType { name: MODEL_TYPE, read: spec, architecture: Some("Qwen2ForCausalLM") }],
+    tensors: TENSORS,
+    gguf: GgufRules {
+        config: gguf_config,
+        metadata: gguf_metadata,
+        activation: ("hidden_act", Activation::Silu),
+        score_width: |_, attention| attention.head_dim,
+        attention_bias: true,
+        pads_vocabulary: true,
+        sliding_rope: false,
+        rope_factors: RopeFactors::Never,
+    },
+};
+
+const TENSORS: &[Declared] = &[
+    EMBEDDING,
+    ATTENTION_NORM,
+    QUERY,
+    QUERY_BIAS,
+    KEY,
+    KEY_BIAS,
+    VALUE,
+    VALUE_BIAS,
+    OUTPUT,
+    PRE_MLP_NORM,
+    GATE,
+    UP,
+    DOWN,
+    LAYER_FREQUENCIES,
+    FINAL_NORM,
+    HEAD,
+    FREQUENCIES,
+];
+
+/// Absent fields have the defaults of the reference.
+fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
+    let hidden_size = fields.opt_int("hidden_size", 2..=limits::HIDDEN)?.unwrap_or(4096);
+    let layers = fields.opt_int("num_hidden_layers", 1..=limits::LAYERS)?.unwrap_or(32);
+    let heads = fields.opt_int("num_attention_heads", 1..=limits::HEADS)?.unwrap_or(32);
+    let head_dim = match fields.opt_int("head_dim", 2..=limits::HEAD_DIM)? {
+        Some(head_dim) => head_dim,
+        None if hidden_size % heads == 0 => hidden_size / heads,
+        None => {
+            let supported = "divisors of hidden_size without head_dim";
+            return Err(fields.unsupported("num_attention_heads", &Value::from(heads), supported));
+        }
+    };
+    check_head_dim(fields, "head_dim", head_dim)?;
+    full_layers_only(fields, layers)?;
+    let max_positions = fields.opt_int("max_position_embeddings", 1..=limits::POSITIONS)?.unwrap_or(32_768);
+    let attention = AttentionSpec {
+        heads,
+        kv_heads: kv_heads(fields, heads)?,
+        head_dim,
+        window: None,
+        rope: 0,
+        scale: inverse_sqrt(head_dim as f64),
+        softcap: None,
+        qk_norm: false,
+        v_norm: false,
+        k_eq_v: false,
+        kv_shared_with: None,
+        bias: true,
+    };
+    check_heads(0, &attention)?;
+    let mlp = MlpSpec {
+        width: fields.opt_int("intermediate_size", 1..=limits::WIDTH)?.unwrap_or(22_016),
+        activation: activation(fields, "hidden_act", Activation::Silu)?,
+        bias: false,
+    };
+    let tokens = SpecialTokens::read(fields, Defaults::default())?;
+    let layer = LayerSpec { attention, mlp, moe: None, norms: NormPlacement::Pre, layer_scalar: false };
+    let rope = llama::rope(fields, max_positions, MODEL_TYPE)?;
+    check_factors(fields, &rope, head_dim)?;
+    let spec = ModelSpec {
+        family: Family::Qwen2,
+        vocab_size: fields.opt_int("vocab_size", 1..=limits::VOCAB)?.unwrap_or(151_936),
+        hidden_size,
+        layers: vec![layer; layers],
+        ropes: vec![rope_spec(&rope, head_dim)],
+        norm_eps: fields.opt_float("rms_norm_eps", 0.0..=1.0)?.unwrap_or(1e-6) as f32,
+        norm_plus_one: false,
+        embed_scale: None,
+        final_softcap: None,
+        tied_head: fields.bool_or("tie_word_embeddings", false)?,
+        max_positions,
+        bos: tokens.bos,
+        eos: tokens.eos,
+        pad: tokens.pad,
+        per_layer_embedding: None,
+        quantization: quantization(fields)?,
+    };
+    fields.finish(MODEL_TYPE)?;
+    Ok(spec)
+}
+
+/// Windows are on with `use_sliding_window` alone, which is refused as other switches are: without it their size says
+/// nothing, and every layer is full.
+fn full_layers_only(fields: &Fields<'_>, layers: usize) -> Result<(), ConfigError> {
+    fields.irrelevant(&["sliding_window"]);
+    match layer_types(fields, layers, 1)?.contains(&LayerType::Sliding) {
+        true => Err(fields.unsupported("layer_types", &Value::from("sliding_attention"), "full_attention")),
+        false => Ok(()),
+    }
+}
+
+/// A null says as many as query heads, as in the reference.
+fn kv_heads(fields: &Fields<'_>, heads: usize) -> Result<usize, ConfigError> {
+    let absent = if fields.has("num_key_value_heads") { heads } else { 32 };
+    Ok(fields.opt_int("num_key_value_heads", 1..=limits::HEADS)?.unwrap_or(absent))
+}
+
+/// What a GGUF says, as `config.json`.
+fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
+    let (layers, mut config) = common(keys)?;
+    let dim = head_dim(keys, &config)?;
+    let heads = number(&config, "num_attention_heads");
+    config.extend(object(json!({
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": MODEL_TYPE,
+        "intermediate_size": keys.alike("feed_forward_length", layers)?.ok_or_else(|| keys.missing("feed_forward_length"))?,
+        "num_key_value_heads": keys.alike("attention.head_count_kv", layers)?.unwrap_or(heads),
+        "head_dim": dim,
+        "hidden_act": "silu",
+        "rope_parameters": StoredRope::read(gguf, keys)?.without_factors(FILE.name)?.parameters(dim)?,
+    })));
+    Ok(config)
+}
+
+/// Keys of this architecture alone: none, and the width of heads where readers do not derive it.
+fn gguf_metadata(set: &mut Set<'_>, spec: &ModelSpec) {
+    if spec.layers.iter().any(|layer| layer.attention.q_width() != spec.hidden_size) {
+        head_widths(set, spec);
+    }
+}

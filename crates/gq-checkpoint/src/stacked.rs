@@ -1,0 +1,211 @@
+//! Tensors that files have in pieces: one matrix for each expert, in any order and any of the shards, become the one
+//! stack that the family declares. Nothing is read and nothing is copied: the stack knows where its rows are.
+
+use crate::declared::{Declared, Layout, numbered};
+use crate::{ModelSpec, Role, SourceTensor, TensorError, TensorPiece};
+use std::collections::HashMap;
+
+/// Puts a stack in the place of its pieces, for every stack of which a piece is there.
+///
+/// # Errors
+/// When a piece is missing, or has another width or type than the first.
+pub(crate) fn stack(
+    list: &[Declared],
+    spec: &ModelSpec,
+    tensors: &mut Vec<SourceTensor>,
+) -> Result<(), TensorError> {
+    for declared in list {
+        let Layout::Stacked(matrices) = declared.layout else { continue };
+        let places: HashMap<String, usize> =
+            tensors.iter().enumerate().map(|(place, tensor)| (tensor.name.clone(), place)).collect();
+        let (mut stacks, mut taken) = (Vec::new(), vec![false; tensors.len()]);
+        for layer in 0..spec.layers.len() {
+            let Some(shape) = declared.shape_in(spec, Some(layer)) else { continue };
+            let experts = 0..shape.first().copied().unwrap_or(0);
+            let names = experts.flat_map(|expert| matrices.iter().map(move |name| (expert, *name)));
+            let names: Vec<String> =
+                names.map(|(expert, name)| of_expert(&numbered(name, Some(layer)), expert)).collect();
+            if !names.iter().any(|name| places.contains_key(name)) {
+                continue;
+            }
+            let mut found = Vec::with_capacity(names.len());
+            for name in names {
+                let Some(&place) = places.get(&name) else { return Err(TensorError::Missing { name }) };
+                taken[place] = true;
+                found.push(&tensors[place]);
+            }
+            stacks.push(joined(declared.name_in(Some(layer)), layer, shape, &found)?);
+        }
+        let mut taken = taken.into_iter();
+        tensors.retain(|_| !taken.next().unwrap_or(false));
+        tensors.extend(stacks);
+    }
+    tensors.sort_by_key(|tensor| (tensor.file, tensor.offset));
+    Ok(())
+}
+
+/// A declared name with an expert's number in it.
+fn of_expert(name: &str, expert: usize) -> String {
+    name.replacen(".E.", &format!(".{expert}."), 1)
+}
+
+/// The stack of matrices, one above the other.
+fn joined(
+    name: String,
+    layer: usize,
+    shape: Vec<usize>,
+    found: &[&SourceTensor],
+) -> Result<SourceTensor, TensorError> {
+    let cols = shape.last().copied().unwrap_or(1);
+    let rows: usize = shape.iter().rev().skip(1).product();
+    let first = found.first().map_or(gq_tensor::DType::F32, |piece| piece.dtype);
+    for piece in found {
+        let whole = found.iter().map(|piece| piece.rows()).sum::<usize>() == rows;
+        if piece.shape.len() != 2 || piece.cols() != cols || !whole {
+            let expected = vec![rows / found.len().max(1), cols];
+            let (name, actual) = (piece.source_name.clone(), piece.shape.clone());
+            return Err(TensorError::WrongShape { name, actual, expected });
+        }
+        if piece.dtype != first {
+            let (name, dtype) = (piece.source_name.clone(), piece.dtype);
+            return Err(TensorError::MixedTypes { name, dtype, first });
+        }
+    }
+    let pieces = found.iter().map(|piece| TensorPiece {
+        source_name: piece.source_name.clone(),
+        file: piece.file,
+        offset: piece.offset,
+        bytes: piece.bytes,
+    });
+    let pieces: Vec<TensorPiece> = pieces.collect();
+    let begin = pieces.iter().min_by_key(|piece| (piece.file, piece.offset));
+    Ok(SourceTensor {
+        source_name: name.clone(),
+        name,
+        dtype: first,
+        shape,
+        file: begin.map_or(0, |piece| piece.file),
+        offset: begin.map_or(0, |piece| piece.offset),
+        bytes: pieces.iter().map(|piece| piece.bytes).sum(),
+        role: Role::Unused,
+        layer: Some(layer),
+        scaled: false,
+        gguf: None,
+        pieces,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Checkpoint, Dim, FileKind, Part, SourceFile, Stamp};
+    use std::fs::File;
+    use std::path::Path;
+
+    /// As a family would declare it whose files have a gate and an up matrix for each expert.
+    const STACK: Declared = Declared::new(
+        Part::ExpertGateUp,
+        "model.layers.N.experts.gate_up_proj",
+        "blk.N.ffn_gate_up_exps.weight",
+        Role::ExpertGateUp,
+        &[Dim::Experts, Dim::ExpertGateUp, Dim::Hidden],
+    )
+    .stored(Layout::Stacked(&["model.layers.N.experts.E.gate.weight", "model.layers.N.experts.E.up.weight"]));
+
+    /// The tiny checkpoint's experts of layer 1, cut into matrices that lie in two files in a bad order.
+    fn cut(dir: &Path) -> (Checkpoint, Vec<SourceTensor>, Vec<f32>) {
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny/gemma4-moe");
+        let whole = Checkpoint::open(tiny).unwrap();
+        let stack = whole.tensor("model.layers.1.experts.gate_up_proj").unwrap();
+        let mut values = vec![0.0; stack.rows() * stack.cols()];
+        whole.read_rows_f32(stack, 0..stack.rows(), &mut values).unwrap();
+        let mut bytes = vec![0; stack.bytes as usize];
+        whole.read_bytes(stack, 0..stack.bytes, &mut bytes).unwrap();
+        let (matrices, mut tensors) = (2 * stack.shape[0], Vec::new());
+        let size = bytes.len() / matrices;
+        let mut contents = [b"head".to_vec(), b"another head".to_vec()];
+        for matrix in (0..matrices).rev() {
+            let part = ["gate", "up"][matrix % 2];
+            let file = matrix % 3 % 2;
+            let name = format!("model.layers.1.experts.{}.{part}.weight", matrix / 2);
+            tensors.push(SourceTensor {
+                source_name: format!("language_model.{name}"),
+                name,
+                shape: vec![stack.shape[1] / 2, stack.shape[2]],
+                file,
+                offset: contents[file].len() as u64,
+                bytes: size as u64,
+                role: Role::Unused,
+                ..stack.clone()
+            });
+            contents[file].extend_from_slice(&bytes[matrix * size..(matrix + 1) * size]);
+        }
+        let files = contents.iter().enumerate().map(|(number, contents)| {
+            let path = dir.join(format!("{number}.safetensors"));
+            std::fs::write(&path, contents).unwrap();
+            let (handle, metadata) = (File::open(&path).unwrap(), std::fs::metadata(&path).unwrap());
+            let name = format!("{number}.safetensors");
+            let (bytes, kind, stamp) = (metadata.len(), FileKind::Weights, Stamp::of(&metadata));
+            (SourceFile { name, path, bytes, kind, stamp }, handle)
+        });
+        let checkpoint = Checkpoint::bare(dir.to_owned(), files.unzip(), whole.spec().clone(), Vec::new());
+        (checkpoint, tensors, values)
+    }
+
+    #[test]
+    fn matrices_of_experts_in_several_files_read_as_one_stack() {
+        let dir = tempfile::tempdir().unwrap();
+        let (checkpoint, mut tensors, expected) = cut(dir.path());
+        let mut other = tensors[0].clone();
+        other.name = "model.norm.weight".to_owned();
+        tensors.push(other);
+        stack(&[STACK], checkpoint.spec(), &mut tensors).unwrap();
+        assert_eq!(tensors.len(), 2, "the stack, and what is none of it");
+        let tensor = tensors.iter().find(|tensor| !tensor.pieces.is_empty()).unwrap();
+        assert_eq!(tensor.name, "model.layers.1.experts.gate_up_proj");
+        assert!(!tensor.is_plain() && tensor.bytes == 2 * expected.len() as u64);
+        let (rows, cols) = (tensor.rows(), tensor.cols());
+
+        let mut values = vec![0.0; expected.len()];
+        checkpoint.read_rows_f32(tensor, 0..rows, &mut values).unwrap();
+        assert_eq!(values, expected);
+
+        // Rows that begin in one matrix and end in the next one but one.
+        let height = tensor.shape[1] / 2;
+        let some = height - 3..2 * height + 5;
+        let weights = checkpoint.map().unwrap();
+        let mut values = vec![0.0; some.len() * cols];
+        checkpoint.decode_mapped_rows_f32(&weights, tensor, some.clone(), &mut values).unwrap();
+        assert_eq!(values, expected[some.start * cols..some.end * cols]);
+
+        let mut bytes = vec![0; 2 * 2 * cols + 2];
+        let start = (2 * cols * (height - 1)) as u64;
+        checkpoint.read_bytes(tensor, start..start + bytes.len() as u64, &mut bytes).unwrap();
+        let mut values = vec![0.0; 2 * cols + 1];
+        gq_tensor::decode_f32(tensor.dtype, &bytes, &mut values);
+        assert_eq!(values, expected[(height - 1) * cols..][..2 * cols + 1]);
+    }
+
+    #[test]
+    fn a_stack_with_a_wrong_piece_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (checkpoint, tensors, _) = cut(dir.path());
+        let stacked = |change: &dyn Fn(&mut Vec<SourceTensor>)| {
+            let mut tensors = tensors.clone();
+            change(&mut tensors);
+            stack(&[STACK], checkpoint.spec(), &mut tensors).map(|()| tensors.len())
+        };
+        assert_eq!(stacked(&|_| {}).unwrap(), 1);
+        assert_eq!(stacked(&|tensors| tensors.clear()).unwrap(), 0);
+        let missing = stacked(&|tensors| drop(tensors.remove(1))).unwrap_err();
+        assert!(
+            matches!(missing, TensorError::Missing { name } if name == "model.layers.1.experts.7.gate.weight")
+        );
+        let wide = stacked(&|tensors| tensors[2].shape[1] += 1).unwrap_err();
+        assert!(matches!(wide, TensorError::WrongShape { name, .. } if name.starts_with("language_model.")));
+        let short = stacked(&|tensors| tensors[2].shape[0] -= 1).unwrap_err();
+        assert!(matches!(short, TensorError::WrongShape { .. }));
+        let mixed = stacked(&|tensors| tensors[2].dtype = gq_tensor::DType::F16).unwrap_err();
+        assert!(matches!(mixed, TensorError::MixedTypes { .. }));
+    }
+}

@@ -1,0 +1,145 @@
+// Rotations (formats/encodings.md, "hadamard") of one row a block, and activations to int8 behind them.
+#include "gq_cuda.h"
+
+// Outputs of a Hartley factor that one thread keeps until all have been computed.
+#define KEPT 24
+
+// Walsh-Hadamard stages of 32 and more within blocks of `block` elements, in shared memory: two at a time where two remain.
+__device__ __forceinline__ void wide_butterflies(float* row, u32 width, u32 block) {
+    u32 half = 32;
+    for (; 4 * half <= block; half *= 4) {
+        for (u32 q = threadIdx.x; q < width / 4; q += blockDim.x) {
+            u32 at = (q / half) * 4 * half + q % half;
+            float a = row[at], b = row[at + half], c = row[at + 2 * half], d = row[at + 3 * half];
+            float sum = a + b, difference = a - b, other_sum = c + d, other_difference = c - d;
+            row[at] = sum + other_sum;
+            row[at + half] = difference + other_difference;
+            row[at + 2 * half] = sum - other_sum;
+            row[at + 3 * half] = difference - other_difference;
+        }
+        __syncthreads();
+    }
+    if (2 * half <= block) {
+        for (u32 q = threadIdx.x; q < width / 2; q += blockDim.x) {
+            u32 at = (q / half) * 2 * half + q % half;
+            float a = row[at], b = row[at + half];
+            row[at] = a + b;
+            row[at + half] = a - b;
+        }
+        __syncthreads();
+    }
+}
+
+// Stages 1 to 16 of the 32 elements of a warp.
+__device__ __forceinline__ float narrow_butterflies(float value) {
+    u32 lane = threadIdx.x % 32;
+#pragma unroll
+    for (int half = 1; half < 32; half *= 2) {
+        float other = __shfl_xor_sync(ALL, value, half);
+        value = lane & half ? other - value : value + other;
+    }
+    return value;
+}
+
+// out[o, i, c] = sum over j of F[i, j] x[o, j, c], F[i, j] = entries[i j mod p].
+__device__ __forceinline__ void hartley(float* row, u32 width, u32 p, u32 inner, const float* __restrict__ entries) {
+    float kept[KEPT];
+#pragma unroll
+    for (u32 k = 0; k < KEPT; k++) {
+        u32 at = threadIdx.x + k * blockDim.x;
+        if (at < width) {
+            u32 i = at / inner % p;
+            const float* source = row + (at - i * inner);
+            float sum = 0.0f;
+            u32 entry = 0;
+#pragma unroll 1
+            for (u32 j = 0; j < p; j++) {
+                sum += entries[entry] * source[j * inner];
+                entry += i;
+                if (entry >= p) entry -= p;
+            }
+            kept[k] = sum;
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (u32 k = 0; k < KEPT; k++) {
+        u32 at = threadIdx.x + k * blockDim.x;
+        if (at < width) row[at] = kept[k];
+    }
+    __syncthreads();
+}
+
+__device__ __forceinline__ float signed_factor(const u32* __restrict__ signs, u32 at, float factor) {
+    return signs[at / 32] >> (at % 32) & 1 ? -factor : factor;
+}
+
+// tables: the number of primes, the primes in ascending order, then p entries (f32) for each.
+__device__ __forceinline__ void forward(const float* __restrict__ x, u32 parts, size_t stride, float* row, u32 width, u32 block,
+                                        const u32* __restrict__ signs, float factor, const u32* __restrict__ tables) {
+    for (u32 at = threadIdx.x; at < width; at += blockDim.x) {
+        row[at] = narrow_butterflies(whole(x, parts, stride, at) * signed_factor(signs, at, factor));
+    }
+    __syncthreads();
+    wide_butterflies(row, width, block);
+    u32 primes = tables[0], inner = width, entries = 1 + primes;
+    for (u32 n = 0; n < primes; n++) {
+        u32 p = tables[1 + n];
+        inner /= p;
+        hartley(row, width, p, inner, (const float*)tables + entries);
+        entries += p;
+    }
+}
+
+// 32 adjacent elements, one a lane: scale = largest / 127, value = x * (127 / largest) to nearest even. Groups whose
+// largest element is below 2^-100 become zeros; a group with an element that is not finite has scale NaN.
+__device__ __forceinline__ void quantize(float x, u32 at, i8* __restrict__ values, float* __restrict__ scales) {
+    bool all = __all_sync(ALL, finite(x));
+    float largest = warp_largest(fabsf(x));
+    bool kept = all && largest >= 7.888609052210118e-31f;
+    float inverse = kept ? 127.0f / largest : 0.0f;
+    values[at] = kept ? (i8)__float2int_rn(x * inverse) : 0;
+    if (at % 32 == 0) scales[at / 32] = all ? (kept ? largest / 127.0f : 0.0f) : __uint_as_float(0x7fc00000u);
+}
+
+// x [rows, width] (in parts) to int8 in the rotated basis: values [rows, width], scales [rows, width / 32].
+KERNEL(1024) rotate_quantize(const float* __restrict__ x, u32 parts, u64 stride, const u32* __restrict__ signs, float factor,
+                             const u32* __restrict__ tables, u32 width, u32 block, i8* __restrict__ values,
+                             float* __restrict__ scales) {
+    extern __shared__ float row[];
+    size_t first = (size_t)blockIdx.x * width;
+    forward(x + first, parts, stride, row, width, block, signs, factor, tables);
+    for (u32 at = threadIdx.x; at < width; at += blockDim.x) {
+        quantize(row[at], at, values + first, scales + first / 32);
+    }
+}
+
+// Rows that are not rotated, to int8.
+KERNEL(256) quantize_rows(const float* __restrict__ x, u32 parts, u64 stride, u32 width, i8* __restrict__ values,
+                          float* __restrict__ scales) {
+    size_t first = (size_t)blockIdx.y * width;
+    u32 at = blockIdx.x * 256 + threadIdx.x;
+    if (at / 32 * 32 < width) quantize(whole(x + first, parts, stride, at), at, values + first, scales + first / 32);
+}
+
+// y = R^T x: factors in descending order, Walsh-Hadamard, signs.
+KERNEL(1024) rotate_back(const float* __restrict__ x, const u32* __restrict__ signs, float factor,
+                         const u32* __restrict__ tables, u32 width, u32 block, float* __restrict__ y) {
+    extern __shared__ float row[];
+    size_t first = (size_t)blockIdx.x * width;
+    u32 primes = tables[0], entries = 1 + primes;
+    for (u32 at = threadIdx.x; at < width; at += blockDim.x) row[at] = x[first + at];
+    __syncthreads();
+    u32 inner = block;
+    for (u32 n = 0; n < primes; n++) entries += tables[1 + n];
+    for (u32 n = primes; n > 0; n--) {
+        u32 p = tables[n];
+        entries -= p;
+        hartley(row, width, p, inner, (const float*)tables + entries);
+        inner *= p;
+    }
+    for (u32 at = threadIdx.x; at < width; at += blockDim.x) row[at] = narrow_butterflies(row[at]);
+    __syncthreads();
+    wide_butterflies(row, width, block);
+    for (u32 at = threadIdx.x; at < width; at += blockDim.x) y[first + at] = row[at] * signed_factor(signs, at, factor);
+}

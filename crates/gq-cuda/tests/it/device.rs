@@ -1,0 +1,93 @@
+//! The interpreter as a device.
+
+use gq_cuda::{Device, Launch, Module, Span};
+use gq_ptx::{Counters, Fault, Machine, Order};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// Parsed modules, shared by all tests.
+static PARSED: Mutex<BTreeMap<Module, Arc<gq_ptx::Module>>> = Mutex::new(BTreeMap::new());
+
+fn parsed(module: Module) -> Arc<gq_ptx::Module> {
+    let mut all = PARSED.lock().unwrap();
+    let parse = || Arc::new(gq_ptx::Module::parse(module.text()).unwrap());
+    all.entry(module).or_insert_with(parse).clone()
+}
+
+/// Memory, and launches of the committed PTX or of a changed one.
+#[derive(Default)]
+pub(crate) struct Interpreter {
+    pub(crate) machine: Machine,
+    pub(crate) reverse: bool,
+    pub(crate) changed: Option<Arc<gq_ptx::Module>>,
+    pub(crate) counters: Counters,
+}
+
+impl Device for Interpreter {
+    type Error = Fault;
+
+    fn launch(&mut self, launch: &Launch) -> Result<(), Fault> {
+        let bytes = |argument: &gq_cuda::Argument| gq_ptx::Argument::bytes(&argument.bytes());
+        let arguments: Vec<_> = launch.arguments.iter().map(bytes).collect();
+        let module = self.changed.clone().unwrap_or_else(|| parsed(launch.module));
+        let ran = self.machine.launch(
+            &module,
+            &gq_ptx::Launch {
+                grid: launch.grid,
+                dynamic_shared: launch.shared,
+                order: if self.reverse { Order::Reverse } else { Order::Forward },
+                most_instructions: 1 << 24,
+                ..gq_ptx::Launch::new(launch.kernel, 1, launch.threads, &arguments)
+            },
+        )?;
+        self.counters.add(&ran);
+        Ok(())
+    }
+}
+
+impl Interpreter {
+    /// With the order of warps and blocks reversed.
+    pub(crate) fn reversed() -> Interpreter {
+        Interpreter { reverse: true, ..Interpreter::default() }
+    }
+
+    pub(crate) fn upload(&mut self, bytes: &[u8]) -> Span {
+        Span { address: self.machine.upload(bytes), bytes: bytes.len() as u64 }
+    }
+
+    pub(crate) fn upload_f32(&mut self, values: &[f32]) -> Span {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.upload(&bytes)
+    }
+
+    pub(crate) fn upload_u32(&mut self, values: &[u32]) -> Span {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.upload(&bytes)
+    }
+
+    pub(crate) fn upload_i8(&mut self, values: &[i8]) -> Span {
+        let bytes: Vec<u8> = values.iter().map(|value| *value as u8).collect();
+        self.upload(&bytes)
+    }
+
+    pub(crate) fn allocate(&mut self, bytes: usize) -> Span {
+        Span { address: self.machine.allocate(bytes), bytes: bytes as u64 }
+    }
+
+    /// Everything in a range, all of which must have been written.
+    pub(crate) fn read(&mut self, span: Span) -> Vec<u8> {
+        self.machine.read(span.address, span.bytes as usize).unwrap()
+    }
+
+    pub(crate) fn read_f32(&mut self, span: Span) -> Vec<f32> {
+        self.read(span).as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
+    }
+
+    pub(crate) fn read_i8(&mut self, span: Span) -> Vec<i8> {
+        self.read(span).into_iter().map(|byte| byte as i8).collect()
+    }
+
+    pub(crate) fn run(&mut self, launch: Result<Launch, gq_cuda::LaunchError>) {
+        Device::launch(self, &launch.unwrap()).map_err(|fault| fault.to_string()).unwrap();
+    }
+}
