@@ -27,39 +27,39 @@ def main() -> None:
     parser.add_argument("--layer", type=int, default=7)
     parser.add_argument("--encoding", default="tt3-s12")
     parser.add_argument("--measure", type=Path)
-    parser.add_argument("--levels", nargs="*", default=["scalar", "avx2", "avx512"],
+    parser.add_argument("--isas", nargs="*", default=["scalar", "avx2", "avx512"],
                         help="what this machine has not is left out")
     parser.add_argument("--gq", default="target/release/gq")
     options = parser.parse_args()
     ran: list[str] = []
     seen: dict[str, set[str]] = {"file": set(), "measurements": set()}
     with tempfile.TemporaryDirectory() as folder:
-        for level in options.levels:
+        for isa in options.isas:
             for threads in ("1", "2"):
-                machine = ["--isa", level, "--threads", threads, "--quiet"]
+                machine = ["--isa", isa, "--threads", threads, "--quiet"]
                 started, file = time.monotonic(), Path(folder) / "layer.gq"
                 done = subprocess.run([options.gq, "convert", options.checkpoint, "-o", file, "--measurements", options.measurements,
                                        "--encoding", "exact", "--embedding", "exact", "--head", "exact",
                                        "--override", rf"layers\.{options.layer}\..*_proj={options.encoding}", *machine],
                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-                if done.returncode and f"--isa {level}: " in done.stderr:
-                    print(f"{level}: not on this machine")
+                if done.returncode and f"--isa {isa}: " in done.stderr:
+                    print(f"{isa}: not on this machine")
                     break
                 if done.returncode:
                     sys.exit(done.stderr)
-                ran += [level] if level not in ran else []
+                ran += [isa] if isa not in ran else []
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()
                 seen["file"].add(digest)
-                print(f"{level}, {threads} threads: file {digest} in {time.monotonic() - started:.0f} s", flush=True)
+                print(f"{isa}, {threads} threads: file {digest} in {time.monotonic() - started:.0f} s", flush=True)
                 if options.measure:
-                    started, measurements = time.monotonic(), Path(folder) / f"measurements-{level}-{threads}"
+                    started, measurements = time.monotonic(), Path(folder) / f"measurements-{isa}-{threads}"
                     told = subprocess.run([options.gq, "calibrate", options.checkpoint, "-o", measurements, "--calibration",
                                            options.measure, *SMALL, *machine, "--json"], check=True,
                                           stdout=subprocess.PIPE)
                     digests = json.dumps(json.loads(told.stdout)["measurements"], sort_keys=True)
                     digest = hashlib.sha256(digests.encode()).hexdigest()
                     seen["measurements"].add(digest)
-                    print(f"{level}, {threads} threads: measurements {digest} in {time.monotonic() - started:.0f} s",
+                    print(f"{isa}, {threads} threads: measurements {digest} in {time.monotonic() - started:.0f} s",
                           flush=True)
     if len(ran) < 2:
         sys.exit(f"nothing to compare: this machine has {', '.join(ran) or 'none of them'} alone")

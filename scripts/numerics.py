@@ -8,7 +8,7 @@
         --rows '--encoding tq4' '--encoding tt4' '--bpw 4.02' '--size 105.5MB'
 
 Each row is what `gq convert` is told beside source and output; with --measurements, every row uses those measurements.
-What follows ` + ` in a row is done to the file then: `reround` and `refine` on the text of --calibration, with more options.
+What follows ` + ` in a row is done to the file then: `improve --rounds` or `improve --scales` on the text of --calibration, with more options.
 Without --rows: data-free at 8, 6, 5, 4, 3 and 2 bits. Embedding and head are at 8 bits but for `--size` rows, where they
 compete. Each file is scored by `gq eval` with f32 activations (codes alone), and with int8 as they run when --int8 is given, and timed when --bench is: best of three (512 tokens of a prompt, 64 generated).
 --also TEXT OUT scores each new file on another text as well, into a file of its own (f32 activations).
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=DATA_FREE)
     parser.add_argument("--encodings", nargs="*", help="in place of --rows: a row `--encoding NAME` for each")
     parser.add_argument("--measurements", type=Path)
-    parser.add_argument("--calibration", type=Path, help="text for rows with ` + reround` or ` + refine`")
+    parser.add_argument("--calibration", type=Path, help="text for rows with ` + improve`")
     parser.add_argument("--int8", action="store_true", help="also with int8 activations")
     parser.add_argument("--bench", action="store_true", help="also tokens per second, by `gq bench`")
     parser.add_argument("--cache", type=Path, help="where the reference's logits are kept")
@@ -85,14 +85,15 @@ def main() -> None:
                 row["convert_seconds"] = made["seconds"]
                 row["relative_mse"] = made["report"]["relative_mse"]
             for number, step in enumerate(steps):
-                verb, *how = step.split()
+                verb, step, *how = step.split()
                 common = [file, "--reference", str(options.checkpoint), "--calibration", str(options.calibration), *how]
-                if verb == "reround":
+                if step == "--rounds":
                     file = str(Path(folder) / f"step-{number}.gq")
                     common += [*measured, "-o", file]
-                done = gq(options.gq, verb, *common)
-                name = {"reround": "rounded_again", "refine": "refined"}[verb]
-                row[name] = {key: done[key] for key in ("helped", "held_out", "tokens", "seconds")}
+                done = gq(options.gq, verb, step, *common)
+                name = {"--rounds": "rounded_again", "--scales": "scales_tuned"}[step]
+                of_step = done[step.removeprefix("--")]
+                row[name] = {**{key: of_step[key] for key in ("helped", "held_out", "tokens")}, "seconds": done["seconds"]}
             def score(text: Path, mode: str) -> dict:
                 report = gq(options.gq, "eval", file, "--reference", str(options.checkpoint), "--text", str(text),
                             "--windows", str(options.windows), "--activations", mode, *cache)

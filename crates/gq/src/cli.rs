@@ -30,7 +30,7 @@ Exit codes:
   2  the command line is wrong
   3  a file is not what it should be
   4  the environment failed (disk, memory, network, permissions)
-  130  interrupted; what is kept and how to go on was said";
+  130  interrupted; the message says what is kept and how to continue";
 
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]
@@ -48,8 +48,8 @@ pub struct Global {
     /// Threads to compute with [default: all].
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// CPU instructions to use [default: the best this machine has].
-    #[arg(long, global = true, value_name = "LEVEL")]
+    /// Instruction set to use [default: the best this machine has].
+    #[arg(long, global = true, value_name = "ISA")]
     pub isa: Option<IsaArg>,
     #[command(flatten)]
     pub reading: Reading,
@@ -155,8 +155,7 @@ impl Global {
 pub enum Command {
     Convert(commands::convert::ConvertArgs),
     Calibrate(commands::calibrate::CalibrateArgs),
-    Reround(commands::rounds::RoundsArgs),
-    Refine(commands::refine::ScalesArgs),
+    Improve(commands::improve::ImproveArgs),
     Plan(commands::plan::PlanArgs),
     Inspect(commands::inspect::InspectArgs),
     Meta(commands::meta::MetaArgs),

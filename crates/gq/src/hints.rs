@@ -45,7 +45,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "resize the embedding to the tokenizer, or take the tokenizer that belongs to the weights"
         }
         "tokenizer.not_as_written" => "the setting may change tokens, so it is not passed over",
-        "file.cut" | "file.changed" => "run it again on a whole file, and leave files alone while gq reads them",
+        "file.cut" | "file.changed" => {
+            "run it again on a whole file, and leave files alone while gq reads them"
+        }
         "file.unreadable" => "the disk or the network file system failed; the system's log says more",
         "convert.scale" => "keep this tensor as it is: --override 'NAME=exact'",
         "seen.broken" => "--no-check keeps such a file; what was done is kept for that",
@@ -83,7 +85,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "give --reference what the file was made from, and --lora as the conversion had it"
         }
         "improve.nothing" => {
-            "convert with --measurements or --calibration first; exact and grid weights have nothing to round"
+            "`gq improve --scales` tunes scales and norms alone; exact and grid weights have nothing to round"
         }
         "path.missing" => "check the path; relative paths start at the current directory",
         "convert.differs" => "use the same options to continue it, or --restart to discard it",
@@ -102,7 +104,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "`gq convert` measures and keeps to it; to plan, `gq calibrate SRC -o DIR` first, then --measurements DIR here"
         }
         "plan.budget" => "allow more bytes, or fewer bits for tables: --embedding, --head, --per-layer-table",
-        "measurements.other" => "measure again with `gq calibrate`, into another directory if the old one is still of use",
+        "measurements.other" => {
+            "measure again with `gq calibrate`, into another directory if the old one is still of use"
+        }
         "calibrate.memory" => {
             "raise --max-memory, use fewer --threads, a smaller --calibration-ctx or, with experts, --expert-moments layer"
         }
@@ -156,9 +160,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "source.changed" => {
             "nothing was written; run the command again when nothing writes to the source any more, or copy it first"
         }
-        "checkpoint.unfinished" => {
-            "finish the download, or remove what it left if the files beside it are whole"
-        }
+        "checkpoint.unfinished" => "finish the download, or remove what it left if the other files are whole",
         "checkpoint.shard_missing" => "fetch the missing shard",
         "checkpoint.stray_weights" => "two sets of weights are there: move away the files that are not meant",
         "checkpoint.pickle" => {

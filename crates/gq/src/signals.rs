@@ -202,7 +202,7 @@ fn stopped(work: &[Work], whole: &[Identity], command: &str) -> Failure {
         let left: Vec<String> =
             kept.into_iter().filter(|(path, _)| !there(path)).map(|(_, shown)| shown).collect();
         if !left.is_empty() {
-            message += &format!("; left beside it, of no more use: {}", left.join(", "));
+            message += &format!("; left next to it, no longer of use: {}", left.join(", "));
         }
         return failure(message, "finished");
     }
@@ -323,7 +323,7 @@ mod tests {
         let message = &failure.message;
         assert!(message.contains("m.gq (1.00 kB) is finished"), "{message}");
         assert!(
-            message.contains("m.Modelfile is not; its cost is not measured; left beside it"),
+            message.contains("m.Modelfile is not; its cost is not measured; left next to it"),
             "{message}"
         );
         assert!(!message.contains("as it was") && !message.contains("same command"), "{message}");

@@ -36,7 +36,7 @@ const COMMANDS: [(&[&str], &str); 9] = [
         &["perplexity", "ppl", "evaluate", "kld", "compare"],
         "`gq eval MODEL --reference REF --text FILE` measures",
     ),
-    (&["imatrix", "calibrate", "measure"], "`gq calibrate MODEL` measures; `gq convert --calibration` does both"),
+    (&["imatrix", "measure"], "`gq calibrate MODEL` measures; `gq convert --calibration` does both"),
     (&["merge", "lora"], "`gq convert MODEL --lora ADAPTER` merges an adapter on the way"),
 ];
 

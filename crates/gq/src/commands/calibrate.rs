@@ -11,8 +11,8 @@ use crate::table::Table;
 use crate::{expected, source, units};
 use gq_checkpoint::{Checkpoint, ModelSpec, Role};
 use gq_convert::{
-    CalibrationText, Corrections, MeasuringMemory, MeasuringSize, TrialOptions, Measurements, CalibrateError, CalibrateEvent,
-    MeasurementsError, CalibrateOptions, CalibrationInput,
+    CalibrateError, CalibrateEvent, CalibrateOptions, CalibrationInput, CalibrationText, Corrections,
+    Measurements, MeasurementsError, MeasuringMemory, MeasuringSize, TrialOptions,
 };
 use gq_model::{
     ActivationMode, ChatError, ChatTemplate, KvType, MOST_CONVERSATIONS, Model, ModelTexts, OwnTextOptions,
@@ -26,7 +26,10 @@ use std::sync::Arc;
 /// Bytes for conversations that a model writes side by side, where there is room.
 const CONVERSATIONS: u64 = 1 << 30;
 
-/// Measure a checkpoint on calibration text: what every later conversion with --measurements rounds and spends by.
+/// Measure a checkpoint on calibration text, once for any number of conversions.
+///
+/// Writes measurements to a directory: second moments of inputs, gradients, and the divergence that trial roundings cause.
+/// `gq convert --measurements DIR` rounds by them and spends a budget by them.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -47,10 +50,10 @@ pub struct CalibrateArgs {
     loras: Adapters,
     #[command(flatten)]
     calibration: CalibrationArgs,
-    /// Most memory, such as 4GiB: hidden states that do not fit lie in a file in DIR meanwhile.
+    /// Most memory, such as 4GiB; hidden states that do not fit are kept in a temporary file in DIR.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
     max_memory: Option<u64>,
-    /// Say what memory it would take, and stop.
+    /// Print the memory, disk and time that it would take, and stop.
     #[arg(long)]
     dry_run: bool,
 }
@@ -101,7 +104,8 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<(), Failure> {
 /// Refuses a folder that holds something else than measurements.
 pub fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let Some(other) = entries.map(|entry| entry.file_name()).find(|name| !Measurements::is_file_name(name)) else {
+    let Some(other) = entries.map(|entry| entry.file_name()).find(|name| !Measurements::is_file_name(name))
+    else {
         return Ok(());
     };
     let other = other.to_string_lossy().into_owned();
@@ -310,12 +314,12 @@ fn finished(
         // Nothing was finished there.
         Err(MeasurementsError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => {
-            global.output().note(&format!("{error}: measuring anew"));
+            global.output().note(&format!("{error}: measuring again"));
             return Ok(None);
         }
     };
     let anew = |what: &str| {
-        global.output().note(&format!("{}: measured {what}: measuring anew", dir.display()));
+        global.output().note(&format!("{}: measured {what}: measuring again", dir.display()));
         Ok(None)
     };
     if measurements.asked != how.asked(checkpoint.spec()) {
@@ -535,7 +539,10 @@ fn summary(measurements: &Measurements, checkpoint: &Checkpoint, dir: &Path, sec
     format!(
         "{}\n{}{}: {} tokens, {} held out, gradients on {}, in {}\n",
         table.render(),
-        measurements.corrections.as_ref().map_or_else(String::new, |found| trials(found, measurements.gradient_tokens > 0)),
+        measurements
+            .corrections
+            .as_ref()
+            .map_or_else(String::new, |found| trials(found, measurements.gradient_tokens > 0)),
         dir.display(),
         units::count(measurements.tokens as u64),
         units::count(measurements.held_out_tokens as u64),
@@ -611,10 +618,12 @@ impl From<MeasurementsError> for Failure {
             E::Malformed { path, actual } => {
                 Failure::new(Exit::Input, "measurements.malformed", message).at(path.display()).actual(actual)
             }
-            E::Differs { path, limit, actual, .. } => Failure::new(Exit::Input, "measurements.other", message)
-                .at(path.display())
-                .limit(limit)
-                .actual(actual),
+            E::Differs { path, limit, actual, .. } => {
+                Failure::new(Exit::Input, "measurements.other", message)
+                    .at(path.display())
+                    .limit(limit)
+                    .actual(actual)
+            }
         }
     }
 }

@@ -46,9 +46,9 @@ impl TextSource<'_> {
 /// What to measure on.
 #[derive(clap::Args, Debug, Clone)]
 pub struct CalibrationArgs {
-    /// Calibration text: `builtin`: prose, code, mathematics, 27 languages and conversations that come with gq, `self`: what
-    /// the model writes when it is asked for such things, a file, a directory whose .txt and .md files count equally, or
-    /// `none` [default: builtin; none for `gq convert` and `gq plan` above 2 billion weights, and with --bits or --encoding].
+    /// Calibration text: `builtin` (prose, code, mathematics, 27 languages and conversations that come with gq), `self`
+    /// (what the model writes when it is asked for such things), a file, a directory whose .txt and .md files count equally,
+    /// or `none` [default: builtin; none for `gq convert` and `gq plan` above 2 billion weights, and with --bits or --encoding].
     #[arg(long, value_name = "none|builtin|self|FILE|DIR")]
     pub calibration: Option<PathBuf>,
     /// Tokens to measure second moments on [default: 300 per input dimension, at most 131072; `gq convert`: 12 per
@@ -58,16 +58,16 @@ pub struct CalibrationArgs {
     /// Tokens of a calibration sequence.
     #[arg(long, value_name = "N", default_value_t = CTX, value_parser = sequence_length)]
     pub calibration_ctx: usize,
-    /// Tokens to measure gradients on; 0: what tensors cost is found by trials alone, or, without those too, is the error
-    /// of their own outputs (relative to the outputs where a norm comes right after) [default: 8192; `gq convert`: 2048].
+    /// Tokens to measure gradients on. 0: sensitivities come from trials alone or, without those too, from the error of
+    /// each tensor's own outputs (relative to the outputs where a norm follows) [default: 8192; `gq convert`: 2048].
     #[arg(long, value_name = "N")]
     pub gradient_tokens: Option<usize>,
-    /// Held-out tokens to try roundings on, each group of tensors alone: budgets go by the divergence that was found;
-    /// 0: they go by what gradients predict [default: 3072; `gq convert`: 1024].
+    /// Held-out tokens of trials: each group of tensors is rounded alone, and the divergence that it causes corrects the
+    /// predictions that budgets are spent by. 0: no trials [default: 3072; `gq convert`: 1024].
     #[arg(long, value_name = "N")]
     pub trial_tokens: Option<usize>,
-    /// What experts' gates are rounded by: moments of their own, each of which takes 8 n^2 bytes of memory and half of
-    /// that on the disk in a layer of width n, or that of their layer, one for all.
+    /// Second moments that gate and up projections of experts are rounded by: one for each expert, which takes 8 n^2 bytes
+    /// of memory and half of that on the disk in a layer of width n, or one for all experts of a layer.
     #[arg(long, value_name = "WHICH", default_value = "own")]
     pub expert_moments: Moments,
 }
@@ -140,7 +140,8 @@ impl Calibrate {
         let given = args.calibration.as_deref();
         let decided = match (&recipe.measurements, given) {
             (Some(_), Some(_)) => {
-                let message = "--calibration measures, --measurements takes what was measured: give one of them";
+                let message =
+                    "--calibration measures, --measurements takes what was measured: give one of them";
                 let failure = Failure::new(Exit::Usage, "calibration.twice", message);
                 return Err(failure.at("--calibration, --measurements"));
             }
@@ -178,7 +179,7 @@ pub fn default_tokens(checkpoint: &Checkpoint) -> usize {
     (300 * widest(checkpoint)).min(131_072)
 }
 
-/// What `gq convert` measures on unless told otherwise: `docs/CALIBRATION.md` has the study that it was chosen by.
+/// What `gq convert` measures on unless told otherwise; `scripts/trials/amounts.py` is the study that it was chosen by.
 fn quick_tokens(checkpoint: &Checkpoint) -> usize {
     (12 * widest(checkpoint)).clamp(4096, 16_384)
 }
@@ -186,6 +187,21 @@ fn quick_tokens(checkpoint: &Checkpoint) -> usize {
 pub fn sequence_length(text: &str) -> Result<usize, String> {
     let length = text.parse().ok().filter(|length| (2..=1 << 20).contains(length));
     length.ok_or_else(|| "expected a number of tokens from 2 to 1048576".to_owned())
+}
+
+/// Refuses `--calibration none` where a text is needed.
+pub fn refuse_none(given: Option<&Path>, command: &str) -> Result<(), Failure> {
+    if given.is_none_or(|text| text.as_os_str() != NONE) {
+        return Ok(());
+    }
+    let message = format!("--calibration none: `{command}` needs a text");
+    let failure = Failure::new(Exit::Usage, "calibration.none", message).at("--calibration");
+    Err(failure.limit("builtin, self, a file or a directory").actual(NONE))
+}
+
+/// Whether the model writes the calibration text itself.
+pub fn is_own_text(given: Option<&Path>) -> bool {
+    matches!(TextSource::of(given), TextSource::Own)
 }
 
 impl CalibrationArgs {
@@ -206,11 +222,7 @@ impl CalibrationArgs {
     /// # Errors
     /// When nothing is to be measured.
     pub fn thorough(&self, checkpoint: &Checkpoint) -> Result<Measuring, Failure> {
-        if self.calibration.as_deref().is_some_and(|text| text.as_os_str() == NONE) {
-            let message = "--calibration none: `gq calibrate` measures on a text";
-            let failure = Failure::new(Exit::Usage, "calibration.none", message).at("--calibration");
-            return Err(failure.limit("builtin, self, a file or a directory").actual(NONE));
-        }
+        refuse_none(self.calibration.as_deref(), "gq calibrate")?;
         Ok(self.measuring((default_tokens(checkpoint), 8192, 3072), "default"))
     }
 

@@ -2,44 +2,49 @@
 
 use crate::cli::Global;
 use crate::commands::calibration::{Calibrate, CalibrationArgs, Measuring, Why};
-use crate::commands::target_kld::{self, Measured};
 use crate::commands::outcome::{self, Made};
 use crate::commands::recipe::Recipe;
-use crate::commands::{plan, calibrate};
+use crate::commands::target_kld::{self, Measured};
+use crate::commands::{calibrate, plan};
 use crate::failure::{Exit, Failure};
 use crate::grid_cache::GridCache;
 use crate::guard::{self, Force, Out};
-use crate::search_folder::SearchFolder;
 use crate::progress::{Progress, Stage, Unit};
+use crate::search_folder::SearchFolder;
 use crate::seen::{Checker, NoCheck};
 use crate::signals::{self, Work};
 use crate::{encodings, expected, source, units};
 use gq_checkpoint::Checkpoint;
-use gq_convert::{Check, Event, ExecuteOptions, Grids, Plan, PlanError, Policy, Report, Resources, Measurements};
+use gq_convert::{
+    Check, Event, ExecuteOptions, Grids, Measurements, Plan, PlanError, Policy, Report, Resources,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Quantize a checkpoint into one .gq file that holds everything needed to run it.
 ///
-/// Unless told otherwise, codes are rounded with activations in view and bytes are spent where the model cares for them, as
-/// measured on a text that comes with gq: 4.25 bits per weight of the body and 6.5 of embedding and head, together. How much
-/// is measured depends on the model alone: the same command makes the same bytes everywhere.
-/// Weights that sit on a grid of few bits already are found first and stored without loss.
+/// By default the checkpoint is calibrated first: codes are rounded with error feedback by the second moments of their
+/// inputs, and a budget of 4.25 bits per weight of the body and 6.5 of embedding and head is spent where the output
+/// distribution is most sensitive, as measured on a text that comes with gq. How much is measured depends on the model
+/// alone: the same command gives the same bytes on every machine.
+/// Weights that are quantized already (on a grid of few bits) are found first and stored without loss.
 ///
-/// An output that exists is refused, or with --force replaced, once the new file is complete.
-/// A conversion that was interrupted is taken up where it stopped when the same command is run again.
+/// An output that exists is refused; with --force it is replaced once the new file is complete.
+/// The same command continues an interrupted conversion where it stopped.
 #[derive(clap::Args, Debug)]
 #[command(after_help = format!("{}{}", "\
 Examples:
   gq convert ./SmolLM2-135M-Instruct                        calibrated, 4.25 bits per weight: a good file, in minutes
-  gq convert ./SmolLM2-135M-Instruct --size 91MB            as close as so many bytes allow
-  gq convert ./SmolLM2-135M-Instruct --target-kld 0.02         as small as so much divergence allows
+  gq convert ./SmolLM2-135M-Instruct --size 91MB            the least divergence in so many bytes
+  gq convert ./SmolLM2-135M-Instruct --target-kld 0.02      the smallest file within so much divergence
   gq convert ./SmolLM2-135M-Instruct --calibration texts/   on your own text
-  gq convert ./SmolLM2-135M-Instruct --bits 4               in seconds, without calibration, and much less close
+  gq convert ./SmolLM2-135M-Instruct --bits 4               in seconds, without calibration, at a higher divergence
   gq convert ./SmolLM2-135M-Instruct -o mine.gq --lora ./my-adapter --lora ./style=0.5
-  gq calibrate ./SmolLM2-135M-Instruct -o smol.measurements              measures once, and more: for several sizes,
-  gq convert ./SmolLM2-135M-Instruct --measurements smol.measurements --size 80MB      each of them in seconds
+
+Several sizes, calibrated once and more thoroughly:
+  gq calibrate ./SmolLM2-135M-Instruct -o smol.measurements
+  gq convert ./SmolLM2-135M-Instruct --measurements smol.measurements --size 80MB
 
 ", encodings::LIST))]
 pub struct ConvertArgs {
@@ -60,7 +65,7 @@ pub struct ConvertArgs {
     /// Show the plan and stop.
     #[arg(long)]
     dry_run: bool,
-    /// Keep what was measured, in OUT.gq.measurements: further sizes are made from it with --measurements.
+    /// Keep what was measured, in OUT.gq.measurements: further sizes can be made from it with --measurements.
     #[arg(long)]
     keep_measurements: bool,
     /// Discard an interrupted conversion to the same output instead of resuming it.
@@ -122,14 +127,20 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     let (report, plan, measured) = match (args.recipe.target_kld, &measurements) {
         (Some(limit), Some(measurements)) if keeps_text(measurements, global)? => {
             progress.finish();
-            let job =
-                target_kld::Job { checkpoint: &checkpoint, policy: &policy, measurements, limit, grids: &job.grids };
+            let job = target_kld::Job {
+                checkpoint: &checkpoint,
+                policy: &policy,
+                measurements,
+                limit,
+                grids: &job.grids,
+            };
             let (report, plan, measured) = target_kld::convert(job, resources, &output_path, how, global)?;
             (report, plan, Some(measured))
         }
         _ => {
             let grids = Some(&job.grids);
-            let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, measurements.as_ref(), grids)?;
+            let plan =
+                gq_convert::plan_measured(&checkpoint, &policy, resources, measurements.as_ref(), grids)?;
             let report = execute(&checkpoint, &plan, &output_path, how, &mut progress, global)?;
             progress.finish();
             outcome::notes(&plan, &job.grids, output);
@@ -244,9 +255,9 @@ impl<'a> Job<'a> {
     fn room(&self, place: &Place<'_>, global: &Global) -> Result<(), Failure> {
         let payload = self.draft.as_ref().map_or(0, |plan| plan.payload_bytes);
         let max_memory = self.resources.max_memory;
-        let measuring = self
-            .measuring(place.keep)
-            .map(|how| calibrate::room(self.checkpoint, &how, &measurements_path(place.path), max_memory, global));
+        let measuring = self.measuring(place.keep).map(|how| {
+            calibrate::room(self.checkpoint, &how, &measurements_path(place.path), max_memory, global)
+        });
         let measuring = measuring.transpose()?.unwrap_or_default();
         guard::space(place.path, measuring.needed(payload))
     }
@@ -298,10 +309,17 @@ impl<'a> Job<'a> {
                         .note(&format!("{left_out} tensors are stored without loss: they are not measured"));
                 }
                 Some(match place.restart {
-                    true => calibrate::measure(self.checkpoint, &how, (&dir, None), max_memory, progress, global)?,
-                    false => {
-                        calibrate::finished_or_measured(self.checkpoint, &how, &dir, max_memory, progress, global)?
+                    true => {
+                        calibrate::measure(self.checkpoint, &how, (&dir, None), max_memory, progress, global)?
                     }
+                    false => calibrate::finished_or_measured(
+                        self.checkpoint,
+                        &how,
+                        &dir,
+                        max_memory,
+                        progress,
+                        global,
+                    )?,
                 })
             }
         };
@@ -309,8 +327,15 @@ impl<'a> Job<'a> {
     }
 
     /// What becomes of the measurements, in a line.
-    fn tidy(&self, measurements: Option<&Measurements>, place: &Place<'_>, command: &str) -> Result<String, Failure> {
-        let (Calibrate::Measure(_), Some(measurements)) = (&self.calibrate, measurements) else { return Ok(String::new()) };
+    fn tidy(
+        &self,
+        measurements: Option<&Measurements>,
+        place: &Place<'_>,
+        command: &str,
+    ) -> Result<String, Failure> {
+        let (Calibrate::Measure(_), Some(measurements)) = (&self.calibrate, measurements) else {
+            return Ok(String::new());
+        };
         let dir = measurements_path(place.path);
         if place.keep {
             let dir = dir.display();

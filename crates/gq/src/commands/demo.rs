@@ -3,7 +3,7 @@
 use crate::cli::Global;
 use crate::commands::calibration::Measuring;
 use crate::commands::recipe::calibration;
-use crate::commands::{convert, eval, run, calibrate};
+use crate::commands::{calibrate, convert, eval, run};
 use crate::failure::Failure;
 use crate::guard::{self, Force, Out};
 use crate::progress::Progress;
@@ -14,7 +14,7 @@ use crate::talk::Answer;
 use crate::{expected, units};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
-use gq_convert::{Budget, Choice, ExecuteOptions, Policy, Resources, Measurements};
+use gq_convert::{Budget, Choice, ExecuteOptions, Measurements, Policy, Resources};
 use gq_eval::TextOptions;
 use gq_files::Existing;
 use gq_model::Sampling;
@@ -118,8 +118,14 @@ fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(
         let resources = Resources { threads: global.threads(), max_memory: None };
         let measurements = made.measurements.as_ref();
         let (level, origin) = (global.isa()?, None);
-        let how =
-            ExecuteOptions { level, restart: true, measurements, origin, check: None, existing: Existing::Replaced };
+        let how = ExecuteOptions {
+            level,
+            restart: true,
+            measurements,
+            origin,
+            check: None,
+            existing: Existing::Replaced,
+        };
         convert::convert(&checkpoint, &made.policy, resources, &path, how, &quiet)?;
         Container::open(&path)?.verify(|_, _| {})?;
         output.note(&format!("{}: converted and verified, measuring", made.name));
@@ -183,7 +189,8 @@ fn files(checkpoint: &Arc<Checkpoint>, dir: &Path, global: &Global) -> Result<Ve
         ..Policy::new(body(4))
     };
     let first = Made { name: "the default".to_owned(), policy, measurements: Some(measurements) };
-    let quick = |bits| Made { name: format!("--bits {bits}"), policy: Policy::new(body(bits)), measurements: None };
+    let quick =
+        |bits| Made { name: format!("--bits {bits}"), policy: Policy::new(body(bits)), measurements: None };
     Ok(std::iter::once(first).chain(BITS.into_iter().map(quick)).collect())
 }
 

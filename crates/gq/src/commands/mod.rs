@@ -2,26 +2,25 @@
 
 pub mod bench;
 pub mod budget;
+pub mod calibrate;
 pub mod calibration;
 pub mod completions;
 pub mod convert;
 pub mod demo;
 pub mod eval;
 pub mod export;
+pub mod improve;
 pub mod inspect;
 pub mod man;
-pub mod target_kld;
 pub mod meta;
 pub mod outcome;
 pub mod plan;
 pub mod pull;
 pub mod push;
 pub mod recipe;
-pub mod scales;
 pub mod release;
-pub mod rounds;
 pub mod run;
-pub mod calibrate;
+pub mod target_kld;
 pub mod verify;
 
 use crate::cli::{Cli, Command};
@@ -32,19 +31,14 @@ pub fn dispatch(cli: &Cli) -> Result<(), Failure> {
     let global = &cli.global;
     if matches!(
         &cli.command,
-        Command::Convert(_)
-            | Command::Calibrate(_)
-            | Command::Reround(_)
-            | Command::Refine(_)
-            | Command::Release(_)
+        Command::Convert(_) | Command::Calibrate(_) | Command::Improve(_) | Command::Release(_)
     ) {
         gq_files::return_large_buffers(); // they promise how much memory they take
     }
     match &cli.command {
         Command::Convert(args) => convert::run(args, global),
         Command::Calibrate(args) => calibrate::run(args, global),
-        Command::Reround(args) => rounds::run(args, global),
-        Command::Refine(args) => scales::run(args, global),
+        Command::Improve(args) => improve::run(args, global),
         Command::Plan(args) => plan::run(args, global),
         Command::Inspect(args) => inspect::run(args, global),
         Command::Meta(args) => meta::run(args, global),

@@ -16,8 +16,8 @@ use std::path::PathBuf;
 
 /// Show what convert would do: every tensor's encoding and reason, the exact size, memory and time.
 ///
-/// Nothing is measured here: where `gq convert` measures first, encodings are a draft by what such tensors usually need, and
-/// the size is as it will be. With --measurements DIR the plan is final.
+/// Nothing is measured here. Where `gq convert` would calibrate first, the size is exact and the encodings are a draft,
+/// from sensitivities that are typical of each role. With --measurements DIR the plan is final.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -64,7 +64,8 @@ pub fn show(
     let policy = recipe.policy(&checkpoint, measurements.as_ref());
     recipe.asked().check(&checkpoint, &policy, resources)?;
     let grids = convert::grids_shown(&checkpoint, &policy, resources, global)?;
-    let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, measurements.as_ref(), Some(&grids))?;
+    let plan =
+        gq_convert::plan_measured(&checkpoint, &policy, resources, measurements.as_ref(), Some(&grids))?;
     let first = match &calibrate {
         Calibrate::Measure(how) => Some(how.clone().leaving_out(plan.certain(), &checkpoint)),
         Calibrate::Measured | Calibrate::Without(_) => None,

@@ -7,7 +7,7 @@ use crate::commands::calibration::Calibrate;
 use crate::failure::Failure;
 use crate::{encodings, units};
 use gq_checkpoint::{Checkpoint, Role};
-use gq_convert::{Budget, Calibration, Choice, Codes, Override, Policy, Measurements};
+use gq_convert::{Budget, Calibration, Choice, Codes, Measurements, Override, Policy};
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
 use std::path::PathBuf;
 
@@ -60,11 +60,11 @@ pub struct Recipe {
     /// Measurements made by `gq calibrate` on the same checkpoint, in place of --calibration.
     #[arg(long, value_name = "DIR")]
     pub measurements: Option<PathBuf>,
-    /// Spend by predictions alone, also where trials have corrected them.
+    /// Spend by predicted divergence alone, without the corrections that trials measured.
     #[arg(long)]
     no_corrections: bool,
-    /// Bytes of the whole file, such as 80MB: never above, spent where calibration measured that it counts; without, where
-    /// roles usually need it.
+    /// Most bytes of the whole file, such as 80MB, spent where the measured divergence is most sensitive; without
+    /// calibration, by sensitivities that are typical of each role.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, conflicts_with_all = ["bits", "encoding"])]
     size: Option<u64>,
     /// Mean bits per weight of the body, scales included, spent in the same way.
@@ -82,8 +82,8 @@ pub struct Recipe {
     /// Keys and values that --fit leaves room for; run the file with the same.
     #[arg(long, value_name = "KIND", default_value = "f16", requires = "fit")]
     kv: Kv,
-    /// Smallest file whose divergence from the original, in nats per token, is at most this: `gq convert` makes files
-    /// until what it measures on held-out calibration text is just below, `gq plan` says what is expected.
+    /// Smallest file whose KL divergence from the original, in nats per token, is at most this. `gq convert` makes files
+    /// until one measures just below it on held-out calibration text; `gq plan` prints what is expected.
     #[arg(long, value_name = "X", conflicts_with_all = ["bits", "encoding", "size", "bpw", "fit"], value_parser = positive)]
     pub target_kld: Option<f64>,
 }
@@ -121,7 +121,11 @@ impl Recipe {
     ///
     /// # Errors
     /// When they cannot be read, were made on another checkpoint, or a budget comes without any.
-    pub fn measurements(&self, checkpoint: &Checkpoint, measured: Option<Measurements>) -> Result<Option<Measurements>, Failure> {
+    pub fn measurements(
+        &self,
+        checkpoint: &Checkpoint,
+        measured: Option<Measurements>,
+    ) -> Result<Option<Measurements>, Failure> {
         let measurements = match (&self.measurements, measured) {
             (Some(dir), None) => Some(Measurements::open(dir)?),
             (_, measured) => measured,
@@ -129,7 +133,11 @@ impl Recipe {
         if let Some(measurements) = &measurements {
             measurements.check_source(&gq_convert::source_files(checkpoint))?;
         }
-        Ok(if self.no_corrections { measurements.map(Measurements::without_corrections) } else { measurements })
+        Ok(if self.no_corrections {
+            measurements.map(Measurements::without_corrections)
+        } else {
+            measurements
+        })
     }
 
     /// Whether an encoding is asked for by name: quick, without calibration unless that is asked for too.
@@ -241,5 +249,9 @@ impl Recipe {
 
 /// What a recipe says about measurements.
 pub fn calibration(measurements: &Measurements) -> Calibration {
-    Calibration { text_sha256: measurements.text_sha256.clone(), tokens: measurements.tokens, sha256: measurements.sha256() }
+    Calibration {
+        text_sha256: measurements.text_sha256.clone(),
+        tokens: measurements.tokens,
+        sha256: measurements.sha256(),
+    }
 }

@@ -19,7 +19,7 @@ use crate::table::Table;
 use crate::{expected, units};
 use gq_checkpoint::{Checkpoint, FileKind};
 use gq_container::Container;
-use gq_convert::{Check, Event, ExecuteOptions, Report, Resources, Measurements};
+use gq_convert::{Check, Event, ExecuteOptions, Measurements, Report, Resources};
 use gq_eval::html::{TensorErrors, render_with_tensors};
 use gq_eval::{CachedReference, EvalReport, LogitCache, ReferenceLogits, TextOptions, checkpoint_sizes};
 use gq_files::Existing;
@@ -202,7 +202,20 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
     });
     // As it will be read from a file: numbers may change their form.
     let inputs = crate::release::verify::round_trip(&inputs)?;
-    Ok(Job { args, global, recipe, found, loras, checkpoint, measurements, name, base_model, license, text, inputs })
+    Ok(Job {
+        args,
+        global,
+        recipe,
+        found,
+        loras,
+        checkpoint,
+        measurements,
+        name,
+        base_model,
+        license,
+        text,
+        inputs,
+    })
 }
 
 fn file_name(path: &Path) -> String {

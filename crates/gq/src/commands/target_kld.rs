@@ -3,18 +3,18 @@
 use crate::cli::Global;
 use crate::commands::{convert, outcome};
 use crate::failure::{Exit, Failure};
-use crate::search_folder::{Round, SearchFolder};
 use crate::progress::Progress;
+use crate::search_folder::{Round, SearchFolder};
 use crate::{expected, guard, source, units};
 use gq_checkpoint::Checkpoint;
 use gq_container::{Container, TextKind};
 use gq_convert::{
-    Budget, TargetKld, TargetKldError, ExecuteOptions, Grids, MeasuringMemory, Plan, PlanError, Policy,
-    Report, Resources, Measurements,
+    Budget, ExecuteOptions, Grids, Measurements, MeasuringMemory, Plan, PlanError, Policy, Report, Resources,
+    TargetKld, TargetKldError,
 };
 use gq_files::Existing;
 use gq_model::{ActivationMode, KvType, Model, RunOptions};
-use gq_tensor::{Isa, Encoding};
+use gq_tensor::{Encoding, Isa};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -103,7 +103,13 @@ fn search(
     loop {
         let allowed = target.allowed();
         let policy = Policy { budget: Some(Budget::Divergence(allowed)), ..policy.clone() };
-        let plan = match gq_convert::plan_measured(checkpoint, &policy, resources, Some(measurements), Some(grids)) {
+        let plan = match gq_convert::plan_measured(
+            checkpoint,
+            &policy,
+            resources,
+            Some(measurements),
+            Some(grids),
+        ) {
             // No closer file is expected than this one: what it measures decides.
             Err(PlanError::Divergence { actual, .. }) if !closest && actual.is_finite() => {
                 closest = true;
@@ -169,8 +175,9 @@ fn search(
 fn measure(job: Job<'_>, level: Isa, file: &Path, global: &Global) -> Result<(f64, usize), Failure> {
     let run = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
     let reference = Model::from_checkpoint_unheld(job.checkpoint.clone(), run)?;
-    let measured =
-        source::with_threads(global, || gq_convert::held_out_divergence(job.measurements, &reference, file))??;
+    let measured = source::with_threads(global, || {
+        gq_convert::held_out_divergence(job.measurements, &reference, file)
+    })??;
     measured.ok_or_else(|| {
         let message = "the measurements keep no held-out text: measure again with `gq calibrate`";
         Failure::new(Exit::Input, "target_kld.held_out", message).at("--measurements")

@@ -3,7 +3,7 @@
 use super::Weights;
 use crate::adapters::Adapters;
 use crate::cli::Global;
-use crate::commands::{Activations, eval, calibrate};
+use crate::commands::{Activations, calibrate, eval};
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::progress::{Progress, Unit};

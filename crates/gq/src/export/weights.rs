@@ -6,7 +6,7 @@ use crate::source;
 use gq_checkpoint::{Card, CardValue, Checkpoint, ModelSpec, ReadError, Role, Texts, parse_config};
 use gq_codec::{Decoder, Rotation};
 use gq_container::{Container, TensorEntry, TextKind};
-use gq_tensor::{Isa, Encoding, RotationKind, RotationSpec};
+use gq_tensor::{Encoding, Isa, RotationKind, RotationSpec};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::ops::Range;

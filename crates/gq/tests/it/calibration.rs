@@ -151,7 +151,8 @@ fn scales_are_tuned_after_rounding() {
     gq.json(&["convert", &demo, "--bits", "3", "-o", "a.gq"]);
     let options = ["--reference", &demo, "--calibration", &text, "--calibration-ctx", "64", "--steps", "6"];
     let told = gq.json(&[&["improve", "--scales", "a.gq", "-o", "b.gq"][..], &options].concat());
-    let (before, after) = (&told["held_out"]["before"], &told["held_out"]["after"]);
+    assert!(told["rounds"].is_null());
+    let (before, after) = (&told["scales"]["held_out"]["before"], &told["scales"]["held_out"]["after"]);
     assert!(after.as_f64().unwrap() < 0.985 * before.as_f64().unwrap(), "{told}");
     gq.json(&["verify", "b.gq"]);
     assert!(gq.json(&["inspect", "b.gq"]).to_string().contains("scales_tuned"));
@@ -171,7 +172,8 @@ fn layers_are_rounded_again_behind_rounded_layers() {
     let sizes = ["--calibration-ctx", "64", "--calibration-tokens", "1664"];
     let options = [&["--reference", &demo, "--calibration", &text][..], &sizes].concat();
     let told = gq.json(&[&["improve", "--rounds", "a.gq", "-o", "b.gq"][..], &options].concat());
-    let (before, after) = (&told["held_out"]["before"], &told["held_out"]["after"]);
+    assert!(told["scales"].is_null());
+    let (before, after) = (&told["rounds"]["held_out"]["before"], &told["rounds"]["held_out"]["after"]);
     assert!(after.as_f64().unwrap() < 0.9 * before.as_f64().unwrap(), "{told}");
     gq.json(&["verify", "b.gq"]);
     assert!(gq.json(&["inspect", "b.gq"]).to_string().contains("rounded_again"));
@@ -187,6 +189,39 @@ fn layers_are_rounded_again_behind_rounded_layers() {
     let llama = testdata("tiny/llama");
     gq.fails(3, &["improve", "--rounds", "a.gq", "--reference", &llama, "--calibration", &text]);
     gq.fails(4, &[&["improve", "--rounds", "a.gq", "--max-memory", "1MB"][..], &options].concat());
+}
+
+/// By default both: the same file as one after the other.
+#[test]
+fn a_file_is_improved_by_both_steps_in_order() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    gq.json(&["convert", &demo, "--bits", "3", "-o", "a.gq"]);
+    let common = ["--reference", &demo, "--calibration", &text, "--calibration-ctx", "64"];
+    let (of_rounds, of_scales) = (["--calibration-tokens", "1664"], ["--steps", "6"]);
+    let told =
+        gq.json(&[&["improve", "a.gq", "-o", "both.gq"][..], &common, &of_rounds, &of_scales].concat());
+    let measured = |step: &str, when: &str| told[step]["held_out"][when].as_f64().unwrap();
+    assert!(measured("rounds", "after") < measured("rounds", "before"), "{told}");
+    assert!(measured("scales", "after") < measured("scales", "before"), "{told}");
+    let provenance = gq.json(&["inspect", "both.gq"])["provenance"].clone();
+    assert!(
+        provenance["rounded_again"].is_object() && provenance["scales_tuned"].is_object(),
+        "{provenance}"
+    );
+    gq.json(&[&["improve", "--rounds", "a.gq", "-o", "b.gq"][..], &common, &of_rounds].concat());
+    gq.json(&[&["improve", "--scales", "b.gq"][..], &common, &of_scales].concat());
+    let read = |name: &str| std::fs::read(gq.path(name)).unwrap();
+    assert!(read("both.gq") == read("b.gq"));
+    // Both steps named are both steps; an option of a step that is left out is refused, and so is no text.
+    let named = ["improve", "--rounds", "--scales", "a.gq", "-o", "named.gq"];
+    gq.json(&[&named[..], &common, &of_rounds, &of_scales].concat());
+    assert!(read("both.gq") == read("named.gq"));
+    for (step, option, value) in [("--rounds", "--rate", "0.001"), ("--scales", "--measurements", "t")] {
+        let said = gq.fails(2, &[&["improve", step, "a.gq", option, value][..], &common].concat());
+        assert!(said.contains(option) && said.contains("is not asked for"), "{said}");
+    }
+    gq.fails(2, &["improve", "a.gq", "--reference", &demo, "--calibration", "none"]);
 }
 
 #[test]

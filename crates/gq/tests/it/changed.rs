@@ -46,7 +46,7 @@ fn restore(path: &Path, bytes: &[u8]) {
 /// Starts the program, does something once it has read the file to its end, and waits for it.
 fn meanwhile(gq: &Gq, args: &[&str], act: impl Fn()) -> (Option<i32>, String) {
     let slow = ["--threads", "1", "--isa", "scalar"];
-    let args = [args, if matches!(args[0], "refine" | "reround") { &slow[..2] } else { &slow[..] }].concat();
+    let args = [args, if args[0] == "improve" { &slow[..2] } else { &slow[..] }].concat();
     let mut child = started(gq, &args);
     let mapped = is_mapped(&child, &gq.path("m.gq"));
     // What is mapped next, or begun: the file before was validated by then.
@@ -91,18 +91,18 @@ fn a_gq_file_that_changes_while_it_is_read_is_refused() {
     ];
     let saved = [&eval[..], &["--save-outputs", "out.safetensors", "--html", "out.html"]].concat();
     let again = ["m.gq", "--reference", &source, "--calibration", &text, "--calibration-ctx", "64"];
-    let refine = [&["improve", "--scales"][..], &again, &["--steps", "1", "--batch", "1"]].concat();
-    let scales_tuned = [&refine[..], &["-o", "out.gq"]].concat();
-    let reround = [&["improve", "--rounds"][..], &again, &["--calibration-tokens", "1024"]].concat();
+    let scales = [&["improve", "--scales"][..], &again, &["--steps", "1", "--batch", "1"]].concat();
+    let copied = [&scales[..], &["-o", "out.gq"]].concat();
+    let rounds = [&["improve", "--rounds"][..], &again, &["--calibration-tokens", "1024"]].concat();
     let export = ["export", "m.gq", "--gguf", "-o", "out.gguf", "--no-measure", "--type", "Q8_0"];
     let run = ["run", "m.gq", "--raw", "-p", "It is a truth", "-n", "400", "--temp", "0"];
     let run_json = [&run[..], &["--json"]].concat();
     let cases: [(&[&str], How); 9] = [
         (&eval, How::Rewritten),
         (&saved, How::Cut),
-        (&refine, How::Rewritten),
-        (&scales_tuned, How::Cut),
-        (&reround, How::Cut),
+        (&scales, How::Rewritten),
+        (&copied, How::Cut),
+        (&rounds, How::Cut),
         (&export, How::Cut),
         (&export, How::Rewritten),
         // Nothing tells when it was validated.
@@ -131,7 +131,7 @@ fn a_gq_file_that_changes_while_it_is_read_is_refused() {
     assert_eq!(code, Some(0), "{said}");
     // What is changed in place does not replace another file, though.
     restore(&path, &whole);
-    let (code, said) = meanwhile(&gq, &reround, replace);
+    let (code, said) = meanwhile(&gq, &rounds, replace);
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains("changed while it was read: its file under this name was"), "{said}");
     assert_eq!(fs::read(&path).unwrap(), &whole[..100]);

@@ -47,10 +47,9 @@ fn command<'a>(name: &str, option: &str, out: &'a str) -> (Vec<&'a str>, Vec<&'a
         ("meta set", "output") => {
             (vec!["meta", "set", "m.gq", "chat_template=@text.txt", "-o", out], vec!["m.gq", "text.txt"])
         }
-        ("refine" | "reround", "output") => {
-            let name = if name == "refine" { "refine" } else { "reround" };
+        ("improve", "output") => {
             let reads = with(&["m.gq", "text.txt"]);
-            (vec![name, "m.gq", "--reference", "model", "--calibration", "text.txt", "-o", out], reads)
+            (vec!["improve", "m.gq", "--reference", "model", "--calibration", "text.txt", "-o", out], reads)
         }
         ("release", "output") => {
             (vec!["release", "model", "--recipe", "recipe.toml", "-o", out], vec!["model"])

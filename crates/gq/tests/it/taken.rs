@@ -34,12 +34,11 @@ fn what_appears_meanwhile_is_kept_and_so_is_what_was_made() {
     let page = [&eval[..], &["--html", "out"]].concat();
     let again =
         ["m.gq", "--reference", &demo, "--calibration", &text, "-o", "out", "--calibration-ctx", "64"];
-    let refine = [&["improve", "--scales"][..], &again, &["--steps", "1", "--batch", "1"]].concat();
-    let reround = [&["improve", "--rounds"][..], &again, &["--calibration-tokens", "1024"]].concat();
+    let scales = [&["improve", "--scales"][..], &again, &["--steps", "1", "--batch", "1"]].concat();
+    let rounds = [&["improve", "--rounds"][..], &again, &["--calibration-tokens", "1024"]].concat();
     let weights = std::path::PathBuf::from(testdata("demo/model.safetensors"));
-    for args in [&convert, &export("--gguf"), &export("--safetensors"), &saved, &page, &refine, &reround] {
-        let args = [&args[..], if matches!(args[0], "refine" | "reround") { &slow[..2] } else { &slow[..] }]
-            .concat();
+    for args in [&convert, &export("--gguf"), &export("--safetensors"), &saved, &page, &scales, &rounds] {
+        let args = [&args[..], if args[0] == "improve" { &slow[..2] } else { &slow[..] }].concat();
         let mut child = started(&gq, &args);
         let victim = if args[0] == "convert" { weights.clone() } else { gq.path("m.gq") };
         let mapped = is_mapped(&child, &victim);
@@ -82,8 +81,7 @@ fn what_is_in_the_way_beside_an_output_is_said_before_any_work() {
     let export = ["export", "m.gq", "--gguf", "-o", "out"];
     let measured = [&convert[..], &["--calibration", &text]].concat();
     let search = [&measured[..], &["--target-kld", "0.1"]].concat();
-    let reround =
-        ["improve", "--rounds", "m.gq", "--reference", "model", "--calibration", &text, "-o", "out"];
+    let rounds = ["improve", "--rounds", "m.gq", "--reference", "model", "--calibration", &text, "-o", "out"];
     let folder = |name: &str| {
         fs::create_dir(gq.path(name)).unwrap();
         fs::write(gq.path(name).join("mine"), "mine").unwrap();
@@ -95,8 +93,8 @@ fn what_is_in_the_way_beside_an_output_is_said_before_any_work() {
         (&convert, "out.partial", &folder, 4, "a folder is in the way"),
         (&convert, "out.journal", &folder, 4, "a folder is in the way"),
         (&export, "out.unchecked.partial", &folder, 4, "a folder is in the way"),
-        (&reround, "out.unchecked.codes.partial", &folder, 4, "a folder is in the way"),
-        (&reround, "out.unchecked.trial", &link, 4, "a link is in the way"),
+        (&rounds, "out.unchecked.codes.partial", &folder, 4, "a folder is in the way"),
+        (&rounds, "out.unchecked.trial", &link, 4, "a link is in the way"),
         (&measured, "out.measurements", &folder, 2, "holds something else than measurements: mine"),
         (&measured, "out.measurements", &link, 2, "is a link"),
         (&search, "out.target-kld", &folder, 3, "is not what a search left behind"),
