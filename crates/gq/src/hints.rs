@@ -90,7 +90,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "path.missing" => "check the path; relative paths start at the current directory",
         "convert.differs" => "use the same options to continue it, or --restart to discard it",
         "convert.source_changed" => "--restart discards what was done and begins again",
-        "convert.busy" => "wait for the other process, or choose another output",
+        "convert.busy" | "output.busy" => "wait for the other process, or choose another output",
         "config.unknown_key" => {
             "the key may change what the model computes, so it is not passed over; --ignore-key NAME accepts one that does not"
         }

@@ -202,6 +202,8 @@ impl<'a> Checker<'a> {
         write: impl FnOnce(&Path) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let candidate = candidate(path);
+        // Another run's may lie there by now.
+        guard::free_candidate(path)?;
         let outcome = write(&candidate).and_then(|written| {
             signals::wait_if_ending();
             if candidate.exists() {
@@ -212,10 +214,7 @@ impl<'a> Checker<'a> {
             Ok(written)
         });
         if outcome.is_err() {
-            let _ = match candidate.is_dir() {
-                true => std::fs::remove_dir_all(&candidate),
-                false => std::fs::remove_file(&candidate),
-            };
+            let _ = gq_files::remove_begun(&candidate); // the first failure is the one to tell
         }
         outcome
     }

@@ -3,20 +3,20 @@
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Output};
 use crate::{terminal, units};
-use gq_files::Identity;
+use gq_files::{Held, Identity};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
+use std::time::{Duration, Instant};
 
 /// What shells expect of a process that a signal ended: this and the signal's number.
 const BY_SIGNAL: i32 = 128;
 
 /// What an interruption would be about.
-static STATE: Mutex<State> = Mutex::new(State { work: Vec::new(), whole: Vec::new() });
+static STATE: Mutex<State> = Mutex::new(State { work: Vec::new(), whole: Vec::new(), coming: Vec::new() });
 
 /// What the program is at.
 struct State {
@@ -24,6 +24,8 @@ struct State {
     work: Vec<Work>,
     /// Files that are whole, under whatever name they have by now.
     whole: Vec<Identity>,
+    /// Names of files that are whole when they get others.
+    coming: Vec<PathBuf>,
 }
 
 /// Waits for ever once an interruption is being told: nothing begins, ends or gets its name from then on.
@@ -54,7 +56,8 @@ impl Work {
         Work { kept: kept.into_iter().collect(), continues: true, ..Work::default() }
     }
 
-    /// Work that is begun again; what it made until then is removed.
+    /// Work that is begun again; what this process made until then is removed, and nothing of another process, which may
+    /// be writing the same output.
     pub fn begun_again(useless: impl IntoIterator<Item = PathBuf>) -> Work {
         Work { useless: useless.into_iter().collect(), ..Work::default() }
     }
@@ -95,6 +98,23 @@ pub fn whole(path: &Path) {
     }
 }
 
+/// The same of a file that is still to be written at `path`.
+pub fn whole_when_named(path: &Path) {
+    state().coming.push(path.to_owned());
+}
+
+/// Keeps an interruption from being told until the file at `path` has its name: what is told then is so when the program
+/// ends.
+fn naming(path: &Path) -> Held {
+    let mut state = state();
+    if state.coming.iter().any(|coming| coming == path)
+        && let Ok(identity) = Identity::of(path)
+    {
+        state.whole.push(identity);
+    }
+    Box::new(state)
+}
+
 /// Waits for the end of the program where that is near: what an interruption removed must not be taken for a failure.
 pub fn wait_if_ending() {
     drop(state());
@@ -127,6 +147,7 @@ fn is_caught() -> bool {
 
 /// Begins to watch. Without it signals do what they do in any program, which is no reason not to go on.
 pub fn watch(output: Output) {
+    gq_files::hold_while_naming(naming);
     let ignored = ignored();
     let wanted = [SIGINT, SIGTERM].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
     if let Ok(mut signals) = Signals::new(wanted) {
@@ -142,10 +163,37 @@ pub fn watch(output: Output) {
     if let Ok(mut bus) = gq_files::watch_bus_errors() {
         let watch = move || {
             if bus.read(&mut [0]).is_ok() {
-                end(unreadable(), Exit::Environment as i32, output, || {});
+                // Held until the program has ended, as for an interruption.
+                let state = state_soon();
+                let work = state.as_deref().map_or(&[][..], |state| state.work.as_slice());
+                clean(work);
+                end(unreadable(work), Exit::Environment as i32, output, || clean(work));
             }
         };
         let _ = std::thread::Builder::new().name("bus errors".to_owned()).spawn(watch);
+    }
+}
+
+/// The state unless somebody holds it for long: the thread that failed may.
+fn state_soon() -> Option<MutexGuard<'static, State>> {
+    let begun = Instant::now();
+    loop {
+        match STATE.try_lock() {
+            Ok(state) => return Some(state),
+            Err(TryLockError::Poisoned(state)) => return Some(state.into_inner()),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < Duration::from_secs(1) => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(TryLockError::WouldBlock) => return None,
+        }
+    }
+}
+
+/// Removes what is of no use without the rest, where this process made it.
+fn clean(work: &[Work]) {
+    for path in work.iter().flat_map(|work| &work.useless) {
+        // What cannot be removed is found by whoever looks.
+        let _ = gq_files::remove_begun(path);
     }
 }
 
@@ -164,15 +212,9 @@ fn interrupted(signal: i32, output: Output) {
         terminal::restore(output);
         std::process::exit(exit);
     }
-    let clean = || {
-        for path in state.work.iter().flat_map(|work| &work.useless) {
-            // What cannot be removed is found by whoever looks.
-            let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-        }
-    };
-    clean();
+    clean(&state.work);
     // Other threads went on meanwhile.
-    end(stopped(&state.work, &state.whole, &command_line()), exit, output, clean);
+    end(stopped(&state.work, &state.whole, &command_line()), exit, output, || clean(&state.work));
 }
 
 /// One sentence for what is left and how to go on.
@@ -250,8 +292,22 @@ fn command_line() -> String {
     ["gq".to_owned()].into_iter().chain(args).collect::<Vec<_>>().join(" ")
 }
 
-/// Which mapped file cannot be read any more.
-fn unreadable() -> Failure {
+/// Which mapped file cannot be read any more, and what is kept of the work.
+fn unreadable(work: &[Work]) -> Failure {
+    let kept: Vec<String> = work
+        .iter()
+        .flat_map(|work| &work.kept)
+        .filter(|path| path.exists())
+        .map(|path| sized(path))
+        .collect();
+    let mut failure = which_unreadable();
+    if !kept.is_empty() {
+        failure.message += &format!("; what is done is kept in {}", kept.join(", "));
+    }
+    failure
+}
+
+fn which_unreadable() -> Failure {
     let cut = gq_files::cut();
     if let Some(cut) = cut.first() {
         let (was, place) = (units::count(cut.was), cut.path.display());

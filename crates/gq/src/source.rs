@@ -236,7 +236,7 @@ fn disagreement(found: &IdDisagreement) -> String {
     let files = [
         ("config.json", &found.config),
         ("generation_config.json", &found.generation),
-        ("tokenizer_config.json", &found.tokenizer),
+        (found.tokenizer_file, &found.tokenizer),
     ];
     let said =
         files.iter().filter(|(_, ids)| !ids.is_empty()).map(|(file, ids)| format!("{ids:?} in {file}"));

@@ -18,7 +18,7 @@ impl Drop for Kept {
     }
 }
 
-/// Gives the terminal back as it was kept.
+/// Gives the terminal back as it was kept, unless another program has it meanwhile.
 pub fn restore(output: Output) {
     if unix::restore() {
         output.leave_editor();
@@ -27,7 +27,8 @@ pub fn restore(output: Output) {
 
 #[cfg(unix)]
 mod unix {
-    use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+    use rustix::process::getpgrp;
+    use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
     use std::sync::{Mutex, PoisonError};
 
     static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
@@ -40,8 +41,11 @@ mod unix {
     /// Whether there was something to give back.
     pub(super) fn restore() -> bool {
         let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
+        // In the background the terminal is another's, and setting it would stop the program instead of ending it.
+        let in_front = || tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == getpgrp());
         before
             .as_ref()
+            .filter(|_| in_front())
             .is_some_and(|before| tcsetattr(std::io::stdin(), OptionalActions::Now, before).is_ok())
     }
 }

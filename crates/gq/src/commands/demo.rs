@@ -74,6 +74,7 @@ pub fn run(args: &DemoArgs, global: &Global) -> Result<(), Failure> {
 fn temporary_folder() -> Result<PathBuf, Failure> {
     let dir = std::env::temp_dir().join(format!("gq-demo-{}", std::process::id()));
     std::fs::create_dir(&dir).map_err(|e| Failure::io(&dir, &e))?;
+    gq_files::note_begun(&dir);
     Ok(dir)
 }
 

@@ -97,25 +97,32 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
     let work = Work::begun_again(useless).making(outputs, "its figures were not shown");
     let _work = (!outs.is_empty()).then(|| signals::during(work));
     let mut report = source::with_threads(global, || measure(args, &model, &reference, global))?
-        .inspect_err(|_| saved.iter().for_each(|path| drop(std::fs::remove_file(path))))?;
+        .inspect_err(|_| saved.iter().for_each(|path| drop(gq_files::remove_begun(path))))?;
     report.names = names(args, model, reference);
     let output = global.output();
-    if let Some((candidate, path)) = saved.as_deref().zip(args.save_outputs.as_deref()) {
-        guard::place(candidate, path, args.force.existing())?;
-    }
-    if let Some(path) = &args.html {
+    // What was measured is shown whatever becomes of the files.
+    let placed = saved.as_deref().zip(args.save_outputs.as_deref());
+    let placed = placed.map(|(candidate, path)| guard::place(candidate, path, args.force.existing()));
+    let written = args.html.as_ref().map(|path| {
         let page = gq_eval::html::render(std::slice::from_ref(&report));
-        guard::write_whole(path, &page, args.force.existing())?;
-    }
+        guard::write_whole(path, &page, args.force.existing())
+    });
+    let not_placed: Vec<Failure> = [placed, written].into_iter().flatten().filter_map(Result::err).collect();
     let failed: Vec<&Gate> = gates.iter().filter(|gate| !gate.passes(&report)).collect();
     if output.json {
         let mut document = serde_json::to_value(&report).map_err(|e| Failure::internal("report", &e))?;
         if let Some(fields) = document.as_object_mut() {
             fields.insert("failed".to_owned(), serde_json::json!(failed));
+            if let Some(first) = not_placed.first() {
+                fields.insert("error".to_owned(), serde_json::json!(first));
+            }
         }
         output.document(&document)?;
     } else {
         output.data(&render(&report))?;
+    }
+    if let Some(first) = not_placed.into_iter().next() {
+        return Err(first.shown(output.json));
     }
     let Some(gate) = failed.first() else { return Ok(()) };
     let actual = gate.actual(&report).map_or_else(|| "not measured".to_owned(), |v| format!("{v:.6}"));
@@ -147,7 +154,10 @@ fn measure(
         room(&options, (reference.input_ids().len(), positions), vocab)?;
         let mut progress = Progress::new(global.progress, global.output(), "eval", Unit::Items("rows"), rows);
         let mut step = |done: usize, _: usize| progress.set(done as u64, "");
-        let report = evaluate_outputs(&loaded.model, &reference, loaded.sizes, options, &mut step)?;
+        let report = evaluate_outputs(&loaded.model, &reference, loaded.sizes, options, &mut step);
+        // What is wrong with a file that changed is no finding.
+        reference.check_unchanged()?;
+        let report = report?;
         progress.finish();
         loaded.check_unchanged()?;
         return Ok(EvalReport { tokens_sha256: tokens_sha256(reference.input_ids()), ..report });

@@ -202,12 +202,13 @@ fn gguf(args: &ExportArgs, found: Found, weights: &Weights, global: &Global) -> 
     }
     let cost = cost::measure(measured, &args.output, global);
     let modelfile = made.as_ref().map(|(path, _)| path);
-    show(args, &written, modelfile, (seconds, &cost, &checker.seen()), global)
+    let not_carried = own.as_ref().filter(|own| own.composes()).map(|_| "NFC");
+    show(args, (&written, not_carried), modelfile, (seconds, &cost, &checker.seen()), global)
 }
 
 fn show(
     args: &ExportArgs,
-    written: &Written,
+    (written, not_carried): (&Written, Option<&str>),
     modelfile: Option<&PathBuf>,
     (seconds, cost, seen): (f64, &Result<EvalReport, String>, &Seen),
     global: &Global,
@@ -227,7 +228,7 @@ fn show(
         return output.document(&serde_json::json!({
             "output": args.output.display().to_string(), "file_bytes": written.bytes, "seconds": seconds,
             "types": kinds.collect::<Vec<_>>(), "modelfile": modelfile.map(|path| path.display().to_string()),
-            "widened": ranged::json(&written.widened),
+            "widened": ranged::json(&written.widened), "normalizer_not_carried": not_carried,
             "cost": cost.as_ref().ok(), "not_measured": cost.as_ref().err(), "seen": seen,
         }));
     }

@@ -165,6 +165,9 @@ fn set(args: &SetArgs, global: &Global) -> Result<(), Failure> {
     for kind in &args.remove {
         texts.remove(kind).ok_or_else(|| absent(&args.file, *kind))?;
     }
+    if args.remove.contains(&TextKind::ChatTemplate) {
+        remove_templates(&mut texts);
+    }
     for change in &args.changes {
         let new = new_text(change, texts.get(&change.kind).map(String::as_str))?;
         texts.insert(change.kind, new);
@@ -186,7 +189,7 @@ fn set(args: &SetArgs, global: &Global) -> Result<(), Failure> {
     let _work = signals::during(work.making([path.to_owned()], "only its summary was not shown"));
     let existing = args.force.existing_or_in_place(args.output.as_deref());
     let finished = named(&container, &candidate, stored, (path, existing))
-        .inspect_err(|_| drop(std::fs::remove_file(&candidate)))?;
+        .inspect_err(|_| drop(gq_files::remove_begun(&candidate)))?;
     let output = global.output();
     if output.json {
         return output.document(&serde_json::json!({
@@ -224,6 +227,16 @@ fn named(
     container.check_unchanged()?;
     guard::place(candidate, path, existing)?;
     Ok(finished)
+}
+
+/// Takes chat templates out of the tokenizer's settings too, from where readers would take them again.
+fn remove_templates(texts: &mut BTreeMap<TextKind, String>) {
+    let Some(text) = texts.get_mut(&TextKind::TokenizerConfig) else { return };
+    if let Ok(Value::Object(mut settings)) = serde_json::from_str(text)
+        && settings.shift_remove("chat_template").is_some()
+    {
+        *text = format!("{:#}", Value::Object(settings));
+    }
 }
 
 /// The text after a change.

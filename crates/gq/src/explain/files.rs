@@ -99,6 +99,12 @@ impl From<OutputsError> for Failure {
             E::NotFinite { path, actual, .. } => {
                 bad("outputs.not_finite", path).limit("finite numbers").actual(actual)
             }
+            E::Changed { path, limit, actual, .. } => {
+                Failure::new(Exit::Environment, "file.changed", &message)
+                    .at(path.display())
+                    .limit(limit)
+                    .actual(actual)
+            }
             E::Written { path, limit, actual } => bad("outputs.written", path).limit(limit).actual(actual),
         }
     }

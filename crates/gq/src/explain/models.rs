@@ -61,6 +61,9 @@ impl From<ChatError> for Failure {
             ChatError::Time { limit } => {
                 failure("chat_template.limit").limit(format!("{} s", limit.as_secs_f64()))
             }
+            ChatError::UnreadableNamed { name, .. } => {
+                failure("chat_template").at(format!("chat template {name}"))
+            }
             ChatError::Thread(_) => Failure::new(Exit::Environment, "chat_template.thread", message),
             _ => failure("chat_template"),
         }

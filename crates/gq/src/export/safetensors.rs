@@ -26,15 +26,16 @@ pub fn write(
     progress: &mut dyn FnMut(u64),
 ) -> Result<u64, Failure> {
     let partial = gq_files::partial_path(dir);
-    make_folder(&partial)?;
+    // Held until the folder has its name.
+    let _held = make_folder(&partial)?;
     let outcome = fill(weights, &partial, max_shard, progress);
     let outcome = outcome.and_then(|bytes| {
-        std::fs::remove_file(partial.join(MARK)).map_err(|error| Failure::io(&partial, &error))?;
+        std::fs::remove_file(mark(&partial)).map_err(|error| Failure::io(&partial, &error))?;
         gq_files::put_in_place(&partial, dir).map_err(|error| Failure::io(dir, &error))?;
         Ok(bytes)
     });
     if outcome.is_err() {
-        let _ = std::fs::remove_dir_all(&partial); // the first failure is the one to tell
+        let _ = gq_files::remove_begun(&partial); // the first failure is the one to tell
     }
     outcome
 }
@@ -42,16 +43,30 @@ pub fn write(
 /// The file that says whose an unfinished folder is.
 const MARK: &str = ".gq-export";
 
-/// Whether a folder is what an interrupted export left.
-pub fn is_unfinished(dir: &Path) -> bool {
-    dir.join(MARK).is_file()
+/// The file that whoever writes an unfinished folder holds.
+pub fn mark(dir: &Path) -> PathBuf {
+    dir.join(MARK)
 }
 
-/// A new folder; what an interrupted export left there goes away, anything else stays.
-fn make_folder(dir: &Path) -> Result<(), Failure> {
+/// Whether a folder is what an interrupted export left, or what one is writing.
+pub fn is_unfinished(dir: &Path) -> bool {
+    mark(dir).is_file()
+}
+
+/// A new folder, and what says that it is being written; what an interrupted export left there goes away, anything else
+/// stays.
+fn make_folder(dir: &Path) -> Result<File, Failure> {
     let io = |error: std::io::Error| Failure::io(dir, &error);
+    let hold = || {
+        let mark = mark(dir);
+        gq_files::begin(&mark).map_err(|error| Failure::io(&mark, &error))
+    };
     match std::fs::symlink_metadata(dir) {
-        Ok(found) if found.is_dir() && is_unfinished(dir) => std::fs::remove_dir_all(dir).map_err(io)?,
+        Ok(found) if found.is_dir() && is_unfinished(dir) => {
+            // An export that is still writing it holds it.
+            let _held = hold()?;
+            std::fs::remove_dir_all(dir).map_err(io)?;
+        }
         Ok(_) => {
             let message = format!("{}: is in the way, and not what an export left behind", dir.display());
             let failure = Failure::new(Exit::Environment, "output.foreign", message).at(dir.display());
@@ -60,8 +75,8 @@ fn make_folder(dir: &Path) -> Result<(), Failure> {
         Err(_) => {}
     }
     std::fs::create_dir(dir).map_err(io)?;
-    let mark = dir.join(MARK);
-    gq_files::begin(&mark).map(|_| ()).map_err(|error| Failure::io(&mark, &error))
+    gq_files::note_begun(dir);
+    hold()
 }
 
 fn fill(
@@ -76,11 +91,13 @@ fn fill(
     if tokenizer_config.is_none() && texts.tokenizer.is_some() {
         tokenizer_config = Some("{\"tokenizer_class\":\"PreTrainedTokenizerFast\"}".to_owned());
     }
+    // A file with a template would hide those that the settings name.
+    let template = texts.chat_template.as_ref().filter(|template| !is_listed(&tokenizer_config, template));
     let files = [
         ("config.json", Some(&config)),
         ("tokenizer.json", texts.tokenizer.as_ref()),
         ("tokenizer_config.json", tokenizer_config.as_ref()),
-        ("chat_template.jinja", texts.chat_template.as_ref()),
+        ("chat_template.jinja", template),
         ("generation_config.json", texts.generation_config.as_ref()),
         ("special_tokens_map.json", texts.special_tokens_map.as_ref()),
     ];
@@ -103,6 +120,14 @@ fn fill(
         written += tensors(weights, shard, &dir.join(name), &mut done, progress)?;
     }
     Ok(written)
+}
+
+/// Whether the settings list chat templates by name, and this one as the default.
+fn is_listed(tokenizer_config: &Option<String>, template: &str) -> bool {
+    let settings: Option<Value> =
+        tokenizer_config.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    let list = settings.as_ref().and_then(|settings| settings.get("chat_template")?.as_array());
+    list.is_some_and(|list| list.contains(&json!({"name": "default", "template": template})))
 }
 
 fn bf16_bytes(tensor: &WeightTensor) -> u64 {

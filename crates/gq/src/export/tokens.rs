@@ -5,8 +5,8 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::source;
 use crate::units;
-use gq_checkpoint::OpenOptions;
-use gq_checkpoint::gguf::{ExportPlan, TokenizerTexts, tokenizer_texts};
+use gq_checkpoint::gguf::{ExportPlan, TokenizerTexts, Value, ends_of_generation, tokenizer_texts};
+use gq_checkpoint::{OpenOptions, SpecialSettings};
 use gq_model::{ModelTexts, TokenDifference, Tokenizer, token_difference};
 
 /// What is different about a tokenizer that composes text.
@@ -21,6 +21,7 @@ pub fn own(weights: &Weights) -> Result<Option<Tokenizer>, Failure> {
         tokenizer: texts.tokenizer.clone(),
         tokenizer_config: texts.tokenizer_config.clone(),
         special_tokens_map: texts.special_tokens_map.clone(),
+        generation_config: texts.generation_config.clone(),
         ..ModelTexts::default()
     };
     source::try_tokenizer(&texts, &weights.spec)
@@ -42,6 +43,7 @@ pub fn compare(
     if own.composes() {
         output.warn(COMPOSED);
     }
+    special(own, weights, plan, output)?;
     let template = weights.texts.chat_template.as_deref();
     let difference = match read(plan, true) {
         Ok(Some(written)) => token_difference(own, &tried(&written, weights)?, template)?,
@@ -63,6 +65,36 @@ pub fn compare(
             .actual(format!("{:?}", found.second))),
         None => warn_of_spellings(own, weights, plan, output),
     }
+}
+
+/// Says which special tokens the GGUF does not name as the source does: it has room for few ends of an answer.
+fn special(own: &Tokenizer, weights: &Weights, plan: &ExportPlan, output: Output) -> Result<(), Failure> {
+    let ends = ends_of_generation(plan.metadata());
+    let missing: Vec<u32> = own.eos().iter().copied().filter(|id| !ends.contains(id)).collect();
+    if !missing.is_empty() {
+        output.warn(&format!(
+            "answers end at tokens {:?} here; a GGUF has no place for {missing:?}, and llama.cpp goes on there",
+            own.eos()
+        ));
+    }
+    let texts = &weights.texts;
+    let settings =
+        SpecialSettings::read(texts.tokenizer_config.as_deref(), texts.special_tokens_map.as_deref());
+    // The export was refused where one is no JSON.
+    let settings = settings.map_err(|(file, error)| Failure::internal(file, &error))?;
+    for (name, key) in
+        [("bos_token", "bos_token_id"), ("eos_token", "eos_token_id"), ("pad_token", "padding_token_id")]
+    {
+        let token = &settings.settings[name];
+        let named = token.as_str().or_else(|| token["content"].as_str()).and_then(|token| own.token(token));
+        let written = plan.metadata().get(&format!("tokenizer.ggml.{key}")).and_then(Value::as_u64);
+        if let Some(named) = named.filter(|&named| written != Some(u64::from(named))) {
+            let written = written.map_or_else(|| "none".to_owned(), |id| id.to_string());
+            let file = settings.file_of(name);
+            output.warn(&format!("{name} is {named} by {file}, and {written} in the GGUF"));
+        }
+    }
+    Ok(())
 }
 
 /// Says where llama.cpp takes tokens for special ones whatever the file says, which no file can keep it from.

@@ -202,31 +202,54 @@ fn beside(path: &Path, shape: Shape) -> Result<(), Failure> {
     if path.file_name().is_none() {
         return Err(refused(path, "output.is_folder", "a file", "a folder"));
     }
-    // What lies here is moved to the output's name or removed: it must be this run's own.
-    let candidate = sibling(path, UNCHECKED[0]);
-    if std::fs::symlink_metadata(&candidate).is_ok() {
-        let message =
-            format!("{}: exists already; it may be left from a run that was killed", candidate.display());
-        let failure = Failure::new(Exit::Usage, "output.unchecked_exists", message).at(candidate.display());
-        return Err(failure.limit("a name that is free").actual("an existing file or folder"));
-    }
+    free_candidate(path)?;
     for begun in BESIDE.into_iter().chain(UNCHECKED).map(|end| sibling(path, end)) {
         match std::fs::symlink_metadata(&begun) {
             // What an interrupted export left.
             Ok(found)
-                if found.is_dir() && shape == Shape::NewFolder && safetensors::is_unfinished(&begun) => {}
+                if found.is_dir() && shape == Shape::NewFolder && safetensors::is_unfinished(&begun) =>
+            {
+                free(&begun, &safetensors::mark(&begun))?;
+            }
             Ok(found) => {
                 if let Some(why) = gq_files::foreign(&found) {
                     let message = format!("{}: {why}", begun.display());
                     let failure = Failure::new(Exit::Environment, "output.foreign", message);
                     return Err(failure.at(begun.display()).limit("a file that gq began"));
                 }
+                free(&begun, &begun)?;
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(cannot(&begun, &error)),
         }
     }
     Ok(())
+}
+
+/// Refuses an output beside which a file waits to be looked at. What lies there is moved to the output's name or removed:
+/// it must be this run's own.
+///
+/// # Errors
+/// Where something lies there.
+pub fn free_candidate(path: &Path) -> Result<(), Failure> {
+    let candidate = sibling(path, UNCHECKED[0]);
+    if std::fs::symlink_metadata(&candidate).is_err() {
+        return Ok(());
+    }
+    let message =
+        format!("{}: exists already; it may be left from a run that was killed", candidate.display());
+    let failure = Failure::new(Exit::Usage, "output.unchecked_exists", message).at(candidate.display());
+    Err(failure.limit("a name that is free").actual("an existing file or folder"))
+}
+
+/// Refuses what another process is writing: it holds `lock` meanwhile.
+fn free(begun: &Path, lock: &Path) -> Result<(), Failure> {
+    if !gq_files::is_held(lock) {
+        return Ok(());
+    }
+    let message = format!("{}: another gq is writing this output", begun.display());
+    let failure = Failure::new(Exit::Environment, "output.busy", message).at(begun.display());
+    Err(failure.limit("one process").actual("two"))
 }
 
 fn holds_something(folder: &Path) -> bool {

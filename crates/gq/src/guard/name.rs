@@ -20,11 +20,11 @@ pub fn place(finished: &Path, path: &Path, existing: Existing) -> Result<(), Fai
 /// # Errors
 /// As [`place`], and when it cannot be written.
 pub fn write_whole(path: &Path, text: &str, existing: Existing) -> Result<(), Failure> {
+    signals::whole_when_named(&gq_files::partial_path(path));
     let placed = gq_files::write_placed(path, text.as_bytes(), existing).map_err(|error| {
         let message = format!("{}: {error}", path.display());
         Failure::new(Exit::Environment, "output.io", message).at(path.display())
     })?;
-    signals::whole(path);
     settled(path, placed)
 }
 

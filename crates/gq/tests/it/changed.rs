@@ -137,6 +137,48 @@ fn a_gq_file_that_changes_while_it_is_read_is_refused() {
     assert_eq!(fs::read(&path).unwrap(), &whole[..100]);
 }
 
+/// Logits are read as they are needed, and so is what tells that the file is another one by then.
+#[test]
+fn reference_outputs_that_change_while_they_are_read_are_refused() {
+    let gq = Gq::new();
+    let text = testdata("demo/eval.txt");
+    let source = endless(&gq);
+    gq.ok(&["convert", &source, "-o", "m.gq", "--encoding", "tq2", "--no-grid", "--no-check"]);
+    let eval = ["eval", "m.gq", "--reference"];
+    let save = ["--text", &text, "--cache-limit", "0", "--windows", "4", "--ctx", "64"];
+    gq.ok(&[&eval[..], &[&*source], &save, &["--save-outputs", "ref.safetensors"]].concat());
+    let path = gq.path("ref.safetensors");
+    let whole = fs::read(&path).unwrap();
+    let args = [&eval[..], &["ref.safetensors", "--threads", "1", "--isa", "scalar"]].concat();
+    for how in [How::Touched, How::Rewritten, How::Cut] {
+        restore(&path, &whole);
+        let mut child = started(&gq, &args);
+        let begun = is_begun(&child, &path);
+        assert!(until(&mut child, begun), "gq {args:?} ended by itself");
+        how.change(&path);
+        let output = child.wait_with_output().unwrap();
+        let said = shown(&output);
+        assert_eq!(output.status.code(), Some(4), "{how:?}: {said}");
+        assert!(said.contains("ref.safetensors: changed while it was read"), "{how:?}: {said}");
+    }
+    restore(&path, &whole);
+    gq.ok(&args);
+}
+
+/// Whether a running program has read something of a file that it opened.
+fn is_begun(child: &std::process::Child, path: &Path) -> impl Fn() -> bool + use<> {
+    let process = Path::new("/proc").join(child.id().to_string());
+    let path = path.canonicalize().unwrap();
+    move || {
+        let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        let mut ours = open.filter(|entry| fs::read_link(entry.path()).is_ok_and(|found| found == path));
+        ours.any(|entry| {
+            let at = fs::read_to_string(process.join("fdinfo").join(entry.file_name())).unwrap_or_default();
+            at.lines().any(|line| line.strip_prefix("pos:").is_some_and(|at| at.trim() != "0"))
+        })
+    }
+}
+
 #[test]
 fn a_file_that_is_cut_under_run_is_named() {
     let gq = Gq::new();

@@ -281,7 +281,7 @@ fn a_signal_gives_the_terminal_back_as_it_was() {
     let gq = Gq::new();
     // A shell that lives on. What it starts beside itself reads nothing unless it is told to.
     let script = format!(
-        "exec 3<&0; echo before:$(stty -g); {} run {} <&3 & echo pid:$!; wait $!; echo code:$?; \
+        "exec 3<&0; echo shell:$$; echo before:$(stty -g); {} run {} <&3 & echo pid:$!; wait $!; echo code:$?; \
          echo after:$(stty -g); echo over",
         env!("CARGO_BIN_EXE_gq"),
         testdata("demo"),
@@ -291,11 +291,16 @@ fn a_signal_gives_the_terminal_back_as_it_was() {
     let mut shell = rexpect::session::spawn_command(command, Some(120_000)).unwrap();
     let line = |shell: &mut Terminal, name: &str| {
         shell.exp_string(name).unwrap();
-        shell.exp_regex("[0-9a-f:]+").unwrap().1
+        // To the end of the line: what has come so far may be a part of it.
+        let line = shell.exp_regex("[0-9a-f:]+\r?\n").unwrap().1;
+        line.trim_end().to_owned()
     };
+    let parent = line(&mut shell, "shell:");
     let before = line(&mut shell, "before:");
     let pid = line(&mut shell, "pid:");
     ready(&mut shell);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains(&format!("\nPPid:\t{parent}\n")), "{pid} is not a child of {parent}: {status}");
     let sent =
         std::process::Command::new("sh").args(["-c", &format!("kill -s TERM {pid}")]).status().unwrap();
     assert!(sent.success());

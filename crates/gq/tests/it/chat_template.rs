@@ -117,3 +117,46 @@ fn a_template_without_an_end_is_one_clear_error() {
         (&json!("chat_template.limit"), &json!("8000000 steps"))
     );
 }
+
+/// Templates for tools: in files as transformers writes them now, in the list of the settings as it did before, and in
+/// both, where the files count.
+#[test]
+fn templates_with_names_are_read_where_transformers_reads_them() {
+    let gq = with_template("default of the file");
+    std::fs::create_dir(gq.path("m/additional_chat_templates")).unwrap();
+    std::fs::write(gq.path("m/additional_chat_templates/tool_use.jinja"), "tools of the file").unwrap();
+    let settings = gq.path("m/tokenizer_config.json");
+    let plain: Value = serde_json::from_slice(&std::fs::read(&settings).unwrap()).unwrap();
+    let list = json!([
+        {"name": "default", "template": "default of the file"},
+        {"name": "tool_use", "template": "tools of the list"}
+    ]);
+    let mut listed = plain.clone();
+    listed["chat_template"] = list;
+    std::fs::write(gq.path("c.json"), r#"{"messages": [], "tools": [1]}"#).unwrap();
+    let rendered = |model: &str| {
+        [&["--render-chat"][..], &["--render-chat=c.json"]]
+            .map(|how| gq.ok(&[&["inspect", model][..], how].concat()))
+    };
+    let expected = ["default of the file", "tools of the file"];
+    assert_eq!(rendered("m"), expected);
+    std::fs::write(&settings, listed.to_string()).unwrap();
+    assert_eq!(rendered("m"), expected);
+    // Through a file and back they stay what they are.
+    gq.ok(&["convert", "m", "-o", "m.gq", "-e", "tq4", "--no-grid"]);
+    assert_eq!(rendered("m.gq"), expected);
+    gq.ok(&["export", "m.gq", "--safetensors", "--no-measure", "-o", "back"]);
+    assert!(!gq.path("back/chat_template.jinja").exists());
+    assert_eq!(rendered("back"), expected);
+    gq.ok(&["export", "m.gq", "--gguf", "--no-measure", "-o", "back.gguf"]);
+    assert_eq!(rendered("back.gguf"), expected);
+    // Taken out, none comes back from the settings.
+    gq.ok(&["meta", "set", "m.gq", "--remove", "chat_template", "-o", "none.gq"]);
+    let said = gq.fails(3, &["inspect", "none.gq", "--render-chat"]);
+    assert!(said.contains("no chat template"), "{said}");
+    // The one file hides the whole list.
+    std::fs::remove_dir_all(gq.path("m/additional_chat_templates")).unwrap();
+    assert_eq!(rendered("m"), ["default of the file"; 2]);
+    std::fs::remove_file(gq.path("m/chat_template.jinja")).unwrap();
+    assert_eq!(rendered("m"), ["default of the file", "tools of the list"]);
+}

@@ -146,7 +146,8 @@ fn a_pull_goes_on() {
     let (gq, hub) = (Gq::new(), LoopbackHub::start());
     let large = noise(5, 400_000);
     let config = fs::read(testdata("tiny/llama/config.json")).unwrap();
-    let files = [("config.json", config, false), ("model.safetensors", large.clone(), true)];
+    assert!(config.len() < 16_384);
+    let files = [("config.json", config.clone(), false), ("model.safetensors", large.clone(), true)];
     hub.commit("org/large", "main", &files);
     hub.faults().drip = Some((1000, Duration::from_millis(5)));
     let args = ["pull", "org/large", "--streams", "1", "--chunk", "16384"];
@@ -170,12 +171,15 @@ fn a_pull_goes_on() {
         commits.map(|commit| commit.unwrap().path().join(name)).find(|path| path.exists())
     };
     assert_eq!(there("model.safetensors"), None);
+    let before = hub.served_bytes();
+    assert!(before > 50_000);
     *hub.faults() = Default::default();
     let resumed = command().output().unwrap();
     assert_eq!(resumed.status.code(), Some(0), "{}", shown(&resumed));
     assert!(fs::read(there("model.safetensors").unwrap()).unwrap() == large);
-    // What was fetched before was not fetched again.
-    assert!(hub.served_bytes() < 2 * large.len() as u64 - 20_000, "{} bytes served", hub.served_bytes());
+    // What was fetched before is not fetched again: two whole chunks at least.
+    let (again, all) = (hub.served_bytes() - before, large.len() as u64);
+    assert!(again <= all - 2 * 16_384 + config.len() as u64, "{again} bytes served again of {all}");
 }
 
 #[test]
@@ -193,4 +197,42 @@ fn outputs_of_an_evaluation_leave_nothing() {
     assert_eq!(output.status.code(), Some(code), "{said}");
     assert!(said.contains("nothing is kept; the same command begins again"), "{said}");
     assert!(names(gq.dir.path()).is_empty(), "{:?}", names(gq.dir.path()));
+}
+
+/// A second run of the same command is refused, and neither that nor an interruption of it touches what the first writes.
+#[test]
+fn a_second_run_leaves_the_first_one_alone() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    for (kind, out, held) in [
+        ("--gguf", "m.gguf", "m.gguf.unchecked.partial"),
+        ("--safetensors", "m", "m.unchecked.partial/.gq-export"),
+    ] {
+        let held = gq.path(held);
+        fs::create_dir_all(held.parent().unwrap()).unwrap();
+        fs::write(&held, "of another run").unwrap();
+        let other = fs::File::open(&held).unwrap();
+        other.lock().unwrap();
+        let said = gq.fails(4, &["export", &demo, kind, "-o", out, "--no-measure"]);
+        assert!(said.contains("another gq is writing this output"), "{said}");
+        assert_eq!(fs::read(&held).unwrap(), b"of another run");
+        // What nobody writes any more is begun again.
+        drop(other);
+        gq.ok(&["export", &demo, kind, "-o", out, "--no-measure"]);
+        assert!(gq.path(out).exists() && !held.exists());
+    }
+    // One that begins to write later than the other is interrupted while it measures.
+    gq.ok(&["convert", &demo, "-o", "r.gq", "-e", "tq3", "--no-grid"]);
+    let args = [&["improve", "--scales", "r.gq", "--reference", &demo, "--calibration", &text, "-o", "new.gq"][..], &SLOW];
+    let mut second = started(&gq, &args.concat());
+    let mapped = is_mapped(&second, &gq.path("r.gq"));
+    assert!(until(&mut second, mapped), "it was over before it could be interrupted");
+    let others = ["new.gq.unchecked", "new.gq.unchecked.partial"].map(|name| gq.path(name));
+    others.iter().for_each(|path| fs::write(path, "of another run").unwrap());
+    let code = interrupt(&second);
+    let output = second.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(code), "{}", shown(&output));
+    for path in others {
+        assert_eq!(fs::read(&path).unwrap(), b"of another run");
+    }
 }

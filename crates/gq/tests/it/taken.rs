@@ -52,6 +52,9 @@ fn what_appears_meanwhile_is_kept_and_so_is_what_was_made() {
         let expected = "out: something took this name meanwhile; the finished file is out.finished";
         assert!(said.contains(expected) && said.contains("hint:"), "gq {args:?}: {said}");
         assert_eq!(fs::read(gq.path("out")).unwrap(), b"mine");
+        // What was measured is shown all the same.
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(args[0] != "eval" || shown.contains("KL divergence"), "gq {args:?}: {shown}");
         assert_eq!(names(gq.dir.path()), ["m.gq", "out", "out.finished"], "gq {args:?}");
         let made = gq.path("out.finished");
         fs::remove_file(gq.path("out")).unwrap();

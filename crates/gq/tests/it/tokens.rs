@@ -148,6 +148,8 @@ fn an_export_has_the_sources_tokens_or_is_refused_by_name() {
     let output = export("composed", &[]);
     let shown = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && shown.contains("U+0301") && shown.contains("NFC"), "{shown}");
+    let args = ["export", "composed", "--gguf", "--no-measure", "--force", "-o", "out.gguf"];
+    assert_eq!(gq.json(&args)["normalizer_not_carried"], "NFC");
     let tokens = |model: &str, text: &str| prompt_tokens(&gq, &[model, "--raw", "-p", text]);
     assert_eq!(tokens("composed", "caf\u{e9}"), tokens("out.gguf", "caf\u{e9}"));
     assert_ne!(tokens("composed", "cafe\u{301}"), tokens("out.gguf", "cafe\u{301}"));
@@ -230,4 +232,32 @@ fn a_tokenizer_is_tried_before_anything_is_made() {
         let content = "b".repeat(300);
         file["normalizer"] = json!({"type": "Replace", "pattern": {"String": "a"}, "content": content});
     });
+}
+
+/// Where `tokenizer_config.json` names no special tokens, `special_tokens_map.json` does, as in transformers.
+#[test]
+fn special_tokens_of_the_map_reach_a_gguf() {
+    let gq = Gq::new();
+    checkpoint(&gq, "m", "llama", |_| ());
+    let path = gq.path("m/tokenizer_config.json");
+    let mut settings: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    settings.as_object_mut().unwrap().remove("added_tokens_decoder");
+    let tokenizer: Value =
+        serde_json::from_slice(&std::fs::read(gq.path("m/tokenizer.json")).unwrap()).unwrap();
+    let added = tokenizer["added_tokens"].as_array().unwrap();
+    // Not what the configuration falls back to.
+    let [eos, pad] = [added.len() - 1, added.len() - 2].map(|index| &added[index]);
+    let fields = settings.as_object_mut().unwrap();
+    for name in ["eos_token", "pad_token"] {
+        fields.remove(name).unwrap();
+    }
+    std::fs::write(&path, settings.to_string()).unwrap();
+    let map = json!({"eos_token": eos["content"], "pad_token": {"content": pad["content"]}});
+    std::fs::write(gq.path("m/special_tokens_map.json"), map.to_string()).unwrap();
+    let args = ["export", "m", "--gguf", "--no-measure", "--no-check", "-o", "out.gguf"];
+    let output = gq.run(&args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let gguf = Gguf::open(gq.path("out.gguf")).unwrap();
+    let id = |key: &str| gguf.metadata().get(&format!("tokenizer.ggml.{key}_token_id")).unwrap().as_u64();
+    assert_eq!((id("eos"), id("padding")), (eos["id"].as_u64(), pad["id"].as_u64()));
 }
