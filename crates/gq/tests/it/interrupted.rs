@@ -223,7 +223,10 @@ fn a_second_run_leaves_the_first_one_alone() {
     }
     // One that begins to write later than the other is interrupted while it measures.
     gq.ok(&["convert", &demo, "-o", "r.gq", "-e", "tq3", "--no-grid"]);
-    let args = [&["improve", "--scales", "r.gq", "--reference", &demo, "--calibration", &text, "-o", "new.gq"][..], &SLOW];
+    let args = [
+        &["improve", "--scales", "r.gq", "--reference", &demo, "--calibration", &text, "-o", "new.gq"][..],
+        &SLOW,
+    ];
     let mut second = started(&gq, &args.concat());
     let mapped = is_mapped(&second, &gq.path("r.gq"));
     assert!(until(&mut second, mapped), "it was over before it could be interrupted");
