@@ -31,11 +31,19 @@ pub fn is_begun(path: &Path) -> bool {
 /// # Errors
 /// When the system refuses.
 pub fn remove_begun(path: &Path) -> Result<()> {
-    match (is_begun(path), path.is_dir()) {
-        (false, _) => Ok(()),
-        (true, true) => std::fs::remove_dir_all(path),
-        (true, false) => std::fs::remove_file(path),
+    if !is_begun(path) {
+        return Ok(());
     }
+    let identity = Identity::of(path);
+    if path.is_dir() {
+        std::fs::remove_dir_all(path)?
+    } else {
+        std::fs::remove_file(path)?
+    }
+    // The system gives its number to the next file, which may be somebody else's.
+    let mut begun = BEGUN.lock().unwrap_or_else(PoisonError::into_inner);
+    begun.retain(|other| !identity.as_ref().is_ok_and(|identity| identity == other));
+    Ok(())
 }
 
 /// Whether another process, or another open file of this one, holds the file at `path`.

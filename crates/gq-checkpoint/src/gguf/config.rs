@@ -11,10 +11,13 @@ use crate::keys::IgnoredKey;
 use crate::{Activation, AttentionSpec, Family, ModelSpec};
 use serde_json::{Map, Value, json};
 
+/// Reads a GGUF's metadata as keys of `config.json`.
+type ConfigOf = fn(&Gguf, &Keys<'_>) -> Result<Map<String, Value>, GgufError>;
+
 /// How one family stands in a GGUF.
 pub(crate) struct GgufRules {
     /// Metadata to the keys of `config.json` that are this family's.
-    pub(crate) config: fn(&Gguf, &Keys<'_>) -> Result<Map<String, Value>, GgufError>,
+    pub(crate) config: ConfigOf,
     /// Writes the keys that are this family's.
     pub(crate) metadata: fn(&mut Set<'_>, &ModelSpec),
     /// The activation that engines take, and the key of `config.json` that says so.

@@ -93,7 +93,7 @@ mod tests {
         ));
         assert!(matches!(of(None, json!([])), Err(ChatError::Missing)));
         assert!(matches!(of(None, json!([{"name": "default"}])), Err(ChatError::Unnamed)));
-        assert!(matches!(of(Some("d"), json!([named("tool_use"), 1])).unwrap().tool_use, None));
+        assert!(of(Some("d"), json!([named("tool_use"), 1])).unwrap().tool_use.is_none());
         assert!(matches!(of(None, Value::Null), Err(ChatError::Missing)));
     }
 }

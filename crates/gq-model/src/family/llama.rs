@@ -163,7 +163,8 @@ mod tests {
     #[test]
     fn parity_notices_every_missing_bias_and_one_too_many() {
         assert!(error(|_| {}) <= 1.0, "{}", error(|_| {}));
-        let drop: [(&str, fn(&mut Layer)); 4] = [
+        type Change = fn(&mut Layer);
+        let drop: [(&str, Change); 4] = [
             ("query", |layer| layer.query.bias = None),
             ("key", |layer| layer.key.bias = None),
             ("value", |layer| layer.value.bias = None),
