@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure `gq convert MODEL` as it is typed first, without options, beside what llama-quantize makes unless told otherwise.
+"""Measure `gq convert MODEL` as it is typed first, without options, next to what llama-quantize makes unless told otherwise.
 
     npm pack @node-llama-cpp/linux-x64@3.22.1 && tar xzf node-llama-cpp-linux-x64-*.tgz
     .venv/bin/python scripts/real_models.py MODELS
@@ -10,7 +10,7 @@
 
 Both sides are made from the `-smooth` checkpoint in this one run: llama.cpp's file from its bf16 GGUF, as Q4_K_M without
 an importance matrix. Both are scored by `gq eval` with f32 activations. What the conversion said beforehand that it would
-take, and what it took, stand beside. Files that are there already are not made again (delete WORK to begin anew).
+take, and what it took, stand beside. Files that are there already are not made again (delete WORK to begin again).
 """
 import argparse
 import json

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plot size against divergence: gq beside llama.cpp, one picture per model.
+"""Plot size against divergence: gq next to llama.cpp, one picture per model.
 
     python3 scripts/frontier.py docs/measurements/gq-NAME.json[,gq-NAME-MORE.json] docs/measurements/llama-cpp-NAME.json OUT.svg \\
         [docs/measurements/llama-cpp-NAME-f32.json]

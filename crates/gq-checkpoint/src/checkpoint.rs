@@ -273,7 +273,7 @@ impl Checkpoint {
         (!listed.is_empty()).then(|| listed.join(", "))
     }
 
-    /// Reads the texts beside the weights.
+    /// Reads the texts next to the weights.
     ///
     /// # Errors
     /// When one cannot be read, is beyond its cap, is not UTF-8, or hides its chat template in broken JSON.
@@ -289,7 +289,7 @@ impl Checkpoint {
         Ok(texts)
     }
 
-    /// The texts beside the weights, as they are there.
+    /// The texts next to the weights, as they are there.
     fn own_texts(&self) -> Result<Texts, CheckpointError> {
         if let Some(texts) = &self.texts {
             return Ok(texts.clone());
@@ -305,7 +305,7 @@ impl Checkpoint {
         self.taken.as_ref()
     }
 
-    /// Bytes of memory that the texts beside the weights take once they are read; those of a GGUF are held twice.
+    /// Bytes of memory that the texts next to the weights take once they are read; those of a GGUF are held twice.
     pub fn text_bytes(&self) -> u64 {
         let files = self.files.iter().filter(|file| file.kind == FileKind::Text);
         let taken = self.taken.as_ref().map_or(0, TakenTexts::bytes);

@@ -61,7 +61,7 @@ pub enum Part {
     DownBias,
     /// Norm after the MLP (and the experts), before the result is added.
     PostMlpNorm,
-    /// Norm of the dense MLP's result where experts stand beside it.
+    /// Norm of the dense MLP's result where experts stand next to it.
     DenseNorm,
     /// Weight of the norm before the router.
     RouterScale,

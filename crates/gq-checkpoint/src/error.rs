@@ -156,7 +156,7 @@ pub enum CheckpointError {
         /// Directory.
         dir: PathBuf,
     },
-    /// A weight file beside an index that does not name it.
+    /// A weight file next to an index that does not name it.
     #[error("{}: a weight file that model.safetensors.index.json does not name", EscapedPath(.path))]
     StrayWeights {
         /// File.
@@ -172,7 +172,7 @@ pub enum CheckpointError {
         /// Shards of the set.
         of: usize,
     },
-    /// A file beside the others that says a download did not finish.
+    /// A file next to the others that says a download did not finish.
     #[error("{}: a download that did not finish", EscapedPath(.path))]
     Unfinished {
         /// The unfinished file, or the program's notes about it.
@@ -350,7 +350,7 @@ pub enum TensorError {
         /// Family of the model.
         family: &'static str,
     },
-    /// An adapter's factors beside the weights: the model was saved before they were merged.
+    /// An adapter's factors next to the weights: the model was saved before they were merged.
     #[error("tensor {} belongs to an adapter that is not merged into the weights", Escaped(.name))]
     Unmerged {
         /// Name in the file.

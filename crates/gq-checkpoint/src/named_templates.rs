@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-/// Folder of the templates with names, beside `chat_template.jinja`.
+/// Folder of the templates with names, next to `chat_template.jinja`.
 pub(crate) const FOLDER: &str = "additional_chat_templates";
 /// Name of the template that is not in the folder.
 const DEFAULT: &str = "default";

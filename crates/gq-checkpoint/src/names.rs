@@ -8,7 +8,7 @@ const WRAPPED: [&str; 2] = ["model.language_model.", "language_model.model."];
 /// What towers begin with in a file that has no `model.` before them.
 const BARE_TOWERS: [&str; 4] = ["vision_", "audio_tower.", "embed_", "multi_modal_projector."];
 
-/// Everything a wrapper model has beside its language model.
+/// Everything a wrapper model has in addition to its language model.
 const TOWERS: [&str; 6] = [
     "model.vision_tower.",
     "model.vision_embedder.",

@@ -137,7 +137,7 @@ pub(crate) fn open_weights(
     names: &[String],
 ) -> Result<(File, SourceFile, Header), CheckpointError> {
     let path = dir.join(name);
-    // The file has its full length from the beginning on while this lies beside it.
+    // The file has its full length from the beginning on while this lies next to it.
     if names.iter().any(|other| other.strip_suffix(".aria2") == Some(name)) {
         return Err(CheckpointError::Unfinished { path: dir.join(format!("{name}.aria2")) });
     }

@@ -45,7 +45,7 @@ pub struct ModelSpec {
 pub struct LayerSpec {
     /// Attention.
     pub attention: AttentionSpec,
-    /// Dense MLP; present in every layer, beside the experts where there are any.
+    /// Dense MLP; present in every layer, next to the experts where there are any.
     pub mlp: MlpSpec,
     /// Experts in parallel with the dense MLP.
     pub moe: Option<MoeSpec>,

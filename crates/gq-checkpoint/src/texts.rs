@@ -1,4 +1,4 @@
-//! Texts beside the weights: tokenizer, chat template, settings, licence.
+//! Texts next to the weights: tokenizer, chat template, settings, licence.
 
 use crate::card::Card;
 use crate::named_templates::{self, template_name};

@@ -31,7 +31,7 @@ impl Codebook {
         self.table.magnitudes
     }
 
-    /// What a level is multiplied by, beside the scale: a power of two.
+    /// What a level is multiplied by, in addition to the scale: a power of two.
     pub fn unit(&self) -> f32 {
         f32::from_bits((127 - self.table.shift) << 23)
     }

@@ -14,7 +14,7 @@ const ROWS: usize = 16 * PIVOT_ROWS;
 const TILES: usize = 4;
 
 /// Right-looking elimination of symmetric `h` `[n, n]` (row-major, lower triangle read) with `damping` times `mean` on
-/// its diagonal. Row j of the result holds `U[..j][j]`, beside it D; what is right of the diagonal means nothing.
+/// its diagonal. Row j of the result holds `U[..j][j]`, in addition to it D; what is right of the diagonal means nothing.
 ///
 /// Element (i, c) becomes `h - p(n - 1) - p(n - 2) … - p(i + 1)`, `p(j) = (U[i][j] D[j]) U[c][j]`, everything rounded
 /// to f64, so that the result depends neither on the blocking nor on the level.

@@ -62,7 +62,7 @@ impl ColumnQuantizer for TrellisColumns<'_> {
 /// Rounds a strip of at most 256 rotated rows `[rows, n]` to trellis codes, with the inputs' second moments in view.
 ///
 /// Writes the strip's codes, `n * trellis.column_bytes(rows)` bytes, and one fp16 scale per row.
-/// `row_weights` say what an error in each row costs, beside its size; `None`: all the same. A row without energy has
+/// `row_weights` say what an error in each row costs, in addition to its size; `None`: all the same. A row without energy has
 /// scale 0; one with a value that is not finite is coded as zeros, with a scale that is no number. The same bytes at every
 /// level.
 ///

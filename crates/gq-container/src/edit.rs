@@ -18,7 +18,7 @@ impl Container {
         writer.finish(texts)
     }
 
-    /// Writes the same bytes to `path`: beside it first, synced, then renamed.
+    /// Writes the same bytes to `path`: next to it first, synced, then renamed.
     ///
     /// # Errors
     /// When the file cannot be written.

@@ -1,4 +1,4 @@
-//! Streams a file to disk: beside its place until it is complete, and to be taken up again after an interruption.
+//! Streams a file to disk: next to its place until it is complete, and to be taken up again after an interruption.
 
 use crate::digest::{Digest, Hasher};
 use crate::entry::{TensorEntry, TensorSpec, payload_digest};

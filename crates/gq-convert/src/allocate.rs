@@ -70,7 +70,7 @@ struct Choices {
 pub(crate) type Part<'a> = &'a dyn Fn(&Step) -> bool;
 
 /// Chooses encodings of the steps that `free` accepts so that the whole stays within the budget and the expected
-/// divergence is least. Mean bits are a budget for what takes part, whether it is free or not. `fixed_bytes` is what the file takes beside payloads.
+/// divergence is least. Mean bits are a budget for what takes part, whether it is free or not. `fixed_bytes` is what the file takes next to payloads.
 ///
 /// Greedy along the lower convex hulls: optimal for the budget it stops at. What is left then buys the best
 /// steps that still fit.

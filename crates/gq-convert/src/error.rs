@@ -109,7 +109,7 @@ pub enum ConvertError {
         /// Digest now.
         actual: String,
     },
-    /// The journal beside the output cannot be used.
+    /// The journal next to the output cannot be used.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The output cannot be written.

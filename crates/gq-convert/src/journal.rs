@@ -1,4 +1,4 @@
-//! The journal beside an unfinished output: what is being made, and the tensors that are done.
+//! The journal next to an unfinished output: what is being made, and the tensors that are done.
 //!
 //! One JSON object per line. The first is the [`Fingerprint`]; each further line is a finished [`Entry`],
 //! appended after the tensor's bytes are in the partial file. A torn last line is ignored.
@@ -88,7 +88,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal at `path`, or begins one. A journal whose first line is torn is begun anew.
+    /// Opens the journal at `path`, or begins one. A journal whose first line is torn is begun again.
     ///
     /// # Errors
     /// [`JournalError::Differs`] when it belongs to another conversion, [`JournalError::Busy`] while another process holds it.

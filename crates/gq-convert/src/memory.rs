@@ -17,9 +17,9 @@ const STRIPS: usize = 16;
 const SMALLEST_BLOCK: u64 = 64 << 10;
 /// Program, allocator slack, stacks of the threads that are not counted one by one.
 const BASE: u64 = 11 << 18;
-/// Targets, paths and sums of a trellis search, beside what grows with its states.
+/// Targets, paths and sums of a trellis search, in addition to what grows with its states.
 const TRELLIS: u64 = 96 << 10;
-/// Most that the compression of a text needs beside the text and its result; shorter texts need less.
+/// Most that the compression of a text needs in addition to the text and its result; shorter texts need less.
 const COMPRESSION: u64 = 16 << 20;
 /// Most that the allocator keeps of matrices that were freed, without use for it: larger ones go back to the system.
 const LEFT: u64 = 3 << 20;
@@ -235,7 +235,7 @@ mod tests {
         });
         let inputs: Vec<_> = inputs.collect();
         let widest = 20 * 20 * FACTOR_IN_MAKING;
-        // The second layer's down is made beside the first one's queries and outputs.
+        // The second layer's down is made next to the first one's queries and outputs.
         assert_eq!(factor_bytes(&inputs), widest + FACTOR * (16 * 16 + 5 * 5));
         assert_eq!(factor_bytes(&[("a", 3), ("a", 3)]), 9 * FACTOR_IN_MAKING);
         let many: Vec<_> = (0..9).map(|expert| (expert, 7)).collect();

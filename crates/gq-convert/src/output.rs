@@ -35,7 +35,7 @@ pub(crate) struct Output<'a> {
 }
 
 impl<'a> Output<'a> {
-    /// Begins `path`, or takes up what an interrupted execution left beside it.
+    /// Begins `path`, or takes up what an interrupted execution left next to it.
     pub(crate) fn open(
         plan: &'a Plan,
         checkpoint: &'a Checkpoint,
@@ -331,7 +331,7 @@ pub(crate) fn identity(adapter: &Adapter) -> String {
     format!("{} x {} ({})", adapter.name(), adapter.weight(), digests.join(" "))
 }
 
-/// Removes what an interrupted conversion to `path` left beside it.
+/// Removes what an interrupted conversion to `path` left next to it.
 pub(crate) fn discard(path: &Path) -> Result<(), ConvertError> {
     for stale in [journal_path(path), partial_path(path)] {
         match std::fs::remove_file(&stale) {

@@ -187,7 +187,7 @@ pub enum PlanError {
         /// Its dtype.
         actual: DType,
     },
-    /// FP8 weights with scales beside them: their bytes alone are not the weights.
+    /// FP8 weights with scales next to them: their bytes alone are not the weights.
     #[error("tensor {tensor:?} is {actual} with separate scales and cannot be kept exactly ({reason})")]
     Scaled {
         /// The tensor.
@@ -273,7 +273,7 @@ pub struct Facts<'a> {
     pub grids: Option<&'a Grids>,
 }
 
-/// Stored bytes of provenance and report beside their lines per tensor, at most.
+/// Stored bytes of provenance and report in addition to their lines per tensor, at most.
 const REPORT_BYTES: u64 = 8 << 10;
 /// Stored bytes of one tensor's part of the report, at most.
 const REPORT_TENSOR_BYTES: u64 = 160;

@@ -94,7 +94,7 @@ impl PlaneCode {
         }
     }
 
-    /// What a level is multiplied by, beside the scale.
+    /// What a level is multiplied by, in addition to the scale.
     pub fn unit(self) -> f32 {
         match self {
             PlaneCode::Scalar(2..=5 | 8) => 1.0 / 32.0,

@@ -28,9 +28,9 @@ pub(crate) enum Mark {
     Line,
     /// A step from each point's x to the next one's, filled below.
     Steps,
-    /// A dot with its name beside it.
+    /// A dot with its name next to it.
     Dot,
-    /// Small points, one beside the other.
+    /// Small points, one next to the other.
     Points,
 }
 

@@ -1,4 +1,4 @@
-//! Memory of a running model beside its weights, from its specification alone.
+//! Memory of a running model in addition to its weights, from its specification alone.
 
 use crate::cache::{KV_GROUP, KvType};
 use gq_checkpoint::ModelSpec;

@@ -416,7 +416,7 @@ mod tests {
     }
 
     /// Derivatives of a random functional of the last residual stream, by what enters the first layer and by the
-    /// outputs of every product, beside differences of forward passes in f64.
+    /// outputs of every product, next to differences of forward passes in f64.
     #[test]
     fn gradients_equal_finite_differences_in_f64() {
         for name in TINY {

@@ -27,7 +27,7 @@ pub struct Trial {
     pub share: f32,
 }
 
-/// Trials on sequences from position 0, each beside the original.
+/// Trials on sequences from position 0, each next to the original.
 ///
 /// Memory is the residual stream of every sequence in every trial that has left the original, unless it is spilled,
 /// the rounded weights given, and one layer's work for one sequence.

@@ -1,4 +1,4 @@
-//! The folder beside an output in which `--target-kld` searches: what was measured so far, and the best file.
+//! The folder next to an output in which `--target-kld` searches: what was measured so far, and the best file.
 
 use crate::failure::{Exit, Failure};
 use gq_container::put_in_place;

@@ -96,7 +96,7 @@ impl<'a> Checker<'a> {
         Ok(!self.skip.no_check && self.max_memory.is_none_or(|limit| needed <= limit))
     }
 
-    /// Memory that looking at what is made of a checkpoint takes, beside the little that one token does: what its tokenizer
+    /// Memory that looking at what is made of a checkpoint takes, in addition to the little that one token does: what its tokenizer
     /// takes, unless that is not tried.
     pub fn memory(&self, checkpoint: &Checkpoint) -> Result<u64, Failure> {
         match self.may_tokenize(checkpoint)? {

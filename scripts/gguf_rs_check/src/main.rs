@@ -1,4 +1,4 @@
-//! gguf-rs 0.1.8 beside our reader: where it agrees, and the faults for which it is not used.
+//! gguf-rs 0.1.8 next to our reader: where it agrees, and the faults for which it is not used.
 //!
 //! `cargo test --manifest-path scripts/gguf_rs_check/Cargo.toml`. A test that fails means that gguf-rs got better.
 

@@ -1,5 +1,5 @@
 //! Gemma 4, text: two head sizes, proportional rotary embedding on full layers, shared caches, K = V layers,
-//! per-layer embeddings, experts beside a dense MLP.
+//! per-layer embeddings, experts next to a dense MLP.
 
 use super::shared::{
     Defaults, LayerType, SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, layer_types,

@@ -199,7 +199,7 @@ fn split_count(header: &Header, path: &Path) -> Result<u64, GgufError> {
     }
 }
 
-/// `name-00002-of-00005.gguf` beside any other of its kind.
+/// `name-00002-of-00005.gguf` next to any other of its kind.
 fn split_path(path: &Path, index: u64, count: u64) -> Result<PathBuf, GgufError> {
     let name = path.file_name().and_then(|name| name.to_str());
     let stem = name.and_then(|name| {

@@ -1,4 +1,4 @@
-//! GGML's tensor types: number, name, block and bytes. How blocks are decoded lives beside this file.
+//! GGML's tensor types: number, name, block and bytes. How blocks are decoded lives next to this file.
 
 /// An element type of a GGUF tensor. Numbers that are not here are refused when a file is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

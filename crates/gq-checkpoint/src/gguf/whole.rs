@@ -1,4 +1,4 @@
-//! `tokenizer.huggingface.json`: a whole tokenizer beside the one that llama.cpp reads. Both are to say the same.
+//! `tokenizer.huggingface.json`: a whole tokenizer next to the one that llama.cpp reads. Both are to say the same.
 
 use super::GgufError;
 use super::tokenizer::UNUSED;

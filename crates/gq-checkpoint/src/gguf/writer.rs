@@ -52,7 +52,7 @@ impl GgufWriter {
         Ok(data.saturating_add(header.len() as u64))
     }
 
-    /// Begins a file beside `path`; it gets that name when it is finished.
+    /// Begins a file next to `path`; it gets that name when it is finished.
     ///
     /// # Errors
     /// When a tensor cannot have its type, or the disk fails.

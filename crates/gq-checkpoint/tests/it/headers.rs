@@ -1,4 +1,4 @@
-//! Headers beside the format's own implementation, and the caps that no small file can reach.
+//! Headers next to the format's own implementation, and the caps that no small file can reach.
 
 use gq_checkpoint::limits;
 use gq_checkpoint::safetensors::{header_bytes, parse_header};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Damaged sets; with the smallest a second parser judges too.
 const CASES: u64 = 48_000;
 
-/// What validation may hold beside the files: layers and expected tensors of the deepest model that the caps allow.
+/// What validation may hold next to the files: layers and expected tensors of the deepest model that the caps allow.
 const CONSTANT: usize = 32 << 20;
 
 #[global_allocator]

@@ -1,4 +1,4 @@
-//! Rotary frequencies beside those of the reference, bit for bit where its power function rounds correctly.
+//! Rotary frequencies next to those of the reference, bit for bit where its power function rounds correctly.
 
 use crate::support::read;
 use gq_checkpoint::{ModelSpec, RopeSpec, parse_config};

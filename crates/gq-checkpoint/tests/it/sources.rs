@@ -128,7 +128,7 @@ fn prefixes_of_wrappers_are_taken_off_where_every_name_has_them() {
     });
     let error = Checkpoint::open(dir.path()).unwrap_err();
     assert!(matches!(error, CheckpointError::Tensors(TensorError::Unexpected { .. })), "{error}");
-    // A model that was saved with its adapter beside the weights.
+    // A model that was saved with its adapter next to the weights.
     let dir = scratch("tiny/llama");
     rename(dir.path(), |name| {
         let name =

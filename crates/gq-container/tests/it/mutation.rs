@@ -60,7 +60,7 @@ fn read(bytes: &[u8]) -> Result<(), VerifyError> {
     layout.verify(bytes, |_, _| {})
 }
 
-/// Runs `cases` mutations of `valid`, of which every second is signed anew; counts outcomes by code.
+/// Runs `cases` mutations of `valid`, of which every second is signed again; counts outcomes by code.
 fn mutate(valid: &[u8], cases: usize, seed: u64) -> BTreeMap<&'static str, usize> {
     let mut random = Random(seed);
     let mut outcomes = BTreeMap::new();

@@ -28,7 +28,7 @@ const HEAD_ROWS: u64 = 128;
 pub struct MeasuringMemory {
     /// Most bytes of anonymous memory; the mapped checkpoint is not counted.
     pub peak: u64,
-    /// Bytes of hidden states in a file beside the measurements; 0: they are held in memory.
+    /// Bytes of hidden states in a file next to the measurements; 0: they are held in memory.
     pub spilled: u64,
     /// Bytes of the moments that stay on the disk.
     pub saved: u64,

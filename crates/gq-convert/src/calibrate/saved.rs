@@ -1,4 +1,4 @@
-//! The saved value of a measurement: `measurements.json` and the moments beside it.
+//! The saved value of a measurement: `measurements.json` and the moments next to it.
 
 use super::corrections::Corrections;
 use super::moment::square;

@@ -41,7 +41,7 @@ pub struct TrialOptions {
 }
 
 /// Compares the predictions of `measurements`, which was measured on `sequences`, with divergences measured on those of them
-/// that were held out, and saves factors beside them. What was measured before is kept as it is.
+/// that were held out, and saves factors next to them. What was measured before is kept as it is.
 ///
 /// # Errors
 /// [`CalibrateError`]; the measurement is then as it was.

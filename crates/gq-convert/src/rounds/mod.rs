@@ -131,7 +131,7 @@ pub enum RoundAgainError {
         /// The tensor.
         tensor: String,
     },
-    /// A file beside the output, or of the source, cannot be read or written.
+    /// A file next to the output, or of the source, cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
@@ -204,7 +204,7 @@ impl RoundAgain<'_> {
     /// Rounds the layers' matrices again on `sequences` and writes the file to `path`, which may be the container's own.
     /// What does not get closer on the held-out sequences is not written over; the outcome says so.
     ///
-    /// Memory: [`MeasuringMemory::rounding_again`]; states that do not fit, and new codes, are in files beside `path`.
+    /// Memory: [`MeasuringMemory::rounding_again`]; states that do not fit, and new codes, are in files next to `path`.
     ///
     /// # Errors
     /// [`RoundAgainError`]; `path` is then untouched.

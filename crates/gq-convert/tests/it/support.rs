@@ -45,7 +45,7 @@ pub fn convert(
 }
 
 /// A Llama of one layer: `tensor` gives dtype and bytes of each tensor by name and elements;
-/// `extra` are tensors beside those of the graph.
+/// `extra` are tensors next to those of the graph.
 pub fn write_llama(
     dir: &Path,
     (hidden, width): (usize, usize),

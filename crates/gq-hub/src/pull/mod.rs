@@ -1,7 +1,7 @@
 //! Files from the Hub into the cache.
 //!
 //! A pull is planned (one commit, one list of files, what is here already), then executed: streams take
-//! chunks of all files in turn, each chunk is written in place and noted in a journal beside the file, and
+//! chunks of all files in turn, each chunk is written in place and noted in a journal next to the file, and
 //! a file whose chunks are all there is hashed, renamed and linked. Killed at any moment, the next pull
 //! asks only for the chunks that the journal lacks.
 

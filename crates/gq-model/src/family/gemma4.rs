@@ -1,4 +1,4 @@
-//! Gemma 4: two head sizes, shared caches, values from keys, per-layer embeddings, experts beside the dense MLP.
+//! Gemma 4: two head sizes, shared caches, values from keys, per-layer embeddings, experts next to the dense MLP.
 
 use super::Residual;
 use crate::LoadError;

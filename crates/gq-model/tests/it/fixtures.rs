@@ -41,7 +41,7 @@ pub fn tiny_model(name: &str, options: RunOptions) -> Model {
     Model::from_checkpoint(tiny(name), options).unwrap()
 }
 
-/// `reference.safetensors` and `reference.json` beside a checkpoint.
+/// `reference.safetensors` and `reference.json` next to a checkpoint.
 pub struct Reference {
     /// Windows of tokens.
     pub rows: Vec<Vec<u32>>,

@@ -459,7 +459,7 @@ impl Writing {
     }
 
     fn new(spec: &ModelSpec, answer: usize, limit: Option<u64>, global: &Global) -> Result<Writing, Failure> {
-        // A prompt is short beside the answer.
+        // A prompt is short next to the answer.
         let tokens = 2 * answer;
         let (work, one) =
             (work_bytes(spec, tokens, KvType::F32, global.threads()), conversation_bytes(spec, tokens));

@@ -174,7 +174,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     output.data(&(outcome::summary(&made) + &close + &checker.seen().line() + &kept))
 }
 
-/// Refuses an output that must not be written, and folders beside it that are not what a conversion makes there; one that
+/// Refuses an output that must not be written, and folders next to it that are not what a conversion makes there; one that
 /// `measures` has one more.
 fn guarded(args: &ConvertArgs, output: &Path, measures: bool) -> Result<(), Failure> {
     let loras = args.recipe.loras.paths();

@@ -33,7 +33,7 @@ const FILES: [(&str, &[u8]); 6] = [
 ];
 /// Text that the model was not trained on.
 const TEXT: &str = include_str!("../../../../testdata/demo/eval.txt");
-/// Quick encodings, beside the default.
+/// Quick encodings, next to the default.
 const BITS: [u8; 4] = [8, 5, 4, 3];
 const CTX: usize = 256;
 const WINDOWS: usize = 16;

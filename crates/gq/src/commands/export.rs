@@ -271,7 +271,7 @@ fn most(weights: &Weights, kinds: &BTreeMap<String, GgmlType>) -> Option<GgmlTyp
     sums.into_iter().max_by_key(|&(_, weights)| weights).and_then(|(code, _)| GgmlType::from_code(code))
 }
 
-/// The Modelfile beside `output`.
+/// The Modelfile next to `output`.
 fn ollama(output: &Path, weights: &Weights) -> Result<(PathBuf, modelfile::Modelfile), Failure> {
     let texts = &weights.texts;
     let texts = ModelTexts {

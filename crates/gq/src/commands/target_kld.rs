@@ -49,7 +49,7 @@ pub struct Job<'a> {
 /// The smallest file found whose divergence from the source, measured on what the calibration held out, is at most the
 /// limit; gives its report, its plan and what was measured.
 ///
-/// Files on the way lie in a folder beside `path`, from which the search goes on when it was interrupted.
+/// Files on the way lie in a folder next to `path`, from which the search goes on when it was interrupted.
 ///
 /// # Errors
 /// When no file met the limit; `path` is then untouched.

@@ -32,7 +32,7 @@ struct Pieces {
     prompt: String,
 }
 
-/// Writes the Modelfile of a GGUF that lies beside it under the name `file`.
+/// Writes the Modelfile of a GGUF that lies next to it under the name `file`.
 pub fn modelfile(file: &str, texts: &ModelTexts, tokenizer: Option<&Tokenizer>) -> Modelfile {
     let mut text = format!("FROM ./{file}\n");
     let mut warnings = Vec::new();

@@ -71,7 +71,7 @@ enum Shape {
     WorkFolder { force: bool },
     /// A folder that may be there.
     Folder,
-    /// A folder that gq makes beside an output; what is in it is the command's to judge.
+    /// A folder that gq makes next to an output; what is in it is the command's to judge.
     Beside,
 }
 
@@ -104,7 +104,7 @@ impl Out {
         Out { path: path.to_owned(), shape: Shape::Folder }
     }
 
-    /// A folder beside an output that nobody named: a link is not followed there.
+    /// A folder next to an output that nobody named: a link is not followed there.
     pub fn beside(path: &Path) -> Out {
         Out { path: path.to_owned(), shape: Shape::Beside }
     }
@@ -226,7 +226,7 @@ fn beside(path: &Path, shape: Shape) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses an output beside which a file waits to be looked at. What lies there is moved to the output's name or removed:
+/// Refuses an output next to which a file waits to be looked at. What lies there is moved to the output's name or removed:
 /// it must be this run's own.
 ///
 /// # Errors

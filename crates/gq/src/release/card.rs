@@ -27,7 +27,7 @@ pub struct Facts<'a> {
     pub adapters: &'a [(String, f64)],
     /// Source files: name and digest.
     pub source: &'a [(String, String)],
-    /// Licence files beside the card.
+    /// Licence files next to the card.
     pub licences: &'a [String],
     /// Program and instruction set.
     pub tool: &'a str,

@@ -279,7 +279,7 @@ fn generation_config_decides_and_options_override() {
 #[test]
 fn a_signal_gives_the_terminal_back_as_it_was() {
     let gq = Gq::new();
-    // A shell that lives on. What it starts beside itself reads nothing unless it is told to.
+    // A shell that lives on. What it starts next to itself reads nothing unless it is told to.
     let script = format!(
         "exec 3<&0; echo shell:$$; echo before:$(stty -g); {} run {} <&3 & echo pid:$!; wait $!; echo code:$?; \
          echo after:$(stty -g); echo over",

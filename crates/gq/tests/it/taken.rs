@@ -1,4 +1,4 @@
-//! Names that something else takes while a command makes its output, and names beside it that are in the way.
+//! Names that something else takes while a command makes its output, and names next to it that are in the way.
 #![cfg(target_os = "linux")]
 
 use crate::checkpoints::{Shape, write_llama};

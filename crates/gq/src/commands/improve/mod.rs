@@ -133,7 +133,7 @@ struct Original<'a> {
 type Text = (Vec<CalibrationText>, Vec<Vec<u32>>);
 
 impl Original<'_> {
-    /// Bytes that `--max-memory` leaves beside what the checkpoint keeps decoded.
+    /// Bytes that `--max-memory` leaves in addition to what the checkpoint keeps decoded.
     fn memory_left(&self) -> Option<u64> {
         let kept = self.checkpoint.held_bytes(self.global.threads());
         self.args.max_memory.map(|limit| limit.saturating_sub(kept))
