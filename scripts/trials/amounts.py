@@ -14,7 +14,7 @@ import resource
 import subprocess
 from pathlib import Path
 
-AMOUNTS = ((4096, 1024, 1024), (16384, 2048, 0), (16384, 2048, 1024), (16384, 8192, 3072), (65536, 2048, 1024))
+AMOUNTS = ((4096, 1024, 1024), (16384, 2048, 0), (16384, 2048, 1024), (32768, 4096, 2048))
 
 
 def run(command: list) -> tuple[str, float]:

@@ -6,53 +6,37 @@
 //! This crate does not know the network or a terminal: progress is a callback.
 #![forbid(unsafe_code)]
 
-mod allocate;
+mod after;
 mod calibrate;
-mod calibrated;
-mod effort;
-mod encode;
-mod error;
-mod estimate;
 mod execute;
-mod finite;
-mod grid;
-mod journal;
-mod memory;
-mod output;
-mod pass;
+mod measurements;
 mod plan;
-mod policy;
-mod prior;
-mod report;
-mod rounds;
-mod scales;
-mod source;
-mod target_kld;
+mod provenance;
+mod round;
 
+pub use after::{
+    NotFinite, RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions, RoundedAgainOutcome,
+    ScalesError, ScalesEvent, ScalesOptions, ScalesTuned, Side, TargetKld, TargetKldError, TensorAgain,
+    TunedScales, held_out_divergence, tune_scales,
+};
 pub use calibrate::{
     BuiltinError, CalibrateError, CalibrateEvent, CalibrateOptions, CalibrationInput, CalibrationText,
-    Corrections, ExpertMoments, GroupTrial, InputMeasured, Measurements, MeasurementsError, MeasuringMemory,
-    MeasuringSize, SequenceError, TensorMeasured, TrialOptions, WholeTrial, builtin, correct, measure,
+    ExpertMoments, MeasuringMemory, MeasuringSize, SequenceError, TrialOptions, builtin, correct, measure,
     sequences, source_files, texts_digest,
 };
-pub use effort::{Amounts, Effort, Speed};
-pub use encode::CoderError;
-pub use error::ConvertError;
-pub use estimate::Estimate;
-pub use execute::{Check, CheckError, Event, ExecuteOptions, Origin, execute, execute_all};
-pub use finite::{NotFinite, Side};
-pub use grid::{GridError, Grids, Lossless};
-pub use journal::JournalError;
-pub use memory::Memory;
-pub use pass::passes;
-pub use plan::{Dropped, Facts, LeftOut, Plan, PlanError, Step};
-pub use policy::{Budget, Calibration, Choice, Codes, Override, Policy, PolicyError, Resources};
-pub use report::{Report, TensorReport};
-pub use rounds::{
-    RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions, RoundedAgainOutcome, TensorAgain,
+pub use execute::{
+    Check, CheckError, ConvertError, Event, ExecuteOptions, JournalError, Origin, Report, TensorReport,
+    execute, execute_all,
 };
-pub use scales::{ScalesError, ScalesEvent, ScalesOptions, ScalesTuned, TunedScales, tune_scales};
-pub use target_kld::{TargetKld, TargetKldError, held_out_divergence};
+pub use measurements::{
+    Corrections, GroupTrial, InputMeasured, Measurements, MeasurementsError, TensorMeasured, WholeTrial,
+};
+pub use plan::{
+    Amounts, Budget, Calibration, Choice, Codes, Dropped, Effort, Estimate, GridError, Grids, LeftOut,
+    Lossless, Memory, Override, Plan, PlanError, PlanInputs, Policy, PolicyError, Resources, Speed, Step,
+    passes,
+};
+pub use round::CoderError;
 
 use gq_checkpoint::Checkpoint;
 
@@ -80,11 +64,11 @@ pub fn plan_measured(
     let text_bytes = checkpoint.text_bytes();
     let merge_bytes = checkpoint.merge_bytes(resources.threads);
     let stored_text_bytes = match policy.budget {
-        Some(Budget::FileBytes(_)) => output::stored_text_bytes(checkpoint),
+        Some(Budget::FileBytes(_)) => execute::stored_text_bytes(checkpoint),
         _ => 0,
     };
     let (tensors, spec) = (checkpoint.tensors(), checkpoint.spec());
-    let facts = Facts { tensors, spec, text_bytes, merge_bytes, stored_text_bytes, measurements, grids };
+    let facts = PlanInputs { tensors, spec, text_bytes, merge_bytes, stored_text_bytes, measurements, grids };
     let plan = Plan::new(facts, policy, resources)?;
     let merged = |step: &&Step| checkpoint.tensor(&step.tensor).is_some_and(|t| checkpoint.is_merged(t));
     let narrow = |step: &&Step| step.encoding.is_exact() && step.source_dtype.size() < 2;

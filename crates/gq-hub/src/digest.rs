@@ -27,8 +27,8 @@ impl FileDigest {
     /// Lower-case hexadecimal.
     pub fn to_hex(self) -> String {
         match self {
-            FileDigest::Sha256(bytes) => hex(&bytes),
-            FileDigest::GitSha1(bytes) => hex(&bytes),
+            FileDigest::Sha256(bytes) => hex::encode(bytes),
+            FileDigest::GitSha1(bytes) => hex::encode(bytes),
         }
     }
 
@@ -68,10 +68,6 @@ fn feed(mut reader: impl Read, mut update: impl FnMut(&[u8])) -> std::io::Result
             Err(e) => return Err(e),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn hex_decode<const N: usize>(text: &str) -> Option<[u8; N]> {

@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn the_notice_names_these_bytes() {
         let notice = include_str!("../../data/NOTICE.md");
-        assert!(notice.contains(&crate::source::hex(&Sha256::digest(DATA))));
+        assert!(notice.contains(&hex::encode(Sha256::digest(DATA))));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The moments of one layer's inputs while they are collected.
 
-use super::moment::Moment;
+use crate::measurements::Moment;
 use gq_checkpoint::{Checkpoint, Role};
 use gq_model::Observation;
 use gq_tensor::Isa;

@@ -1,12 +1,18 @@
 //! Runs a model over calibration text: gradients first, then moments layer by layer.
 
 use super::collected::{Collected, ExpertMoments};
+use super::costs::{lookups, row_costs};
 use super::damping::{self, Chosen};
+use super::error::CalibrateError;
+use super::event::CalibrateEvent;
+use super::held_out::{compared, is_held_out};
 use super::memory::{MeasuringMemory, MeasuringSize};
-use super::moment::{rotate, square};
-use super::saved::{InputMeasured, Measurements, MeasurementsError, TensorMeasured, moments_file};
 use super::sequences::{CalibrationText, digest};
-use gq_checkpoint::{Checkpoint, FileKind, ReadError, Role};
+use crate::measurements::{
+    InputMeasured, Measurements, MeasurementsError, TensorMeasured, moments_file, rotate, square,
+};
+use crate::provenance;
+use gq_checkpoint::{Checkpoint, FileKind};
 use gq_codec::{NotPositive, Rotation};
 use gq_model::{CalibrationPass, Model, ModelError, Observation, OutputMoments, output_moments};
 use gq_tensor::{Isa, RotationKind, RotationSpec};
@@ -14,25 +20,6 @@ use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-/// Every so many sequences, one is held out.
-pub(super) const HELD_OUT: usize = 12;
-
-/// Whether a sequence is held out, of so many: some always are.
-pub(crate) fn is_held_out(index: usize, sequences: usize) -> bool {
-    index % HELD_OUT == HELD_OUT - 1 || (index + 1 == sequences && index < HELD_OUT)
-}
-
-/// Most held-out sequences that whole files are compared on.
-const COMPARED: usize = 12;
-
-/// Held-out sequences to compare whole files on, spread over all of them.
-pub(crate) fn compared(sequences: &[Vec<u32>]) -> Vec<Vec<u32>> {
-    let held = sequences.iter().enumerate().filter(|(index, _)| is_held_out(*index, sequences.len()));
-    let held: Vec<&Vec<u32>> = held.map(|(_, sequence)| sequence).collect();
-    let step = held.len().div_ceil(COMPARED).max(1);
-    held.into_iter().step_by(step).cloned().collect()
-}
 
 /// How to measure.
 #[derive(Clone, Debug)]
@@ -69,84 +56,6 @@ pub struct CalibrationInput<'a> {
     pub texts: &'a [CalibrationText],
     /// The same as tokens.
     pub sequences: &'a [Vec<u32>],
-}
-
-/// What is reported while measuring.
-#[derive(Clone, Copy, Debug)]
-pub enum CalibrateEvent {
-    /// Gradients of so many sequences are there.
-    Gradients {
-        /// Done.
-        done: usize,
-        /// To do.
-        of: usize,
-    },
-    /// Moments of so many layers are there; the head counts as one.
-    Moments {
-        /// Done.
-        done: usize,
-        /// To do.
-        of: usize,
-    },
-    /// Trials have passed so many layers; the head counts as one.
-    Trials {
-        /// Done.
-        done: usize,
-        /// To do.
-        of: usize,
-    },
-}
-
-/// A measurement that failed.
-#[derive(Debug, thiserror::Error)]
-pub enum CalibrateError {
-    /// Tokens the model does not have.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The directory cannot be written.
-    #[error(transparent)]
-    File(#[from] MeasurementsError),
-    /// Weights that cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// Nothing to measure on, or nothing to hold out.
-    #[error("{actual} sequences to measure on, at least {limit} are needed")]
-    TooFew {
-        /// Sequences needed.
-        limit: usize,
-        /// Sequences given.
-        actual: usize,
-    },
-    /// Statistics that overflowed.
-    #[error("what was measured for {tensor:?} is not a number")]
-    NotFinite {
-        /// The tensor.
-        tensor: String,
-    },
-    /// One layer's moments and one sequence take more memory than allowed.
-    #[error("measuring needs {actual} bytes of memory, {limit} are allowed")]
-    Memory {
-        /// Bytes allowed.
-        limit: u64,
-        /// Bytes of the least that will do.
-        actual: u64,
-    },
-    /// A tensor that cannot be rounded to try.
-    #[error("trial of {tensor:?}: {actual}")]
-    Trial {
-        /// The tensor.
-        tensor: String,
-        /// What was found.
-        actual: String,
-    },
-    /// Activations that overflowed or were not numbers.
-    #[error("inputs of {tensor:?}: {source}")]
-    Moment {
-        /// The first tensor that they meet.
-        tensor: String,
-        /// Where the factorization stopped.
-        source: NotPositive,
-    },
 }
 
 /// Measures the tensors that `wanted` names and saves the result in `dir`.
@@ -256,7 +165,7 @@ pub fn source_files(checkpoint: &Checkpoint) -> Vec<(String, u64)> {
     let weights = weights.map(|file| (file.name.clone(), file.bytes));
     let adapter = |adapter: &gq_checkpoint::Adapter| {
         let bytes = adapter.files().iter().map(|file| file.bytes).sum();
-        (format!("adapter {}", crate::output::identity(adapter)), bytes)
+        (format!("adapter {}", provenance::identity(adapter)), bytes)
     };
     let sampled = std::iter::once((format!("sha256 of sampled rows {}", sampled_rows(checkpoint)), 0));
     weights.chain(checkpoint.adapters().iter().map(adapter)).chain(sampled).collect()
@@ -276,7 +185,7 @@ fn sampled_rows(checkpoint: &Checkpoint) -> String {
             row.iter().for_each(|x| hash.update(x.to_le_bytes()));
         }
     }
-    crate::source::hex(&hash.finalize())
+    hex::encode(hash.finalize())
 }
 
 fn gradients(
@@ -371,56 +280,6 @@ fn save(
     Ok(())
 }
 
-/// Tables are looked up: an error in a row goes where the row goes, whatever the token.
-fn lookups(
-    measurements: &mut Measurements,
-    checkpoint: &Checkpoint,
-    wanted: &dyn Fn(&str) -> bool,
-    gradients: &OutputMoments,
-) -> Result<(), CalibrateError> {
-    for tensor in checkpoint.tensors().iter().filter(|tensor| wanted(&tensor.name)) {
-        let Some(squares) = gradients.lookups.get(&tensor.name) else { continue };
-        add_lookup(measurements, checkpoint, &tensor.name, squares / gradients.positions.max(1) as f64)?;
-    }
-    Ok(())
-}
-
-/// Tables that nothing but looking up uses cost their own error, as products cost that of their outputs: trials, which
-/// follow, say what that is worth.
-pub(super) fn lookups_without_gradients(
-    measurements: &mut Measurements,
-    checkpoint: &Checkpoint,
-) -> Result<(), CalibrateError> {
-    let table = |role| matches!(role, Role::Embedding | Role::PerLayerTable);
-    for tensor in checkpoint.tensors().iter().filter(|tensor| table(tensor.role)) {
-        if !measurements.tensors.contains_key(&tensor.name) {
-            add_lookup(measurements, checkpoint, &tensor.name, tensor.cols() as f64)?;
-        }
-    }
-    Ok(())
-}
-
-/// `squares`: summed over columns, what a squared error in a row costs.
-fn add_lookup(
-    measurements: &mut Measurements,
-    checkpoint: &Checkpoint,
-    name: &str,
-    squares: f64,
-) -> Result<(), CalibrateError> {
-    // Half of the mean squared gradient of a column times the mean squared element of the table.
-    let rows = row_costs(checkpoint, name, None)?;
-    let mean = rows.iter().sum::<f64>() / rows.len().max(1) as f64;
-    let cost = mean * squares;
-    let measured = measurements.tensors.entry(name.to_owned()).or_insert_with(|| TensorMeasured {
-        inputs: Vec::new(),
-        sensitivity: 0.0,
-        nearest_sensitivity: 0.0,
-    });
-    measured.sensitivity += cost;
-    measured.nearest_sensitivity += cost;
-    Ok(())
-}
-
 /// In the basis that weights are usually rounded in.
 fn choose(
     level: Isa,
@@ -437,28 +296,4 @@ fn choose(
         true => damping::choose_for_one_of_many(level, &train, &held, n),
         false => damping::choose(level, &train, &held, n),
     }
-}
-
-/// `1/2 g_i^2 ||w_i||^2 / n` of every row: what a unit of relative error costs per unit of the input's cost.
-fn row_costs(
-    checkpoint: &Checkpoint,
-    name: &str,
-    gradients: Option<&OutputMoments>,
-) -> Result<Vec<f64>, CalibrateError> {
-    let Some(tensor) = checkpoint.tensor(name) else { return Ok(Vec::new()) };
-    let cols = tensor.cols();
-    let rows = tensor.shape.iter().rev().skip(1).product::<usize>();
-    let sums = gradients.and_then(|gradients| gradients.rows.get(name));
-    let mut values = vec![0.0; cols];
-    let mut costs = Vec::with_capacity(rows);
-    for row in 0..rows {
-        checkpoint.read_rows_f32(tensor, row..row + 1, &mut values)?;
-        let energy: f64 = values.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-        let gradient = match sums.and_then(|sums| sums.get(row)) {
-            Some(sum) => sum / gradients.map_or(1.0, |gradients| gradients.positions.max(1) as f64),
-            None => 1.0,
-        };
-        costs.push(0.5 * gradient * energy / cols as f64);
-    }
-    Ok(costs)
 }

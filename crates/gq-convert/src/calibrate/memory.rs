@@ -1,9 +1,9 @@
 //! Memory of a measurement, from the model's specification and the text's size alone.
 
 use super::collected::ExpertMoments;
-use super::measure::{CalibrateError, HELD_OUT};
-use super::trials::depths;
-use crate::memory::FACTORS_AT_WORK;
+use super::error::CalibrateError;
+use super::held_out::HELD_OUT;
+use crate::plan::FACTORS_AT_WORK;
 use gq_checkpoint::{LayerSpec, ModelSpec};
 use gq_model::residual_token_bytes;
 use gq_tensor::Encoding;
@@ -22,6 +22,11 @@ const ROWS: u64 = 64;
 
 /// Positions of which a trial's logits are held.
 const HEAD_ROWS: u64 = 128;
+
+/// Groups of a role's layers, by depth: a few where gradients tell tensors apart, more where trials alone do.
+pub(super) const fn depths(gradients: bool) -> usize {
+    if gradients { 3 } else { 10 }
+}
 
 /// What measuring takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -99,7 +99,7 @@ pub fn digest(texts: &[CalibrationText]) -> String {
         hash.update((text.text.len() as u64).to_le_bytes());
         hash.update(text.text.as_bytes());
     }
-    crate::source::hex(&hash.finalize())
+    hex::encode(hash.finalize())
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Trials: each group of tensors rounded alone, and everything together, on sequences that the moments hold out.
 
-use super::corrections::{Corrections, GroupTrial};
-use super::measure::{CalibrateError, CalibrateEvent, is_held_out, lookups_without_gradients};
-use super::memory::{MeasuringMemory, MeasuringSize};
-use super::saved::{Measurements, MeasurementsError};
-use crate::allocate;
-use crate::calibrated::{CalibratedCoder, CalibratedError, Factors};
-use crate::encode::{Coded, Coders, RowCoder, StripBuffers};
-use crate::error::ConvertError;
+use super::costs::lookups_without_gradients;
+use super::error::CalibrateError;
+use super::event::CalibrateEvent;
+use super::held_out::is_held_out;
+use super::memory::{MeasuringMemory, MeasuringSize, depths};
+use crate::measurements::{Corrections, GroupTrial, Measurements, MeasurementsError};
+use crate::plan;
+use crate::round::{
+    CalibratedCoder, CalibratedError, Coded, CoderError, Coders, Factors, RowCoder, StripBuffers,
+};
 use gq_checkpoint::{Checkpoint, Role, SourceTensor};
 use gq_codec::Rotation;
 use gq_model::{Model, Replacements, Trial, TrialPass};
@@ -19,10 +21,6 @@ const ENCODING: Encoding = Encoding::Trellis { bits: 3, states: States::S10 };
 const ROTATION: RotationSpec = RotationSpec { kind: RotationKind::Hadamard, seed: 0 };
 /// Parts of the rounding error that everything together is tried with: half of it is what a bit more leaves.
 const SHARES: [f64; 2] = [0.5, 1.0];
-/// Groups of a role's layers, by depth: a few where gradients tell tensors apart, more where trials alone do.
-pub(super) const fn depths(gradients: bool) -> usize {
-    if gradients { 3 } else { 10 }
-}
 /// Bytes of source rows read at once, and rows at least.
 const BLOCK: usize = 4 << 20;
 const BLOCK_ROWS: usize = 128;
@@ -124,7 +122,7 @@ fn groups(checkpoint: &Checkpoint, measurements: &Measurements) -> Vec<GroupTria
     let depths = layers.min(depths(measurements.gradient_tokens > 0));
     let mut groups: BTreeMap<String, GroupTrial> = BTreeMap::new();
     for tensor in tried(checkpoint, measurements) {
-        let predicted = allocate::predicted(measurements, &tensor.name, ENCODING).unwrap_or(0.0);
+        let predicted = plan::predicted(measurements, &tensor.name, ENCODING).unwrap_or(0.0);
         let name = match tensor.layer {
             Some(layer) => format!("{} {}/{depths}", tensor.role, layer * depths / layers + 1),
             None => tensor.role.to_string(),
@@ -210,7 +208,7 @@ impl Work<'_> {
                     let source = self.source(tensor, first..(first + step).min(end))?;
                     let from = (self.checkpoint, tensor);
                     let done = coder.code(self.level, &factors, from, &source, first, &mut coded);
-                    done.map_err(|error| rounding(tensor, error))?;
+                    done?;
                     payload.extend_from_slice(&coded.codes);
                     scales.extend_from_slice(&coded.scales);
                 }
@@ -273,15 +271,6 @@ fn block(tensor: &SourceTensor) -> usize {
     fit.next_multiple_of(unit(tensor))
 }
 
-fn failed(tensor: &SourceTensor, source: crate::encode::CoderError) -> CalibrateError {
+fn failed(tensor: &SourceTensor, source: CoderError) -> CalibrateError {
     CalibrateError::Trial { tensor: tensor.name.clone(), actual: source.to_string() }
-}
-
-fn rounding(tensor: &SourceTensor, error: ConvertError) -> CalibrateError {
-    match error {
-        ConvertError::Measurements(source) => CalibrateError::File(source),
-        ConvertError::Values(source) => CalibrateError::Read(source),
-        ConvertError::Moment { tensor, source } => CalibrateError::Moment { tensor, source },
-        other => CalibrateError::Trial { tensor: tensor.name.clone(), actual: other.to_string() },
-    }
 }

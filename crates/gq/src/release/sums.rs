@@ -45,7 +45,7 @@ pub fn sha256(path: &Path, mut progress: impl FnMut(u64)) -> Result<(String, u64
     loop {
         let now = file.read(&mut buffer).map_err(io)?;
         if now == 0 {
-            return Ok((hex(&hash.finalize()), bytes));
+            return Ok((hex::encode(hash.finalize()), bytes));
         }
         hash.update(&buffer[..now]);
         bytes += now as u64;
@@ -55,11 +55,7 @@ pub fn sha256(path: &Path, mut progress: impl FnMut(u64)) -> Result<(String, u64
 
 /// sha256 of a text in hexadecimal.
 pub fn sha256_of(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// Writes a file next to its place, then gives it its name.

@@ -18,6 +18,7 @@ mod help;
 mod hub;
 mod interrupted;
 mod job;
+mod layout;
 mod live;
 mod lora;
 mod memory;

@@ -3,52 +3,18 @@
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-
-/// Which of our crates each crate may import. `docs/ARCHITECTURE.md` says why.
-const IMPORTS: &[(&str, &[&str])] = &[
-    ("gq-tensor", &[]),
-    ("gq-files", &[]),
-    ("gq-codec", &["gq-tensor"]),
-    ("gq-container", &["gq-tensor", "gq-files"]),
-    ("gq-checkpoint", &["gq-tensor", "gq-files"]),
-    ("gq-hub", &[]),
-    ("gq-cuda", &["gq-tensor"]),
-    ("gq-ptx", &[]),
-    ("gq-model", &["gq-tensor", "gq-codec", "gq-container", "gq-checkpoint", "gq-cuda"]),
-    (
-        "gq-convert",
-        &["gq-tensor", "gq-files", "gq-codec", "gq-container", "gq-checkpoint", "gq-model", "gq-eval"],
-    ),
-    ("gq-eval", &["gq-tensor", "gq-files", "gq-checkpoint", "gq-container", "gq-model"]),
-    (
-        "gq",
-        &[
-            "gq-tensor",
-            "gq-files",
-            "gq-codec",
-            "gq-container",
-            "gq-checkpoint",
-            "gq-hub",
-            "gq-cuda",
-            "gq-model",
-            "gq-convert",
-            "gq-eval",
-        ],
-    ),
-];
 
 /// Files of generated numbers, free of the length limit.
 const GENERATED: &[&str] = &["tables.rs"];
 /// Most lines of a source file, tests aside.
 const MAX_LINES: usize = 800;
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// Every file of the repository that a person wrote or a script generated.
-fn files() -> Vec<PathBuf> {
+pub fn files() -> Vec<PathBuf> {
     fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -66,36 +32,9 @@ fn files() -> Vec<PathBuf> {
     out
 }
 
-fn with_extension(extension: &str) -> Vec<(PathBuf, String)> {
+pub fn with_extension(extension: &str) -> Vec<(PathBuf, String)> {
     let of_kind = files().into_iter().filter(|f| f.extension().is_some_and(|e| e == extension));
     of_kind.map(|f| (f.clone(), std::fs::read_to_string(&f).unwrap())).collect()
-}
-
-#[test]
-fn crates_import_only_what_the_table_allows() {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
-        .current_dir(root())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let allowed: BTreeMap<_, _> = IMPORTS.iter().copied().collect();
-    let mut seen = BTreeSet::new();
-    for package in metadata["packages"].as_array().unwrap() {
-        let name = package["name"].as_str().unwrap();
-        let row = allowed.get(name).unwrap_or_else(|| panic!("crate {name} is not in the table"));
-        seen.insert(name.to_owned());
-        for dependency in package["dependencies"].as_array().unwrap() {
-            let import = dependency["name"].as_str().unwrap();
-            let normal = dependency["kind"].is_null();
-            if normal && (import == "gq" || import.starts_with("gq-")) {
-                assert!(row.contains(&import), "{name} must not import {import}");
-            }
-        }
-    }
-    assert_eq!(seen.len(), IMPORTS.len(), "the table names a crate that does not exist");
 }
 
 #[test]

@@ -1,0 +1,27 @@
+//! What is reported while measuring.
+
+/// What is reported while measuring.
+#[derive(Clone, Copy, Debug)]
+pub enum CalibrateEvent {
+    /// Gradients of so many sequences are there.
+    Gradients {
+        /// Done.
+        done: usize,
+        /// To do.
+        of: usize,
+    },
+    /// Moments of so many layers are there; the head counts as one.
+    Moments {
+        /// Done.
+        done: usize,
+        /// To do.
+        of: usize,
+    },
+    /// Trials have passed so many layers; the head counts as one.
+    Trials {
+        /// Done.
+        done: usize,
+        /// To do.
+        of: usize,
+    },
+}

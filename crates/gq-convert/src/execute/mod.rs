@@ -1,0 +1,352 @@
+//! Does what plans say: reads, codes and writes three blocks of rows at a time, in order.
+//!
+//! Results do not depend on threads: a block's rows are coded in parallel, each row by itself,
+//! and blocks follow each other in the order of the source's files. Nor do they depend on what else is made in the
+//! same pass: each output has its own codes, journal and file, and only what is read is shared.
+
+mod error;
+mod journal;
+mod options;
+mod output;
+mod report;
+mod source_reader;
+
+pub use error::ConvertError;
+pub use journal::JournalError;
+pub use options::{Check, CheckError, ExecuteOptions, Origin};
+pub(crate) use output::stored_text_bytes;
+pub use report::{Report, TensorReport};
+
+use crate::measurements::Measurements;
+use crate::plan::{Plan, Shared, Step, shared};
+use crate::round::{CalibratedCoder, CalibratedError, Coded, Coders, Factors, RowCoder, StripBuffers};
+use gq_checkpoint::{Checkpoint, ReadError, Role, SourceTensor};
+use gq_tensor::{Isa, decode_f32, encode_f32};
+use output::{Output, discard};
+use source_reader::{Piece, SourceReader, Use, pieces};
+use std::ops::Range;
+use std::path::Path;
+
+/// What is reported while executing.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// An interrupted conversion is taken up.
+    Resumed {
+        /// Tensors that are done.
+        tensors: usize,
+    },
+    /// An output has its name.
+    Finished {
+        /// Which one.
+        path: &'a Path,
+    },
+    /// More of the source has been read.
+    Advanced {
+        /// Bytes of tensors so far.
+        bytes: u64,
+        /// The tensor being read.
+        tensor: &'a str,
+    },
+}
+
+/// A piece on its way: source bytes in, payload bytes out for each output.
+#[derive(Default)]
+struct Slot {
+    source: Vec<u8>,
+    coded: Vec<Coded>,
+    /// Digest of the source file up to here; only after a tensor's last rows.
+    source_sha256: String,
+}
+
+/// Executes `plan` on its checkpoint and writes `path`, which appears only when it is complete.
+///
+/// Beside it lie `path.partial` and `path.journal` until then: run again after an interruption, the finished
+/// tensors are kept and the file's bytes are the same.
+///
+/// # Errors
+/// [`ConvertError`]: a source that cannot be read or holds values that are no numbers, an output that cannot be
+/// written, or an interrupted conversion that was begun differently.
+pub fn execute(
+    plan: &Plan,
+    checkpoint: &Checkpoint,
+    path: &Path,
+    options: ExecuteOptions<'_>,
+    progress: &mut (dyn FnMut(Event<'_>) + Send),
+) -> Result<Report, ConvertError> {
+    Ok(execute_all(&[(plan, path)], checkpoint, options, progress)?.remove(0))
+}
+
+/// Executes several plans on one checkpoint in one pass over it: every byte of the source is read once, and what
+/// calibration takes from its measurements is prepared once for all outputs that share it.
+///
+/// Each file has the bytes that [`execute`] gives it. Which outputs a pass can make within a memory limit,
+/// [`passes`](crate::passes) says. After an interruption each output is taken up where it stopped.
+///
+/// # Errors
+/// Those of [`execute`]; outputs that were finished before stay.
+pub fn execute_all(
+    outputs: &[(&Plan, &Path)],
+    checkpoint: &Checkpoint,
+    options: ExecuteOptions<'_>,
+    progress: &mut (dyn FnMut(Event<'_>) + Send),
+) -> Result<Vec<Report>, ConvertError> {
+    let threads = outputs.iter().map(|(plan, _)| plan.memory.threads).max().unwrap_or(1);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
+    let outcome = pool.install(|| run(outputs, checkpoint, options, progress));
+    // A file that changed is the reason for whatever was found wrong in it.
+    let outcome = outcome.map_err(|error| match checkpoint.check_unchanged() {
+        Err(changed @ ReadError::Changed { .. }) => ConvertError::Values(changed),
+        _ => error,
+    });
+    if let Err(ConvertError::Values(ReadError::NotFinite { .. } | ReadError::Changed { .. })) = &outcome {
+        // Running the same again would end the same, or with parts of two states: nothing is left to take up.
+        outputs.iter().try_for_each(|(_, path)| discard(path))?;
+    }
+    outcome
+}
+
+fn run(
+    outputs: &[(&Plan, &Path)],
+    checkpoint: &Checkpoint,
+    options: ExecuteOptions<'_>,
+    progress: &mut (dyn FnMut(Event<'_>) + Send),
+) -> Result<Vec<Report>, ConvertError> {
+    let plans: Vec<&Plan> = outputs.iter().map(|(plan, _)| *plan).collect();
+    let foreign = plans.iter().flat_map(|plan| &plan.steps);
+    if let Some(step) = foreign.into_iter().find(|step| checkpoint.tensor(&step.tensor).is_none()) {
+        return Err(ConvertError::OtherSource { tensor: step.tensor.clone() });
+    }
+    let shared = shared(&plans, checkpoint);
+    let block = plans.iter().map(|plan| plan.memory.block).min().unwrap_or(1);
+    let pieces = pieces(&shared, checkpoint.tensors(), checkpoint.files(), block);
+    let (mut files_of, mut works) = (Vec::new(), Vec::new());
+    for (plan, path) in outputs {
+        let output = Output::open(plan, checkpoint, path, options.restart)?;
+        let finished = output.finished();
+        if finished > 0 {
+            progress(Event::Resumed { tensors: finished });
+        }
+        works.push(Work { finished, steps: steps(plan, checkpoint, finished, options.measurements)? });
+        files_of.push(output);
+    }
+    let work = Pass { checkpoint, level: options.level, shared, works, factors: Factors::default() };
+    let mut reader = SourceReader::new(checkpoint);
+    // The three stages of a piece, one iteration apart: `reading` k, `coding` k - 1, `writing` k - 2.
+    let (mut reading, mut coding, mut writing) = (Slot::default(), Slot::default(), Slot::default());
+    for slot in [&mut reading, &mut coding, &mut writing] {
+        slot.coded.resize_with(outputs.len(), Coded::default);
+    }
+    let (mut bytes, mut buffers) = (0, StripBuffers::default());
+    for k in 0..pieces.len() + 2 {
+        let to_read = pieces.get(k);
+        let to_code = k.checked_sub(1).and_then(|k| pieces.get(k));
+        let to_write = k.checked_sub(2).and_then(|k| pieces.get(k));
+        let (read, (coded, written)) = rayon::join(
+            || to_read.map_or(Ok(()), |piece| read(&mut reader, piece, &mut reading)),
+            || {
+                rayon::join(
+                    || to_code.map_or(Ok(()), |piece| code(&work, piece, &mut coding, &mut buffers)),
+                    || to_write.map_or(Ok(()), |piece| write(&mut files_of, &work.shared, piece, &writing)),
+                )
+            },
+        );
+        // The earliest piece's failure is the one to tell.
+        written?;
+        coded?;
+        read?;
+        if let Some((Use::Rows { tensor, .. }, piece)) = to_read.map(|piece| (&piece.use_, piece)) {
+            bytes += piece.bytes as u64;
+            progress(Event::Advanced { bytes, tensor: &work.shared[*tensor].tensor });
+        }
+        std::mem::swap(&mut writing, &mut coding);
+        std::mem::swap(&mut coding, &mut reading);
+        // Two buffers of a kind suffice: source rows are free once coded, codes once written.
+        std::mem::swap(&mut reading.source, &mut writing.source);
+        std::mem::swap(&mut coding.coded, &mut reading.coded);
+    }
+    // Texts are compressed at the end: the blocks' memory is free by then.
+    drop((reading, coding, writing, work, buffers));
+    let digests = reader.finish();
+    checkpoint.check_unchanged()?;
+    let mut reports = Vec::new();
+    for (output, (_, path)) in files_of.into_iter().zip(outputs) {
+        reports.push(output.finish(&digests, options)?);
+        progress(Event::Finished { path });
+    }
+    Ok(reports)
+}
+
+/// What coding a piece takes.
+struct Pass<'a> {
+    checkpoint: &'a Checkpoint,
+    level: Isa,
+    shared: Vec<Shared>,
+    works: Vec<Work<'a>>,
+    factors: Factors,
+}
+
+/// What coding a piece for one output takes.
+struct Work<'a> {
+    finished: usize,
+    /// The source of each step, and its coder unless it is exact.
+    steps: Vec<(&'a SourceTensor, Coder<'a>)>,
+}
+
+/// How a tensor is coded.
+enum Coder<'a> {
+    /// As it is.
+    Exact,
+    /// Row by row, to nearest.
+    Nearest(RowCoder),
+    /// With its inputs in view.
+    Calibrated(Box<CalibratedCoder<'a>>),
+}
+
+/// Sources and coders of the steps, in order; coders are shared among equals.
+fn steps<'a>(
+    plan: &Plan,
+    checkpoint: &'a Checkpoint,
+    finished: usize,
+    measurements: Option<&'a Measurements>,
+) -> Result<Vec<(&'a SourceTensor, Coder<'a>)>, ConvertError> {
+    let mut coders = Coders::default();
+    let work = |(index, step): (usize, &Step)| {
+        let tensor = || step.tensor.clone();
+        let source = checkpoint.tensor(&step.tensor);
+        let source = source.ok_or_else(|| ConvertError::OtherSource { tensor: tensor() })?;
+        if index < finished || step.encoding.is_exact() {
+            return Ok((source, Coder::Exact));
+        }
+        let (rows, cols) = step.rows_cols();
+        let failed = |source| ConvertError::Coder { tensor: tensor(), source };
+        if let Some(measurements) = measurements.filter(|_| step.calibrated) {
+            let how = (step.encoding, step.rotation);
+            let coder = CalibratedCoder::new(measurements, source, how, (rows, cols), &mut coders);
+            let coder = coder.map_err(|error| match error {
+                CalibratedError::Coder(source) => failed(source),
+                CalibratedError::Measurements(source) => ConvertError::Measurements(source),
+            })?;
+            if let Some(coder) = coder {
+                return Ok((source, Coder::Calibrated(Box::new(coder))));
+            }
+        }
+        let coder = coders.get(step.encoding, step.rotation, cols).map_err(failed)?;
+        Ok((source, Coder::Nearest(coder)))
+    };
+    plan.steps.iter().enumerate().map(work).collect()
+}
+
+fn read(reader: &mut SourceReader<'_>, piece: &Piece, slot: &mut Slot) -> Result<(), ConvertError> {
+    reader.read(piece, &mut slot.source).map_err(|error| match error {
+        ReadError::Io { path, source } => ConvertError::Read { path, source },
+        other => ConvertError::Values(other),
+    })?;
+    if let Use::Rows { last: true, .. } = piece.use_ {
+        slot.source_sha256 = reader.prefix_digest();
+    }
+    Ok(())
+}
+
+fn code(
+    pass: &Pass<'_>,
+    piece: &Piece,
+    slot: &mut Slot,
+    buffers: &mut StripBuffers,
+) -> Result<(), ConvertError> {
+    let Use::Rows { tensor: index, rows, .. } = &piece.use_ else { return Ok(()) };
+    let Pass { checkpoint, level, shared, works, factors } = pass;
+    let Slot { source, coded, .. } = slot;
+    let mut ordered = false;
+    for ((work, step), coded) in works.iter().zip(&shared[*index].steps).zip(coded) {
+        let Some((tensor, coder)) = step.filter(|step| *step >= work.finished).map(|step| &work.steps[step])
+        else {
+            continue;
+        };
+        if !std::mem::replace(&mut ordered, true) {
+            tensor.order_rows(source);
+        }
+        match coder {
+            Coder::Nearest(coder) => {
+                coder.code(*level, (checkpoint, tensor), source, rows.start, (&mut *coded, &mut *buffers))?;
+                if coder.encoding.is_grid() && coded.sums.iter().any(|(error, _)| *error != 0.0) {
+                    let tensor = tensor.name.clone();
+                    return Err(ConvertError::OffGrid { tensor, limit: coder.encoding });
+                }
+            }
+            Coder::Calibrated(coder) => {
+                coder.code(*level, factors, (checkpoint, tensor), source, rows.start, coded)?;
+            }
+            Coder::Exact => copy(checkpoint, tensor, rows, source, coded)?,
+        }
+        // Weights are finite: what is not is what a scale made of them.
+        if let Some(row) = coded.sums.iter().position(|(error, _)| !error.is_finite()) {
+            let limit = match coder {
+                Coder::Nearest(coder) => coder.encoding,
+                Coder::Calibrated(coder) => coder.encoding(),
+                Coder::Exact => continue,
+            };
+            return Err(ConvertError::Scale { tensor: tensor.name.clone(), row: rows.start + row, limit });
+        }
+    }
+    Ok(())
+}
+
+/// Exact tensors: the source's bytes, once they are seen to be numbers; values that bytes alone do not give
+/// (merged ones, a GGUF's blocks) in the tensor's dtype.
+/// Towers are not looked at: the bounds of clipped activations in them may be infinite.
+fn copy(
+    checkpoint: &Checkpoint,
+    tensor: &SourceTensor,
+    rows: &Range<usize>,
+    source: &[u8],
+    coded: &mut Coded,
+) -> Result<(), ReadError> {
+    let mut values = vec![0.0; tensor.cols()];
+    let made = checkpoint.is_merged(tensor) || !tensor.is_plain();
+    let row_bytes = tensor.cols() * tensor.dtype.size();
+    coded.codes.resize(if made { rows.len() * row_bytes } else { 0 }, 0);
+    let mut codes = coded.codes.chunks_mut(row_bytes.max(1));
+    let checked = if tensor.role == Role::Tower && !made { 0..0 } else { rows.clone() };
+    for (row, bytes) in checked.zip(source.chunks(tensor.row_bytes())) {
+        checkpoint.decode_rows_f32(tensor, row..row + 1, bytes, &mut values)?;
+        if let Some(codes) = codes.next() {
+            encode_f32(tensor.dtype, &values, codes);
+        }
+    }
+    if made {
+        // A sum may be beyond what the source's own dtype holds.
+        overflow(tensor, rows.start, &coded.codes)?;
+    }
+    if !made {
+        // Not swapped: a buffer of codes would keep the size of a block of source rows.
+        coded.codes.extend_from_slice(source);
+    }
+    coded.scales.clear();
+    coded.sums.clear();
+    coded.outputs.clear();
+    Ok(())
+}
+
+/// Refuses values that became infinite when they were stored in the tensor's dtype.
+fn overflow(tensor: &SourceTensor, first_row: usize, stored: &[u8]) -> Result<(), ReadError> {
+    let mut values = vec![0.0; stored.len() / tensor.dtype.size().max(1)];
+    decode_f32(tensor.dtype, stored, &mut values);
+    let Some(at) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+    let (row, col) = (first_row + at / tensor.cols().max(1), at % tensor.cols().max(1));
+    Err(ReadError::NotFinite { name: tensor.name.clone(), row, col, value: values[at] })
+}
+
+fn write(
+    outputs: &mut [Output<'_>],
+    shared: &[Shared],
+    piece: &Piece,
+    slot: &Slot,
+) -> Result<(), ConvertError> {
+    let Use::Rows { tensor, rows, last } = &piece.use_ else { return Ok(()) };
+    for ((output, step), coded) in outputs.iter_mut().zip(&shared[*tensor].steps).zip(&slot.coded) {
+        if let Some(step) = *step {
+            output.rows(step, rows.start == 0, *last, coded, &slot.source_sha256)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,438 @@
+//! The saved value of a measurement: `measurements.json` and the moments next to it.
+
+use super::corrections::Corrections;
+use super::moment::square;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Version of the layout and of what is measured: 2 weighs tokens alike before a norm, 3 takes gradients on no held-out
+/// sequence and chooses dampings at every width, 4 has moments of their own for experts' gates.
+const FORMAT: u32 = 4;
+/// The file that is written last: without it, a directory holds no measurement.
+const INDEX: &str = "measurements.json";
+/// What the name of a file of moments begins with.
+const MOMENTS: &str = "moments-";
+/// Squared gradients at products' outputs, one f64 vector per tensor.
+const GRADIENTS: &str = "gradients.safetensors";
+
+/// Sequences that were held out, a vector of tokens each.
+const HELD_OUT: &str = "held_out.safetensors";
+
+/// Weight of the mean in every row's squared gradient.
+const PRIOR: f64 = 0.1;
+
+/// What was measured on a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measurements {
+    /// Layout.
+    pub format: u32,
+    /// Version of the program that measured.
+    pub version: String,
+    /// Weight files of the source: name and size.
+    pub files: Vec<(String, u64)>,
+    /// sha256 of the calibration texts.
+    pub text_sha256: String,
+    /// Tokens of a sequence.
+    pub ctx: usize,
+    /// Tokens that moments were measured on.
+    pub tokens: usize,
+    /// Tokens held out.
+    pub held_out_tokens: usize,
+    /// Tokens that gradients were measured on; 0: none were.
+    pub gradient_tokens: usize,
+    /// Seed of the labels that gradients were drawn for.
+    pub seed: u64,
+    /// What was asked for.
+    #[serde(default)]
+    pub asked: String,
+    /// Inputs by name: that of the first tensor they meet, `#` and the expert where each has its own.
+    pub inputs: BTreeMap<String, InputMeasured>,
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, TensorMeasured>,
+    /// sha256 of each file of moments and gradients.
+    pub digests: BTreeMap<String, String>,
+    /// What trials said of the predictions; none were made where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrections: Option<Corrections>,
+    /// Where it lies.
+    #[serde(skip)]
+    pub(crate) dir: PathBuf,
+}
+
+/// Inputs of one or more products.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InputMeasured {
+    /// File with its moments.
+    pub file: String,
+    /// Width.
+    pub cols: usize,
+    /// Tokens seen.
+    pub tokens: usize,
+    /// Tokens held out.
+    pub held_out_tokens: usize,
+    /// Damping that was best on the held-out tokens, in units of the mean diagonal.
+    pub damping: f64,
+    /// `tr(U^-1 H U^-T) / n` on the held-out tokens: expected output error per unit variance of rounding errors.
+    pub cost: f64,
+    /// `tr(H) / n` on the held-out tokens: the same when rounding to nearest.
+    pub nearest_cost: f64,
+}
+
+/// A weight matrix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TensorMeasured {
+    /// Its inputs: one, or one per expert.
+    pub inputs: Vec<String>,
+    /// Divergence in nats per token for each unit of relative squared rounding error, rounded with feedback.
+    pub sensitivity: f64,
+    /// The same when rounding to nearest.
+    pub nearest_sensitivity: f64,
+}
+
+/// Measurements that cannot be used or saved.
+#[derive(Debug, thiserror::Error)]
+pub enum MeasurementsError {
+    /// Reading or writing failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Not what this program writes.
+    #[error("{}: {actual}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        actual: String,
+    },
+    /// Measured on another source or by another version.
+    #[error("{}: measured with {what} {actual}, this is {limit}", path.display())]
+    Differs {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What is needed.
+        limit: String,
+        /// What was measured.
+        actual: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct Numbered {
+    format: u32,
+}
+
+impl Measurements {
+    /// Reads `dir/measurements.json`.
+    ///
+    /// # Errors
+    /// When it is not there, or was not written by this version.
+    pub fn open(dir: &Path) -> Result<Measurements, MeasurementsError> {
+        let path = dir.join(INDEX);
+        let bytes = read(&path)?;
+        let malformed =
+            |e: serde_json::Error| MeasurementsError::Malformed { path: path.clone(), actual: e.to_string() };
+        // Alone at first: in another format, other fields may be missing.
+        let Numbered { format } = serde_json::from_slice(&bytes).map_err(malformed)?;
+        if format != FORMAT {
+            let (limit, actual) = (FORMAT.to_string(), format.to_string());
+            return Err(MeasurementsError::Differs { path, what: "format", limit, actual });
+        }
+        let measurements: Measurements = serde_json::from_slice(&bytes).map_err(malformed)?;
+        let version = env!("CARGO_PKG_VERSION");
+        if measurements.version != version {
+            let (limit, actual) = (version.to_owned(), measurements.version);
+            return Err(MeasurementsError::Differs { path, what: "gq", limit, actual });
+        }
+        if measurements.corrections.as_ref().is_some_and(|corrections| !corrections.is_known()) {
+            let actual = "corrections made by other rules".to_owned();
+            return Err(MeasurementsError::Malformed { path, actual });
+        }
+        Ok(Measurements { dir: dir.to_owned(), ..measurements })
+    }
+
+    /// Whether a finished measurement lies in `dir`, of whatever it is.
+    pub fn is_finished(dir: &Path) -> bool {
+        dir.join(INDEX).exists()
+    }
+
+    /// Whether a measurement has a file of this name, finished or not.
+    pub fn is_file_name(name: &std::ffi::OsStr) -> bool {
+        let whole = name.to_str().map(|name| name.strip_suffix(".partial").unwrap_or(name));
+        whole.is_some_and(|name| {
+            [INDEX, GRADIENTS, HELD_OUT, "states", "trials"].contains(&name) || is_moments(name)
+        })
+    }
+
+    /// The same without corrections: predictions count as they are.
+    #[must_use]
+    pub fn without_corrections(self) -> Measurements {
+        Measurements { corrections: None, ..self }
+    }
+
+    /// Divergence in nats per token that a sum of (corrected) predictions leads to expect.
+    pub(crate) fn expected(&self, sum: f64) -> f64 {
+        self.corrections.as_ref().map_or(sum, |corrections| corrections.level(sum))
+    }
+
+    /// The sum of predictions at which so much is expected.
+    pub(crate) fn sum_at(&self, divergence: f64) -> f64 {
+        self.corrections.as_ref().map_or(divergence, |corrections| corrections.sum_at(divergence))
+    }
+
+    /// Whether it was measured on these weight files.
+    ///
+    /// # Errors
+    /// [`MeasurementsError::Differs`] with both lists.
+    pub fn check_source(&self, files: &[(String, u64)]) -> Result<(), MeasurementsError> {
+        if self.files == files {
+            return Ok(());
+        }
+        let list = |files: &[(String, u64)]| {
+            files.iter().map(|(name, bytes)| format!("{name} ({bytes} bytes)")).collect::<Vec<_>>().join(", ")
+        };
+        let path = self.dir.join(INDEX);
+        Err(MeasurementsError::Differs {
+            path,
+            what: "weight files",
+            limit: list(files),
+            actual: list(&self.files),
+        })
+    }
+
+    /// Removes what was saved, and the directory when nothing else is in it.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn remove(&self) -> Result<(), MeasurementsError> {
+        for file in self.digests.keys().map(String::as_str).chain([INDEX]) {
+            let path = self.dir.join(file);
+            std::fs::remove_file(&path).map_err(|source| MeasurementsError::Io { path, source })?;
+        }
+        match std::fs::remove_dir(&self.dir) {
+            Err(source) if source.kind() != std::io::ErrorKind::DirectoryNotEmpty => {
+                Err(MeasurementsError::Io { path: self.dir.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Digest of everything measured.
+    pub fn sha256(&self) -> String {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        hex::encode(Sha256::digest(json))
+    }
+
+    /// Tokens that each expert of this tensor saw, from the least; nothing where all rows see the same.
+    pub(crate) fn expert_tokens(&self, tensor: &str) -> Option<Vec<usize>> {
+        let inputs = self.tensors.get(tensor).map(|measured| &measured.inputs)?;
+        let mut tokens: Vec<usize> =
+            inputs.iter().filter_map(|input| self.inputs.get(input)).map(|input| input.tokens).collect();
+        tokens.sort_unstable();
+        (tokens.len() > 1).then_some(tokens)
+    }
+
+    /// The moment of an input's tokens, and that of the held-out ones: `[n, n]` each.
+    pub(crate) fn moments(&self, input: &str) -> Result<(Vec<f32>, Vec<f32>), MeasurementsError> {
+        let index = self.dir.join(INDEX);
+        let malformed =
+            |path: &Path, actual: String| MeasurementsError::Malformed { path: path.to_owned(), actual };
+        let measured = self.inputs.get(input);
+        let measured = measured.ok_or_else(|| malformed(&index, format!("no input {input:?}")))?;
+        let path = self.dir.join(&measured.file);
+        let bytes = read(&path)?;
+        if self.digests.get(&measured.file) != Some(&hex::encode(Sha256::digest(&bytes))) {
+            return Err(malformed(&path, "its sha256 is not the one in measurements.json".to_owned()));
+        }
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| malformed(&path, e.to_string()))?;
+        let n = measured.cols;
+        let half = |part: &str| {
+            let name = format!("{input}.{part}");
+            let tensor = tensors.tensor(&name).map_err(|e| malformed(&path, e.to_string()))?;
+            let values: Vec<f32> =
+                tensor.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+            match values.len() == n * (n + 1) / 2 {
+                true => Ok(square(&values, n)),
+                false => Err(malformed(&path, format!("{name} has {} elements", values.len()))),
+            }
+        };
+        Ok((half("moment")?, half("held_out")?))
+    }
+
+    /// What an error in each row of a tensor costs, relative to the costliest, where gradients were measured.
+    ///
+    /// A part of the mean is added to every row: a sample of labels says little of rows that it seldom reached.
+    pub(crate) fn row_weights(&self, tensor: &str) -> Result<Option<Vec<f32>>, MeasurementsError> {
+        if self.gradient_tokens == 0 {
+            return Ok(None);
+        }
+        let path = self.dir.join(GRADIENTS);
+        let bytes = read(&path)?;
+        let malformed = |actual: String| MeasurementsError::Malformed { path: path.clone(), actual };
+        if self.digests.get(GRADIENTS) != Some(&hex::encode(Sha256::digest(&bytes))) {
+            return Err(malformed("its sha256 is not the one in measurements.json".to_owned()));
+        }
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| malformed(e.to_string()))?;
+        let Ok(tensor) = tensors.tensor(tensor) else { return Ok(None) };
+        let sums: Vec<f64> =
+            tensor.data().as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect();
+        let prior = PRIOR * sums.iter().sum::<f64>() / sums.len().max(1) as f64;
+        let largest = sums.iter().fold(0.0, |largest, &sum| f64::max(largest, sum)) + prior;
+        Ok((largest > 0.0).then(|| sums.iter().map(|sum| ((sum + prior) / largest) as f32).collect()))
+    }
+
+    /// Sequences that were held out, to measure a finished file on; none where they were not kept. Codes were not made by
+    /// them, but dampings were chosen and trials made on them.
+    ///
+    /// # Errors
+    /// When the file is not what was written.
+    pub fn held_out(&self) -> Result<Vec<Vec<u32>>, MeasurementsError> {
+        let Some(digest) = self.digests.get(HELD_OUT) else { return Ok(Vec::new()) };
+        let path = self.dir.join(HELD_OUT);
+        let bytes = read(&path)?;
+        let malformed = |actual: String| MeasurementsError::Malformed { path: path.clone(), actual };
+        if *digest != hex::encode(Sha256::digest(&bytes)) {
+            return Err(malformed("its sha256 is not the one in measurements.json".to_owned()));
+        }
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| malformed(e.to_string()))?;
+        let mut named = tensors.tensors();
+        named.sort_by(|a, b| a.0.cmp(&b.0));
+        let tokens = |(_, tensor): (String, TensorView<'_>)| -> Vec<u32> {
+            tensor.data().as_chunks::<4>().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect()
+        };
+        Ok(named.into_iter().map(tokens).collect())
+    }
+
+    /// Writes sequences that were held out.
+    pub(crate) fn save_held_out(&mut self, sequences: &[Vec<u32>]) -> Result<(), MeasurementsError> {
+        let bytes = sequences.iter().enumerate().map(|(index, tokens)| {
+            let bytes = tokens.iter().flat_map(|x| x.to_le_bytes()).collect();
+            (format!("sequence-{index:04}"), vec![tokens.len()], bytes)
+        });
+        self.save(HELD_OUT, Dtype::U32, bytes.collect())
+    }
+
+    /// Writes sums of squared gradients.
+    pub(crate) fn save_gradients(
+        &mut self,
+        rows: &BTreeMap<String, Vec<f64>>,
+    ) -> Result<(), MeasurementsError> {
+        let bytes = rows.iter().map(|(name, sums)| {
+            (name.clone(), vec![sums.len()], sums.iter().flat_map(|x| x.to_le_bytes()).collect())
+        });
+        self.save(GRADIENTS, Dtype::F64, bytes.collect())
+    }
+
+    /// Writes a file of lower triangles.
+    pub(crate) fn save_moments(
+        &mut self,
+        file: &str,
+        triangles: Vec<(String, Vec<f32>)>,
+    ) -> Result<(), MeasurementsError> {
+        let bytes = triangles.into_iter().map(|(name, values)| {
+            (name, vec![values.len()], values.iter().flat_map(|x| x.to_le_bytes()).collect())
+        });
+        self.save(file, Dtype::F32, bytes.collect())
+    }
+
+    fn save(
+        &mut self,
+        file: &str,
+        dtype: Dtype,
+        tensors: Vec<(String, Vec<usize>, Vec<u8>)>,
+    ) -> Result<(), MeasurementsError> {
+        let path = self.dir.join(file);
+        let malformed = |actual: String| MeasurementsError::Malformed { path: path.clone(), actual };
+        let view = |(name, shape, bytes): &'_ (String, Vec<usize>, Vec<u8>)| {
+            TensorView::new(dtype, shape.clone(), bytes).map(|_| name.clone())
+        };
+        tensors
+            .iter()
+            .try_for_each(|tensor| view(tensor).map(|_| ()))
+            .map_err(|e| malformed(e.to_string()))?;
+        let views = tensors.iter().filter_map(|(name, shape, bytes)| {
+            Some((name.clone(), TensorView::new(dtype, shape.clone(), bytes).ok()?))
+        });
+        let bytes = safetensors::serialize(views, None).map_err(|e| malformed(e.to_string()))?;
+        self.digests.insert(file.to_owned(), hex::encode(Sha256::digest(&bytes)));
+        write(&path, &bytes)
+    }
+
+    /// Writes the index: the measurement is complete.
+    pub(crate) fn finish(&self) -> Result<(), MeasurementsError> {
+        let path = self.dir.join(INDEX);
+        let json = serde_json::to_vec_pretty(self)
+            .map_err(|e| MeasurementsError::Malformed { path: path.clone(), actual: e.to_string() })?;
+        write(&path, &json)
+    }
+
+    /// An empty measurement in `dir`, which is made; an old index there is removed first.
+    pub(crate) fn begin(dir: &Path) -> Result<Measurements, MeasurementsError> {
+        let io = |source| MeasurementsError::Io { path: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(io)?;
+        match std::fs::remove_file(dir.join(INDEX)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+        // Without an index nobody knows moments, and the next measurement may have fewer.
+        for entry in std::fs::read_dir(dir).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            if entry.file_name().to_str().is_some_and(is_moments) {
+                std::fs::remove_file(entry.path()).map_err(io)?;
+            }
+        }
+        Ok(Measurements { dir: dir.to_owned(), ..Measurements::empty() })
+    }
+
+    /// Nothing measured.
+    pub(crate) fn empty() -> Measurements {
+        Measurements {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            files: Vec::new(),
+            text_sha256: String::new(),
+            ctx: 0,
+            tokens: 0,
+            held_out_tokens: 0,
+            gradient_tokens: 0,
+            seed: 0,
+            asked: String::new(),
+            inputs: BTreeMap::new(),
+            tensors: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            corrections: None,
+            dir: PathBuf::new(),
+        }
+    }
+}
+
+/// The file of an input's moments, by layer and number.
+pub(crate) fn moments_file(layer: usize, index: usize) -> String {
+    format!("{MOMENTS}{layer:04}-{index:03}.safetensors")
+}
+
+/// Whether a file has moments, or was to have them.
+fn is_moments(name: &str) -> bool {
+    let numbers = name.strip_prefix(MOMENTS).map(|rest| rest.strip_suffix(".partial").unwrap_or(rest));
+    let numbers = numbers.and_then(|rest| rest.strip_suffix(".safetensors"));
+    numbers.is_some_and(|numbers| numbers.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, MeasurementsError> {
+    std::fs::read(path).map_err(|source| MeasurementsError::Io { path: path.to_owned(), source })
+}
+
+/// Writes beside, syncs, renames.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), MeasurementsError> {
+    let io = |source| MeasurementsError::Io { path: path.to_owned(), source };
+    gq_files::write_whole(path, bytes).map_err(io)
+}

@@ -1,0 +1,416 @@
+//! Spends a budget where the model's output distribution cares.
+
+use super::error::PlanError;
+use super::grid::Grids;
+use super::policy::{Budget, Codes};
+use super::step::Step;
+use crate::measurements::Measurements;
+use crate::round;
+use gq_codec::{Codebook, Trellis};
+use gq_tensor::{Encoding, MatrixShape, RotationSpec, ScaleGroup, States, stacked_payload_bytes};
+
+/// What reasons that a budget decided begin with.
+pub(crate) const BUDGET: &str = "budget:";
+
+/// Encodings that compete, in ascending order of bits.
+fn candidates(codes: Codes) -> Vec<Encoding> {
+    let scalar = |bits| Encoding::Turbo { bits, group: ScaleGroup::Row };
+    let trellis =
+        |states| (2..=6).map(move |bits| Encoding::Trellis { bits, states }).chain([scalar(7), scalar(8)]);
+    match codes {
+        Codes::Scalar => (2..=8).map(scalar).collect(),
+        Codes::Trellis => trellis(States::S10).collect(),
+        Codes::TrellisLarge => trellis(States::S12).collect(),
+        Codes::TrellisLargest => trellis(States::S14).collect(),
+    }
+}
+
+/// Expected squared error of a coded weight of unit variance, scales aside, which more scales only lower; `None` where it
+/// is not known.
+fn distortion(encoding: Encoding) -> Option<f64> {
+    match encoding {
+        Encoding::Exact(_) | Encoding::Grid(_) | Encoding::Mxfp4 => Some(0.0),
+        Encoding::Turbo { bits, .. } => Some(Codebook::of(bits)?.distortion()),
+        Encoding::Trellis { .. } => Some(Trellis::of(encoding)?.distortion()),
+        _ => None,
+    }
+}
+
+/// Divergence in nats per token that a tensor is expected to cost in an encoding, corrected by what trials found;
+/// `None` where nothing was measured.
+fn damage(measurements: &Measurements, tensor: &str, encoding: Encoding) -> Option<f64> {
+    let factor = measurements.corrections.as_ref().map_or(1.0, |corrections| corrections.factor(tensor));
+    Some(factor * predicted(measurements, tensor, encoding)?)
+}
+
+/// The same from sensitivities alone.
+pub(crate) fn predicted(measurements: &Measurements, tensor: &str, encoding: Encoding) -> Option<f64> {
+    let measured = measurements.tensors.get(tensor)?;
+    let sensitivity = match round::supports(encoding) {
+        true => measured.sensitivity,
+        false => measured.nearest_sensitivity,
+    };
+    Some(sensitivity * distortion(encoding)?)
+}
+
+/// Of all steps together that were measured; `None` where one of those is in an encoding that nothing is known of.
+pub(crate) fn expected_divergence(measurements: &Measurements, steps: &[Step]) -> Option<f64> {
+    let measured = steps.iter().filter(|step| measurements.tensors.contains_key(&step.tensor));
+    let sum = measured.map(|step| damage(measurements, &step.tensor, step.encoding)).sum::<Option<f64>>()?;
+    Some(measurements.expected(sum))
+}
+
+/// One tensor's choices: bytes and damage, both strictly monotone, on the lower convex hull.
+struct Choices {
+    step: usize,
+    options: Vec<(u64, f64, Encoding)>,
+    chosen: usize,
+}
+
+/// Which steps are meant.
+pub(crate) type Part<'a> = &'a dyn Fn(&Step) -> bool;
+
+/// Chooses encodings of the steps that `free` accepts so that the whole stays within the budget and the expected
+/// divergence is least. Mean bits are a budget for what takes part, whether it is free or not. `fixed_bytes` is what the file takes next to payloads.
+///
+/// Greedy along the lower convex hulls: optimal for the budget it stops at. What is left then buys the best
+/// steps that still fit.
+///
+/// # Errors
+/// [`PlanError::Budget`] when the smallest choice of all is above the budget; of a limit on the divergence,
+/// [`PlanError::UnknownDivergence`] when a tensor that was measured is to be in an encoding that nothing is known of.
+pub(crate) fn allocate(
+    steps: &mut [Step],
+    measurements: &Measurements,
+    (budget, codes): (Budget, Codes),
+    fixed_bytes: u64,
+    (takes_part, free): (Part<'_>, Part<'_>),
+    grids: Option<&Grids>,
+) -> Result<(), PlanError> {
+    let counted = |step: &Step| match budget {
+        Budget::FileBytes(_) | Budget::Divergence(_) | Budget::MeanBits { .. } => true,
+        Budget::BodyBits(_) => step.body,
+    };
+    let limit = match budget {
+        Budget::FileBytes(bytes) => bytes.saturating_sub(fixed_bytes),
+        Budget::BodyBits(bits) => {
+            let weights: u64 = steps.iter().filter(|step| step.body).map(Step::elements).sum();
+            (bits * weights as f64 / 8.0) as u64
+        }
+        Budget::Divergence(_) => u64::MAX,
+        // What takes no part takes what it takes.
+        Budget::MeanBits { body, tables } => {
+            let bits = |step: &Step| if step.body { body } else { tables };
+            let bytes = |step: &Step| match takes_part(step) {
+                true => (bits(step) * step.elements() as f64 / 8.0) as u64,
+                false => step.bytes,
+            };
+            steps.iter().map(bytes).sum()
+        }
+    };
+    // Every payload is padded to the container's alignment.
+    let stored = |bytes: u64| match budget {
+        Budget::FileBytes(_) | Budget::Divergence(_) => {
+            bytes.next_multiple_of(gq_container::layout::ALIGNMENT)
+        }
+        Budget::BodyBits(_) | Budget::MeanBits { .. } => bytes,
+    };
+    let enough = match budget {
+        // There and back rounds.
+        Budget::Divergence(limit) if measurements.corrections.is_some() => {
+            measurements.sum_at(limit) * (1.0 - 1e-9)
+        }
+        Budget::Divergence(limit) => limit,
+        Budget::FileBytes(_) | Budget::BodyBits(_) | Budget::MeanBits { .. } => 0.0,
+    };
+    let mut expected = 0.0;
+    let mut choices: Vec<Choices> = Vec::new();
+    let mut spent = 0u64;
+    for (index, step) in steps.iter().enumerate().filter(|(_, step)| counted(step)) {
+        let options =
+            if free(step) { hull(options(measurements, step, (codes, grids), &stored)) } else { Vec::new() };
+        match options.first() {
+            Some(first) => {
+                spent += first.0;
+                expected += first.1;
+                choices.push(Choices { step: index, options, chosen: 0 });
+            }
+            None => {
+                spent += stored(step.bytes);
+                let known = damage(measurements, &step.tensor, step.encoding);
+                let measured = measurements.tensors.contains_key(&step.tensor);
+                if let (None, true, Budget::Divergence(_)) = (known, measured, budget) {
+                    let (tensor, actual) = (step.tensor.clone(), step.encoding);
+                    return Err(PlanError::UnknownDivergence { tensor, actual });
+                }
+                expected += known.unwrap_or(0.0);
+            }
+        }
+    }
+    if spent > limit {
+        return Err(PlanError::Budget { limit, actual: spent });
+    }
+    while expected > enough {
+        // The next step down a hull that gains most per byte, of those that fit.
+        let next = choices.iter().enumerate().filter_map(|(index, choice)| {
+            let (bytes, damage, _) = choice.options[choice.chosen];
+            let (more, less, _) = *choice.options.get(choice.chosen + 1)?;
+            let (price, gain) = (more - bytes, damage - less);
+            (spent + price <= limit).then(|| (index, gain / price as f64, price, gain))
+        });
+        let best = next.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+        let Some((index, _, price, gain)) = best else { break };
+        choices[index].chosen += 1;
+        spent += price;
+        expected -= gain;
+    }
+    if matches!(budget, Budget::Divergence(_)) {
+        step_back(&mut choices, enough, &mut expected);
+    }
+    if let Budget::Divergence(limit) = budget
+        && (expected > enough || expected.is_nan() || enough.is_nan())
+    {
+        return Err(PlanError::Divergence { limit, actual: measurements.expected(expected) });
+    }
+    for choice in choices {
+        let (_, damage, encoding) = choice.options[choice.chosen];
+        let step = &mut steps[choice.step];
+        step.encoding = encoding;
+        let (rows, cols) = step.rows_cols();
+        let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding);
+        step.bytes = bytes.unwrap_or(step.bytes);
+        step.reason = match encoding.is_grid() {
+            true => format!("{BUDGET} on this grid already, no loss"),
+            false => format!("{BUDGET} expected to cost {damage:.2e} nats"),
+        };
+        if encoding.is_grid() {
+            step.rotation = RotationSpec::NONE;
+        }
+        let inputs =
+            measurements.tensors.get(&step.tensor).is_some_and(|measured| !measured.inputs.is_empty());
+        step.calibrated = inputs && round::supports(encoding);
+    }
+    Ok(())
+}
+
+/// The last step overshoots: whatever is not needed for `enough` is given back, the largest saving first.
+fn step_back(choices: &mut [Choices], enough: f64, expected: &mut f64) {
+    loop {
+        let lower = choices.iter().enumerate().flat_map(|(index, choice)| {
+            let (bytes, damage, _) = choice.options[choice.chosen];
+            let options = choice.options[..choice.chosen].iter().enumerate();
+            options.map(move |(option, (less, more, _))| (index, option, bytes - less, more - damage))
+        });
+        // The sum is kept up to date by differences, which round.
+        let fits = lower.filter(|(.., loss)| *expected + loss <= enough * (1.0 - 1e-12));
+        let best =
+            fits.max_by(|a, b| a.2.cmp(&b.2).then(b.3.total_cmp(&a.3)).then((b.0, b.1).cmp(&(a.0, a.1))));
+        let Some((index, option, _, loss)) = best else { return };
+        choices[index].chosen = option;
+        *expected += loss;
+    }
+}
+
+fn options(
+    measurements: &Measurements,
+    step: &Step,
+    (codes, grids): (Codes, Option<&Grids>),
+    stored: &dyn Fn(u64) -> u64,
+) -> Vec<(u64, f64, Encoding)> {
+    let (rows, cols) = step.rows_cols();
+    let option = |encoding: Encoding| {
+        let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding)?;
+        Some((stored(bytes), damage(measurements, &step.tensor, encoding)?, encoding))
+    };
+    let grid = grids.and_then(|grids| grids.get(&step.tensor));
+    candidates(codes)
+        .into_iter()
+        .chain(grid)
+        .filter(|encoding| encoding.supports_cols(cols))
+        .filter_map(option)
+        .collect()
+}
+
+/// The lower convex hull of (bytes, damage), from the smallest on.
+fn hull(mut options: Vec<(u64, f64, Encoding)>) -> Vec<(u64, f64, Encoding)> {
+    options.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let mut hull: Vec<(u64, f64, Encoding)> = Vec::new();
+    for option in options {
+        if hull.last().is_some_and(|last| option.1 >= last.1 || option.0 == last.0) {
+            continue;
+        }
+        while let [.., a, b] = hull.as_slice() {
+            let slope = |p: &(u64, f64, Encoding), q: &(u64, f64, Encoding)| (p.1 - q.1) / (q.0 - p.0) as f64;
+            if slope(a, b) > slope(b, &option) {
+                break;
+            }
+            hull.pop();
+        }
+        hull.push(option);
+    }
+    hull
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measurements::{Corrections, GroupTrial, TensorMeasured, WholeTrial};
+    use gq_tensor::{DType, RotationSpec};
+
+    #[test]
+    fn hulls_are_convex() {
+        let e = Encoding::Exact(DType::F32);
+        let points = vec![(10, 8.0, e), (20, 4.0, e), (30, 3.9, e), (40, 1.0, e), (40, 2.0, e), (50, 1.5, e)];
+        let bytes: Vec<u64> = hull(points).iter().map(|p| p.0).collect();
+        assert_eq!(bytes, [10, 20, 40]);
+    }
+
+    /// Matrices of 30 layers 576 wide, with sensitivities that differ a hundredfold.
+    fn body() -> (Vec<Step>, Measurements) {
+        let mut measurements = Measurements::empty();
+        let mut steps = Vec::new();
+        let shapes = [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)];
+        for (index, (rows, cols)) in (0..30).flat_map(|_| shapes).enumerate() {
+            let tensor = format!("t{index}");
+            let sensitivity = 0.02 * f64::from((index as u32 * 37) % 101 + 1) / 101.0;
+            let measured =
+                TensorMeasured { inputs: Vec::new(), sensitivity, nearest_sensitivity: 2.0 * sensitivity };
+            measurements.tensors.insert(tensor.clone(), measured);
+            let encoding = Encoding::Turbo { bits: 4, group: ScaleGroup::Row };
+            steps.push(Step {
+                tensor,
+                role: String::new(),
+                shape: vec![rows, cols],
+                source_dtype: DType::BF16,
+                source_bytes: 2 * rows * cols,
+                encoding,
+                rotation: RotationSpec::NONE,
+                bytes: 0,
+                reason: String::new(),
+                body: true,
+                calibrated: false,
+                row_unit: 1,
+            });
+        }
+        (steps, measurements)
+    }
+
+    fn spent(steps: &[Step]) -> u64 {
+        steps.iter().map(|step| step.bytes.next_multiple_of(gq_container::layout::ALIGNMENT)).sum()
+    }
+
+    #[test]
+    fn budgets_are_met_within_a_thousandth() {
+        let mut last = f64::INFINITY;
+        for budget in (30_000_000..100_000_000).step_by(4_321_987) {
+            let (mut steps, measurements) = body();
+            let budget_and_codes = (Budget::FileBytes(budget), Codes::Trellis);
+            allocate(&mut steps, &measurements, budget_and_codes, 10_000, (&|_| true, &|_| true), None)
+                .unwrap();
+            let bytes = spent(&steps) + 10_000;
+            assert!(bytes <= budget && bytes as f64 >= 0.999 * budget as f64, "{bytes} of {budget}");
+            let expected = expected_divergence(&measurements, &steps).unwrap();
+            assert!(expected < last, "{expected} {last}");
+            last = expected;
+        }
+    }
+
+    #[test]
+    fn the_smallest_file_that_stays_close_has_no_step_to_spare() {
+        for limit in [0.003, 0.011, 0.037, 0.12] {
+            let (mut steps, measurements) = body();
+            allocate(
+                &mut steps,
+                &measurements,
+                (Budget::Divergence(limit), Codes::Trellis),
+                0,
+                (&|_| true, &|_| true),
+                None,
+            )
+            .unwrap();
+            let expected = expected_divergence(&measurements, &steps).unwrap();
+            assert!(expected <= limit && expected > 0.99 * limit, "{expected} of {limit}");
+            for step in &steps {
+                let candidates = candidates(Codes::Trellis);
+                let at = candidates.iter().position(|encoding| *encoding == step.encoding).unwrap();
+                let Some(lower) = at.checked_sub(1) else { continue };
+                let more = damage(&measurements, &step.tensor, candidates[lower]).unwrap()
+                    - damage(&measurements, &step.tensor, step.encoding).unwrap();
+                assert!(expected + more > limit, "{} could be {}", step.tensor, candidates[lower]);
+            }
+        }
+    }
+
+    /// As `body`, with the first ten layers found four times as costly as predicted.
+    fn corrected() -> (Vec<Step>, Measurements) {
+        let (steps, mut measurements) = body();
+        let trial = |name: &str, range: std::ops::Range<usize>, factor: f64| GroupTrial {
+            name: name.to_owned(),
+            tensors: range.map(|index| format!("t{index}")).collect(),
+            predicted: 0.01,
+            measured: 0.01 * factor,
+            standard_error: 0.0,
+            factor,
+        };
+        let whole = WholeTrial { share: 1.0, predicted: 0.1, measured: 0.15, standard_error: 0.0 };
+        measurements.corrections = Some(Corrections {
+            format: 1,
+            asked_tokens: 1,
+            tokens: 1,
+            encoding: "tt3".to_owned(),
+            mean_factor: 2.0,
+            groups: vec![trial("first", 0..70, 4.0), trial("others", 70..210, 1.0)],
+            whole: vec![whole],
+        });
+        (steps, measurements)
+    }
+
+    #[test]
+    fn what_nothing_is_known_of_is_not_taken_for_lossless() {
+        let (mut steps, measurements) = body();
+        let of = |steps: &[Step]| expected_divergence(&measurements, steps);
+        let encode = |steps: &mut [Step], name: &str| {
+            steps.iter_mut().for_each(|step| step.encoding = Encoding::from_name(name).unwrap());
+        };
+        encode(&mut steps, "tq4");
+        let row = of(&steps).unwrap();
+        encode(&mut steps, "tq4-g32");
+        assert_eq!(of(&steps), Some(row));
+        encode(&mut steps[..1], "tqp4");
+        assert_eq!(of(&steps), None);
+        let limit = (Budget::Divergence(0.05), Codes::Trellis);
+        let free = |step: &Step| step.tensor != "t0";
+        let refused = allocate(&mut steps, &measurements, limit, 0, (&free, &free), None);
+        assert!(matches!(refused, Err(PlanError::UnknownDivergence { tensor, .. }) if tensor == "t0"));
+        encode(&mut steps[..1], "tq4-g32");
+        allocate(&mut steps, &measurements, limit, 0, (&free, &free), None).unwrap();
+    }
+
+    #[test]
+    fn bytes_go_where_trials_found_more_damage() {
+        let bytes = |(mut steps, measurements): (Vec<Step>, Measurements)| {
+            let budget = (Budget::FileBytes(60_000_000), Codes::Trellis);
+            allocate(&mut steps, &measurements, budget, 0, (&|_| true, &|_| true), None).unwrap();
+            let first: u64 = steps[..70].iter().map(|step| step.bytes).sum();
+            (first, spent(&steps), expected_divergence(&measurements, &steps).unwrap())
+        };
+        let (plain, with) = (bytes(body()), bytes(corrected()));
+        // A factor of four is a bit per weight more than the others get, in part paid for by them.
+        assert!(with.0 as f64 > 1.1 * plain.0 as f64, "{plain:?} {with:?}");
+        assert!(with.1 <= 60_000_000 && with.2 > plain.2, "{plain:?} {with:?}");
+    }
+
+    #[test]
+    fn a_limit_is_on_what_is_expected_of_the_whole() {
+        for limit in [0.01, 0.05] {
+            let (mut steps, measurements) = corrected();
+            let budget = (Budget::Divergence(limit), Codes::Trellis);
+            allocate(&mut steps, &measurements, budget, 0, (&|_| true, &|_| true), None).unwrap();
+            let expected = expected_divergence(&measurements, &steps).unwrap();
+            assert!(expected <= limit && expected > 0.99 * limit, "{expected} of {limit}");
+            let sum: f64 =
+                steps.iter().filter_map(|step| damage(&measurements, &step.tensor, step.encoding)).sum();
+            assert!((expected - 1.5 * sum).abs() < 1e-9, "{expected} {sum}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! How long measuring and calibrated rounding take on a machine: operations counted from the model's shape, and a rate
+//! that is tried for a moment. For people to plan by; nothing else depends on it.
+
+use super::{Plan, Step};
+use gq_checkpoint::{Checkpoint, Role, SourceTensor};
+use gq_codec::{Operand, fixed_product};
+use gq_tensor::{Encoding, Isa, States};
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+/// Passes that gradients of a token cost: forward, and back through the activations alone.
+const GRADIENT_PASSES: f64 = 2.3;
+/// A moment is symmetric, and made in blocks: multiplications of a token by those of a full outer product.
+const MOMENT: f64 = 0.4;
+/// Multiplications of choosing a damping, by the cube of the width.
+const DAMPING: f64 = 2.0;
+/// Passes of all trials together, by the number of trials: their states are one until the first layer that differs.
+const TRIAL_PASSES: f64 = 0.67;
+/// Trials of a model with gradients: groups of roles by depth, and everything twice.
+const TRIALS: f64 = 25.0;
+/// The same without gradients: more depths.
+const TRIALS_ALONE: f64 = 75.0;
+/// Multiplications that a code of one weight costs with feedback, beyond those of the feedback itself: scalar codes, and
+/// trellises with 2^10 states.
+const SCALAR: f64 = 1_500.0;
+const TRELLIS: f64 = 4_500.0;
+/// Passes that tuning scales and norms costs for each token: the original's, and the file's forward and back.
+const TUNING_PASSES: f64 = 10.0;
+/// Passes that rounding again costs for each token of its text.
+const AGAIN_PASSES: f64 = 5.0;
+/// Shape of the products that are tried: below a megabyte, which no promise of memory has to count.
+const PROBE: (usize, usize, usize) = (96, 384, 384);
+/// The least number of products that are timed, and the seconds for which more of them are: the fastest counts. Threads
+/// that start and processors that speed up make the first ones up to twice as slow.
+const TIMES: usize = 5;
+const SECONDS: f64 = 0.08;
+
+/// Multiplications that this machine does in a second, in the fixed arithmetic, with all threads of a pool.
+#[derive(Clone, Copy, Debug)]
+pub struct Speed(f64);
+
+impl Speed {
+    /// Tries products for some hundredths of a second on rayon's current pool.
+    pub fn probe(level: Isa) -> Speed {
+        let (m, n, k) = PROBE;
+        let a: Vec<f32> = (0..m * k).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
+        let b: Vec<f32> = (0..k * n).map(|i| ((i * 104_729) % 1013) as f32 / 506.5 - 1.0).collect();
+        let mut c = vec![0.0; m * n];
+        let mut once = || {
+            let start = Instant::now();
+            fixed_product(level, PROBE, Operand::rows(&a, k), Operand::rows(&b, n), &mut c, n);
+            start.elapsed().as_secs_f64()
+        };
+        let (began, mut fastest, mut times) = (Instant::now(), f64::INFINITY, 0);
+        while times < TIMES || began.elapsed().as_secs_f64() < SECONDS {
+            fastest = fastest.min(once());
+            times += 1;
+        }
+        Speed((m * n * k) as f64 / fastest.max(1e-9))
+    }
+
+    /// Seconds that so many multiplications take.
+    pub fn seconds(self, multiplications: f64) -> f64 {
+        multiplications / self.0
+    }
+}
+
+/// What a model costs, in multiplications.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Effort {
+    /// Of a token through all layers and the head.
+    pub pass: f64,
+    /// The head's part of that.
+    head: f64,
+    /// Of a token's second moments at the inputs that are measured.
+    moments: f64,
+    /// Of choosing the dampings of these inputs.
+    dampings: f64,
+    /// Of rounding what is measured once, to the trellis that is tried.
+    rounding: f64,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amounts {
+    /// Tokens of second moments.
+    pub tokens: usize,
+    /// Tokens of gradients.
+    pub gradient_tokens: usize,
+    /// Tokens of trials.
+    pub trial_tokens: usize,
+}
+
+impl Effort {
+    /// Of a checkpoint of which the tensors that `wanted` accepts are measured.
+    pub fn new(checkpoint: &Checkpoint, wanted: &dyn Fn(&str) -> bool) -> Effort {
+        let spec = checkpoint.spec();
+        let (mut effort, mut inputs) = (Effort::default(), BTreeSet::new());
+        for tensor in checkpoint.tensors().iter().filter(|tensor| is_product(tensor, spec.tied_head)) {
+            let weights = (tensor.rows() * tensor.cols()) as f64;
+            effort.pass += weights * active(tensor, checkpoint);
+            if tensor.layer.is_none() {
+                effort.head += weights;
+            }
+            if wanted(&tensor.name) {
+                effort.rounding += weights * (TRELLIS + tensor.cols() as f64);
+                inputs.insert((tensor.layer, input(tensor.role), tensor.cols()));
+            }
+        }
+        for (_, input, cols) in inputs {
+            let (n, experts) = (cols as f64, of_experts(input, checkpoint));
+            effort.moments += MOMENT * n * n * if experts > 1.0 { top_k(checkpoint) } else { 1.0 };
+            effort.dampings += DAMPING * n * n * n * experts;
+        }
+        let attention = spec.layers.iter().map(|layer| layer.attention.q_width() as f64 * 512.0);
+        effort.pass += attention.sum::<f64>();
+        effort
+    }
+
+    /// Multiplications of gradients, of layers with their moments, of trials in the layers, and of their logits.
+    pub fn measuring(&self, amounts: Amounts) -> [f64; 4] {
+        let [tokens, gradients, trials] =
+            [amounts.tokens, amounts.gradient_tokens, amounts.trial_tokens].map(|n| n as f64);
+        let streams = if gradients > 0.0 { TRIALS } else { TRIALS_ALONE };
+        let layers = self.pass - self.head;
+        let passes = trials * streams * TRIAL_PASSES;
+        let tried = if trials > 0.0 { self.rounding + passes * layers } else { 0.0 };
+        [
+            gradients * GRADIENT_PASSES * self.pass,
+            tokens * (layers + self.moments) + self.dampings,
+            tried,
+            trials * (streams + 1.0) * self.head,
+        ]
+    }
+
+    /// Multiplications of tuning scales and norms on so many tokens.
+    pub fn tuning_scales(&self, tokens: usize) -> f64 {
+        tokens as f64 * TUNING_PASSES * self.pass
+    }
+
+    /// Multiplications of rounding again on so many tokens.
+    pub fn rounding_again(&self, tokens: usize) -> f64 {
+        tokens as f64 * (AGAIN_PASSES * self.pass + 3.0 * self.moments) + self.dampings + self.rounding
+    }
+
+    /// Multiplications of a calibrated conversion to encodings like those of `plan`, in which what is not rounded counts
+    /// for nothing.
+    pub fn coding(plan: &Plan) -> f64 {
+        let cost = |step: &Step| {
+            let each = match step.encoding {
+                Encoding::Turbo { .. } => SCALAR,
+                Encoding::Trellis { states, .. } => TRELLIS * slower(states),
+                _ => return 0.0,
+            };
+            let cols = step.rows_cols().1 as f64;
+            step.elements() as f64 * (each + cols)
+        };
+        plan.steps.iter().map(cost).sum()
+    }
+}
+
+/// What a trellis takes by what one of 2^10 states does.
+fn slower(states: States) -> f64 {
+    match states {
+        States::S10 => 1.0,
+        States::S12 => 3.0,
+        States::S14 => 12.0,
+    }
+}
+
+fn is_product(tensor: &SourceTensor, tied: bool) -> bool {
+    let table = matches!(tensor.role, Role::PerLayerTable) || tensor.role == Role::Embedding && !tied;
+    tensor.role.is_used() && tensor.shape.len() > 1 && !table
+}
+
+/// The part of a tensor that a token meets.
+fn active(tensor: &SourceTensor, checkpoint: &Checkpoint) -> f64 {
+    let layer = tensor.layer.and_then(|layer| checkpoint.spec().layers.get(layer));
+    match (tensor.role, layer.and_then(|layer| layer.moe)) {
+        (Role::ExpertGateUp | Role::ExpertDown, Some(moe)) => moe.top_k as f64 / moe.experts.max(1) as f64,
+        _ => 1.0,
+    }
+}
+
+/// The first of the roles that share an input.
+fn input(role: Role) -> &'static str {
+    match role {
+        Role::Query | Role::Key | Role::Value => "attention",
+        Role::Gate | Role::Up => "mlp",
+        other => other.name(),
+    }
+}
+
+fn of_experts(input: &str, checkpoint: &Checkpoint) -> f64 {
+    let experts = [Role::ExpertGateUp, Role::ExpertDown].map(Role::name).contains(&input);
+    let moe = checkpoint.spec().layers.iter().find_map(|layer| layer.moe).filter(|_| experts);
+    moe.map_or(1.0, |moe| moe.experts as f64)
+}
+
+fn top_k(checkpoint: &Checkpoint) -> f64 {
+    checkpoint.spec().layers.iter().find_map(|layer| layer.moe).map_or(1.0, |moe| moe.top_k as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Two layers, 64 wide; counted by hand from `testdata/tiny/llama`.
+    #[test]
+    fn operations_are_counted_from_the_shape() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny/llama");
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        let products = checkpoint.tensors().iter().filter(|tensor| tensor.shape.len() > 1);
+        let all: usize = products.clone().map(|tensor| tensor.rows() * tensor.cols()).sum();
+        let tables = products.filter(|tensor| tensor.role == Role::Embedding);
+        let looked_up: usize = match checkpoint.spec().tied_head {
+            true => 0,
+            false => tables.map(|tensor| tensor.rows() * tensor.cols()).sum(),
+        };
+        let scores: usize =
+            checkpoint.spec().layers.iter().map(|layer| layer.attention.q_width() * 512).sum();
+        let whole = Effort::new(&checkpoint, &|_| true);
+        assert_eq!(whole.pass, (all - looked_up + scores) as f64);
+        // What is not measured costs no moments; all of it passes through the model.
+        let none = Effort::new(&checkpoint, &|_| false);
+        assert_eq!((none.pass, none.moments, none.dampings, none.rounding), (whole.pass, 0.0, 0.0, 0.0));
+        let amounts = |tokens| Amounts { tokens, gradient_tokens: 512, trial_tokens: 512 };
+        let [gradients, layers, trials, logits] = whole.measuring(amounts(4096));
+        let twice = whole.measuring(amounts(8192));
+        assert_eq!([gradients, trials, logits], [twice[0], twice[2], twice[3]]);
+        assert!(twice[1] > 1.9 * layers && twice[1] <= 2.0 * layers, "{layers} {twice:?}");
+        assert!(none.measuring(amounts(4096))[1] < layers);
+        let untried = Amounts { trial_tokens: 0, ..amounts(4096) };
+        assert_eq!(whole.measuring(untried)[2..], [0.0, 0.0]);
+        // A machine of twice the speed takes half of the time.
+        assert_eq!(Speed(2e9).seconds(1e9), 0.5 * Speed(1e9).seconds(1e9));
+    }
+}

@@ -1,0 +1,102 @@
+//! How long a plan will take on this machine: its kinds of work are tried on a little data.
+
+use super::{Plan, Step};
+use crate::round::Coders;
+use gq_tensor::{Encoding, Isa, MatrixShape, RotationKind};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// Least time of one trial of a kind of work.
+const TRIAL: Duration = Duration::from_millis(10);
+/// Trials of which the fastest counts: others may have been interrupted by other programs.
+const TRIALS: usize = 5;
+/// Widest row that is tried: the work per element hardly grows beyond.
+const WIDTH: usize = 128;
+/// Times that a byte of the output passes through a digest: the tensor's and the file's.
+const OUTPUT_DIGESTS: f64 = 2.0;
+
+/// Expected duration of an execution, when the disks keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// Threads it was tried with.
+    pub threads: usize,
+}
+
+impl Estimate {
+    /// Tries every kind of work in the plan for a few hundredths of a second, on as many threads as it will have.
+    ///
+    /// `None` for work whose cost depends on measurements or on a dense transform: calibrated rounding, Haar
+    /// rotations, product codes; and when threads or coders cannot be made, which the execution will say.
+    pub fn new(plan: &Plan, level: Isa) -> Option<Estimate> {
+        let dense = |step: &Step| {
+            step.rotation.kind == RotationKind::Haar || matches!(step.encoding, Encoding::Prod { .. })
+        };
+        if plan.steps.iter().any(|step| step.calibrated || dense(step)) {
+            return None;
+        }
+        let threads = plan.memory.threads;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()?;
+        let mut rates: HashMap<(Encoding, usize), f64> = HashMap::new();
+        let (mut coding, mut coders) = (0.0, Coders::default());
+        for step in plan.steps.iter().filter(|step| !step.encoding.is_exact()) {
+            let cols = step.rows_cols().1.min(WIDTH);
+            let rate = match rates.get(&(step.encoding, cols)) {
+                Some(&rate) => rate,
+                None => {
+                    let rate = pool.install(|| trial(step, cols, level, &mut coders))?;
+                    *rates.entry((step.encoding, cols)).or_insert(rate)
+                }
+            };
+            coding += step.elements() as f64 * rate;
+        }
+        let digest = digest_seconds_per_byte();
+        let source = digest * plan.source_bytes as f64;
+        let digests = source + OUTPUT_DIGESTS * digest * plan.payload_bytes as f64;
+        // The digest of the source is one chain: no thread can help with it.
+        let seconds = (coding + digests / threads as f64).max(source);
+        Some(Estimate { seconds, threads })
+    }
+}
+
+/// Seconds per element with all threads at work: rotation, codes, and decoding to measure the error.
+fn trial(step: &Step, cols: usize, level: Isa, coders: &mut Coders) -> Option<f64> {
+    let coder = coders.get(step.encoding, step.rotation, cols).ok()?;
+    let rows = step.encoding.strip_rows().max(8);
+    let shape = MatrixShape { rows, cols };
+    let value = |i: usize| match step.encoding.is_grid() {
+        true => ((i * 7919) % 7) as f32 - 3.0,
+        false => ((i * 7919) % 1009) as f32 / 504.5 - 1.0,
+    };
+    let values: Vec<f32> = (0..rows * cols).map(value).collect();
+    let once = || {
+        let start = Instant::now();
+        let counts = rayon::broadcast(|_| {
+            let mut count = 0_u64;
+            while count == 0 || start.elapsed() < TRIAL {
+                coder.try_rows(level, shape, values.clone());
+                count += 1;
+            }
+            count
+        });
+        start.elapsed().as_secs_f64() / counts.iter().sum::<u64>() as f64
+    };
+    Some(fastest(once) / (rows * cols) as f64)
+}
+
+fn fastest(trial: impl Fn() -> f64) -> f64 {
+    (0..TRIALS).map(|_| trial()).fold(f64::INFINITY, f64::min)
+}
+
+fn digest_seconds_per_byte() -> f64 {
+    let block = vec![0x5A_u8; 1 << 16];
+    let once = || {
+        let start = Instant::now();
+        std::hint::black_box(Sha256::digest(&block));
+        start.elapsed().as_secs_f64()
+    };
+    fastest(once) / block.len() as f64
+}

@@ -1,0 +1,242 @@
+//! How much memory an execution takes, decided before it starts.
+//!
+//! Counted: anonymous memory and read buffers. Not counted: pages of mapped files, and what the allocator keeps of large
+//! buffers that were freed (the program has it keep none).
+
+use super::step::Step;
+use crate::round::{FACTORS, STRIP_CHUNK};
+use gq_tensor::{Encoding, RotationKind, Sketch};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+/// Bytes of source rows worked on at once, when memory allows.
+const BLOCK: u64 = 4 << 20;
+/// Strips of calibrated rows in a block, when memory allows.
+const STRIPS: usize = 16;
+/// Smaller blocks than this only cost time.
+const SMALLEST_BLOCK: u64 = 64 << 10;
+/// Program, allocator slack, stacks of the threads that are not counted one by one.
+const BASE: u64 = 11 << 18;
+/// Targets, paths and sums of a trellis search, in addition to what grows with its states.
+const TRELLIS: u64 = 96 << 10;
+/// Most that the compression of a text needs in addition to the text and its result; shorter texts need less.
+const COMPRESSION: u64 = 16 << 20;
+/// Most that the allocator keeps of matrices that were freed, without use for it: larger ones go back to the system.
+const LEFT: u64 = 3 << 20;
+/// What is touched of a thread's stack, and its small allocations.
+const THREAD: u64 = 96 << 10;
+
+/// Memory of an execution, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Threads it is computed for.
+    pub threads: usize,
+    /// Source bytes of one block of rows, at most (one row may be larger).
+    pub block: u64,
+    /// Promised peak: anonymous memory plus read buffers.
+    pub peak: u64,
+}
+
+impl Memory {
+    /// Memory for these steps, with the largest block that stays below `limit` where possible.
+    ///
+    /// Held until the file is finished: bytes of texts, and of adapters that are merged. Factors take `factors`.
+    pub(crate) fn new(
+        steps: &[Step],
+        held: (u64, u64),
+        factors: u64,
+        threads: usize,
+        limit: Option<u64>,
+    ) -> Memory {
+        let mut block = BLOCK;
+        loop {
+            let peak = peak(steps, held, factors, threads, block);
+            if block <= SMALLEST_BLOCK || limit.is_none_or(|limit| peak <= limit) {
+                return Memory { threads, block, peak };
+            }
+            block /= 2;
+        }
+    }
+}
+
+/// Rows of `step` in one block of `block` source bytes: whole strips and heads, at least one.
+pub(crate) fn block_rows(step: &Step, block: u64) -> usize {
+    let (rows, _) = step.rows_cols();
+    let row = (step.source_bytes / (rows as u64).max(1)).max(1);
+    let strip = step.whole_rows();
+    let (fit, most) = (usize::try_from(block / row).unwrap_or(usize::MAX), rows.next_multiple_of(strip));
+    // Strips of calibrated codes are a thread's work: a full block has enough for all but the largest machines.
+    let fit = if step.calibrated && block == BLOCK { fit.max(STRIPS * Encoding::STRIP_ROWS) } else { fit };
+    (fit / strip * strip).clamp(strip, most.max(strip))
+}
+
+fn peak(steps: &[Step], (texts, adapters): (u64, u64), factors: u64, threads: usize, block: u64) -> u64 {
+    let largest = |of: &dyn Fn(&Step) -> u64| steps.iter().map(of).max().unwrap_or(0);
+    // Two blocks are read ahead of the encoder, two are on their way to the file: of one tensor, where it has them.
+    let two_largest = |of: &dyn Fn(&Step) -> u64| {
+        steps.iter().fold((0, 0), |(first, second), step| {
+            let (size, more) = (of(step), step.rows_cols().0 as u64 > held_rows(step, block));
+            match size > first {
+                true => (size, if more { size } else { first }),
+                false => (first, second.max(size)),
+            }
+        })
+    };
+    let sum = |(first, second): (u64, u64)| first + second;
+    let source = sum(two_largest(&|step| source_block(step, block)));
+    let coded = sum(two_largest(&|step| coded_block(step, block)));
+    let scales = largest(&|step| {
+        let (rows, cols) = step.rows_cols();
+        rows as u64 * step.encoding.scales_row_bytes(cols) as u64
+    });
+    let strips = largest(&|step| strip_block(step, block));
+    // Per thread: the row, the rotation's scratch, the decoded row, the encoder's scratch (two rows at most).
+    let scratch = largest(&|step| match step.encoding {
+        Encoding::Exact(_) => 64 << 10,
+        Encoding::Trellis { bits, states } => {
+            // A byte for each group of states in every row, and two numbers for each state.
+            let states = 1u64 << states.log2();
+            let search = ((Encoding::STRIP_ROWS as u64 * states) >> bits) + 8 * states + TRELLIS;
+            search + (STRIP_CHUNK as u64 + 2) * 4 * step.rows_cols().1 as u64
+        }
+        // Bounds of each weight in f64, and codes.
+        Encoding::Grid(_) | Encoding::Mxfp4 => 9 * 4 * step.rows_cols().1 as u64,
+        _ => 5 * 4 * step.rows_cols().1 as u64,
+    });
+    // Scales wait for the codes. Dense matrices are made before there are blocks.
+    let (tables, making) = tables(steps);
+    let work = factors + calibrated(steps, threads as u64) + source + coded + strips + 2 * scales;
+    let left = making.min(LEFT);
+    let blocks = tables + making.max(work) + left + threads as u64 * (scratch + THREAD);
+    // The blocks are gone when the texts are compressed.
+    let end = texts + COMPRESSION.min(8 * texts) + threads as u64 * THREAD;
+    BASE + texts + adapters + blocks.max(end)
+}
+
+/// Bytes of one, over the square of its width: U and the held-out moment in f32.
+const FACTOR: u64 = 4 + 4;
+/// While it is made: both moments, the elimination in f64, and U.
+const FACTOR_IN_MAKING: u64 = 4 + 4 + 8 + 4;
+
+/// Bytes of factors at most, over the square of the widest input, whatever comes after what.
+pub(crate) const FACTORS_AT_WORK: u64 = FACTOR * (FACTORS as u64 - 1) + FACTOR_IN_MAKING;
+
+/// Inputs after which it is taken not to matter where a conversion began.
+const FORGOTTEN: usize = 64;
+
+/// Bytes of factors at most, for inputs in the order that they are used in: each with its width, and something that it is
+/// known by. A conversion that is taken up begins with any of them.
+pub(crate) fn factor_bytes<Key: PartialEq>(inputs: &[(Key, u64)]) -> u64 {
+    let from = |start: usize, end: usize| {
+        let mut kept: VecDeque<&(Key, u64)> = VecDeque::new();
+        let mut most = 0;
+        for input in inputs.iter().take(end).skip(start) {
+            if kept.iter().any(|other| other.0 == input.0) {
+                continue;
+            }
+            if kept.len() >= FACTORS {
+                kept.pop_front();
+            }
+            let others: u64 = kept.iter().map(|(_, width)| FACTOR * width * width).sum();
+            most = most.max(others + FACTOR_IN_MAKING * input.1 * input.1);
+            kept.push_back(input);
+        }
+        most
+    };
+    let later = (1..inputs.len()).map(|start| from(start, start + FORGOTTEN));
+    later.fold(from(0, inputs.len()), u64::max)
+}
+
+/// Strips with what is fed back: one for each thread, of as many as a tensor has.
+fn calibrated(steps: &[Step], threads: u64) -> u64 {
+    let strips = steps.iter().filter(|step| step.calibrated).map(|step| {
+        let (rows, cols) = step.rows_cols();
+        let (rows, cols, most) = (rows as u64, cols as u64, Encoding::STRIP_ROWS as u64);
+        // Weights, errors, residuals, projections, values and decoded rows of a strip; sampled rows twice.
+        let strip = rows.min(most) * cols * (4 * 6 + 1);
+        threads.min(rows.div_ceil(most)) * strip
+    });
+    strips.max().unwrap_or(0)
+}
+
+/// Rows that are coded together are held as f32, with their codes once more to measure them; one strip's sums per 32
+/// columns.
+fn strip_block(step: &Step, block: u64) -> u64 {
+    let (rows, cols) = (held_rows(step, block), step.rows_cols().1 as u64);
+    match step.encoding.strip_rows() as u64 {
+        1 => 0,
+        strip => rows * (4 * cols + step.encoding.codes_row_bytes(cols as usize) as u64) + strip * cols / 2,
+    }
+}
+
+/// Rows of a block, of those that there are.
+fn held_rows(step: &Step, block: u64) -> u64 {
+    block_rows(step, block).min(step.rows_cols().0) as u64
+}
+
+fn source_block(step: &Step, block: u64) -> u64 {
+    let (rows, _) = step.rows_cols();
+    step.source_bytes / (rows as u64).max(1) * held_rows(step, block)
+}
+
+fn coded_block(step: &Step, block: u64) -> u64 {
+    let (_, cols) = step.rows_cols();
+    match step.encoding {
+        // Blocks of a GGUF grow to values.
+        Encoding::Exact(dtype) => {
+            source_block(step, block).max(held_rows(step, block) * (cols * dtype.size()) as u64)
+        }
+        // Six f64 sums per row measure the distortion and the outputs.
+        coded => held_rows(step, block) * (coded.codes_row_bytes(cols) as u64 + 48),
+    }
+}
+
+/// Transforms, encoders and decoders are kept for each distinct width: dense matrices in them count.
+/// Bytes for good, and while one is made.
+fn tables(steps: &[Step]) -> (u64, u64) {
+    let mut seen: Vec<(usize, Option<Encoding>)> = Vec::new();
+    let (mut kept, mut making) = (0, 0);
+    for step in steps.iter().filter(|step| !step.encoding.is_exact()) {
+        let (_, cols) = step.rows_cols();
+        let square = 4 * (cols as u64) * (cols as u64);
+        let haar = (step.rotation.kind == RotationKind::Haar).then_some((None, 1, true));
+        let sketch = match step.encoding {
+            // The encoder's and the decoder's.
+            Encoding::Prod { sketch, .. } => Some((Some(step.encoding), 2, sketch == Sketch::Orthogonal)),
+            _ => None,
+        };
+        for (what, copies, orthogonal) in [haar, sketch].into_iter().flatten() {
+            if !seen.contains(&(cols, what)) {
+                seen.push((cols, what));
+                kept += copies * square;
+                // Made orthogonal in f64 before it is kept in f32, one after the other.
+                making = making.max(if orthogonal { 2 * square } else { 0 });
+            }
+        }
+    }
+    (kept, making)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_that_are_at_hand_together_are_counted() {
+        let layer = |n: u64| {
+            [("down", 20), ("up", 5), ("gate", 5), ("output", 16), ("query", 5)].map(|(i, w)| ((n, i), w))
+        };
+        let inputs = (0..3).flat_map(layer).map(|((n, input), width)| {
+            // One input for both.
+            ((n, if input == "gate" { "up" } else { input }), width)
+        });
+        let inputs: Vec<_> = inputs.collect();
+        let widest = 20 * 20 * FACTOR_IN_MAKING;
+        // The second layer's down is made next to the first one's queries and outputs.
+        assert_eq!(factor_bytes(&inputs), widest + FACTOR * (16 * 16 + 5 * 5));
+        assert_eq!(factor_bytes(&[("a", 3), ("a", 3)]), 9 * FACTOR_IN_MAKING);
+        let many: Vec<_> = (0..9).map(|expert| (expert, 7)).collect();
+        assert_eq!(factor_bytes(&many), 49 * FACTORS_AT_WORK);
+        assert_eq!(factor_bytes(&[("", 0); 0]), 0);
+    }
+}

@@ -1,0 +1,24 @@
+//! What can go wrong while a tensor is rounded.
+
+use crate::measurements::MeasurementsError;
+use gq_checkpoint::ReadError;
+use gq_codec::NotPositive;
+
+/// A block of rows that cannot be rounded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RoundError {
+    /// Weights that cannot be read, or are NaN or infinite.
+    #[error(transparent)]
+    Values(#[from] ReadError),
+    /// Measurements that cannot be read.
+    #[error(transparent)]
+    Measurements(#[from] MeasurementsError),
+    /// A second moment that cannot be factored in the basis of the codes.
+    #[error("tensor {tensor:?}: {source}")]
+    Moment {
+        /// The tensor.
+        tensor: String,
+        /// Where it stopped.
+        source: NotPositive,
+    },
+}
