@@ -3,7 +3,7 @@
 use crate::digest::Digest;
 use crate::escape::{Escaped, EscapedPath};
 use crate::rule::{FormatError, TensorRule};
-use crate::text::TextKind;
+use crate::text_kind::TextKind;
 use std::path::PathBuf;
 
 /// A file that cannot be opened.

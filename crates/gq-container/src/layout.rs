@@ -30,3 +30,10 @@ pub fn file_bytes<'a>(
     }
     payloads.checked_add(tail)
 }
+
+/// `bytes` bytes of `file` from `offset`; empty when they are not all there.
+pub(crate) fn slice(file: &[u8], offset: u64, bytes: u64) -> &[u8] {
+    let range = usize::try_from(offset).ok().zip(usize::try_from(bytes).ok());
+    let range = range.and_then(|(offset, bytes)| Some(offset..offset.checked_add(bytes)?));
+    range.and_then(|range| file.get(range)).unwrap_or(&[])
+}

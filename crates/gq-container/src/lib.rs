@@ -17,6 +17,7 @@ pub mod limits;
 mod provenance;
 mod rule;
 mod text;
+mod text_kind;
 mod validate;
 mod verify;
 mod writer;
@@ -31,6 +32,7 @@ pub use provenance::{
     Provenance, ProvenanceError, RoundedAgain, ScalesTuned, Source, SourceAdapter, SourceFile, SourceTexts,
 };
 pub use rule::{FormatError, TensorRule, TextRule};
-pub use text::{StoredText, TextCoding, TextEntry, TextKind};
+pub use text::{StoredText, TextCoding, TextEntry};
+pub use text_kind::TextKind;
 pub use validate::{Layout, validate};
 pub use writer::{Finished, Sealed, Writer, put_in_place};

@@ -3,7 +3,8 @@
 use crate::digest::Digest;
 use crate::error::WriteRule;
 use crate::escape::Escaped;
-use crate::text::{StoredText, TextKind};
+use crate::text::StoredText;
+use crate::text_kind::TextKind;
 use serde::{Deserialize, Serialize};
 
 /// What made the file, from what.

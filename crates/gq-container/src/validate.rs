@@ -3,11 +3,12 @@
 use crate::digest::Hasher;
 use crate::entry::{FIXED_BYTES, TensorEntry, payload_digest};
 use crate::header::Header;
-use crate::layout::{ALIGNMENT, HEADER_BYTES, TEXT_ENTRY_BYTES, align};
+use crate::layout::{ALIGNMENT, HEADER_BYTES, TEXT_ENTRY_BYTES, align, slice};
 use crate::limits;
 use crate::provenance::Provenance;
 use crate::rule::{FormatError, TensorRule, TextRule};
-use crate::text::{TextEntry, TextKind};
+use crate::text::TextEntry;
+use crate::text_kind::TextKind;
 
 /// What a valid file holds, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,11 +203,4 @@ impl Layout {
             FormatError::Text { kind: TextKind::Provenance.code(), source }
         })
     }
-}
-
-/// `bytes` bytes of `file` from `offset`; empty when they are not all there.
-pub(crate) fn slice(file: &[u8], offset: u64, bytes: u64) -> &[u8] {
-    let range = usize::try_from(offset).ok().zip(usize::try_from(bytes).ok());
-    let range = range.and_then(|(offset, bytes)| Some(offset..offset.checked_add(bytes)?));
-    range.and_then(|range| file.get(range)).unwrap_or(&[])
 }

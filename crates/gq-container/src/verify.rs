@@ -3,9 +3,10 @@
 use crate::digest::Hasher;
 use crate::entry::TensorEntry;
 use crate::error::{Damage, VerifyError};
+use crate::layout::slice;
 use crate::rule::FormatError;
-use crate::text::TextKind;
-use crate::validate::{Layout, slice};
+use crate::text_kind::TextKind;
+use crate::validate::Layout;
 
 /// Bytes between two calls of the progress callback.
 const STEP_BYTES: usize = 8 << 20;

@@ -37,11 +37,9 @@ pub use gate::{Gate, GateError};
 pub use histogram::Histogram;
 pub use identity::Identity;
 pub use outputs::{OutputsError, OutputsReader};
-pub use report::{
-    Bits, Bytes, Estimate, EvalReport, Kld, LogitError, Names, NoiseFloor, Perplexity, ReferenceLogits,
-    Scored,
-};
+pub use report::{EvalReport, Kld, LogitError, Names, NoiseFloor, Perplexity, ReferenceLogits, Scored};
 pub use save::OutputsWriter;
-pub use sizes::{Sizes, checkpoint_sizes, container_sizes};
+pub use sizes::{Bits, Bytes, Sizes, checkpoint_sizes, container_sizes};
 pub use source::{LogitSource, ModelLogits};
+pub use statistics::Estimate;
 pub use windows::{WindowError, Windows};

@@ -2,18 +2,9 @@
 
 use crate::divergence::Divergence;
 use crate::histogram::Histogram;
-use crate::sizes::Sizes;
-use crate::statistics::{estimate, quantile};
+use crate::sizes::{Bits, Bytes, Sizes};
+use crate::statistics::{Estimate, estimate, quantile};
 use serde::{Deserialize, Serialize};
-
-/// A value and its standard error.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
-    /// The mean.
-    pub value: f64,
-    /// Its standard error.
-    pub stderr: f64,
-}
 
 /// Perplexities: exp of the mean negative log-likelihood.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,24 +41,6 @@ pub struct LogitError {
     pub max_abs_error: f64,
     /// Root of the mean squared difference.
     pub rms_error: f64,
-}
-
-/// Bytes of the model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bytes {
-    /// Of the file, or of a checkpoint's weight files.
-    pub file: u64,
-    /// Of all weights but embedding and head.
-    pub body: u64,
-}
-
-/// Bits per weight.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Bits {
-    /// File bits over all weights.
-    pub file: f64,
-    /// Body bits over body weights.
-    pub body: f64,
 }
 
 /// Which positions were compared.

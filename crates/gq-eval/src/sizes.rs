@@ -1,9 +1,27 @@
 //! Bytes and weights of a model, body and all.
 
-use crate::report::{Bits, Bytes};
 use gq_checkpoint::{Checkpoint, FileKind, ModelSpec, Role};
 use gq_container::Container;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+
+/// Bytes of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes {
+    /// Of the file, or of a checkpoint's weight files.
+    pub file: u64,
+    /// Of all weights but embedding and head.
+    pub body: u64,
+}
+
+/// Bits per weight.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bits {
+    /// File bits over all weights.
+    pub file: f64,
+    /// Body bits over body weights.
+    pub body: f64,
+}
 
 /// Bytes and weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,15 @@
 //! Means with error bars, and quantiles.
 
-use crate::report::Estimate;
+use serde::{Deserialize, Serialize};
+
+/// A value and its standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The mean.
+    pub value: f64,
+    /// Its standard error.
+    pub stderr: f64,
+}
 
 /// Mean and its standard error (sample deviation over root n; 0 for fewer than two values).
 pub(crate) fn estimate(values: impl ExactSizeIterator<Item = f64> + Clone) -> Estimate {

@@ -2,8 +2,8 @@
 
 use crate::fault::FaultKind;
 use crate::instruction::Shuffle;
+use crate::lanes::{Result, lanes};
 use crate::types::Row;
-use crate::warp::{Result, lanes};
 
 /// Each lane's value of another, and which lanes had one in their segment.
 pub(crate) fn shuffled(

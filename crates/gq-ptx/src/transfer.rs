@@ -2,9 +2,10 @@
 
 use crate::fault::FaultKind;
 use crate::instruction::{Access, RowId, Space};
+use crate::lanes::{Result, lanes};
 use crate::operand::{CONSTANT_WINDOW, LOCAL_WINDOW, SHARED_WINDOW};
 use crate::types::{LANES, Row};
-use crate::warp::{Copy, Result, Surroundings, Warp, lanes};
+use crate::warp::{Copy, Surroundings, Warp};
 
 impl Warp {
     /// Addresses of active lanes, aligned.

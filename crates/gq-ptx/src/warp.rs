@@ -5,6 +5,7 @@ use crate::arithmetic::{insert, logic};
 use crate::counters::Counters;
 use crate::fault::{Fault, FaultKind};
 use crate::instruction::{Condition, Op, RowId, Vote};
+use crate::lanes::{Result, lanes};
 use crate::launch::{Checks, Launch};
 use crate::memory::Memory;
 use crate::module::Kernel;
@@ -70,9 +71,6 @@ pub(crate) struct Warp {
     /// Local memory, lane after lane.
     pub(crate) local: Vec<u8>,
 }
-
-/// Or the lane, where one is meant, and its fault.
-pub(crate) type Result<T> = std::result::Result<T, (Option<usize>, FaultKind)>;
 
 impl Warp {
     pub(crate) fn new(number: u32, threads: u32, of: &Surroundings<'_>) -> Warp {
@@ -251,7 +249,7 @@ impl Warp {
     pub(crate) fn stamp(&self, lane: usize, of: &Surroundings<'_>) -> Option<Stamp> {
         let thread = self.number * 32 + lane as u32;
         let races = of.launch.checks == Checks::All;
-        races.then(|| crate::launch::stamp(of.number, thread, self.barrier, self.sync))
+        races.then(|| Stamp { block: of.number, thread, barrier: self.barrier, sync: self.sync })
     }
 
     fn execute(&mut self, op: &Op, active: u32, of: &mut Surroundings<'_>) -> Result<()> {
@@ -354,10 +352,6 @@ impl Warp {
             false => Err((None, FaultKind::MissingLanes { here, wanted })),
         }
     }
-}
-
-pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
-    (0..LANES).filter(move |lane| mask >> lane & 1 == 1)
 }
 
 fn first(mask: u32) -> usize {
