@@ -270,37 +270,28 @@ fn tensors(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gq_files::{hold_while_naming, is_held};
+    use gq_files::is_held;
 
     /// The mark goes when the folder has its name: whoever finds the unfinished one finds it held.
     #[test]
     fn an_unfinished_folder_is_held_until_it_has_its_name() {
-        struct Named(PathBuf);
-        impl Drop for Named {
-            fn drop(&mut self) {
-                std::fs::write(self.0.join("named"), is_held(&self.0.join("m").join(MARK)).to_string())
-                    .unwrap();
-            }
-        }
-        hold_while_naming(|finished| match finished.ends_with("export-held.partial") {
-            true => {
-                let dir = finished.parent().unwrap();
-                std::fs::write(dir.join("unnamed"), is_held(&mark(finished)).to_string()).unwrap();
-                Box::new(Named(dir.to_owned()))
-            }
-            false => Box::new(()),
-        });
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
+        let partial = at("m.partial");
         // What an earlier export left, and what another one is writing.
-        std::fs::create_dir(at("export-held.partial")).unwrap();
-        std::fs::write(mark(&at("export-held.partial")), "").unwrap();
-        let held = make_folder(&at("export-held.partial")).unwrap();
-        assert!(make_folder(&at("export-held.partial")).is_err());
-        std::fs::write(at("export-held.partial/x"), "x").unwrap();
-        finish(&at("export-held.partial"), &at("m")).unwrap();
-        let seen = ["unnamed", "named"].map(|name| std::fs::read_to_string(at(name)).unwrap());
-        assert_eq!(seen, ["true", "true"]);
+        std::fs::create_dir(&partial).unwrap();
+        std::fs::write(mark(&partial), "").unwrap();
+        let held = make_folder(&partial).unwrap();
+        let failure = make_folder(&partial).unwrap_err();
+        assert!(failure.message.contains("another gq"), "{failure}");
+        std::fs::write(partial.join("x"), "x").unwrap();
+        // As long as its name is taken, it is unfinished.
+        std::fs::create_dir(at("m")).unwrap();
+        std::fs::write(at("m/y"), "y").unwrap();
+        assert!(finish(&partial, &at("m")).is_err());
+        assert!(is_unfinished(&partial) && is_held(&mark(&partial)));
+        std::fs::remove_dir_all(at("m")).unwrap();
+        finish(&partial, &at("m")).unwrap();
         assert!(at("m/x").exists() && !mark(&at("m")).exists());
         drop(held);
     }
