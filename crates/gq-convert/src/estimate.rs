@@ -18,7 +18,7 @@ struct Trials {
 }
 
 /// Enough to see whether it is worth a closer look.
-const QUICK: Trials = Trials { each: Duration::from_millis(1), count: 2 };
+const QUICK: Trials = Trials { each: Duration::from_millis(2), count: 2 };
 const CLOSE: Trials = Trials { each: Duration::from_millis(10), count: 5 };
 /// Seconds up to which nobody minds an estimate that is a little off: trying for longer would be felt.
 const SHORT: f64 = 10.0;
