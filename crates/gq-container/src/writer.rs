@@ -7,10 +7,10 @@ use crate::header::{Header, MINOR};
 use crate::layout::{self, ALIGNMENT, HEADER_BYTES, TEXT_ENTRY_BYTES, align};
 use crate::limits;
 use crate::text::StoredText;
-use gq_files::{Existing, Placed, open_own, partial_path};
+use gq_files::{Existing, Placed, open_locked, open_own, partial_path};
 use std::collections::HashSet;
-use std::fs::{File, TryLockError};
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Bytes gathered before they are handed to the operating system.
@@ -21,13 +21,14 @@ const BUFFER_BYTES: usize = 1 << 20;
 pub struct Writer {
     path: PathBuf,
     partial: PathBuf,
+    /// Removed while the file is held: nobody takes it up in between.
+    leftover: Option<Leftover>,
     file: BufWriter<File>,
     /// Where the next byte goes.
     at: u64,
     entries: Vec<TensorEntry>,
     names: HashSet<String>,
     open: Option<Open>,
-    leftover: Option<Leftover>,
 }
 
 /// A partial file that is removed unless it got its name.
@@ -37,7 +38,7 @@ struct Leftover(PathBuf);
 impl Drop for Leftover {
     fn drop(&mut self) {
         // Nothing can be done about a failure here.
-        let _ = std::fs::remove_file(&self.0);
+        let _ = gq_files::remove_begun(&self.0);
     }
 }
 
@@ -158,7 +159,7 @@ impl Writer {
         let partial = partial_path(path);
         let failed = |source| WriteError::Io { path: partial.clone(), source };
         match std::fs::symlink_metadata(&partial) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
             _ => {}
         }
         let mut file = open_own(&partial).map_err(failed)?;
@@ -288,9 +289,8 @@ impl Writer {
     /// # Errors
     /// When it cannot be removed.
     pub fn discard(self) -> Result<(), WriteError> {
-        let Writer { partial, file, .. } = self;
-        drop(file);
-        std::fs::remove_file(&partial).map_err(|source| WriteError::Io { path: partial, source })
+        let removed = gq_files::remove_begun(&self.partial);
+        removed.map_err(|error| self.failed(error))
     }
 
     /// Takes over all tensors of another file into an empty one: `payloads` is what lies between its header and table.
@@ -333,15 +333,14 @@ impl Writer {
     fn open(path: &Path) -> Result<Writer, WriteError> {
         let partial = partial_path(path);
         let failed = |source| WriteError::Io { path: partial.clone(), source };
-        let file = open_own(&partial).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(WriteError::Busy { path: partial }),
-            // Some network file systems have no locks; the rename at the end stays atomic.
-            Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        gq_files::note_begun(&partial);
+        let file = match open_locked(&partial) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                return Err(WriteError::Busy { path: partial });
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        gq_files::note_open(&file, &partial);
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         let (entries, names) = (Vec::new(), HashSet::new());
         Ok(Writer { path: path.to_owned(), partial, file, at: 0, entries, names, open: None, leftover: None })

@@ -211,7 +211,7 @@ impl CacheWriter {
         };
         let written = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(&head));
         let synced = written.and_then(|()| self.file.flush()).and_then(|()| self.file.get_ref().sync_all());
-        self.named = synced.and_then(|()| std::fs::rename(&self.partial, &self.path)).is_ok();
+        self.named = synced.and_then(|()| gq_files::put_in_place(&self.partial, &self.path)).is_ok();
         self.named
     }
 }
@@ -254,5 +254,5 @@ fn read_head(bytes: &[u8; HEAD_BYTES]) -> Option<Head> {
 
 /// Removes a file of the cache; if that fails, it is found again and removed later.
 fn remove(path: &Path) {
-    let _ = std::fs::remove_file(path);
+    let _ = gq_files::remove(path);
 }

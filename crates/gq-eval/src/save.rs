@@ -91,7 +91,7 @@ impl Drop for OutputsWriter {
     fn drop(&mut self) {
         if !self.named {
             // Nothing can be done about a failure, and the file is of no use either way.
-            let _ = std::fs::remove_file(&self.partial);
+            let _ = gq_files::remove_begun(&self.partial);
         }
     }
 }

@@ -1,56 +1,30 @@
 //! Files that are being made: never opened through a link that somebody planted under their name.
 
+use crate::begun::note_open;
 use crate::identity::Identity;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-/// What this process began, whatever names it has by now.
-static BEGUN: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
-
-/// Notes that this process began the file or folder at `path`: it holds it, and nobody else writes to it.
-pub fn note_begun(path: &Path) {
-    if let Ok(identity) = Identity::of(path) {
-        let mut begun = BEGUN.lock().unwrap_or_else(PoisonError::into_inner);
-        if !begun.contains(&identity) {
-            begun.push(identity);
-        }
-    }
-}
-
-/// Whether this process began what is at `path`; never of a link.
-pub fn is_begun(path: &Path) -> bool {
-    let own = std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_symlink());
-    let begun = BEGUN.lock().unwrap_or_else(PoisonError::into_inner);
-    own && Identity::of(path).is_ok_and(|identity| begun.contains(&identity))
-}
-
-/// Removes the file or folder at `path` if this process began it: another process may have begun one of this name.
-///
-/// # Errors
-/// When the system refuses.
-pub fn remove_begun(path: &Path) -> Result<()> {
-    if !is_begun(path) {
-        return Ok(());
-    }
-    let identity = Identity::of(path);
-    if path.is_dir() {
-        std::fs::remove_dir_all(path)?
-    } else {
-        std::fs::remove_file(path)?
-    }
-    // The system gives its number to the next file, which may be somebody else's.
-    let mut begun = BEGUN.lock().unwrap_or_else(PoisonError::into_inner);
-    begun.retain(|other| !identity.as_ref().is_ok_and(|identity| identity == other));
-    Ok(())
-}
+/// How often a file is opened anew that lost its name before it was locked.
+const TRIES: u32 = 8;
+/// How long a lock is waited for, in steps: a look by [`is_held`] takes it for a moment.
+const STEPS: u32 = 10;
+const STEP: Duration = Duration::from_millis(5);
 
 /// Whether another process, or another open file of this one, holds the file at `path`.
 pub fn is_held(path: &Path) -> bool {
     let regular = std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
     let file = if regular { File::open(path).ok() } else { None };
-    file.is_some_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    file.is_some_and(|file| match file.try_lock_shared() {
+        // At once, and not when the last copy is closed: a child that is being started has one too.
+        Ok(()) => {
+            let _ = file.unlock();
+            false
+        }
+        Err(error) => matches!(error, TryLockError::WouldBlock),
+    })
 }
 
 /// Opens the file that an earlier run left at `path` for reading and writing, or makes it. Its bytes stay.
@@ -75,21 +49,58 @@ pub fn open_own(path: &Path) -> Result<File> {
 /// Begins a file at `path` with nothing in it, held by this process: what an earlier run left there is cut off.
 ///
 /// # Errors
-/// As [`open_own`], and while another process holds it.
+/// As [`open_locked`].
 pub fn begin(path: &Path) -> Result<File> {
-    let file = open_own(path)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(Error::new(ErrorKind::ResourceBusy, "another gq is writing this file"));
-        }
-        // Some network file systems have no locks.
-        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {}
-        Err(TryLockError::Error(error)) => return Err(error),
-    }
+    let file = open_locked(path)?;
     file.set_len(0)?;
-    note_begun(path);
+    note_open(&file, path);
     Ok(file)
+}
+
+/// Opens as [`open_own`] does, and holds the file for this process until it is closed. What is returned had the name
+/// `path` after it was locked: it is not the finished file of another process that was renamed meanwhile. Where the file
+/// system has no locks it is not held.
+///
+/// # Errors
+/// As [`open_own`], and [`ErrorKind::ResourceBusy`] while another process holds it.
+pub fn open_locked(path: &Path) -> Result<File> {
+    lock(path, &mut || {})
+}
+
+/// `opened` is called between opening and locking.
+fn lock(path: &Path, opened: &mut dyn FnMut()) -> Result<File> {
+    for _ in 0..TRIES {
+        let file = open_own(path)?;
+        opened();
+        hold(&file)?;
+        if has_name(&file, path)? {
+            return Ok(file);
+        }
+    }
+    Err(Error::new(ErrorKind::ResourceBusy, "another gq is writing this file"))
+}
+
+fn hold(file: &File) -> Result<()> {
+    for step in 0..=STEPS {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if step < STEPS => std::thread::sleep(STEP),
+            Err(TryLockError::WouldBlock) => break,
+            // Some network file systems have no locks.
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Err(Error::new(ErrorKind::ResourceBusy, "another gq is writing this file"))
+}
+
+/// Whether the open file is the one at `path`.
+fn has_name(file: &File, path: &Path) -> Result<bool> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok(Identity::told(&found, path)? == Identity::told(&file.metadata()?, path)?),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Why a file is not one that this program left unfinished; `None` where it may be.
@@ -137,3 +148,44 @@ fn not_following(options: &mut OpenOptions) {
 
 #[cfg(not(unix))]
 fn not_following(_options: &mut OpenOptions) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// Another run finishes its file between our opening and locking it.
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_got_its_name_before_it_was_locked_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let mut other = Some(begin(&at("x.partial")).unwrap());
+        other.as_mut().unwrap().write_all(b"finished").unwrap();
+        let mut finish = || {
+            if let Some(other) = other.take() {
+                crate::put_in_place(&at("x.partial"), &at("x")).unwrap();
+                drop(other);
+            }
+        };
+        let file = lock(&at("x.partial"), &mut finish).unwrap();
+        file.set_len(0).unwrap();
+        assert_eq!(std::fs::read(at("x")).unwrap(), b"finished");
+        assert!(is_held(&at("x.partial")) && !is_held(&at("x")));
+    }
+
+    /// Whoever takes the name away each time is at work there.
+    #[cfg(unix)]
+    #[test]
+    fn a_name_that_is_taken_away_each_time_is_busy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let mut times = 0;
+        let mut remove = || {
+            times += 1;
+            std::fs::remove_file(&path).unwrap();
+        };
+        assert_eq!(lock(&path, &mut remove).unwrap_err().kind(), ErrorKind::ResourceBusy);
+        assert_eq!(times, TRIES);
+    }
+}

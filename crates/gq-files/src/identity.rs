@@ -1,5 +1,6 @@
 //! Which file a path means.
 
+use std::fs::Metadata;
 use std::io::Result;
 use std::path::{Path, PathBuf};
 
@@ -16,14 +17,22 @@ impl Identity {
     /// # Errors
     /// When it leads nowhere.
     pub fn of(path: &Path) -> Result<Identity> {
+        Identity::told(&std::fs::metadata(path)?, path)
+    }
+
+    /// The file at `path` that `found` tells about.
+    pub(crate) fn told(found: &Metadata, path: &Path) -> Result<Identity> {
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt;
-            let found = std::fs::metadata(path)?;
+            let _ = path;
             Ok(Identity { numbers: Some((found.dev(), found.ino())), path: None })
         }
         #[cfg(not(unix))]
-        Ok(Identity { numbers: None, path: Some(path.canonicalize()?) })
+        {
+            let _ = found;
+            Ok(Identity { numbers: None, path: Some(path.canonicalize()?) })
+        }
     }
 }
 

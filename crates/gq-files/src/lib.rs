@@ -5,6 +5,7 @@
 
 mod allocator;
 mod begin;
+mod begun;
 mod bus;
 mod identity;
 mod map;
@@ -13,7 +14,8 @@ mod space;
 mod stamp;
 
 pub use allocator::{MAPPED_ALONE, return_large_buffers, return_small_pieces};
-pub use begin::{begin, foreign, is_begun, is_held, note_begun, open_own, remove_begun};
+pub use begin::{begin, foreign, is_held, open_locked, open_own};
+pub use begun::{is_begun, note_begun, note_open, remove, remove_begun};
 pub use bus::watch_bus_errors;
 pub use identity::{Identity, Kind, kind};
 pub use map::{Cut, Mapped, cut, mapped};

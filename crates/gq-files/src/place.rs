@@ -1,6 +1,7 @@
 //! Files get their names when they are whole.
 
 use crate::begin::begin;
+use crate::begun::{remove_begun, rename};
 use std::any::Any;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result, Write};
@@ -64,7 +65,7 @@ pub fn sibling(path: &Path, end: &str) -> PathBuf {
 /// When the system refuses.
 pub fn put_in_place(finished: &Path, path: &Path) -> Result<()> {
     let naming = held(finished);
-    std::fs::rename(finished, path)?;
+    rename(finished, path)?;
     drop(naming);
     sync_folder(path)
 }
@@ -116,7 +117,7 @@ pub fn write_placed(path: &Path, bytes: &[u8], existing: Existing) -> Result<Pla
     let mut file = begin(&partial)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     written.and_then(|()| place(&partial, path, existing)).inspect_err(|_| {
-        let _ = std::fs::remove_file(&partial); // the first failure is the one to tell
+        let _ = remove_begun(&partial); // the first failure is the one to tell
     })
 }
 

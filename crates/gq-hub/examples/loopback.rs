@@ -5,7 +5,7 @@
 //! prints the snapshot's folder.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)] // a test tool
 
-#[path = "../tests/it/server.rs"]
+#[path = "../tests/it/server/mod.rs"]
 mod server;
 
 use gq_hub::{Hub, HubConfig, PullOptions, RepoId};

@@ -2,7 +2,7 @@
 
 use crate::error::{Access, HubError};
 use crate::repo::RepoId;
-use crate::retry::asked_wait;
+use crate::retry::{Failures, asked_wait};
 use crate::{CancelToken, Event, HubConfig, Progress, RetryPolicy, answer, connect};
 use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
@@ -59,21 +59,23 @@ impl Control<'_> {
         }
     }
 
-    /// Waits before the next try after failure number `attempt`, or turns the failure into an error.
+    /// Waits before the next try after a further failure, or turns it into an error.
     pub(crate) fn pause(
         &self,
         what: &str,
         url: &str,
-        attempt: u32,
+        failures: &mut Failures,
         failure: Failure,
     ) -> Result<(), HubError> {
         let asked = match &failure {
             Failure::Status { asked, .. } => *asked,
             Failure::Transport(_) | Failure::Cut { .. } | Failure::Slow { .. } => None,
         };
+        let left = self.until.map(|(end, _)| end.saturating_duration_since(Instant::now()));
+        let wait = self.retry.wait(failures, asked, left);
+        let attempt = failures.count;
         let slow = matches!(failure, Failure::Slow { .. }) && attempt >= self.retry.slow_attempts;
-        let late = |wait: &Duration| self.until.is_none_or(|(end, _)| Instant::now() + *wait < end);
-        match self.retry.wait(attempt, asked).filter(|_| !slow).filter(late) {
+        match wait.filter(|_| !slow) {
             Some(wait) => {
                 let reason = failure.to_string();
                 let asked = asked.is_some();
@@ -189,8 +191,8 @@ impl Hub {
     ) -> Result<(T, Option<String>), HubError> {
         self.online(|| url.to_owned())?;
         self.call(url, control, || {
-            let left = control.left(url)?;
-            let response = transient(self.follow(url, None, left, Some(left))?.0)?;
+            let left = || control.left(url).map(|left| (left, Some(left)));
+            let response = transient(self.follow(url, None, &left)?.0)?;
             if !response.status().is_success() {
                 return Err(self.refusal(repo, asked, url, response).into());
             }
@@ -235,7 +237,7 @@ impl Hub {
         control: &Control<'_>,
         mut send: impl FnMut() -> Result<T, Refused>,
     ) -> Result<T, HubError> {
-        let mut attempt = 0;
+        let mut failures = Failures::default();
         loop {
             control.check()?;
             let failure = match send() {
@@ -243,8 +245,7 @@ impl Hub {
                 Err(Refused::MayPass(failure)) => failure,
                 Err(Refused::Final(error)) => return Err(*error),
             };
-            attempt += 1;
-            control.pause(&without_query(url), url, attempt, failure)?;
+            control.pause(&without_query(url), url, &mut failures, failure)?;
         }
     }
 
@@ -272,14 +273,13 @@ impl Hub {
 
     /// Gets `url`, following redirects; the token goes to the Hub's own origin only.
     ///
-    /// `silence` bounds the wait for a piece of the answer, `whole` each request to its last byte.
-    /// Also gives the address that answered.
+    /// `times` is asked before each request: how long the wait for a piece of the answer may be, and the request to its last
+    /// byte. Also gives the address that answered.
     pub(crate) fn follow(
         &self,
         url: &str,
         range: Option<&str>,
-        silence: Duration,
-        whole: Option<Duration>,
+        times: &dyn Fn() -> Result<(Duration, Option<Duration>), HubError>,
     ) -> Result<(Response<Body>, String), Refused> {
         let mut at = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
@@ -287,6 +287,7 @@ impl Hub {
             if let Some(range) = range {
                 request = request.header("Range", range);
             }
+            let (silence, whole) = times()?;
             let silence = Some(silence);
             let config = request.config().timeout_per_read(silence).timeout_recv_response(silence);
             let response = self.hear(&at, config.timeout_global(whole).build().call())?;

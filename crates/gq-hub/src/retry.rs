@@ -11,7 +11,7 @@ pub struct RetryPolicy {
     pub base: Duration,
     /// Longest wait of our own choosing.
     pub cap: Duration,
-    /// Longest wait that a server may ask for with `Retry-After`.
+    /// Longest time that a server may ask to wait with `Retry-After`, all waits in a row together.
     pub longest_asked: Duration,
     /// Windows in a row that are slower than the least rate, after which a transfer is given up.
     pub slow_attempts: u32,
@@ -30,17 +30,36 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Time to wait after failure number `attempt` (from 1); `asked` is what the server asked for.
+    /// Time to wait after a further failure; `asked` is what the server asked for, `left` the time that the whole may
+    /// still take.
     ///
     /// `None` when the request should be given up.
-    pub(crate) fn wait(&self, attempt: u32, asked: Option<Duration>) -> Option<Duration> {
-        if attempt >= self.attempts || asked.is_some_and(|a| a > self.longest_asked) {
+    pub(crate) fn wait(
+        &self,
+        failures: &mut Failures,
+        asked: Option<Duration>,
+        left: Option<Duration>,
+    ) -> Option<Duration> {
+        failures.count = failures.count.saturating_add(1);
+        let waited = failures.asked.saturating_add(asked.unwrap_or_default());
+        if failures.count >= self.attempts || waited > self.longest_asked {
             return None;
         }
-        let doublings = attempt.saturating_sub(1).min(16);
+        let doublings = (failures.count - 1).min(16);
         let own = self.base.saturating_mul(1 << doublings).min(self.cap);
-        Some(asked.map_or(own, |a| a.max(own.min(self.base))))
+        let wait = asked.map_or(own, |a| a.max(own.min(self.base)));
+        failures.asked = waited;
+        Some(wait).filter(|wait| left.is_none_or(|left| *wait < left))
     }
+}
+
+/// Failures of a request in a row, without progress in between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Failures {
+    /// How many.
+    pub(crate) count: u32,
+    /// Time that the server asked to wait after them.
+    asked: Duration,
 }
 
 /// Seconds asked for by `Retry-After`, or by the `t` of the Hub's `RateLimit: "api";r=0;t=55`.
@@ -58,14 +77,37 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_cap_and_obey_the_server() {
         let policy = RetryPolicy::default();
-        let seconds = |attempt| policy.wait(attempt, None).map(|w| w.as_secs_f64());
+        let after = |count: u32| Failures { count: count - 1, ..Failures::default() };
+        let seconds = |attempt| policy.wait(&mut after(attempt), None, None).map(|w| w.as_secs_f64());
         assert_eq!(
             [seconds(1), seconds(2), seconds(7), seconds(8)],
             [Some(0.5), Some(1.0), Some(30.0), None]
         );
-        assert_eq!(policy.wait(1, Some(Duration::from_secs(42))), Some(Duration::from_secs(42)));
-        assert_eq!(policy.wait(5, Some(Duration::ZERO)), Some(policy.base));
-        assert_eq!(policy.wait(1, Some(Duration::from_secs(301))), None);
+        let asked = |attempt, seconds| {
+            policy
+                .wait(&mut after(attempt), Some(Duration::from_secs(seconds)), None)
+                .map(|w| w.as_secs_f64())
+        };
+        assert_eq!([asked(1, 42), asked(5, 0), asked(1, 301)], [Some(42.0), Some(0.5), None]);
+    }
+
+    /// A clock that nobody waits for: every wait moves it.
+    #[test]
+    fn waits_that_are_asked_for_again_and_again_end_in_time() {
+        let policy = RetryPolicy::default();
+        let waited = |asked: u64, limit: Option<u64>| {
+            let (mut failures, mut clock) = (Failures::default(), Duration::ZERO);
+            let left = |clock| limit.map(|limit| Duration::from_secs(limit).saturating_sub(clock));
+            while let Some(wait) = policy.wait(&mut failures, Some(Duration::from_secs(asked)), left(clock)) {
+                clock += wait;
+            }
+            clock.as_secs()
+        };
+        // As many as fit into five minutes; one more was asked for.
+        assert_eq!([waited(300, None), waited(299, None), waited(100, None)], [300, 299, 300]);
+        assert_eq!([waited(70, None), waited(301, None), waited(10, None)], [280, 0, 70]);
+        // Less where the whole has less time left.
+        assert_eq!([waited(60, Some(130)), waited(60, Some(50))], [120, 0]);
     }
 
     #[test]

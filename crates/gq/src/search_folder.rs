@@ -3,7 +3,8 @@
 use crate::failure::{Exit, Failure};
 use gq_container::put_in_place;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, TryLockError};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// A file that was made and measured.
@@ -86,21 +87,20 @@ impl SearchFolder {
         let lock_path = dir.join(LOCK);
         match std::fs::create_dir(&dir) {
             Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 SearchFolder::refuse_foreign(&dir)?;
             }
             Err(error) => return Err(io(error)),
         }
-        let lock = gq_files::open_own(&lock_path).map_err(io)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
+        let lock = match gq_files::open_locked(&lock_path) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
                 let message = format!("{}: another gq is writing this output", dir.display());
                 let failure = Failure::new(Exit::Environment, "convert.busy", message).at(dir.display());
                 return Err(failure.limit("one process").actual("two"));
             }
-            Err(TryLockError::Error(error)) => return Err(io(error)),
-        }
+            Err(error) => return Err(io(error)),
+        };
         let found = std::fs::read(dir.join("search.json")).ok();
         let found: Option<Log> = found.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let mut folder = SearchFolder { dir, lock, log: Log { asked: asked.to_owned(), rounds: Vec::new() } };
@@ -162,14 +162,14 @@ impl SearchFolder {
             "search.json",
             "search.json.partial",
         ] {
-            let _ = std::fs::remove_file(self.dir.join(name));
+            let _ = gq_files::remove(&self.dir.join(name));
         }
     }
 
     /// Removes the folder; what somebody else put into it stays, and so does it then.
     pub fn remove(self) {
         self.clear();
-        let _ = std::fs::remove_file(self.dir.join(LOCK));
+        let _ = gq_files::remove(&self.dir.join(LOCK));
         drop(self.lock);
         let _ = std::fs::remove_dir(&self.dir);
     }

@@ -385,4 +385,27 @@ mod tests {
         assert!(!message.contains("as it was") && !message.contains("same command"), "{message}");
         assert_eq!(failure.actual.as_deref(), Some("finished"));
     }
+
+    /// An interruption while a file gets its name is told when it has it.
+    #[test]
+    fn what_is_told_waits_for_a_name_that_is_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("m.gq.partial"), [0; 1000]).unwrap();
+        whole_when_named(&at("m.gq.partial"));
+        let naming = naming(&at("m.gq.partial"));
+        let work = Work::that_continues([at("m.gq.partial")]).making([at("m.gq")], "");
+        let (begun, begins) = mpsc::channel();
+        let told = std::thread::spawn(move || {
+            begun.send(()).unwrap();
+            let state = state();
+            stopped(&[work], &state.whole, "gq convert m").message
+        });
+        begins.recv().unwrap();
+        assert!(matches!(STATE.try_lock(), Err(TryLockError::WouldBlock)));
+        std::fs::rename(at("m.gq.partial"), at("m.gq")).unwrap();
+        drop(naming);
+        let told = told.join().unwrap();
+        assert!(told.contains("m.gq (1.00 kB) is finished") && !told.contains("kept"), "{told}");
+    }
 }

@@ -113,14 +113,14 @@ impl GgufWriter {
             return Err(GgufError::OutOfRange { name: name.clone(), requested, actual: *left });
         }
         let failed = |source| GgufError::Io { path: self.temporary.clone(), source };
-        if let Some(out) = self.out.take() {
-            let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
-            let placed = file.sync_all().map_err(failed).and_then(|()| {
+        if let Some(mut out) = self.out.take() {
+            let synced = out.flush().and_then(|()| out.get_ref().sync_all()).map_err(failed);
+            let placed = synced.and_then(|()| {
                 gq_files::put_in_place(&self.temporary, &self.path)
                     .map_err(|source| GgufError::Io { path: self.path.clone(), source })
             });
             if placed.is_err() {
-                std::fs::remove_file(&self.temporary).ok(); // of no use, and dropping does not see it any more
+                gq_files::remove_begun(&self.temporary).ok(); // of no use, and dropping does not see it any more
             }
             placed?;
         }
@@ -131,8 +131,9 @@ impl GgufWriter {
 impl Drop for GgufWriter {
     /// An unfinished file is of no use: it is cheap to make again.
     fn drop(&mut self) {
-        if self.out.take().is_some() {
-            std::fs::remove_file(&self.temporary).ok();
+        if let Some(held) = self.out.take() {
+            gq_files::remove_begun(&self.temporary).ok();
+            drop(held); // after that: nobody takes the file up in between
         }
     }
 }

@@ -113,10 +113,10 @@ pub fn measure(
         (&held, gradients.as_ref()),
         progress,
     );
-    drop(pass);
     if memory.spilled > 0 {
-        std::fs::remove_file(&states).map_err(io)?;
+        gq_files::remove_begun(&states).map_err(io)?;
     }
+    drop(pass); // it held the states
     measured?.map_err(io)?;
     if let Some(gradients) = &gradients {
         lookups(&mut measurements, checkpoint, wanted, gradients)?;

@@ -98,8 +98,8 @@ pub fn correct(
         progress(CalibrateEvent::Trials { done: of, of });
         Ok::<_, CalibrateError>(measured)
     })();
-    if memory.spilled > 0 && states.exists() {
-        std::fs::remove_file(&states).map_err(io)?;
+    if memory.spilled > 0 {
+        gq_files::remove_begun(&states).map_err(io)?;
     }
     let measured = measured?;
     let names = groups.iter().map(|group| group.name.as_str()).chain(["everything together"; SHARES.len()]);

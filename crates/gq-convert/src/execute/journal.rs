@@ -6,8 +6,8 @@
 
 use crate::plan::Policy;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, TryLockError};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Everything the output's bytes depend on, but the weights themselves (those are compared by digest as they are read).
@@ -94,12 +94,13 @@ impl Journal {
     /// [`JournalError::Differs`] when it belongs to another conversion, [`JournalError::Busy`] while another process holds it.
     pub fn open(path: &Path, fingerprint: &Fingerprint) -> Result<Journal, JournalError> {
         let io = |source| JournalError::Io { path: path.to_owned(), source };
-        let mut file = gq_files::open_own(path).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(JournalError::Busy { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => return Err(io(source)),
-        }
+        let mut file = match gq_files::open_locked(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                return Err(JournalError::Busy { path: path.to_owned() });
+            }
+            Err(error) => return Err(io(error)),
+        };
         let (begun, entries, end) = read(&file).map_err(io)?;
         if let Some(begun) = &begun {
             refuse_difference(path, begun, fingerprint)?;
@@ -152,7 +153,7 @@ impl Journal {
     /// # Errors
     /// When the file cannot be removed.
     pub fn remove(self) -> Result<(), JournalError> {
-        std::fs::remove_file(&self.path).map_err(|source| JournalError::Io { path: self.path, source })
+        gq_files::remove(&self.path).map_err(|source| JournalError::Io { path: self.path, source })
     }
 }
 

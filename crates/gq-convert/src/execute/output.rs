@@ -307,7 +307,7 @@ fn fingerprint(plan: &Plan, checkpoint: &Checkpoint, texts: &Texts) -> Fingerpri
 /// Removes what an interrupted conversion to `path` left next to it.
 pub(crate) fn discard(path: &Path) -> Result<(), ConvertError> {
     for stale in [journal_path(path), partial_path(path)] {
-        match std::fs::remove_file(&stale) {
+        match gq_files::remove(&stale) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 return Err(ConvertError::Read { path: stale, source });
             }

@@ -216,7 +216,7 @@ impl Measurements {
     pub fn remove(&self) -> Result<(), MeasurementsError> {
         for file in self.digests.keys().map(String::as_str).chain([INDEX]) {
             let path = self.dir.join(file);
-            std::fs::remove_file(&path).map_err(|source| MeasurementsError::Io { path, source })?;
+            gq_files::remove(&path).map_err(|source| MeasurementsError::Io { path, source })?;
         }
         match std::fs::remove_dir(&self.dir) {
             Err(source) if source.kind() != std::io::ErrorKind::DirectoryNotEmpty => {
@@ -379,7 +379,7 @@ impl Measurements {
     pub(crate) fn begin(dir: &Path) -> Result<Measurements, MeasurementsError> {
         let io = |source| MeasurementsError::Io { path: dir.to_owned(), source };
         std::fs::create_dir_all(dir).map_err(io)?;
-        match std::fs::remove_file(dir.join(INDEX)) {
+        match gq_files::remove(&dir.join(INDEX)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
             _ => {}
         }
@@ -387,7 +387,7 @@ impl Measurements {
         for entry in std::fs::read_dir(dir).map_err(io)? {
             let entry = entry.map_err(io)?;
             if entry.file_name().to_str().is_some_and(is_moments) {
-                std::fs::remove_file(entry.path()).map_err(io)?;
+                gq_files::remove(&entry.path()).map_err(io)?;
             }
         }
         Ok(Measurements { dir: dir.to_owned(), ..Measurements::empty() })

@@ -8,10 +8,20 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Least time of one trial of a kind of work.
-const TRIAL: Duration = Duration::from_millis(10);
-/// Trials of which the fastest counts: others may have been interrupted by other programs.
-const TRIALS: usize = 5;
+/// How long a kind of work is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Trials {
+    /// Least time of one trial.
+    each: Duration,
+    /// Trials of which the fastest counts: others may have been interrupted by other programs.
+    count: usize,
+}
+
+/// Enough to see whether it is worth a closer look.
+const QUICK: Trials = Trials { each: Duration::from_millis(2), count: 2 };
+const CLOSE: Trials = Trials { each: Duration::from_millis(10), count: 5 };
+/// Seconds up to which nobody minds an estimate that is a little off: trying for longer would be felt.
+const SHORT: f64 = 10.0;
 /// Widest row that is tried: the work per element hardly grows beyond.
 const WIDTH: usize = 128;
 /// Times that a byte of the output passes through a digest: the tensor's and the file's.
@@ -40,19 +50,23 @@ impl Estimate {
         }
         let threads = plan.memory.threads;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()?;
-        let mut rates: HashMap<(Encoding, usize), f64> = HashMap::new();
-        let (mut coding, mut coders) = (0.0, Coders::default());
-        for step in plan.steps.iter().filter(|step| !step.encoding.is_exact()) {
-            let cols = step.rows_cols().1.min(WIDTH);
-            let rate = match rates.get(&(step.encoding, cols)) {
-                Some(&rate) => rate,
-                None => {
-                    let rate = pool.install(|| trial(step, cols, level, &mut coders))?;
-                    *rates.entry((step.encoding, cols)).or_insert(rate)
-                }
-            };
-            coding += step.elements() as f64 * rate;
-        }
+        let mut coders = Coders::default();
+        let coding = closely(|trials| {
+            let mut rates: HashMap<(Encoding, usize), f64> = HashMap::new();
+            let mut coding = 0.0;
+            for step in plan.steps.iter().filter(|step| !step.encoding.is_exact()) {
+                let cols = step.rows_cols().1.min(WIDTH);
+                let rate = match rates.get(&(step.encoding, cols)) {
+                    Some(&rate) => rate,
+                    None => {
+                        let rate = pool.install(|| trial(step, cols, (level, trials), &mut coders))?;
+                        *rates.entry((step.encoding, cols)).or_insert(rate)
+                    }
+                };
+                coding += step.elements() as f64 * rate;
+            }
+            Some(coding)
+        })?;
         let digest = digest_seconds_per_byte();
         let source = digest * plan.source_bytes as f64;
         let digests = source + OUTPUT_DIGESTS * digest * plan.payload_bytes as f64;
@@ -62,8 +76,13 @@ impl Estimate {
     }
 }
 
+/// Seconds of coding: as seen at a glance where they are few, else by a closer look.
+fn closely(mut seconds: impl FnMut(Trials) -> Option<f64>) -> Option<f64> {
+    seconds(QUICK).and_then(|glance| if glance <= SHORT { Some(glance) } else { seconds(CLOSE) })
+}
+
 /// Seconds per element with all threads at work: rotation, codes, and decoding to measure the error.
-fn trial(step: &Step, cols: usize, level: Isa, coders: &mut Coders) -> Option<f64> {
+fn trial(step: &Step, cols: usize, (level, trials): (Isa, Trials), coders: &mut Coders) -> Option<f64> {
     let coder = coders.get(step.encoding, step.rotation, cols).ok()?;
     let rows = step.encoding.strip_rows().max(8);
     let shape = MatrixShape { rows, cols };
@@ -76,7 +95,7 @@ fn trial(step: &Step, cols: usize, level: Isa, coders: &mut Coders) -> Option<f6
         let start = Instant::now();
         let counts = rayon::broadcast(|_| {
             let mut count = 0_u64;
-            while count == 0 || start.elapsed() < TRIAL {
+            while count == 0 || start.elapsed() < trials.each {
                 coder.try_rows(level, shape, values.clone());
                 count += 1;
             }
@@ -84,11 +103,11 @@ fn trial(step: &Step, cols: usize, level: Isa, coders: &mut Coders) -> Option<f6
         });
         start.elapsed().as_secs_f64() / counts.iter().sum::<u64>() as f64
     };
-    Some(fastest(once) / (rows * cols) as f64)
+    Some(fastest(trials.count, once) / (rows * cols) as f64)
 }
 
-fn fastest(trial: impl Fn() -> f64) -> f64 {
-    (0..TRIALS).map(|_| trial()).fold(f64::INFINITY, f64::min)
+fn fastest(count: usize, trial: impl Fn() -> f64) -> f64 {
+    (0..count).map(|_| trial()).fold(f64::INFINITY, f64::min)
 }
 
 fn digest_seconds_per_byte() -> f64 {
@@ -98,5 +117,27 @@ fn digest_seconds_per_byte() -> f64 {
         std::hint::black_box(Sha256::digest(&block));
         start.elapsed().as_secs_f64()
     };
-    fastest(once) / block.len() as f64
+    fastest(CLOSE.count, once) / block.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_work_that_takes_its_time_is_looked_at_closely() {
+        let looks = |glance: Option<f64>, close: f64| {
+            let mut looks = Vec::new();
+            let seconds = closely(|trials| {
+                looks.push(trials);
+                if trials == QUICK { glance } else { Some(close) }
+            });
+            (seconds, looks)
+        };
+        assert_eq!(looks(Some(2.0), 3.0), (Some(2.0), vec![QUICK]));
+        assert_eq!(looks(Some(20.0), 9.0), (Some(9.0), vec![QUICK, CLOSE]));
+        assert_eq!(looks(None, 9.0), (None, vec![QUICK]));
+        let time = |trials: Trials| trials.each * trials.count as u32;
+        assert!(10 * time(QUICK) < time(CLOSE));
+    }
 }

@@ -6,6 +6,7 @@ use super::rate::Rate;
 use super::{PullOptions, PullPlan, partial_paths};
 use crate::cache::RepoCache;
 use crate::client::{Asked, Control, Failure, Hub, Refused, header, same_origin, transient, without_query};
+use crate::retry::Failures;
 use crate::tree::RemoteFile;
 use crate::verified::Verified;
 use crate::{Event, FileDigest, HubError};
@@ -216,7 +217,7 @@ impl<'a> Work<'a> {
         let partial = &job.partial;
         let range = partial.range(chunk);
         let mut hasher = Sha256::new();
-        let (mut at, mut attempt) = (range.start, 0);
+        let (mut at, mut failures) = (range.start, Failures::default());
         let mut rate = Rate::new(self.options, range.end - range.start, others.running());
         while at < range.end {
             self.control.check()?;
@@ -269,8 +270,10 @@ impl<'a> Work<'a> {
                     }
                 }
             };
-            attempt = if rate.further() { 1 } else { attempt + 1 };
-            self.control.pause(&job.file.path, &job.url, attempt, failure)?;
+            if rate.further() {
+                failures = Failures::default();
+            }
+            self.control.pause(&job.file.path, &job.url, &mut failures, failure)?;
         }
         partial.mark(chunk, hasher.finalize().into())
     }
@@ -282,7 +285,7 @@ impl<'a> Work<'a> {
         let asked = (!whole).then_some(value.as_str());
         let direct = hold(&job.direct).clone();
         let address = direct.as_deref().unwrap_or(&job.url);
-        let (response, url) = self.hub.follow(address, asked, self.options.read_timeout, None)?;
+        let (response, url) = self.hub.follow(address, asked, &|| Ok((self.options.read_timeout, None)))?;
         let response = transient(response)?;
         let status = response.status().as_u16();
         if direct.is_some() && matches!(status, 401 | 403 | 404 | 410) {

@@ -178,6 +178,33 @@ fn questions_have_a_limit_in_all() {
     assert!(matches!(error, HubError::TimeLimit { .. } | HubError::Transport { .. }), "{error:?}");
 }
 
+/// Redirects share the limit: each is slow, and none has all of it.
+#[test]
+fn redirects_of_a_question_have_a_limit_in_all() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = std::sync::Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(300));
+            let head =
+                "HTTP/1.1 302 Found\r\nConnection: close\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n";
+            let _ = stream.write_all(head.as_bytes());
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::new(config(&endpoint, dir.path())).unwrap();
+    let impatient = PullOptions { questions: Duration::from_millis(400), ..options() };
+    let error = hub.plan_pull(&repo(), "main", &impatient, &silent).unwrap_err();
+    assert!(matches!(error, HubError::TimeLimit { .. } | HubError::Transport { .. }), "{error:?}");
+    assert!(asked.load(std::sync::atomic::Ordering::SeqCst) <= 2);
+}
+
 #[test]
 fn an_answer_is_bounded_in_bytes() {
     let bench = Bench::new();

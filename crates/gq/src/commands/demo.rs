@@ -65,7 +65,7 @@ pub fn run(args: &DemoArgs, global: &Global) -> Result<(), Failure> {
     let outcome = in_directory(&dir, &args.prompt, global);
     if temporary {
         // What is left in a temporary directory harms nobody.
-        let _ = std::fs::remove_dir_all(&dir);
+        let _ = gq_files::remove_begun(&dir);
     }
     outcome
 }

@@ -115,20 +115,26 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
             fields.insert("failed".to_owned(), serde_json::json!(failed));
             if let Some(first) = not_placed.first() {
                 fields.insert("error".to_owned(), serde_json::json!(first));
+                fields.insert("errors".to_owned(), serde_json::json!(not_placed));
             }
         }
         output.document(&document)?;
     } else {
         output.data(&render(&report))?;
     }
-    if let Some(first) = not_placed.into_iter().next() {
-        return Err(first.shown(output.json));
+    let failed = failed.into_iter().map(|gate| gate_failed(gate, &report));
+    let failures: Vec<Failure> = not_placed.into_iter().chain(failed).collect();
+    if !output.json {
+        failures.iter().for_each(|failure| output.failure(failure));
     }
-    let Some(gate) = failed.first() else { return Ok(()) };
-    let actual = gate.actual(&report).map_or_else(|| "not measured".to_owned(), |v| format!("{v:.6}"));
+    failures.into_iter().next().map_or(Ok(()), |first| Err(first.shown(true)))
+}
+
+fn gate_failed(gate: &Gate, report: &EvalReport) -> Failure {
+    let actual = gate.actual(report).map_or_else(|| "not measured".to_owned(), |v| format!("{v:.6}"));
     let message = format!("{} is {actual}, the limit is {}", gate.name, gate.limit);
     let failure = Failure::new(Exit::Check, "eval.gate_failed", message);
-    Err(failure.at(&gate.name).limit(gate.limit).actual(actual).shown(output.json))
+    failure.at(&gate.name).limit(gate.limit).actual(actual)
 }
 
 fn measure(

@@ -236,7 +236,7 @@ fn discard(job: &Job<'_>, dir: &Path) -> Result<(), Failure> {
     }
     names.extend([MANIFEST, CARD, PAGE, SUMS, ".gq-release"].map(str::to_owned));
     for name in names {
-        match std::fs::remove_file(dir.join(&name)) {
+        match gq_files::remove(&dir.join(&name)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Failure::io(&dir.join(&name), &e));
             }

@@ -8,7 +8,7 @@ use half::bf16;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// Values worked on at once, and by one thread.
@@ -30,14 +30,20 @@ pub fn write(
     let _held = make_folder(&partial)?;
     let outcome = fill(weights, &partial, max_shard, progress);
     let outcome = outcome.and_then(|bytes| {
-        std::fs::remove_file(mark(&partial)).map_err(|error| Failure::io(&partial, &error))?;
-        gq_files::put_in_place(&partial, dir).map_err(|error| Failure::io(dir, &error))?;
+        finish(&partial, dir).map_err(|error| Failure::io(dir, &error))?;
         Ok(bytes)
     });
     if outcome.is_err() {
         let _ = gq_files::remove_begun(&partial); // the first failure is the one to tell
     }
     outcome
+}
+
+/// Gives the folder its name, then takes the mark away: another export would make a new one in a folder without it, and
+/// take that for its own.
+fn finish(partial: &Path, dir: &Path) -> std::io::Result<()> {
+    gq_files::put_in_place(partial, dir)?;
+    gq_files::remove(&mark(dir))
 }
 
 /// The file that says whose an unfinished folder is.
@@ -57,15 +63,21 @@ pub fn is_unfinished(dir: &Path) -> bool {
 /// stays.
 fn make_folder(dir: &Path) -> Result<File, Failure> {
     let io = |error: std::io::Error| Failure::io(dir, &error);
-    let hold = || {
-        let mark = mark(dir);
-        gq_files::begin(&mark).map_err(|error| Failure::io(&mark, &error))
-    };
+    let mark = mark(dir);
+    let marked = |error: std::io::Error| Failure::io(&mark, &error);
     match std::fs::symlink_metadata(dir) {
         Ok(found) if found.is_dir() && is_unfinished(dir) => {
             // An export that is still writing it holds it.
-            let _held = hold()?;
-            std::fs::remove_dir_all(dir).map_err(io)?;
+            match gq_files::begin(&mark) {
+                Ok(held) => {
+                    gq_files::note_begun(dir);
+                    gq_files::remove_begun(dir).map_err(io)?;
+                    drop(held);
+                }
+                // It got its name meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(marked(error)),
+            }
         }
         Ok(_) => {
             let message = format!("{}: is in the way, and not what an export left behind", dir.display());
@@ -76,7 +88,7 @@ fn make_folder(dir: &Path) -> Result<File, Failure> {
     }
     std::fs::create_dir(dir).map_err(io)?;
     gq_files::note_begun(dir);
-    hold()
+    gq_files::begin(&mark).map_err(marked)
 }
 
 fn fill(
@@ -253,4 +265,34 @@ fn tensors(
     file.flush().map_err(failed)?;
     file.get_ref().sync_all().map_err(failed)?;
     Ok(8 + header.len() as u64 + end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gq_files::is_held;
+
+    /// The mark goes when the folder has its name: whoever finds the unfinished one finds it held.
+    #[test]
+    fn an_unfinished_folder_is_held_until_it_has_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let partial = at("m.partial");
+        // What an earlier export left, and what another one is writing.
+        std::fs::create_dir(&partial).unwrap();
+        std::fs::write(mark(&partial), "").unwrap();
+        let held = make_folder(&partial).unwrap();
+        let failure = make_folder(&partial).unwrap_err();
+        assert!(failure.message.contains("another gq"), "{failure}");
+        std::fs::write(partial.join("x"), "x").unwrap();
+        // As long as its name is taken, it is unfinished.
+        std::fs::create_dir(at("m")).unwrap();
+        std::fs::write(at("m/y"), "y").unwrap();
+        assert!(finish(&partial, &at("m")).is_err());
+        assert!(is_unfinished(&partial) && is_held(&mark(&partial)));
+        std::fs::remove_dir_all(at("m")).unwrap();
+        finish(&partial, &at("m")).unwrap();
+        assert!(at("m/x").exists() && !mark(&at("m")).exists());
+        drop(held);
+    }
 }

@@ -7,8 +7,8 @@ use super::sums::sha256;
 use crate::failure::{Exit, Failure};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Its name in the release's folder.
@@ -26,15 +26,14 @@ impl Work {
     pub fn open(dir: &Path, inputs: &Value, restart: bool) -> Result<Work, Failure> {
         let path = dir.join(NAME);
         let io = |e| Failure::io(&path, &e);
-        let mut file = gq_files::open_own(&path).map_err(io)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
+        let mut file = match gq_files::open_locked(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
                 let message = format!("{}: another gq is making this release", dir.display());
                 return Err(Failure::new(Exit::Environment, "convert.busy", message).at(dir.display()));
             }
-            Err(TryLockError::Error(error)) => return Err(io(error)),
-        }
+            Err(error) => return Err(io(error)),
+        };
         let mut text = String::new();
         // What is no text is the torn end of something.
         let mut bytes = Vec::new();
@@ -84,7 +83,7 @@ impl Work {
     /// Ends the work.
     pub fn finish(self) -> Result<(), Failure> {
         let path = self.dir.join(NAME);
-        std::fs::remove_file(&path).map_err(|e| Failure::io(&path, &e))
+        gq_files::remove(&path).map_err(|e| Failure::io(&path, &e))
     }
 
     /// Whether a folder holds work that was begun.

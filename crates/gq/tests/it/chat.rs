@@ -118,6 +118,25 @@ fn ctrl_c_stops_the_answer_and_a_second_one_leaves() {
     assert!(format!("{ended:?}").ends_with(", 0)"), "{ended:?}");
 }
 
+/// Behind a shell that has the terminal itself meanwhile: setting it would stop the program, and it would never end.
+#[test]
+fn a_chat_in_the_background_ends_when_it_is_told_to() {
+    let gq = Gq::new();
+    let script = "set -m; sh -c 'echo $$ > pid; exec \"$@\"' sh \"$@\"; bg; kill -s TERM %1; wait %1; \
+                  echo \"ended with $?\"";
+    let mut command = std::process::Command::new("bash");
+    command.current_dir(gq.dir.path()).env("TERM", "xterm").args(["-c", script, "bash"]);
+    command.args([env!("CARGO_BIN_EXE_gq"), "run", &testdata("demo"), "-n", "8"]);
+    let mut shell = rexpect::session::spawn_command(command, Some(120_000)).unwrap();
+    ready(&mut shell);
+    let pid = std::fs::read_to_string(gq.path("pid")).unwrap();
+    let stop = format!("kill -s STOP {pid}");
+    assert!(std::process::Command::new("sh").args(["-c", &stop]).status().unwrap().success());
+    let (_, ended) = shell.exp_regex("ended with [0-9]+").unwrap();
+    assert_eq!(ended, "ended with 143");
+    shell.exp_eof().unwrap();
+}
+
 #[test]
 fn a_full_context_forgets_the_oldest_turns() {
     let gq = Gq::new();

@@ -27,7 +27,7 @@ mod release;
 mod room;
 mod run;
 mod seen;
-#[path = "../../../gq-hub/tests/it/server.rs"]
+#[path = "../../../gq-hub/tests/it/server/mod.rs"]
 mod server;
 mod signals;
 mod taken;

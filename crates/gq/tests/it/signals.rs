@@ -1,7 +1,7 @@
 //! What an interruption leaves, and files that are cut while they are read.
 #![cfg(target_os = "linux")]
 
-use crate::live::{interrupt, is_mapped, shown, started, until};
+use crate::live::{interrupt, is_mapped, names, shown, started, until};
 use crate::run::{Gq, testdata};
 use std::fs;
 use std::path::Path;
@@ -98,4 +98,37 @@ fn what_cannot_be_taken_up_is_removed_and_the_old_file_stays() {
     assert_eq!(fs::read(gq.path("m.gq")).unwrap(), before);
     let left: Vec<_> = fs::read_dir(gq.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["m.gq"]);
+}
+
+/// What is begun when the signal comes is of no use, and goes.
+#[test]
+fn a_file_that_is_cut_while_outputs_are_saved_leaves_none_of_them() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    gq.ok(&["convert", &demo, "-o", "m.gq", "--encoding", "tq8", "--no-grid"]);
+    let path = gq.path("m.gq");
+    let whole = fs::read(&path).unwrap();
+    for more in [&[][..], &["--json"]] {
+        let args = ["eval", "m.gq", "--reference", &demo, "--text", &text, "--cache-limit", "0"];
+        let saved = ["--save-outputs", "out", "--html", "out.html", "--threads", "1", "--isa", "scalar"];
+        let args = [&args[..], &saved, more].concat();
+        let mut child = started(&gq, &args);
+        let begun = gq.path("out.unchecked.partial");
+        assert!(until(&mut child, || begun.exists()), "gq {args:?} ended by itself");
+        // To whole pages: what is beyond them cannot be read.
+        fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let (said, data) = (shown(&output), String::from_utf8_lossy(&output.stdout).into_owned());
+        assert_eq!(output.status.code(), Some(4), "{said}{data}");
+        if more.is_empty() {
+            let errors: Vec<&str> = said.lines().filter(|line| line.contains("error:")).collect();
+            assert!(errors.len() == 1 && errors[0].contains("m.gq: was cut from"), "{said}");
+            assert_eq!(data, "");
+        } else {
+            let document: serde_json::Value = serde_json::from_str(&data).unwrap();
+            assert_eq!(document["error"]["code"], "file.cut");
+        }
+        assert_eq!(names(gq.dir.path()), ["m.gq"]);
+        fs::write(&path, &whole).unwrap();
+    }
 }

@@ -74,6 +74,55 @@ fn what_appears_meanwhile_is_kept_and_so_is_what_was_made() {
     gq.ok(&["verify", "out"]);
 }
 
+/// Every output whose name was taken is told, next to the figures; a document has all of them.
+#[test]
+fn every_name_that_is_taken_is_told() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    gq.ok(&["convert", &demo, "-o", "m.gq", "--encoding", "tq3", "--no-grid"]);
+    let measured = ["--text", &text, "--ctx", "64", "--windows", "4", "--cache-limit", "0"];
+    let saved = ["--save-outputs", "out", "--html", "page", "--fail-above", "kld=0"];
+    let eval = [&["eval", "m.gq", "--reference", &demo][..], &measured, &saved].concat();
+    let export = ["export", "m.gq", "--gguf", "-o", "out", "--no-measure"];
+    let taken = |args: &[&str]| {
+        let args = [args, &["--threads", "1", "--isa", "scalar"]].concat();
+        let mut child = started(&gq, &args);
+        let mapped = is_mapped(&child, &gq.path("m.gq"));
+        assert!(until(&mut child, mapped), "gq {args:?} ended by itself");
+        for name in ["out", "page"] {
+            fs::write(gq.path(name), "mine").unwrap();
+        }
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(4), "gq {args:?}: {}", shown(&output));
+        for name in ["out", "page"] {
+            assert_eq!(fs::read(gq.path(name)).unwrap(), b"mine");
+            fs::remove_file(gq.path(name)).unwrap();
+            let _ = fs::remove_file(gq.path(&format!("{name}.finished")));
+        }
+        output
+    };
+    let document = |args: &[&str]| -> serde_json::Value {
+        serde_json::from_slice(&taken(&[args, &["--json"]].concat()).stdout).unwrap()
+    };
+    let said = shown(&taken(&eval));
+    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert!(errors.len() == 3, "{said}");
+    assert!(errors[0].starts_with("error: out: something took this name meanwhile"), "{said}");
+    assert!(errors[1].starts_with("error: page: something took this name meanwhile"), "{said}");
+    assert!(errors[2].starts_with("error: kld is "), "{said}");
+    let told = document(&eval);
+    assert_eq!(told["error"], told["errors"][0]);
+    let of = |field: &str| -> Vec<_> {
+        told["errors"].as_array().unwrap().iter().map(|error| error[field].clone()).collect()
+    };
+    assert_eq!(of("code"), ["output.taken", "output.taken"]);
+    assert_eq!(of("actual"), ["out.finished", "page.finished"]);
+    assert!(told["kld"]["mean"].is_number() && told["failed"].as_array().unwrap().len() == 1, "{told}");
+    let told = document(&export);
+    assert_eq!(told["error"]["code"], "output.taken");
+    assert_eq!(told["error"]["actual"], "out.finished");
+}
+
 #[test]
 fn what_is_in_the_way_beside_an_output_is_said_before_any_work() {
     let gq = Gq::new();

@@ -255,7 +255,7 @@ impl RoundAgain<'_> {
         };
         match outcome.helps() {
             true => put_in_place(&trial, path)?,
-            false => std::fs::remove_file(&trial)
+            false => gq_files::remove_begun(&trial)
                 .map_err(|source| RoundAgainError::Io { path: trial.clone(), source })?,
         }
         Ok(outcome)
