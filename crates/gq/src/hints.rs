@@ -169,6 +169,15 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "checkpoint.is_adapter" => {
             "give the checkpoint that it was trained on, and the adapter with --lora: `gq convert BASE --lora ADAPTER`"
         }
+        "config.quantization" => {
+            "what a quantizer stored in this form is not read: give the checkpoint that it was made from, or load it where its program runs, decode it and save it in 16 bits; where the weights are plain 16 or 32 bits and only the entry is left over, take quantization_config out of config.json"
+        }
+        "tensor.quantized" => {
+            "a quantizer stored it, and of those gq reads float8 weights with one scale tensor each: give the checkpoint that it was made from, or load it where its program runs, decode it and save it in 16 bits"
+        }
+        "tensor.one_expert" => {
+            "the experts of a layer are read from one tensor for each projection, as the model's maker publishes them, not from one tensor an expert: give that checkpoint"
+        }
         "tensor.unmerged" => {
             "merge it with PEFT (`merge_and_unload`), save the model again, and convert that"
         }

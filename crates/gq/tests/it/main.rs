@@ -22,6 +22,7 @@ mod live;
 mod lora;
 mod memory;
 mod meta;
+mod quantized;
 mod release;
 mod room;
 mod run;
