@@ -34,6 +34,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "gguf.turn_tokens" => {
             "--turn-tokens single reads them as the model was trained, --turn-tokens text as llama.cpp does"
         }
+        "export.templates" => {
+            "give one of them a name of other letters and digits, or take it out of tokenizer_config.json or additional_chat_templates"
+        }
         "export.tokens" => {
             "--allow-other-tokens writes it all the same; export with --safetensors keeps the tokenizer"
         }

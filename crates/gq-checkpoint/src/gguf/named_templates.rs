@@ -34,17 +34,13 @@ pub(super) fn write(metadata: &mut Metadata, config: &Value, default: Option<&st
     let mut written: BTreeMap<String, &str> = BTreeMap::new();
     for (name, template) in &named {
         let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        let refused = |fault: String| Err(GgufError::Contradiction { key: key(&plain), fault });
+        let refused = |fault: String| Err(GgufError::TemplateNames { key: key(&plain), fault });
         if plain.is_empty() {
-            return refused(
-                "a chat template with an empty name has no key: give it a name, or take it out".into(),
-            );
+            return refused("a chat template with an empty name".to_owned());
         }
         metadata.set(&key(&plain), Metadatum::String(template.clone()));
         if let Some(first) = written.insert(plain.clone(), name) {
-            return refused(format!(
-                "chat templates {first:?} and {name:?} would both be written there: rename one, or take it out"
-            ));
+            return refused(format!("both chat templates {first:?} and {name:?}"));
         }
     }
     if !written.is_empty() {
@@ -111,7 +107,7 @@ mod tests {
         assert!(
             said.contains("tokenizer.chat_template.tool_use")
                 && said.contains("tool-use")
-                && said.contains("rename one"),
+                && said.contains("has no place for both"),
             "{said}"
         );
         assert!(refused(json!([{"name": "", "template": "a"}])).contains("empty name"));
