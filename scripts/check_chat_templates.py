@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("tokenizer", type=Path, help="checkpoint whose special tokens are used")
     parser.add_argument("renderer", type=Path, help="the built example render_chats")
     parser.add_argument("--folder", type=Path, help="templates (*.jinja, at any depth) instead of the packages'")
+    parser.add_argument("--json", type=Path, help="where to write the outcome")
     parser.add_argument("--show", type=int, default=20, help="how many differences are shown")
     options = parser.parse_args()
     import transformers
@@ -191,6 +192,15 @@ def main() -> None:
     print(f"{len(texts)} templates, {total} renderings with transformers {transformers.__version__}: "
           f"{100 * equal / total:.2f} % equal, {counts['refused']} refused, {counts['different']} different "
           f"({counts['equal']} rendered equal, {counts['equal (both refuse)']} refused by both)")
+    if options.json:
+        command = " ".join(["python", "scripts/check_chat_templates.py", *sys.argv[1:]])
+        options.json.write_text(json.dumps({
+            "command": command, "packages": [package for package, _, _ in PACKAGES],
+            "transformers": transformers.__version__, "templates": len(texts), "renderings": total,
+            "equal_percent": round(100 * equal / total, 2), "rendered_equal": counts["equal"],
+            "refused_by_both": counts["equal (both refuse)"], "refused_by_gq": counts["refused"],
+            "different": counts["different"],
+            "refused": {name: dict(errors) for name, errors in refused.items()}}, indent=1) + "\n")
     if counts["different"] or equal < 0.95 * total:
         raise SystemExit(1)
 

@@ -280,7 +280,7 @@ impl Checkpoint {
     pub fn texts(&self) -> Result<Texts, CheckpointError> {
         let mut texts = self.own_texts()?;
         if let Some(taken) = &self.taken {
-            texts = texts.overlaid(&taken.texts);
+            texts = taken.over(texts);
         }
         if self.resized {
             let json = |source| CheckpointError::TextJson { path: self.dir.join(CONFIG), source };

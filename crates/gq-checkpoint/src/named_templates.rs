@@ -1,11 +1,12 @@
 //! Chat templates of a folder: files come before what `tokenizer_config.json` says, as in transformers.
 
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// Folder of the templates with names, next to `chat_template.jinja`.
 pub(crate) const FOLDER: &str = "additional_chat_templates";
 /// Name of the template that is not in the folder.
-const DEFAULT: &str = "default";
+pub(crate) const DEFAULT: &str = "default";
 
 /// The name of the template in a file, given by its path within the checkpoint.
 pub(crate) fn template_name(path: &str) -> Option<&str> {
@@ -45,9 +46,74 @@ pub(crate) fn with_files(
     Ok(Some(format!("{:#}", Value::Object(config))))
 }
 
+/// The list of templates with names in `tokenizer_config.json`.
+pub(crate) fn list(config: Option<&str>) -> Option<Value> {
+    let config: Value = crate::json::parse(config?.as_bytes()).ok()?;
+    config.get("chat_template").filter(|list| list.is_array()).cloned()
+}
+
+/// `tokenizer_config.json` with this list of templates, or with none. What is not to be changed stays as it is written,
+/// and so does what is no JSON, which is refused where it is used.
+pub(crate) fn with_list(config: Option<String>, list: Option<&Value>) -> Option<String> {
+    let Some(text) = config else { return list.map(|list| json!({"chat_template": list}).to_string()) };
+    let parsed = crate::json::parse(text.as_bytes());
+    let Ok(Value::Object(mut config)) = parsed else { return Some(text) };
+    let has = config.get("chat_template").filter(|has| has.is_array());
+    if has == list {
+        return Some(text);
+    }
+    match list {
+        Some(list) => drop(config.insert("chat_template".to_owned(), list.clone())),
+        None => drop(config.shift_remove("chat_template")),
+    }
+    Some(format!("{:#}", Value::Object(config)))
+}
+
+/// Every template by its name, as a conversation may choose it. A file with a template comes before the list, unless it
+/// is the default of it.
+pub(crate) fn by_name(single: Option<&str>, list: Option<&Value>) -> BTreeMap<String, String> {
+    let text = |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
+    let listed = list.and_then(Value::as_array).into_iter().flatten();
+    let listed = listed.filter_map(|entry| Some((text(entry, "name")?, text(entry, "template")?)));
+    let listed: BTreeMap<String, String> = listed.collect();
+    match single {
+        Some(single) if listed.get(DEFAULT).is_none_or(|default| default != single) => {
+            BTreeMap::from([(DEFAULT.to_owned(), single.to_owned())])
+        }
+        _ => listed,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_comes_and_goes_and_the_rest_stays() {
+        let list_of = |name: &str| json!([{"name": name, "template": "t"}]);
+        let text = json!({"a": 1, "chat_template": list_of("x")}).to_string();
+        assert_eq!(list(Some(&text)), Some(list_of("x")));
+        assert_eq!(with_list(Some(text.clone()), Some(&list_of("x"))), Some(text.clone()));
+        let changed = with_list(Some(text.clone()), Some(&list_of("y"))).unwrap();
+        assert_eq!(list(Some(&changed)), Some(list_of("y")));
+        let without = with_list(Some(text), None).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&without).unwrap(), json!({"a": 1}));
+        // One template without a name is no list.
+        let one = r#"{"chat_template":"x"}"#.to_owned();
+        assert_eq!((list(Some(&one)), with_list(Some(one.clone()), None)), (None, Some(one)));
+        assert_eq!(list(with_list(None, Some(&list_of("x"))).as_deref()), Some(list_of("x")));
+        assert_eq!((with_list(None, None), with_list(Some("{".into()), None)), (None, Some("{".into())));
+    }
+
+    #[test]
+    fn templates_by_name_as_they_are_chosen() {
+        let both = json!([{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]);
+        let names = |single| by_name(single, Some(&both)).into_values().collect::<Vec<_>>();
+        assert_eq!(names(Some("d")), ["d", "t"]);
+        assert_eq!(names(None), ["d", "t"]);
+        assert_eq!(names(Some("of a file")), ["of a file"]);
+        assert!(by_name(None, None).is_empty());
+    }
 
     #[test]
     fn names_of_files() {

@@ -33,15 +33,21 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// These texts with those of another folder put over them. A tokenizer and what names its special tokens belong
-    /// together; a folder without a chat template leaves the one that is there.
-    pub(crate) fn overlaid(self, over: &Texts) -> Texts {
+    /// These texts with those of another folder put over them, and with its list of chat templates with names, which need
+    /// no settings to be in. A tokenizer and what names its special tokens belong together, and so do all chat templates;
+    /// a folder without any leaves those that are there.
+    pub(crate) fn overlaid(self, over: &Texts, named: Option<&Value>) -> Texts {
         let names_tokens = over.tokenizer.is_some() || over.tokenizer_config.is_some();
         let map = if names_tokens { None } else { self.special_tokens_map };
+        let (chat_template, named) = match over.chat_template.is_some() || named.is_some() {
+            true => (over.chat_template.clone(), named.cloned()),
+            false => (self.chat_template, named_templates::list(self.tokenizer_config.as_deref())),
+        };
+        let config = over.tokenizer_config.clone().or(self.tokenizer_config);
         Texts {
             tokenizer: over.tokenizer.clone().or(self.tokenizer),
-            tokenizer_config: over.tokenizer_config.clone().or(self.tokenizer_config),
-            chat_template: over.chat_template.clone().or(self.chat_template),
+            tokenizer_config: named_templates::with_list(config, named.as_ref()),
+            chat_template,
             generation_config: over.generation_config.clone().or(self.generation_config),
             special_tokens_map: over.special_tokens_map.clone().or(map),
             ..self
@@ -210,7 +216,7 @@ fn template_in(value: &Value) -> Option<String> {
 }
 
 /// The path within a checkpoint: of a template with a name its folder too.
-fn path_within(path: &Path) -> String {
+pub(crate) fn path_within(path: &Path) -> String {
     let name = file_name(path);
     match path.parent().is_some_and(|folder| file_name(folder) == named_templates::FOLDER)
         && name.ends_with(".jinja")

@@ -32,7 +32,7 @@ use crate::tokenizer::special_token;
 use minijinja::{Error, ErrorKind, Value};
 use named::Templates;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Special tokens that a template may name.
 const TOKENS: [&str; 7] =
@@ -112,7 +112,7 @@ pub enum ChatError {
     #[error("the chat template named {name} cannot be read")]
     UnreadableNamed {
         /// Its name.
-        name: &'static str,
+        name: String,
         /// Why.
         #[source]
         source: Error,
@@ -165,7 +165,8 @@ pub enum ChatError {
 }
 
 impl ChatTemplate {
-    /// The template among a model's texts.
+    /// The template among a model's texts. One with a name is looked at when a conversation asks for it:
+    /// [`check_all`](ChatTemplate::check_all) looks at all.
     ///
     /// # Errors
     /// [`ChatError::Missing`] where there is none; others when it is not understood.
@@ -181,9 +182,9 @@ impl ChatTemplate {
         let special =
             texts.special_settings().map_err(|(file, source)| ChatError::Settings { file, source })?;
         let config = special.settings;
-        let templates = Templates::of(texts, &config)?;
+        let templates = Templates::of(texts, &config)?.usable()?;
         // One that only conversations with tools need is refused where there is one.
-        if let Some(template) = templates.default.as_ref().or(templates.tool_use.as_ref()) {
+        if let Some(template) = &templates.default {
             understand(template, limits)?.map_err(|error| unreadable(error, limits))?;
         }
         let mut tokens: Vec<(String, String)> = Vec::new();
@@ -195,6 +196,32 @@ impl ChatTemplate {
             tokens.extend(names.filter_map(|key| Some((key.clone(), special_token(extra, key)?))));
         }
         Ok(ChatTemplate { templates, tokens, limits, clock: None })
+    }
+
+    /// Every template of a model that cannot be read, those that only some conversations choose among them: with its
+    /// name, the default without. None where there is no template.
+    ///
+    /// # Errors
+    /// When the list of templates is none, or the settings that hold it are not read.
+    pub fn check_all(texts: &ModelTexts) -> Result<Vec<(Option<String>, ChatError)>, ChatError> {
+        let limits = TemplateLimits::default();
+        let special =
+            texts.special_settings().map_err(|(file, source)| ChatError::Settings { file, source })?;
+        let templates = match Templates::of(texts, &special.settings) {
+            Err(ChatError::Missing) => return Ok(Vec::new()),
+            templates => templates?,
+        };
+        let (mut broken, begun) = (Vec::new(), Instant::now());
+        for (name, template) in templates.each() {
+            // All of them share the time.
+            let limits = TemplateLimits { time: limits.time.saturating_sub(begun.elapsed()), ..limits };
+            let found = understand(template, limits).and_then(|found| match found {
+                Ok(()) => Ok(()),
+                Err(error) => Err(named(unreadable(error, limits), name)),
+            });
+            broken.extend(found.err().map(|error| (name.map(str::to_owned), error)));
+        }
+        Ok(broken)
     }
 
     /// The same template, which may use `limits`.
@@ -213,7 +240,7 @@ impl ChatTemplate {
     /// # Errors
     /// When the template refuses the conversation, fails, or needs more than its limits.
     pub fn render(&self, messages: &[ChatMessage], options: &ChatOptions) -> Result<String, ChatError> {
-        let Templates { default, tool_use, names } = &self.templates;
+        let Templates { default, tool_use, names, .. } = &self.templates;
         let with_tools = options.extra.get("tools").is_some_and(|tools| !tools.is_null());
         let for_tools = tool_use.as_ref().filter(|_| with_tools);
         let template = for_tools.or(default.as_ref());
@@ -227,12 +254,10 @@ impl ChatTemplate {
         ];
         variables.extend(self.tokens.iter().map(|(key, token)| (key.clone(), token.as_str().into())));
         variables.extend(options.extra.iter().map(|(key, value)| (key.clone(), python::from_json(value))));
-        // One for tools was not looked at before where there is another.
-        if for_tools.is_some() && default.is_some() {
-            understand(template, self.limits)?.map_err(|error| match unreadable(error, self.limits) {
-                ChatError::Unreadable(source) => ChatError::UnreadableNamed { name: "tool_use", source },
-                other => other,
-            })?;
+        // One for tools was not looked at before.
+        if for_tools.is_some() {
+            let failed = |error| named(unreadable(error, self.limits), Some("tool_use"));
+            understand(template, self.limits)?.map_err(failed)?;
         }
         bounded(|| {
             deadline::start(self.limits.time);
@@ -279,6 +304,16 @@ fn unreadable(error: Error, limits: TemplateLimits) -> ChatError {
             ChatError::Time { limit: limits.time }
         }
         _ => ChatError::Unreadable(error),
+    }
+}
+
+/// The same of a template with a name.
+fn named(error: ChatError, name: Option<&str>) -> ChatError {
+    match (error, name) {
+        (ChatError::Unreadable(source), Some(name)) => {
+            ChatError::UnreadableNamed { name: name.to_owned(), source }
+        }
+        (other, _) => other,
     }
 }
 

@@ -1,7 +1,7 @@
 //! How much longer a tokenizer can make a text: replacements in a chain multiply, and a file of a few kilobytes can
 //! ask for terabytes.
 //!
-//! A bound follows from the file; where it is small nothing else is done. Where it is not, the normalizers are run one
+//! A bound follows from the file; where it is small, for the text at hand, nothing else is done. Where it is not, the normalizers are run one
 //! by one first, on what the library would run them on, and each is measured before its text is made: a replacement by
 //! the text alone, without what the library keeps for every byte, anything else by short pieces.
 
@@ -15,6 +15,11 @@ use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper, Tokenizer};
 
 /// Times that a text may become longer, by all normalizers together, or by all pre-tokenizers, or by decoders.
 const MOST: f64 = 64.0;
+/// Times that any text may become longer by all normalizers together, however long it is: three bytes for each space is
+/// what ordinary ones do.
+const ORDINARY: usize = 4;
+/// Bytes that normalizers may add to that.
+const MORE: usize = 64 << 20;
 /// Longest text that one character may become in one step, in bytes.
 const LONGEST_CONTENT: usize = 256;
 /// Bytes of the pieces that are measured; shorter texts may become as long as one of so many.
@@ -22,13 +27,16 @@ const PIECE: usize = 1024;
 /// Most tokens that a post-processor may put around a text.
 const MOST_AROUND: usize = 256;
 
-/// What is known about a tokenizer's growth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Growth {
-    /// At most [`MOST`] times, whatever the text.
-    Bounded,
-    /// By the text: to be measured on each.
-    Measured,
+/// The most that normalizers multiply a text's bytes by, as far as it is known from the file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Growth {
+    factor: f64,
+}
+
+/// Bytes that normalizers may make of a text, where they may add `more` to what is ordinary.
+fn limit(from: usize, more: usize) -> usize {
+    let relative = (MOST as usize).saturating_mul(from.max(PIECE));
+    relative.min(from.saturating_mul(ORDINARY).saturating_add(more))
 }
 
 impl Growth {
@@ -47,8 +55,17 @@ impl Growth {
         if around > MOST_AROUND {
             return Err(grows("post_processor", 0, around as f64, MOST_AROUND));
         }
-        let normalizers = factor("normalizer", &file["normalizer"], "normalizers")?;
-        Ok(if normalizers <= MOST { Growth::Bounded } else { Growth::Measured })
+        Ok(Growth { factor: factor("normalizer", &file["normalizer"], "normalizers")? })
+    }
+
+    /// Whether it is measured what becomes of every text, those in the file among them.
+    pub(crate) fn is_measured(self) -> bool {
+        self.factor > MOST
+    }
+
+    /// Whether it is measured what becomes of this text.
+    pub(crate) fn is_measured_on(self, text: &str) -> bool {
+        self.is_measured() || self.factor * text.len() as f64 > limit(text.len(), MORE) as f64
     }
 }
 
@@ -153,7 +170,7 @@ pub(crate) fn measure_loading(file: &Value, probe: &str) -> Result<(), Tokenizer
     let rewritten = added.iter().filter(|token| token["normalized"] != false);
     let contents: Vec<&str> = rewritten.filter_map(|token| token["content"].as_str()).collect();
     let from = contents.iter().map(|content| content.len()).sum::<usize>();
-    let limit = MOST as usize * from.max(PIECE);
+    let limit = limit(from, MORE);
     let mut to = 0;
     for content in contents {
         to += alone(&normalizer, content)?;
@@ -205,7 +222,7 @@ impl Normalizer for Measuring<'_> {
 
 impl Measuring<'_> {
     fn new(normalizer: &NormalizerWrapper, from: usize) -> Measuring<'_> {
-        let limit = (MOST as usize).saturating_mul(from.max(PIECE));
+        let limit = limit(from, MORE);
         Measuring { normalizer, from, limit, done: Cell::new(0), failed: RefCell::new(None) }
     }
 
@@ -318,9 +335,10 @@ mod tests {
     #[test]
     fn what_tokenizers_have_is_bounded() {
         let prefix = json!({"type": "Prepend", "prepend": "▁"});
-        assert_eq!(Growth::of(&sequence(&[prefix, replace(" ", "▁")])).unwrap(), Growth::Bounded);
+        let ordinary = Growth::of(&sequence(&[prefix, replace(" ", "▁")])).unwrap();
+        assert!(!ordinary.is_measured() && ordinary.factor <= ORDINARY as f64);
         let nfc = json!({"normalizer": {"type": "NFC"}, "pre_tokenizer": {"type": "ByteLevel"}});
-        assert_eq!(Growth::of(&nfc).unwrap(), Growth::Bounded);
+        assert!(Growth::of(&nfc).unwrap().factor <= ORDINARY as f64);
     }
 
     #[test]
@@ -328,7 +346,7 @@ mod tests {
         // Three steps of 10: a thousand times as long.
         let chain =
             sequence(&[replace("a", "bbbbbbbbbb"), replace("b", "cccccccccc"), replace("c", "dddddddddd")]);
-        assert_eq!(Growth::of(&chain).unwrap(), Growth::Measured);
+        assert!(Growth::of(&chain).unwrap().is_measured());
         assert_eq!(run(&chain, &"xyz ".repeat(2000)).unwrap(), 8000);
         run(&chain, &format!("a{}", "x".repeat(4000))).unwrap();
         let error = run(&chain, &"a".repeat(2000)).unwrap_err();
@@ -338,12 +356,38 @@ mod tests {
         assert_eq!(to, 128_010, "stopped at the first of the second step that is too much");
     }
 
+    /// Sixty-four times a long text is much, too: what may be added does not grow with the text.
+    #[test]
+    fn what_long_texts_may_become_is_bounded_in_bytes() {
+        assert_eq!((limit(0, MORE), limit(2000, MORE)), (64 * PIECE, 128_000));
+        assert_eq!((limit(2000, 100), limit(100 << 20, MORE)), (8100, 464 << 20));
+        assert_eq!(limit(usize::MAX, MORE), usize::MAX);
+        // Ten bytes for each: allowed for a short text, and to be measured on one for which it may be too much.
+        let ten = sequence(&[replace("a", "bbbbbbbbbb")]);
+        let growth = Growth::of(&ten).unwrap();
+        let first = (MORE / 6).next_multiple_of(2);
+        let text = "x".repeat(first + 2);
+        assert!(!growth.is_measured());
+        assert_eq!((growth.is_measured_on(&text[..first - 2]), growth.is_measured_on(&text)), (false, true));
+        let normalizer: NormalizerWrapper = serde_json::from_value(ten["normalizer"].clone()).unwrap();
+        let run = |text: &str| {
+            let all = Measuring::new(&normalizer, text.len());
+            assert_eq!(all.limit, limit(text.len(), MORE));
+            let measuring = Measuring { limit: limit(text.len(), 100), ..all };
+            measuring.run(&mut NormalizedString::from(text));
+            measuring.outcome()
+        };
+        assert_eq!(run(&"xaxx".repeat(50)).unwrap(), 650);
+        let error = run(&"a".repeat(200)).unwrap_err();
+        assert!(matches!(error, TokenizerError::Grows { from: 200, to: 910, limit: 900, .. }), "{error}");
+    }
+
     /// A piece of the text does not match, all of it does: in front of every character but the last 2000.
     #[test]
     fn an_expression_that_looks_far_ahead_is_measured_on_the_whole() {
         let pattern = json!({"Regex": "(?=x{2000})"});
         let ahead = sequence(&[json!({"type": "Replace", "pattern": pattern, "content": "y".repeat(200)})]);
-        assert_eq!(Growth::of(&ahead).unwrap(), Growth::Measured);
+        assert!(Growth::of(&ahead).unwrap().is_measured());
         assert_eq!(run(&ahead, &"x".repeat(1999)).unwrap(), 1999);
         assert_eq!(run(&ahead, &"x".repeat(2000)).unwrap(), 2200);
         let error = run(&ahead, &"x".repeat(4000)).unwrap_err();

@@ -51,7 +51,7 @@ impl Tokenizer {
         let text = texts.tokenizer.as_deref().ok_or(TokenizerError::Missing)?;
         let file: Value = parse(FILE, text)?;
         let growth = Growth::of(&file)?;
-        if growth == Growth::Measured {
+        if growth.is_measured() {
             guarded(FILE, || growth::measure_loading(&file, PROBE))??;
         }
         let mut inner: tokenizers::Tokenizer =
@@ -149,7 +149,8 @@ impl Tokenizer {
 
     fn encode_with(&self, inner: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let tokens = guarded(FILE, || {
-            if let (Growth::Measured, Some(normalizer)) = (self.growth, inner.get_normalizer()) {
+            let normalizer = inner.get_normalizer().filter(|_| self.growth.is_measured_on(text));
+            if let Some(normalizer) = normalizer {
                 growth::measure(inner, normalizer, text)?;
             }
             encode(inner, text)

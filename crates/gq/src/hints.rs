@@ -34,6 +34,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "gguf.turn_tokens" => {
             "--turn-tokens single reads them as the model was trained, --turn-tokens text as llama.cpp does"
         }
+        "export.templates" => {
+            "give one of them a name of other letters and digits, or take it out of tokenizer_config.json or additional_chat_templates"
+        }
         "export.tokens" => {
             "--allow-other-tokens writes it all the same; export with --safetensors keeps the tokenizer"
         }
@@ -168,6 +171,15 @@ pub fn hint(code: &str) -> Option<&'static str> {
         }
         "checkpoint.is_adapter" => {
             "give the checkpoint that it was trained on, and the adapter with --lora: `gq convert BASE --lora ADAPTER`"
+        }
+        "config.quantization" => {
+            "what a quantizer stored in this form is not read: give the checkpoint that it was made from, or load it where its program runs, decode it and save it in 16 bits; where the weights are plain 16 or 32 bits and only the entry is left over, take quantization_config out of config.json"
+        }
+        "tensor.quantized" => {
+            "a quantizer stored it, and of those gq reads float8 weights with one scale tensor each: give the checkpoint that it was made from, or load it where its program runs, decode it and save it in 16 bits"
+        }
+        "tensor.one_expert" => {
+            "the experts of a layer are read from one tensor for each projection, as the model's maker publishes them, not from one tensor an expert: give that checkpoint"
         }
         "tensor.unmerged" => {
             "merge it with PEFT (`merge_and_unload`), save the model again, and convert that"

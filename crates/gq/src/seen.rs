@@ -77,14 +77,14 @@ impl<'a> Checker<'a> {
         Checker { max_memory, ..self }
     }
 
-    /// Looks at a checkpoint's texts before any work is done with it.
+    /// Looks at a checkpoint's texts before any work is done with it, and says which chat templates are of no use.
     pub fn texts(&self, checkpoint: &Checkpoint) -> Result<(), Failure> {
         if self.skip.no_check {
             return Ok(());
         }
         let texts = texts::of_checkpoint(checkpoint.texts()?);
         let read = self.read(texts, &checkpoint.dir().display().to_string());
-        let outcome = read.map(drop);
+        let outcome = read.map(|read| texts::warn_of_templates(&read.templates, self.global.output()));
         // A tokenizer is many small pieces: what comes next has its memory to itself.
         gq_files::return_small_pieces();
         outcome
@@ -119,8 +119,8 @@ impl<'a> Checker<'a> {
         } else if !texts.contains_key(&TextKind::Tokenizer) {
             not_seen.push("text: there is no tokenizer, numbers stand in for it".to_owned());
         }
-        let tokenizer = texts::refuse(&texts, Exit::Input, "text.broken", place)?;
-        Ok(Read { tokenizer, not_seen })
+        let read = texts::or_refuse(texts::read(&texts), Exit::Input, "text.broken", place)?;
+        Ok(Read { tokenizer: read.tokenizer, templates: read.templates, not_seen })
     }
 
     /// Looks at a file or a checkpoint directory.
@@ -154,7 +154,7 @@ impl<'a> Checker<'a> {
 
     /// Tokens in, one token out.
     fn one_token(&self, model: &Model, bytes: u64, read: Read) -> Result<Seen, Failure> {
-        let Read { tokenizer, not_seen } = read;
+        let Read { tokenizer, not_seen, .. } = read;
         let of_layers = model.spec().layers.len();
         let all = bytes <= self.whole;
         let chosen = if all { (0..of_layers).collect() } else { model.layers_of_each_kind() };
@@ -242,6 +242,7 @@ fn broken(path: &Path, failure: Failure) -> Failure {
 /// What was read of a model's texts.
 struct Read {
     tokenizer: Option<Tokenizer>,
+    templates: Vec<texts::Broken>,
     not_seen: Vec<String>,
 }
 

@@ -2,6 +2,7 @@
 //! tried, the chat template compiled.
 
 use crate::failure::{Exit, Failure};
+use crate::output::Output;
 use gq_checkpoint::{Texts, parse_config};
 use gq_container::{Container, FormatError, TextKind};
 use gq_model::{ChatTemplate, ModelTexts, SpecialText, Tokenizer};
@@ -69,16 +70,30 @@ pub fn memory(texts: &ByKind) -> u64 {
     by_byte.saturating_mul(tokenizer.len() as u64).saturating_add(tokens)
 }
 
-/// Every text that a reader would refuse, in the order of their kinds.
-pub fn broken(texts: &ByKind) -> Vec<Broken> {
-    read(texts).err().unwrap_or_default()
+/// Texts that were read.
+pub struct Read {
+    /// The tokenizer where there is one.
+    pub tokenizer: Option<Tokenizer>,
+    /// Chat templates with names that cannot be read: they are refused only where a conversation asks for them.
+    pub templates: Vec<Broken>,
 }
 
-/// Reads every text as a reader does, and gives the tokenizer where there is one.
+/// Reads every text as [`read`] does, and refuses chat templates that nobody asks for, too.
 ///
 /// # Errors
-/// Every text that a reader would refuse, in the order of their kinds.
-pub fn read(texts: &ByKind) -> Result<Option<Tokenizer>, Vec<Broken>> {
+/// Every text and every chat template that cannot be read.
+pub fn read_all(texts: &ByKind) -> Result<Read, Vec<Broken>> {
+    read(texts).and_then(|read| match read.templates.is_empty() {
+        true => Ok(read),
+        false => Err(read.templates),
+    })
+}
+
+/// Reads every text as a reader does.
+///
+/// # Errors
+/// Every text that a reader would refuse, in the order of their kinds, and chat templates with names behind them.
+pub fn read(texts: &ByKind) -> Result<Read, Vec<Broken>> {
     let mut found = Vec::new();
     for (&kind, text) in texts {
         if let Err(why) = whole(kind, text) {
@@ -98,10 +113,15 @@ pub fn read(texts: &ByKind) -> Result<Option<Tokenizer>, Vec<Broken>> {
         special_tokens_map: text(TextKind::SpecialTokensMap),
     };
     let mut add = |kind, failure: Failure| found.push(Broken { kind, why: failure.message });
-    if model.chat_template.is_some()
-        && let Err(error) = ChatTemplate::new(&model)
-    {
-        add(TextKind::ChatTemplate, error.into());
+    let mut templates = Vec::new();
+    match ChatTemplate::check_all(&model) {
+        Err(error) => add(TextKind::ChatTemplate, error.into()),
+        Ok(list) => list.into_iter().for_each(|(name, error)| match name {
+            None => add(TextKind::ChatTemplate, error.into()),
+            Some(_) => {
+                templates.push(Broken { kind: TextKind::ChatTemplate, why: Failure::from(error).message });
+            }
+        }),
     }
     let mut tokenizer = None;
     match model.config.as_deref().map(parse_config) {
@@ -119,7 +139,32 @@ pub fn read(texts: &ByKind) -> Result<Option<Tokenizer>, Vec<Broken>> {
         Some(Err(error)) => add(TextKind::Config, error.into()),
         Some(Ok(_)) | None => {}
     }
-    if found.is_empty() { Ok(tokenizer) } else { Err(found) }
+    if found.is_empty() {
+        return Ok(Read { tokenizer, templates });
+    }
+    found.append(&mut templates);
+    Err(found)
+}
+
+/// Says which chat templates with names cannot be read.
+pub fn warn_of_templates(templates: &[Broken], output: Output) {
+    for broken in templates {
+        output.warn(&format!("{}; it stays as it is, and is refused where it is asked for", broken.why));
+    }
+}
+
+/// Chat templates with names that cannot be read; whatever else is wrong with the texts is found elsewhere.
+pub fn broken_templates(texts: &Texts) -> Vec<Broken> {
+    let model = ModelTexts {
+        chat_template: texts.chat_template.clone(),
+        tokenizer_config: texts.tokenizer_config.clone(),
+        ..ModelTexts::default()
+    };
+    let list = ChatTemplate::check_all(&model).unwrap_or_default();
+    let named = list.into_iter().filter(|(name, _)| name.is_some());
+    let kind = TextKind::ChatTemplate;
+    let named = named.map(|(_, error)| Broken { kind, why: Failure::from(error).message });
+    named.collect()
 }
 
 /// Whether a text is what its kind says, looked at alone.
@@ -137,19 +182,19 @@ fn whole(kind: TextKind, text: &str) -> Result<(), String> {
     }
 }
 
-/// Refuses texts that a reader would refuse, with this code.
-pub fn refuse(
-    texts: &ByKind,
+/// Texts that were read, or one failure with this code that names all that cannot be.
+pub fn or_refuse(
+    read: Result<Read, Vec<Broken>>,
     exit: Exit,
     code: &'static str,
     place: &str,
-) -> Result<Option<Tokenizer>, Failure> {
-    let found = match read(texts) {
-        Ok(tokenizer) => return Ok(tokenizer),
+) -> Result<Read, Failure> {
+    let found = match read {
+        Ok(read) => return Ok(read),
         Err(found) => found,
     };
-    let Some(first) = found.first() else { return Ok(None) };
     let all: Vec<String> = found.iter().map(|broken| format!("{}: {}", broken.kind, broken.why)).collect();
     let failure = Failure::new(exit, code, format!("{place}: {}", all.join("; ")));
+    let Some(first) = found.first() else { return Err(failure) };
     Err(failure.at(format!("{place}: {}", first.kind)).limit("a text that can be read").actual(&first.why))
 }

@@ -246,6 +246,14 @@ pub enum GgufError {
         /// What does not fit.
         fault: String,
     },
+    /// Chat templates whose names a GGUF has no keys for.
+    #[error("metadata {} has no place for {fault}", Escaped(.key))]
+    TemplateNames {
+        /// The key that they would have.
+        key: String,
+        /// Which they are, escaped.
+        fault: String,
+    },
     /// A file of a split that is missing or another's.
     #[error("{}: {fault}", EscapedPath(.path))]
     Split {

@@ -61,10 +61,7 @@ pub(super) fn tokenizer_metadata(
     if adds_bos && metadata.get(add_bos).is_none() {
         metadata.set(add_bos, Metadatum::Bool(false));
     }
-    if let Some(template) = &texts.chat_template {
-        named_templates::write(metadata, &config, template);
-        metadata.set("tokenizer.chat_template", string(template));
-    }
+    named_templates::write(metadata, &config, texts.chat_template.as_deref())?;
     if byte_fallback {
         let prefix = carried::begins_with_space(&json);
         metadata.set("tokenizer.ggml.add_space_prefix", Metadatum::Bool(prefix));

@@ -2,23 +2,25 @@
 
 use super::open::hex;
 use super::{Adapter, AdapterError, AdapterFile};
-use crate::texts::{read_text, texts_by};
-use crate::{CheckpointError, Note, Stamp, Texts, json, limits};
+use crate::named_templates::{self, DEFAULT, FOLDER, template_name};
+use crate::texts::{path_within, read_text, texts_by};
+use crate::{CheckpointError, Note, SpecialSettings, Stamp, Texts, json, limits};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Files that say how a model is spoken to.
+/// Files that say how a model is spoken to, next to the templates with names.
 const NAMES: [&str; 7] = [
     "tokenizer.json",
-    "tokenizer_config.json",
+    SETTINGS,
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
     "special_tokens_map.json",
     ADDED,
 ];
+const SETTINGS: &str = "tokenizer_config.json";
 const ADDED: &str = "added_tokens.json";
 
 /// Where tokenizer, chat template and the numbers of tokens that end a turn come from.
@@ -41,13 +43,22 @@ pub struct TakenTexts {
     /// Their files.
     pub files: Vec<AdapterFile>,
     pub(crate) texts: Texts,
+    /// The list of chat templates with names, out of files or settings.
+    named: Option<Value>,
     /// `added_tokens.json`.
     added: Option<String>,
 }
 
 /// Paths of the texts in a folder.
 pub(super) fn texts_of(dir: &Path) -> Vec<PathBuf> {
-    NAMES.iter().map(|name| dir.join(name)).filter(|path| path.is_file()).collect()
+    let mut paths: Vec<PathBuf> = NAMES.iter().map(|name| dir.join(name)).collect();
+    let templates = std::fs::read_dir(dir.join(FOLDER)).into_iter().flatten().flatten();
+    let mut templates: Vec<PathBuf> = templates.map(|entry| entry.path()).collect();
+    templates.retain(|path| template_name(&path_within(path)).is_some());
+    templates.sort();
+    paths.append(&mut templates);
+    paths.retain(|path| path.is_file());
+    paths
 }
 
 impl TakenTexts {
@@ -78,13 +89,11 @@ impl TakenTexts {
             found.push(TakenTexts::read(adapter.name(), &adapter.texts)?);
         }
         if *from == TextsFrom::Checkpoint {
-            let kept = |taken: &TakenTexts| {
-                (taken.from.clone(), differences(&own.clone().overlaid(&taken.texts), own))
-            };
+            let kept = |taken: &TakenTexts| (taken.from.clone(), differences(&taken.over(own.clone()), own));
             let kept = found.iter().map(kept).filter(|(_, differing)| !differing.is_empty());
             return Ok((None, kept.map(|(from, differing)| Note::TextsKept { from, differing }).collect()));
         }
-        let said = |taken: &TakenTexts| own.clone().overlaid(&taken.texts);
+        let said = |taken: &TakenTexts| taken.over(own.clone());
         for (index, second) in found.iter().enumerate() {
             for first in &found[..index] {
                 if let Some(what) = differences(&said(first), &said(second)).first() {
@@ -102,7 +111,7 @@ impl TakenTexts {
     fn read(from: &str, paths: &[PathBuf]) -> Result<TakenTexts, AdapterError> {
         let (mut files, mut contents) = (Vec::new(), BTreeMap::new());
         for path in paths {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let name = path_within(path);
             let io = |source| CheckpointError::Io { path: path.clone(), source };
             let stamp = Stamp::of(&std::fs::metadata(path).map_err(io)?);
             let limit = if name == "tokenizer.json" { limits::TOKENIZER_BYTES } else { limits::TEXT_BYTES };
@@ -112,24 +121,33 @@ impl TakenTexts {
             contents.insert(path.clone(), text);
         }
         // What is taken is what was digested.
-        let texts = texts_by(paths, &|path, limit| match contents.get(path) {
+        let mut texts = texts_by(paths, &|path, limit| match contents.get(path) {
             Some(text) => Ok(text.clone()),
             None => read_text(path, limit),
         })?;
         let added = files.iter().find(|file| file.name == ADDED);
         let added = added.and_then(|file| contents.get(&file.path).cloned());
-        Ok(TakenTexts { from: from.to_owned(), files, texts, added })
+        let named = named_templates::list(texts.tokenizer_config.as_deref());
+        // Without a file of settings there are none, whatever templates there are.
+        let has_settings = files.iter().any(|file| file.name == SETTINGS);
+        texts.tokenizer_config = texts.tokenizer_config.filter(|_| has_settings);
+        Ok(TakenTexts { from: from.to_owned(), files, texts, named, added })
+    }
+
+    /// A checkpoint's texts with these over them.
+    pub(crate) fn over(&self, own: Texts) -> Texts {
+        own.overlaid(&self.texts, self.named.as_ref())
     }
 
     fn note(&self, own: &Texts) -> Note {
         let files = self.files.iter().map(|file| file.name.clone()).collect();
-        let differing = differences(own, &own.clone().overlaid(&self.texts));
+        let differing = differences(own, &self.over(own.clone()));
         Note::Texts { from: self.from.clone(), files, differing }
     }
 
     /// Bytes that its texts take.
     pub(crate) fn bytes(&self) -> u64 {
-        self.texts.bytes()
+        self.texts.bytes() + self.named.as_ref().map_or(0, |named| named.to_string().len() as u64)
     }
 
     /// Checks that every token has a row, and that `added_tokens.json` says nothing that the tokenizer does not.
@@ -183,11 +201,15 @@ fn differences(a: &Texts, b: &Texts) -> Vec<&'static str> {
     if a.tokenizer != b.tokenizer && parsed(&a.tokenizer) != parsed(&b.tokenizer) {
         list.push("tokenizer");
     }
-    if special_tokens(&a.tokenizer_config) != special_tokens(&b.tokenizer_config) {
+    if special_tokens(a) != special_tokens(b) {
         list.push("special tokens");
     }
-    if a.chat_template.as_deref().map(str::trim_end) != b.chat_template.as_deref().map(str::trim_end) {
+    let (mut first, mut second) = (templates(a), templates(b));
+    if first.remove(DEFAULT) != second.remove(DEFAULT) {
         list.push("chat template");
+    }
+    if first != second {
+        list.push("named chat templates");
     }
     let eos = |text: &Option<String>| parsed(text).map(|value| value["eos_token_id"].clone());
     if eos(&a.generation_config) != eos(&b.generation_config) {
@@ -196,13 +218,31 @@ fn differences(a: &Texts, b: &Texts) -> Vec<&'static str> {
     list
 }
 
-/// What `tokenizer_config.json` says about tokens: names, and which are put around a text.
-fn special_tokens(config: &Option<String>) -> Map<String, Value> {
-    const KEYS: [&str; 6] =
-        ["bos_token", "eos_token", "pad_token", "unk_token", "add_bos_token", "add_eos_token"];
-    let value = config.as_ref().and_then(|text| json::parse(text.as_bytes()).ok());
+/// Chat templates by name.
+fn templates(texts: &Texts) -> BTreeMap<String, String> {
+    let list = named_templates::list(texts.tokenizer_config.as_deref());
+    let mut templates = named_templates::by_name(texts.chat_template.as_deref(), list.as_ref());
+    templates.values_mut().for_each(|text| text.truncate(text.trim_end().len()));
+    templates
+}
+
+/// What the settings and the map of special tokens say about tokens: names, and which are put around a text.
+fn special_tokens(texts: &Texts) -> Map<String, Value> {
+    const KEYS: [&str; 9] = [
+        "bos_token",
+        "eos_token",
+        "pad_token",
+        "unk_token",
+        "sep_token",
+        "cls_token",
+        "mask_token",
+        "add_bos_token",
+        "add_eos_token",
+    ];
+    let map = texts.special_tokens_map.as_deref();
+    let settings = SpecialSettings::read(texts.tokenizer_config.as_deref(), map).unwrap_or_default().settings;
     let get = |key: &str| {
-        let value = value.as_ref()?.get(key)?.clone();
+        let value = settings.get(key)?.clone();
         let content = value.get("content").cloned();
         Some((key.to_owned(), content.unwrap_or(value))).filter(|(_, value)| !value.is_null())
     };

@@ -262,7 +262,55 @@ fn a_template_for_tools_is_taken_where_there_are_tools() {
     let broken = broken.unwrap();
     assert_eq!(render(&broken, json!(null)).unwrap(), "d");
     let error = render(&broken, json!([1])).unwrap_err();
-    assert!(matches!(&error, ChatError::UnreadableNamed { name: "tool_use", .. }), "{error:?}");
+    assert!(matches!(&error, ChatError::UnreadableNamed { name, .. } if name == "tool_use"), "{error:?}");
+}
+
+/// With a default and without, in a file and in the list: all are looked at, those that no conversation chooses too.
+#[test]
+fn every_template_that_cannot_be_read_is_found_by_its_name() {
+    let list = |entries: &[(&str, &str)]| {
+        let entry = |(name, template): &(&str, &str)| json!({"name": name, "template": template});
+        json!({"chat_template": entries.iter().map(entry).collect::<Vec<_>>()}).to_string()
+    };
+    let broken = |single: Option<&str>, config: Option<String>| {
+        let texts = ModelTexts {
+            chat_template: single.map(str::to_owned),
+            tokenizer_config: config,
+            ..ModelTexts::default()
+        };
+        let found = ChatTemplate::check_all(&texts).unwrap();
+        found.iter().for_each(|(name, error)| match (name, error) {
+            (None, ChatError::Unreadable(_)) => {}
+            (Some(name), ChatError::UnreadableNamed { name: said, .. }) if said == name => {}
+            other => panic!("{other:?}"),
+        });
+        found.into_iter().map(|(name, _)| name.unwrap_or_default()).collect::<Vec<_>>()
+    };
+    let whole = [("default", "d"), ("tool_use", "t"), ("rag", "r")];
+    assert!(broken(Some("d"), Some(list(&whole))).is_empty() && broken(None, None).is_empty());
+    assert!(broken(None, Some(list(&whole[1..]))).is_empty() && broken(None, Some(list(&[]))).is_empty());
+    let faulty = [("rag", "{% if"), ("default", "d"), ("tool_use", "{{ x"), ("more", "m")];
+    assert_eq!(broken(Some("d"), Some(list(&faulty))), ["tool_use", "rag"]);
+    assert_eq!(broken(None, Some(list(&faulty))), ["tool_use", "rag"]);
+    assert_eq!(broken(None, Some(list(&[faulty[0], faulty[2]]))), ["tool_use", "rag"]);
+    assert_eq!(broken(None, Some(list(&[faulty[0]]))), ["rag"]);
+    assert_eq!(broken(Some("{% for"), Some(list(&[("default", "{% for"), faulty[0]]))), ["", "rag"]);
+    // One in a file stands for all.
+    assert_eq!(broken(Some("{% for"), Some(list(&faulty))), [""]);
+    let unnamed = ModelTexts {
+        tokenizer_config: Some(r#"{"chat_template": [{"name": "x"}]}"#.to_owned()),
+        ..ModelTexts::default()
+    };
+    assert!(matches!(ChatTemplate::check_all(&unnamed), Err(ChatError::Unnamed)));
+    // Without a default one for tools is in nobody's way either, until there are tools.
+    let texts = ModelTexts { tokenizer_config: Some(list(&[("tool_use", "{{ x")])), ..ModelTexts::default() };
+    let alone = ChatTemplate::new(&texts).unwrap();
+    let error = alone.render(&[], &ChatOptions::default()).unwrap_err();
+    assert!(matches!(error, ChatError::NoDefault { .. }), "{error:?}");
+    let mut options = ChatOptions::default();
+    options.extra.insert("tools".to_owned(), json!([1]));
+    let error = alone.render(&[], &options).unwrap_err();
+    assert!(matches!(error, ChatError::UnreadableNamed { .. }), "{error:?}");
 }
 
 #[test]

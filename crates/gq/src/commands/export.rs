@@ -11,7 +11,7 @@ use crate::seen::{self, Checker, NoCheck, Seen};
 use crate::signals::{self, Work};
 use crate::source::{self, Found};
 use crate::table::Table;
-use crate::units;
+use crate::{texts, units};
 use gq_checkpoint::gguf::{ExportOptions, ExportPlan, ExportSource, ExportTensor, GgmlType, is_encodable};
 use gq_eval::EvalReport;
 use gq_files::Existing;
@@ -104,6 +104,9 @@ pub fn run(args: &ExportArgs, global: &Global) -> Result<(), Failure> {
     let _work = signals::during(work.making(outputs, missing(args)));
     let found = source::find(&args.source, global)?;
     let weights = Weights::open(&found.path, global)?;
+    if !args.no_check.no_check {
+        texts::warn_of_templates(&texts::broken_templates(&weights.texts), global.output());
+    }
     if args.safetensors {
         return source::with_threads(global, || checkpoint(args, found, &weights, global))?;
     }

@@ -163,16 +163,23 @@ fn set(args: &SetArgs, global: &Global) -> Result<(), Failure> {
     }
     let before = texts.clone();
     for kind in &args.remove {
-        texts.remove(kind).ok_or_else(|| absent(&args.file, *kind))?;
-    }
-    if args.remove.contains(&TextKind::ChatTemplate) {
-        remove_templates(&mut texts);
+        let named = match kind {
+            TextKind::ChatTemplate => remove_templates(&mut texts),
+            _ => Vec::new(),
+        };
+        if texts.remove(kind).is_none() && named.is_empty() {
+            return Err(absent(&args.file, *kind));
+        }
+        if !named.is_empty() {
+            let names = units::printable(&named.join(", "));
+            global.output().note(&format!("chat templates taken out of tokenizer_config: {names}"));
+        }
     }
     for change in &args.changes {
         let new = new_text(change, texts.get(&change.kind).map(String::as_str))?;
         texts.insert(change.kind, new);
     }
-    check(&texts)?;
+    check(&texts, &before)?;
     let names = |changed: &dyn Fn(TextKind) -> bool| {
         let changed = TextKind::ALL.into_iter().filter(|kind| changed(*kind));
         changed.map(TextKind::name).collect::<Vec<_>>()
@@ -229,14 +236,15 @@ fn named(
     Ok(finished)
 }
 
-/// Takes chat templates out of the tokenizer's settings too, from where readers would take them again.
-fn remove_templates(texts: &mut BTreeMap<TextKind, String>) {
-    let Some(text) = texts.get_mut(&TextKind::TokenizerConfig) else { return };
-    if let Ok(Value::Object(mut settings)) = serde_json::from_str(text)
-        && settings.shift_remove("chat_template").is_some()
-    {
-        *text = format!("{:#}", Value::Object(settings));
-    }
+/// Takes chat templates out of the tokenizer's settings too, from where readers would take them again. Gives their
+/// names.
+fn remove_templates(texts: &mut BTreeMap<TextKind, String>) -> Vec<String> {
+    let Some(text) = texts.get_mut(&TextKind::TokenizerConfig) else { return Vec::new() };
+    let Ok(Value::Object(mut settings)) = serde_json::from_str(text) else { return Vec::new() };
+    let Some(templates) = settings.shift_remove("chat_template") else { return Vec::new() };
+    *text = format!("{:#}", Value::Object(settings));
+    let named = |entry: &Value| entry.get("name").and_then(Value::as_str).map(str::to_owned);
+    templates.as_array().into_iter().flatten().filter_map(named).collect()
 }
 
 /// The text after a change.
@@ -261,9 +269,14 @@ fn new_text(change: &Change, old: Option<&str>) -> Result<String, Failure> {
     serde_json::to_string_pretty(&object).map_err(|e| Failure::internal(change.kind.name(), &e))
 }
 
-/// Refuses texts that a reader of the file would refuse.
-fn check(texts: &BTreeMap<TextKind, String>) -> Result<(), Failure> {
-    match texts::broken(texts).first() {
+/// Refuses texts that a reader of the file would refuse, and chat templates with names that are new and cannot be read.
+fn check(texts: &BTreeMap<TextKind, String>, before: &BTreeMap<TextKind, String>) -> Result<(), Failure> {
+    let holders = [TextKind::ChatTemplate, TextKind::TokenizerConfig];
+    let read = match holders.iter().all(|kind| texts.get(kind) == before.get(kind)) {
+        true => texts::read(texts),
+        false => texts::read_all(texts),
+    };
+    match read.err().unwrap_or_default().first() {
         Some(broken) => Err(invalid(broken.kind, &broken.why)),
         None => Ok(()),
     }

@@ -16,7 +16,7 @@ use crate::seen::{Checker, NoCheck};
 use crate::signals::{self, Work as Left};
 use crate::source::{self, Found};
 use crate::table::Table;
-use crate::{expected, units};
+use crate::{expected, texts, units};
 use gq_checkpoint::{Checkpoint, FileKind};
 use gq_container::Container;
 use gq_convert::{Check, Event, ExecuteOptions, Measurements, Report, Resources};
@@ -137,6 +137,12 @@ fn prepare<'a>(args: &'a ReleaseArgs, global: &'a Global) -> Result<Job<'a>, Fai
     source::try_checkpoints_tokenizer(&checkpoint, global.output())?;
     source::refuse_quantized(&checkpoint, args.allow_requantize)?;
     Checker::new(args.no_check, global).within(args.max_memory).texts(&checkpoint)?;
+    // A release is checked whole, its chat templates with names too.
+    let broken = texts::broken_templates(&checkpoint.texts()?);
+    if !broken.is_empty() {
+        let place = checkpoint.dir().display().to_string();
+        texts::or_refuse(Err(broken), Exit::Input, "text.broken", &place)?;
+    }
     let measurements = recipe.measurements.as_deref().map(Measurements::open).transpose()?;
     if let Some(measurements) = &measurements {
         measurements.check_source(&gq_convert::source_files(&checkpoint))?;

@@ -36,7 +36,7 @@ pub fn run(args: &VerifyArgs, global: &Global) -> Result<(), Failure> {
     })?;
     progress.finish();
     let texts = texts::of_container(&container)?;
-    texts::refuse(&texts, Exit::Check, "verify.text", &args.file.display().to_string())?;
+    texts::or_refuse(texts::read_all(&texts), Exit::Check, "verify.text", &args.file.display().to_string())?;
     seen::finite(&container, Exit::Check, "verify.not_finite")?;
     let has_tokenizer = texts.contains_key(&TextKind::Tokenizer);
     if output.json {

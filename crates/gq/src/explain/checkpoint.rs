@@ -91,7 +91,11 @@ pub(super) fn config(failure: Failure, error: &ConfigError) -> Failure {
             at(failure, "config.out_of_range", field).limit(format!("{min} to {max}")).actual(actual)
         }
         E::Unsupported { field, value, supported } => {
-            at(failure, "config.unsupported", field).limit(supported).actual(value)
+            let code = match field.starts_with("quantization_config") {
+                true => "config.quantization",
+                false => "config.unsupported",
+            };
+            at(failure, code, field).limit(supported).actual(value)
         }
         E::Disagree { field, value, other, other_value } => {
             at(failure, "config.disagree", field).limit(format!("{other} says {other_value}")).actual(value)
@@ -183,7 +187,7 @@ pub(super) fn tensors(message: &str, error: &TensorError) -> Failure {
         E::NotInIndex { name, file } => bad("tensor.not_in_index", name).limit("the index").actual(file),
         E::TooMany { actual, limit } => bad("tensor.too_many", "checkpoint").limit(limit).actual(actual),
         E::Missing { name } => bad("tensor.missing", name).limit(name).actual("missing"),
-        E::Unexpected { name, family } => bad("tensor.unexpected", name).limit(family).actual(name),
+        E::Unexpected { name, family } => bad(unexpected(name), name).limit(family).actual(name),
         E::Unmerged { name } => bad("tensor.unmerged", name).limit("merged weights").actual("factors"),
         E::WrongShape { name, actual, expected } => {
             bad("tensor.shape", name).limit(format!("{expected:?}")).actual(format!("{actual:?}"))
@@ -222,5 +226,37 @@ fn read(message: &str, error: &ReadError) -> Failure {
         E::NotFinite { name, row, col, value } => {
             bad("tensor.not_finite", &format!("{name}[{row}, {col}]")).limit("finite numbers").actual(value)
         }
+    }
+}
+
+/// Ends of the names that quantizers give to what they store beside the weights.
+const QUANTIZED: [&str; 15] = [
+    "_scale",
+    "_scales",
+    "_scale_inv",
+    "_blocks",
+    "_packed",
+    "_zero_point",
+    ".absmax",
+    ".nested_absmax",
+    ".quant_map",
+    ".nested_quant_map",
+    ".SCB",
+    ".weight_format",
+    ".qweight",
+    ".qzeros",
+    ".g_idx",
+];
+
+/// The code for a tensor that a model has no place for: what a quantizer stored, one of an expert's own, or anything.
+fn unexpected(name: &str) -> &'static str {
+    let of_one_expert =
+        name.split_once(".experts.").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
+    match name {
+        _ if QUANTIZED.iter().any(|end| name.ends_with(end)) || name.contains(".quant_state.") => {
+            "tensor.quantized"
+        }
+        _ if of_one_expert => "tensor.one_expert",
+        _ => "tensor.unexpected",
     }
 }

@@ -50,6 +50,7 @@ pub(super) fn gguf(failure: Failure, message: &str, error: &GgufError) -> Failur
             Failure::new(Exit::Input, "export.tokens", message).at(place).actual(actual)
         }
         E::Contradiction { key, fault } => at("gguf.key", key).actual(fault),
+        E::TemplateNames { key, fault } => at("export.templates", key).actual(fault),
         E::Split { path, fault } => at("gguf.split", &path.display().to_string()).actual(fault),
         E::UnknownTensor { name, architecture } => at("gguf.tensor", name).limit(architecture).actual(name),
         E::Config { source } => config(failure, source),

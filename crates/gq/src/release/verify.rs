@@ -79,7 +79,7 @@ pub fn verify(dir: &Path, global: &Global) -> Result<Verified, Failure> {
             progress.set(done, &tensor.name);
         })?;
         let texts = texts::of_container(&container)?;
-        texts::refuse(&texts, Exit::Check, "verify.text", &entry.file)?;
+        texts::or_refuse(texts::read_all(&texts), Exit::Check, "verify.text", &entry.file)?;
         seen::finite(&container, Exit::Check, "verify.not_finite")?;
         if container.file_bytes() != entry.bytes
             || container.payload_sha256().to_string() != entry.payload_sha256

@@ -16,16 +16,19 @@ fn copy(from: &str, to: &Path) {
     }
 }
 
-fn read(path: &Path) -> Value {
+pub fn read(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn write(path: &Path, value: &Value) {
+pub fn write(path: &Path, value: &Value) {
     fs::write(path, value.to_string()).unwrap();
 }
 
-/// Tensors of a safetensors file: name, dtype, shape, bytes.
-fn tensors(path: &Path) -> Vec<(String, String, Vec<usize>, Vec<u8>)> {
+/// A tensor of a safetensors file: name, dtype, shape, bytes.
+pub type Tensor = (String, String, Vec<usize>, Vec<u8>);
+
+/// Tensors of a safetensors file.
+pub fn tensors(path: &Path) -> Vec<Tensor> {
     let bytes = fs::read(path).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header: serde_json::Map<String, Value> = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
@@ -38,7 +41,8 @@ fn tensors(path: &Path) -> Vec<(String, String, Vec<usize>, Vec<u8>)> {
     header.map(tensor).collect()
 }
 
-fn save(tensors: &[(String, String, Vec<usize>, Vec<u8>)], path: &Path) {
+/// Writes a safetensors file.
+pub fn save(tensors: &[Tensor], path: &Path) {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::<u8>::new());
     for (name, dtype, shape, bytes) in tensors {
         let offsets = [data.len(), data.len() + bytes.len()];
@@ -99,6 +103,112 @@ fn an_adapters_tokenizer_and_template_are_taken_and_said() {
     let own = fs::read_to_string(testdata("demo/chat_template.jinja")).unwrap();
     assert_eq!(gq.ok(&["meta", "get", "base.gq", "chat_template"]).trim_end(), own.trim_end());
     assert!(gq.json(&["inspect", "base.gq"])["provenance"]["source"]["texts"].is_null());
+}
+
+/// Templates of a folder belong together: none of the base's is left among them, and all of them are there.
+#[test]
+fn an_adapters_templates_with_names_are_taken_and_said() {
+    let gq = Gq::new();
+    let (base, adapter) = (gq.path("base"), gq.path("mine"));
+    copy("demo", &base);
+    copy("lora/demo", &adapter);
+    for folder in [&base, &adapter] {
+        fs::create_dir(folder.join("additional_chat_templates")).unwrap();
+    }
+    let tools = |folder: &Path, text: &str| {
+        fs::write(folder.join("additional_chat_templates/tool_use.jinja"), text).unwrap();
+    };
+    tools(&base, "the base's, for tools");
+    fs::write(base.join("additional_chat_templates/rag.jinja"), "the base's, for documents").unwrap();
+    fs::write(gq.path("tools.json"), r#"{"messages": [], "tools": [1]}"#).unwrap();
+    let (base_dir, mine) = (base.to_str().unwrap().to_owned(), adapter.to_str().unwrap().to_owned());
+    let convert = |more: &[&str]| {
+        let all = ["convert", &base_dir, "--lora", &mine, "-o", "m.gq", "--bits", "4", "--force"];
+        let shown = gq.run(&[&all[..], more].concat());
+        let said = String::from_utf8(shown.stderr).unwrap();
+        assert!(shown.status.success(), "{said}");
+        said
+    };
+    let rendered = |how: &str| gq.run(&["inspect", "m.gq", how]);
+    let text = |how: &str| String::from_utf8(rendered(how).stdout).unwrap();
+    let settings =
+        || -> Value { serde_json::from_str(&gq.ok(&["meta", "get", "m.gq", "tokenizer_config"])).unwrap() };
+    let names = || -> Vec<String> {
+        let settings = settings();
+        let list = settings["chat_template"].as_array().map_or(&[][..], Vec::as_slice);
+        list.iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let own: Value = read(&base.join("tokenizer_config.json"));
+
+    // A folder without any leaves the base's, and its settings.
+    fs::remove_dir_all(adapter.join("additional_chat_templates")).unwrap();
+    convert(&[]);
+    assert_eq!(names(), ["default", "rag", "tool_use"]);
+    // Its own tokenizer and settings, which name no templates, change nothing of that.
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(base.join(file), adapter.join(file)).unwrap();
+    }
+    convert(&[]);
+    assert_eq!((names().len(), text("--render-chat=tools.json")), (3, "the base's, for tools".to_owned()));
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::remove_file(adapter.join(file)).unwrap();
+    }
+
+    // Files alone: settings stay the base's, templates are the adapter's, all of them.
+    fs::create_dir(adapter.join("additional_chat_templates")).unwrap();
+    tools(&adapter, "mine, for tools");
+    fs::write(adapter.join("chat_template.jinja"), TEMPLATE).unwrap();
+    let said = convert(&[]);
+    assert!(said.contains("chat template, named chat templates of mine taken"), "{said}");
+    assert!(said.contains("additional_chat_templates/tool_use.jinja"), "{said}");
+    assert_eq!(names(), ["default", "tool_use"]);
+    assert_eq!(text("--render-chat=tools.json"), "mine, for tools");
+    assert_eq!(settings()["eos_token"], own["eos_token"]);
+    let told = gq.json(&["inspect", "m.gq"])["provenance"]["source"]["texts"]["files"].clone();
+    let files: Vec<_> = told.as_array().unwrap().iter().map(|file| file["name"].as_str().unwrap()).collect();
+    assert_eq!(files, ["chat_template.jinja", "additional_chat_templates/tool_use.jinja"]);
+    let said = convert(&["--tokenizer-from", "base"]);
+    assert!(said.contains("named chat templates of the checkpoint kept"), "{said}");
+    assert_eq!(text("--render-chat=tools.json"), "the base's, for tools");
+    fs::copy(base.join("tokenizer.json"), adapter.join("tokenizer.json")).unwrap();
+    convert(&["--tokenizer-from", &mine]);
+    assert_eq!(text("--render-chat=tools.json"), "mine, for tools");
+    // One template of a file stands for all.
+    fs::remove_dir_all(adapter.join("additional_chat_templates")).unwrap();
+    convert(&[]);
+    assert_eq!((names().len(), settings()["eos_token"].clone()), (0, own["eos_token"].clone()));
+    assert!(text("--render-chat=tools.json").contains("<|im_start|>"));
+
+    // Without a default there is none, as in transformers: the base's is not put in its place.
+    fs::remove_file(adapter.join("chat_template.jinja")).unwrap();
+    fs::create_dir(adapter.join("additional_chat_templates")).unwrap();
+    tools(&adapter, "mine, for tools");
+    convert(&[]);
+    assert_eq!(
+        (names(), text("--render-chat=tools.json")),
+        (vec!["tool_use".into()], "mine, for tools".into())
+    );
+    let refused = String::from_utf8(rendered("--render-chat").stderr).unwrap();
+    assert!(refused.contains("for other uses alone: tool_use"), "{refused}");
+
+    // Two adapters whose templates differ by one with a name.
+    let second = gq.path("second");
+    copy("lora/demo", &second);
+    fs::create_dir(second.join("additional_chat_templates")).unwrap();
+    tools(&second, "another, for tools");
+    fs::copy(base.join("tokenizer.json"), second.join("tokenizer.json")).unwrap();
+    let both = ["plan", &base_dir, "--lora", &mine, "--lora", second.to_str().unwrap()];
+    let shown = gq.fails(3, &both);
+    assert!(shown.contains("named chat templates") && shown.contains("second"), "{shown}");
+    tools(&second, "mine, for tools");
+    gq.ok(&both);
+    // What only the map of special tokens says is compared too.
+    fs::write(second.join("special_tokens_map.json"), r#"{"pad_token": "<|turn>"}"#).unwrap();
+    let shown = gq.run(&both);
+    let said = String::from_utf8(shown.stderr).unwrap();
+    let listed = own.get("added_tokens_decoder").is_some();
+    assert_eq!(shown.status.code(), Some(if listed { 0 } else { 3 }), "{said}");
+    assert!(listed || said.contains("special tokens"), "{said}");
 }
 
 #[test]
@@ -205,8 +315,7 @@ fn an_adapter_with_added_tokens_resizes_the_base() {
 }
 
 /// One way to write an adapter: name, changes of configuration and tensors, and what `gq plan` says to it.
-type Way =
-    (&'static str, fn(&mut Value), fn(&mut Vec<(String, String, Vec<usize>, Vec<u8>)>), Option<&'static str>);
+type Way = (&'static str, fn(&mut Value), fn(&mut Vec<Tensor>), Option<&'static str>);
 
 #[test]
 fn layouts_of_adapters_are_read_or_refused_with_a_true_sentence() {
@@ -344,7 +453,7 @@ fn an_adapter_of_mlx_is_merged_as_the_same_one_of_peft() {
     let gq = Gq::new();
     let dir = gq.path("mlx");
     fs::create_dir(&dir).unwrap();
-    let turned = |(name, dtype, shape, bytes): (String, String, Vec<usize>, Vec<u8>)| {
+    let turned = |(name, dtype, shape, bytes): Tensor| {
         let name = name.replace("base_model.model.", "");
         let name = name.replace("lora_A.weight", "lora_a").replace("lora_B.weight", "lora_b");
         let (rows, cols) = (shape[0], shape[1]);

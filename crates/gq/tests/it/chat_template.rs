@@ -1,6 +1,7 @@
 //! Chat templates that ask for the date, that write no BOS, that have no end; shown by `inspect --render-chat`.
 
 use crate::run::{Gq, testdata};
+use gq_checkpoint::gguf::{Array, Gguf, Value as Metadatum};
 use serde_json::{Value, json};
 
 /// The demo model with another chat template, in `m`.
@@ -159,4 +160,110 @@ fn templates_with_names_are_read_where_transformers_reads_them() {
     assert_eq!(rendered("m"), ["default of the file"; 2]);
     std::fs::remove_file(gq.path("m/chat_template.jinja")).unwrap();
     assert_eq!(rendered("m"), ["default of the file", "tools of the list"]);
+}
+
+/// Whether templates lie in the list of the settings or in files, with a default and without.
+#[test]
+fn every_template_that_cannot_be_read_is_called_by_its_name() {
+    for (listed, default) in [(true, true), (true, false), (false, true), (false, false)] {
+        let gq = with_template("{% for m in messages %}{{ m['content'] }}{% endfor %}");
+        let standing = std::fs::read_to_string(gq.path("m/chat_template.jinja")).unwrap();
+        let settings = gq.path("m/tokenizer_config.json");
+        let plain: Value = serde_json::from_slice(&std::fs::read(&settings).unwrap()).unwrap();
+        let named = [("rag", "{% for"), ("tool_use", "{{ tools")];
+        if !default || listed {
+            std::fs::remove_file(gq.path("m/chat_template.jinja")).unwrap();
+        }
+        if listed {
+            let first = default.then_some(("default", standing.as_str()));
+            let entry = |(name, template): (&str, &str)| json!({"name": name, "template": template});
+            let mut all = plain;
+            all["chat_template"] = first.into_iter().chain(named).map(entry).collect();
+            std::fs::write(&settings, all.to_string()).unwrap();
+        } else {
+            std::fs::create_dir(gq.path("m/additional_chat_templates")).unwrap();
+            for (name, template) in named {
+                let path = gq.path(&format!("m/additional_chat_templates/{name}.jinja"));
+                std::fs::write(path, template).unwrap();
+            }
+        }
+        let case = format!("listed {listed}, default {default}");
+        let both =
+            |said: &str| ["rag", "tool_use"].iter().all(|name| said.contains(&format!("named {name} ")));
+        let warned = |args: &[&str]| {
+            let output = gq.run(args);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success() && both(&said), "{case}: {args:?}: {said}");
+        };
+        warned(&["convert", "m", "-o", "m.gq", "-e", "tq4", "--no-grid"]);
+        let said = gq.fails(1, &["verify", "m.gq"]);
+        assert!(both(&said) && said.contains("cannot be read"), "{case}: {said}");
+        warned(&["export", "m.gq", "--gguf", "--no-measure", "-o", "out.gguf"]);
+        warned(&["export", "m", "--safetensors", "--no-measure", "-o", "out"]);
+        // In nobody's way until a conversation asks for one.
+        gq.ok(&["run", "m.gq", "--raw", "-p", "x", "-n", "1"]);
+        std::fs::write(gq.path("c.json"), r#"{"messages": [], "tools": [1]}"#).unwrap();
+        let said = gq.fails(3, &["inspect", "m.gq", "--render-chat=c.json"]);
+        assert!(said.contains("named tool_use") && !said.contains("rag"), "{case}: {said}");
+        match default {
+            true => drop(gq.ok(&["run", "m.gq", "--chat", "-p", "x", "-n", "1"])),
+            false => {
+                let said = gq.fails(3, &["run", "m.gq", "--chat", "-p", "x", "-n", "1"]);
+                assert!(said.contains("for other uses alone: rag, tool_use"), "{case}: {said}");
+            }
+        }
+        // One that is new is refused, what is there is in the way of no other change, and whole ones are fine.
+        gq.ok(&["meta", "set", "m.gq", "generation_config.temperature=0.5"]);
+        let list = |template: &str| {
+            let list = json!([{"name": "default", "template": "d"}, {"name": "more", "template": template}]);
+            format!("tokenizer_config.chat_template={list}")
+        };
+        let said = gq.fails(3, &["meta", "set", "m.gq", "chat_template=d", &list("{% if")]);
+        assert!(said.contains("named more"), "{case}: {said}");
+        gq.ok(&["meta", "set", "m.gq", "chat_template=d", &list("whole")]);
+        gq.ok(&["verify", "m.gq"]);
+    }
+}
+
+/// As gguf-py writes them: a key each and their names, whether there is a default or not.
+#[test]
+fn templates_without_a_default_go_into_a_gguf_and_come_out() {
+    let gq = with_template("");
+    std::fs::remove_file(gq.path("m/chat_template.jinja")).unwrap();
+    std::fs::create_dir(gq.path("m/additional_chat_templates")).unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::write(gq.path(&format!("m/additional_chat_templates/{name}.jinja")), text).unwrap();
+    };
+    write("tool_use", "for tools");
+    write("rag", "for documents");
+    std::fs::write(gq.path("c.json"), r#"{"messages": [], "tools": [1]}"#).unwrap();
+    gq.ok(&["export", "m", "--gguf", "--no-measure", "-o", "m.gguf"]);
+    let gguf = Gguf::open(gq.path("m.gguf")).unwrap();
+    let text = |key: &str| gguf.metadata().get(key).and_then(Metadatum::as_str).map(str::to_owned);
+    assert_eq!(text("tokenizer.chat_template"), None);
+    assert_eq!(text("tokenizer.chat_template.rag").as_deref(), Some("for documents"));
+    let names = gguf.metadata().get("tokenizer.chat_templates").and_then(Metadatum::as_array);
+    assert_eq!(names.and_then(Array::as_strings).unwrap(), ["rag", "tool_use"]);
+    gq.ok(&["convert", "m.gguf", "-o", "m.gq", "-e", "tq4", "--no-grid", "--allow-requantize"]);
+    assert_eq!(gq.ok(&["inspect", "m.gq", "--render-chat=c.json"]), "for tools");
+    // All of them can be taken out, though there is no text of that name.
+    let output = gq.run(&["meta", "set", "m.gq", "--remove", "chat_template", "-o", "none.gq"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && said.contains("taken out of tokenizer_config: rag, tool_use"),
+        "{said}"
+    );
+    assert!(String::from_utf8_lossy(&output.stdout).contains("changed tokenizer_config"), "{output:?}");
+    let said = gq.fails(3, &["inspect", "none.gq", "--render-chat=c.json"]);
+    assert!(said.contains("no chat template"), "{said}");
+    let said = gq.fails(3, &["meta", "set", "none.gq", "--remove", "chat_template"]);
+    assert!(said.contains("the file has no chat_template"), "{said}");
+    // Two names of which the format makes one.
+    write("tool-use", "other tools");
+    let said = gq.fails(3, &["export", "m", "--gguf", "--no-measure", "-o", "two.gguf"]);
+    assert!(
+        said.contains("\"tool-use\" and \"tool_use\"") && said.contains("additional_chat_templates"),
+        "{said}"
+    );
+    assert!(!gq.path("two.gguf").exists());
 }

@@ -23,6 +23,7 @@ mod live;
 mod lora;
 mod memory;
 mod meta;
+mod quantized;
 mod release;
 mod room;
 mod run;

@@ -92,6 +92,28 @@ fn links_between_documents_resolve() {
     }
 }
 
+/// The table of cases in `docs/TESTING.md` names tests that are there.
+#[test]
+fn every_case_has_the_tests_that_are_named_for_it() {
+    let text = std::fs::read_to_string(root().join("docs/TESTING.md")).unwrap();
+    let (_, rest) = text.split_once("## Cases that other people met").unwrap();
+    let table = rest.split("\n## ").next().unwrap();
+    let mut cases = Vec::new();
+    for line in table.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let Some(number) = cells.get(1).and_then(|cell| cell.parse::<u32>().ok()) else { continue };
+        let tests: Vec<&str> = cells[3].split(", ").map(|test| test.trim_matches('`')).collect();
+        for test in tests {
+            let (file, name) = test.split_once("::").unwrap_or_else(|| panic!("case {number}: {test}"));
+            let source = std::fs::read_to_string(root().join(file));
+            let source = source.unwrap_or_else(|error| panic!("case {number}: {file}: {error}"));
+            assert!(source.contains(&format!("#[test]\nfn {name}()")), "case {number}: no test {test}");
+        }
+        cases.push(number);
+    }
+    assert_eq!(cases, [1, 3, 5, 6, 7, 8, 9, 10, 12, 14, 15, 16, 20, 23]);
+}
+
 #[test]
 fn test_data_is_listed_with_its_digest() {
     let dir = root().join("testdata");

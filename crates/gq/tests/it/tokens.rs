@@ -261,3 +261,69 @@ fn special_tokens_of_the_map_reach_a_gguf() {
     let id = |key: &str| gguf.metadata().get(&format!("tokenizer.ggml.{key}_token_id")).unwrap().as_u64();
     assert_eq!((id("eos"), id("padding")), (eos["id"].as_u64(), pad["id"].as_u64()));
 }
+
+/// A special token that only the map names and that has no row, so that a GGUF cannot name it.
+#[test]
+fn an_export_says_which_special_token_of_the_map_it_could_not_carry() {
+    let gq = Gq::new();
+    checkpoint(&gq, "m", "llama", |file| {
+        let added = file["added_tokens"].as_array_mut().unwrap();
+        added.push(
+            json!({"id": 288, "content": "<late>", "special": true, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false}),
+        );
+    });
+    let export = || {
+        let args = ["export", "m", "--gguf", "--no-measure", "--no-check", "--force", "-o", "out.gguf"];
+        let output = gq.run(&args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    assert!(!export().contains("pad_token is"));
+    let map = json!({"pad_token": {"content": "<late>"}, "eos_token": "<turn|>"});
+    std::fs::write(gq.path("m/special_tokens_map.json"), map.to_string()).unwrap();
+    let said = export();
+    assert!(said.contains("pad_token is 288 by special_tokens_map.json, and 0 in the GGUF"), "{said}");
+    // What it could carry is not warned of.
+    assert!(!said.contains("eos_token is") && !said.contains("bos_token is"), "{said}");
+    let path = gq.path("m/tokenizer_config.json");
+    let mut settings: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    settings["pad_token"] = "<late>".into();
+    // With this key transformers does not look at the map.
+    settings["added_tokens_decoder"] = json!({});
+    std::fs::write(&path, settings.to_string()).unwrap();
+    let said = export();
+    assert!(said.contains("pad_token is 288 by tokenizer_config.json, and 0 in the GGUF"), "{said}");
+}
+
+/// A GGUF has two keys for ends of an answer, and some spellings that end one by themselves.
+#[test]
+fn an_export_says_which_ends_of_an_answer_it_could_not_carry() {
+    let gq = Gq::new();
+    checkpoint(&gq, "m", "llama", |_| ());
+    let said = |ends: Value, of_config: Value| {
+        std::fs::write(gq.path("m/generation_config.json"), json!({"eos_token_id": ends}).to_string())
+            .unwrap();
+        let path = gq.path("m/config.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config["eos_token_id"] = of_config;
+        std::fs::write(&path, config.to_string()).unwrap();
+        let args = ["export", "m", "--gguf", "--no-measure", "--no-check", "--force", "-o", "out.gguf"];
+        let output = gq.run(&args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    // 1 is `<eos>`, 4 is `<turn|>`: by key, and by their spelling.
+    let quiet = said(json!([1, 4]), json!(1));
+    assert!(!quiet.contains("answers end"), "{quiet}");
+    let two = said(json!([9, 4, 7]), json!(1));
+    assert!(two.contains("answers end at tokens [1, 4, 7, 9] here"), "{two}");
+    assert!(two.contains("no place for [7, 9], and llama.cpp goes on there"), "{two}");
+    // The second end of the configuration has a key.
+    let one = said(json!([9, 4, 7]), json!([1, 7]));
+    assert!(one.contains("no place for [9],"), "{one}");
+    let none = said(json!([7]), json!([1, 7]));
+    assert!(!none.contains("answers end"), "{none}");
+}
