@@ -306,6 +306,7 @@ fn code(
                 }
             }
             Coder::Calibrated(coder) => {
+                *buffers = StripBuffers::default(); // the plan counts on their room
                 coder.code(*level, factors, (checkpoint, tensor), source, rows.start, coded)?;
             }
             Coder::Exact => copy(checkpoint, tensor, rows, source, coded)?,

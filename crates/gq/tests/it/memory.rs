@@ -151,7 +151,12 @@ fn what_a_conversion_promises_is_what_it_takes() {
     let gq = Gq::new();
     let shape = Shape { hidden: 576, width: 640, layers: 1, vocab: 8192 };
     write_llama(&gq.path("plain"), shape, |x| x);
-    let codes = [("plain", &["exact", "tq4", "tq8", "tq4-g32", "tqp3", "tt2", "tt4"][..])];
+    write_llama(&gq.path("grid"), shape, |x| (x * 28.0).round().clamp(-7.0, 7.0) / 64.0);
+    let codes = [
+        ("plain", &["exact", "tq4", "tq8", "tq4-g32", "tqp3", "tqpo3", "polar4222"][..]),
+        ("plain", &["tt2", "tt4", "tt3-s12", "tt2-s14"]),
+        ("grid", &["grid"]),
+    ];
     for (source, encoding) in
         codes.iter().flat_map(|(source, all)| all.iter().map(move |one| (*source, *one)))
     {
@@ -204,5 +209,43 @@ fn weights_decoded_as_they_are_used_have_the_bits_of_held_ones() {
         let held = logits(Model::from_checkpoint(checkpoint.clone(), options).unwrap());
         let as_used = logits(Model::from_checkpoint_unheld(checkpoint, options).unwrap());
         assert!(held == as_used, "{source}");
+    }
+}
+
+/// Weights that are decoded as they are used, whatever holds them. A promise is kept, and what it leaves is less than all
+/// weights would take as f32: holding them would break it.
+#[test]
+fn no_copy_of_the_weights_is_held() {
+    let gq = Gq::new();
+    let text = testdata("demo/eval.txt");
+    let shape = Shape { hidden: 256, width: 512, layers: 40, vocab: 1536 };
+    write_sources(&gq, shape);
+    let decoded = 4 * shape.weights();
+    let tokens = ["--calibration-ctx", "128", "--calibration-tokens", "256", "--threads", "2"];
+    for (source, more) in
+        [("plain", &[][..]), ("f8", &[]), ("plain", &["--lora", "adapter"]), ("blocks.gguf", &[])]
+    {
+        let measure = [&["calibrate", source, "-o", "t", "--calibration", &text][..], &tokens, more];
+        let measure = [&measure.concat()[..], &["--gradient-tokens", "128", "--trial-tokens", "0"]].concat();
+        let promise = promised(&gq, &[&measure[..], &["--dry-run"]].concat());
+        let most = taken(&gq, &measure);
+        std::fs::remove_dir_all(gq.path("t")).unwrap();
+        eprintln!("calibrate {source} {more:?}: {most} bytes taken, {promise} promised, {decoded} decoded");
+        assert!(most <= promise, "gq {measure:?}: {most} taken, {promise} promised");
+        assert!(promise - most < decoded, "gq {measure:?}: {most} taken, {promise} promised");
+
+        let made = [&["convert", source, "-o", "m.gq", "--encoding", "tq4", "--allow-requantize"][..], more];
+        gq.ok(&made.concat());
+        let again =
+            ["improve", "--rounds", "m.gq", "-o", "again.gq", "--reference", source, "--calibration", &text];
+        let again = [&again[..], &tokens, more].concat();
+        let most = taken(&gq, &again);
+        let promise = promised(&gq, &[&again[..], &["--force"]].concat());
+        eprintln!("improve {source} {more:?}: {most} bytes taken, {promise} promised");
+        assert!(most <= promise, "gq {again:?}: {most} taken, {promise} promised");
+        assert!(promise - most < decoded, "gq {again:?}: {most} taken, {promise} promised");
+        for file in ["m.gq", "again.gq"] {
+            std::fs::remove_file(gq.path(file)).unwrap();
+        }
     }
 }
