@@ -306,7 +306,6 @@ fn code(
                 }
             }
             Coder::Calibrated(coder) => {
-                *buffers = StripBuffers::default(); // the plan counts on their room
                 coder.code(*level, factors, (checkpoint, tensor), source, rows.start, coded)?;
             }
             Coder::Exact => copy(checkpoint, tensor, rows, source, coded)?,

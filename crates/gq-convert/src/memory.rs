@@ -38,17 +38,15 @@ pub struct Memory {
 impl Memory {
     /// Memory for these steps, with the largest block that stays below `limit` where possible.
     ///
-    /// Held until the file is finished: bytes of texts, and of adapters that are merged. Calibrated rounding uses
-    /// `inputs`.
-    pub(crate) fn new<Key: PartialEq>(
+    /// Held until the file is finished: bytes of texts, and of adapters that are merged. Factors take `factors`.
+    pub(crate) fn new(
         steps: &[Step],
         held: (u64, u64),
-        inputs: &[UsedInput<Key>],
+        factors: u64,
         threads: usize,
         limit: Option<u64>,
     ) -> Memory {
         let mut block = BLOCK;
-        let factors = Factors::of(inputs, threads as u64);
         loop {
             let peak = peak(steps, held, factors, threads, block);
             if block <= SMALLEST_BLOCK || limit.is_none_or(|limit| peak <= limit) {
@@ -70,7 +68,7 @@ pub(crate) fn block_rows(step: &Step, block: u64) -> usize {
     (fit / strip * strip).clamp(strip, most.max(strip))
 }
 
-fn peak(steps: &[Step], (texts, adapters): (u64, u64), factors: Factors, threads: usize, block: u64) -> u64 {
+fn peak(steps: &[Step], (texts, adapters): (u64, u64), factors: u64, threads: usize, block: u64) -> u64 {
     let largest = |of: &dyn Fn(&Step) -> u64| steps.iter().map(of).max().unwrap_or(0);
     // Two blocks are read ahead of the encoder, two are on their way to the file: of one tensor, where it has them.
     let two_largest = |of: &dyn Fn(&Step) -> u64| {
@@ -103,9 +101,9 @@ fn peak(steps: &[Step], (texts, adapters): (u64, u64), factors: Factors, threads
         Encoding::Grid(_) | Encoding::Mxfp4 => 9 * 4 * step.rows_cols().1 as u64,
         _ => 5 * 4 * step.rows_cols().1 as u64,
     });
-    // Scales wait for the codes. Dense matrices are made before there are blocks. One block is coded at a time.
+    // Scales wait for the codes. Dense matrices are made before there are blocks.
     let (tables, making) = tables(steps);
-    let work = factors.at_work.max(factors.kept + strips) + source + coded + 2 * scales;
+    let work = factors + calibrated(steps, threads as u64) + source + coded + strips + 2 * scales;
     let blocks = tables + making.max(work) + threads as u64 * (scratch + THREAD);
     // The blocks are gone when the texts are compressed.
     let end = texts + COMPRESSION.min(8 * texts) + threads as u64 * THREAD;
@@ -126,68 +124,46 @@ pub(crate) const FACTORS_AT_WORK: u64 = FACTOR * (FACTORS as u64 - 1) + FACTOR_I
 /// Inputs after which it is taken not to matter where a conversion began.
 const FORGOTTEN: usize = 64;
 
-/// An input of a calibrated step, in the order that they are used in.
-pub(crate) struct UsedInput<Key> {
-    /// What it is known by.
-    pub(crate) key: Key,
-    /// Its width.
-    pub(crate) width: u64,
-    /// Rows of the step's tensor.
-    pub(crate) rows: u64,
-}
-
-/// Bytes of factors, at most. A conversion that is taken up begins with any input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Factors {
-    /// Those that are kept, and the one that is made or the strips that one is used on.
-    at_work: u64,
-    /// Those that are kept alone.
-    kept: u64,
-}
-
-impl Factors {
-    fn of<Key: PartialEq>(inputs: &[UsedInput<Key>], threads: u64) -> Factors {
-        let mut most = Factors { at_work: 0, kept: 0 };
-        let mut from = |start: usize, end: usize| {
-            let mut kept: VecDeque<&UsedInput<Key>> = VecDeque::new();
-            let bytes = |kept: &VecDeque<&UsedInput<Key>>| -> u64 {
-                kept.iter().map(|other| FACTOR * other.width * other.width).sum()
-            };
-            for input in inputs.iter().take(end).skip(start) {
-                if !kept.iter().any(|other| other.key == input.key) {
-                    if kept.len() >= FACTORS {
-                        kept.pop_front();
-                    }
-                    most.at_work =
-                        most.at_work.max(bytes(&kept) + FACTOR_IN_MAKING * input.width * input.width);
-                    kept.push_back(input);
-                }
-                // No strips are worked on while a factor is made.
-                most.at_work = most.at_work.max(bytes(&kept) + strips(input, threads));
-                most.kept = most.kept.max(bytes(&kept));
+/// Bytes of factors at most, for inputs in the order that they are used in: each with its width, and something that it is
+/// known by. A conversion that is taken up begins with any of them.
+pub(crate) fn factor_bytes<Key: PartialEq>(inputs: &[(Key, u64)]) -> u64 {
+    let from = |start: usize, end: usize| {
+        let mut kept: VecDeque<&(Key, u64)> = VecDeque::new();
+        let mut most = 0;
+        for input in inputs.iter().take(end).skip(start) {
+            if kept.iter().any(|other| other.0 == input.0) {
+                continue;
             }
-        };
-        from(0, inputs.len());
-        (1..inputs.len()).for_each(|start| from(start, start + FORGOTTEN));
+            if kept.len() >= FACTORS {
+                kept.pop_front();
+            }
+            let others: u64 = kept.iter().map(|(_, width)| FACTOR * width * width).sum();
+            most = most.max(others + FACTOR_IN_MAKING * input.1 * input.1);
+            kept.push_back(input);
+        }
         most
-    }
+    };
+    let later = (1..inputs.len()).map(|start| from(start, start + FORGOTTEN));
+    later.fold(from(0, inputs.len()), u64::max)
 }
 
 /// Strips with what is fed back: one for each thread, of as many as a tensor has.
-fn strips<Key>(input: &UsedInput<Key>, threads: u64) -> u64 {
-    let most = Encoding::STRIP_ROWS as u64;
-    // Weights, errors, residuals, projections, values and decoded rows of a strip; sampled rows twice.
-    let strip = input.rows.min(most) * input.width * (4 * 6 + 1);
-    threads.min(input.rows.div_ceil(most)) * strip
+fn calibrated(steps: &[Step], threads: u64) -> u64 {
+    let strips = steps.iter().filter(|step| step.calibrated).map(|step| {
+        let (rows, cols) = step.rows_cols();
+        let (rows, cols, most) = (rows as u64, cols as u64, Encoding::STRIP_ROWS as u64);
+        // Weights, errors, residuals, projections, values and decoded rows of a strip; sampled rows twice.
+        let strip = rows.min(most) * cols * (4 * 6 + 1);
+        threads.min(rows.div_ceil(most)) * strip
+    });
+    strips.max().unwrap_or(0)
 }
 
-/// Rows that are coded together without measurements are held as f32, with their codes once more to measure them; one strip's sums per 32
+/// Rows that are coded together are held as f32, with their codes once more to measure them; one strip's sums per 32
 /// columns.
 fn strip_block(step: &Step, block: u64) -> u64 {
     let (rows, cols) = (held_rows(step, block), step.rows_cols().1 as u64);
     match step.encoding.strip_rows() as u64 {
-        // What calibrated rounding works on is counted with its inputs.
-        _ if step.calibrated => 0,
         1 => 0,
         strip => rows * (4 * cols + step.encoding.codes_row_bytes(cols as usize) as u64) + strip * cols / 2,
     }
@@ -247,28 +223,20 @@ mod tests {
 
     #[test]
     fn factors_that_are_at_hand_together_are_counted() {
-        let used = |key, width: u64, rows: u64| UsedInput { key, width, rows };
         let layer = |n: u64| {
             [("down", 20), ("up", 5), ("gate", 5), ("output", 16), ("query", 5)].map(|(i, w)| ((n, i), w))
         };
         let inputs = (0..3).flat_map(layer).map(|((n, input), width)| {
             // One input for both.
-            used((n, if input == "gate" { "up" } else { input }), width, 1)
+            ((n, if input == "gate" { "up" } else { input }), width)
         });
         let inputs: Vec<_> = inputs.collect();
         let widest = 20 * 20 * FACTOR_IN_MAKING;
         // The second layer's down is made next to the first one's queries and outputs.
-        let factors = Factors::of(&inputs, 2);
-        assert_eq!(factors.at_work, widest + FACTOR * (16 * 16 + 5 * 5));
-        assert_eq!(factors.kept, FACTOR * (20 * 20 + 16 * 16 + 5 * 5));
-        let same = [used("a", 3, 1), used("a", 3, 1)];
-        assert_eq!(Factors::of(&same, 2).at_work, 9 * FACTOR_IN_MAKING);
-        // Strips of the threads that there is work for, next to the factor that is done.
-        let strip = Encoding::STRIP_ROWS as u64;
-        let long = [used("a", 3, 2 * strip)];
-        assert_eq!(Factors::of(&long, 3).at_work, 9 * FACTOR + 2 * strip * 3 * 25);
-        let many: Vec<_> = (0..9).map(|expert| used(expert, 7, 1)).collect();
-        assert_eq!(Factors::of(&many, 1).at_work, 49 * FACTORS_AT_WORK);
-        assert_eq!(Factors::of(&[used("", 0, 1); 0], 1), Factors { at_work: 0, kept: 0 });
+        assert_eq!(factor_bytes(&inputs), widest + FACTOR * (16 * 16 + 5 * 5));
+        assert_eq!(factor_bytes(&[("a", 3), ("a", 3)]), 9 * FACTOR_IN_MAKING);
+        let many: Vec<_> = (0..9).map(|expert| (expert, 7)).collect();
+        assert_eq!(factor_bytes(&many), 49 * FACTORS_AT_WORK);
+        assert_eq!(factor_bytes(&[("", 0); 0]), 0);
     }
 }

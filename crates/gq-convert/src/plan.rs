@@ -4,7 +4,7 @@ use crate::allocate::{BUDGET, allocate, expected_divergence};
 use crate::calibrate::Measurements;
 use crate::calibrated;
 use crate::grid::{Grids, no_larger};
-use crate::memory::{Memory, UsedInput};
+use crate::memory::{Memory, factor_bytes};
 use crate::policy::{Budget, Choice, Policy, PolicyError, Resources, Wish};
 use crate::prior::prior;
 use gq_checkpoint::{ModelSpec, Role, SourceTensor, When};
@@ -384,16 +384,13 @@ impl Plan {
         let inputs = steps.iter().filter(|step| step.calibrated).flat_map(|step| {
             let measured = facts.measurements.and_then(|measurements| measurements.tensors.get(&step.tensor));
             let inputs = measured.into_iter().flat_map(|measured| &measured.inputs);
-            let (rows, cols) = step.rows_cols();
-            let used =
-                move |input| UsedInput { key: (input, step.rotation), width: cols as u64, rows: rows as u64 };
-            inputs.map(used)
+            inputs.map(|input| ((input, step.rotation), step.rows_cols().1 as u64))
         });
         let inputs: Vec<_> = inputs.collect();
         let memory = Memory::new(
             &steps,
             (facts.text_bytes, facts.merge_bytes),
-            &inputs,
+            factor_bytes(&inputs),
             resources.threads,
             resources.max_memory,
         );
