@@ -96,8 +96,8 @@ impl<'a> Checker<'a> {
         Ok(!self.skip.no_check && self.max_memory.is_none_or(|limit| needed <= limit))
     }
 
-    /// Memory that looking at what is made of a checkpoint takes, in addition to the little that one token does: what its tokenizer
-    /// takes, unless that is not tried.
+    /// Most memory that is taken while what is made of a checkpoint is looked at: what its tokenizer takes, unless that is
+    /// not tried.
     pub fn memory(&self, checkpoint: &Checkpoint) -> Result<u64, Failure> {
         match self.may_tokenize(checkpoint)? {
             true => Ok(texts::memory(&texts::of_checkpoint(checkpoint.texts()?))),

@@ -21,8 +21,6 @@ const BASE: u64 = 11 << 18;
 const TRELLIS: u64 = 96 << 10;
 /// Most that the compression of a text needs in addition to the text and its result; shorter texts need less.
 const COMPRESSION: u64 = 16 << 20;
-/// Most that the allocator keeps of matrices that were freed, without use for it: larger ones go back to the system.
-const LEFT: u64 = 3 << 20;
 /// What is touched of a thread's stack, and its small allocations.
 const THREAD: u64 = 96 << 10;
 
@@ -106,8 +104,7 @@ fn peak(steps: &[Step], (texts, adapters): (u64, u64), factors: u64, threads: us
     // Scales wait for the codes. Dense matrices are made before there are blocks.
     let (tables, making) = tables(steps);
     let work = factors + calibrated(steps, threads as u64) + source + coded + strips + 2 * scales;
-    let left = making.min(LEFT);
-    let blocks = tables + making.max(work) + left + threads as u64 * (scratch + THREAD);
+    let blocks = tables + making.max(work) + threads as u64 * (scratch + THREAD);
     // The blocks are gone when the texts are compressed.
     let end = texts + COMPRESSION.min(8 * texts) + threads as u64 * THREAD;
     BASE + texts + adapters + blocks.max(end)

@@ -27,6 +27,11 @@ impl Shape {
         let spec = parse_config(&self.config().to_string()).unwrap();
         spec.expected_tensors().into_iter().map(|tensor| (tensor.name, tensor.shape, tensor.role)).collect()
     }
+
+    /// Weights in all.
+    pub fn weights(self) -> u64 {
+        self.tensors().iter().map(|(_, shape, _)| shape.iter().product::<usize>() as u64).sum()
+    }
 }
 
 /// Numbers between -1 and 1.

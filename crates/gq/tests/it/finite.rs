@@ -2,23 +2,45 @@
 
 use crate::run::{Gq, testdata};
 use gq_checkpoint::Checkpoint;
+use gq_container::{Container, StoredText, TextKind, Writer};
+
+/// A row that overflows, so that the norm behind it makes NaN.
+const NAN: (&str, f32, &str) = ("model.layers.2.mlp.down_proj.weight", 3e38, "NaN");
+/// A row that overflows and meets the next product as it is.
+const INFINITE: (&str, f32, &str) = ("model.layers.2.mlp.up_proj.weight", 1e38, "inf");
 
 /// The demo with one row of a projection that overflows: not the middle one, by which measurements know their source.
-fn write_broken(gq: &Gq) -> String {
-    let (source, dir) = (testdata("demo"), gq.path("broken"));
+fn write_broken(gq: &Gq, name: &str, (tensor, weight, _): (&str, f32, &str)) {
+    let (source, dir) = (testdata("demo"), gq.path(name));
     std::fs::create_dir(&dir).unwrap();
     for entry in std::fs::read_dir(&source).unwrap().map(|entry| entry.unwrap()) {
         std::fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
     }
     let checkpoint = Checkpoint::open(&source).unwrap();
-    let tensor = checkpoint.tensor("model.layers.2.mlp.down_proj.weight").unwrap();
+    let tensor = checkpoint.tensor(tensor).unwrap();
     let path = dir.join("model.safetensors");
     let mut bytes = std::fs::read(&path).unwrap();
-    let [_, _, low, high] = 3e38f32.to_le_bytes();
+    let [_, _, low, high] = weight.to_le_bytes();
     let row = &mut bytes[tensor.offset as usize..][..tensor.row_bytes()];
     row.as_chunks_mut::<2>().0.iter_mut().for_each(|value| *value = [low, high]);
     std::fs::write(path, bytes).unwrap();
-    "broken".to_owned()
+}
+
+/// A copy of a file with the first weight of a norm changed to `bits`, in bf16.
+fn write_with_norm(gq: &Gq, (from, to): (&str, &str), bits: u16) {
+    let whole = Container::open(&gq.path(from)).unwrap();
+    let mut writer = Writer::create_once(&gq.path(to)).unwrap();
+    for entry in whole.tensors() {
+        let mut payload = whole.payload(entry).to_vec();
+        if entry.name == "model.layers.2.input_layernorm.weight" {
+            payload[..2].copy_from_slice(&bits.to_le_bytes());
+        }
+        writer.write_tensor(entry.spec(), &payload).unwrap();
+    }
+    let texts = TextKind::ALL
+        .into_iter()
+        .filter_map(|kind| Some(StoredText::new(kind, &whole.text(kind).unwrap()?).unwrap()));
+    writer.finish(texts.collect()).unwrap();
 }
 
 #[test]
@@ -29,18 +51,68 @@ fn no_search_takes_a_file_for_close_to_what_does_not_compute() {
     let measurements =
         [&["calibrate", &demo, "-o", "t", "--calibration", &text, "--trial-tokens", "0"][..], &fast];
     gq.ok(&measurements.concat());
-    let broken = write_broken(&gq);
+    let broken = "broken";
+    write_broken(&gq, broken, NAN);
     // Without a look at the file: what is asked is whether its divergence is believed.
     let search =
-        ["convert", &broken, "--measurements", "t", "--target-kld", "0.1", "--no-check", "-o", "m.gq"];
+        ["convert", broken, "--measurements", "t", "--target-kld", "0.1", "--no-check", "-o", "m.gq"];
     let shown = gq.fails(3, &search);
     assert!(shown.contains("model.layers.2."), "{shown}");
     assert!(!gq.path("m.gq").exists());
     // And it is not measured in the first place.
     let measurements =
-        [&["calibrate", &broken, "-o", "b", "--calibration", &text, "--trial-tokens", "0"][..], &fast];
+        [&["calibrate", broken, "-o", "b", "--calibration", &text, "--trial-tokens", "0"][..], &fast];
     let shown = gq.fails(3, &measurements.concat());
     assert!(shown.contains("model.layers.2.") && shown.contains("NaN"), "{shown}");
-    let shown = gq.fails(3, &["eval", &demo, "--reference", &broken, "--text", &text, "--windows", "1"]);
+    let shown = gq.fails(3, &["eval", &demo, "--reference", broken, "--text", &text, "--windows", "1"]);
     assert!(shown.contains("NaN"), "{shown}");
+}
+
+#[test]
+fn no_file_is_improved_by_what_does_not_compute() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    gq.ok(&["convert", &demo, "-o", "fine.gq", "-e", "tq4", "--no-grid"]);
+    let text = ["--calibration", &text, "--calibration-ctx", "64"];
+    let steps =
+        [&["--rounds", "--calibration-tokens", "1024"][..], &["--scales", "--steps", "2", "--batch", "1"]];
+    let refused = |file: &str, reference: &str, what: [&str; 3]| {
+        let before = std::fs::read(gq.path(file)).unwrap();
+        for step in steps {
+            let improve = ["improve", file, "-o", "out.gq", "--reference", reference];
+            let shown = gq.fails(3, &[&improve[..], step, &text].concat());
+            assert!(what.iter().all(|what| shown.contains(what)), "{step:?} {reference}: {shown}");
+        }
+        let mut left: Vec<_> =
+            std::fs::read_dir(gq.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.retain(|name| name.to_string_lossy().starts_with("out.gq"));
+        assert!(left.is_empty(), "{left:?}");
+        assert!(std::fs::read(gq.path(file)).unwrap() == before);
+    };
+    for (name, kind) in [("nan", NAN), ("infinite", INFINITE)] {
+        write_broken(&gq, name, kind);
+        refused("fine.gq", name, ["the reference computes", "model.layers.2.", kind.2]);
+    }
+    for (name, bits, value) in [("nan.gq", 0x7FC0, "NaN"), ("infinite.gq", 0x7F80, "inf")] {
+        write_with_norm(&gq, ("fine.gq", name), bits);
+        refused(name, &demo, ["the file computes", "model.layers.2.self_attn.", value]);
+    }
+}
+
+/// What was measured on weights that compute is there: trials alone meet those that do not.
+#[test]
+fn trials_against_what_does_not_compute_correct_nothing() {
+    let gq = Gq::new();
+    let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
+    let fast = ["--calibration-ctx", "64", "--calibration-tokens", "1024", "--gradient-tokens", "64"];
+    let asked = [&["-o", "t", "--calibration", &text][..], &fast].concat();
+    gq.ok(&[&["calibrate", &demo, "--trial-tokens", "0"][..], &asked].concat());
+    let before = std::fs::read(gq.path("t/measurements.json")).unwrap();
+    for (name, kind) in [("nan", NAN), ("infinite", INFINITE)] {
+        write_broken(&gq, name, kind);
+        let shown = gq.fails(3, &[&["calibrate", name, "--trial-tokens", "64"][..], &asked].concat());
+        assert!(shown.contains("adding trials to the measurements"), "{shown}");
+        assert!(shown.contains("model.layers.2.") && shown.contains(kind.2), "{shown}");
+        assert!(std::fs::read(gq.path("t/measurements.json")).unwrap() == before);
+    }
 }

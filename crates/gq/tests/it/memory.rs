@@ -7,6 +7,9 @@ use crate::run::{Gq, testdata};
 use gq_checkpoint::{Adapter, Checkpoint};
 use gq_model::{KvType, LogitRows, Model, RunOptions, output_moments};
 use nix::sys::resource::{UsageWho, getrusage};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,9 +101,13 @@ fn no_more_memory_is_taken_than_was_promised() {
         let promise = promised(&gq, &[&["plan"][..], &recipe].concat());
         let most = taken(&gq, &[&["convert", "--no-check"][..], &recipe, &["-o", file]].concat());
         eprintln!("convert {recipe:?}: {most} bytes taken, {promise} promised");
-        // Within four tenths, of a model of 6 MB, where inputs are in view: what their moments take depends on which come after which.
+        // Of a model of 6 MB, whose conversions take 4 to 20 MB, not within a tenth but within three. Without measurements,
+        // a fifth is the program and the texts' compression, which do not grow with the model. With them, strips in work
+        // are counted on top of the factor that is made, although no strip waits for a factor: of inputs as narrow as
+        // here (192 columns), each buffer is below `gq_files::MAPPED_ALONE`, so the threads' heaps keep it. Counted
+        // apart, tt3 is promised 16.3 MB and takes 16.5. How much stays is not known well enough to promise less.
         let ratio = promise as f64 / most as f64;
-        assert!((1.0..1.4).contains(&ratio), "gq convert {recipe:?}: {most} bytes taken, {promise} promised");
+        assert!((1.0..1.3).contains(&ratio), "gq convert {recipe:?}: {most} bytes taken, {promise} promised");
     }
     let again = [
         &[
@@ -132,7 +139,7 @@ fn what_a_check_takes_is_said_and_kept_to() {
         (plan["memory"]["peak"].as_u64().unwrap(), plan["check_memory_bytes"].as_u64().unwrap());
     let most = taken(&gq, &[&["convert"][..], &recipe, &["-o", "m.gq"]].concat());
     eprintln!("with a check: {most} bytes taken, {peak} and {check} promised");
-    assert!(check > 0 && most <= peak + check, "{most} bytes taken, {peak} and {check} promised");
+    assert!(check > 0 && most <= peak.max(check), "{most} bytes taken, {peak} and {check} promised");
     let told = gq.ok(&[&["plan"][..], &recipe].concat());
     assert!(
         told.contains("of memory before and after, for the tokenizer; --no-check leaves it out"),
@@ -145,13 +152,64 @@ fn what_a_check_takes_is_said_and_kept_to() {
     assert_eq!(plan["check_memory_bytes"].as_u64(), Some(expected));
 }
 
+/// A tokenizer of 18,278 tokens, all but 26 of them merged, with merges that are lists.
+fn write_tokenizer(path: &Path) {
+    let letters: Vec<String> = ('a'..='z').map(String::from).collect();
+    let (mut tokens, mut merges, mut last) = (letters.clone(), Vec::new(), letters.clone());
+    for _ in 0..2 {
+        let pairs =
+            last.iter().flat_map(|token| letters.iter().map(move |letter| (token.clone(), letter.clone())));
+        let pairs: Vec<_> = pairs.collect();
+        last = pairs.iter().map(|(token, letter)| format!("{token}{letter}")).collect();
+        tokens.extend(last.clone());
+        merges.extend(pairs);
+    }
+    let vocab: BTreeMap<_, _> = tokens.into_iter().zip(0..).collect();
+    let model = json!({"type": "BPE", "vocab": vocab, "merges": merges});
+    std::fs::write(path, json!({"version": "1.0", "added_tokens": [], "model": model}).to_string()).unwrap();
+}
+
+/// Where a check takes more than the conversion: its promise is kept, is no more than half above, and is what
+/// `--max-memory` is compared with.
+#[test]
+fn a_check_that_takes_more_than_its_conversion_is_kept_within_a_limit() {
+    let gq = Gq::new();
+    write_llama(&gq.path("m"), Shape { hidden: 64, width: 64, layers: 1, vocab: 18_278 }, |x| x);
+    write_tokenizer(&gq.path("m/tokenizer.json"));
+    let recipe = ["m", "--encoding", "tq4", "--no-grid", "--threads", "2"];
+    let plan = gq.json(&[&["plan"][..], &recipe].concat());
+    let (peak, check) =
+        (plan["memory"]["peak"].as_u64().unwrap(), plan["check_memory_bytes"].as_u64().unwrap());
+    for (limit, checked) in [(check, true), (check - 1, false)] {
+        let limit = limit.to_string();
+        let convert = [&["convert"][..], &recipe, &["-o", "m.gq", "--max-memory", &limit]].concat();
+        let report = gq.json(&convert);
+        assert_eq!(report["seen"]["tokenizes"].as_bool(), checked.then_some(true), "{report}");
+        std::fs::remove_file(gq.path("m.gq")).unwrap();
+        let most = taken(&gq, &convert);
+        std::fs::remove_file(gq.path("m.gq")).unwrap();
+        eprintln!("checked {checked}: {most} bytes taken, {peak} and {check} promised");
+        let promise = if checked { peak.max(check) } else { peak };
+        assert!(most <= promise, "{most} bytes taken, {peak} and {check} promised");
+        assert!(
+            !checked || (check > peak && 2 * check <= 3 * most),
+            "{most} bytes taken, {peak} and {check} promised"
+        );
+    }
+}
+
 /// Every kind of code on one, two and three threads: never more than promised, and no more promised than a tenth above.
 #[test]
 fn what_a_conversion_promises_is_what_it_takes() {
     let gq = Gq::new();
     let shape = Shape { hidden: 576, width: 640, layers: 1, vocab: 8192 };
     write_llama(&gq.path("plain"), shape, |x| x);
-    let codes = [("plain", &["exact", "tq4", "tq8", "tq4-g32", "tqp3", "tt2", "tt4"][..])];
+    write_llama(&gq.path("grid"), shape, |x| (x * 28.0).round().clamp(-7.0, 7.0) / 64.0);
+    let codes = [
+        ("plain", &["exact", "tq4", "tq8", "tq4-g32", "tqp3", "tqpo3", "polar4222"][..]),
+        ("plain", &["tt2", "tt4", "tt3-s12", "tt2-s14"]),
+        ("grid", &["grid"]),
+    ];
     for (source, encoding) in
         codes.iter().flat_map(|(source, all)| all.iter().map(move |one| (*source, *one)))
     {
@@ -204,5 +262,43 @@ fn weights_decoded_as_they_are_used_have_the_bits_of_held_ones() {
         let held = logits(Model::from_checkpoint(checkpoint.clone(), options).unwrap());
         let as_used = logits(Model::from_checkpoint_unheld(checkpoint, options).unwrap());
         assert!(held == as_used, "{source}");
+    }
+}
+
+/// Weights that are decoded as they are used, whatever holds them. A promise is kept, and what it leaves is less than all
+/// weights would take as f32: holding them would break it.
+#[test]
+fn no_copy_of_the_weights_is_held() {
+    let gq = Gq::new();
+    let text = testdata("demo/eval.txt");
+    let shape = Shape { hidden: 256, width: 512, layers: 40, vocab: 1536 };
+    write_sources(&gq, shape);
+    let decoded = 4 * shape.weights();
+    let tokens = ["--calibration-ctx", "128", "--calibration-tokens", "256", "--threads", "2"];
+    for (source, more) in
+        [("plain", &[][..]), ("f8", &[]), ("plain", &["--lora", "adapter"]), ("blocks.gguf", &[])]
+    {
+        let measure = [&["calibrate", source, "-o", "t", "--calibration", &text][..], &tokens, more];
+        let measure = [&measure.concat()[..], &["--gradient-tokens", "128", "--trial-tokens", "0"]].concat();
+        let promise = promised(&gq, &[&measure[..], &["--dry-run"]].concat());
+        let most = taken(&gq, &measure);
+        std::fs::remove_dir_all(gq.path("t")).unwrap();
+        eprintln!("calibrate {source} {more:?}: {most} bytes taken, {promise} promised, {decoded} decoded");
+        assert!(most <= promise, "gq {measure:?}: {most} taken, {promise} promised");
+        assert!(promise - most < decoded, "gq {measure:?}: {most} taken, {promise} promised");
+
+        let made = [&["convert", source, "-o", "m.gq", "--encoding", "tq4", "--allow-requantize"][..], more];
+        gq.ok(&made.concat());
+        let again =
+            ["improve", "--rounds", "m.gq", "-o", "again.gq", "--reference", source, "--calibration", &text];
+        let again = [&again[..], &tokens, more].concat();
+        let most = taken(&gq, &again);
+        let promise = promised(&gq, &[&again[..], &["--force"]].concat());
+        eprintln!("improve {source} {more:?}: {most} bytes taken, {promise} promised");
+        assert!(most <= promise, "gq {again:?}: {most} taken, {promise} promised");
+        assert!(promise - most < decoded, "gq {again:?}: {most} taken, {promise} promised");
+        for file in ["m.gq", "again.gq"] {
+            std::fs::remove_file(gq.path(file)).unwrap();
+        }
     }
 }

@@ -179,7 +179,7 @@ fn what_takes_too_much_memory_is_not_looked_at_and_said() {
     // A limit that the conversion keeps and the tokenizer would not.
     copy(&gq, "demo", "model");
     let mut text = fs::read_to_string(gq.path("model/tokenizer.json")).unwrap();
-    text += &" ".repeat((peak / 10) as usize);
+    text += &" ".repeat(peak as usize);
     fs::write(gq.path("model/tokenizer.json"), text).unwrap();
     let limit = (2 * peak).to_string();
     let convert = ["convert", "model", "-o", "m.gq", "-e", "tq4", "--no-grid", "--max-memory", &limit];
