@@ -1,7 +1,8 @@
 //! JSON answers, read as they come: bounded in bytes, and without a tree of everything that is in them.
 
 use crate::HubError;
-use crate::client::{Failure, Refused, without_query};
+use crate::address::without_query;
+use crate::refusal::{Failure, Refused};
 use serde::de::DeserializeOwned;
 use std::io::BufReader;
 use ureq::Body;

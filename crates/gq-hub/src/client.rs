@@ -1,24 +1,22 @@
 //! Requests to the Hub: addresses by `hf-hub`, everything that can fail by us.
 
+use crate::address::{encode_path, join, next_page, origin, same_origin, without_query};
 use crate::error::{Access, HubError};
-use crate::repo::RepoId;
-use crate::retry::{Failures, asked_wait};
+use crate::refusal::{Failure, Refused, header, message_of, transient};
+use crate::repo_id::RepoId;
+use crate::retry::Failures;
 use crate::{CancelToken, Event, HubConfig, Progress, RetryPolicy, answer, connect};
 use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use std::collections::HashSet;
-use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use ureq::http::{HeaderMap, Response, Uri};
+use ureq::http::Response;
 use ureq::typestate::{WithBody, WithoutBody};
 use ureq::{Agent, Body, RequestBuilder};
 
 const MAX_REDIRECTS: usize = 5;
-/// Longest time that the words of a refusal may take, up to the last wait for a piece of them.
-const MESSAGE_TIME: Duration = Duration::from_secs(5);
 /// Longest silence of the API.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait for what a posted body leads to; a large commit takes its time.
@@ -96,39 +94,6 @@ impl Control<'_> {
     }
 }
 
-/// A failure that may pass.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    Status { status: u16, asked: Option<Duration>, message: String },
-    Transport(ureq::Error),
-    Cut { got: u64, expected: u64 },
-    Slow { bytes: u64, time: Duration },
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Failure::Status { status, .. } => write!(f, "status {status}"),
-            Failure::Transport(e) => e.fmt(f),
-            Failure::Cut { got, expected } => write!(f, "cut after {got} of {expected} bytes"),
-            Failure::Slow { bytes, time } => write!(f, "only {bytes} bytes in {} s", time.as_secs()),
-        }
-    }
-}
-
-impl Failure {
-    pub(crate) fn into_error(self, url: &str, attempts: u32) -> HubError {
-        let url = without_query(url);
-        match self {
-            Failure::Status { status: 429, asked, .. } => HubError::RateLimited { url, retry_after: asked },
-            Failure::Status { status, message, .. } => HubError::Status { url, status, message },
-            Failure::Transport(e) => HubError::Transport { url, attempts, source: Box::new(e) },
-            Failure::Cut { got, expected } => HubError::CutShort { url, got, expected, attempts },
-            Failure::Slow { bytes, time } => HubError::TooSlow { url, bytes, time, attempts },
-        }
-    }
-}
-
 /// What a request was about, for the error that a refusal becomes.
 #[derive(Clone, Copy)]
 pub(crate) enum Asked<'a> {
@@ -168,7 +133,7 @@ impl Hub {
     /// Where a file of a commit is fetched from.
     pub(crate) fn file_url(&self, repo: &RepoId, commit: &str, path: &str) -> String {
         let repo = Repo::with_revision(repo.to_string(), RepoType::Model, commit.to_owned());
-        self.api.repo(repo).url(&crate::tree::encode_path(path)) // hf-hub does not encode the path
+        self.api.repo(repo).url(&encode_path(path)) // hf-hub does not encode the path
     }
 
     pub(crate) fn online(&self, what: impl FnOnce() -> String) -> Result<(), HubError> {
@@ -196,7 +161,8 @@ impl Hub {
             if !response.status().is_success() {
                 return Err(self.refusal(repo, asked, url, response).into());
             }
-            let next = next_page(response.headers()).and_then(|next| join(url, &next));
+            let next =
+                header(response.headers(), "link").and_then(next_page).and_then(|next| join(url, &next));
             Ok((answer::read(url, response)?, next))
         })
     }
@@ -368,121 +334,5 @@ impl Hub {
             },
             _ => HubError::Status { url: without_query(url), status, message },
         }
-    }
-}
-
-/// Why a request has no usable answer.
-#[derive(Debug)]
-pub(crate) enum Refused {
-    MayPass(Failure),
-    Final(Box<HubError>),
-}
-
-impl From<HubError> for Refused {
-    fn from(error: HubError) -> Self {
-        Refused::Final(Box::new(error))
-    }
-}
-
-/// Sorts out the statuses that may pass.
-pub(crate) fn transient(mut response: Response<Body>) -> Result<Response<Body>, Refused> {
-    let status = response.status().as_u16();
-    if !matches!(status, 408 | 429 | 500 | 502 | 503 | 504) {
-        return Ok(response);
-    }
-    let headers = response.headers();
-    let asked = asked_wait(header(headers, "retry-after"), header(headers, "ratelimit"));
-    Err(Refused::MayPass(Failure::Status { status, asked, message: message_of(&mut response) }))
-}
-
-/// The server's words: its error header, or the start of the body.
-fn message_of(response: &mut Response<Body>) -> String {
-    if let Some(message) = header(response.headers(), "x-error-message") {
-        return printable(message);
-    }
-    let body = String::from_utf8_lossy(&start_of(response)).into_owned();
-    let json: Option<Value> = serde_json::from_str(&body).ok();
-    let error = json.as_ref().and_then(|v| v.get("error")).and_then(Value::as_str);
-    printable(error.unwrap_or(&body))
-}
-
-/// What comes of a refusal's body within a few seconds: nobody waits for the rest of one that drips.
-fn start_of(response: &mut Response<Body>) -> Vec<u8> {
-    let (start, mut reader) = (Instant::now(), response.body_mut().with_config().limit(1 << 16).reader());
-    let (mut body, mut piece) = (Vec::new(), [0; 4096]);
-    while start.elapsed() < MESSAGE_TIME {
-        match reader.read(&mut piece) {
-            Ok(0) | Err(_) => break,
-            Ok(count) => body.extend_from_slice(&piece[..count]),
-        }
-    }
-    body
-}
-
-/// At most 300 characters, none that could drive a terminal.
-fn printable(text: &str) -> String {
-    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
-}
-
-pub(crate) fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-/// Signed addresses carry their signature in the query: it is left out of messages.
-pub(crate) fn without_query(url: &str) -> String {
-    url.split('?').next().unwrap_or(url).to_owned()
-}
-
-/// Scheme, host and port.
-fn origin(url: &str) -> Option<(String, String, u16)> {
-    let uri: Uri = url.parse().ok()?;
-    let scheme = uri.scheme_str()?.to_owned();
-    let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-    Some((scheme, uri.host()?.to_ascii_lowercase(), port))
-}
-
-pub(crate) fn same_origin(a: &str, b: &str) -> bool {
-    origin(a).is_some_and(|a| Some(a) == origin(b))
-}
-
-/// `location` as seen from `base`; `None` when it is not an http address or path.
-fn join(base: &str, location: &str) -> Option<String> {
-    if location.starts_with("http://") || location.starts_with("https://") {
-        return location.parse::<Uri>().ok().map(|_| location.to_owned());
-    }
-    let base: Uri = base.parse().ok()?;
-    let (scheme, authority) = (base.scheme_str()?, base.authority()?);
-    let next = match location.strip_prefix("//") {
-        Some(rest) => format!("{scheme}://{rest}"),
-        None if location.starts_with('/') => format!("{scheme}://{authority}{location}"),
-        None => return None,
-    };
-    next.parse::<Uri>().ok().map(|_| next)
-}
-
-/// The address that a `Link` header calls next.
-fn next_page(headers: &HeaderMap) -> Option<String> {
-    let link = header(headers, "link")?;
-    link.split(',').find_map(|part| {
-        let (address, relation) = part.split_once(';')?;
-        let address = address.trim().strip_prefix('<')?.strip_suffix('>')?;
-        relation.contains("rel=\"next\"").then(|| address.to_owned())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn origins_and_joined_addresses() {
-        assert!(same_origin("https://h/a", "https://H:443/b"));
-        assert!(!same_origin("https://h/a", "http://h/a") && !same_origin("http://h:1/", "http://h:2/"));
-        assert!(!same_origin("http://hub.example.evil/", "http://hub.example/"));
-        assert_eq!(join("http://h:1/a/b?x", "/c?y").as_deref(), Some("http://h:1/c?y"));
-        assert_eq!(join("http://h/a", "https://cdn/x").as_deref(), Some("https://cdn/x"));
-        assert_eq!(join("http://h/a", "//cdn/x").as_deref(), Some("http://cdn/x"));
-        assert_eq!(join("http://h/a", "file:///etc/passwd"), None);
-        assert_eq!(join("http://h/a", ""), None);
     }
 }

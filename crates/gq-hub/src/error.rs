@@ -1,6 +1,6 @@
 //! Everything that can go wrong between here and the Hub.
 
-use crate::RepoId;
+use crate::repo_id::RepoId;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -4,6 +4,7 @@
 //! prints nothing and draws no bar ([`Progress`] is a callback).
 #![forbid(unsafe_code)]
 
+mod address;
 mod answer;
 mod cache;
 mod client;
@@ -15,7 +16,9 @@ mod glob;
 mod progress;
 mod pull;
 mod push;
+mod refusal;
 mod repo;
+mod repo_id;
 mod resolve;
 mod retry;
 mod tree;
@@ -30,7 +33,8 @@ pub use glob::Globs;
 pub use progress::{CancelToken, Event, Progress};
 pub use pull::{FileState, PlannedFile, PullOptions, PullPlan};
 pub use push::{PushFile, PushOptions, PushPlan, PushReport, PushState};
-pub use repo::{RepoId, RepoRef};
+pub use repo::RepoRef;
+pub use repo_id::RepoId;
 pub use resolve::{Located, Network, Source};
 pub use retry::RetryPolicy;
 pub use tree::RemoteFile;

@@ -1,10 +1,7 @@
 //! Names of repositories and revisions.
 
-use crate::HubError;
-
-/// A model repository: `org/name`, or `name` for the few that have no owner.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RepoId(String);
+use crate::error::HubError;
+use crate::repo_id::RepoId;
 
 impl RepoId {
     /// A repository with this id.
@@ -25,28 +22,7 @@ impl RepoId {
         if parts.len() > 2 || !parts.iter().all(|p| valid(p)) {
             return Err(HubError::BadRepoId { id: id.to_owned() });
         }
-        Ok(RepoId(id.to_owned()))
-    }
-
-    /// `org/name`.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The owner, when the id names one.
-    pub fn owner(&self) -> Option<&str> {
-        self.0.split_once('/').map(|(owner, _)| owner)
-    }
-
-    /// The part after the owner.
-    pub fn name(&self) -> &str {
-        self.0.split_once('/').map_or(self.0.as_str(), |(_, name)| name)
-    }
-}
-
-impl std::fmt::Display for RepoId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        Ok(RepoId::unchecked(id))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a repository holds: revision to commit, commit to files with sizes and digests.
 
+use crate::address::encode_revision;
 use crate::client::{Asked, Control, Hub};
 use crate::repo::{check_path, check_revision, is_commit};
 use crate::{FileDigest, HubError, RepoId};
@@ -129,38 +130,4 @@ fn remote_file(entry: Entry, url: &str) -> Result<RemoteFile, HubError> {
         blob_id,
         xet_hash: entry.xet_hash,
     })
-}
-
-/// A revision as one path segment of an address.
-pub(crate) fn encode_revision(revision: &str) -> String {
-    encode(revision, "")
-}
-
-/// A path as segments of an address.
-pub(crate) fn encode_path(path: &str) -> String {
-    encode(path, "/")
-}
-
-fn encode(text: &str, keep: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        let c = char::from(byte);
-        if c.is_ascii_alphanumeric() || "-_.~".contains(c) || keep.contains(c) {
-            out.push(c);
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_percent_encoded() {
-        assert_eq!(encode_path("a b/c#d?.json"), "a%20b/c%23d%3F.json");
-        assert_eq!(encode_revision("refs/pr/1"), "refs%2Fpr%2F1");
-    }
 }

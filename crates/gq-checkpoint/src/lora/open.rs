@@ -74,7 +74,7 @@ impl Adapter {
         (&file).take(limits::CONFIG_BYTES).read_to_end(&mut text).map_err(io(&path))?;
         refuse_stand_in(&path, &text)?;
         let config = AdapterConfig::parse(&path, &String::from_utf8_lossy(&text))?;
-        let (bytes, sha256) = (text.len() as u64, hex(&Sha256::digest(&text)));
+        let (bytes, sha256) = (text.len() as u64, hex::encode(Sha256::digest(&text)));
         let mut files = vec![AdapterFile { name: CONFIG.to_owned(), bytes, sha256, path, stamp }];
 
         let weights = if config.mlx { mlx::WEIGHTS } else { WEIGHTS };
@@ -165,12 +165,8 @@ fn sha256_of(mut file: &File) -> std::io::Result<String> {
     std::io::Seek::rewind(&mut file)?;
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(hex(&hash.finalize())),
+            0 => return Ok(hex::encode(hash.finalize())),
             now => hash.update(buffer.get(..now).unwrap_or_default()),
         }
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,6 +1,5 @@
 //! Texts in an adapter's folder: trainers save the tokenizer and the chat template that they trained with there.
 
-use super::open::hex;
 use super::{Adapter, AdapterError, AdapterFile};
 use crate::named_templates::{self, DEFAULT, FOLDER, template_name};
 use crate::texts::{path_within, read_text, texts_by};
@@ -116,7 +115,7 @@ impl TakenTexts {
             let stamp = Stamp::of(&std::fs::metadata(path).map_err(io)?);
             let limit = if name == "tokenizer.json" { limits::TOKENIZER_BYTES } else { limits::TEXT_BYTES };
             let text = read_text(path, limit)?;
-            let (bytes, sha256) = (text.len() as u64, hex(&Sha256::digest(text.as_bytes())));
+            let (bytes, sha256) = (text.len() as u64, hex::encode(Sha256::digest(text.as_bytes())));
             files.push(AdapterFile { name, bytes, sha256, path: path.clone(), stamp });
             contents.insert(path.clone(), text);
         }

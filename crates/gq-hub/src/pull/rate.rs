@@ -1,7 +1,7 @@
 //! How fast one chunk comes, over all requests that are made for it.
 
 use super::PullOptions;
-use crate::client::Failure;
+use crate::refusal::Failure;
 use std::time::Duration;
 
 /// A connection that was cut after fewer bytes has come no further, however small the chunk.

@@ -1,11 +1,11 @@
 //! The calls around an upload: make the repository, ask which files are large, commit.
 
 use super::{PushFile, PushOptions, PushPlan};
+use crate::address::encode_revision;
 use crate::answer;
 use crate::client::{Control, Hub};
 use crate::digest::sha256;
 use crate::repo::is_commit;
-use crate::tree::encode_revision;
 use crate::{HubError, RepoId};
 use serde_json::{Value, json};
 use std::collections::HashMap;

@@ -1,8 +1,10 @@
 //! LFS uploads: one batch question, then per object nothing, one PUT, or a PUT per part.
 
 use super::{PushFile, PushOptions};
+use crate::address::same_origin;
 use crate::answer;
-use crate::client::{Asked, Control, Hub, header, same_origin, transient};
+use crate::client::{Asked, Control, Hub};
+use crate::refusal::{header, transient};
 use crate::{Event, HubError, RepoId};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};

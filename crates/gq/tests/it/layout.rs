@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// What the column "imports (ours)" says of every crate.
-fn page() -> BTreeMap<String, BTreeSet<String>> {
+pub fn page() -> BTreeMap<String, BTreeSet<String>> {
     let text = std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
     let rows: Vec<Vec<&str>> = text
         .lines()
@@ -49,7 +49,7 @@ fn crates_import_what_the_page_says() {
 }
 
 /// Crates of which some modules still import each other in a circle. One that no longer does is taken off.
-const CIRCLES: &[&str] = &["gq", "gq-checkpoint", "gq-codec", "gq-hub", "gq-model"];
+const CIRCLES: &[&str] = &["gq", "gq-checkpoint", "gq-codec", "gq-model"];
 
 #[test]
 fn modules_import_each_other_in_no_circle() {
