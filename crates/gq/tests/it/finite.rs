@@ -26,14 +26,14 @@ fn write_broken(gq: &Gq, name: &str, (tensor, weight, _): (&str, f32, &str)) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// A copy of a file with the first weight of a norm changed to `bits`, in bf16.
-fn write_with_norm(gq: &Gq, (from, to): (&str, &str), bits: u16) {
+/// A copy of a file with the stored bytes of one tensor changed.
+fn write_changed(gq: &Gq, (from, to): (&str, &str), tensor: &str, change: impl Fn(&mut [u8])) {
     let whole = Container::open(&gq.path(from)).unwrap();
     let mut writer = Writer::create_once(&gq.path(to)).unwrap();
     for entry in whole.tensors() {
         let mut payload = whole.payload(entry).to_vec();
-        if entry.name == "model.layers.2.input_layernorm.weight" {
-            payload[..2].copy_from_slice(&bits.to_le_bytes());
+        if entry.name == tensor {
+            change(&mut payload);
         }
         writer.write_tensor(entry.spec(), &payload).unwrap();
     }
@@ -91,10 +91,33 @@ fn no_file_is_improved_by_what_does_not_compute() {
     };
     for (name, kind) in [("nan", NAN), ("infinite", INFINITE)] {
         write_broken(&gq, name, kind);
-        refused("fine.gq", name, ["the reference computes", "model.layers.2.", kind.2]);
+        // A file that was made from it, with the weights that computed.
+        let kept = format!("{}=exact", kind.0.replace('.', "\\."));
+        gq.ok(&[
+            "convert",
+            name,
+            "-o",
+            "made.gq",
+            "-e",
+            "tq4",
+            "--no-grid",
+            "--no-check",
+            "--override",
+            &kept,
+        ]);
+        let original = Checkpoint::open(&demo).unwrap();
+        let tensor = original.tensor(kind.0).unwrap();
+        let weights = std::fs::read(original.dir().join("model.safetensors")).unwrap();
+        let weights = &weights[tensor.offset as usize..][..tensor.bytes as usize];
+        let computes = format!("{name}.computes.gq");
+        write_changed(&gq, ("made.gq", &computes), kind.0, |payload| payload.copy_from_slice(weights));
+        std::fs::remove_file(gq.path("made.gq")).unwrap();
+        refused(&computes, name, ["the reference computes", "model.layers.2.", kind.2]);
     }
     for (name, bits, value) in [("nan.gq", 0x7FC0, "NaN"), ("infinite.gq", 0x7F80, "inf")] {
-        write_with_norm(&gq, ("fine.gq", name), bits);
+        let norm = "model.layers.2.input_layernorm.weight";
+        let first = |payload: &mut [u8]| payload[..2].copy_from_slice(&u16::to_le_bytes(bits));
+        write_changed(&gq, ("fine.gq", name), norm, first);
         refused(name, &demo, ["the file computes", "model.layers.2.self_attn.", value]);
     }
 }
