@@ -5,12 +5,17 @@ use gq_checkpoint::Checkpoint;
 use gq_container::{Container, StoredText, TextKind, Writer};
 
 /// A row that overflows, so that the norm behind it makes NaN.
-const NAN: (&str, f32, &str) = ("model.layers.2.mlp.down_proj.weight", 3e38, "NaN");
-/// A row that overflows and meets the next product as it is.
-const INFINITE: (&str, f32, &str) = ("model.layers.2.mlp.up_proj.weight", 1e38, "inf");
+const NORMED: (&str, f32) = ("model.layers.2.mlp.down_proj.weight", 3e38);
+/// A row that overflows and meets the next product as it is: infinite, or NaN where infinities of both signs are added.
+const AS_IT_IS: (&str, f32) = ("model.layers.2.mlp.up_proj.weight", 1e38);
+
+/// Whether a message is about a number that is none.
+fn says_not_finite(shown: &str) -> bool {
+    ["is NaN", "is inf", "is -inf"].iter().any(|value| shown.contains(value))
+}
 
 /// The demo with one row of a projection that overflows: not the middle one, by which measurements know their source.
-fn write_broken(gq: &Gq, name: &str, (tensor, weight, _): (&str, f32, &str)) {
+fn write_broken(gq: &Gq, name: &str, (tensor, weight): (&str, f32)) {
     let (source, dir) = (testdata("demo"), gq.path(name));
     std::fs::create_dir(&dir).unwrap();
     for entry in std::fs::read_dir(&source).unwrap().map(|entry| entry.unwrap()) {
@@ -26,14 +31,14 @@ fn write_broken(gq: &Gq, name: &str, (tensor, weight, _): (&str, f32, &str)) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// A copy of a file with the first weight of a norm changed to `bits`, in bf16.
-fn write_with_norm(gq: &Gq, (from, to): (&str, &str), bits: u16) {
+/// A copy of a file with the stored bytes of one tensor changed.
+fn write_changed(gq: &Gq, (from, to): (&str, &str), tensor: &str, change: impl Fn(&mut [u8])) {
     let whole = Container::open(&gq.path(from)).unwrap();
     let mut writer = Writer::create_once(&gq.path(to)).unwrap();
     for entry in whole.tensors() {
         let mut payload = whole.payload(entry).to_vec();
-        if entry.name == "model.layers.2.input_layernorm.weight" {
-            payload[..2].copy_from_slice(&bits.to_le_bytes());
+        if entry.name == tensor {
+            change(&mut payload);
         }
         writer.write_tensor(entry.spec(), &payload).unwrap();
     }
@@ -52,7 +57,7 @@ fn no_search_takes_a_file_for_close_to_what_does_not_compute() {
         [&["calibrate", &demo, "-o", "t", "--calibration", &text, "--trial-tokens", "0"][..], &fast];
     gq.ok(&measurements.concat());
     let broken = "broken";
-    write_broken(&gq, broken, NAN);
+    write_broken(&gq, broken, NORMED);
     // Without a look at the file: what is asked is whether its divergence is believed.
     let search =
         ["convert", broken, "--measurements", "t", "--target-kld", "0.1", "--no-check", "-o", "m.gq"];
@@ -76,12 +81,15 @@ fn no_file_is_improved_by_what_does_not_compute() {
     let text = ["--calibration", &text, "--calibration-ctx", "64"];
     let steps =
         [&["--rounds", "--calibration-tokens", "1024"][..], &["--scales", "--steps", "2", "--batch", "1"]];
-    let refused = |file: &str, reference: &str, what: [&str; 3]| {
+    let refused = |file: &str, reference: &str, what: [&str; 2]| {
         let before = std::fs::read(gq.path(file)).unwrap();
         for step in steps {
             let improve = ["improve", file, "-o", "out.gq", "--reference", reference];
             let shown = gq.fails(3, &[&improve[..], step, &text].concat());
-            assert!(what.iter().all(|what| shown.contains(what)), "{step:?} {reference}: {shown}");
+            assert!(
+                what.iter().all(|what| shown.contains(what)) && says_not_finite(&shown),
+                "{step:?} {reference}: {shown}"
+            );
         }
         let mut left: Vec<_> =
             std::fs::read_dir(gq.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -89,13 +97,36 @@ fn no_file_is_improved_by_what_does_not_compute() {
         assert!(left.is_empty(), "{left:?}");
         assert!(std::fs::read(gq.path(file)).unwrap() == before);
     };
-    for (name, kind) in [("nan", NAN), ("infinite", INFINITE)] {
+    for (name, kind) in [("normed", NORMED), ("as-it-is", AS_IT_IS)] {
         write_broken(&gq, name, kind);
-        refused("fine.gq", name, ["the reference computes", "model.layers.2.", kind.2]);
+        // A file that was made from it, with the weights that computed.
+        let kept = format!("{}=exact", kind.0.replace('.', "\\."));
+        gq.ok(&[
+            "convert",
+            name,
+            "-o",
+            "made.gq",
+            "-e",
+            "tq4",
+            "--no-grid",
+            "--no-check",
+            "--override",
+            &kept,
+        ]);
+        let original = Checkpoint::open(&demo).unwrap();
+        let tensor = original.tensor(kind.0).unwrap();
+        let weights = std::fs::read(original.dir().join("model.safetensors")).unwrap();
+        let weights = &weights[tensor.offset as usize..][..tensor.bytes as usize];
+        let computes = format!("{name}.computes.gq");
+        write_changed(&gq, ("made.gq", &computes), kind.0, |payload| payload.copy_from_slice(weights));
+        std::fs::remove_file(gq.path("made.gq")).unwrap();
+        refused(&computes, name, ["the reference computes", "model.layers.2."]);
     }
-    for (name, bits, value) in [("nan.gq", 0x7FC0, "NaN"), ("infinite.gq", 0x7F80, "inf")] {
-        write_with_norm(&gq, ("fine.gq", name), bits);
-        refused(name, &demo, ["the file computes", "model.layers.2.self_attn.", value]);
+    for (name, bits) in [("one.gq", 0x7FC0), ("other.gq", 0x7F80)] {
+        let norm = "model.layers.2.input_layernorm.weight";
+        let first = |payload: &mut [u8]| payload[..2].copy_from_slice(&u16::to_le_bytes(bits));
+        write_changed(&gq, ("fine.gq", name), norm, first);
+        refused(name, &demo, ["the file computes", "model.layers.2.self_attn."]);
     }
 }
 
@@ -108,11 +139,11 @@ fn trials_against_what_does_not_compute_correct_nothing() {
     let asked = [&["-o", "t", "--calibration", &text][..], &fast].concat();
     gq.ok(&[&["calibrate", &demo, "--trial-tokens", "0"][..], &asked].concat());
     let before = std::fs::read(gq.path("t/measurements.json")).unwrap();
-    for (name, kind) in [("nan", NAN), ("infinite", INFINITE)] {
+    for (name, kind) in [("normed", NORMED), ("as-it-is", AS_IT_IS)] {
         write_broken(&gq, name, kind);
         let shown = gq.fails(3, &[&["calibrate", name, "--trial-tokens", "64"][..], &asked].concat());
         assert!(shown.contains("adding trials to the measurements"), "{shown}");
-        assert!(shown.contains("model.layers.2.") && shown.contains(kind.2), "{shown}");
+        assert!(shown.contains("model.layers.2.") && says_not_finite(&shown), "{shown}");
         assert!(std::fs::read(gq.path("t/measurements.json")).unwrap() == before);
     }
 }
