@@ -132,8 +132,8 @@ fn a_chat_in_the_background_ends_when_it_is_told_to() {
     let pid = std::fs::read_to_string(gq.path("pid")).unwrap();
     let stop = format!("kill -s STOP {pid}");
     assert!(std::process::Command::new("sh").args(["-c", &stop]).status().unwrap().success());
-    let (_, ended) = shell.exp_regex("ended with [0-9]+").unwrap();
-    assert_eq!(ended, "ended with 143");
+    let (_, ended) = shell.exp_regex("ended with [0-9]+\r\n").unwrap();
+    assert_eq!(ended.trim_end(), "ended with 143");
     shell.exp_eof().unwrap();
 }
 
