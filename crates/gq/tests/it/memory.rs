@@ -104,7 +104,7 @@ fn no_more_memory_is_taken_than_was_promised() {
         // Of a model of 6 MB, whose conversions take 4 to 20 MB, not within a tenth but within three. Without measurements,
         // a fifth is the program and the texts' compression, which do not grow with the model. With them, strips in work
         // are counted on top of the factor that is made, although no strip waits for a factor: of inputs as narrow as
-        // here (192 columns), each buffer is below `gq_files::MAPPED_ALONE`, so the threads' heaps keep it. Counted
+        // here (192 columns), each buffer is below `gq_files::MAPPED_ALONE`, and the threads' heaps probably keep it. Counted
         // apart, tt3 is promised 16.3 MB and takes 16.5. How much stays is not known well enough to promise less.
         let ratio = promise as f64 / most as f64;
         assert!((1.0..1.3).contains(&ratio), "gq convert {recipe:?}: {most} bytes taken, {promise} promised");
