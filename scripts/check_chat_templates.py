@@ -17,6 +17,7 @@ packaging and jinja2 in the environment.
 """
 import argparse
 import collections
+import hashlib
 import json
 import logging
 import os
@@ -195,7 +196,8 @@ def main() -> None:
     if options.json:
         command = " ".join(["python", "scripts/check_chat_templates.py", *sys.argv[1:]])
         options.json.write_text(json.dumps({
-            "command": command, "packages": [package for package, _, _ in PACKAGES],
+            "command": command, "packages": None if options.folder else [package for package, _, _ in PACKAGES],
+            "templates_sha256": hashlib.sha256("\0".join(sorted(texts)).encode()).hexdigest(),
             "transformers": transformers.__version__, "templates": len(texts), "renderings": total,
             "equal_percent": round(100 * equal / total, 2), "rendered_equal": counts["equal"],
             "refused_by_both": counts["equal (both refuse)"], "refused_by_gq": counts["refused"],

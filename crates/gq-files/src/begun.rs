@@ -116,7 +116,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
 
 fn forget(gone: Result<Begun>) {
     if let Ok(gone) = gone {
-        begun().retain(|other| other.identity != gone.identity);
+        begun().retain(|other| *other != gone);
     }
 }
 

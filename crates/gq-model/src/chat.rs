@@ -213,13 +213,18 @@ impl ChatTemplate {
         };
         let (mut broken, begun) = (Vec::new(), Instant::now());
         for (name, template) in templates.each() {
-            // All of them share the time.
-            let limits = TemplateLimits { time: limits.time.saturating_sub(begun.elapsed()), ..limits };
-            let found = understand(template, limits).and_then(|found| match found {
+            // All of them share the time: the one at which it is over is told, and none after it is looked at.
+            let left = TemplateLimits { time: limits.time.saturating_sub(begun.elapsed()), ..limits };
+            let found = understand(template, left).and_then(|found| match found {
                 Ok(()) => Ok(()),
                 Err(error) => Err(named(unreadable(error, limits), name)),
             });
-            broken.extend(found.err().map(|error| (name.map(str::to_owned), error)));
+            let Err(error) = found else { continue };
+            let over = matches!(error, ChatError::Time { .. });
+            broken.push((name.map(str::to_owned), error));
+            if over {
+                break;
+            }
         }
         Ok(broken)
     }

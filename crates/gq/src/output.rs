@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr)]
 
 use crate::failure::Failure;
+use crate::units;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 
@@ -32,17 +33,17 @@ impl Output {
         self.data(&text)
     }
 
-    /// A note for the person watching, on standard error.
+    /// A note for the person watching, on standard error. What comes from a file in it is made safe for the terminal.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            eprintln!("{}", lines_printable(text));
         }
     }
 
-    /// A warning, on standard error.
+    /// A warning, on standard error. What comes from a file in it is made safe for the terminal.
     pub fn warn(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{} {text}", paint("33", "warning:"));
+            eprintln!("{} {}", paint("33", "warning:"), lines_printable(text));
         }
     }
 
@@ -73,6 +74,12 @@ impl Output {
 /// Whether standard error is a terminal that may be drawn on.
 pub fn terminal() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+}
+
+/// Lines of which every control character but the tabulator is escaped.
+fn lines_printable(text: &str) -> String {
+    let safe = |line: &str| line.split('\t').map(units::printable).collect::<Vec<_>>().join("\t");
+    text.split('\n').map(safe).collect::<Vec<_>>().join("\n")
 }
 
 /// Colors a word when standard error is a terminal and `NO_COLOR` is not set.

@@ -207,8 +207,10 @@ fn differences(a: &Texts, b: &Texts) -> Vec<&'static str> {
     if first.remove(DEFAULT) != second.remove(DEFAULT) {
         list.push("chat template");
     }
-    if first != second {
-        list.push("named chat templates");
+    match (first.is_empty(), second.is_empty()) {
+        (true, false) => list.push("named chat templates (it has none)"),
+        _ if first != second => list.push("named chat templates"),
+        _ => {}
     }
     let eos = |text: &Option<String>| parsed(text).map(|value| value["eos_token_id"].clone());
     if eos(&a.generation_config) != eos(&b.generation_config) {

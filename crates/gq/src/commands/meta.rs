@@ -163,14 +163,14 @@ fn set(args: &SetArgs, global: &Global) -> Result<(), Failure> {
     }
     let before = texts.clone();
     for kind in &args.remove {
-        let named = match kind {
+        let from_settings = match kind {
             TextKind::ChatTemplate => remove_templates(&mut texts),
-            _ => Vec::new(),
+            _ => None,
         };
-        if texts.remove(kind).is_none() && named.is_empty() {
+        if texts.remove(kind).is_none() && from_settings.is_none() {
             return Err(absent(&args.file, *kind));
         }
-        if !named.is_empty() {
+        if let Some(named) = from_settings.filter(|named| !named.is_empty()) {
             let names = units::printable(&named.join(", "));
             global.output().note(&format!("chat templates taken out of tokenizer_config: {names}"));
         }
@@ -238,13 +238,13 @@ fn named(
 
 /// Takes chat templates out of the tokenizer's settings too, from where readers would take them again. Gives their
 /// names.
-fn remove_templates(texts: &mut BTreeMap<TextKind, String>) -> Vec<String> {
-    let Some(text) = texts.get_mut(&TextKind::TokenizerConfig) else { return Vec::new() };
-    let Ok(Value::Object(mut settings)) = serde_json::from_str(text) else { return Vec::new() };
-    let Some(templates) = settings.shift_remove("chat_template") else { return Vec::new() };
+fn remove_templates(texts: &mut BTreeMap<TextKind, String>) -> Option<Vec<String>> {
+    let text = texts.get_mut(&TextKind::TokenizerConfig)?;
+    let Ok(Value::Object(mut settings)) = serde_json::from_str(text) else { return None };
+    let templates = settings.shift_remove("chat_template").filter(|templates| !templates.is_null())?;
     *text = format!("{:#}", Value::Object(settings));
     let named = |entry: &Value| entry.get("name").and_then(Value::as_str).map(str::to_owned);
-    templates.as_array().into_iter().flatten().filter_map(named).collect()
+    Some(templates.as_array().into_iter().flatten().filter_map(named).collect())
 }
 
 /// The text after a change.

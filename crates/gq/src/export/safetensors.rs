@@ -43,7 +43,9 @@ pub fn write(
 /// take that for its own.
 fn finish(partial: &Path, dir: &Path) -> std::io::Result<()> {
     gq_files::put_in_place(partial, dir)?;
-    gq_files::remove(&mark(dir))
+    // The export is done: a mark that stays is in nobody's way.
+    let _ = gq_files::remove(&mark(dir));
+    Ok(())
 }
 
 /// The file that says whose an unfinished folder is.
