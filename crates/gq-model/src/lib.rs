@@ -7,6 +7,8 @@
 mod cache;
 mod chat;
 mod decoded;
+#[cfg(test)]
+mod digests;
 mod eager;
 mod error;
 mod family;
