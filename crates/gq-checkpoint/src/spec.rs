@@ -60,6 +60,11 @@ impl LayerSpec {
     pub fn mlp_width(&self) -> usize {
         self.mlp.map_or(0, |mlp| mlp.width)
     }
+
+    /// Rows of all gates that every token passes: of the dense MLP and of the one next to experts.
+    pub fn dense_width(&self) -> usize {
+        self.mlp_width() + self.moe.and_then(|moe| moe.shared_width).unwrap_or(0)
+    }
 }
 
 /// Attention of one layer.

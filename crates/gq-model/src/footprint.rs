@@ -41,7 +41,7 @@ pub fn work_bytes(spec: &ModelSpec, context: usize, kind: KvType, threads: usize
     let widest = spec.layers.iter().map(|layer| {
         let experts = layer.moe.map_or(0, |moe| 3 * moe.width * moe.router.top_k);
         let attention = layer.attention.q_width() + 2 * layer.attention.kv_width();
-        (3 * layer.mlp_width() + experts).max(2 * attention)
+        (3 * layer.dense_width() + experts).max(2 * attention)
     });
     let per_layer = spec.per_layer_embedding.map_or(0, |ple| 2 * ple.width * spec.layers.len());
     let per_token = 4 * spec.hidden_size + widest.max().unwrap_or(0) + per_layer;

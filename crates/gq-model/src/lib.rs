@@ -40,6 +40,8 @@ mod source;
 mod special_ids;
 mod spill;
 mod stored;
+#[cfg(test)]
+mod suite;
 mod teacher;
 mod texts;
 mod tokenizer;

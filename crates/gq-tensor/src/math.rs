@@ -110,19 +110,18 @@ mod tests {
 
     #[test]
     fn slopes_are_those_of_the_curves() {
+        let swish = |x: f64| x / (1.0 + (-1.702 * x).exp());
+        let inner = |x: f64| (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+        let gelu = |x: f64| 0.5 * x * (1.0 + inner(x).tanh());
+        fn check(curve: impl Fn(f64) -> f64, x: f32, (value, slope): (f32, f32)) {
+            let (wide, step) = (f64::from(x), 1e-5);
+            assert!((f64::from(value) - curve(wide)).abs() <= 3e-7 * wide.abs().max(1.0), "{x}: {value}");
+            let difference = (curve(wide + step) - curve(wide - step)) / (2.0 * step);
+            assert!((f64::from(slope) - difference).abs() < 2e-6, "{x}: {slope} {difference}");
+        }
         for x in arguments().filter(|x| x.abs() < 20.0) {
-            let swish = |x: f64| x / (1.0 + (-1.702 * x).exp());
-            let gelu = |x: f64| {
-                0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
-            };
-            let curves: [(&dyn Fn(f64) -> f64, (f32, f32)); 2] =
-                [(&swish, swish_and_slope(x, 1.702)), (&gelu, gelu_tanh_and_slope(x))];
-            for (curve, (value, slope)) in curves {
-                let (wide, step) = (f64::from(x), 1e-5);
-                assert!((f64::from(value) - curve(wide)).abs() <= 3e-7 * wide.abs().max(1.0), "{x}: {value}");
-                let difference = (curve(wide + step) - curve(wide - step)) / (2.0 * step);
-                assert!((f64::from(slope) - difference).abs() < 2e-6, "{x}: {slope} {difference}");
-            }
+            check(swish, x, swish_and_slope(x, 1.702));
+            check(gelu, x, gelu_tanh_and_slope(x));
             assert_eq!(super::swish(x, 1.0), silu(x));
         }
     }

@@ -167,7 +167,7 @@ pub(crate) fn head_dim_or_quotient(
 ) -> Result<usize, ConfigError> {
     let head_dim = match fields.opt_int("head_dim", 2..=limits::HEAD_DIM)? {
         Some(head_dim) => head_dim,
-        None if hidden_size % heads == 0 => hidden_size / heads,
+        None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
         None => {
             let supported = "divisors of hidden_size without head_dim";
             return Err(fields.unsupported("num_attention_heads", &Value::from(heads), supported));

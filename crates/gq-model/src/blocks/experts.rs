@@ -49,6 +49,18 @@ impl Experts {
         })
     }
 
+    /// Of weights in memory: router, gate and up rows of all experts, down rows of all experts.
+    #[cfg(test)]
+    pub(crate) fn of(
+        choice: Router,
+        [router, gate_up, down]: [Linear; 3],
+        activation: Activation,
+        shared: Option<Mlp>,
+    ) -> Experts {
+        let width = gate_up.height / 2;
+        Experts { router, choice, gate_up, down, width, activation, shared }
+    }
+
     /// From what the router takes and what the experts take, `[tokens, hidden]` to the same shape.
     pub(crate) fn forward<O: Ops>(&self, ops: &mut O, router_input: &O::Value, x: &O::Value) -> O::Value {
         let [scores] = ops.linear(router_input, [&self.router]); // [tokens, experts]

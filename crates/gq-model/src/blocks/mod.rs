@@ -5,6 +5,7 @@ mod ends;
 mod experts;
 mod feed_forward;
 mod mlp;
+mod parallel_experts;
 mod per_layer;
 mod residual;
 
@@ -15,6 +16,7 @@ pub(crate) use ends::Ends;
 pub(crate) use experts::Experts;
 pub(crate) use feed_forward::FeedForward;
 pub(crate) use mlp::Mlp;
+pub(crate) use parallel_experts::ParallelExperts;
 pub(crate) use per_layer::{PerLayer, PerLayerInputs};
 pub(crate) use residual::Residual;
 

@@ -59,7 +59,7 @@ pub(crate) fn gated_slopes(activation: Activation, gate: f32, up: f32) -> (f32, 
     let (inner_gate, inner_up) = cut(limit, gate, up);
     let (value, slope) = value_and_slope(curve, inner_gate);
     let slope = if inner_gate < gate { 0.0 } else { slope };
-    let by_up = if inner_up < up || inner_up > up { 0.0 } else { value };
+    let by_up = if (up - inner_up).abs() > 0.0 { 0.0 } else { value };
     (slope, inner_up + up_offset, by_up)
 }
 

@@ -4,7 +4,7 @@
 //! checkpoint that has the term must then miss the reference by many times what the parity test tolerates.
 
 use super::Layer;
-use crate::blocks::{Experts, KeysValues};
+use crate::blocks::{Experts, KeysValues, ParallelExperts};
 use crate::cache::{KvCache, KvType};
 use crate::cpu::{ActivationMode, Batch, Sums};
 use crate::family::{Graph, Layers};
@@ -237,7 +237,7 @@ fn shared_values(graph: &mut Graph, change: impl Fn(&mut KeysValues)) -> bool {
     in_each(parts.filter(|part| part.value.is_none()), change)
 }
 
-fn moes(graph: &mut Graph, change: impl Fn(&mut super::Moe)) -> bool {
+fn moes(graph: &mut Graph, change: impl Fn(&mut ParallelExperts)) -> bool {
     in_each(layers(graph).filter_map(|layer| layer.moe.as_mut()), change)
 }
 
