@@ -39,7 +39,9 @@ pub fn kv_cache_bytes(spec: &ModelSpec, tokens: usize, kind: KvType) -> u64 {
 /// the tokenizer, keys and values of a batch that passes a window, and each thread's scores and unpacked heads.
 pub fn work_bytes(spec: &ModelSpec, context: usize, kind: KvType, threads: usize) -> u64 {
     let widest = spec.layers.iter().map(|layer| {
-        let experts = layer.moe.map_or(0, |moe| 3 * moe.width * moe.router.top_k);
+        // Gate and up rows of all chosen experts, whole and in halves, or their results.
+        let experts =
+            layer.moe.map_or(0, |moe| (4 * moe.width).max(moe.width + spec.hidden_size) * moe.router.top_k);
         let attention = layer.attention.q_width() + 2 * layer.attention.kv_width();
         (3 * layer.dense_width() + experts).max(2 * attention)
     });

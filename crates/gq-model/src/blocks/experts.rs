@@ -68,6 +68,7 @@ impl Experts {
         let both = ops.grouped_linear(x, &routes, &self.gate_up); // [tokens * top_k, 2 * width]
         let gate = ops.columns(&both, 0..self.width); // [tokens * top_k, width]
         let up = ops.columns(&both, self.width..2 * self.width); // [tokens * top_k, width]
+        drop(both);
         let h = ops.gated(self.activation, gate, &up); // [tokens * top_k, width]
         let y = ops.grouped_linear(&h, &routes, &self.down); // [tokens * top_k, hidden]
         let y = ops.combine(y, &routes); // [tokens, hidden]
