@@ -43,6 +43,10 @@ pub enum Part {
     Output,
     /// Its bias.
     OutputBias,
+    /// One score of each head that stands for no position.
+    Sinks,
+    /// Gate of attention's result.
+    OutputGate,
     /// Norm after attention, before its result is added.
     PostAttentionNorm,
     /// Norm before the MLP.
@@ -67,14 +71,28 @@ pub enum Part {
     RouterScale,
     /// Router.
     Router,
+    /// Its bias.
+    RouterBias,
+    /// Added to a router's weights for the choice alone.
+    SelectionBias,
     /// One factor for each expert.
     ExpertScale,
     /// Norm before the experts.
     ExpertNorm,
     /// Gate and up projections of all experts.
     ExpertGateUp,
+    /// Their biases.
+    ExpertGateUpBias,
     /// Down projections of all experts.
     ExpertDown,
+    /// Their biases.
+    ExpertDownBias,
+    /// Gate of the MLP that every token takes in addition to its experts.
+    SharedGate,
+    /// Up projection of it.
+    SharedUp,
+    /// Down projection of it.
+    SharedDown,
     /// Norm of the experts' result.
     PostExpertNorm,
     /// Gate of a layer's per-layer vector.
@@ -100,6 +118,9 @@ impl Part {
             Part::Gate => Some(Part::GateBias),
             Part::Up => Some(Part::UpBias),
             Part::Down => Some(Part::DownBias),
+            Part::Router => Some(Part::RouterBias),
+            Part::ExpertGateUp => Some(Part::ExpertGateUpBias),
+            Part::ExpertDown => Some(Part::ExpertDownBias),
             _ => None,
         }
     }
@@ -155,7 +176,7 @@ impl Dim {
             Dim::Head => attention.map(|attention| attention.head_dim),
             Dim::Queries => attention.map(|attention| attention.q_width()),
             Dim::Keys => attention.map(|attention| attention.kv_width()),
-            Dim::Mlp => layer.map(|layer| layer.mlp.width),
+            Dim::Mlp => layer.and_then(|layer| layer.mlp).map(|mlp| mlp.width),
             Dim::Experts => moe.map(|moe| moe.experts),
             Dim::Expert => moe.map(|moe| moe.width),
             Dim::ExpertGateUp => moe.map(|moe| 2 * moe.width),
@@ -201,7 +222,7 @@ impl When {
             When::OwnCache => layer(|layer| layer.attention.kv_shared_with.is_none()),
             When::OwnValues => layer(|layer| !layer.attention.k_eq_v),
             When::AttentionBias => layer(|layer| layer.attention.bias),
-            When::MlpBias => layer(|layer| layer.mlp.bias),
+            When::MlpBias => layer(|layer| layer.mlp.is_some_and(|mlp| mlp.bias)),
             When::QkNorm => layer(|layer| layer.attention.qk_norm),
             When::Experts => layer(|layer| layer.moe.is_some()),
             When::PerLayer => spec.per_layer_embedding.is_some(),

@@ -54,8 +54,8 @@ pub use note::Note;
 pub use open_options::{OpenOptions, TurnTokens};
 pub use role::Role;
 pub use spec::{
-    Activation, AttentionSpec, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement, PerLayerEmbedding,
-    RopeKind, RopeSpec,
+    Activation, AttentionSpec, Curve, ExpertGroups, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
+    PerLayerEmbedding, RopeKind, RopeSpec, RouterSpec, Scoring,
 };
 pub use special_settings::SpecialSettings;
 pub use stamp::Stamp;

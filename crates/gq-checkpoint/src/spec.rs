@@ -45,14 +45,26 @@ pub struct ModelSpec {
 pub struct LayerSpec {
     /// Attention.
     pub attention: AttentionSpec,
-    /// Dense MLP; present in every layer, next to the experts where there are any.
-    pub mlp: MlpSpec,
-    /// Experts in parallel with the dense MLP.
+    /// Dense MLP; a layer has one, experts, or both.
+    pub mlp: Option<MlpSpec>,
+    /// Experts.
     pub moe: Option<MoeSpec>,
     /// Where norms stand.
     pub norms: NormPlacement,
     /// Whether the block's result is multiplied by its `layer_scalar`.
     pub layer_scalar: bool,
+}
+
+impl LayerSpec {
+    /// Rows of the dense MLP's gate; 0 where there is none.
+    pub fn mlp_width(&self) -> usize {
+        self.mlp.map_or(0, |mlp| mlp.width)
+    }
+
+    /// Rows of all gates that every token passes: of the dense MLP and of the one next to experts.
+    pub fn dense_width(&self) -> usize {
+        self.mlp_width() + self.moe.and_then(|moe| moe.shared_width).unwrap_or(0)
+    }
 }
 
 /// Attention of one layer.
@@ -85,9 +97,34 @@ pub struct AttentionSpec {
     pub kv_shared_with: Option<usize>,
     /// Whether the four projections have biases.
     pub bias: bool,
+    /// Whether each head has a score of its own in the softmax that stands for no position: what it takes of the sum
+    /// goes to no value (GPT-OSS).
+    pub sinks: bool,
+    /// Whether the heads' result is multiplied by the sigmoid of another projection of the layer's input.
+    pub output_gate: bool,
 }
 
 impl AttentionSpec {
+    /// All positions up to the query's, scores over the square root of a head's width, and nothing else.
+    pub fn new(heads: usize, kv_heads: usize, head_dim: usize) -> AttentionSpec {
+        AttentionSpec {
+            heads,
+            kv_heads,
+            head_dim,
+            window: None,
+            rope: 0,
+            scale: (1.0 / (head_dim as f64).sqrt()) as f32,
+            softcap: None,
+            qk_norm: false,
+            v_norm: false,
+            k_eq_v: false,
+            kv_shared_with: None,
+            bias: false,
+            sinks: false,
+            output_gate: false,
+        }
+    }
+
     /// Width of the queries of one token, all heads.
     pub const fn q_width(&self) -> usize {
         self.heads * self.head_dim
@@ -99,40 +136,120 @@ impl AttentionSpec {
     }
 }
 
-/// Gated MLP: `down(activation(gate(x)) * up(x))`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Gated MLP: `down(activation(gate(x), up(x)))`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MlpSpec {
     /// Rows of gate and up.
     pub width: usize,
-    /// Applied to the gate; experts and the per-layer input gate use it as well.
+    /// Joins gate and up.
     pub activation: Activation,
     /// Whether the three projections have biases.
     pub bias: bool,
 }
 
-/// Elementwise function of a gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
-    GeluTanh,
+/// What a gate and an up value become: `curve(min(gate, limit)) * (clamp(up, -limit, limit) + up_offset)`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Activation {
+    /// Of the gate.
+    pub curve: Curve,
+    /// Gates are cut above it, up values on both sides; `None`: neither is.
+    pub limit: Option<f32>,
+    /// Added to up values.
+    pub up_offset: f32,
 }
 
-/// Experts: router softmax in f32 over all, the `top_k` largest renormalized, times `per_expert_scale`.
-///
-/// The router's input is the residual after a weightless RMS norm, times `scale[hidden]`, times `input_scale`.
+impl Activation {
+    /// `gate * sigmoid(gate) * up`.
+    pub const SILU: Activation = Activation::of(Curve::Swish { alpha: 1.0 });
+    /// `gelu_tanh(gate) * up`.
+    pub const GELU_TANH: Activation = Activation::of(Curve::GeluTanh);
+    /// `sigmoid(gate) * up`.
+    pub const SIGMOID: Activation = Activation::of(Curve::Sigmoid);
+
+    const fn of(curve: Curve) -> Activation {
+        Activation { curve, limit: None, up_offset: 0.0 }
+    }
+}
+
+/// Elementwise function of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum Curve {
+    /// `x * sigmoid(alpha x)`; SiLU where alpha is 1.
+    Swish {
+        /// Factor on the sigmoid's argument.
+        alpha: f32,
+    },
+    /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
+    GeluTanh,
+    /// `1 / (1 + e^-x)`.
+    Sigmoid,
+}
+
+/// Experts: the sum of `factor * down(activation(gate(x), up(x)))` over the experts that the router chooses for a token.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MoeSpec {
     /// Experts in the layer.
     pub experts: usize,
-    /// Experts evaluated per token.
-    pub top_k: usize,
     /// Rows of each expert's gate and of its up projection.
     pub width: usize,
-    /// `hidden_size^-0.5`, the factor on the router's input.
-    pub input_scale: f32,
+    /// Joins gate and up.
+    pub activation: Activation,
+    /// Which experts a token takes, and their factors.
+    pub router: RouterSpec,
+    /// `hidden_size^-0.5` where the router's input is the residual after a weightless RMS norm, times `scale[hidden]`,
+    /// times this (Gemma 4); `None`: it is what the experts take.
+    pub input_scale: Option<f32>,
+    /// Width of an MLP that every token takes in addition, unweighted.
+    pub shared_width: Option<usize>,
+}
+
+/// How scores `[experts]` of a token choose experts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouterSpec {
+    /// What scores become.
+    pub scoring: Scoring,
+    /// Experts of a token: those of the largest weights, of equals the first.
+    pub top_k: usize,
+    /// Groups of experts of which only some are open to a token.
+    pub groups: Option<ExpertGroups>,
+    /// Whether a vector `[experts]` is added to the weights for the choice alone (`e_score_correction_bias`).
+    pub selection_bias: bool,
+    /// Whether the chosen weights are divided by their sum.
+    pub renormalize: bool,
+    /// Factor on the chosen weights.
+    pub scale: f32,
+}
+
+impl RouterSpec {
+    /// The `top_k` largest of a softmax over all, renormalized.
+    pub const fn softmax(top_k: usize) -> RouterSpec {
+        let scoring = Scoring::Softmax;
+        RouterSpec { scoring, top_k, groups: None, selection_bias: false, renormalize: true, scale: 1.0 }
+    }
+}
+
+/// What a router's scores become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scoring {
+    /// Softmax over all experts, before the choice (Qwen3-MoE).
+    Softmax,
+    /// Softmax over the chosen ones, which are those of the largest scores (GPT-OSS).
+    SoftmaxOfChosen,
+    /// Each one's sigmoid (DeepSeek-V3, GLM-4.5, Kimi K2).
+    Sigmoid,
+}
+
+/// A token takes experts of its best groups alone. Groups have as many experts each, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ExpertGroups {
+    /// Groups; divides the number of experts.
+    pub count: usize,
+    /// Groups open to a token.
+    pub kept: usize,
+    /// A group is as good as the sum of so many of its largest weights: 2 (DeepSeek-V3), or 1 (DeepSeek-V2).
+    pub best: usize,
 }
 
 /// Norms around attention and MLP.
@@ -226,4 +343,6 @@ pub struct PerLayerEmbedding {
     pub projection_scale: f32,
     /// `2^-0.5`.
     pub sum_scale: f32,
+    /// Joins a layer's gate and its vector.
+    pub activation: Activation,
 }

@@ -1,8 +1,8 @@
 //! Numbers that are none: what they count as, and the weights that met them first.
 
 use crate::ModelError;
-use crate::eager::Matrix;
 use crate::fixed::{Fixed, Observation};
+use crate::matrix::Matrix;
 use crate::measure::{LayerRun, State, run_layer};
 use crate::model::Model;
 use crate::teacher::{HEAD_ROWS, block_rows};

@@ -39,9 +39,11 @@ pub fn kv_cache_bytes(spec: &ModelSpec, tokens: usize, kind: KvType) -> u64 {
 /// the tokenizer, keys and values of a batch that passes a window, and each thread's scores and unpacked heads.
 pub fn work_bytes(spec: &ModelSpec, context: usize, kind: KvType, threads: usize) -> u64 {
     let widest = spec.layers.iter().map(|layer| {
-        let experts = layer.moe.map_or(0, |moe| 3 * moe.width * moe.top_k);
+        // Gate and up rows of all chosen experts, whole and in halves, or their results.
+        let experts =
+            layer.moe.map_or(0, |moe| (4 * moe.width).max(moe.width + spec.hidden_size) * moe.router.top_k);
         let attention = layer.attention.q_width() + 2 * layer.attention.kv_width();
-        (3 * layer.mlp.width + experts).max(2 * attention)
+        (3 * layer.dense_width() + experts).max(2 * attention)
     });
     let per_layer = spec.per_layer_embedding.map_or(0, |ple| 2 * ple.width * spec.layers.len());
     let per_token = 4 * spec.hidden_size + widest.max().unwrap_or(0) + per_layer;

@@ -1,8 +1,9 @@
 //! One sequence through the layers and back, a layer's tape at a time.
 
-use crate::eager::{Matrix, Turns};
+use crate::cpu::Turns;
 use crate::fixed::{FactorGradients, Factors, Fixed, Gradients, Place, Value, add_gradients};
 use crate::linear::Linear;
+use crate::matrix::Matrix;
 use crate::model::Model;
 use std::collections::BTreeMap;
 use std::sync::Arc;

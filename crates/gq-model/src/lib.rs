@@ -4,10 +4,13 @@
 //!
 //! This crate does not know conversion, the network or a terminal.
 
+mod blocks;
 mod cache;
 mod chat;
+mod cpu;
 mod decoded;
-mod eager;
+#[cfg(test)]
+mod digests;
 mod error;
 mod family;
 mod finite;
@@ -15,23 +18,30 @@ mod fixed;
 mod footprint;
 mod generation;
 mod growth;
+mod ids;
 mod layerwise;
 mod linear;
-mod math;
+mod matrix;
 mod measure;
 mod model;
 mod ops;
 mod outside;
 mod own_text;
 mod paired;
+mod pieces;
 mod probe;
 mod product;
+mod routing;
 mod same_tokens;
 mod sample_text;
 mod sampler;
+mod softmax;
 mod source;
 mod special_ids;
 mod spill;
+mod stored;
+#[cfg(test)]
+mod suite;
 mod teacher;
 mod texts;
 mod tokenizer;
@@ -41,15 +51,17 @@ mod written;
 
 pub use cache::{KvCache, KvType};
 pub use chat::{ChatError, ChatMessage, ChatOptions, ChatTemplate, Clock, TemplateLimits};
-pub use eager::{ActivationMode, Matrix};
+pub use cpu::ActivationMode;
 pub use error::{LoadError, ModelError};
 pub use fixed::{FactorGradients, Factors, Observation, Replacements};
 pub use footprint::{kv_cache_bytes, work_bytes};
 pub use generation::{Asked, Generation, GenerationError, GenerationOptions, Piece, StopReason};
+pub use ids::WeightId;
 pub use linear::Linear;
+pub use matrix::Matrix;
 pub use measure::{CalibrationPass, OutputMoments, output_moments, residual_token_bytes};
 pub use model::{LogitRows, Model, RunOptions};
-pub use ops::{Experts, Norm, Ops};
+pub use ops::{Attention, Norm, Ops, Router};
 pub use outside::{OutsidePanic, guarded};
 pub use own_text::{MOST_CONVERSATIONS, OwnTextError, OwnTextOptions, conversation_bytes, own_text};
 pub use paired::{PairedObservation, PairedPass};

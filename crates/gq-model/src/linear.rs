@@ -1,6 +1,7 @@
 //! A weight matrix in place: in a checkpoint's mapped files or in a container.
 
 use crate::decoded::DecodedRows;
+use crate::ids::WeightId;
 use gq_checkpoint::{MappedWeights, SourceTensor};
 use gq_codec::{Activations, Decoder, Rotation};
 use gq_container::{Container, TensorEntry};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 /// A 3-D tensor `[experts, rows, cols]` is a matrix of `experts * rows` rows.
 #[derive(Clone, Debug)]
 pub struct Linear {
+    pub(crate) id: WeightId,
     pub(crate) name: String,
     pub(crate) bytes: Bytes,
     pub(crate) shape: MatrixShape,
@@ -46,7 +48,12 @@ impl Linear {
     /// The same matrix with another payload of the same encoding; `None` when it is not one.
     pub(crate) fn with_payload(&self, payload: &[u8]) -> Option<Linear> {
         EncodedMatrix::stacked(self.shape, self.height, self.encoding(), self.rotation, payload).ok()?;
-        Some(Linear { bytes: Bytes::Owned(payload.into()), ..self.clone() })
+        Some(Linear { id: WeightId::unique(), bytes: Bytes::Owned(payload.into()), ..self.clone() })
+    }
+
+    /// Its number: the same for every clone, another one for another payload.
+    pub fn id(&self) -> WeightId {
+        self.id
     }
 
     /// Canonical name of the tensor.

@@ -1,9 +1,9 @@
 //! A model that runs: weights, specification and options.
 
 use crate::cache::{KvCache, KvType};
-use crate::eager::{ActivationMode, Eager, Matrix, Turns};
+use crate::cpu::{ActivationMode, Batch, Sums};
 use crate::family::Graph;
-use crate::fixed::Together;
+use crate::matrix::Matrix;
 use crate::ops::Ops;
 use crate::source::{Decoded, Source};
 use crate::texts::ModelTexts;
@@ -189,8 +189,7 @@ impl Model {
         while let Some((new, cache)) = sequences.first_mut() {
             if new.len() > BATCH {
                 let (head, rest) = new.split_at(BATCH);
-                let mut ops =
-                    Together::new(self.options.level, &self.spec.ropes, vec![(BATCH, &mut **cache)]);
+                let mut ops = self.ops(Sums::Fixed, vec![(BATCH, &mut **cache)]);
                 self.graph.hidden(&mut ops, head);
                 ops.advance();
                 *new = rest;
@@ -207,7 +206,7 @@ impl Model {
                 tokens.extend_from_slice(new);
                 batch.push((new.len(), cache));
             }
-            let mut ops = Together::new(self.options.level, &self.spec.ropes, batch);
+            let mut ops = self.ops(Sums::Fixed, batch);
             let hidden = self.graph.hidden(&mut ops, &tokens);
             let hidden = ops.last_rows(&hidden);
             logits.data.extend(self.graph.logits(&mut ops, &hidden).data);
@@ -228,12 +227,13 @@ impl Model {
         }
     }
 
+    /// What the graph runs on: so many new tokens of each sequence.
+    pub(crate) fn ops<'a>(&self, sums: Sums, sequences: Vec<(usize, &'a mut KvCache)>) -> Batch<'a> {
+        Batch::new(self.options.level, sums, &self.spec.ropes, sequences)
+    }
+
     fn batch(&self, tokens: &[u32], cache: &mut KvCache, rows: Range<usize>) -> Matrix {
-        let start = cache.len();
-        let turns = self.spec.ropes.iter().map(|rope| Turns::new(rope, start, tokens.len()));
-        let turns: Vec<_> = turns.collect();
-        let RunOptions { level, activations, .. } = self.options;
-        let mut ops = Eager { level, activations, cache, turns: &turns, start };
+        let mut ops = self.ops(Sums::Fastest(self.options.activations), vec![(tokens.len(), cache)]);
         let hidden = self.graph.hidden(&mut ops, tokens);
         let logits = match rows.is_empty() {
             true => Matrix::default(),
@@ -242,7 +242,7 @@ impl Model {
                 self.graph.logits(&mut ops, &hidden)
             }
         };
-        cache.advance(tokens.len());
+        ops.advance();
         logits
     }
 

@@ -1,15 +1,19 @@
 //! The operators that graphs are written in.
 
+use crate::ids::WeightId;
 use crate::linear::Linear;
-use gq_checkpoint::{Activation, AttentionSpec};
+use gq_checkpoint::{Activation, AttentionSpec, RouterSpec};
 use std::ops::Range;
 
 /// A backend: it computes values `[tokens, width]` in f32, or records what would be computed.
 ///
-/// Graphs in `family/` call these operators in order and know nothing else of a backend.
+/// Graphs in `family/` and `blocks/` call these operators in order and know nothing else of a backend.
 pub trait Ops {
     /// A matrix `[tokens, width]`.
     type Value;
+
+    /// The experts of every token and their factors.
+    type Routes;
 
     /// Rows of `table [vocab, width]` to `[tokens, width]`.
     fn embed(&mut self, table: &Linear, tokens: &[u32]) -> Self::Value;
@@ -31,15 +35,22 @@ pub trait Ops {
         q: Self::Value,
         new: Option<(Self::Value, Self::Value)>,
         cache: usize,
-        spec: &AttentionSpec,
+        attention: &Attention,
     ) -> Self::Value;
 
-    /// `activation(gate) * up`, element by element.
+    /// [`Activation`] of a gate and an up value, element by element.
     fn gated(&mut self, activation: Activation, gate: Self::Value, up: &Self::Value) -> Self::Value;
 
-    /// Softmax of `scores [tokens, experts]`, the `top_k` largest renormalized and times `experts.scales`; the sum of
-    /// those experts' `down(activation(gate(x)) * up(x))` with these factors. `[tokens, hidden]` to the same shape.
-    fn experts(&mut self, x: &Self::Value, scores: &Self::Value, experts: &Experts) -> Self::Value;
+    /// The experts that `scores [tokens, experts]` choose.
+    fn route(&mut self, scores: &Self::Value, router: &Router) -> Self::Routes;
+
+    /// `x W_e^T + bias_e` with the matrix of each chosen expert e of `weight [experts * rows, cols]`. `x` has a row for
+    /// each token or, token after token, one for each of its experts in their order. To `[tokens * top_k, rows]`.
+    fn grouped_linear(&mut self, x: &Self::Value, routes: &Self::Routes, weight: &Linear) -> Self::Value;
+
+    /// The sum of the rows of a token's experts times their factors, in their order: `[tokens * top_k, width]` to
+    /// `[tokens, width]`.
+    fn combine(&mut self, x: Self::Value, routes: &Self::Routes) -> Self::Value;
 
     /// `x + y`.
     fn add(&mut self, x: Self::Value, y: &Self::Value) -> Self::Value;
@@ -60,6 +71,8 @@ pub trait Ops {
 /// An RMS norm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Norm {
+    /// Number of its weight.
+    pub id: WeightId,
     /// Canonical name of the weight's tensor; `None` where there is none that could be tuned.
     pub name: Option<std::sync::Arc<str>>,
     /// Factors `[width]`; `None`: 1.
@@ -70,19 +83,22 @@ pub struct Norm {
     pub eps: f32,
 }
 
-/// The experts of one layer.
-#[derive(Clone, Debug)]
-pub struct Experts {
-    /// `[experts * 2 * width, hidden]`: the gate rows of an expert, then its up rows.
-    pub gate_up: Linear,
-    /// `[experts * hidden, width]`.
-    pub down: Linear,
-    /// Factor of each expert, `[experts]`.
-    pub scales: Vec<f32>,
-    /// Experts per token.
-    pub top_k: usize,
-    /// Rows of an expert's gate.
-    pub width: usize,
-    /// Applied to the gate.
-    pub activation: Activation,
+/// What the attention operator needs of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attention {
+    /// Heads, window, scale and cap.
+    pub spec: AttentionSpec,
+    /// One score per query head that takes part in the softmax and stands for no position, `[heads]`.
+    pub sinks: Option<Vec<f32>>,
+}
+
+/// How scores choose experts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Router {
+    /// The rule.
+    pub spec: RouterSpec,
+    /// Added to the weights for the choice alone, `[experts]`.
+    pub selection_bias: Option<Vec<f32>>,
+    /// Factor of each expert, `[experts]`; `None`: 1.
+    pub scales: Option<Vec<f32>>,
 }

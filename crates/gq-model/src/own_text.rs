@@ -6,8 +6,8 @@
 use crate::ModelError;
 use crate::cache::{KvCache, KvType};
 use crate::chat::{ChatError, ChatMessage, ChatOptions, ChatTemplate};
-use crate::eager::Matrix;
 use crate::footprint::kv_cache_bytes;
+use crate::matrix::Matrix;
 use crate::model::Model;
 use crate::sampler::{Sampler, Sampling};
 use crate::tokenizer::{SpecialText, Tokenizer};

@@ -2,9 +2,9 @@
 //! inputs in both, while the copy's weights are being replaced.
 
 use crate::ModelError;
-use crate::eager::Matrix;
 use crate::fixed::{Observation, Replaced, over_sizes};
 use crate::linear::Linear;
+use crate::matrix::Matrix;
 use crate::measure::{LayerRun, State, residual_token_bytes, run_layer};
 use crate::model::Model;
 use crate::spill::Spill;

@@ -1,7 +1,8 @@
 //! Some layers and the head on a few tokens: whether stored weights can be computed with, without reading all of them.
 
 use crate::cache::KvCache;
-use crate::eager::{Eager, Matrix, Turns};
+use crate::cpu::Sums;
+use crate::matrix::Matrix;
 use crate::model::Model;
 use crate::sampler::argmax;
 use crate::{ModelError, RunOptions};
@@ -21,20 +22,19 @@ impl Model {
     /// For no tokens, tokens beyond the vocabulary, and logits that are not finite.
     pub fn probe(&self, tokens: &[u32], layers: &[usize]) -> Result<u32, ModelError> {
         self.check_tokens(tokens)?;
-        let RunOptions { level, activations, kv } = self.options();
+        let RunOptions { activations, kv, .. } = self.options();
         let mut cache = KvCache::new(self.spec(), tokens.len(), kv);
         let mut logits = Matrix::default();
         // One token multiplies codes as they are: no matrix is decoded.
-        for (start, token) in tokens.iter().enumerate() {
-            let turns: Vec<_> = self.spec().ropes.iter().map(|rope| Turns::new(rope, start, 1)).collect();
-            let mut ops = Eager { level, activations, cache: &mut cache, turns: &turns, start };
-            let residual = self.graph().start(&mut ops, &[*token]);
-            let mut x = residual.x;
+        for token in tokens {
+            let mut ops = self.ops(Sums::Fastest(activations), vec![(1, &mut cache)]);
+            let stream = self.graph().start(&mut ops, &[*token]);
+            let mut x = stream.x;
             for &layer in layers {
-                x = self.graph().layer(&mut ops, layer, x, residual.per_layer.as_ref());
+                x = self.graph().layer(&mut ops, layer, x, stream.per_layer.as_ref());
             }
             logits = self.graph().logits(&mut ops, &x);
-            cache.advance(1);
+            ops.advance();
         }
         self.check_logits(&logits.data)?;
         Ok(argmax(&logits.data))

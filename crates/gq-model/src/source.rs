@@ -2,6 +2,7 @@
 
 use crate::LoadError;
 use crate::decoded::DecodedRows;
+use crate::ids::WeightId;
 use crate::linear::{Bytes, Linear};
 use crate::ops::Norm;
 use gq_checkpoint::{Checkpoint, ExpectedTensor, MappedWeights, ModelSpec, Part};
@@ -76,8 +77,8 @@ impl Source {
         let height = leading.last().copied().unwrap_or(1);
         let decoder = self.decoder(&name, encoding, rotation, cols)?;
         let transform = self.rotation(&name, rotation, cols)?;
-        let (bias, precise, normed) = (None, false, None);
-        Ok(Linear { name, bytes, shape, height, rotation, decoder, transform, bias, precise, normed })
+        let (id, bias, precise, normed) = (WeightId::unique(), None, false, None);
+        Ok(Linear { id, name, bytes, shape, height, rotation, decoder, transform, bias, precise, normed })
     }
 
     /// A projection, with its bias where the model has one.
@@ -102,9 +103,14 @@ impl Source {
         Ok(Norm { name: Some(name.into()), weight: Some(weight), ..norm })
     }
 
+    /// A norm with this weight, which is no tensor that could be tuned.
+    pub(crate) fn norm_of(&self, weight: Vec<f32>) -> Norm {
+        Norm { weight: Some(weight.clone()), ..self.plain_norm(weight.len()) }
+    }
+
     /// A norm without a weight.
     pub(crate) fn plain_norm(&self, width: usize) -> Norm {
-        Norm { name: None, weight: None, width, eps: self.spec.norm_eps }
+        Norm { id: WeightId::unique(), name: None, weight: None, width, eps: self.spec.norm_eps }
     }
 
     /// A vector, in f32.
@@ -118,8 +124,8 @@ impl Source {
             let encoding = linear.encoding().name();
             return Err(LoadError::Encoding { name: linear.name, encoding });
         }
-        let mut values = vec![0.0; linear.shape.cols];
-        linear.read_rows(Isa::Scalar, 0..1, &mut values);
+        let mut values = vec![0.0; linear.shape.rows * linear.shape.cols];
+        linear.read_rows(Isa::Scalar, 0..linear.shape.rows, &mut values);
         Ok((linear.name, values))
     }
 

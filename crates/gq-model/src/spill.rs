@@ -1,7 +1,7 @@
 //! What a pass over many sequences keeps between layers, in a file instead of memory.
 
-use crate::eager::Matrix;
 use crate::layerwise::SharedMatrices;
+use crate::matrix::Matrix;
 use std::fs::File;
 use std::io::{Read, Result, Seek, SeekFrom, Write};
 use std::sync::Arc;

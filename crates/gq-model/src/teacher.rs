@@ -1,12 +1,13 @@
 //! How far a model is from its reference, and the gradient of that by factors on rows and norms.
 
 use crate::ModelError;
-use crate::eager::{Matrix, softmax};
-use crate::family::Residual;
+use crate::family::Stream;
 use crate::finite;
 use crate::fixed::{FactorGradients, Factors, Fixed, Gradients, add_gradients};
 use crate::layerwise::{Layers, turns};
+use crate::matrix::Matrix;
 use crate::model::Model;
+use crate::softmax::softmax;
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -81,7 +82,7 @@ impl<'m> Teacher<'m> {
         let mut ops = Fixed::new(model.options().level, &turns);
         ops.factors = Some(factors);
         ops.tape = Some(Default::default());
-        let Residual { x, per_layer } = model.graph().start(&mut ops, &self.tokens);
+        let Stream { x, per_layer } = model.graph().start(&mut ops, &self.tokens);
         let vectors = per_layer.as_ref().map(|vectors| vectors.matrix.clone());
         let mut layers = Layers::forward(model, &turns, Some(factors), x.matrix.clone(), vectors);
         let hidden = layers.inputs.pop().unwrap_or_default();
@@ -157,7 +158,7 @@ pub(crate) fn row_divergence(reference: &mut [f32], logits: &mut [f32]) -> f64 {
 /// `ln sum e^z`.
 fn log_sum(logits: &[f32]) -> f64 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&z| f64::from(crate::math::exp(z - largest))).sum();
+    let sum: f64 = logits.iter().map(|&z| f64::from(gq_tensor::math::exp(z - largest))).sum();
     f64::from(largest) + libm::log(sum)
 }
 

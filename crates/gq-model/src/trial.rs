@@ -4,9 +4,10 @@
 //! only while it runs. All arithmetic is fixed: the same divergences on every CPU and thread count.
 
 use crate::ModelError;
-use crate::eager::{Matrix, Turns};
+use crate::cpu::Turns;
 use crate::fixed::{Fixed, Replacements, Replacing};
 use crate::layerwise::{SharedMatrices, turns};
+use crate::matrix::Matrix;
 use crate::measure::residual_token_bytes;
 use crate::model::Model;
 use crate::spill::Spill;

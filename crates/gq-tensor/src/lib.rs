@@ -1,5 +1,5 @@
 //! Vocabulary shared by every `gq` crate: dtypes, the encoding table, rotations' names, borrowed views,
-//! exact float conversions, distortion metrics and instruction-set tokens.
+//! exact float conversions, elementary functions of one result, distortion metrics and instruction-set tokens.
 //!
 //! This crate does not know files, threads, devices or models.
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@ mod encoding;
 mod float;
 mod grid;
 mod isa;
+pub mod math;
 mod matrix;
 mod rotation;
 

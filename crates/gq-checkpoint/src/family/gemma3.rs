@@ -1,5 +1,6 @@
 //! Gemma 3, text: sliding and full layers with their own rotary embeddings, norms around both halves.
 
+use super::rotary::{Theta, agreed};
 use super::shared::{
     Defaults, LayerType, SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, layer_types,
     quantization, rope_index,
@@ -37,7 +38,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
     gguf: GgufRules {
         config: gguf_config,
         metadata: gguf_metadata,
-        activation: ("hidden_activation", Activation::GeluTanh),
+        activation: ("hidden_activation", Activation::GELU_TANH),
         score_width: |spec, attention| match spec.layers.len() {
             LAYERS_OF_27B => spec.hidden_size / attention.heads.max(1),
             _ => attention.head_dim,
@@ -122,24 +123,18 @@ fn text_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
         return Err(fields.unsupported("attn_logit_softcapping", value, supported));
     }
     let query_scalar = fields.opt_float("query_pre_attn_scalar", 1e-3..=1e9)?.unwrap_or(256.0);
+    let heads = fields.opt_int("num_attention_heads", 1..=limits::HEADS)?.unwrap_or(8);
+    let kv_heads = fields.opt_int("num_key_value_heads", 1..=limits::HEADS)?.unwrap_or(4);
     let attention = AttentionSpec {
-        heads: fields.opt_int("num_attention_heads", 1..=limits::HEADS)?.unwrap_or(8),
-        kv_heads: fields.opt_int("num_key_value_heads", 1..=limits::HEADS)?.unwrap_or(4),
-        head_dim,
-        window: None,
-        rope: 0,
         scale: inverse_sqrt(query_scalar),
-        softcap: None,
         qk_norm: true,
-        v_norm: false,
-        k_eq_v: false,
-        kv_shared_with: None,
         bias: fields.bool_or("attention_bias", false)?,
+        ..AttentionSpec::new(heads, kv_heads, head_dim)
     };
     check_heads(0, &attention)?;
     let mlp = MlpSpec {
         width: fields.opt_int("intermediate_size", 1..=limits::WIDTH)?.unwrap_or(9216),
-        activation: activation(fields, "hidden_activation", Activation::GeluTanh)?,
+        activation: activation(fields, "hidden_activation", Activation::GELU_TANH)?,
         bias: false,
     };
     let mut used = Vec::new();
@@ -151,7 +146,13 @@ fn text_spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
         };
         let rope = rope_index(&mut used, rope_spec(parameters, head_dim));
         let attention = AttentionSpec { window, rope, ..attention.clone() };
-        LayerSpec { attention, mlp, moe: None, norms: NormPlacement::PreAndPost, layer_scalar: false }
+        LayerSpec {
+            attention,
+            mlp: Some(mlp),
+            moe: None,
+            norms: NormPlacement::PreAndPost,
+            layer_scalar: false,
+        }
     };
     let layers = types.iter().map(layer).collect();
     let tokens = SpecialTokens::read(fields, Defaults::GEMMA)?;
@@ -207,23 +208,8 @@ fn rope(
         LayerType::Full => read(fields.opt_object("rope_scaling")?)?,
         LayerType::Sliding => None,
     };
-    let part = format!("rope_parameters.{}", layer_type.name());
-    let disagree = |field: &str, value: String, other: String, other_value: String| ConfigError::Disagree {
-        field: fields.path(field),
-        value,
-        other: fields.path(&other),
-        other_value,
-    };
-    match (&new, theta, &old) {
-        (Some(new), Some(theta), _) if new.theta != theta => {
-            let other = format!("{part}.rope_theta");
-            Err(disagree(key, theta.to_string(), other, new.theta.to_string()))
-        }
-        (Some(new), _, Some(old)) if new != old => {
-            Err(disagree("rope_scaling", format!("{:?}", old.kind), part, format!("{:?}", new.kind)))
-        }
-        _ => Ok(new.or(old).unwrap_or_else(|| RopeParameters::default(theta.unwrap_or(default)))),
-    }
+    let theta = Theta { key, said: theta, default };
+    agreed(fields, theta, (&format!("rope_parameters.{}", layer_type.name()), new), old)
 }
 
 /// What a GGUF says, as `config.json`.

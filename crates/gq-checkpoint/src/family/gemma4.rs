@@ -16,7 +16,7 @@ use crate::declared::{Declared, Dim, Part, When};
 use crate::gguf::{GgufRules, RopeFactors};
 use crate::{
     Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
-    PerLayerEmbedding, Role, RopeKind, limits,
+    PerLayerEmbedding, Role, RopeKind, RouterSpec, limits,
 };
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
     gguf: GgufRules {
         config: stored::config,
         metadata: stored::metadata,
-        activation: ("hidden_activation", Activation::GeluTanh),
+        activation: ("hidden_activation", Activation::GELU_TANH),
         score_width: |_, _| 1,
         attention_bias: false,
         pads_vocabulary: false,
@@ -195,8 +195,8 @@ fn layers(
     let shared = fields.opt_int("num_kv_shared_layers", 0..=count as u64)?.unwrap_or(0);
     let width = fields.opt_int("intermediate_size", 1..=limits::WIDTH / 2)?.unwrap_or(9216);
     let double = fields.bool_or("use_double_wide_mlp", false)?;
-    let activation = activation(fields, "hidden_activation", Activation::GeluTanh)?;
-    let moe = moe(fields, hidden_size)?;
+    let activation = activation(fields, "hidden_activation", Activation::GELU_TANH)?;
+    let moe = moe(fields, hidden_size, activation)?;
     let [sliding, full] = ropes(fields, max_positions, model_type)?;
 
     let mut ropes = Vec::new();
@@ -207,22 +207,19 @@ fn layers(
         let parameters = if layer_type == LayerType::Full { &full } else { &sliding };
         check_factors(fields, parameters, shape.head_dim)?;
         let attention = AttentionSpec {
-            heads,
-            kv_heads: shape.kv_heads,
-            head_dim: shape.head_dim,
             window: (layer_type == LayerType::Sliding).then_some(window),
             rope: rope_index(&mut ropes, rope_spec(parameters, shape.head_dim)),
             scale: 1.0,
-            softcap: None,
             qk_norm: true,
             v_norm: true,
             k_eq_v: k_eq_v && layer_type == LayerType::Full,
             kv_shared_with,
             bias,
+            ..AttentionSpec::new(heads, shape.kv_heads, shape.head_dim)
         };
         check_heads(layer, &attention)?;
         let width = if double && is_shared { 2 * width } else { width };
-        let mlp = MlpSpec { width, activation, bias: false };
+        let mlp = Some(MlpSpec { width, activation, bias: false });
         list.push(LayerSpec { attention, mlp, moe, norms: NormPlacement::PreAndPost, layer_scalar: true });
     }
     check_shared_shapes(fields, &list)?;
@@ -357,7 +354,11 @@ fn ropes(
     Ok(ropes)
 }
 
-fn moe(fields: &Fields<'_>, hidden_size: usize) -> Result<Option<MoeSpec>, ConfigError> {
+fn moe(
+    fields: &Fields<'_>,
+    hidden_size: usize,
+    activation: Activation,
+) -> Result<Option<MoeSpec>, ConfigError> {
     let experts = fields.opt_int("num_experts", 0..=limits::EXPERTS)?;
     let top_k = fields.opt_int("top_k_experts", 0..=experts.unwrap_or(0) as u64)?;
     let width = fields.opt_int("moe_intermediate_size", 0..=limits::WIDTH / 2)?;
@@ -368,9 +369,11 @@ fn moe(fields: &Fields<'_>, hidden_size: usize) -> Result<Option<MoeSpec>, Confi
         |key: &str, value: Option<usize>| value.filter(|n| *n > 0).ok_or_else(|| fields.missing(key));
     Ok(Some(MoeSpec {
         experts: required("num_experts", experts)?,
-        top_k: required("top_k_experts", top_k)?,
+        router: RouterSpec::softmax(required("top_k_experts", top_k)?),
         width: required("moe_intermediate_size", width)?,
-        input_scale: inverse_sqrt(hidden_size as f64),
+        activation,
+        input_scale: Some(inverse_sqrt(hidden_size as f64)),
+        shared_width: None,
     }))
 }
 
@@ -390,5 +393,6 @@ fn per_layer_embedding(
         table_scale: (width as f64).sqrt() as f32,
         projection_scale: inverse_sqrt(hidden_size as f64),
         sum_scale: inverse_sqrt(2.0),
+        activation: activation(fields, "hidden_activation", Activation::GELU_TANH)?,
     }))
 }

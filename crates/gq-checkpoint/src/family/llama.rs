@@ -1,14 +1,12 @@
 //! Llama: grouped-query attention, SiLU-gated MLP, norms before both.
 
-use super::shared::{
-    Defaults, SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, quantization,
-};
+use super::shared::{Defaults, SpecialTokens, activation, check_heads, head_dim_or_quotient, quantization};
 use super::tensors::{
     ATTENTION_NORM, DOWN, EMBEDDING, FINAL_NORM, FREQUENCIES, GATE, HEAD, KEY, KEY_BIAS, LAYER_FREQUENCIES,
     OUTPUT, OUTPUT_BIAS, PRE_MLP_NORM, QUERY, QUERY_BIAS, UP, VALUE, VALUE_BIAS,
 };
-use super::{FamilyFile, ModelType};
-use crate::config::{Around, Fields, RopeParameters, check_factors, rope_spec};
+use super::{FamilyFile, ModelType, rotary};
+use crate::config::{Fields, check_factors, rope_spec};
 use crate::declared::{Declared, Dim, Layout, Part, When};
 use crate::gguf::{
     Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, common, head_dim, head_widths, int,
@@ -21,7 +19,6 @@ use crate::{
 use serde_json::{Map, Value, json};
 
 const MODEL_TYPE: &str = "llama";
-const DEFAULT_THETA: f64 = 10_000.0;
 
 pub(super) const FILE: FamilyFile = FamilyFile {
     name: "llama",
@@ -30,7 +27,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
     gguf: GgufRules {
         config: gguf_config,
         metadata: gguf_metadata,
-        activation: ("hidden_act", Activation::Silu),
+        activation: ("hidden_act", Activation::SILU),
         score_width: |_, attention| attention.head_dim,
         attention_bias: true,
         pads_vocabulary: true,
@@ -71,43 +68,21 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     let hidden_size = fields.int("hidden_size", 2..=limits::HIDDEN)?;
     let layers = fields.int("num_hidden_layers", 1..=limits::LAYERS)?;
     let heads = fields.int("num_attention_heads", 1..=limits::HEADS)?;
-    let head_dim = match fields.opt_int("head_dim", 2..=limits::HEAD_DIM)? {
-        Some(head_dim) => head_dim,
-        None if hidden_size % heads == 0 => hidden_size / heads,
-        None => {
-            let value = Value::from(heads);
-            return Err(fields.unsupported(
-                "num_attention_heads",
-                &value,
-                "divisors of hidden_size without head_dim",
-            ));
-        }
-    };
-    check_head_dim(fields, "head_dim", head_dim)?;
+    let head_dim = head_dim_or_quotient(fields, hidden_size, heads)?;
     let max_positions = fields.opt_int("max_position_embeddings", 1..=limits::POSITIONS)?.unwrap_or(2048);
-    let attention = AttentionSpec {
-        heads,
-        kv_heads: fields.opt_int("num_key_value_heads", 1..=limits::HEADS)?.unwrap_or(heads),
-        head_dim,
-        window: None,
-        rope: 0,
-        scale: inverse_sqrt(head_dim as f64),
-        softcap: None,
-        qk_norm: false,
-        v_norm: false,
-        k_eq_v: false,
-        kv_shared_with: None,
-        bias: fields.bool_or("attention_bias", false)?,
-    };
+    let kv_heads = fields.opt_int("num_key_value_heads", 1..=limits::HEADS)?.unwrap_or(heads);
+    let bias = fields.bool_or("attention_bias", false)?;
+    let attention = AttentionSpec { bias, ..AttentionSpec::new(heads, kv_heads, head_dim) };
     check_heads(0, &attention)?;
     let mlp = MlpSpec {
         width: fields.int("intermediate_size", 1..=limits::WIDTH)?,
-        activation: activation(fields, "hidden_act", Activation::Silu)?,
+        activation: activation(fields, "hidden_act", Activation::SILU)?,
         bias: fields.bool_or("mlp_bias", false)?,
     };
     let tokens = SpecialTokens::read(fields, Defaults::LLAMA)?;
-    let layer = LayerSpec { attention, mlp, moe: None, norms: NormPlacement::Pre, layer_scalar: false };
-    let rope = rope(fields, max_positions, MODEL_TYPE)?;
+    let layer =
+        LayerSpec { attention, mlp: Some(mlp), moe: None, norms: NormPlacement::Pre, layer_scalar: false };
+    let rope = rotary::read(fields, max_positions, MODEL_TYPE)?;
     check_factors(fields, &rope, head_dim)?;
     let rope = rope_spec(&rope, head_dim);
     let spec = ModelSpec {
@@ -130,43 +105,6 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     };
     fields.finish(MODEL_TYPE)?;
     Ok(spec)
-}
-
-/// `rope_parameters` (newer files) or `rope_theta` with `rope_scaling`; where both stand they must agree.
-pub(super) fn rope(
-    fields: &Fields<'_>,
-    max_positions: usize,
-    model_type: &str,
-) -> Result<RopeParameters, ConfigError> {
-    let theta = fields.opt_float("rope_theta", 1.0..=1e12)?;
-    let original = fields.opt_float("original_max_position_embeddings", 1.0..=1e9)?;
-    let around = Around { theta: Some(theta.unwrap_or(DEFAULT_THETA)), max_positions, original };
-    let read = |object: Option<Fields<'_>>| {
-        object.map(|object| RopeParameters::read(&object, around, model_type)).transpose()
-    };
-    let new = read(fields.opt_object("rope_parameters")?)?;
-    let old = read(fields.opt_object("rope_scaling")?)?;
-    if let (Some(new), Some(theta)) = (&new, theta)
-        && new.theta != theta
-    {
-        return Err(ConfigError::Disagree {
-            field: fields.path("rope_theta"),
-            value: theta.to_string(),
-            other: fields.path("rope_parameters.rope_theta"),
-            other_value: new.theta.to_string(),
-        });
-    }
-    if let (Some(new), Some(old)) = (&new, &old)
-        && new != old
-    {
-        return Err(ConfigError::Disagree {
-            field: fields.path("rope_scaling"),
-            value: format!("{:?}", old.kind),
-            other: fields.path("rope_parameters"),
-            other_value: format!("{:?}", new.kind),
-        });
-    }
-    Ok(new.or(old).unwrap_or(RopeParameters::default(theta.unwrap_or(DEFAULT_THETA))))
 }
 
 /// What a GGUF says, as `config.json`.

@@ -6,6 +6,7 @@ mod gemma3;
 mod gemma4;
 mod llama;
 mod qwen2;
+mod rotary;
 mod shared;
 mod tensors;
 

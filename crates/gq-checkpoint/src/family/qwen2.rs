@@ -1,14 +1,14 @@
 //! Qwen2 and Qwen2.5: Llama with biases on queries, keys and values alone.
 
 use super::shared::{
-    Defaults, LayerType, SpecialTokens, activation, check_head_dim, check_heads, inverse_sqrt, layer_types,
+    Defaults, LayerType, SpecialTokens, activation, check_heads, head_dim_or_quotient, layer_types,
     quantization,
 };
 use super::tensors::{
     ATTENTION_NORM, DOWN, EMBEDDING, FINAL_NORM, FREQUENCIES, GATE, HEAD, KEY, KEY_BIAS, LAYER_FREQUENCIES,
     OUTPUT, PRE_MLP_NORM, QUERY, QUERY_BIAS, UP, VALUE, VALUE_BIAS,
 };
-use super::{FamilyFile, ModelType, llama};
+use super::{FamilyFile, ModelType, rotary};
 use crate::config::{Fields, check_factors, rope_spec};
 use crate::declared::Declared;
 use crate::gguf::{
@@ -29,7 +29,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
     gguf: GgufRules {
         config: gguf_config,
         metadata: gguf_metadata,
-        activation: ("hidden_act", Activation::Silu),
+        activation: ("hidden_act", Activation::SILU),
         score_width: |_, attention| attention.head_dim,
         attention_bias: true,
         pads_vocabulary: true,
@@ -63,40 +63,21 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     let hidden_size = fields.opt_int("hidden_size", 2..=limits::HIDDEN)?.unwrap_or(4096);
     let layers = fields.opt_int("num_hidden_layers", 1..=limits::LAYERS)?.unwrap_or(32);
     let heads = fields.opt_int("num_attention_heads", 1..=limits::HEADS)?.unwrap_or(32);
-    let head_dim = match fields.opt_int("head_dim", 2..=limits::HEAD_DIM)? {
-        Some(head_dim) => head_dim,
-        None if hidden_size % heads == 0 => hidden_size / heads,
-        None => {
-            let supported = "divisors of hidden_size without head_dim";
-            return Err(fields.unsupported("num_attention_heads", &Value::from(heads), supported));
-        }
-    };
-    check_head_dim(fields, "head_dim", head_dim)?;
+    let head_dim = head_dim_or_quotient(fields, hidden_size, heads)?;
     full_layers_only(fields, layers)?;
     let max_positions = fields.opt_int("max_position_embeddings", 1..=limits::POSITIONS)?.unwrap_or(32_768);
-    let attention = AttentionSpec {
-        heads,
-        kv_heads: kv_heads(fields, heads)?,
-        head_dim,
-        window: None,
-        rope: 0,
-        scale: inverse_sqrt(head_dim as f64),
-        softcap: None,
-        qk_norm: false,
-        v_norm: false,
-        k_eq_v: false,
-        kv_shared_with: None,
-        bias: true,
-    };
+    let kv_heads = kv_heads(fields, heads)?;
+    let attention = AttentionSpec { bias: true, ..AttentionSpec::new(heads, kv_heads, head_dim) };
     check_heads(0, &attention)?;
     let mlp = MlpSpec {
         width: fields.opt_int("intermediate_size", 1..=limits::WIDTH)?.unwrap_or(22_016),
-        activation: activation(fields, "hidden_act", Activation::Silu)?,
+        activation: activation(fields, "hidden_act", Activation::SILU)?,
         bias: false,
     };
     let tokens = SpecialTokens::read(fields, Defaults::default())?;
-    let layer = LayerSpec { attention, mlp, moe: None, norms: NormPlacement::Pre, layer_scalar: false };
-    let rope = llama::rope(fields, max_positions, MODEL_TYPE)?;
+    let layer =
+        LayerSpec { attention, mlp: Some(mlp), moe: None, norms: NormPlacement::Pre, layer_scalar: false };
+    let rope = rotary::read(fields, max_positions, MODEL_TYPE)?;
     check_factors(fields, &rope, head_dim)?;
     let spec = ModelSpec {
         family: Family::Qwen2,

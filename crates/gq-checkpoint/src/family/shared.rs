@@ -1,7 +1,7 @@
 //! What configurations of all families have in common.
 
 use crate::config::Fields;
-use crate::{Activation, AttentionSpec, ConfigError, RopeSpec};
+use crate::{Activation, AttentionSpec, ConfigError, RopeSpec, limits};
 use serde_json::Value;
 
 /// Beginning, end and padding of sequences.
@@ -54,8 +54,8 @@ pub(crate) fn activation(
 ) -> Result<Activation, ConfigError> {
     match fields.opt_string(key)? {
         None => Ok(absent),
-        Some("silu" | "swish") => Ok(Activation::Silu),
-        Some("gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
+        Some("silu" | "swish") => Ok(Activation::SILU),
+        Some("gelu_pytorch_tanh") => Ok(Activation::GELU_TANH),
         Some(name) => Err(fields.unsupported(key, &Value::from(name), "silu, gelu_pytorch_tanh")),
     }
 }
@@ -157,6 +157,24 @@ pub(crate) fn check_head_dim(fields: &Fields<'_>, key: &str, head_dim: usize) ->
         0 => Ok(()),
         _ => Err(fields.unsupported(key, &Value::from(head_dim), "even numbers")),
     }
+}
+
+/// `head_dim`, else the hidden size divided among the heads.
+pub(crate) fn head_dim_or_quotient(
+    fields: &Fields<'_>,
+    hidden_size: usize,
+    heads: usize,
+) -> Result<usize, ConfigError> {
+    let head_dim = match fields.opt_int("head_dim", 2..=limits::HEAD_DIM)? {
+        Some(head_dim) => head_dim,
+        None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
+        None => {
+            let supported = "divisors of hidden_size without head_dim";
+            return Err(fields.unsupported("num_attention_heads", &Value::from(heads), supported));
+        }
+    };
+    check_head_dim(fields, "head_dim", head_dim)?;
+    Ok(head_dim)
 }
 
 /// `1 / sqrt(x)` rounded to f32.

@@ -35,14 +35,14 @@ pub(super) fn model_metadata(
     set("block_count", int(spec.layers.len()));
     set("context_length", int(spec.max_positions));
     set("embedding_length", int(spec.hidden_size));
-    set("feed_forward_length", per_layer(spec, |layer| layer.mlp.width));
+    set("feed_forward_length", per_layer(spec, LayerSpec::mlp_width));
     set("attention.head_count", int(first.attention.heads));
     set("attention.head_count_kv", per_layer(spec, |layer| layer.attention.kv_heads));
     stored_keys(spec)?.into_iter().for_each(|(key, value)| set(key, value));
     set("attention.layer_norm_rms_epsilon", Value::F32(spec.norm_eps));
     if let Some(moe) = first.moe {
         set("expert_count", int(moe.experts));
-        set("expert_used_count", int(moe.top_k));
+        set("expert_used_count", int(moe.router.top_k));
     }
     (spec.family.file().gguf.metadata)(&mut set, spec);
     if let Some(file_type) = file_type(options.kind, tensors) {
@@ -95,8 +95,10 @@ fn check_graph(spec: &ModelSpec) -> Result<(), GgufError> {
             let scalar = (f64::from(attention.scale).powi(-2) * 1e4).round() / 1e4;
             return Err(unsupported("query_pre_attn_scalar", scalar, &width.to_string()));
         }
-        if layer.mlp.activation != activation {
-            return Err(unsupported(key, activation_name(layer.mlp.activation), activation_name(activation)));
+        let mlp = layer.mlp.map(|mlp| mlp.activation);
+        let used = mlp.into_iter().chain(layer.moe.map(|moe| moe.activation));
+        if let Some(other) = used.into_iter().find(|used| *used != activation) {
+            return Err(unsupported(key, activation_name(other), &activation_name(activation)));
         }
         if attention.bias && !rules.attention_bias {
             return Err(unsupported("attention_bias", "true", "false"));
@@ -105,10 +107,11 @@ fn check_graph(spec: &ModelSpec) -> Result<(), GgufError> {
     Ok(())
 }
 
-fn activation_name(activation: Activation) -> &'static str {
+fn activation_name(activation: Activation) -> String {
     match activation {
-        Activation::Silu => "silu",
-        Activation::GeluTanh => "gelu_pytorch_tanh",
+        Activation::SILU => "silu".to_owned(),
+        Activation::GELU_TANH => "gelu_pytorch_tanh".to_owned(),
+        other => format!("{other:?}"),
     }
 }
 

@@ -57,10 +57,10 @@ fn smollm2() {
     assert_eq!((spec.bos, spec.eos.as_slice(), spec.pad), (Some(1), [2].as_slice(), Some(2)));
     let layer = &spec.layers[29];
     assert_eq!((layer.attention.heads, layer.attention.kv_heads, layer.attention.head_dim), (9, 3, 64));
-    assert_eq!((layer.attention.scale, layer.attention.window, layer.mlp.width), (0.125, None, 1536));
+    assert_eq!((layer.attention.scale, layer.attention.window, layer.mlp_width()), (0.125, None, 1536));
     assert_eq!(
-        (layer.mlp.activation, layer.attention.qk_norm, layer.layer_scalar),
-        (Activation::Silu, false, false)
+        (layer.mlp.unwrap().activation, layer.attention.qk_norm, layer.layer_scalar),
+        (Activation::SILU, false, false)
     );
     assert_eq!((spec.ropes.len(), spec.ropes[0].theta, spec.embed_scale), (1, 100_000.0, None));
 }
@@ -92,7 +92,7 @@ fn gemma3_270m() {
     assert_eq!(windows, expected);
     let theta = |layer: usize| spec.ropes[spec.layers[layer].attention.rope].theta;
     assert_eq!((theta(0), theta(5), spec.layers[0].attention.scale), (1e4, 1e6, 0.0625));
-    assert_eq!(spec.layers[0].mlp.activation, Activation::GeluTanh);
+    assert_eq!(spec.layers[0].mlp.unwrap().activation, Activation::GELU_TANH);
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn gemma4_e2b_shares_caches_and_widens_mlps() {
     assert_eq!(layer(15).attention.kv_shared_with, Some(14));
     assert_eq!(layer(17).attention.kv_shared_with, Some(11));
     assert_eq!(layer(34).attention.kv_shared_with, Some(11));
-    assert_eq!((layer(14).mlp.width, layer(15).mlp.width), (6144, 12288));
+    assert_eq!((layer(14).mlp_width(), layer(15).mlp_width()), (6144, 12288));
     assert_eq!((layer(0).attention.head_dim, layer(5).attention.head_dim), (256, 512));
     assert_eq!((layer(0).attention.window, layer(5).attention.window), (Some(512), None));
     assert!(layer(0).attention.v_norm && !layer(5).attention.k_eq_v && layer(0).layer_scalar);
@@ -129,14 +129,14 @@ fn gemma4_e4b_keeps_the_mlp_width() {
         (None, Some(22))
     );
     assert_eq!(spec.layers[29].attention.kv_shared_with, Some(23));
-    assert!(spec.layers.iter().all(|layer| layer.mlp.width == 10240));
+    assert!(spec.layers.iter().all(|layer| layer.mlp_width() == 10240));
 }
 
 #[test]
 fn gemma4_26b_a4b_has_experts_and_k_as_v() {
     let spec = spec("gemma4-26b-a4b");
     let moe = spec.layers[0].moe.unwrap();
-    assert_eq!((moe.experts, moe.top_k, moe.width), (128, 8, 704));
+    assert_eq!((moe.experts, moe.router.top_k, moe.width), (128, 8, 704));
     let kv = |layer: usize| (spec.layers[layer].attention.kv_heads, spec.layers[layer].attention.k_eq_v);
     assert_eq!((kv(0), kv(5)), ((8, false), (2, true)));
     assert_eq!((spec.per_layer_embedding, spec.layers[0].attention.window), (None, Some(1024)));

@@ -167,7 +167,8 @@ impl MeasuringMemory {
         let states = 2 * sequence * size.sequences as u64;
         let tokens = 4 * ctx * size.sequences as u64;
         let work = spec.layers.iter().map(|layer| work(spec, layer, ctx, threads)).max().unwrap_or(0);
-        let widest = |layer: &LayerSpec| spec.hidden_size.max(layer.attention.q_width()).max(layer.mlp.width);
+        let widest =
+            |layer: &LayerSpec| spec.hidden_size.max(layer.attention.q_width()).max(layer.dense_width());
         let n = spec.layers.iter().map(widest).max().unwrap_or(0);
         // Six sums; six squares, two of them transposed for a moment; the elimination in f64 or a factor's inverse and
         // product; a factor and the correction. Then blocks of rows, a tensor's payload, and those of the layer.
@@ -206,7 +207,7 @@ impl MeasuringMemory {
 /// Bytes of a layer's coded matrices, experts aside, at the most that any encoding takes.
 fn codes(spec: &ModelSpec, layer: &LayerSpec) -> u64 {
     let attention = &layer.attention;
-    let width = 2 * attention.q_width() + 2 * attention.kv_width() + 3 * layer.mlp.width;
+    let width = 2 * attention.q_width() + 2 * attention.kv_width() + 3 * layer.dense_width();
     let per_layer = spec.per_layer_embedding.map_or(0, |ple| 2 * ple.width);
     2 * spec.hidden_size as u64 * (width + per_layer) as u64
 }
@@ -226,14 +227,15 @@ fn weights(spec: &ModelSpec, layer: &LayerSpec) -> u64 {
     let attention = &layer.attention;
     let experts = layer.moe.map_or(0, |moe| 3 * moe.experts * moe.width);
     let per_layer = spec.per_layer_embedding.map_or(0, |ple| 2 * ple.width);
-    let rows = 2 * attention.q_width() + 2 * attention.kv_width() + 3 * layer.mlp.width + experts + per_layer;
+    let rows =
+        2 * attention.q_width() + 2 * attention.kv_width() + 3 * layer.dense_width() + experts + per_layer;
     rows as u64 * spec.hidden_size as u64
 }
 
 /// The widest input of a layer's products.
 fn widest(spec: &ModelSpec, layer: &LayerSpec) -> usize {
     let experts = layer.moe.map_or(0, |moe| moe.width);
-    spec.hidden_size.max(layer.attention.q_width()).max(layer.mlp.width).max(experts)
+    spec.hidden_size.max(layer.attention.q_width()).max(layer.dense_width()).max(experts)
 }
 
 fn square(n: usize) -> u64 {
@@ -262,7 +264,7 @@ fn saved(spec: &ModelSpec, experts: ExpertMoments) -> u64 {
 /// Distinct inputs of a layer's products, how many of each width: of q, k and v; of the output; of gate and up; of down;
 /// of a per-layer gate and its projection; of experts.
 fn inputs(spec: &ModelSpec, layer: &LayerSpec, experts: ExpertMoments) -> Vec<(u64, usize)> {
-    let mut inputs = vec![(2, spec.hidden_size), (1, layer.attention.q_width()), (1, layer.mlp.width)];
+    let mut inputs = vec![(2, spec.hidden_size), (1, layer.attention.q_width()), (1, layer.mlp_width())];
     if let Some(ple) = spec.per_layer_embedding {
         inputs.extend([(1, spec.hidden_size), (1, ple.width)]);
     }
@@ -272,6 +274,7 @@ fn inputs(spec: &ModelSpec, layer: &LayerSpec, experts: ExpertMoments) -> Vec<(u
             ExpertMoments::Layer => 1,
         };
         inputs.extend([(gates, spec.hidden_size), (moe.experts as u64, moe.width)]);
+        inputs.extend(moe.shared_width.into_iter().flat_map(|width| [(1, spec.hidden_size), (1, width)]));
     }
     inputs
 }
@@ -279,10 +282,11 @@ fn inputs(spec: &ModelSpec, layer: &LayerSpec, experts: ExpertMoments) -> Vec<(u
 /// Activations of one sequence in one layer, and the scores of each thread.
 fn work(spec: &ModelSpec, layer: &LayerSpec, ctx: u64, threads: u64) -> u64 {
     let attention = &layer.attention;
-    let experts = layer.moe.map_or(0, |moe| 4 * moe.width * moe.top_k + 2 * spec.hidden_size * moe.top_k);
+    let experts =
+        layer.moe.map_or(0, |moe| 4 * moe.width * moe.router.top_k + 2 * spec.hidden_size * moe.router.top_k);
     let attention = 3 * attention.q_width() + 4 * attention.kv_width();
     let per_layer = spec.per_layer_embedding.map_or(0, |ple| 3 * ple.width * spec.layers.len());
-    let token = 8 * spec.hidden_size + attention + 4 * layer.mlp.width + experts + per_layer;
+    let token = 8 * spec.hidden_size + attention + 4 * layer.dense_width() + experts + per_layer;
     4 * ctx * token as u64 + threads * 3 * 4 * ROWS * ctx
 }
 
@@ -295,7 +299,7 @@ fn gradients(spec: &ModelSpec, ctx: u64, work: u64) -> u64 {
         layer.attention.q_width()
             + 2 * layer.attention.kv_width()
             + 3 * spec.hidden_size
-            + 2 * layer.mlp.width
+            + 2 * layer.dense_width()
             + experts
     });
     let sums = 8 * (rows.sum::<usize>() + spec.vocab_size) as u64;
@@ -318,7 +322,7 @@ mod tests {
             [ExpertMoments::Own, ExpertMoments::Layer].map(|which| moments(&spec, layer, which));
         assert_eq!(own - shared, 8 * 127 * gates);
         // Queries, gates and what precedes the layers; experts' gates and their mean; experts' downs and theirs.
-        let (attention, dense) = (square(layer.attention.q_width()), square(layer.mlp.width));
+        let (attention, dense) = (square(layer.attention.q_width()), square(layer.dense_width()));
         let all = 3 * gates + attention + dense + 129 * gates + 129 * 704 * 704;
         assert_eq!(own, 8 * all + 24 * attention.max(gates));
         let [own, shared] = [ExpertMoments::Own, ExpertMoments::Layer].map(|which| saved(&spec, which));

@@ -177,7 +177,9 @@ fn is_product(tensor: &SourceTensor, tied: bool) -> bool {
 fn active(tensor: &SourceTensor, checkpoint: &Checkpoint) -> f64 {
     let layer = tensor.layer.and_then(|layer| checkpoint.spec().layers.get(layer));
     match (tensor.role, layer.and_then(|layer| layer.moe)) {
-        (Role::ExpertGateUp | Role::ExpertDown, Some(moe)) => moe.top_k as f64 / moe.experts.max(1) as f64,
+        (Role::ExpertGateUp | Role::ExpertDown, Some(moe)) => {
+            moe.router.top_k as f64 / moe.experts.max(1) as f64
+        }
         _ => 1.0,
     }
 }
@@ -198,7 +200,7 @@ fn of_experts(input: &str, checkpoint: &Checkpoint) -> f64 {
 }
 
 fn top_k(checkpoint: &Checkpoint) -> f64 {
-    checkpoint.spec().layers.iter().find_map(|layer| layer.moe).map_or(1.0, |moe| moe.top_k as f64)
+    checkpoint.spec().layers.iter().find_map(|layer| layer.moe).map_or(1.0, |moe| moe.router.top_k as f64)
 }
 
 #[cfg(test)]

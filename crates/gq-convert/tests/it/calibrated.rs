@@ -260,7 +260,7 @@ fn gates_of_experts_have_moments_of_their_own_or_their_layers() {
         {
             let seen: Vec<usize> =
                 measured.inputs.iter().map(|input| measurements.inputs[input].tokens).collect();
-            assert_eq!(seen.iter().sum::<usize>(), measurements.tokens * moe.top_k, "{name}");
+            assert_eq!(seen.iter().sum::<usize>(), measurements.tokens * moe.router.top_k, "{name}");
             assert_eq!(seen.len(), if which == ExpertMoments::Own { moe.experts } else { 1 }, "{name}");
         }
         let there = std::fs::read_dir(&place).unwrap().count();

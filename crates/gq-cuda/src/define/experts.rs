@@ -1,4 +1,4 @@
-//! Choice of experts and their sum: as gq-model's `eager/experts.rs`, to the bit.
+//! Choice of experts and their sum: as gq-model's `routing.rs` for a softmax, to the bit.
 
 use super::math::exp;
 

@@ -1,10 +1,10 @@
 //! One graph per family, written against [`Ops`]: blocks in order, a shape on every line.
 
-mod gemma3;
 mod gemma4;
 mod llama;
 
 use crate::LoadError;
+use crate::blocks::{Ends, PerLayerInputs};
 use crate::linear::Linear;
 use crate::ops::Ops;
 use crate::source::Source;
@@ -12,15 +12,22 @@ use gq_checkpoint::{Family, ModelSpec};
 
 /// A model's weights in the order of its graph.
 #[derive(Debug)]
-pub(crate) enum Graph {
-    Llama(llama::Llama),
-    Gemma3(gemma3::Gemma3),
-    Gemma4(Box<gemma4::Gemma4>),
+pub(crate) struct Graph {
+    ends: Ends,
+    per_layer: Option<PerLayerInputs>,
+    layers: Layers,
+}
+
+/// Layers in order.
+#[derive(Debug)]
+enum Layers {
+    Llama(Vec<llama::Layer>),
+    Gemma4(Vec<gemma4::Layer>),
 }
 
 /// What flows from layer to layer.
 #[derive(Clone, Debug)]
-pub(crate) struct Residual<V> {
+pub(crate) struct Stream<V> {
     /// The residual stream, `[tokens, hidden]`.
     pub(crate) x: V,
     /// Vectors that each layer takes its columns of (Gemma 4 E models), `[tokens, layers * width]`.
@@ -29,16 +36,27 @@ pub(crate) struct Residual<V> {
 
 impl Graph {
     pub(crate) fn load(spec: &ModelSpec, source: &mut Source) -> Result<Graph, LoadError> {
-        Ok(match spec.family {
-            Family::Llama | Family::Qwen2 => Graph::Llama(llama::Llama::load(spec, source)?),
-            Family::Gemma3 => Graph::Gemma3(gemma3::Gemma3::load(spec, source)?),
-            Family::Gemma4 => Graph::Gemma4(Box::new(gemma4::Gemma4::load(spec, source)?)),
+        let per_layer = spec.per_layer_embedding.as_ref();
+        let layers = spec.layers.iter().enumerate();
+        Ok(Graph {
+            ends: Ends::load(spec, source)?,
+            per_layer: per_layer.map(|spec| PerLayerInputs::load(spec, source)).transpose()?,
+            layers: match spec.family {
+                Family::Llama | Family::Qwen2 | Family::Gemma3 => {
+                    let load = layers.map(|(index, layer)| llama::Layer::load(spec, index, layer, source));
+                    Layers::Llama(load.collect::<Result<_, _>>()?)
+                }
+                Family::Gemma4 => {
+                    let load = layers.map(|(index, layer)| gemma4::Layer::load(spec, index, layer, source));
+                    Layers::Gemma4(load.collect::<Result<_, _>>()?)
+                }
+            },
         })
     }
 
     /// The residual stream after the last layer, `[tokens, hidden]`.
     pub(crate) fn hidden<O: Ops>(&self, ops: &mut O, tokens: &[u32]) -> O::Value {
-        let Residual { mut x, per_layer } = self.start(ops, tokens);
+        let Stream { mut x, per_layer } = self.start(ops, tokens);
         for index in 0..self.layers() {
             x = self.layer(ops, index, x, per_layer.as_ref());
         }
@@ -47,20 +65,17 @@ impl Graph {
 
     /// Layers.
     pub(crate) fn layers(&self) -> usize {
-        match self {
-            Graph::Llama(graph) => graph.layers.len(),
-            Graph::Gemma3(graph) => graph.layers.len(),
-            Graph::Gemma4(graph) => graph.layers.len(),
+        match &self.layers {
+            Layers::Llama(layers) => layers.len(),
+            Layers::Gemma4(layers) => layers.len(),
         }
     }
 
     /// What enters the first layer.
-    pub(crate) fn start<O: Ops>(&self, ops: &mut O, tokens: &[u32]) -> Residual<O::Value> {
-        match self {
-            Graph::Llama(graph) => graph.start(ops, tokens),
-            Graph::Gemma3(graph) => graph.start(ops, tokens),
-            Graph::Gemma4(graph) => graph.start(ops, tokens),
-        }
+    pub(crate) fn start<O: Ops>(&self, ops: &mut O, tokens: &[u32]) -> Stream<O::Value> {
+        let x = self.ends.embed(ops, tokens); // [tokens, hidden]
+        let per_layer = self.per_layer.as_ref().map(|inputs| inputs.forward(ops, &x, tokens)); // [tokens, layers * width]
+        Stream { x, per_layer }
     }
 
     /// One layer: `x [tokens, hidden]` to the same shape.
@@ -71,37 +86,24 @@ impl Graph {
         x: O::Value,
         per_layer: Option<&O::Value>,
     ) -> O::Value {
-        match self {
-            Graph::Llama(graph) => graph.layer(ops, index, x),
-            Graph::Gemma3(graph) => graph.layer(ops, index, x),
-            Graph::Gemma4(graph) => graph.layer(ops, index, x, per_layer),
+        match &self.layers {
+            Layers::Llama(layers) => layers[index].forward(ops, x),
+            Layers::Gemma4(layers) => layers[index].forward(ops, x, per_layer),
         }
     }
 
     /// Rows of the residual stream as the head takes them.
     pub(crate) fn head_input<O: Ops>(&self, ops: &mut O, hidden: &O::Value) -> O::Value {
-        match self {
-            Graph::Llama(graph) => graph.head_input(ops, hidden),
-            Graph::Gemma3(graph) => graph.head_input(ops, hidden),
-            Graph::Gemma4(graph) => graph.head_input(ops, hidden),
-        }
+        self.ends.head_input(ops, hidden)
     }
 
     /// The head's weights; the embedding's where they are tied.
     pub(crate) fn head(&self) -> &Linear {
-        match self {
-            Graph::Llama(graph) => graph.head(),
-            Graph::Gemma3(graph) => graph.head(),
-            Graph::Gemma4(graph) => graph.head(),
-        }
+        self.ends.head()
     }
 
     /// Logits of rows of the residual stream: `[rows, hidden]` to `[rows, vocab]`.
     pub(crate) fn logits<O: Ops>(&self, ops: &mut O, hidden: &O::Value) -> O::Value {
-        match self {
-            Graph::Llama(graph) => graph.logits(ops, hidden),
-            Graph::Gemma3(graph) => graph.logits(ops, hidden),
-            Graph::Gemma4(graph) => graph.logits(ops, hidden),
-        }
+        self.ends.logits(ops, hidden)
     }
 }

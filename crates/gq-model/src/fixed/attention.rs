@@ -1,10 +1,11 @@
 //! Causal attention over one whole sequence, forward and backward, a head and a block of queries at a time.
 
-use crate::eager::{Matrix, softmax};
-use crate::math;
+use crate::matrix::Matrix;
+use crate::ops::Attention;
+use crate::softmax::softmax_with_sink;
 use gq_checkpoint::AttentionSpec;
 use gq_codec::{Operand, fixed_product};
-use gq_tensor::Isa;
+use gq_tensor::{Isa, math};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -12,13 +13,14 @@ use std::ops::Range;
 const BLOCK: usize = 64;
 
 /// Queries `[tokens, heads * head_dim]` over keys and values `[tokens, kv_heads * head_dim]`.
-pub(super) fn attention(level: Isa, q: &Matrix, k: &Matrix, v: &Matrix, spec: &AttentionSpec) -> Matrix {
+pub(super) fn attention(level: Isa, q: &Matrix, k: &Matrix, v: &Matrix, layer: &Attention) -> Matrix {
+    let spec = &layer.spec;
     let (tokens, dim) = (q.rows(), spec.head_dim);
     let mut out = Matrix { width: q.width, data: vec![0.0; q.data.len()] };
     out.data.par_chunks_mut(BLOCK * q.width).enumerate().for_each(|(index, out)| {
         let block = Block::new(index, tokens, spec);
         for head in 0..spec.heads {
-            let weights = block.weights(level, head, q, k, spec);
+            let weights = block.weights(level, head, q, k, layer);
             let v = operand(v, block.seen.start, head / (spec.heads / spec.kv_heads) * dim);
             let (m, n) = (block.queries.len(), block.seen.len());
             fixed_product(level, (m, dim, n), Operand::rows(&weights, n), v, &mut out[head * dim..], q.width);
@@ -41,9 +43,10 @@ pub(super) fn backward(
     q: &Matrix,
     k: &Matrix,
     v: &Matrix,
-    spec: &AttentionSpec,
+    layer: &Attention,
     dy: &Matrix,
 ) -> AttentionGradients {
+    let spec = &layer.spec;
     let (tokens, dim, group) = (q.rows(), spec.head_dim, spec.heads / spec.kv_heads);
     // One key-value head after the other, its query heads in order: sums have one order.
     let parts = (0..spec.kv_heads).into_par_iter().map(|kv_head| {
@@ -53,7 +56,7 @@ pub(super) fn backward(
             let block = Block::new(index, tokens, spec);
             let head = kv_head * group + member;
             let (m, n, from) = (block.queries.len(), block.seen.len(), block.seen.start);
-            let weights = block.weights(level, head, q, k, spec);
+            let weights = block.weights(level, head, q, k, layer);
             let dy = operand(dy, block.queries.start, head * dim);
             let mut ds = vec![0.0f32; m * n]; // gradient of the weights, then of the scores
             fixed_product(level, (m, n, dim), dy, operand(v, from, kv_head * dim).t(), &mut ds, n);
@@ -116,7 +119,8 @@ impl Block {
     }
 
     /// Softmax of the scores, 0 where a query does not see a key: `[queries, seen]`.
-    fn weights(&self, level: Isa, head: usize, q: &Matrix, k: &Matrix, spec: &AttentionSpec) -> Vec<f32> {
+    fn weights(&self, level: Isa, head: usize, q: &Matrix, k: &Matrix, layer: &Attention) -> Vec<f32> {
+        let Attention { spec, sinks } = layer;
         let mut scores = self.products(level, head, q, k, spec);
         for (query, scores) in self.queries.clone().zip(scores.chunks_exact_mut(self.seen.len())) {
             let visible = (query + 1).saturating_sub(self.window).max(self.seen.start)..query + 1;
@@ -131,7 +135,7 @@ impl Block {
                 }
                 None => scores.iter_mut().for_each(|score| *score *= spec.scale),
             }
-            softmax(scores);
+            softmax_with_sink(scores, sinks.as_ref().map(|sinks| sinks[head]));
         }
         scores
     }

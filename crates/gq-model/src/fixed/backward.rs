@@ -1,11 +1,13 @@
 //! Gradients, from the last record of a tape to the first.
 
 use super::tape::{Gradients, Place, Record};
-use super::{Fixed, attention, experts, factors, product};
+use super::{Fixed, attention, experts, factors};
 use crate::Linear;
-use crate::eager::{Matrix, elementwise};
-use crate::math;
+use crate::cpu::elementwise;
+use crate::matrix::Matrix;
 use crate::ops::Norm;
+use crate::pieces::in_pieces;
+use crate::stored;
 
 impl Fixed<'_> {
     /// Empties the tape. `gradients` starts with those of the results and ends with those of the leaves.
@@ -48,7 +50,7 @@ impl Fixed<'_> {
                 }
                 let cols = weight.shape.cols;
                 let mut dx = Matrix { width: cols, data: vec![0.0; dy.rows() * cols] };
-                product::back(level, &weight, 0..weight.shape.rows, &dy, &mut dx);
+                stored::back(level, &weight, 0..weight.shape.rows, &dy, &mut dx);
                 gradients.add(x, dx);
             }
             Record::Embed { y, table } => {
@@ -70,9 +72,9 @@ impl Fixed<'_> {
                 };
                 gradients.add(x, dx);
             }
-            Record::Attention { q, k, v, y, spec } => {
+            Record::Attention { q, k, v, y, layer } => {
                 let Some(dy) = gradients.take(y) else { return };
-                let by = attention::backward(level, &q.matrix, &k.matrix, &v.matrix, &spec, &dy);
+                let by = attention::backward(level, &q.matrix, &k.matrix, &v.matrix, &layer, &dy);
                 gradients.add(q.id, by.q);
                 gradients.add(k.id, by.k);
                 gradients.add(v.id, by.v);
@@ -80,22 +82,35 @@ impl Fixed<'_> {
             Record::Gated { activation, gate, up, y } => {
                 let Some(mut dy) = gradients.take(y) else { return };
                 let mut by_gate = dy.clone();
+                let by_expert = gate.by_expert;
                 let inputs = gate.matrix.data.iter().zip(&up.matrix.data);
                 for ((by_gate, by_up), (&gate, &up)) in by_gate.data.iter_mut().zip(&mut dy.data).zip(inputs)
                 {
-                    let (value, slope) = math::value_and_slope(activation, gate);
-                    *by_gate *= up * slope;
+                    let (slope, factor, value) = elementwise::gated_slopes(activation, gate, up);
+                    match by_expert {
+                        // The order that experts' gradients have had from the beginning.
+                        true => *by_gate = *by_gate * factor * slope,
+                        false => *by_gate *= factor * slope,
+                    }
                     *by_up *= value;
                 }
                 gradients.add(gate.id, by_gate);
                 gradients.add(up.id, dy);
             }
-            Record::Experts { x, scores, experts, y } => {
+            Record::Route { scores, routes, router } => {
+                let Some(by_factor) = gradients.take(routes.id) else { return };
+                let by_score = experts::route(&scores.matrix, &routes.routes, &router, &by_factor);
+                gradients.add(scores.id, by_score);
+            }
+            Record::Grouped { x, routes, weight, y } => {
                 let Some(dy) = gradients.take(y) else { return };
-                let (dx, by_scores) =
-                    experts::backward(level, &x.matrix, &scores.matrix, &experts, &dy, seen);
+                gradients.add(x.id, experts::grouped(level, &x.matrix, &routes, &weight, &dy, seen));
+            }
+            Record::Combine { x, routes, y } => {
+                let Some(dy) = gradients.take(y) else { return };
+                let (dx, by_factor) = experts::combine(&x.matrix, &routes.routes, &dy);
                 gradients.add(x.id, dx);
-                gradients.add(scores.id, by_scores);
+                gradients.add(routes.id, by_factor);
             }
             Record::Add { x, y, sum } => {
                 let Some(d) = gradients.take(sum) else { return };
@@ -134,7 +149,7 @@ impl Fixed<'_> {
 
 /// `y = x r w` with `r = 1 / sqrt(mean(x^2) + eps)`: `dx = r w dy - x r^3 mean(w dy x)`.
 fn rms_norm(x: &Matrix, norm: &Norm, mut dy: Matrix) -> Matrix {
-    elementwise::in_pieces(&mut dy.data, norm.width, |first, part| {
+    in_pieces(&mut dy.data, norm.width, |first, part| {
         let rows = x.data[first..].chunks_exact(norm.width);
         for (dy, x) in part.chunks_exact_mut(norm.width).zip(rows) {
             if let Some(weight) = &norm.weight {

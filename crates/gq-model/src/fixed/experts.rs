@@ -1,169 +1,105 @@
-//! Mixture of experts, forward and backward: expert after expert, each over the tokens that chose it.
+//! Gradients of the operators of experts: expert after expert, each over the tokens that chose it.
 
-use super::product::{back, rows};
-use super::{Observation, Observer, Place};
-use crate::eager::{Choice, Matrix, choose, elementwise, softmax};
-use crate::ops::Experts;
+use super::Place;
+use crate::linear::Linear;
+use crate::matrix::Matrix;
+use crate::ops::Router;
+use crate::routing::{Routes, weigh};
+use crate::softmax::softmax;
+use crate::stored::back;
+use gq_checkpoint::Scoring;
 use gq_tensor::Isa;
 
-/// The tokens of one expert.
-struct Group {
-    /// Token and the factor on its output.
-    tokens: Vec<(usize, f32)>,
-    /// Their inputs, `[tokens, hidden]`.
-    input: Matrix,
-    /// `[tokens, 2 * width]`: gate and up.
-    projected: Matrix,
-    /// `activation(gate) * up`, `[tokens, width]`.
-    hidden: Matrix,
-    /// Before the factor, `[tokens, hidden]`.
-    output: Matrix,
-}
-
-pub(super) fn experts(
+/// By the inputs of a grouped product; `seen` gets the gradient at each expert's outputs.
+pub(super) fn grouped(
     level: Isa,
     x: &Matrix,
-    scores: &Matrix,
-    experts: &Experts,
-    sequence: usize,
-    observer: &mut Option<Observer<'_>>,
+    routes: &Routes,
+    weight: &Linear,
+    dy: &Matrix,
+    seen: &mut dyn FnMut(&Linear, Place, &Matrix),
 ) -> Matrix {
-    let mut sum = Matrix { width: x.width, data: vec![0.0; x.data.len()] };
-    let choices = choices(scores, experts);
-    for expert in 0..experts.scales.len() {
-        let Some(group) = Group::new(level, expert, x, &choices, experts) else { continue };
-        if let Some(observer) = observer {
-            let expert = Some(expert);
-            observer(Observation {
-                sequence,
-                weights: &[&experts.gate_up],
-                expert,
-                input: &group.input,
-                sizes: None,
-            });
-            observer(Observation {
-                sequence,
-                weights: &[&experts.down],
-                expert,
-                input: &group.hidden,
-                sizes: None,
-            });
-        }
-        for ((token, factor), output) in group.tokens.iter().zip(group.output.data.chunks_exact(x.width)) {
-            let sum = &mut sum.data[token * x.width..][..x.width];
-            sum.iter_mut().zip(output).for_each(|(sum, x)| *sum += x * factor);
+    let mut dx = Matrix::zeros(x.rows(), x.width);
+    for (expert, places) in routes.by_expert() {
+        let part = routes.gather(dy, &places);
+        seen(weight, Place::Expert(expert), &part);
+        let mut by_input = Matrix::zeros(places.len(), x.width);
+        let first = expert * weight.height;
+        back(level, weight, first..first + weight.height, &part, &mut by_input);
+        for (row, &place) in by_input.data.chunks_exact(x.width).zip(&places) {
+            let dx = &mut dx.data[routes.start(x, place)..][..x.width];
+            dx.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
         }
     }
-    sum
+    dx
 }
 
-/// Gradients by `x` and by `scores`; `seen` gets the gradient at each expert's products.
-pub(super) fn backward(
-    level: Isa,
-    x: &Matrix,
-    scores: &Matrix,
-    experts: &Experts,
-    dy: &Matrix,
-    seen: &mut dyn FnMut(&crate::Linear, Place, &Matrix),
-) -> (Matrix, Matrix) {
-    let mut dx = Matrix { width: x.width, data: vec![0.0; x.data.len()] };
-    let choices = choices(scores, experts);
-    let mut by_factor = vec![0.0f32; scores.data.len()]; // gradient by each chosen factor
-    for expert in 0..experts.scales.len() {
-        let Some(group) = Group::new(level, expert, x, &choices, experts) else { continue };
-        let mut out = Matrix { width: x.width, data: Vec::with_capacity(group.output.data.len()) };
-        for ((token, factor), output) in group.tokens.iter().zip(group.output.data.chunks_exact(x.width)) {
-            let dy = &dy.data[token * x.width..][..x.width];
-            let dot: f64 = dy.iter().zip(output).map(|(&d, &y)| f64::from(d) * f64::from(y)).sum();
-            by_factor[token * scores.width + expert] = dot as f32;
-            out.data.extend(dy.iter().map(|d| d * factor));
+/// By the rows that were combined, and by their factors, `[tokens, top_k]`.
+pub(super) fn combine(x: &Matrix, routes: &Routes, dy: &Matrix) -> (Matrix, Matrix) {
+    let mut dx = Matrix { width: x.width, data: Vec::with_capacity(x.data.len()) };
+    let per_token = routes.choices.len() / routes.tokens.max(1);
+    let mut by_factor = Matrix { width: per_token, data: Vec::with_capacity(routes.choices.len()) };
+    for (place, (choice, x)) in routes.choices.iter().zip(x.data.chunks_exact(x.width)).enumerate() {
+        let dy = routes.row(dy, place);
+        let dot: f64 = dy.iter().zip(x).map(|(&d, &y)| f64::from(d) * f64::from(y)).sum();
+        by_factor.data.push(dot as f32);
+        dx.data.extend(dy.iter().map(|d| d * choice.factor));
+    }
+    (dx, by_factor)
+}
+
+/// By scores `[tokens, experts]`, from the gradient by the factors of the chosen experts: through renormalization,
+/// choice and what scores become. The choice itself has no slope.
+pub(super) fn route(scores: &Matrix, routes: &Routes, router: &Router, by_factor: &Matrix) -> Matrix {
+    let mut by_score = scores.clone();
+    let per_token = by_factor.width.max(1);
+    let chosen = routes.choices.chunks_exact(per_token).zip(by_factor.data.chunks_exact(per_token));
+    for (row, (choices, by_factor)) in by_score.data.chunks_exact_mut(scores.width).zip(chosen) {
+        let experts: Vec<usize> = choices.iter().map(|choice| choice.expert).collect();
+        back_scores(row, &experts, by_factor, router);
+    }
+    by_score
+}
+
+/// Replaces a token's scores by the gradient.
+fn back_scores(scores: &mut [f32], experts: &[usize], by_factor: &[f32], router: &Router) {
+    weigh(scores, router.spec.scoring);
+    if router.spec.scoring == Scoring::SoftmaxOfChosen {
+        let mut chosen: Vec<f32> = experts.iter().map(|&expert| scores[expert]).collect();
+        softmax(&mut chosen);
+        scores.fill(0.0);
+        experts.iter().zip(chosen).for_each(|(&expert, weight)| scores[expert] = weight);
+    }
+    let own = |expert: usize| router.scales.as_ref().map_or(1.0, |scales| f64::from(scales[expert]));
+    let by_share = |place: usize, expert: usize| {
+        f64::from(by_factor[place]) * own(expert) * f64::from(router.spec.scale)
+    };
+    let by_share: Vec<f64> =
+        experts.iter().enumerate().map(|(place, &expert)| by_share(place, expert)).collect();
+    let by_weight: Vec<f64> = match router.spec.renormalize {
+        true => {
+            let chosen: f64 = experts.iter().map(|&expert| f64::from(scores[expert])).sum();
+            let share = |expert: usize| f64::from(scores[expert]) / chosen;
+            let mean: f64 = experts.iter().zip(&by_share).map(|(&expert, d)| d * share(expert)).sum();
+            by_share.iter().map(|d| (d - mean) / chosen).collect()
         }
-        seen(&experts.down, Place::Expert(expert), &out);
-        let mut hidden = Matrix { width: experts.width, data: vec![0.0; group.hidden.data.len()] };
-        let first = expert * x.width;
-        back(level, &experts.down, first..first + x.width, &out, &mut hidden);
-        let mut projected = group.projected.clone();
-        for (row, dh) in
-            projected.data.chunks_exact_mut(2 * experts.width).zip(hidden.data.chunks(experts.width))
-        {
-            let (gates, ups) = row.split_at_mut(experts.width);
-            for ((gate, up), &dh) in gates.iter_mut().zip(ups).zip(dh) {
-                let (value, slope) = crate::math::value_and_slope(experts.activation, *gate);
-                (*gate, *up) = (dh * *up * slope, dh * value);
+        false => by_share,
+    };
+    let mut by_all = vec![0.0f64; scores.len()];
+    experts.iter().zip(&by_weight).for_each(|(&expert, &d)| by_all[expert] = d);
+    match router.spec.scoring {
+        Scoring::Softmax | Scoring::SoftmaxOfChosen => {
+            let total: f64 =
+                experts.iter().zip(&by_weight).map(|(&expert, d)| d * f64::from(scores[expert])).sum();
+            for (score, d) in scores.iter_mut().zip(by_all) {
+                *score = (f64::from(*score) * (d - total)) as f32;
             }
         }
-        seen(&experts.gate_up, Place::Expert(expert), &projected);
-        let mut input = Matrix { width: x.width, data: vec![0.0; group.input.data.len()] };
-        let first = expert * 2 * experts.width;
-        back(level, &experts.gate_up, first..first + 2 * experts.width, &projected, &mut input);
-        for ((token, _), input) in group.tokens.iter().zip(input.data.chunks_exact(x.width)) {
-            let dx = &mut dx.data[token * x.width..][..x.width];
-            dx.iter_mut().zip(input).for_each(|(sum, x)| *sum += x);
+        Scoring::Sigmoid => {
+            for (score, d) in scores.iter_mut().zip(by_all) {
+                let weight = f64::from(*score);
+                *score = (d * weight * (1.0 - weight)) as f32;
+            }
         }
-    }
-    let mut by_score = scores.clone();
-    for ((row, choices), by_factor) in
-        by_score.data.chunks_exact_mut(scores.width).zip(&choices).zip(by_factor.chunks_exact(scores.width))
-    {
-        router(row, choices, by_factor, experts);
-    }
-    (dx, by_score)
-}
-
-/// Replaces scores by the gradient through softmax, choice and renormalization.
-fn router(scores: &mut [f32], choices: &[Choice], by_factor: &[f32], experts: &Experts) {
-    softmax(scores);
-    let chosen: f64 = choices.iter().map(|choice| f64::from(scores[choice.expert])).sum();
-    let by_share =
-        |choice: &Choice| f64::from(by_factor[choice.expert]) * f64::from(experts.scales[choice.expert]);
-    let share = |choice: &Choice| f64::from(scores[choice.expert]) / chosen;
-    let mean: f64 = choices.iter().map(|choice| by_share(choice) * share(choice)).sum();
-    let by_probability: Vec<(usize, f64)> =
-        choices.iter().map(|choice| (choice.expert, (by_share(choice) - mean) / chosen)).collect();
-    let total: f64 = by_probability.iter().map(|&(expert, d)| d * f64::from(scores[expert])).sum();
-    let mut by_all = vec![0.0f64; scores.len()];
-    by_probability.iter().for_each(|&(expert, d)| by_all[expert] = d);
-    for (score, d) in scores.iter_mut().zip(by_all) {
-        *score = (f64::from(*score) * (d - total)) as f32;
-    }
-}
-
-fn choices(scores: &Matrix, experts: &Experts) -> Vec<Vec<Choice>> {
-    let mut scores = scores.clone();
-    scores.data.chunks_exact_mut(scores.width).map(|row| choose(row, experts)).collect()
-}
-
-impl Group {
-    fn new(
-        level: Isa,
-        expert: usize,
-        x: &Matrix,
-        choices: &[Vec<Choice>],
-        experts: &Experts,
-    ) -> Option<Group> {
-        let of_expert =
-            |choices: &Vec<Choice>| choices.iter().find(|choice| choice.expert == expert).copied();
-        let tokens: Vec<(usize, f32)> = choices
-            .iter()
-            .map(of_expert)
-            .enumerate()
-            .filter_map(|(token, choice)| Some((token, choice?.factor)))
-            .collect();
-        if tokens.is_empty() {
-            return None;
-        }
-        let data = tokens.iter().flat_map(|(token, _)| &x.data[token * x.width..][..x.width]);
-        let input = Matrix { width: x.width, data: data.copied().collect() };
-        let first = expert * 2 * experts.width;
-        let projected = rows(level, &experts.gate_up, first..first + 2 * experts.width, &input);
-        let half = |first: usize| {
-            let parts = projected.data.chunks_exact(2 * experts.width);
-            let parts = parts.flat_map(|row| &row[first..first + experts.width]);
-            Matrix { width: experts.width, data: parts.copied().collect() }
-        };
-        let hidden = elementwise::gated(experts.activation, half(0), &half(experts.width));
-        let first = expert * x.width;
-        let output = rows(level, &experts.down, first..first + x.width, &hidden);
-        Some(Group { tokens, input, projected, hidden, output })
     }
 }

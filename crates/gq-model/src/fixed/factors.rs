@@ -1,7 +1,8 @@
 //! Factors on the rows of products and on the weights of norms: what can be tuned while codes stay as they are.
 
-use crate::eager::Matrix;
+use crate::ids::WeightId;
 use crate::linear::Linear;
+use crate::matrix::Matrix;
 use crate::ops::Norm;
 use std::collections::BTreeMap;
 
@@ -35,7 +36,7 @@ pub(super) fn scaled(plain: &Matrix, factors: &[f32], bias: Option<&[f32]>) -> M
 pub(super) fn scaled_norm(norm: &Norm, factors: &Factors) -> Option<Norm> {
     let factors = factors.get(norm.name.as_deref()?)?;
     let weight = norm.weight.as_ref()?.iter().zip(factors).map(|(weight, factor)| weight * factor);
-    Some(Norm { weight: Some(weight.collect()), ..norm.clone() })
+    Some(Norm { id: WeightId::unique(), weight: Some(weight.collect()), ..norm.clone() })
 }
 
 /// Adds the gradient by the factors of a product, and makes `dy` the gradient at its plain outputs.

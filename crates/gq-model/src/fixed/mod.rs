@@ -1,17 +1,15 @@
 //! The backend whose results decide codes and budgets: one fixed arithmetic on every CPU and thread count,
 //! observers at every linear input, and a tape for gradients.
 //!
-//! In [`Fixed`] a batch is one whole sequence from position 0; [`Together`] has parts of several. Matrix products are [`gq_codec::fixed_product`]; everything else
-//! is IEEE operations in a fixed order.
+//! In [`Fixed`] a batch is one whole sequence from position 0. Matrix products are [`gq_codec::fixed_product`];
+//! everything else is IEEE operations in a fixed order.
 
 mod attention;
 mod backward;
 mod experts;
 mod factors;
-mod product;
 mod replacing;
 mod tape;
-mod together;
 #[cfg(test)]
 mod wide;
 
@@ -20,14 +18,16 @@ pub use factors::{FactorGradients, Factors};
 pub use replacing::Replacements;
 pub(crate) use replacing::Replacing;
 pub(crate) use tape::{Gradients, Place};
-pub(crate) use together::Together;
 #[cfg(test)]
 pub(crate) use wide::{Wide, WideOps, softmax as wide_softmax};
 
-use crate::eager::{Matrix, Turns, elementwise};
+use crate::cpu::{Turns, elementwise};
 use crate::linear::Linear;
-use crate::ops::{Experts, Norm, Ops};
-use gq_checkpoint::{Activation, AttentionSpec};
+use crate::matrix::Matrix;
+use crate::ops::{Attention, Norm, Ops, Router};
+use crate::routing::Routes;
+use crate::stored;
+use gq_checkpoint::Activation;
 use gq_tensor::Isa;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -40,6 +40,23 @@ use tape::{Record, Tape};
 pub(crate) struct Value {
     pub(crate) id: usize,
     pub(crate) matrix: Arc<Matrix>,
+    /// Whether rows are those of chosen experts, not of tokens.
+    by_expert: bool,
+    /// What it is with the model's own weights, between experts' products where others stand in for a share.
+    plain: Option<Arc<Matrix>>,
+}
+
+impl Value {
+    fn plain(&self) -> &Matrix {
+        self.plain.as_ref().unwrap_or(&self.matrix)
+    }
+}
+
+/// Routes and the place of their factors on the tape.
+#[derive(Clone, Debug)]
+pub(crate) struct TapedRoutes {
+    id: usize,
+    routes: Arc<Routes>,
 }
 
 /// Inputs that meet one or more weights.
@@ -131,7 +148,12 @@ impl<'a> Fixed<'a> {
     /// A value that was computed elsewhere.
     pub(crate) fn leaf(&mut self, matrix: impl Into<Arc<Matrix>>) -> Value {
         self.next += 1;
-        Value { id: self.next - 1, matrix: matrix.into() }
+        Value { id: self.next - 1, matrix: matrix.into(), by_expert: false, plain: None }
+    }
+
+    /// A value made of others that may be between experts' products.
+    fn like(&mut self, matrix: Matrix, by_expert: bool, plain: Option<Matrix>) -> Value {
+        Value { by_expert, plain: plain.map(Arc::new), ..self.leaf(matrix) }
     }
 
     /// Whether what follows is of no interest.
@@ -155,20 +177,17 @@ impl<'a> Fixed<'a> {
     }
 }
 
-fn zeros(rows: usize, width: usize) -> Matrix {
-    Matrix { width, data: vec![0.0; rows * width] }
-}
-
 fn owned(x: Value) -> Matrix {
     Arc::unwrap_or_clone(x.matrix)
 }
 
 impl Ops for Fixed<'_> {
     type Value = Value;
+    type Routes = TapedRoutes;
 
     fn embed(&mut self, table: &Linear, tokens: &[u32]) -> Value {
         let other = self.replacing.and_then(|replacing| replacing.embed(self.level, table, tokens));
-        let rows = other.unwrap_or_else(|| crate::eager::products::embed(self.level, table, tokens));
+        let rows = other.unwrap_or_else(|| stored::embed(self.level, table, tokens));
         let y = self.leaf(rows);
         self.record(|| Record::Embed { y: y.id, table: table.clone() });
         y
@@ -189,7 +208,7 @@ impl Ops for Fixed<'_> {
             };
             if let ([weight], Some(eps)) = (&weights[..], weights[0].normed) {
                 let weight = self.replaced.and_then(|replaced| replaced.get(weight.name())).unwrap_or(weight);
-                let y = product::linear(self.level, weight, &x.matrix);
+                let y = stored::linear(self.level, weight, &x.matrix);
                 let sizes = elementwise::root_mean_squares(&y, eps);
                 seen.sizes = Some(&sizes);
                 observer(seen);
@@ -200,7 +219,7 @@ impl Ops for Fixed<'_> {
         }
         self.left = self.left.map(|left| left.saturating_sub(1));
         if self.is_over() {
-            return weights.map(|weight| self.leaf(zeros(x.matrix.rows(), weight.shape.rows)));
+            return weights.map(|weight| self.leaf(Matrix::zeros(x.matrix.rows(), weight.shape.rows)));
         }
         weights.map(|weight| {
             let weight = self.replaced.and_then(|replaced| replaced.get(weight.name())).unwrap_or(weight);
@@ -209,10 +228,10 @@ impl Ops for Fixed<'_> {
                 return self.leaf(y);
             }
             let Some(factors) = self.factors.and_then(|factors| factors.get(weight.name())) else {
-                let y = early.take().unwrap_or_else(|| product::linear(self.level, weight, &x.matrix));
+                let y = early.take().unwrap_or_else(|| stored::linear(self.level, weight, &x.matrix));
                 return self.linear_value(x, y, weight, None);
             };
-            let plain = product::rows(self.level, weight, 0..weight.shape.rows, &x.matrix);
+            let plain = stored::rows(self.level, weight, 0..weight.shape.rows, &x.matrix);
             let y = factors::scaled(&plain, factors, weight.bias());
             self.linear_value(x, y, weight, Some(plain))
         })
@@ -237,20 +256,14 @@ impl Ops for Fixed<'_> {
         y
     }
 
-    fn attention(
-        &mut self,
-        q: Value,
-        new: Option<(Value, Value)>,
-        cache: usize,
-        spec: &AttentionSpec,
-    ) -> Value {
+    fn attention(&mut self, q: Value, new: Option<(Value, Value)>, cache: usize, layer: &Attention) -> Value {
         if let Some(new) = new {
             self.shared.insert(cache, new);
         }
         let Some((k, v)) = self.shared.get(&cache).cloned().filter(|_| !self.is_over()) else { return q };
-        let y = attention::attention(self.level, &q.matrix, &k.matrix, &v.matrix, spec);
+        let y = attention::attention(self.level, &q.matrix, &k.matrix, &v.matrix, layer);
         let y = self.leaf(y);
-        self.record(|| Record::Attention { q, k, v, y: y.id, spec: spec.clone() });
+        self.record(|| Record::Attention { q, k, v, y: y.id, layer: Box::new(layer.clone()) });
         y
     }
 
@@ -259,34 +272,59 @@ impl Ops for Fixed<'_> {
             Some(_) => elementwise::gated(activation, gate.matrix.as_ref().clone(), &up.matrix),
             None => elementwise::gated(activation, owned(gate.clone()), &up.matrix),
         };
-        let y = self.leaf(y);
+        let plain = (gate.plain.is_some() || up.plain.is_some())
+            .then(|| elementwise::gated(activation, gate.plain().clone(), up.plain()));
+        let y = self.like(y, gate.by_expert, plain);
         self.record(|| Record::Gated { activation, gate, up: up.clone(), y: y.id });
         y
     }
 
-    fn experts(&mut self, x: &Value, scores: &Value, experts: &Experts) -> Value {
-        if self.is_over() {
-            return x.clone();
-        }
-        let (level, sequence) = (self.level, self.sequence);
-        let mut run = |experts: &Experts| {
-            experts::experts(level, &x.matrix, &scores.matrix, experts, sequence, &mut self.observer)
+    fn route(&mut self, scores: &Value, router: &Router) -> TapedRoutes {
+        let routes = match self.is_over() {
+            true => Routes { tokens: scores.matrix.rows(), choices: Vec::new() },
+            false => Routes::new(&scores.matrix, router),
         };
-        let other = self.replacing.and_then(|replacing| Some((replacing, replacing.experts(experts)?)));
-        let y = match other {
-            Some((replacing, other)) => {
-                let y = run(&other);
-                replacing.mixed(y, || run(experts))
-            }
-            None => run(experts),
-        };
-        let y = self.leaf(y);
-        self.record(|| Record::Experts {
-            x: x.clone(),
+        self.next += 1;
+        let routes = TapedRoutes { id: self.next - 1, routes: Arc::new(routes) };
+        self.record(|| Record::Route {
             scores: scores.clone(),
-            experts: Box::new(experts.clone()),
+            routes: routes.clone(),
+            router: Box::new(router.clone()),
+        });
+        routes
+    }
+
+    fn grouped_linear(&mut self, x: &Value, routes: &TapedRoutes, weight: &Linear) -> Value {
+        let (level, sequence, routes) = (self.level, self.sequence, &routes.routes);
+        let other = self.replacing.and_then(|replacing| replacing.of(weight));
+        let mixed = self.replacing.is_some_and(|replacing| replacing.share != 1.0);
+        let mut seen = |expert: usize, input: &Matrix| {
+            let Some(observer) = &mut self.observer else { return };
+            let weights = &[weight];
+            observer(Observation { sequence, weights, expert: Some(expert), input, sizes: None });
+        };
+        let y = stored::grouped(level, other.as_ref().unwrap_or(weight), &x.matrix, routes, &mut seen);
+        // Experts' outputs are mixed where they are combined: what is between their products is not linear in weights.
+        let plain = (mixed && (other.is_some() || x.plain.is_some()))
+            .then(|| stored::grouped(level, weight, x.plain(), routes, &mut |_, _| ()));
+        let y = self.like(y, true, plain);
+        self.record(|| Record::Grouped {
+            x: x.clone(),
+            routes: routes.clone(),
+            weight: weight.clone(),
             y: y.id,
         });
+        y
+    }
+
+    fn combine(&mut self, x: Value, routes: &TapedRoutes) -> Value {
+        let y = routes.routes.combine(&x.matrix);
+        let y = match (&x.plain, self.replacing) {
+            (Some(plain), Some(replacing)) => replacing.mixed(y, || routes.routes.combine(plain)),
+            _ => y,
+        };
+        let y = self.leaf(y);
+        self.record(|| Record::Combine { x, routes: routes.clone(), y: y.id });
         y
     }
 
@@ -320,7 +358,8 @@ impl Ops for Fixed<'_> {
 
     fn columns(&mut self, x: &Value, columns: Range<usize>) -> Value {
         let (id, width) = (x.id, x.matrix.width);
-        let y = self.leaf(x.matrix.columns(columns.clone()));
+        let plain = x.plain.as_ref().map(|plain| plain.columns(columns.clone()));
+        let y = self.like(x.matrix.columns(columns.clone()), x.by_expert, plain);
         self.record(|| Record::Columns { x: id, y: y.id, columns, width });
         y
     }

@@ -1,9 +1,10 @@
 //! Weights that stand in for others.
 
 use crate::LoadError;
-use crate::eager::Matrix;
+use crate::ids::WeightId;
 use crate::linear::{Bytes, Linear};
-use crate::ops::Experts;
+use crate::matrix::Matrix;
+use crate::stored;
 use gq_codec::{Decoder, Rotation};
 use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,7 @@ impl Replacements {
             }
         };
         let linear = Linear {
+            id: WeightId::unique(),
             name: name.to_owned(),
             bytes: Bytes::Owned(payload.into()),
             shape,
@@ -80,7 +82,7 @@ pub(crate) struct Replacing<'a> {
 
 impl Replacing<'_> {
     /// What stands in for `weight`, with its bias.
-    fn of(&self, weight: &Linear) -> Option<Linear> {
+    pub(super) fn of(&self, weight: &Linear) -> Option<Linear> {
         let found = self.weights.iter().find_map(|weights| weights.codes.get(weight.name()));
         let found = found.filter(|_| self.only.contains(weight.name()))?;
         Some(Linear { bias: weight.bias.clone(), ..found.clone() })
@@ -89,15 +91,15 @@ impl Replacing<'_> {
     /// `weight`'s product, when something stands in for it.
     pub(super) fn linear(&self, level: Isa, weight: &Linear, x: &Matrix) -> Option<Matrix> {
         let other = self.of(weight)?;
-        let y = super::product::linear(level, &other, x);
-        Some(self.mixed(y, || super::product::linear(level, weight, x)))
+        let y = stored::linear(level, &other, x);
+        Some(self.mixed(y, || stored::linear(level, weight, x)))
     }
 
     /// Rows looked up in `table`, when something stands in for it.
     pub(super) fn embed(&self, level: Isa, table: &Linear, tokens: &[u32]) -> Option<Matrix> {
-        let plain = || crate::eager::products::embed(level, table, tokens);
+        let plain = || stored::embed(level, table, tokens);
         if let Some(other) = self.of(table) {
-            return Some(self.mixed(crate::eager::products::embed(level, &other, tokens), plain));
+            return Some(self.mixed(stored::embed(level, &other, tokens), plain));
         }
         let rows = self.weights.iter().find_map(|weights| weights.rows.get(table.name()));
         let rows = rows.filter(|_| self.only.contains(table.name()))?;
@@ -108,18 +110,6 @@ impl Replacing<'_> {
             }
         }
         Some(self.mixed(y, plain))
-    }
-
-    /// A layer's experts, when something stands in for some of their weights.
-    pub(super) fn experts(&self, experts: &Experts) -> Option<Experts> {
-        let (gate_up, down) = (self.of(&experts.gate_up), self.of(&experts.down));
-        if gate_up.is_none() && down.is_none() {
-            return None;
-        }
-        let mut new = experts.clone();
-        new.gate_up = gate_up.unwrap_or(new.gate_up);
-        new.down = down.unwrap_or(new.down);
-        Some(new)
     }
 
     /// `plain + share (y - plain)`.

@@ -1,12 +1,14 @@
 //! What was computed, in order, and gradients of it.
 
-use super::Value;
-use crate::eager::Matrix;
+use super::{TapedRoutes, Value};
 use crate::linear::Linear;
-use crate::ops::{Experts, Norm};
-use gq_checkpoint::{Activation, AttentionSpec};
+use crate::matrix::Matrix;
+use crate::ops::{Attention, Norm, Router};
+use crate::routing::Routes;
+use gq_checkpoint::Activation;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Operators in the order they ran; numbers are ids of values.
 #[derive(Debug, Default)]
@@ -73,7 +75,7 @@ pub(super) enum Record {
         k: Value,
         v: Value,
         y: usize,
-        spec: AttentionSpec,
+        layer: Box<Attention>,
     },
     Gated {
         activation: Activation,
@@ -81,10 +83,20 @@ pub(super) enum Record {
         up: Value,
         y: usize,
     },
-    Experts {
-        x: Value,
+    Route {
         scores: Value,
-        experts: Box<Experts>,
+        routes: TapedRoutes,
+        router: Box<Router>,
+    },
+    Grouped {
+        x: Value,
+        routes: Arc<Routes>,
+        weight: Linear,
+        y: usize,
+    },
+    Combine {
+        x: Value,
+        routes: TapedRoutes,
         y: usize,
     },
     Add {

@@ -1,10 +1,10 @@
 //! The operators in f64, for tests: what gradients in f32 are held against.
 
 use crate::linear::Linear;
-use crate::ops::{Experts, Norm, Ops};
-use gq_checkpoint::{Activation, AttentionSpec, RopeSpec};
+use crate::ops::{Attention, Norm, Ops, Router};
+use gq_checkpoint::{Activation, Curve, RopeSpec, Scoring};
 use gq_tensor::Isa;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// A matrix `[rows, width]` in f64.
@@ -75,14 +75,67 @@ fn product(x: &Wide, weight: &Linear, rows: Range<usize>) -> Wide {
     Wide { width, data }
 }
 
-fn activate(activation: Activation, x: f64) -> f64 {
-    match activation {
-        Activation::Silu => x / (1.0 + (-x).exp()),
-        Activation::GeluTanh => {
+fn activate(activation: Activation, gate: f64, up: f64) -> f64 {
+    let limit = activation.limit.map_or(f64::INFINITY, f64::from);
+    let (x, up) = (gate.min(limit), up.clamp(-limit, limit) + f64::from(activation.up_offset));
+    let value = match activation.curve {
+        Curve::Swish { alpha } => x / (1.0 + (-f64::from(alpha) * x).exp()),
+        Curve::GeluTanh => {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())
         }
+        Curve::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+    };
+    value * up
+}
+
+/// The experts of one token, in their order, with their factors, by the formulas of the references: transformers'
+/// `Glm4MoeTopkRouter` (sigmoid), `Qwen3MoeTopKRouter` (softmax), `GptOssTopKRouter` (softmax of the chosen), and Gemma 4's
+/// factor for each expert.
+pub(crate) fn chosen(scores: &[f64], router: &Router) -> Vec<(usize, f64)> {
+    let spec = router.spec;
+    let mut weights = scores.to_vec();
+    match spec.scoring {
+        Scoring::Softmax => softmax(&mut weights),
+        Scoring::Sigmoid => weights.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp())),
+        Scoring::SoftmaxOfChosen => {}
     }
+    let mut ranks = weights.clone();
+    for (rank, &bias) in ranks.iter_mut().zip(router.selection_bias.iter().flatten()) {
+        *rank += f64::from(bias);
+    }
+    let largest = |x: &[f64], count: usize| -> Vec<usize> {
+        let mut order: Vec<usize> = (0..x.len()).collect();
+        order.sort_by(|&a, &b| x[b].total_cmp(&x[a]));
+        order[..count].to_vec()
+    };
+    if let Some(groups) = spec.groups {
+        let size = ranks.len() / groups.count;
+        let goodness: Vec<f64> = ranks
+            .chunks(size)
+            .map(|group| largest(group, groups.best).iter().map(|&expert| group[expert]).sum())
+            .collect();
+        let kept = largest(&goodness, groups.kept);
+        for (expert, rank) in ranks.iter_mut().enumerate() {
+            if !kept.contains(&(expert / size)) {
+                *rank = f64::NEG_INFINITY;
+            }
+        }
+    }
+    let experts = largest(&ranks, spec.top_k);
+    let mut factors: Vec<f64> = experts.iter().map(|&expert| weights[expert]).collect();
+    if spec.scoring == Scoring::SoftmaxOfChosen {
+        softmax(&mut factors);
+    }
+    let sum: f64 = factors.iter().sum();
+    let own = |expert: usize| router.scales.as_ref().map_or(1.0, |scales| f64::from(scales[expert]));
+    let factor = |(&expert, factor): (&usize, f64)| {
+        let factor = if spec.renormalize { factor / (sum + 1e-20) } else { factor };
+        (expert, factor * own(expert) * f64::from(spec.scale))
+    };
+    let mut chosen: Vec<_> = experts.iter().zip(factors).map(factor).collect();
+    chosen.sort_by_key(|(expert, _)| *expert);
+    chosen
 }
 
 pub(crate) fn softmax(scores: &mut [f64]) {
@@ -94,6 +147,7 @@ pub(crate) fn softmax(scores: &mut [f64]) {
 
 impl Ops for WideOps<'_> {
     type Value = Wide;
+    type Routes = Vec<Vec<(usize, f64)>>;
 
     fn embed(&mut self, table: &Linear, tokens: &[u32]) -> Wide {
         let rows = tokens.iter().flat_map(|&token| matrix(table, token as usize..token as usize + 1).data);
@@ -142,7 +196,8 @@ impl Ops for WideOps<'_> {
         x
     }
 
-    fn attention(&mut self, q: Wide, new: Option<(Wide, Wide)>, cache: usize, spec: &AttentionSpec) -> Wide {
+    fn attention(&mut self, q: Wide, new: Option<(Wide, Wide)>, cache: usize, layer: &Attention) -> Wide {
+        let spec = &layer.spec;
         if let Some(new) = new {
             self.shared.insert(cache, new);
         }
@@ -162,6 +217,8 @@ impl Ops for WideOps<'_> {
                     Some(cap) => scores.map(|score| cap * (score / cap).tanh()).collect(),
                     None => scores.collect(),
                 };
+                // A sink is one more score, without a value.
+                scores.extend(layer.sinks.iter().map(|sinks| f64::from(sinks[head])));
                 softmax(&mut scores);
                 for (row, p) in (first..=position).zip(scores) {
                     let out = &mut out[head * dim..(head + 1) * dim];
@@ -173,42 +230,40 @@ impl Ops for WideOps<'_> {
     }
 
     fn gated(&mut self, activation: Activation, gate: Wide, up: &Wide) -> Wide {
-        gate.zip(up, |gate, up| activate(activation, gate) * up)
+        gate.zip(up, |gate, up| activate(activation, gate, up))
     }
 
-    fn experts(&mut self, x: &Wide, scores: &Wide, experts: &Experts) -> Wide {
-        let (hidden, width) = (x.width, experts.width);
-        let mut sum = Wide { width: hidden, data: vec![0.0; x.data.len()] };
-        let chosen = scores.rows().map(|scores| {
-            let mut p = scores.to_vec();
-            softmax(&mut p);
-            let mut order: Vec<usize> = (0..p.len()).collect();
-            order.sort_by(|&a, &b| p[b].total_cmp(&p[a]));
-            order.truncate(experts.top_k);
-            let total: f64 = order.iter().map(|&expert| p[expert]).sum();
-            order.into_iter().map(|e| (e, p[e] / total * f64::from(experts.scales[e]))).collect::<Vec<_>>()
-        });
-        let chosen: Vec<Vec<(usize, f64)>> = chosen.collect();
-        for expert in 0..experts.scales.len() {
-            let tokens = chosen.iter().enumerate().filter_map(|(token, chosen)| {
-                chosen.iter().find(|(e, _)| *e == expert).map(|(_, factor)| (token, *factor))
-            });
-            let tokens: Vec<(usize, f64)> = tokens.collect();
-            let input = tokens.iter().flat_map(|(token, _)| &x.data[token * hidden..(token + 1) * hidden]);
-            let input = Wide { width: hidden, data: input.copied().collect() };
-            let rows = expert * 2 * width..(expert + 1) * 2 * width;
-            let mut both = product(&input, &experts.gate_up, rows);
-            self.push(&experts.gate_up, Some(expert), &mut both);
-            let inner = both.rows().flat_map(|row| {
-                let (gate, up) = row.split_at(width);
-                gate.iter().zip(up).map(|(&gate, up)| activate(experts.activation, gate) * up)
-            });
-            let inner = Wide { width, data: inner.collect() };
-            let mut out = product(&inner, &experts.down, expert * hidden..(expert + 1) * hidden);
-            self.push(&experts.down, Some(expert), &mut out);
-            for ((token, factor), out) in tokens.iter().zip(out.rows()) {
-                let sum = &mut sum.data[token * hidden..(token + 1) * hidden];
-                sum.iter_mut().zip(out).for_each(|(sum, y)| *sum += factor * y);
+    fn route(&mut self, scores: &Wide, router: &Router) -> Vec<Vec<(usize, f64)>> {
+        scores.rows().map(|scores| chosen(scores, router)).collect()
+    }
+
+    fn grouped_linear(&mut self, x: &Wide, routes: &Vec<Vec<(usize, f64)>>, weight: &Linear) -> Wide {
+        let experts: Vec<usize> = routes.iter().flatten().map(|(expert, _)| *expert).collect();
+        let (height, share) = (weight.height, experts.len() / (x.data.len() / x.width));
+        let mut out = Wide { width: height, data: vec![0.0; experts.len() * height] };
+        for expert in experts.iter().copied().collect::<BTreeSet<_>>() {
+            let places = || (0..experts.len()).filter(|&place| experts[place] == expert);
+            let input = places().flat_map(|place| &x.data[place / share * x.width..][..x.width]);
+            let input = Wide { width: x.width, data: input.copied().collect() };
+            let mut part = product(&input, weight, expert * height..(expert + 1) * height);
+            for row in part.data.chunks_exact_mut(height) {
+                let bias = weight.bias().into_iter().flatten().skip(expert * height);
+                row.iter_mut().zip(bias).for_each(|(y, &b)| *y += f64::from(b));
+            }
+            self.push(weight, Some(expert), &mut part);
+            for (place, row) in places().zip(part.rows()) {
+                out.data[place * height..(place + 1) * height].copy_from_slice(row);
+            }
+        }
+        out
+    }
+
+    fn combine(&mut self, x: Wide, routes: &Vec<Vec<(usize, f64)>>) -> Wide {
+        let mut sum = Wide { width: x.width, data: vec![0.0; routes.len() * x.width] };
+        let mut rows = x.rows();
+        for (chosen, sum) in routes.iter().zip(sum.data.chunks_exact_mut(x.width)) {
+            for ((_, factor), row) in chosen.iter().zip(&mut rows) {
+                sum.iter_mut().zip(row).for_each(|(sum, y)| *sum += factor * y);
             }
         }
         sum

@@ -3,14 +3,19 @@
 //! A term is dropped or misread in the specification, in the loaded graph or in an operator; the logits of some tiny
 //! checkpoint that has the term must then miss the reference by many times what the parity test tolerates.
 
-use super::{Gemma4, Layer};
+use super::Layer;
+use crate::blocks::{Experts, KeysValues, ParallelExperts};
 use crate::cache::{KvCache, KvType};
-use crate::eager::{ActivationMode, Eager, Matrix, Turns};
-use crate::family::Graph;
+use crate::cpu::{ActivationMode, Batch, Sums};
+use crate::family::{Graph, Layers};
 use crate::linear::{Bytes, Linear};
-use crate::ops::{Experts, Norm, Ops};
+use crate::matrix::Matrix;
+use crate::ops::{Attention, Norm, Ops, Router};
+use crate::routing::Routes;
 use crate::source::Source;
-use gq_checkpoint::{Activation, AttentionSpec, Checkpoint, ModelSpec, MoeSpec, PerLayerEmbedding};
+use gq_checkpoint::{
+    Activation, AttentionSpec, Checkpoint, ModelSpec, MoeSpec, PerLayerEmbedding, RouterSpec,
+};
 use gq_tensor::Isa;
 use safetensors::SafeTensors;
 use std::ops::Range;
@@ -23,9 +28,9 @@ const TOLERANCE: f64 = 3.0;
 /// How many times that a mutation must move the logits.
 const NOTICED: f64 = 30.0;
 
-/// Eager execution with a slip in it.
+/// Execution with a slip in it.
 struct Slipping<'a> {
-    eager: Eager<'a>,
+    batch: Batch<'a>,
     slip: Slip,
 }
 
@@ -34,8 +39,6 @@ enum Slip {
     None,
     /// Where there is no value projection, values are the keys as they are cached.
     ValueIsKey,
-    /// The chosen experts' probabilities are used as they are.
-    NotRenormalized,
 }
 
 /// Makes a norm an identity, by a mark that [`Slipping`] knows.
@@ -45,24 +48,25 @@ fn absent(norm: &mut Norm) {
 
 impl Ops for Slipping<'_> {
     type Value = Matrix;
+    type Routes = Routes;
 
     fn embed(&mut self, table: &Linear, tokens: &[u32]) -> Matrix {
-        self.eager.embed(table, tokens)
+        self.batch.embed(table, tokens)
     }
 
     fn linear<const N: usize>(&mut self, x: &Matrix, weights: [&Linear; N]) -> [Matrix; N] {
-        self.eager.linear(x, weights)
+        self.batch.linear(x, weights)
     }
 
     fn rms_norm(&mut self, x: &Matrix, norm: &Norm) -> Matrix {
         match norm.eps.is_infinite() {
             true => x.clone(),
-            false => self.eager.rms_norm(x, norm),
+            false => self.batch.rms_norm(x, norm),
         }
     }
 
     fn rope(&mut self, x: Matrix, rope: usize) -> Matrix {
-        self.eager.rope(x, rope)
+        self.batch.rope(x, rope)
     }
 
     fn attention(
@@ -70,58 +74,56 @@ impl Ops for Slipping<'_> {
         q: Matrix,
         new: Option<(Matrix, Matrix)>,
         cache: usize,
-        spec: &AttentionSpec,
+        layer: &Attention,
     ) -> Matrix {
         let new = match (self.slip, new) {
-            (Slip::ValueIsKey, Some((key, _))) if spec.k_eq_v => Some((key.clone(), key)),
+            (Slip::ValueIsKey, Some((key, _))) if layer.spec.k_eq_v => Some((key.clone(), key)),
             (_, new) => new,
         };
-        self.eager.attention(q, new, cache, spec)
+        self.batch.attention(q, new, cache, layer)
     }
 
     fn gated(&mut self, activation: Activation, gate: Matrix, up: &Matrix) -> Matrix {
-        self.eager.gated(activation, gate, up)
+        self.batch.gated(activation, gate, up)
     }
 
-    fn experts(&mut self, x: &Matrix, scores: &Matrix, experts: &Experts) -> Matrix {
-        let mut out = self.eager.experts(x, scores, experts);
-        if self.slip == Slip::NotRenormalized {
-            let rows = out.data.chunks_mut(out.width).zip(scores.data.chunks(scores.width));
-            for (out, scores) in rows {
-                let mut powers: Vec<f32> = scores.iter().map(|score| score.exp()).collect();
-                powers.sort_by(|a, b| b.total_cmp(a));
-                let chosen = powers[..experts.top_k].iter().sum::<f32>() / powers.iter().sum::<f32>();
-                out.iter_mut().for_each(|x| *x *= chosen);
-            }
-        }
-        out
+    fn route(&mut self, scores: &Matrix, router: &Router) -> Routes {
+        self.batch.route(scores, router)
+    }
+
+    fn grouped_linear(&mut self, x: &Matrix, routes: &Routes, weight: &Linear) -> Matrix {
+        self.batch.grouped_linear(x, routes, weight)
+    }
+
+    fn combine(&mut self, x: Matrix, routes: &Routes) -> Matrix {
+        self.batch.combine(x, routes)
     }
 
     fn add(&mut self, x: Matrix, y: &Matrix) -> Matrix {
-        self.eager.add(x, y)
+        self.batch.add(x, y)
     }
 
     fn scale(&mut self, x: Matrix, factor: f32) -> Matrix {
-        self.eager.scale(x, factor)
+        self.batch.scale(x, factor)
     }
 
     fn softcap(&mut self, x: Matrix, cap: f32) -> Matrix {
-        self.eager.softcap(x, cap)
+        self.batch.softcap(x, cap)
     }
 
     fn rows(&mut self, x: Matrix, rows: Range<usize>) -> Matrix {
-        self.eager.rows(x, rows)
+        self.batch.rows(x, rows)
     }
 
     fn columns(&mut self, x: &Matrix, columns: Range<usize>) -> Matrix {
-        self.eager.columns(x, columns)
+        self.batch.columns(x, columns)
     }
 }
 
 /// How a mutation is made. Each function says whether the model has the term.
 enum Change {
     Spec(fn(&mut ModelSpec) -> bool),
-    Graph(fn(&mut Gemma4) -> bool),
+    Graph(fn(&mut Graph) -> bool),
     Operator(Slip, fn(&ModelSpec) -> bool),
 }
 
@@ -129,18 +131,18 @@ use Change::{Graph as InGraph, Operator, Spec};
 
 const MUTATIONS: &[(&str, Change)] = &[
     // Norms.
-    ("norm gain off by one", InGraph(|g| each(g, |l| weight(&mut l.input_norm, |w| w + 1.0)))),
+    ("norm gain off by one", InGraph(|g| each(g, |l| weight(&mut l.around_attention.before, |w| w + 1.0)))),
     ("norm epsilon 1e-6", Spec(|s| replace(&mut s.norm_eps, 1e-6))),
-    ("no input norm", InGraph(|g| each(g, |l| absent(&mut l.input_norm)))),
-    ("no post-attention norm", InGraph(|g| each(g, |l| absent(&mut l.post_attention_norm)))),
-    ("no pre-feedforward norm", InGraph(|g| each(g, |l| absent(&mut l.pre_feedforward_norm)))),
-    ("no post-feedforward norm", InGraph(|g| each(g, |l| absent(&mut l.post_feedforward_norm)))),
-    ("no query norm", InGraph(|g| each(g, |l| absent(&mut l.query_norm)))),
-    ("no key norm", InGraph(|g| key_value(g, |l| absent(&mut l.key_norm)))),
-    ("value not normed", InGraph(|g| key_value(g, |l| absent(&mut l.value_norm)))),
-    ("no final norm", InGraph(|g| in_each([&mut g.norm], absent))),
+    ("no input norm", InGraph(|g| each(g, |l| absent(&mut l.around_attention.before)))),
+    ("no post-attention norm", InGraph(|g| each(g, |l| absent(after(&mut l.around_attention))))),
+    ("no pre-feedforward norm", InGraph(|g| each(g, |l| absent(&mut l.around_mlp.before)))),
+    ("no post-feedforward norm", InGraph(|g| each(g, |l| absent(after(&mut l.around_mlp))))),
+    ("no query norm", InGraph(|g| each(g, |l| absent(there(&mut l.attention.query_norm))))),
+    ("no key norm", InGraph(|g| key_value(g, |l| absent(there(&mut l.key_norm))))),
+    ("value not normed", InGraph(|g| key_value(g, |l| absent(there(&mut l.value_norm))))),
+    ("no final norm", InGraph(|g| in_each([&mut g.ends.norm], absent))),
     // Values from keys.
-    ("K=V: value not normed", InGraph(|g| shared_values(g, |l| absent(&mut l.value_norm)))),
+    ("K=V: value not normed", InGraph(|g| shared_values(g, |l| absent(there(&mut l.value_norm))))),
     ("K=V: value is the normed key", InGraph(|g| shared_values(g, |l| l.value_norm = l.key_norm.clone()))),
     ("K=V: value is the cached key", Operator(Slip::ValueIsKey, |s| any(s, |a| a.k_eq_v))),
     // Rotary embeddings.
@@ -162,7 +164,7 @@ const MUTATIONS: &[(&str, Change)] = &[
     ("no final softcap", Spec(|s| s.final_softcap.take().is_some())),
     ("no layer_scalar", Spec(|s| in_each(&mut s.layers, |l| l.layer_scalar = false))),
     ("no layer_scalar on the last layer", Spec(|s| in_each(s.layers.last_mut(), |l| l.layer_scalar = false))),
-    ("SiLU for GELU", Spec(|s| in_each(&mut s.layers, |l| l.mlp.activation = Activation::Silu))),
+    ("SiLU for GELU", Spec(silu)),
     // Per-layer embeddings.
     ("no PLE", InGraph(|g| each(g, |l| l.per_layer = None) && g.per_layer.take().is_some())),
     ("PLE: no token table", Spec(|s| ple(s, |p| p.table_scale = 0.0))),
@@ -173,19 +175,18 @@ const MUTATIONS: &[(&str, Change)] = &[
     ("PLE: no post norm", InGraph(no_per_layer_norm)),
     ("PLE: vectors of the next layer", InGraph(next_columns)),
     // Experts.
-    ("MoE: router without hidden^-1/2", Spec(|s| moe(s, |m| m.input_scale = 1.0))),
-    ("MoE: one expert fewer", Spec(|s| moe(s, |m| m.top_k -= 1))),
-    ("MoE: no router scale", InGraph(|g| moes(g, |l| l.router_norm.weight = None))),
-    ("MoE: router input not normed", InGraph(|g| moes(g, |l| absent(&mut l.router_norm)))),
-    ("MoE: no per_expert_scale", InGraph(|g| moes(g, |l| l.experts.scales.fill(1.0)))),
-    (
-        "MoE: weights not renormalized",
-        Operator(Slip::NotRenormalized, |s| s.layers.iter().any(|l| l.moe.is_some())),
-    ),
+    ("MoE: router without hidden^-1/2", Spec(|s| moe(s, |m| m.input_scale = None))),
+    ("MoE: one expert fewer", Spec(|s| moe(s, |m| m.router.top_k -= 1))),
+    ("MoE: no router scale", InGraph(|g| moes(g, |l| l.before_router.weight = None))),
+    ("MoE: router input not normed", InGraph(|g| moes(g, |l| absent(&mut l.before_router)))),
+    ("MoE: no per_expert_scale", InGraph(|g| moes(g, |l| l.experts.choice.scales = None))),
+    ("MoE: weights not renormalized", Spec(|s| routers(s, |r| r.renormalize = false))),
+    ("MoE: sigmoid for softmax", Spec(|s| routers(s, |r| r.scoring = gq_checkpoint::Scoring::Sigmoid))),
+    ("MoE: experts' sum scaled", Spec(|s| routers(s, |r| r.scale = 2.5))),
     ("MoE: gate and up swapped", InGraph(|g| moes(g, |l| swap_halves(&mut l.experts)))),
     ("MoE: experts read the MLP's norm", InGraph(experts_read_mlp_norm)),
-    ("MoE: no norm after the MLP", InGraph(|g| moes(g, |l| absent(&mut l.post_dense_norm)))),
-    ("MoE: no norm after the experts", InGraph(|g| moes(g, |l| absent(&mut l.post_norm)))),
+    ("MoE: no norm after the MLP", InGraph(|g| moes(g, |l| absent(&mut l.after_dense)))),
+    ("MoE: no norm after the experts", InGraph(|g| moes(g, |l| absent(&mut l.after)))),
     ("MoE: no experts", InGraph(|g| moes(g, |_| {}) && each(g, |l| l.moe = None))),
 ];
 
@@ -202,28 +203,47 @@ fn weight(norm: &mut Norm, change: impl Fn(f32) -> f32) {
     norm.weight.iter_mut().flatten().for_each(|w| *w = change(*w));
 }
 
-fn each(graph: &mut Gemma4, change: impl Fn(&mut Layer)) -> bool {
-    in_each(&mut graph.layers, change)
+fn layers(graph: &mut Graph) -> std::slice::IterMut<'_, Layer> {
+    let Layers::Gemma4(layers) = &mut graph.layers else { panic!("another family") };
+    layers.iter_mut()
 }
 
-fn key_value(graph: &mut Gemma4, change: impl Fn(&mut super::KeysValues)) -> bool {
-    in_each(graph.layers.iter_mut().filter_map(|layer| layer.keys_values.as_mut()), change)
+fn each(graph: &mut Graph, change: impl Fn(&mut Layer)) -> bool {
+    in_each(layers(graph), change)
+}
+
+fn there<T>(part: &mut Option<T>) -> &mut T {
+    part.as_mut().unwrap()
+}
+
+fn after(residual: &mut crate::blocks::Residual) -> &mut Norm {
+    there(&mut residual.after)
+}
+
+/// In dense MLPs, experts and where a layer takes in its vector.
+fn silu(spec: &mut ModelSpec) -> bool {
+    ple(spec, |ple| ple.activation = Activation::SILU);
+    moe(spec, |moe| moe.activation = Activation::SILU);
+    in_each(spec.layers.iter_mut().filter_map(|l| l.mlp.as_mut()), |mlp| mlp.activation = Activation::SILU)
+}
+
+fn key_value(graph: &mut Graph, change: impl Fn(&mut KeysValues)) -> bool {
+    in_each(layers(graph).filter_map(|layer| layer.attention.keys_values.as_mut()), change)
 }
 
 /// Layers whose values are the key projection's output.
-fn shared_values(graph: &mut Gemma4, change: impl Fn(&mut super::KeysValues)) -> bool {
-    let parts = graph.layers.iter_mut().filter_map(|layer| layer.keys_values.as_mut());
+fn shared_values(graph: &mut Graph, change: impl Fn(&mut KeysValues)) -> bool {
+    let parts = layers(graph).filter_map(|layer| layer.attention.keys_values.as_mut());
     in_each(parts.filter(|part| part.value.is_none()), change)
 }
 
-fn moes(graph: &mut Gemma4, change: impl Fn(&mut super::Moe)) -> bool {
-    in_each(graph.layers.iter_mut().filter_map(|layer| layer.moe.as_mut()), change)
+fn moes(graph: &mut Graph, change: impl Fn(&mut ParallelExperts)) -> bool {
+    in_each(layers(graph).filter_map(|layer| layer.moe.as_mut()), change)
 }
 
-fn experts_read_mlp_norm(graph: &mut Gemma4) -> bool {
-    let layers =
-        graph.layers.iter_mut().filter_map(|layer| Some((layer.moe.as_mut()?, &layer.pre_feedforward_norm)));
-    layers.map(|(moe, norm)| moe.pre_norm = norm.clone()).count() > 0
+fn experts_read_mlp_norm(graph: &mut Graph) -> bool {
+    let layers = layers(graph).filter_map(|layer| Some((layer.moe.as_mut()?, &layer.around_mlp.before)));
+    layers.map(|(moe, norm)| moe.before = norm.clone()).count() > 0
 }
 
 /// Up rows first, then gate rows, of every expert.
@@ -235,17 +255,17 @@ fn swap_halves(experts: &mut Experts) {
     experts.gate_up.bytes = Bytes::Owned(bytes.into());
 }
 
-fn context(graph: &mut Gemma4, change: impl Fn(&mut Norm)) -> bool {
+fn context(graph: &mut Graph, change: impl Fn(&mut Norm)) -> bool {
     in_each(graph.per_layer.as_mut().map(|inputs| &mut inputs.norm), change)
 }
 
-fn no_per_layer_norm(graph: &mut Gemma4) -> bool {
-    let parts = graph.layers.iter_mut().filter_map(|layer| layer.per_layer.as_mut());
+fn no_per_layer_norm(graph: &mut Graph) -> bool {
+    let parts = layers(graph).filter_map(|layer| layer.per_layer.as_mut());
     in_each(parts, |part| absent(&mut part.norm))
 }
 
-fn next_columns(graph: &mut Gemma4) -> bool {
-    let mut parts: Vec<_> = graph.layers.iter_mut().filter_map(|layer| layer.per_layer.as_mut()).collect();
+fn next_columns(graph: &mut Graph) -> bool {
+    let mut parts: Vec<_> = layers(graph).filter_map(|layer| layer.per_layer.as_mut()).collect();
     let columns: Vec<_> = parts.iter().map(|part| part.columns.clone()).collect();
     let next = columns.iter().cycle().skip(1);
     parts.iter_mut().zip(next).for_each(|(part, next)| part.columns = next.clone());
@@ -266,6 +286,10 @@ fn ple(spec: &mut ModelSpec, change: impl Fn(&mut PerLayerEmbedding)) -> bool {
 
 fn moe(spec: &mut ModelSpec, change: impl Fn(&mut MoeSpec)) -> bool {
     in_each(spec.layers.iter_mut().filter_map(|layer| layer.moe.as_mut()), change)
+}
+
+fn routers(spec: &mut ModelSpec, change: impl Fn(&mut RouterSpec)) -> bool {
+    moe(spec, |moe| change(&mut moe.router))
 }
 
 /// A pair of dimensions of one kind of head.
@@ -368,25 +392,21 @@ impl Case {
             Some(Operator(operator, has)) => (slip, applies) = (*operator, has(&spec)),
             _ => {}
         }
-        let Graph::Gemma4(mut graph) =
-            Graph::load(&spec, &mut Source::checkpoint_as(self.checkpoint.clone(), &spec).unwrap()).unwrap()
-        else {
-            panic!("another family")
-        };
+        let mut source = Source::checkpoint_as(self.checkpoint.clone(), &spec).unwrap();
+        let mut graph = Graph::load(&spec, &mut source).unwrap();
         if let Some(InGraph(change)) = change {
             applies = change(&mut graph);
         }
-        applies.then(|| self.largest_error(&spec, &Graph::Gemma4(graph), slip))
+        applies.then(|| self.largest_error(&spec, &graph, slip))
     }
 
     fn largest_error(&self, spec: &ModelSpec, graph: &Graph, slip: Slip) -> f64 {
         let mut actual = Vec::new();
         for tokens in &self.rows {
-            let turns: Vec<_> = spec.ropes.iter().map(|rope| Turns::new(rope, 0, tokens.len())).collect();
             let mut cache = KvCache::new(spec, tokens.len(), KvType::F32);
-            let (level, activations) = (Isa::detect(), ActivationMode::F32);
-            let eager = Eager { level, activations, cache: &mut cache, turns: &turns, start: 0 };
-            let mut ops = Slipping { eager, slip };
+            let sums = Sums::Fastest(ActivationMode::F32);
+            let batch = Batch::new(Isa::detect(), sums, &spec.ropes, vec![(tokens.len(), &mut cache)]);
+            let mut ops = Slipping { batch, slip };
             let hidden = graph.hidden(&mut ops, tokens);
             actual.extend(graph.logits(&mut ops, &hidden).data);
         }

@@ -1,7 +1,9 @@
-//! Products with stored weights, a tile of decoded rows at a time.
+//! Products with stored weights in fixed arithmetic, a tile of decoded rows at a time.
 
-use crate::eager::{Matrix, elementwise::in_pieces};
 use crate::linear::Linear;
+use crate::matrix::Matrix;
+use crate::pieces::in_pieces;
+use crate::routing::{Routes, scatter};
 use gq_codec::{Operand, fixed_product};
 use gq_tensor::Isa;
 use std::ops::Range;
@@ -9,8 +11,20 @@ use std::ops::Range;
 /// Elements of a decoded tile: 1 MiB of f32.
 const TILE: usize = 1 << 18;
 
+/// Rows of a table.
+pub(crate) fn embed(level: Isa, table: &Linear, tokens: &[u32]) -> Matrix {
+    let width = table.shape.cols;
+    let mut out = Matrix::zeros(tokens.len(), width);
+    in_pieces(&mut out.data, width, |first, part| {
+        for (row, &token) in part.chunks_exact_mut(width).zip(tokens.iter().skip(first / width)) {
+            table.read_rows(level, token as usize..token as usize + 1, row);
+        }
+    });
+    out
+}
+
 /// `x W^T + bias`, every row of W.
-pub(super) fn linear(level: Isa, weight: &Linear, x: &Matrix) -> Matrix {
+pub(crate) fn linear(level: Isa, weight: &Linear, x: &Matrix) -> Matrix {
     let mut y = rows(level, weight, 0..weight.shape.rows, x);
     if let Some(bias) = weight.bias() {
         for row in y.data.chunks_exact_mut(bias.len()) {
@@ -21,7 +35,7 @@ pub(super) fn linear(level: Isa, weight: &Linear, x: &Matrix) -> Matrix {
 }
 
 /// `x W[rows]^T`: `[tokens, cols]` to `[tokens, rows.len()]`.
-pub(super) fn rows(level: Isa, weight: &Linear, rows: Range<usize>, x: &Matrix) -> Matrix {
+pub(crate) fn rows(level: Isa, weight: &Linear, rows: Range<usize>, x: &Matrix) -> Matrix {
     let width = rows.len();
     let mut y = Matrix { width, data: vec![0.0; x.rows() * width] };
     tiles(level, weight, rows, |first, tile, count| {
@@ -31,8 +45,27 @@ pub(super) fn rows(level: Isa, weight: &Linear, rows: Range<usize>, x: &Matrix) 
     y
 }
 
+/// `x W_e^T + bias_e` for each token's experts e; `seen(e, inputs)` is called before each expert's product.
+pub(crate) fn grouped(
+    level: Isa,
+    weight: &Linear,
+    x: &Matrix,
+    routes: &Routes,
+    seen: &mut dyn FnMut(usize, &Matrix),
+) -> Matrix {
+    let mut out = Matrix::zeros(routes.choices.len(), weight.height);
+    for (expert, places) in routes.by_expert() {
+        let input = routes.gather(x, &places);
+        seen(expert, &input);
+        let first = expert * weight.height;
+        scatter(&rows(level, weight, first..first + weight.height, &input), &places, &mut out);
+    }
+    routes.add_biases(weight, &mut out);
+    out
+}
+
 /// `dx += dy W[rows]`: `[tokens, rows.len()]` to `[tokens, cols]`.
-pub(super) fn back(level: Isa, weight: &Linear, rows: Range<usize>, dy: &Matrix, dx: &mut Matrix) {
+pub(crate) fn back(level: Isa, weight: &Linear, rows: Range<usize>, dy: &Matrix, dx: &mut Matrix) {
     let cols = dx.width;
     tiles(level, weight, rows, |first, tile, count| {
         let a = Operand { data: &dy.data[first..], row_stride: dy.width, col_stride: 1 };

@@ -1,22 +1,10 @@
 //! Operators that look at a row or an element at a time.
 
-use super::Matrix;
-use crate::math;
+use crate::matrix::Matrix;
 use crate::ops::Norm;
-use gq_checkpoint::Activation;
-use rayon::prelude::*;
-
-/// Elements worth another thread.
-const PARALLEL: usize = 1 << 15;
-
-/// Calls `work` on pieces of `x` made of whole rows of `width`, with the index of their first element.
-pub(crate) fn in_pieces(x: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Send + Sync) {
-    if x.len() < 2 * PARALLEL {
-        return work(0, x);
-    }
-    let piece = PARALLEL.div_ceil(width) * width;
-    x.par_chunks_mut(piece).enumerate().for_each(|(index, part)| work(index * piece, part));
-}
+use crate::pieces::in_pieces;
+use gq_checkpoint::{Activation, Curve};
+use gq_tensor::math;
 
 pub(crate) fn map(mut x: Matrix, f: impl Fn(f32) -> f32 + Send + Sync) -> Matrix {
     in_pieces(&mut x.data, x.width, |_, part| part.iter_mut().for_each(|x| *x = f(*x)));
@@ -41,9 +29,49 @@ pub(crate) fn add(x: Matrix, y: &Matrix) -> Matrix {
 }
 
 pub(crate) fn gated(activation: Activation, gate: Matrix, up: &Matrix) -> Matrix {
-    match activation {
-        Activation::Silu => zip(gate, up, |gate, up| math::silu(gate) * up),
-        Activation::GeluTanh => zip(gate, up, |gate, up| math::gelu_tanh(gate) * up),
+    let Activation { curve, limit, up_offset } = activation;
+    if limit.is_none() && up_offset == 0.0 {
+        // One loop for each curve: vector instructions.
+        return match curve {
+            Curve::Swish { alpha: 1.0 } => zip(gate, up, |gate, up| math::silu(gate) * up),
+            Curve::Swish { alpha } => zip(gate, up, |gate, up| math::swish(gate, alpha) * up),
+            Curve::GeluTanh => zip(gate, up, |gate, up| math::gelu_tanh(gate) * up),
+            Curve::Sigmoid => zip(gate, up, |gate, up| math::sigmoid(gate) * up),
+        };
+    }
+    zip(gate, up, |gate, up| {
+        let (gate, up) = cut(limit, gate, up);
+        value_and_slope(curve, gate).0 * (up + up_offset)
+    })
+}
+
+/// A gate and an up value within the limit; what is no number stays none.
+fn cut(limit: Option<f32>, gate: f32, up: f32) -> (f32, f32) {
+    let Some(limit) = limit else { return (gate, up) };
+    let gate = if gate > limit { limit } else { gate };
+    let up = if up > limit { limit } else { up };
+    (gate, if up < -limit { -limit } else { up })
+}
+
+/// Slopes of [`gated`] by the gate, without the factor of the up value; that factor; and by the up value.
+pub(crate) fn gated_slopes(activation: Activation, gate: f32, up: f32) -> (f32, f32, f32) {
+    let Activation { curve, limit, up_offset } = activation;
+    let (inner_gate, inner_up) = cut(limit, gate, up);
+    let (value, slope) = value_and_slope(curve, inner_gate);
+    let slope = if inner_gate < gate { 0.0 } else { slope };
+    let by_up = if (up - inner_up).abs() > 0.0 { 0.0 } else { value };
+    (slope, inner_up + up_offset, by_up)
+}
+
+#[inline]
+fn value_and_slope(curve: Curve, x: f32) -> (f32, f32) {
+    match curve {
+        Curve::Swish { alpha } => math::swish_and_slope(x, alpha),
+        Curve::GeluTanh => math::gelu_tanh_and_slope(x),
+        Curve::Sigmoid => {
+            let value = math::sigmoid(x);
+            (value, value * (1.0 - value))
+        }
     }
 }
 

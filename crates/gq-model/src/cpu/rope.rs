@@ -1,7 +1,7 @@
 //! Rotary embeddings.
 
-use super::Matrix;
-use super::elementwise::in_pieces;
+use crate::matrix::Matrix;
+use crate::pieces::in_pieces;
 use gq_checkpoint::RopeSpec;
 
 /// Cosines and sines of the rows' positions, `[positions, head_dim / 2]` each.

@@ -4,9 +4,10 @@
 //! multiplies bytes well (experts excepted), else decoded to f32 for a matrix product. In int8 mode their activations are
 //! rounded to the same int8 grid whichever way they go, so all of them agree.
 
-use super::elementwise::in_pieces;
-use super::{ActivationMode, Matrix};
+use super::ActivationMode;
 use crate::linear::{Input, Linear};
+use crate::matrix::Matrix;
+use crate::pieces::in_pieces;
 use crate::product::{Arithmetic, Spread, View, ViewMut, multiply_transposed};
 use gq_codec::{ActivationBlocks, Activations, LevelTile};
 use gq_tensor::{Isa, RotationSpec};
@@ -25,17 +26,6 @@ const LEVELS: usize = 1 << 20;
 
 /// Rows that trellis codes are read in; work is cut at multiples of it.
 const BLOCK_ROWS: usize = 32;
-
-pub(crate) fn embed(level: Isa, table: &Linear, tokens: &[u32]) -> Matrix {
-    let width = table.shape.cols;
-    let mut out = Matrix::zeros(tokens.len(), width);
-    in_pieces(&mut out.data, width, |first, part| {
-        for (row, &token) in part.chunks_exact_mut(width).zip(tokens.iter().skip(first / width)) {
-            table.read_rows(level, token as usize..token as usize + 1, row);
-        }
-    });
-    out
-}
 
 /// The basis an input must be in, and whether codes meet it as int8.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,11 @@
 //! Elementary functions from additions, multiplications and bit patterns: the same on every machine, and simple
 //! enough that a compiler turns loops over them into vector instructions.
 
-use gq_checkpoint::Activation;
-
 const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
 
 /// `e^x` to 2 units in the last place; arguments are cut to [-87.3, 88.7], where results are normal numbers.
 #[inline]
-pub(crate) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     // Adding 1.5 * 2^23 leaves the nearest integer in the low mantissa bits.
     const ROUND: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 0.693_359_4;
@@ -31,40 +29,53 @@ pub(crate) fn exp(x: f32) -> f32 {
     value * power(half) * power(n.wrapping_sub(half))
 }
 
+/// `1 / (1 + e^-x)`.
+#[inline]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
 /// `x * sigmoid(x)`.
 #[inline]
-pub(crate) fn silu(x: f32) -> f32 {
+pub fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
+}
+
+/// `x * sigmoid(alpha x)`.
+#[inline]
+pub fn swish(x: f32, alpha: f32) -> f32 {
+    x / (1.0 + exp(-(alpha * x)))
 }
 
 /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, as `x * sigmoid(2 ...)`.
 #[inline]
-pub(crate) fn gelu_tanh(x: f32) -> f32 {
-    silu_of(x, TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x))
+pub fn gelu_tanh(x: f32) -> f32 {
+    x / (1.0 + exp(-(TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x))))
 }
 
-/// A gate's activation and the slope of it.
+/// `x * sigmoid(alpha x)` and its slope.
 #[inline]
-pub(crate) fn value_and_slope(activation: Activation, x: f32) -> (f32, f32) {
-    let (inner, inner_slope) = match activation {
-        Activation::Silu => (x, 1.0),
-        Activation::GeluTanh => (
-            TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x),
-            TWICE_SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044_715 * x * x),
-        ),
-    };
-    let sigmoid = 1.0 / (1.0 + exp(-inner));
+pub fn swish_and_slope(x: f32, alpha: f32) -> (f32, f32) {
+    gate_and_slope(x, alpha * x, alpha)
+}
+
+/// [`gelu_tanh`] and its slope.
+#[inline]
+pub fn gelu_tanh_and_slope(x: f32) -> (f32, f32) {
+    let inner = TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
+    gate_and_slope(x, inner, TWICE_SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044_715 * x * x))
+}
+
+/// `x * sigmoid(inner)` and its slope, `inner_slope` being that of `inner` by x.
+#[inline]
+fn gate_and_slope(x: f32, inner: f32, inner_slope: f32) -> (f32, f32) {
+    let sigmoid = sigmoid(inner);
     (x * sigmoid, sigmoid + x * sigmoid * (1.0 - sigmoid) * inner_slope)
-}
-
-#[inline]
-fn silu_of(x: f32, gate: f32) -> f32 {
-    x / (1.0 + exp(-gate))
 }
 
 /// `tanh(x)` to 2e-7.
 #[inline]
-pub(crate) fn tanh(x: f32) -> f32 {
+pub fn tanh(x: f32) -> f32 {
     // The quotient loses the leading digits of small arguments; their series does not.
     let square = x * x;
     let small = x + x * square * (-0.333_333_34 + square * (0.133_333_34 - square * 0.053_968_254));
@@ -87,11 +98,31 @@ mod tests {
             let relative = f64::from(exp(x)) / wide.exp() - 1.0;
             assert!(relative.abs() < 2.5e-7, "exp({x}): {relative:e}");
             assert!((f64::from(tanh(x)) - wide.tanh()).abs() < 2e-7, "tanh({x})");
+            let sigmoid_error = f64::from(sigmoid(x)) - 1.0 / (1.0 + (-wide).exp());
+            assert!(sigmoid_error.abs() <= 2e-7, "sigmoid({x}): {sigmoid_error:e}");
             let silu_error = f64::from(silu(x)) - wide / (1.0 + (-wide).exp());
             assert!(silu_error.abs() <= 3e-7 * wide.abs().max(1.0), "silu({x}): {silu_error:e}");
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (wide + 0.044715 * wide.powi(3));
             let gelu_error = f64::from(gelu_tanh(x)) - 0.5 * wide * (1.0 + inner.tanh());
             assert!(gelu_error.abs() <= 3e-7 * wide.abs().max(1.0), "gelu({x}): {gelu_error:e}");
+        }
+    }
+
+    #[test]
+    fn slopes_are_those_of_the_curves() {
+        let swish = |x: f64| x / (1.0 + (-1.702 * x).exp());
+        let inner = |x: f64| (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+        let gelu = |x: f64| 0.5 * x * (1.0 + inner(x).tanh());
+        fn check(curve: impl Fn(f64) -> f64, x: f32, (value, slope): (f32, f32)) {
+            let (wide, step) = (f64::from(x), 1e-5);
+            assert!((f64::from(value) - curve(wide)).abs() <= 3e-7 * wide.abs().max(1.0), "{x}: {value}");
+            let difference = (curve(wide + step) - curve(wide - step)) / (2.0 * step);
+            assert!((f64::from(slope) - difference).abs() < 2e-6, "{x}: {slope} {difference}");
+        }
+        for x in arguments().filter(|x| x.abs() < 20.0) {
+            check(swish, x, swish_and_slope(x, 1.702));
+            check(gelu, x, gelu_tanh_and_slope(x));
+            assert_eq!(super::swish(x, 1.0), silu(x));
         }
     }
 

@@ -1,10 +1,11 @@
-//! Causal attention with grouped heads, sliding windows and softcap.
+//! Causal attention with grouped heads, sliding windows, softcap and sinks.
 
-use super::Matrix;
 use crate::cache::{HeadRows, HeadScratch, LayerCache};
-use crate::math;
+use crate::matrix::Matrix;
+use crate::ops::Attention;
 use crate::product::{Arithmetic, View, ViewMut, multiply, multiply_transposed};
-use gq_checkpoint::AttentionSpec;
+use crate::softmax::softmax_with_sink;
+use gq_tensor::math;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -19,18 +20,19 @@ pub(crate) fn attention(
     q: &Matrix,
     cache: &LayerCache,
     start: usize,
-    spec: &AttentionSpec,
+    layer: &Attention,
     arithmetic: Arithmetic,
 ) -> Matrix {
-    let tokens = q.rows();
+    let (tokens, spec) = (q.rows(), &layer.spec);
     let mut out = Matrix::zeros(tokens, q.width);
     if tokens == 1 {
         // The query heads of one key-value head are neighbors: they meet the keys as one block.
         let width = spec.heads / spec.kv_heads * spec.head_dim;
         let seen = (start + 1).min(spec.window.unwrap_or(usize::MAX));
-        let work = |(head, (q, out)): (usize, (&[f32], &mut [f32]))| {
-            let task = Task { cache, spec, positions: start..start + 1, stride: spec.head_dim, arithmetic };
-            task.run(head, q, out, spec.heads / spec.kv_heads, &mut Scratch::default());
+        let work = |(kv_head, (q, out)): (usize, (&[f32], &mut [f32]))| {
+            let task = Task { cache, layer, positions: start..start + 1, stride: spec.head_dim, arithmetic };
+            let group = spec.heads / spec.kv_heads;
+            task.run(kv_head * group, q, out, group, &mut Scratch::default());
         };
         let parts = q.data.chunks_exact(width).zip(out.data.chunks_exact_mut(width));
         if seen * q.width < PARALLEL {
@@ -44,11 +46,10 @@ pub(crate) fn attention(
     blocks.enumerate().for_each_init(Scratch::default, |scratch, (block, (q_rows, out))| {
         let first = start + block * BLOCK;
         let rows = q_rows.len() / q.width;
-        let task = Task { cache, spec, positions: first..first + rows, stride: q.width, arithmetic };
+        let task = Task { cache, layer, positions: first..first + rows, stride: q.width, arithmetic };
         for head in 0..spec.heads {
             let at = head * spec.head_dim;
-            let kv_head = head / (spec.heads / spec.kv_heads);
-            task.run(kv_head, &q_rows[at..], &mut out[at..], rows, scratch);
+            task.run(head, &q_rows[at..], &mut out[at..], rows, scratch);
         }
     });
     out
@@ -63,7 +64,7 @@ struct Scratch {
 /// A block of queries and what they have in common.
 struct Task<'a> {
     cache: &'a LayerCache,
-    spec: &'a AttentionSpec,
+    layer: &'a Attention,
     /// Positions of the queries: one for all, or one each.
     positions: Range<usize>,
     /// Distance between queries.
@@ -73,9 +74,10 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    /// `rows` queries of one head, or of several heads at one position, to the same places in `out`.
-    fn run(&self, kv_head: usize, q: &[f32], out: &mut [f32], rows: usize, scratch: &mut Scratch) {
-        let dim = self.spec.head_dim;
+    /// `rows` queries of one head, or of so many heads from it on at one position, to the same places in `out`.
+    fn run(&self, head: usize, q: &[f32], out: &mut [f32], rows: usize, scratch: &mut Scratch) {
+        let spec = &self.layer.spec;
+        let (dim, kv_head) = (spec.head_dim, head / (spec.heads / spec.kv_heads));
         let HeadRows { keys, values, first } =
             self.cache.head(kv_head, self.positions.clone(), &mut scratch.heads);
         let held = keys.len() / dim;
@@ -84,7 +86,7 @@ impl Task<'_> {
         let visible = |position: usize| match wrapped {
             true => 0..held,
             false => {
-                let window = self.spec.window.unwrap_or(usize::MAX);
+                let window = spec.window.unwrap_or(usize::MAX);
                 (position + 1).saturating_sub(window).saturating_sub(first)..position + 1 - first
             }
         };
@@ -98,7 +100,8 @@ impl Task<'_> {
         multiply_transposed(block, seen_keys, scores, self.arithmetic);
         for (row, scores) in scratch.scores.chunks_exact_mut(len).enumerate() {
             let seen = visible((self.positions.start + row).min(self.positions.end - 1));
-            self.softmax(scores, seen.start - from..seen.end - from);
+            let head = if self.positions.len() == 1 { head + row } else { head };
+            self.softmax(head, scores, seen.start - from..seen.end - from);
         }
         let weights = View::new(&scratch.scores, rows, len, len);
         let seen_values = View::new(&values[from * dim..to * dim], len, dim, dim);
@@ -106,37 +109,18 @@ impl Task<'_> {
     }
 
     /// Softmax of the visible scores; the others become 0.
-    fn softmax(&self, scores: &mut [f32], visible: Range<usize>) {
+    fn softmax(&self, head: usize, scores: &mut [f32], visible: Range<usize>) {
+        let Attention { spec, sinks } = self.layer;
         scores[..visible.start].fill(0.0);
         scores[visible.end..].fill(0.0);
         let scores = &mut scores[visible];
-        match self.spec.softcap {
+        match spec.softcap {
             Some(cap) => {
-                let scale = self.spec.scale / cap;
+                let scale = spec.scale / cap;
                 scores.iter_mut().for_each(|score| *score = cap * math::tanh(*score * scale));
             }
-            None => scores.iter_mut().for_each(|score| *score *= self.spec.scale),
+            None => scores.iter_mut().for_each(|score| *score *= spec.scale),
         }
-        softmax(scores);
+        softmax_with_sink(scores, sinks.as_ref().map(|sinks| sinks[head]));
     }
-}
-
-/// Softmax in place.
-pub(crate) fn softmax(scores: &mut [f32]) {
-    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    scores.iter_mut().for_each(|score| *score = math::exp(*score - largest));
-    let factor = (1.0 / sum(scores)) as f32;
-    scores.iter_mut().for_each(|score| *score *= factor);
-}
-
-/// In f64 and eight lanes.
-fn sum(values: &[f32]) -> f64 {
-    let (eights, rest) = values.as_chunks::<8>();
-    let mut lanes = [0.0; 8];
-    for eight in eights {
-        for (lane, &x) in lanes.iter_mut().zip(eight) {
-            *lane += f64::from(x);
-        }
-    }
-    lanes.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(x)).sum::<f64>()
 }

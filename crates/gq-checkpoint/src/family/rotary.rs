@@ -1,0 +1,59 @@
+//! Rotary keys of a configuration, in their new and old spellings.
+
+use crate::ConfigError;
+use crate::config::{Around, Fields, RopeParameters};
+
+const DEFAULT_THETA: f64 = 10_000.0;
+
+/// `rope_parameters` (newer files) or `rope_theta` with `rope_scaling`; where both stand they must agree.
+pub(super) fn read(
+    fields: &Fields<'_>,
+    max_positions: usize,
+    model_type: &str,
+) -> Result<RopeParameters, ConfigError> {
+    let theta = fields.opt_float("rope_theta", 1.0..=1e12)?;
+    let original = fields.opt_float("original_max_position_embeddings", 1.0..=1e9)?;
+    let around = Around { theta: Some(theta.unwrap_or(DEFAULT_THETA)), max_positions, original };
+    let read = |object: Option<Fields<'_>>| {
+        object.map(|object| RopeParameters::read(&object, around, model_type)).transpose()
+    };
+    let new = read(fields.opt_object("rope_parameters")?)?;
+    let old = read(fields.opt_object("rope_scaling")?)?;
+    let theta = Theta { key: "rope_theta", said: theta, default: DEFAULT_THETA };
+    agreed(fields, theta, ("rope_parameters", new), old)
+}
+
+/// The base of the frequencies under a key of its own.
+pub(super) struct Theta<'a> {
+    pub(super) key: &'a str,
+    pub(super) said: Option<f64>,
+    pub(super) default: f64,
+}
+
+/// What the new spelling (at `part`) says, else the old one, else theta alone. They must not differ.
+pub(super) fn agreed(
+    fields: &Fields<'_>,
+    theta: Theta<'_>,
+    (part, new): (&str, Option<RopeParameters>),
+    old: Option<RopeParameters>,
+) -> Result<RopeParameters, ConfigError> {
+    let disagree = |field: &str, value: String, other: &str, other_value: String| ConfigError::Disagree {
+        field: fields.path(field),
+        value,
+        other: fields.path(other),
+        other_value,
+    };
+    match (&new, theta.said, &old) {
+        (Some(new), Some(said), _) if new.theta != said => {
+            let other = format!("{part}.rope_theta");
+            Err(disagree(theta.key, said.to_string(), &other, new.theta.to_string()))
+        }
+        (Some(new), _, Some(old)) if new != old => {
+            Err(disagree("rope_scaling", format!("{:?}", old.kind), part, format!("{:?}", new.kind)))
+        }
+        _ => {
+            let theta = theta.said.unwrap_or(theta.default);
+            Ok(new.or(old).unwrap_or_else(|| RopeParameters::default(theta)))
+        }
+    }
+}

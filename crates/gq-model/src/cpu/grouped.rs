@@ -1,0 +1,54 @@
+//! Products with the matrices of chosen experts alone.
+
+use super::ActivationMode;
+use super::products::{Basis, Job, input, inputs, multiply_rows, run};
+use crate::linear::Linear;
+use crate::matrix::Matrix;
+use crate::routing::{Routes, scatter};
+use gq_tensor::Isa;
+
+/// `x W_e^T + bias_e` for each token's experts e: `[tokens, cols]` or `[places, cols]` to `[places, rows]`.
+pub(super) fn grouped(
+    level: Isa,
+    mode: ActivationMode,
+    x: &Matrix,
+    routes: &Routes,
+    weight: &Linear,
+) -> Matrix {
+    let mut out = match routes.tokens {
+        1 => one_token(level, mode, x, routes, weight),
+        _ => many_tokens(level, mode, x, routes, weight),
+    };
+    routes.add_biases(weight, &mut out);
+    out
+}
+
+/// All experts in one parallel region.
+fn one_token(level: Isa, mode: ActivationMode, x: &Matrix, routes: &Routes, weight: &Linear) -> Matrix {
+    let (basis, height) = (Basis::of(weight, mode), weight.height);
+    let inputs: Vec<_> = x.data.chunks_exact(x.width).map(|row| input(level, basis, weight, row)).collect();
+    let mut out = Matrix::zeros(routes.choices.len(), height);
+    let jobs = routes.choices.iter().zip(out.data.chunks_exact_mut(height)).enumerate();
+    let jobs = jobs.map(|(place, (choice, out))| {
+        let first = choice.expert * height;
+        let input = &inputs[routes.start(x, place) / x.width];
+        Job { weight, rows: first..first + height, input, out }
+    });
+    run(level, jobs.collect());
+    out
+}
+
+/// Expert after expert, each over the tokens that chose it.
+fn many_tokens(level: Isa, mode: ActivationMode, x: &Matrix, routes: &Routes, weight: &Linear) -> Matrix {
+    let height = weight.height;
+    let prepared = inputs(level, Basis::of(weight, mode), weight, x);
+    let mut out = Matrix::zeros(routes.choices.len(), height);
+    for (expert, places) in routes.by_expert() {
+        let some = routes.gather(&prepared, &places);
+        let mut part = Matrix::zeros(places.len(), height);
+        let first = expert * height;
+        multiply_rows(level, weight, first..first + height, &some, &mut part);
+        scatter(&part, &places, &mut out);
+    }
+    out
+}
