@@ -357,9 +357,9 @@ fn texts_and_measurements_are_looked_at_first() {
     let commands = [&["convert", &nan, "-o", "m.gq"][..], &["plan", &nan], &["calibrate", &nan, "-o", "t"]];
     for command in commands {
         for (option, name, code) in [
-            ("--calibration", "none.txt", 4),
+            ("--calibration", "none.txt", 3),
             ("--calibration", "empty", 3),
-            ("--measurements", "none.measurements", 4),
+            ("--measurements", "none.measurements", 3),
         ] {
             if (command[0], option) != ("calibrate", "--measurements") {
                 let said = gq.fails(code, &[command, &[option, name]].concat());

@@ -87,16 +87,30 @@ fn what_a_budget_has_room_for_without_loss_is_not_measured() {
         let parts = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
         parts.concat()
     };
-    let text = said(&["convert", "grid", "--size", "4MB", "-o", "m.gq"]);
+    let text = said(&["convert", "grid", "--size", "4MB", "--per-layer-projection", "grid", "-o", "m.gq"]);
     assert!(text.contains(nothing) && !text.contains("measurements removed"), "{text}");
-    let made = gq.json(&["convert", "grid", "--size", "4MB", "-o", "n.gq", "--calibration", "none"]);
+    let made = gq.json(&[
+        "convert",
+        "grid",
+        "--size",
+        "4MB",
+        "--per-layer-projection",
+        "grid",
+        "-o",
+        "n.gq",
+        "--calibration",
+        "none",
+    ]);
     assert_eq!(made["report"]["relative_mse"].as_f64(), Some(0.0));
     assert!(made["uncalibrated"].is_null(), "{made}");
     assert_eq!(std::fs::read(gq.path("m.gq")).unwrap(), std::fs::read(gq.path("n.gq")).unwrap());
-    let text = said(&["plan", "grid", "--size", "4MB"]);
+    let text = said(&["plan", "grid", "--size", "4MB", "--per-layer-projection", "grid"]);
     assert!(text.contains(nothing) && !text.contains("draft") && !text.contains("measure "), "{text}");
     for command in [&["plan", "grid"][..], &["convert", "grid", "-o", "o.gq"]] {
-        let text = said(&[command, &["--size", "4MB", "--calibration", "none"]].concat());
+        let text = said(
+            &[command, &["--size", "4MB", "--per-layer-projection", "grid", "--calibration", "none"]]
+                .concat(),
+        );
         assert!(!text.contains("not calibrated") && !text.contains("diverges"), "{text}");
     }
     // With less room something is lost.
