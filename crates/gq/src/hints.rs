@@ -65,6 +65,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "output.is_source" => {
             "choose another output: this one is needed to make it; commands that change a FILE do it in place without -o"
         }
+        "output.in_source" => "choose another folder, or a name that ends in .gq, .gguf or .html",
         "output.is_folder" => "name a file in it",
         "output.special" => "name a file; what is there stays as it is",
         "output.foreign" => "gq did not make it: look at it and remove it, or choose another output",
@@ -110,6 +111,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "measurements.other" => {
             "measure again with `gq calibrate`, into another directory if the old one is still of use"
         }
+        "calibration.too_short" => "give more text, or take shorter sequences: --calibration-ctx",
         "calibrate.memory" => {
             "raise --max-memory, use fewer --threads, a smaller --calibration-ctx or, with experts, --expert-moments layer"
         }

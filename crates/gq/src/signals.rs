@@ -48,6 +48,52 @@ pub struct Work {
     outputs: Vec<PathBuf>,
     /// What is not done when the first has its name, in a clause.
     missing: String,
+    /// Folders that the same command goes on from.
+    folders: Vec<Folder>,
+    /// Where finished parts are kept for whatever command needs them.
+    cache: Option<PathBuf>,
+}
+
+/// A folder that work is kept in.
+#[derive(Clone, Debug)]
+struct Folder {
+    path: PathBuf,
+    /// Files one of which is there when something can be gone on from; without, nothing in it is of use.
+    marks: Vec<PathBuf>,
+    /// Whether it was there before.
+    was_there: bool,
+    /// What the names of files end with that are of no use.
+    end: &'static str,
+}
+
+impl Folder {
+    fn is_of_use(&self) -> bool {
+        self.marks.iter().any(|mark| mark.exists())
+    }
+
+    /// Its path with what is in it.
+    fn sized(&self) -> String {
+        let files = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let files: Vec<u64> = files.filter_map(|file| Some(file.metadata().ok()?.len())).collect();
+        let bytes = units::bytes(files.iter().sum());
+        format!("{} ({bytes} in {} files)", self.path.display(), files.len())
+    }
+
+    /// Removes what this process made, where that is of no use.
+    fn clean(&self) {
+        if self.is_of_use() {
+            return;
+        }
+        for file in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if file.file_name().to_string_lossy().ends_with(self.end) {
+                let _ = gq_files::remove_begun(&file.path());
+            }
+        }
+        if !self.was_there {
+            // What others put there stays, and the folder with it.
+            let _ = std::fs::remove_dir(&self.path);
+        }
+    }
 }
 
 impl Work {
@@ -65,6 +111,35 @@ impl Work {
     /// The same, on a file that only a finished run changes.
     pub fn leaving(self, untouched: &Path) -> Work {
         Work { untouched: Some(untouched.to_owned()), ..self }
+    }
+
+    /// The same, with work that is kept in a folder once one of `marks` is there; `scratch` is of no use afterwards.
+    pub fn keeping_in(
+        mut self,
+        folder: &Path,
+        marks: impl IntoIterator<Item = PathBuf>,
+        scratch: impl IntoIterator<Item = PathBuf>,
+    ) -> Work {
+        let (marks, was_there) = (marks.into_iter().collect(), folder.exists());
+        self.folders.push(Folder { path: folder.to_owned(), marks, was_there, end: "" });
+        self.useless.extend(scratch);
+        self
+    }
+
+    /// The same, with a folder in which results of commands are kept; what is begun there is of no use.
+    pub fn with_cache(mut self, folder: &Path) -> Work {
+        let folder = folder.to_owned();
+        self.cache = Some(folder.clone());
+        self.folders.push(Folder { path: folder, marks: Vec::new(), was_there: true, end: ".partial" });
+        self
+    }
+
+    /// Paths and sizes of what is kept.
+    fn shown_kept(&self) -> impl Iterator<Item = (&Path, String)> {
+        let files = self.kept.iter().filter(|path| path.exists());
+        let files = files.map(|path| (path.as_path(), sized(path)));
+        let folders = self.folders.iter().filter(|folder| folder.is_of_use());
+        files.chain(folders.map(|folder| (folder.path.as_path(), folder.sized())))
     }
 
     /// The same, with what is made of it: after the first has its name, only `missing` is not done.
@@ -195,6 +270,7 @@ fn clean(work: &[Work]) {
         // What cannot be removed is found by whoever looks.
         let _ = gq_files::remove_begun(path);
     }
+    work.iter().flat_map(|work| &work.folders).for_each(Folder::clean);
 }
 
 /// Signals that the parent wants to be ignored, such as Ctrl-C behind `&` in a script; a bit each.
@@ -219,17 +295,12 @@ fn interrupted(signal: i32, output: Output) {
 
 /// One sentence for what is left and how to go on.
 fn stopped(work: &[Work], whole: &[Identity], command: &str) -> Failure {
-    let there = |path: &PathBuf| Identity::of(path).is_ok_and(|identity| whole.contains(&identity));
-    let kept: Vec<(&PathBuf, String)> = work
-        .iter()
-        .flat_map(|work| &work.kept)
-        .filter(|path| path.exists())
-        .map(|path| (path, sized(path)))
-        .collect();
+    let there = |path: &Path| Identity::of(path).is_ok_and(|identity| whole.contains(&identity));
+    let kept: Vec<(&Path, String)> = work.iter().flat_map(Work::shown_kept).collect();
     let failure = |message: String, actual| {
         Failure::new(Exit::Environment, "interrupted", message).at(command).actual(actual)
     };
-    if let Some(done) = work.iter().find(|work| work.outputs.first().is_some_and(there)) {
+    if let Some(done) = work.iter().find(|work| work.outputs.first().is_some_and(|path| there(path))) {
         let (made, lacking): (Vec<&PathBuf>, Vec<&PathBuf>) =
             done.outputs.iter().partition(|path| there(path));
         let made: Vec<String> = made.into_iter().map(|path| sized(path)).collect();
@@ -254,7 +325,7 @@ fn stopped(work: &[Work], whole: &[Identity], command: &str) -> Failure {
         .filter(|path| path.exists())
         .map(|path| path.display().to_string())
         .collect();
-    let continues = work.iter().any(|work| work.continues && work.kept.iter().any(|path| path.exists()));
+    let continues = work.iter().any(|work| work.continues && work.shown_kept().next().is_some());
     let mut message = "interrupted".to_owned();
     message += &match (kept.is_empty(), untouched.is_empty()) {
         (false, _) => {
@@ -263,7 +334,11 @@ fn stopped(work: &[Work], whole: &[Identity], command: &str) -> Failure {
         }
         (true, false) => format!(": {} is as it was", untouched.join(", ")),
         (true, true) if work.is_empty() => String::new(),
-        (true, true) => ": nothing is kept".to_owned(),
+        (true, true) => {
+            let cache = work.iter().filter_map(|work| work.cache.as_deref()).find(|dir| dir.exists());
+            let but = cache.map_or_else(String::new, |dir| format!(" but what {} holds", dir.display()));
+            format!(": nothing is kept{but}")
+        }
     };
     let how = if continues { "continues" } else { "begins again" };
     if !work.is_empty() {
@@ -294,12 +369,7 @@ fn command_line() -> String {
 
 /// Which mapped file cannot be read any more, and what is kept of the work.
 fn unreadable(work: &[Work]) -> Failure {
-    let kept: Vec<String> = work
-        .iter()
-        .flat_map(|work| &work.kept)
-        .filter(|path| path.exists())
-        .map(|path| sized(path))
-        .collect();
+    let kept: Vec<String> = work.iter().flat_map(Work::shown_kept).map(|(_, shown)| shown).collect();
     let mut failure = which_unreadable();
     if !kept.is_empty() {
         failure.message += &format!("; what is done is kept in {}", kept.join(", "));
@@ -356,7 +426,37 @@ mod tests {
         assert!(text.contains("nothing is kept; the same command begins again"), "{text}");
         let text = said(&[Work::begun_again([missing.clone()]).leaving(&partial)]);
         assert!(text.contains("m.gq.partial is as it was; the same command begins again"), "{text}");
+        let cached = Work::begun_again([]).with_cache(dir.path());
+        let text = said(&[cached]);
+        assert!(text.contains(&format!("nothing is kept but what {} holds; the", dir.path().display())));
         assert_eq!(said(&[]), "interrupted");
+    }
+
+    /// A folder counts with all of its files once a mark is there; before, what this process made in it goes.
+    #[test]
+    fn a_folder_is_kept_by_its_mark() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("m");
+        let (mark, moments) = (folder.join("mark"), folder.join("moments"));
+        let work = Work::that_continues([]).keeping_in(&folder, [mark.clone()], [folder.join("scratch")]);
+        let work = [work];
+        let said = || stopped(&work, &[], "gq convert m").message;
+        std::fs::create_dir(&folder).unwrap();
+        gq_files::write_whole(&moments, &[0; 900]).unwrap();
+        gq_files::write_whole(&folder.join("scratch"), &[0; 900]).unwrap();
+        assert!(said().contains("nothing is kept; the same command begins again"), "{}", said());
+        gq_files::write_whole(&mark, &[0; 100]).unwrap();
+        clean(&work);
+        assert!(moments.exists() && !folder.join("scratch").exists());
+        assert!(said().contains("/m (1.00 kB in 2 files); the same command continues"), "{}", said());
+        std::fs::remove_file(&mark).unwrap();
+        // What somebody else put there stays.
+        std::fs::write(folder.join("mine"), "mine").unwrap();
+        clean(&work);
+        assert!(!moments.exists() && folder.join("mine").exists());
+        std::fs::remove_file(folder.join("mine")).unwrap();
+        clean(&work);
+        assert!(!folder.exists());
     }
 
     #[test]

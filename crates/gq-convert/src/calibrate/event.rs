@@ -3,6 +3,13 @@
 /// What is reported while measuring.
 #[derive(Clone, Copy, Debug)]
 pub enum CalibrateEvent {
+    /// A measurement that was begun earlier is taken up: its gradients are there, and so many layers.
+    Resumed {
+        /// Layers whose moments are there; the head counts as one.
+        layers: usize,
+        /// Layers of all.
+        of: usize,
+    },
     /// Gradients of so many sequences are there.
     Gradients {
         /// Done.

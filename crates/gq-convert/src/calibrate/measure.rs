@@ -9,7 +9,7 @@ use super::held_out::{compared, is_held_out};
 use super::memory::{MeasuringMemory, MeasuringSize};
 use super::sequences::{CalibrationText, digest};
 use crate::measurements::{
-    InputMeasured, Measurements, MeasurementsError, TensorMeasured, moments_file, rotate, square,
+    Done, InputMeasured, Measurements, MeasurementsError, TensorMeasured, moments_file, rotate, square,
 };
 use crate::provenance;
 use gq_checkpoint::{Checkpoint, FileKind};
@@ -60,10 +60,13 @@ pub struct CalibrationInput<'a> {
 
 /// Measures the tensors that `wanted` names and saves the result in `dir`.
 ///
+/// What an interrupted measurement left there is taken up where the same is asked for: gradients that are done, and layers
+/// whose moments are saved, of which only the forward pass is run again. The result has the same bytes.
+///
 /// Memory: what [`MeasuringMemory`] says; hidden states that do not fit under the limit are in a file in `dir`.
 ///
 /// # Errors
-/// [`CalibrateError`]; `dir` then holds no measurement.
+/// [`CalibrateError`]; `dir` then holds no finished measurement.
 pub fn measure(
     checkpoint: &Checkpoint,
     model: &Model,
@@ -74,12 +77,6 @@ pub fn measure(
     progress: &mut dyn FnMut(CalibrateEvent),
 ) -> Result<Measurements, CalibrateError> {
     let CalibrationInput { texts, sequences } = text;
-    let mut measurements = Measurements::begin(dir)?;
-    measurements.files = source_files(checkpoint);
-    measurements.text_sha256 = digest(texts);
-    measurements.ctx = sequences.first().map_or(0, Vec::len);
-    measurements.seed = options.seed;
-    measurements.asked.clone_from(&options.asked);
     if sequences.len() < 2 {
         return Err(CalibrateError::TooFew { limit: 2, actual: sequences.len() });
     }
@@ -92,7 +89,19 @@ pub fn measure(
         held: checkpoint.held_bytes(rayon::current_num_threads()),
     };
     let memory = MeasuringMemory::new(model.spec(), size, options.expert_moments, options.max_memory)?;
-    let gradients = gradients(model, sequences, options, &mut measurements, progress)?;
+    let files = source_files(checkpoint);
+    let asked = asked_sha256(checkpoint, &files, text, wanted, options);
+    let (mut measurements, mut done) = Measurements::begin(dir, asked)?;
+    measurements.files = files;
+    measurements.text_sha256 = digest(texts);
+    measurements.ctx = sequences.first().map_or(0, Vec::len);
+    measurements.seed = options.seed;
+    measurements.asked.clone_from(&options.asked);
+    if done.gradients || done.layers > 0 {
+        let of = model.spec().layers.len() + 1;
+        progress(CalibrateEvent::Resumed { layers: done.layers, of });
+    }
+    let gradients = gradients(model, sequences, options, (&mut measurements, &mut done), progress)?;
     let held = |index: usize| is_held_out(index, sequences.len());
     let length = |keep: bool| -> usize {
         let kept = sequences.iter().enumerate().filter(|(index, _)| held(*index) == keep);
@@ -107,7 +116,7 @@ pub fn measure(
         pass = pass.spilled_to(gq_files::begin(&states).map_err(io)?);
     }
     let measured = layers(
-        (checkpoint, &mut pass, &mut measurements),
+        (checkpoint, &mut pass, &mut measurements, &mut done),
         wanted,
         options,
         (&held, gradients.as_ref()),
@@ -128,16 +137,31 @@ pub fn measure(
     Ok(measurements)
 }
 
-/// Runs all layers and saves the moments of each. The inner error is of the file of hidden states.
+/// Runs all layers and saves the moments of each that are not kept. The inner error is of the file of hidden states.
 fn layers(
-    (checkpoint, pass, measurements): (&Checkpoint, &mut CalibrationPass<'_>, &mut Measurements),
+    (checkpoint, pass, measurements, kept): (
+        &Checkpoint,
+        &mut CalibrationPass<'_>,
+        &mut Measurements,
+        &mut Done,
+    ),
     wanted: &dyn Fn(&str) -> bool,
     options: &CalibrateOptions,
     (held, gradients): (&dyn Fn(usize) -> bool, Option<&OutputMoments>),
     progress: &mut dyn FnMut(CalibrateEvent),
 ) -> Result<std::io::Result<()>, CalibrateError> {
     let of = pass.layers() + 1;
+    if kept.layers >= of {
+        return Ok(Ok(()));
+    }
     for done in 0..of {
+        if done < kept.layers {
+            if let Err(error) = pass.next_layer(&mut |_| {}) {
+                return Ok(Err(error));
+            }
+            progress(CalibrateEvent::Moments { done: done + 1, of });
+            continue;
+        }
         let collected = RefCell::new(Collected::new(options.expert_moments));
         let mut broken: Option<ModelError> = None;
         let mut observe = |seen: Observation<'_>| {
@@ -154,6 +178,8 @@ fn layers(
         broken.map_or(Ok(()), Err)?;
         let collected = collected.into_inner();
         save(measurements, checkpoint, collected, done, gradients, options.level)?;
+        kept.layers = done + 1;
+        measurements.save_unfinished(kept)?;
         progress(CalibrateEvent::Moments { done: done + 1, of });
     }
     Ok(Ok(()))
@@ -169,6 +195,34 @@ pub fn source_files(checkpoint: &Checkpoint) -> Vec<(String, u64)> {
     };
     let sampled = std::iter::once((format!("sha256 of sampled rows {}", sampled_rows(checkpoint)), 0));
     weights.chain(checkpoint.adapters().iter().map(adapter)).chain(sampled).collect()
+}
+
+/// Digest of everything that a measurement is a function of. Kernels, threads and memory are not among it.
+fn asked_sha256(
+    checkpoint: &Checkpoint,
+    files: &[(String, u64)],
+    CalibrationInput { texts, sequences }: CalibrationInput<'_>,
+    wanted: &dyn Fn(&str) -> bool,
+    options: &CalibrateOptions,
+) -> String {
+    let mut hash = Sha256::new();
+    let CalibrateOptions { gradient_sequences, seed, expert_moments, asked, .. } = options;
+    let version = env!("CARGO_PKG_VERSION");
+    let head =
+        format!("{version} {} {gradient_sequences} {seed} {expert_moments:?} {asked:?}", digest(texts));
+    let mut add = |part: &str| {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    };
+    add(&head);
+    files.iter().for_each(|(name, bytes)| add(&format!("{bytes} {name}")));
+    let names = checkpoint.tensors().iter().map(|tensor| tensor.name.as_str());
+    names.filter(|name| wanted(name)).for_each(add);
+    for sequence in sequences {
+        hash.update((sequence.len() as u64).to_le_bytes());
+        sequence.iter().for_each(|token| hash.update(token.to_le_bytes()));
+    }
+    hex::encode(hash.finalize())
 }
 
 /// Digest of a row from the middle of every tensor: checkpoints of one size are told apart at the price of a page each.
@@ -192,7 +246,7 @@ fn gradients(
     model: &Model,
     sequences: &[Vec<u32>],
     options: &CalibrateOptions,
-    measurements: &mut Measurements,
+    (measurements, done): (&mut Measurements, &mut Done),
     progress: &mut dyn FnMut(CalibrateEvent),
 ) -> Result<Option<OutputMoments>, CalibrateError> {
     let kept: Vec<&Vec<u32>> = (0..sequences.len())
@@ -201,7 +255,13 @@ fn gradients(
         .collect();
     let of = options.gradients_of(sequences.len());
     if of == 0 {
+        done.gradients = true;
         return Ok(None);
+    }
+    if done.gradients {
+        progress(CalibrateEvent::Gradients { done: of, of });
+        let (rows, lookups) = (measurements.gradients()?, done.lookups.clone());
+        return Ok(Some(OutputMoments { rows, lookups, positions: measurements.gradient_tokens }));
     }
     // Spread over all that are not held out.
     let some: Vec<Vec<u32>> = (0..of).map(|i| kept[i * kept.len() / of].clone()).collect();
@@ -214,6 +274,8 @@ fn gradients(
     }
     measurements.gradient_tokens = moments.positions;
     measurements.save_gradients(&moments.rows)?;
+    (done.gradients, done.lookups) = (true, moments.lookups.clone());
+    measurements.save_unfinished(done)?;
     Ok(Some(moments))
 }
 

@@ -3,8 +3,10 @@
 mod corrections;
 mod moment;
 mod saved;
+mod unfinished;
 
 pub use corrections::{Corrections, GroupTrial, WholeTrial};
 pub(crate) use moment::{Moment, rotate, square};
 pub(crate) use saved::moments_file;
 pub use saved::{InputMeasured, Measurements, MeasurementsError, TensorMeasured};
+pub(crate) use unfinished::Done;

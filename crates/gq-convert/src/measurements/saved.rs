@@ -11,16 +11,18 @@ use std::path::{Path, PathBuf};
 
 /// Version of the layout and of what is measured: 2 weighs tokens alike before a norm, 3 takes gradients on no held-out
 /// sequence and chooses dampings at every width, 4 has moments of their own for experts' gates.
-const FORMAT: u32 = 4;
+pub(super) const FORMAT: u32 = 4;
 /// The file that is written last: without it, a directory holds no measurement.
-const INDEX: &str = "measurements.json";
+pub(super) const INDEX: &str = "measurements.json";
+/// What is done of a measurement, while it is not finished.
+pub(super) const UNFINISHED: &str = "unfinished.json";
 /// What the name of a file of moments begins with.
 const MOMENTS: &str = "moments-";
 /// Squared gradients at products' outputs, one f64 vector per tensor.
-const GRADIENTS: &str = "gradients.safetensors";
+pub(super) const GRADIENTS: &str = "gradients.safetensors";
 
 /// Sequences that were held out, a vector of tokens each.
-const HELD_OUT: &str = "held_out.safetensors";
+pub(super) const HELD_OUT: &str = "held_out.safetensors";
 
 /// Weight of the mean in every row's squared gradient.
 const PRIOR: f64 = 0.1;
@@ -169,8 +171,18 @@ impl Measurements {
     pub fn is_file_name(name: &std::ffi::OsStr) -> bool {
         let whole = name.to_str().map(|name| name.strip_suffix(".partial").unwrap_or(name));
         whole.is_some_and(|name| {
-            [INDEX, GRADIENTS, HELD_OUT, "states", "trials"].contains(&name) || is_moments(name)
+            [INDEX, UNFINISHED, GRADIENTS, HELD_OUT, "states", "trials"].contains(&name) || is_moments(name)
         })
+    }
+
+    /// Files in `dir` one of which is there when a measurement can be taken up or used.
+    pub fn marks(dir: &Path) -> [PathBuf; 2] {
+        [INDEX, UNFINISHED].map(|name| dir.join(name))
+    }
+
+    /// Files in `dir` that are of use only while something is measured.
+    pub fn scratch(dir: &Path) -> [PathBuf; 2] {
+        ["states.partial", "trials.partial"].map(|name| dir.join(name))
     }
 
     /// The same without corrections: predictions count as they are.
@@ -218,6 +230,7 @@ impl Measurements {
             let path = self.dir.join(file);
             gq_files::remove(&path).map_err(|source| MeasurementsError::Io { path, source })?;
         }
+        self.remove_unfinished()?;
         match std::fs::remove_dir(&self.dir) {
             Err(source) if source.kind() != std::io::ErrorKind::DirectoryNotEmpty => {
                 Err(MeasurementsError::Io { path: self.dir.clone(), source })
@@ -275,19 +288,36 @@ impl Measurements {
         if self.gradient_tokens == 0 {
             return Ok(None);
         }
+        let gradients = self.gradients_with(&mut |name| name == tensor)?;
+        let Some(sums) = gradients.get(tensor) else { return Ok(None) };
+        let prior = PRIOR * sums.iter().sum::<f64>() / sums.len().max(1) as f64;
+        let largest = sums.iter().fold(0.0, |largest, &sum| f64::max(largest, sum)) + prior;
+        Ok((largest > 0.0).then(|| sums.iter().map(|sum| ((sum + prior) / largest) as f32).collect()))
+    }
+
+    /// Sums of squared gradients at products' outputs, one for each row.
+    pub(crate) fn gradients(&self) -> Result<BTreeMap<String, Vec<f64>>, MeasurementsError> {
+        self.gradients_with(&mut |_| true)
+    }
+
+    /// Those of the tensors that `wanted` accepts.
+    fn gradients_with(
+        &self,
+        wanted: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<BTreeMap<String, Vec<f64>>, MeasurementsError> {
         let path = self.dir.join(GRADIENTS);
         let bytes = read(&path)?;
-        let malformed = |actual: String| MeasurementsError::Malformed { path: path.clone(), actual };
+        let malformed = |actual: String| malformed(&path, actual);
         if self.digests.get(GRADIENTS) != Some(&hex::encode(Sha256::digest(&bytes))) {
             return Err(malformed("its sha256 is not the one in measurements.json".to_owned()));
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| malformed(e.to_string()))?;
-        let Ok(tensor) = tensors.tensor(tensor) else { return Ok(None) };
-        let sums: Vec<f64> =
-            tensor.data().as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes)).collect();
-        let prior = PRIOR * sums.iter().sum::<f64>() / sums.len().max(1) as f64;
-        let largest = sums.iter().fold(0.0, |largest, &sum| f64::max(largest, sum)) + prior;
-        Ok((largest > 0.0).then(|| sums.iter().map(|sum| ((sum + prior) / largest) as f32).collect()))
+        let named = tensors.iter().filter(|(name, _)| wanted(name));
+        let sums = named.map(|(name, tensor)| {
+            let sums = tensor.data().as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes));
+            (name.to_owned(), sums.collect())
+        });
+        Ok(sums.collect())
     }
 
     /// Sequences that were held out, to measure a finished file on; none where they were not kept. Codes were not made by
@@ -372,25 +402,8 @@ impl Measurements {
         let path = self.dir.join(INDEX);
         let json = serde_json::to_vec_pretty(self)
             .map_err(|e| MeasurementsError::Malformed { path: path.clone(), actual: e.to_string() })?;
-        write(&path, &json)
-    }
-
-    /// An empty measurement in `dir`, which is made; an old index there is removed first.
-    pub(crate) fn begin(dir: &Path) -> Result<Measurements, MeasurementsError> {
-        let io = |source| MeasurementsError::Io { path: dir.to_owned(), source };
-        std::fs::create_dir_all(dir).map_err(io)?;
-        match gq_files::remove(&dir.join(INDEX)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
-            _ => {}
-        }
-        // Without an index nobody knows moments, and the next measurement may have fewer.
-        for entry in std::fs::read_dir(dir).map_err(io)? {
-            let entry = entry.map_err(io)?;
-            if entry.file_name().to_str().is_some_and(is_moments) {
-                gq_files::remove(&entry.path()).map_err(io)?;
-            }
-        }
-        Ok(Measurements { dir: dir.to_owned(), ..Measurements::empty() })
+        write(&path, &json)?;
+        self.remove_unfinished()
     }
 
     /// Nothing measured.
@@ -420,19 +433,24 @@ pub(crate) fn moments_file(layer: usize, index: usize) -> String {
     format!("{MOMENTS}{layer:04}-{index:03}.safetensors")
 }
 
+/// The failure of a file that is not what was written.
+pub(super) fn malformed(path: &Path, actual: String) -> MeasurementsError {
+    MeasurementsError::Malformed { path: path.to_owned(), actual }
+}
+
 /// Whether a file has moments, or was to have them.
-fn is_moments(name: &str) -> bool {
+pub(super) fn is_moments(name: &str) -> bool {
     let numbers = name.strip_prefix(MOMENTS).map(|rest| rest.strip_suffix(".partial").unwrap_or(rest));
     let numbers = numbers.and_then(|rest| rest.strip_suffix(".safetensors"));
     numbers.is_some_and(|numbers| numbers.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-'))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, MeasurementsError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, MeasurementsError> {
     std::fs::read(path).map_err(|source| MeasurementsError::Io { path: path.to_owned(), source })
 }
 
 /// Writes beside, syncs, renames.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), MeasurementsError> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), MeasurementsError> {
     let io = |source| MeasurementsError::Io { path: path.to_owned(), source };
     gq_files::write_whole(path, bytes).map_err(io)
 }

@@ -89,8 +89,11 @@ const REPORT_TENSOR_BYTES: u64 = 160;
 
 impl Plan {
     /// Tensors of which measurements would decide nothing: they are stored without loss whatever is measured, or their
-    /// codes are not rounded by it. Of a budget that grids compete for, nothing is certain.
+    /// codes are not rounded by it. Of a budget that grids compete for, nothing is certain unless it has room for all.
     pub fn certain(&self) -> BTreeSet<String> {
+        if self.is_lossless() {
+            return self.steps.iter().map(|step| step.tensor.clone()).collect();
+        }
         let certain = |step: &&Step| match (self.policy.budget, step.encoding) {
             (_, Encoding::Exact(_)) => true,
             (None, encoding) => !round::supports(encoding),
@@ -100,6 +103,12 @@ impl Plan {
             (Some(Budget::FileBytes(_) | Budget::BodyBits(_) | Budget::Divergence(_)), _) => false,
         };
         self.steps.iter().filter(certain).map(|step| step.tensor.clone()).collect()
+    }
+
+    /// Whether every tensor is stored without loss: nothing could be closer, whatever is measured.
+    pub fn is_lossless(&self) -> bool {
+        let lossless = |step: &Step| matches!(step.encoding, Encoding::Exact(_)) || step.encoding.is_grid();
+        self.steps.iter().all(lossless)
     }
 
     /// Decides every tensor's fate. Nothing is read or written.

@@ -26,6 +26,9 @@ use std::sync::Arc;
 /// Bytes for conversations that a model writes side by side, where there is room.
 const CONVERSATIONS: u64 = 1 << 30;
 
+/// Bytes of a token, where many follow one another, at the most.
+const LONG_TOKEN: usize = 64;
+
 /// Measure a checkpoint on calibration text, once for any number of conversions.
 ///
 /// Writes measurements to a directory: second moments of inputs, gradients, and the divergence that trial roundings cause.
@@ -66,9 +69,11 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<(), Failure> {
         guard::check(&[Out::folder(&args.output)], &reads)?;
         refuse_foreign(&args.output)?;
     }
+    args.calibration.check()?;
     let found = source::find(&args.source, global)?;
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
     let how = args.calibration.thorough(&checkpoint)?;
+    refuse_short(&checkpoint, &how)?;
     if args.dry_run {
         return promise(&checkpoint, &how, args, global);
     }
@@ -82,8 +87,8 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<(), Failure> {
         room(&checkpoint, &how, &args.output, args.max_memory, global)?.refuse(&args.output, 0)?;
     }
     let place = (args.output.as_path(), lacking);
-    let saved = args.output.join("measurements.json");
-    let work = Work::that_continues([saved.clone()]);
+    let [saved, _] = Measurements::marks(&args.output);
+    let work = keeping(Work::that_continues([]), &args.output);
     let work = work.making([saved.clone()], "only its summary was not shown");
     let _work = signals::during(work);
     let mut progress = Progress::staged(global, "calibrate", expected::measuring(&checkpoint, &how, global)?);
@@ -99,6 +104,11 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<(), Failure> {
         }));
     }
     output.data(&summary(&measurements, &checkpoint, &args.output, seconds))
+}
+
+/// The same work, with what is measured in `dir`.
+pub fn keeping(work: Work, dir: &Path) -> Work {
+    work.keeping_in(dir, Measurements::marks(dir), Measurements::scratch(dir))
 }
 
 /// Refuses a folder that holds something else than measurements.
@@ -150,8 +160,16 @@ pub fn measure(
     global.output().note(&memory_line(memory));
     // Moments that are there, on the same text, are not measured again.
     let found = found.filter(|measurements| measurements.text_sha256 == gq_convert::texts_digest(&texts));
+    let output = global.output();
     let mut report = |event| {
         let (stage, done, of) = match event {
+            CalibrateEvent::Resumed { layers, of } => {
+                let what = match layers {
+                    0 => "gradients are done".to_owned(),
+                    _ => format!("{layers} of {of} layers are done and only run"),
+                };
+                return output.note(&format!("taking up an interrupted measurement: {what}"));
+            }
             CalibrateEvent::Gradients { done, of } => ("gradients", done, of),
             CalibrateEvent::Moments { done, of } => ("layers", done, of),
             CalibrateEvent::Trials { done, of } if done < of => ("trials", done, of - 1),
@@ -211,7 +229,7 @@ pub fn room(
     max_memory: Option<u64>,
     global: &Global,
 ) -> Result<Room, Failure> {
-    let memory = memory(checkpoint, how, (how.sequences(), how.ctx), max_memory, global)?;
+    let memory = promised(checkpoint, how, max_memory, global)?;
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let there: u64 = entries.filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum();
     Ok(Room { saved: memory.saved.saturating_sub(there), spilled: memory.spilled })
@@ -242,7 +260,7 @@ fn promise(
     args: &CalibrateArgs,
     global: &Global,
 ) -> Result<(), Failure> {
-    let memory = memory(checkpoint, how, (how.sequences(), how.ctx), args.max_memory, global)?;
+    let memory = promised(checkpoint, how, args.max_memory, global)?;
     let stages = expected::measuring(checkpoint, how, global)?;
     let output = global.output();
     if output.json {
@@ -259,7 +277,25 @@ fn promise(
 }
 
 pub fn memory_line(memory: MeasuringMemory) -> String {
-    let mut line = format!("measuring takes at most {} of memory", units::bytes(memory.peak));
+    format!("measuring takes {}", memory_words(memory))
+}
+
+/// What measuring takes, from what is asked for.
+///
+/// # Errors
+/// When that is more memory than is allowed.
+pub fn promised(
+    checkpoint: &Checkpoint,
+    how: &Measuring,
+    limit: Option<u64>,
+    global: &Global,
+) -> Result<MeasuringMemory, Failure> {
+    memory(checkpoint, how, (how.sequences(), how.ctx), limit, global)
+}
+
+/// Memory and disk, in words.
+pub fn memory_words(memory: MeasuringMemory) -> String {
+    let mut line = format!("at most {} of memory", units::bytes(memory.peak));
     if memory.spilled > 0 {
         line += &format!(" and {} on the disk meanwhile", units::bytes(memory.spilled));
     }
@@ -352,6 +388,20 @@ pub fn sequences(
             Ok((texts, sequences))
         }
     }
+}
+
+/// Refuses text of which there is too little, before anything else takes time.
+pub fn refuse_short(checkpoint: &Checkpoint, how: &Measuring) -> Result<(), Failure> {
+    let TextSource::Files(path) = how.source() else { return Ok(()) };
+    let texts = texts(path)?;
+    // Of more than that there is enough, whatever the tokenizer.
+    let most = LONG_TOKEN.saturating_mul(2 * how.ctx);
+    if texts.iter().map(|text| text.text.len()).max().unwrap_or(0) > most {
+        return Ok(());
+    }
+    let tokenizer = Tokenizer::new(&ModelTexts::from_checkpoint(checkpoint)?, checkpoint.spec())?;
+    gq_convert::sequences(&tokenizer, &texts, how.tokens, how.ctx)?;
+    Ok(())
 }
 
 /// Texts that are there before the model has written any; `None`: it is to write them.
@@ -473,7 +523,7 @@ impl Writing {
 }
 
 /// The texts of a file, or of the .txt and .md files of a directory in the order of their names.
-fn texts(path: &Path) -> Result<Vec<CalibrationText>, Failure> {
+pub fn texts(path: &Path) -> Result<Vec<CalibrationText>, Failure> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |error: std::io::Error| Failure::io(&path, &error)
@@ -639,6 +689,15 @@ impl From<gq_convert::BuiltinError> for Failure {
 
 impl From<gq_convert::SequenceError> for Failure {
     fn from(error: gq_convert::SequenceError) -> Failure {
-        Failure::new(Exit::Input, "calibration.text", error.to_string())
+        let message = error.to_string();
+        match error {
+            gq_convert::SequenceError::TooShort { limit, actual, .. } => {
+                let failure = Failure::new(Exit::Input, "calibration.too_short", message);
+                failure.at("--calibration").limit(limit).actual(actual)
+            }
+            gq_convert::SequenceError::Tokenizer { .. } => {
+                Failure::new(Exit::Input, "calibration.text", message)
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `--calibration` and what goes with it: what is measured, on which text, how much of it, and what is said where nothing is.
 
+use crate::commands::calibrate;
 use crate::commands::recipe::Recipe;
 use crate::failure::{Exit, Failure};
 use crate::units;
@@ -127,6 +128,19 @@ pub enum Why {
 }
 
 impl Calibrate {
+    /// Refuses a text or measurements that cannot be read, before anything is done.
+    ///
+    /// # Errors
+    /// As [`CalibrationArgs::check`] and [`Recipe::open_measurements`].
+    pub fn check_names(recipe: &Recipe, args: &CalibrationArgs) -> Result<(), Failure> {
+        // Both together are refused for that.
+        if recipe.measurements.is_none() || args.calibration.is_none() {
+            args.check()?;
+            recipe.open_measurements()?;
+        }
+        Ok(())
+    }
+
     /// Decides by the options and the model.
     ///
     /// # Errors
@@ -214,6 +228,19 @@ impl CalibrationArgs {
             gradient_tokens: None,
             trial_tokens: None,
             expert_moments: Moments::Own,
+        }
+    }
+
+    /// Refuses a text that cannot be read, before anything is done.
+    ///
+    /// # Errors
+    /// When a file is missing, is not UTF-8, or a folder has none.
+    pub fn check(&self) -> Result<(), Failure> {
+        match (self.calibration.as_deref(), TextSource::of(self.calibration.as_deref())) {
+            (Some(given), TextSource::Files(path)) if given.as_os_str() != NONE => {
+                calibrate::texts(path).map(drop)
+            }
+            _ => Ok(()),
         }
     }
 

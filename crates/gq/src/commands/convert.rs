@@ -25,17 +25,17 @@ use std::time::Instant;
 /// Quantize a checkpoint into one .gq file that holds everything needed to run it.
 ///
 /// By default the checkpoint is calibrated first: codes are rounded with error feedback by the second moments of their
-/// inputs, and a budget of 4.25 bits per weight of the body and 6.5 of embedding and head is spent where the output
-/// distribution is most sensitive, as measured on a text that comes with gq. How much is measured depends on the model
-/// alone: the same command gives the same bytes on every machine.
+/// inputs, and a budget of 4.25 bits per weight of the body and 6.5 of embedding and head, spent together, goes where
+/// the output distribution is most sensitive, as measured on a text that comes with gq. How much is measured depends on
+/// the model alone: the same command gives the same bytes on every machine.
 /// Weights that are quantized already (on a grid of few bits) are found first and stored without loss.
 ///
 /// An output that exists is refused; with --force it is replaced once the new file is complete.
-/// The same command continues an interrupted conversion where it stopped.
+/// The same command continues an interrupted conversion: gradients, layers and tensors that were done are kept.
 #[derive(clap::Args, Debug)]
 #[command(after_help = format!("{}{}", "\
 Examples:
-  gq convert ./SmolLM2-135M-Instruct                        calibrated, 4.25 bits per weight: a good file, in minutes
+  gq convert ./SmolLM2-135M-Instruct                        calibrated: a good file, in minutes
   gq convert ./SmolLM2-135M-Instruct --size 91MB            the least divergence in so many bytes
   gq convert ./SmolLM2-135M-Instruct --target-kld 0.02      the smallest file within so much divergence
   gq convert ./SmolLM2-135M-Instruct --calibration texts/   on your own text
@@ -77,6 +77,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     if let Some(output) = args.output.as_deref().filter(|_| !args.dry_run) {
         guarded(args, output, false)?;
     }
+    Calibrate::check_names(&args.recipe, &args.calibration)?;
     let found = source::find(&args.source, global)?;
     if args.dry_run {
         return plan::show(&found, (&args.recipe, &args.calibration), false, global);
@@ -88,10 +89,10 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     let calibrate = Calibrate::resolve(&args.recipe, &args.calibration, &checkpoint)?;
     let output_path = args.output.clone().unwrap_or_else(|| args.recipe.file_name(&found.name, &calibrate));
     guarded(args, &output_path, matches!(calibrate, Calibrate::Measure(_)))?;
-    let left = [".partial", ".journal", ".measurements/measurements.json", ".target-kld"];
-    let left = left.map(|end| gq_files::sibling(&output_path, end));
+    let left = [".partial", ".journal", ".target-kld"].map(|end| gq_files::sibling(&output_path, end));
     let missing = format!("only its report was not shown: `gq inspect {}` shows it", output_path.display());
     let work = Work::that_continues(left).making([output_path.clone()], missing);
+    let work = calibrate::keeping(work, &measurements_path(&output_path));
     let _work = signals::during(work);
     let checker = Checker::new(args.no_check, global).within(args.recipe.max_memory);
     let look = |path: &Path| checker.look(path).map_err(Into::into);
@@ -102,15 +103,19 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     let command = format!("gq convert {}", args.source.display());
     let resources = Resources { threads: global.threads(), max_memory: args.recipe.max_memory };
     args.recipe.asked().check(&checkpoint, &args.recipe.policy(&checkpoint, None), resources)?;
-    let mut job = Job::new(&checkpoint, &args.recipe, calibrate, resources)?;
-    if let Calibrate::Without(why) = job.calibrate {
-        output.note(&why.sentence(&command));
-        job.tell_calibrated(why, args, global)?;
+    if let Calibrate::Measure(how) = &calibrate {
+        calibrate::refuse_short(&checkpoint, how)?;
     }
+    let mut job = Job::new(&checkpoint, &args.recipe, calibrate, resources)?;
     let place = Place { path: &output_path, restart: args.restart, keep: args.keep_measurements };
     job.room(&place, global)?;
     let mut progress = Progress::staged(global, "convert", job.stages(args.keep_measurements, global)?);
     job.find_grids(&mut progress, global)?;
+    let uncalibrated = job.uncalibrated();
+    if let Some(why) = uncalibrated {
+        output.note(&why.sentence(&command));
+        job.tell_calibrated(why, args, global)?;
+    }
     // Grids may have decided what was open before.
     job.room(&place, global)?;
     progress.revise(&job.stages(args.keep_measurements, global)?);
@@ -157,10 +162,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
             "file_bytes": file_bytes,
             "seconds": seconds,
             "expected_divergence": plan.expected_divergence,
-            "uncalibrated": match job.calibrate {
-                Calibrate::Without(why) => Some(why.name()),
-                Calibrate::Measured | Calibrate::Measure(_) => None,
-            },
+            "uncalibrated": uncalibrated.map(Why::name),
             "report": report,
             "measured": measured,
             "seen": checker.seen(),
@@ -262,6 +264,14 @@ impl<'a> Job<'a> {
         guard::space(place.path, measuring.needed(payload))
     }
 
+    /// Why nothing is measured where that costs something: what is stored without loss could not be closer.
+    fn uncalibrated(&self) -> Option<Why> {
+        match self.calibrate {
+            Calibrate::Without(why) if !self.draft.as_ref().is_some_and(Plan::is_lossless) => Some(why),
+            _ => None,
+        }
+    }
+
     /// What is measured, less what is stored without loss whatever is measured; `None`: there is nothing to measure.
     fn measuring(&self, all: bool) -> Option<Measuring> {
         let Calibrate::Measure(how) = &self.calibrate else { return None };
@@ -302,25 +312,11 @@ impl<'a> Job<'a> {
                 None
             }
             (Calibrate::Measure(_), Some(how)) => {
-                let left_out = how.without.len();
-                if self.draft.is_some() && left_out > 0 {
-                    global
-                        .output()
-                        .note(&format!("{left_out} tensors are stored without loss: they are not measured"));
+                if place.restart {
+                    Measurements::discard(&dir)?;
                 }
-                Some(match place.restart {
-                    true => {
-                        calibrate::measure(self.checkpoint, &how, (&dir, None), max_memory, progress, global)?
-                    }
-                    false => calibrate::finished_or_measured(
-                        self.checkpoint,
-                        &how,
-                        &dir,
-                        max_memory,
-                        progress,
-                        global,
-                    )?,
-                })
+                let (source, dir) = (self.checkpoint, &dir);
+                Some(calibrate::finished_or_measured(source, &how, dir, max_memory, progress, global)?)
             }
         };
         self.recipe.measurements(self.checkpoint, measured)

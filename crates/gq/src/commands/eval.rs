@@ -95,7 +95,11 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
     let useless = saved.iter().flat_map(|path| [path.clone(), gq_files::partial_path(path)]);
     let outputs = [&args.save_outputs, &args.html].into_iter().flatten().cloned();
     let work = Work::begun_again(useless).making(outputs, "its figures were not shown");
-    let _work = (!outs.is_empty()).then(|| signals::during(work));
+    let work = match cache_dir(args.cache.as_deref(), args.cache_limit) {
+        Some(cache) => work.with_cache(&cache),
+        None => work,
+    };
+    let _work = signals::during(work);
     let mut report = source::with_threads(global, || measure(args, &model, &reference, global))?
         .inspect_err(|_| saved.iter().for_each(|path| drop(gq_files::remove_begun(path))))?;
     report.names = names(args, model, reference);

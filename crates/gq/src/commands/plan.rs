@@ -2,9 +2,9 @@
 
 use crate::cli::Global;
 use crate::commands::calibration::{Calibrate, CalibrationArgs, Measuring};
-use crate::commands::convert;
 use crate::commands::outcome::{self, Row, groups, left_out, lossless, shape};
 use crate::commands::recipe::Recipe;
+use crate::commands::{calibrate, convert};
 use crate::failure::{Exit, Failure};
 use crate::progress::Stage;
 use crate::seen::{Checker, NoCheck};
@@ -39,6 +39,7 @@ pub struct PlanArgs {
 }
 
 pub fn run(args: &PlanArgs, global: &Global) -> Result<(), Failure> {
+    Calibrate::check_names(&args.recipe, &args.calibration)?;
     let found = source::find(&args.source, global)?;
     show(&found, (&args.recipe, &args.calibration), args.tensors, global)
 }
@@ -71,6 +72,10 @@ pub fn show(
         Calibrate::Measured | Calibrate::Without(_) => None,
     };
     let first = first.filter(|how| how.wants_some(&checkpoint));
+    // Refused as the conversion would be.
+    let measuring = first.as_ref();
+    let measuring =
+        measuring.map(|how| calibrate::promised(&checkpoint, how, recipe.max_memory, global)).transpose()?;
     let stages = match &first {
         Some(how) => {
             let mut stages = expected::measuring(&checkpoint, how, global)?;
@@ -88,6 +93,13 @@ pub fn show(
         document["lossless"] = lossless(&plan, &grids).into();
         document["estimate"] = serde_json::to_value(estimate).map_err(gq_convert::ConvertError::from)?;
         document["measures_first"] = first.is_some().into();
+        document["measuring"] = measuring.map_or(serde_json::Value::Null, |memory| {
+            serde_json::json!({
+                "peak_memory_bytes": memory.peak,
+                "spilled_bytes": memory.spilled,
+                "saved_bytes": memory.saved,
+            })
+        });
         document["check_memory_bytes"] = check.into();
         return output.document(&document);
     }
@@ -129,6 +141,9 @@ pub fn show(
         units::bytes(plan.memory.peak),
         plan.memory.threads,
     );
+    if let Some(memory) = measuring {
+        text += &format!("measure {}\n", calibrate::memory_words(memory));
+    }
     if check > 0 {
         text += &format!(
             "check   {} of memory before and after, for the tokenizer; --no-check leaves it out\n",
@@ -140,8 +155,14 @@ pub fn show(
         text += &format!("{line}\n");
     }
     text += &first.map_or_else(String::new, |how| draft(&how, &plan));
-    if let Calibrate::Without(why) = calibrate {
-        text += &format!("{}\n", why.sentence(&format!("gq convert {}", found.path.display())));
+    match calibrate {
+        Calibrate::Measure(_) if plan.is_lossless() => {
+            text += "every weight is stored without loss: nothing is measured\n";
+        }
+        Calibrate::Without(why) if !plan.is_lossless() => {
+            text += &format!("{}\n", why.sentence(&format!("gq convert {}", found.path.display())));
+        }
+        _ => {}
     }
     text += &outcome::expectation(&plan).unwrap_or_default();
     output.data(&text)

@@ -117,6 +117,14 @@ fn rotation(name: &str) -> Result<RotationKind, String> {
 }
 
 impl Recipe {
+    /// The measurements these options name, of whatever checkpoint.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn open_measurements(&self) -> Result<Option<Measurements>, Failure> {
+        Ok(self.measurements.as_deref().map(Measurements::open).transpose()?)
+    }
+
     /// The measurements these options name.
     ///
     /// # Errors
@@ -127,7 +135,7 @@ impl Recipe {
         measured: Option<Measurements>,
     ) -> Result<Option<Measurements>, Failure> {
         let measurements = match (&self.measurements, measured) {
-            (Some(dir), None) => Some(Measurements::open(dir)?),
+            (Some(_), None) => self.open_measurements()?,
             (_, measured) => measured,
         };
         if let Some(measurements) = &measurements {

@@ -111,7 +111,8 @@ impl Out {
 }
 
 /// Refuses outputs that are among what is read (by whatever path or link), that exist without force, or that cannot be
-/// written. `reads` are paths as they were given; of folders every file counts, of repositories those in the cache.
+/// written. `reads` are paths as they were given; of folders the files that a loader reads count, of repositories those in
+/// the cache. Names that a loader would read in such a folder are refused as well.
 ///
 /// # Errors
 /// The first output that is refused; nothing was touched then.
@@ -139,6 +140,12 @@ fn one(out: &Out, read: &Read) -> Result<(), Failure> {
                 let failure = Failure::new(Exit::Usage, "output.is_source", message).at(path.display());
                 return Err(failure.limit("another file").actual(what));
             }
+        }
+        if let Some(folder) = read.with(path) {
+            let folder = folder.display();
+            let message = format!("{}: a file of this name is read with {folder}", path.display());
+            let failure = Failure::new(Exit::Usage, "output.in_source", message).at(path.display());
+            return Err(failure.limit("a name that is not read there").actual(folder));
         }
     }
     if matches!(out.shape, Shape::InPlace)

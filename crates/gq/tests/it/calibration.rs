@@ -346,3 +346,34 @@ fn what_goes_wrong() {
     std::fs::write(gq.path("t/measurements.json"), "{").unwrap();
     gq.fails(3, &["plan", &demo, "--measurements", "t", "--bpw", "3"]);
 }
+
+/// Names are looked at before weights are: the NaN in these is what a look would find.
+#[test]
+fn texts_and_measurements_are_looked_at_first() {
+    let gq = Gq::new();
+    let (nan, demo) = (testdata("malformed/checkpoint/tensor-nan"), testdata("demo"));
+    std::fs::write(gq.path("tiny.txt"), "It is a short text.\n").unwrap();
+    std::fs::create_dir(gq.path("empty")).unwrap();
+    let commands = [&["convert", &nan, "-o", "m.gq"][..], &["plan", &nan], &["calibrate", &nan, "-o", "t"]];
+    for command in commands {
+        for (option, name, code) in [
+            ("--calibration", "none.txt", 3),
+            ("--calibration", "empty", 3),
+            ("--measurements", "none.measurements", 3),
+        ] {
+            if (command[0], option) != ("calibrate", "--measurements") {
+                let said = gq.fails(code, &[command, &[option, name]].concat());
+                assert!(said.contains(name) && !said.contains("NaN"), "{command:?}: {said}");
+            }
+        }
+    }
+    for command in [&["convert", &demo, "-o", "m.gq"][..], &["calibrate", &demo, "-o", "t"]] {
+        let said = gq.fails(3, &[command, &["--calibration", "tiny.txt"]].concat());
+        assert!(said.contains("0 sequences of 512 tokens, at least 2 are needed"), "{said}");
+        assert!(said.contains("--calibration-ctx"), "{said}");
+        // Before anything else is said.
+        assert!(said.starts_with("error:"), "{said}");
+    }
+    let left = ["m.gq", "m.gq.measurements", "t"].map(|name| gq.path(name).exists());
+    assert_eq!(left, [false; 3]);
+}

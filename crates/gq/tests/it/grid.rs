@@ -72,3 +72,50 @@ fn a_budget_takes_grids_for_nothing_lost() {
     let (with, without) = (expected(&[]), expected(&["--no-grid"]));
     assert!(with.1 && !without.1 && with.0 < 0.5 * without.0, "{with:?} {without:?}");
 }
+
+/// Nothing could be closer: it is neither measured nor said to be worse than what is.
+#[test]
+fn what_a_budget_has_room_for_without_loss_is_not_measured() {
+    let gq = Gq::new();
+    let demo = testdata("demo");
+    gq.ok(&["export", "--no-measure", &demo, "--gguf", "--type", "Q4_1", "-o", "q.gguf"]);
+    gq.ok(&["export", "--no-measure", "q.gguf", "--safetensors", "-o", "grid"]);
+    let nothing = "every weight is stored without loss: nothing is measured";
+    let said = |args: &[&str]| {
+        let output = gq.run(args);
+        assert!(output.status.success(), "gq {args:?}");
+        let parts = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        parts.concat()
+    };
+    let text = said(&["convert", "grid", "--size", "4MB", "--per-layer-projection", "grid", "-o", "m.gq"]);
+    assert!(text.contains(nothing) && !text.contains("measurements removed"), "{text}");
+    let made = gq.json(&[
+        "convert",
+        "grid",
+        "--size",
+        "4MB",
+        "--per-layer-projection",
+        "grid",
+        "-o",
+        "n.gq",
+        "--calibration",
+        "none",
+    ]);
+    assert_eq!(made["report"]["relative_mse"].as_f64(), Some(0.0));
+    assert!(made["uncalibrated"].is_null(), "{made}");
+    assert_eq!(std::fs::read(gq.path("m.gq")).unwrap(), std::fs::read(gq.path("n.gq")).unwrap());
+    let text = said(&["plan", "grid", "--size", "4MB", "--per-layer-projection", "grid"]);
+    assert!(text.contains(nothing) && !text.contains("draft") && !text.contains("measure "), "{text}");
+    for command in [&["plan", "grid"][..], &["convert", "grid", "-o", "o.gq"]] {
+        let text = said(
+            &[command, &["--size", "4MB", "--per-layer-projection", "grid", "--calibration", "none"]]
+                .concat(),
+        );
+        assert!(!text.contains("not calibrated") && !text.contains("diverges"), "{text}");
+    }
+    // With less room something is lost.
+    let text = said(&["plan", "grid", "--size", "1.6MB"]);
+    assert!(!text.contains(nothing) && text.contains("is a draft") && text.contains("\nmeasure "), "{text}");
+    let text = said(&["plan", "grid", "--size", "1.6MB", "--calibration", "none"]);
+    assert!(text.contains("not calibrated"), "{text}");
+}

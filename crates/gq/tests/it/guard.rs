@@ -123,6 +123,61 @@ fn what_is_read_is_never_written_by_any_path_or_link() {
     }
 }
 
+/// Of a folder that is read, what is loaded counts and what gq makes there does not.
+#[test]
+fn a_file_in_the_source_folder_is_begun_continued_and_replaced() {
+    let gq = scene();
+    let run = |args: &[&str]| {
+        let output = gq.command().current_dir(gq.path("model")).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let args = ["convert", ".", "-o", "k.gq", "--encoding", "tq4", "--no-grid"];
+    // As an interrupted run leaves them, but of no use.
+    for end in [".partial", ".journal"] {
+        fs::write(gq.path(&format!("model/k.gq{end}")), "").unwrap();
+    }
+    run(&args);
+    run(&[&args[..], &["--force"]].concat());
+    run(&["export", ".", "--gguf", "--no-measure", "-o", "k.gguf"]);
+    assert_eq!(fs::read(gq.path("model/k.gq")).unwrap(), fs::read(gq.path("m.gq")).unwrap());
+    // With these in it, the folder is a checkpoint as before.
+    run(&["convert", ".", "-o", "l.gq", "--encoding", "tq4", "--no-grid"]);
+    assert_eq!(fs::read(gq.path("model/l.gq")).unwrap(), fs::read(gq.path("m.gq")).unwrap());
+}
+
+#[test]
+fn names_that_are_read_with_the_source_are_refused() {
+    let gq = scene();
+    fs::create_dir(gq.path("model/additional_chat_templates")).unwrap();
+    fs::write(gq.path("model/additional_chat_templates/a.jinja"), "{{ messages[0].content }}").unwrap();
+    let before = snapshot(gq.dir.path());
+    let names = [
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+        "additional_chat_templates/b.jinja",
+        "LICENSE.txt",
+    ];
+    let mut tried = 0;
+    for (name, option, _) in outputs() {
+        if !command(name, option, "").1.iter().any(|read| read.starts_with("model")) {
+            continue;
+        }
+        for file in names {
+            let out = format!("model/{file}");
+            let args = command(name, option, &out).0;
+            let shown = gq.fails(2, &args);
+            let there = gq.path(&out).exists();
+            let said = if there { "is read by this command" } else { "is read with model" };
+            assert!(shown.contains(said), "gq {args:?}: {shown}");
+            assert!(snapshot(gq.dir.path()) == before, "gq {args:?}: something changed");
+        }
+        tried += 1;
+    }
+    assert!(tried >= 6, "{tried}");
+}
+
 #[test]
 fn a_link_is_not_changed_in_place() {
     let gq = scene();

@@ -83,35 +83,105 @@ fn a_file_that_is_improved_is_as_it_was() {
     }
 }
 
+/// Interrupted in each of its stages, a measurement says what is kept, and gives the bytes of one that was not.
 #[test]
-fn measurements_begin_again_until_they_are_written_down_and_trials_go_on() {
+fn a_measurement_goes_on_and_gives_the_same_bytes() {
+    let gq = Gq::new();
+    // In the folder of the checkpoint itself: what gq made there is no part of it.
+    fs::create_dir(gq.path("model")).unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(testdata(&format!("demo/{name}")), gq.path("model").join(name)).unwrap();
+    }
+    let text = testdata("demo/eval.txt");
+    let fast = ["--calibration-ctx", "128", "--calibration-tokens", "4096", "--gradient-tokens", "1024"];
+    let options = [&["--calibration", &text][..], &fast, &["--threads", "1"]].concat();
+    gq.ok(&[&["calibrate", "model", "-o", "whole"][..], &options].concat());
+    let args = [&["calibrate", ".", "-o", "t"][..], &options].concat();
+    let command = || {
+        let mut command = gq.command();
+        command.current_dir(gq.path("model")).args(&args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let there = |name: &str| gq.path(&format!("model/t/{name}")).exists();
+    // What it waits for, and what is said to be left then.
+    let stages: [(&dyn Fn() -> bool, &str); 4] = [
+        (&|| gq.path("model/t").exists(), "nothing is kept; the same command begins again"),
+        (&|| there("unfinished.json"), "what is done is kept in t ("),
+        (&|| there("moments-0003-000.safetensors"), "what is done is kept in t ("),
+        (&|| there("measurements.json"), "what is done is kept in t ("),
+    ];
+    let taken_up = ["", "", "taking up an interrupted measurement", "layers are done and only run"];
+    for ((reached, kept), taken_up) in stages.into_iter().zip(taken_up) {
+        let mut child = command().spawn().unwrap();
+        assert!(until(&mut child, reached), "it was over before it could be interrupted");
+        let code = interrupt(&child);
+        let output = child.wait_with_output().unwrap();
+        let said = shown(&output);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(kept) && said.contains(taken_up), "{said}");
+        let how = if kept.starts_with("nothing") { "begins again" } else { "continues" };
+        assert!(said.contains(&format!("the same command {how}: gq {}", args.join(" "))), "{said}");
+        // It is true.
+        assert_eq!(gq.path("model/t").exists(), how == "continues", "{said}");
+    }
+    let resumed = command().output().unwrap();
+    assert!(shown(&resumed).contains("adding trials to the measurements in t"), "{}", shown(&resumed));
+    assert_eq!(resumed.status.code(), Some(0));
+    let files = names(&gq.path("whole"));
+    assert_eq!(files, names(&gq.path("model/t")));
+    for name in files {
+        let read = |dir: &str| fs::read(gq.path(&format!("{dir}/{name}"))).unwrap();
+        assert!(read("whole") == read("model/t"), "{name} differs");
+    }
+}
+
+/// Killed without a word where it cannot say what is kept; another measurement in the same place takes up nothing.
+#[test]
+fn a_conversion_that_measures_goes_on_and_gives_the_same_bytes() {
+    let gq = Gq::new();
+    let demo = testdata("demo");
+    let fast = ["--calibration-ctx", "128", "--calibration-tokens", "4096", "--trial-tokens", "256"];
+    let args = |out: &'static str, bpw: &'static str, gradients: &'static str| {
+        let more =
+            ["--bpw", bpw, "--gradient-tokens", gradients, "--calibration", "builtin", "--threads", "1"];
+        [&["convert", &demo, "-o", out][..], &fast, &more].concat()
+    };
+    gq.ok(&args("whole.gq", "3", "256"));
+    for (out, gradients, more) in
+        [("m.gq", "256", &[][..]), ("n.gq", "512", &[]), ("o.gq", "256", &["--restart"])]
+    {
+        let first = args(out, "3", gradients);
+        let taken_up = (gradients, more.len()) == ("256", 0);
+        let mut child = started(&gq, &first);
+        let moments = gq.path(&format!("{out}.measurements/moments-0002-000.safetensors"));
+        assert!(until(&mut child, || moments.exists()), "it was over before it could be killed");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let resumed = gq.run(&[&args(out, "3", "256")[..], more].concat());
+        let said = shown(&resumed);
+        assert_eq!(resumed.status.code(), Some(0), "{said}");
+        assert_eq!(said.contains("layers are done and only run"), taken_up, "{said}");
+        assert!(fs::read(gq.path(out)).unwrap() == fs::read(gq.path("whole.gq")).unwrap(), "{out} differs");
+    }
+    assert_eq!(names(gq.dir.path()), ["m.gq", "n.gq", "o.gq", "whole.gq"]);
+}
+
+#[test]
+fn an_evaluation_says_that_nothing_is_kept() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
-    let fast = ["--calibration-ctx", "128", "--calibration-tokens", "4096", "--gradient-tokens", "512"];
-    let args =
-        [&["calibrate", &demo, "-o", "t", "--calibration", &text][..], &fast, &["--threads", "1"]].concat();
-    let saved = gq.path("t/measurements.json");
+    let args = ["eval", &demo, "--reference", &demo, "--text", &text, "--cache", "cache"];
+    let args = [&args[..], &SLOW].concat();
     let mut child = started(&gq, &args);
-    let begun = || gq.path("t").is_dir() && !names(&gq.path("t")).is_empty();
+    let begun = || gq.path("cache").is_dir() && !names(&gq.path("cache")).is_empty();
     assert!(until(&mut child, begun), "it was over before it could be interrupted");
     let code = interrupt(&child);
     let output = child.wait_with_output().unwrap();
     let said = shown(&output);
     assert_eq!(output.status.code(), Some(code), "{said}");
-    let again = format!("nothing is kept; the same command begins again: gq {}", args.join(" "));
-    assert!(!saved.exists() && said.contains(&again), "{said}");
-    // What is written down before there are trials is gone on from.
-    let mut child = started(&gq, &args);
-    assert!(until(&mut child, || saved.exists()), "it was over before it could be interrupted");
-    let code = interrupt(&child);
-    let output = child.wait_with_output().unwrap();
-    let said = shown(&output);
-    assert_eq!(output.status.code(), Some(code), "{said}");
-    assert!(said.contains("what is done is kept in t/measurements.json ("), "{said}");
-    assert!(said.contains(&format!("the same command continues: gq {}", args.join(" "))), "{said}");
-    let resumed = gq.run(&args);
-    assert!(shown(&resumed).contains("adding trials to the measurements in t"), "{}", shown(&resumed));
-    assert_eq!(resumed.status.code(), Some(0));
+    assert!(said.contains("nothing is kept but what cache holds; the same command begins again"), "{said}");
+    assert!(names(&gq.path("cache")).is_empty(), "{:?}", names(&gq.path("cache")));
 }
 
 #[test]

@@ -59,3 +59,32 @@ fn what_fits_is_not_refused() {
     write_llama(&gq.path("model"), Shape { hidden: 64, width: 64, layers: 1, vocab: 300 }, |x| x);
     gq.ok(&["convert", "model", "-o", "m.gq", "--bpw", "8", "--calibration", "none"]);
 }
+
+/// A plan says what measuring takes, and refuses what the conversion would refuse.
+#[test]
+fn a_plan_counts_what_is_measured_first() {
+    let gq = Gq::new();
+    let demo = testdata("demo");
+    let plan = gq.json(&["plan", &demo]);
+    let of = |what: &str| plan["measuring"][what].as_u64().unwrap();
+    let (peak, saved) = (of("peak_memory_bytes"), of("saved_bytes"));
+    let coding = plan["memory"]["peak"].as_u64().unwrap().max(plan["check_memory_bytes"].as_u64().unwrap());
+    assert!(peak > coding && saved > 1_000_000, "{peak} {coding} {saved}");
+    let shown = gq.ok(&["plan", &demo]);
+    assert!(shown.contains("\nmeasure at most ") && shown.contains("its moments take "), "{shown}");
+    assert_eq!(gq.ok(&["convert", &demo, "--dry-run"]).matches("\nmeasure at most ").count(), 1);
+    // Enough for the conversion, and for nothing that is measured.
+    let limit = (coding + 1_000_000).to_string();
+    let refusals =
+        [&["plan", &demo][..], &["convert", &demo, "--dry-run"], &["convert", &demo, "-o", "m.gq"]].map(
+            |command| {
+                let said = gq.fails(4, &[command, &["--max-memory", &limit]].concat());
+                said.lines().find(|line| line.contains("error:")).unwrap().to_owned()
+            },
+        );
+    assert!(refusals[0].contains("measuring needs "), "{refusals:?}");
+    assert!(refusals.iter().all(|line| *line == refusals[0]), "{refusals:?}");
+    gq.ok(&["plan", &demo, "--max-memory", &limit, "--calibration", "none"]);
+    assert!(gq.json(&["plan", &demo, "--calibration", "none"])["measuring"].is_null());
+    assert!(names(gq.dir.path()).is_empty(), "{:?}", names(gq.dir.path()));
+}
