@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// What the column "imports (ours)" says of every crate.
-fn page() -> BTreeMap<String, BTreeSet<String>> {
+pub fn page() -> BTreeMap<String, BTreeSet<String>> {
     let text = std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
     let rows: Vec<Vec<&str>> = text
         .lines()

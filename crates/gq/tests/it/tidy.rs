@@ -163,12 +163,12 @@ fn the_version_has_a_heading_in_the_changelog() {
 /// A file that this program began and that goes without being forgotten leaves its number, which the next file gets.
 #[test]
 fn files_are_removed_and_renamed_where_that_is_noticed() {
+    let imports = crate::layout::page();
     for (path, text) in with_extension("rs") {
         let inner = path.strip_prefix(root().join("crates")).unwrap_or(Path::new(""));
         let mut parts = inner.components().map(|part| part.as_os_str().to_str().unwrap());
         let (Some(name), Some("src")) = (parts.next(), parts.next()) else { continue };
-        let row = IMPORTS.iter().find(|(importing, _)| *importing == name);
-        if !row.is_some_and(|(_, imports)| imports.contains(&"gq-files")) {
+        if !imports.get(name).is_some_and(|imports| imports.contains("gq-files")) {
             continue;
         }
         let code = text.lines().take_while(|line| *line != "#[cfg(test)]");
