@@ -19,18 +19,31 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Shows a path in quotes.
+/// Shows a path as it is; in quotes where it is empty or has characters that do not show.
 pub(crate) struct EscapedPath<'a>(pub(crate) &'a std::path::Path);
 
 impl fmt::Display for EscapedPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Escaped(&self.0.to_string_lossy()).fmt(f)
+        let text = self.0.to_string_lossy();
+        let shows = |c: char| matches!(c, '\'' | '"') || c.escape_debug().len() == 1;
+        match !text.is_empty() && text.chars().all(shows) {
+            true => f.write_str(&text),
+            false => Escaped(&text).fmt(f),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_are_shown_as_they_are_typed() {
+        let shown = |path: &str| EscapedPath(std::path::Path::new(path)).to_string();
+        assert_eq!(shown("../a model/x's.gq"), "../a model/x's.gq");
+        assert_eq!(shown("a\u{1b}[2J"), r#""a\u{1b}[2J""#);
+        assert_eq!(shown(""), r#""""#);
+    }
 
     #[test]
     fn control_characters_are_escaped_and_long_strings_cut() {

@@ -17,7 +17,7 @@ mod round;
 pub use after::{
     NotFinite, RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions, RoundedAgainOutcome,
     ScalesError, ScalesEvent, ScalesOptions, ScalesTuned, Side, TargetKld, TargetKldError, TensorAgain,
-    TunedScales, held_out_divergence, tune_scales,
+    TunedScales, check_source, held_out_divergence, tune_scales,
 };
 pub use calibrate::{
     BuiltinError, CalibrateError, CalibrateEvent, CalibrateOptions, CalibrationInput, CalibrationText,

@@ -70,7 +70,11 @@ fn heading(reports: &[EvalReport]) -> String {
         }
         let (tokens, windows, ctx) =
             (count(first.tokens as u64), count(first.windows as u64), first.scored.ctx);
-        let _ = write!(lead, "{tokens} positions scored, in {windows} windows of {ctx} tokens.");
+        let _ = write!(
+            lead,
+            "{tokens} positions scored, in {windows} window{} of {ctx} tokens.",
+            if first.windows == 1 { "" } else { "s" }
+        );
     }
     lead + "</p>"
 }
@@ -189,7 +193,7 @@ fn plots(reports: &[EvalReport]) -> Vec<(&'static str, String, Plot)> {
         ),
         plot(
             "KL divergence by position",
-            ("position in the window", Scale::Linear),
+            ("position in the window", Scale::Count),
             ("mean KLD, nats", Scale::Log),
             series(Mark::Line, &by_position),
         ),
@@ -202,7 +206,7 @@ fn plots(reports: &[EvalReport]) -> Vec<(&'static str, String, Plot)> {
             format!("Mean over the positions of a window{}.", per_point(width)),
             plot(
                 "KL divergence by window",
-                ("window", Scale::Linear),
+                ("window", Scale::Count),
                 ("mean KLD, nats", Scale::Log),
                 series(Mark::Line, &by_window),
             ),
@@ -221,7 +225,7 @@ fn tensor_plot(tensors: &[TensorErrors]) -> Option<(&'static str, String, Plot)>
     };
     let plot = Plot {
         title: "Relative error by tensor".to_owned(),
-        x: ("tensor, in the order of the file", Scale::Linear),
+        x: ("tensor, in the order of the file", Scale::Count),
         y: ("squared error / squared norm", Scale::Log),
         series: tensors.iter().enumerate().map(one).collect(),
     };
@@ -264,6 +268,22 @@ fn notes(reports: &[EvalReport]) -> String {
             "The noise floor is the reference compared with itself, run again with {}, on the first {} windows.",
             noise.arithmetic, noise.windows
         ));
+    }
+    for (index, report) in reports.iter().enumerate() {
+        let computed = &report.computed;
+        if computed.program.is_empty() {
+            continue;
+        }
+        let mut note = format!(
+            "{}: computed by {} with {} activations",
+            name(report, index),
+            computed.program,
+            computed.activations
+        );
+        if !computed.model_sha256.is_empty() {
+            let _ = write!(note, ", sha256 {}", computed.model_sha256);
+        }
+        notes.push(note + ".");
     }
     let notes = notes.iter().map(|note| format!("<p>{}</p>", escape(note)));
     format!("<div class=\"notes\">{}</div>", notes.collect::<String>())

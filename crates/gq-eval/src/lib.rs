@@ -37,7 +37,9 @@ pub use gate::{Gate, GateError};
 pub use histogram::Histogram;
 pub use identity::Identity;
 pub use outputs::{OutputsError, OutputsReader};
-pub use report::{EvalReport, Kld, LogitError, Names, NoiseFloor, Perplexity, ReferenceLogits, Scored};
+pub use report::{
+    Computed, EvalReport, Kld, LogitError, Names, NoiseFloor, Perplexity, ReferenceLogits, Scored,
+};
 pub use save::OutputsWriter;
 pub use sizes::{Bits, Bytes, Sizes, checkpoint_sizes, container_sizes};
 pub use source::{LogitSource, ModelLogits};

@@ -18,6 +18,8 @@ pub(crate) const COLORS: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
     Linear,
+    /// Linear, with labels at whole numbers.
+    Count,
     Log,
 }
 
@@ -208,10 +210,15 @@ impl Axis {
                 let steps = decades.flat_map(|k| [1.0, 2.0, 5.0].map(|n| n * 10f64.powi(k)));
                 let steps: Vec<f64> = steps.filter(|value| (low..=high).contains(value)).collect();
                 // Over less than a decade, these may be none.
-                let steps = if steps.len() < 3 { even_steps(low, high) } else { steps };
+                let steps = if steps.len() < 3 { even_steps(low, high, 0.0) } else { steps };
                 steps.into_iter().map(|value| (value, short(value))).collect()
             }
-            Scale::Linear => even_steps(low, high).into_iter().map(|value| (value, short(value))).collect(),
+            Scale::Linear => {
+                even_steps(low, high, 0.0).into_iter().map(|value| (value, short(value))).collect()
+            }
+            Scale::Count => {
+                even_steps(low, high, 1.0).into_iter().map(|value| (value, short(value))).collect()
+            }
         };
         let inside = |value: f64| {
             let at = scaled(self.scale, value)?;
@@ -221,18 +228,22 @@ impl Axis {
     }
 }
 
-/// Multiples of 1, 2 or 5 times a power of ten.
-fn even_steps(low: f64, high: f64) -> Vec<f64> {
+/// Multiples of 1, 2 or 5 times a power of ten, at least `least` apart.
+fn even_steps(low: f64, high: f64, least: f64) -> Vec<f64> {
     let rough = (high - low) / TICKS;
     let unit = 10f64.powf(rough.log10().floor());
     let step = [5.0, 2.0].into_iter().find(|n| n * unit <= rough).unwrap_or(1.0) * unit;
+    let step = step.max(least);
     let (first, last) = ((low / step).ceil(), (high / step).floor());
+    if last < first {
+        return Vec::new();
+    }
     (0..=(last - first) as usize).map(|i| (first + i as f64) * step).collect()
 }
 
 fn scaled(scale: Scale, value: f64) -> Option<f64> {
     let value = match scale {
-        Scale::Linear => value,
+        Scale::Linear | Scale::Count => value,
         Scale::Log => value.log10(),
     };
     value.is_finite().then_some(value)
@@ -310,6 +321,16 @@ mod tests {
             let ticks = axis.ticks();
             assert!((1..=12).contains(&ticks.len()), "{low} {high}: {ticks:?}");
             assert!(ticks.iter().all(|(at, _)| (-1e-6..=100.000_001).contains(at)), "{ticks:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_has_whole_numbers() {
+        for (low, high) in [(1.0, 2.0), (1.0, 3.0), (1.0, 1.0), (1.5, 40.5), (0.0, 511.0)] {
+            let axis = Axis::new(Scale::Count, [low, high].into_iter(), (0.0, 100.0), Floor::Tight).unwrap();
+            let ticks = axis.ticks();
+            assert!((1..=12).contains(&ticks.len()), "{low} {high}: {ticks:?}");
+            assert!(ticks.iter().all(|(_, label)| label.parse::<u32>().is_ok()), "{ticks:?}");
         }
     }
 

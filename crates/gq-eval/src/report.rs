@@ -95,12 +95,26 @@ pub struct Names {
     pub text: String,
 }
 
+/// What computed an evaluation, as the caller says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Computed {
+    /// Program and version.
+    pub program: String,
+    /// Arithmetic of the model's activations: `int8` or `f32`.
+    pub activations: String,
+    /// sha256 of the model's file, in hex; empty for a checkpoint.
+    pub model_sha256: String,
+}
+
 /// An evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvalReport {
     /// What was compared; empty until the caller fills it in.
     #[serde(default)]
     pub names: Names,
+    /// What computed it; empty until the caller fills it in.
+    #[serde(default, skip_serializing_if = "Computed::is_empty")]
+    pub computed: Computed,
     /// Perplexities; `None` where no position has a next token.
     pub ppl: Option<Perplexity>,
     /// Mean difference of log-likelihoods, `ln(ppl.model / ppl.reference)`, paired.
@@ -217,6 +231,7 @@ impl EvalReport {
         let some = !with_target.is_empty();
         EvalReport {
             names: Names::default(),
+            computed: Computed::default(),
             ppl: some.then_some(ppl),
             ln_ratio: some.then(|| mean_of(|d| d.model_nll - d.reference_nll)),
             kld: Kld::new(&klds),
@@ -247,6 +262,12 @@ impl EvalReport {
             kld_by_window: by_window.collect(),
             kld_histogram: Histogram::new(&klds),
         }
+    }
+}
+
+impl Computed {
+    fn is_empty(&self) -> bool {
+        *self == Computed::default()
     }
 }
 

@@ -47,6 +47,14 @@ impl Adapters {
         self.loras.iter().map(|lora| lora.given.as_path()).chain(folder)
     }
 
+    /// What each is called in a file's name: its folder's, and its weight where it is not 1.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.loras.iter().map(|lora| {
+            let name = lora.given.file_name().map_or_else(|| "lora".into(), |name| name.to_string_lossy());
+            if lora.weight == 1.0 { name.into_owned() } else { format!("{name}x{}", lora.weight) }
+        })
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.loras.is_empty()

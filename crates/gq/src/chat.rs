@@ -32,7 +32,7 @@ fn yes() -> bool {
 }
 
 /// What is rendered where no conversation is given.
-fn sample() -> Vec<ChatMessage> {
+pub fn sample() -> Vec<ChatMessage> {
     vec![
         ChatMessage::new("user", "Why is the sky blue?"),
         ChatMessage::new("assistant", "Air scatters blue light more than red."),

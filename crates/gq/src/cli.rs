@@ -7,9 +7,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use gq_checkpoint::{OpenOptions, TurnTokens};
 use gq_tensor::{Avx2, Avx512, Isa};
 
+/// Most columns of help.
+pub const WIDEST: usize = 110;
+
 /// Turns a Hugging Face checkpoint into the smallest file that still behaves like the original.
 #[derive(Parser, Debug)]
-#[command(name = "gq", version, propagate_version = true, max_term_width = 110, after_help = EXAMPLES)]
+#[command(name = "gq", version, propagate_version = true, max_term_width = WIDEST, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -22,7 +25,7 @@ Examples:
   gq demo                                          the whole job on an embedded model, offline
   gq convert ./SmolLM2-135M -o smol.gq             quantize a checkpoint, calibrated, in minutes
   gq eval smol.gq --reference ./SmolLM2-135M --text wiki.txt
-  gq run smol.gq --chat -p 'Why is the sky blue?'
+  gq run smol.gq -p 'Why is the sky blue?'
 
 Exit codes:
   0  done
@@ -39,7 +42,7 @@ pub struct Global {
     /// Print one JSON document on standard output; errors too.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say nothing on standard error but errors.
+    /// Say nothing on standard error but errors, and of a conversion only what came of it, without tables.
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// How to show progress, on standard error.

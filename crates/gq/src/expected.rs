@@ -9,6 +9,7 @@ use gq_checkpoint::Checkpoint;
 use gq_convert::{Effort, Estimate, Plan, Speed};
 use gq_model::ActivationMode;
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 /// Time of a product in `gq run` and `gq eval` by that of one in the fixed arithmetic of measurements: with activations
 /// in single precision, and with int8 ones.
@@ -22,10 +23,15 @@ const WRITING: f64 = 1.5;
 /// sit on one.
 const GRID: f64 = 120.0;
 
-/// How fast this machine is.
+/// How fast this machine is, tried once: what a command says at its beginning and later goes together.
 pub fn speed(global: &Global) -> Result<Speed, Failure> {
+    static TRIED: OnceLock<Speed> = OnceLock::new();
+    if let Some(speed) = TRIED.get() {
+        return Ok(*speed);
+    }
     let level = global.isa()?;
-    source::with_threads(global, || Speed::probe(level))
+    let speed = source::with_threads(global, || Speed::probe(level))?;
+    Ok(*TRIED.get_or_init(|| speed))
 }
 
 /// The stages of measuring.

@@ -13,6 +13,10 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "container.magic" => {
             "give a .gq file, a checkpoint directory (config.json and *.safetensors), a GGUF or hf://ORG/NAME"
         }
+        "container.format" => "it is damaged or was cut: fetch or copy it again, or convert again",
+        "checkpoint.no_config" => {
+            "give the folder that has config.json and *.safetensors, a GGUF, a .gq file or hf://ORG/NAME"
+        }
         "generation_config" => {
             "override it (--temp, --top-k, --top-p, --min-p, --repetition-penalty), or change it: gq meta set FILE.gq generation_config.KEY=VALUE"
         }

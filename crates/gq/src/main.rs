@@ -15,6 +15,7 @@ mod export;
 mod failure;
 mod grid_cache;
 mod guard;
+mod help;
 mod hints;
 mod hub;
 mod looks;
@@ -34,13 +35,12 @@ mod texts;
 mod units;
 mod usage;
 
-use clap::Parser;
 use failure::Exit;
 use output::Output;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
+    let cli = match help::parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(error),
     };

@@ -140,13 +140,17 @@ impl Progress {
         self.set(position, item);
     }
 
-    /// Changes what is expected of stages that have not begun; those that are not named are not needed.
-    pub fn revise(&mut self, stages: &[Stage]) {
+    /// Changes what is expected of stages that have not begun; those that are not named are not needed. Says whether that
+    /// makes a difference to whoever waits: a tenth of the time, and a second.
+    pub fn revise(&mut self, stages: &[Stage]) -> bool {
+        let all = |stages: &[Stage]| stages.iter().filter_map(|stage| stage.seconds).sum::<f64>();
+        let (before, after) = (all(&self.stages), all(stages));
         let mut eta = self.eta.lock().unwrap_or_else(PoisonError::into_inner);
         for (index, own) in self.stages.iter_mut().enumerate() {
             let found = stages.iter().find(|stage| stage.name == own.name);
             eta.expect(index, found.map_or(Some(0.0), |stage| stage.seconds));
         }
+        (after - before).abs() > (0.1 * before).max(1.0)
     }
 
     /// Changes the total once it is known.
@@ -206,7 +210,8 @@ pub fn expectation(stages: &[Stage]) -> Option<String> {
         None => Some(format!("{} not estimated", stage.name)),
     };
     let parts: Vec<String> = stages.iter().filter_map(part).collect();
-    let here = "on this machine, if nothing else runs";
+    // The machine was tried as busy as it is.
+    let here = "on this machine at its present load";
     Some(match parts.len() {
         0 | 1 => format!("{} {here}", about(all)),
         _ => format!("{} {here} ({})", about(all), parts.join(", ")),

@@ -11,7 +11,7 @@ use crate::{hub, looks, units};
 use gq_checkpoint::{Checkpoint, CheckpointError, ModelSpec, StandIn};
 use gq_container::Container;
 use gq_convert::Origin;
-use gq_eval::{Sizes, checkpoint_sizes, container_sizes};
+use gq_eval::{Computed, Sizes, checkpoint_sizes, container_sizes};
 use gq_hub::{Globs, Hub, HubError, Located, MODEL_FILES, PullOptions, RepoRef, Snapshot};
 use gq_model::{ActivationMode, IdDisagreement, Model, ModelTexts, RunOptions, Tokenizer, id_disagreements};
 use std::io::Read;
@@ -272,6 +272,20 @@ enum Origins {
 }
 
 impl Loaded {
+    /// What computes with it, for a report.
+    pub fn computed(&self) -> Computed {
+        let activations = match self.model.options().activations {
+            ActivationMode::Int8 => "int8",
+            ActivationMode::F32 => "f32",
+        };
+        let model_sha256 = match &self.origins {
+            Origins::Checkpoint(_) => String::new(),
+            Origins::Container(container) => container.file_sha256().to_string(),
+        };
+        let program = concat!("gq ", env!("CARGO_PKG_VERSION")).to_owned();
+        Computed { program, activations: activations.to_owned(), model_sha256 }
+    }
+
     /// Checks that what was computed is of what is there.
     pub fn check_unchanged(&self) -> Result<(), Failure> {
         match &self.origins {

@@ -18,6 +18,12 @@ impl Drop for Kept {
     }
 }
 
+/// Columns of the terminal, or of `COLUMNS` where none is at hand.
+pub fn columns() -> Option<usize> {
+    let told = || std::env::var("COLUMNS").ok()?.parse().ok();
+    unix::columns().or_else(told).filter(|&columns| columns > 0)
+}
+
 /// Gives the terminal back as it was kept, unless another program has it meanwhile.
 pub fn restore(output: Output) {
     if unix::restore() {
@@ -28,7 +34,7 @@ pub fn restore(output: Output) {
 #[cfg(unix)]
 mod unix {
     use rustix::process::getpgrp;
-    use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+    use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
     use std::sync::{Mutex, PoisonError};
 
     static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
@@ -36,6 +42,13 @@ mod unix {
     pub(super) fn keep(kept: bool) {
         let found = if kept { tcgetattr(std::io::stdin()).ok() } else { None };
         *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    pub(super) fn columns() -> Option<usize> {
+        let size = tcgetwinsize(std::io::stdout())
+            .or_else(|_| tcgetwinsize(std::io::stderr()))
+            .or_else(|_| tcgetwinsize(std::io::stdin()));
+        Some(usize::from(size.ok()?.ws_col))
     }
 
     /// Whether there was something to give back.
@@ -54,6 +67,10 @@ mod unix {
 #[cfg(not(unix))]
 mod unix {
     pub(super) fn keep(_: bool) {}
+
+    pub(super) fn columns() -> Option<usize> {
+        None
+    }
 
     pub(super) fn restore() -> bool {
         false

@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Error};
 
 /// Options of other tools, and what to write here.
-const OPTIONS: [(&[&str], &str); 15] = [
+const OPTIONS: [(&[&str], &str); 18] = [
     (&["verbose"], "notes go to standard error unless -q is given; --json says everything there is"),
     (&["debug", "log-level"], "notes go to standard error; --json says everything there is"),
     (&["temperature"], "write --temp"),
@@ -21,14 +21,20 @@ const OPTIONS: [(&[&str], &str); 15] = [
     (&["outfile", "out"], "write -o"),
     (&["imatrix"], "`gq convert --calibration` measures on text, in the place of an importance matrix"),
     (&["local-dir", "cache-dir"], "the cache is where HF_HOME or HF_HUB_CACHE says"),
+    (&["max-kld", "kld"], "write --target-kld"),
+    (&["tune", "refine"], "`gq improve FILE --scales` does that to a finished file"),
+    (&["reround"], "`gq improve FILE --rounds` does that to a finished file"),
     (&["token", "hf-token"], "set HF_TOKEN, or run `hf auth login`"),
 ];
 
 /// Commands of other tools, and what to write here.
-const COMMANDS: [(&[&str], &str); 9] = [
+const COMMANDS: [(&[&str], &str); 12] = [
     (&["chat", "generate", "infer", "complete", "talk"], "`gq run MODEL` talks to a model"),
     (&["serve", "server", "api"], "there is no server; `gq run MODEL` talks to a model on a terminal"),
-    (&["quantize", "quant", "compress", "make"], "`gq convert MODEL` quantizes a model"),
+    (&["quantize", "quantise", "quant", "compress", "make"], "`gq convert MODEL` quantizes a model"),
+    (&["tune", "refine"], "`gq improve FILE --reference REF --scales` tunes scales and norms"),
+    (&["reround"], "`gq improve FILE --reference REF --rounds` rounds the layers again"),
+    (&["finetune", "train"], "gq does not train; `gq improve` brings a finished file closer to its original"),
     (&["download", "fetch", "get"], "`gq pull ORG/NAME` fetches a model"),
     (&["upload"], "`gq push FOLDER ORG/NAME` sends a folder"),
     (&["show", "info", "ls", "list"], "`gq inspect MODEL` shows what is in a model"),
@@ -64,6 +70,10 @@ pub fn improved(mut error: Error, arguments: &[String]) -> Error {
         ErrorKind::InvalidSubcommand => {
             error.remove(ContextKind::Suggested);
             let name = single(&error, ContextKind::InvalidSubcommand).unwrap_or_default();
+            let similar = list(&error, ContextKind::SuggestedSubcommand).unwrap_or_default();
+            if !similar.split(", ").any(|similar| alike(&name, similar)) {
+                error.remove(ContextKind::SuggestedSubcommand);
+            }
             foreign(&COMMANDS, &name)
         }
         _ => None,

@@ -3,6 +3,9 @@
 use super::{BOOKKEEPING, CONFIG_KEYS, Families, GGUF_KEYS, GGUF_UNREAD, LEFT_BEHIND, Null, OFF};
 use crate::Family;
 
+/// Most columns of a line outside of tables, where a list can be broken.
+const COLUMNS: usize = 120;
+
 /// Both tables, and what stands outside of them.
 pub fn key_tables() -> String {
     let mut out = String::new();
@@ -26,7 +29,7 @@ pub fn key_tables() -> String {
             false => format!("`{key}` ({})", names(families)),
         })
         .collect();
-    line(
+    list(
         &mut out,
         &format!(
             "llama.cpp knows these, but does not read them for these architectures; they are ignored with a note: {}.",
@@ -56,13 +59,13 @@ pub fn key_tables() -> String {
     let code = |keys: &mut dyn Iterator<Item = &&str>| {
         keys.map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
     };
-    line(&mut out, &format!("Refused unless false: {}.", code(&mut OFF.iter())));
+    list(&mut out, &format!("Refused unless false: {}.", code(&mut OFF.iter())));
     let left: Vec<String> = LEFT_BEHIND.iter().map(|(key, what)| format!("`{key}` ({what})")).collect();
-    line(
+    list(
         &mut out,
         &format!("Left behind by tools, read by no engine, ignored with a note: {}.", left.join(", ")),
     );
-    line(
+    list(
         &mut out,
         &format!("Written by transformers without a part in the graph: {}.", code(&mut BOOKKEEPING.iter())),
     );
@@ -89,4 +92,17 @@ fn row<const N: usize>(out: &mut String, cells: [&str; N]) {
 fn line(out: &mut String, text: &str) {
     out.push_str(text);
     out.push('\n');
+}
+
+/// A paragraph with a list in it, broken behind its commas.
+fn list(out: &mut String, text: &str) {
+    let mut broken = String::new();
+    for part in text.split_inclusive(", ") {
+        if !broken.is_empty() && broken.len() + part.trim_end().len() > COLUMNS {
+            line(out, broken.trim_end());
+            broken.clear();
+        }
+        broken.push_str(part);
+    }
+    line(out, &broken);
 }

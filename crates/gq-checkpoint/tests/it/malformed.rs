@@ -8,166 +8,157 @@ const FOLDER: &str = "malformed/checkpoint";
 
 /// Folder and message; file names in messages are relative to the folder.
 const CASES: &[(&str, &str)] = &[
-    ("config-absent", r#"".": no config.json"#),
+    ("config-absent", r#".: no config.json"#),
     (
         "config-activation",
-        r#""config.json": field "hidden_act" is "relu2", supported: silu, gelu_pytorch_tanh"#,
+        r#"config.json: field "hidden_act" is "relu2", supported: silu, gelu_pytorch_tanh"#,
     ),
-    (
-        "config-head-groups",
-        r#""config.json": layer 0: 4 query heads are not a multiple of 3 key-value heads"#,
-    ),
+    ("config-head-groups", r#"config.json: layer 0: 4 query heads are not a multiple of 3 key-value heads"#),
     (
         "config-heads-disagree",
-        r#""config.json": field "global_head_dim" says 8, field "per_layer_config.1.head_dim" says 4"#,
+        r#"config.json: field "global_head_dim" says 8, field "per_layer_config.1.head_dim" says 4"#,
     ),
-    ("config-layer-types", r#""config.json": field "layer_types" has 1 entries for 2 layers"#),
-    ("config-missing-field", r#""config.json": field "hidden_size" is missing"#),
+    ("config-layer-types", r#"config.json: field "layer_types" has 1 entries for 2 layers"#),
+    ("config-missing-field", r#"config.json: field "hidden_size" is missing"#),
     (
         "config-model-type",
-        r#""config.json": field "model_type" is "gpt5", supported: llama, qwen2, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified"#,
+        r#"config.json: field "model_type" is "gpt5", supported: llama, qwen2, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified"#,
     ),
-    ("config-negative", r#""config.json": field "vocab_size" is -6, allowed are 1 to 16777216"#),
+    ("config-negative", r#"config.json: field "vocab_size" is -6, allowed are 1 to 16777216"#),
     (
         "config-no-shared-cache",
-        r#""config.json": layer 1 shares keys and values, but no earlier "full_attention" layer makes them"#,
+        r#"config.json: layer 1 shares keys and values, but no earlier "full_attention" layer makes them"#,
     ),
-    ("config-not-an-object", r#""config.json": field "config" is "[]", expected an object"#),
-    ("config-not-utf8", r#""config.json": not UTF-8 at byte 194"#),
+    ("config-not-an-object", r#"config.json: field "config" is "[]", expected an object"#),
+    ("config-not-utf8", r#"config.json: not UTF-8 at byte 194"#),
     (
         "config-out-of-range",
-        r#""config.json": field "num_hidden_layers" is 1000000000000, allowed are 1 to 1024"#,
+        r#"config.json: field "num_hidden_layers" is 1000000000000, allowed are 1 to 1024"#,
     ),
     (
         "config-quantization",
-        r#""config.json": field "quantization_config.quant_method" is "awq", supported: fp8, compressed-tensors"#,
+        r#"config.json: field "quantization_config.quant_method" is "awq", supported: fp8, compressed-tensors"#,
     ),
     (
         "config-repeated-key",
-        r#""config.json": not valid JSON: key "hidden_size" appears twice at line 1 column 206"#,
+        r#"config.json: not valid JSON: key "hidden_size" appears twice at line 1 column 206"#,
     ),
     (
         "config-rope-disagrees",
-        r#""config.json": field "rope_theta" says 10000, field "rope_parameters.rope_theta" says 5000"#,
+        r#"config.json: field "rope_theta" says 10000, field "rope_parameters.rope_theta" says 5000"#,
     ),
-    ("config-rope-type", r#""config.json": field "rope_scaling.short_factor" is missing"#),
-    ("config-truncated", r#""config.json": not valid JSON: EOF while parsing an object at line 1 column 40"#),
-    (
-        "config-unknown-key",
-        r#""config.json": unknown key "sparse\u{1b}[31m_attention" for model type "llama""#,
-    ),
-    ("config-wrong-type", r#""config.json": field "hidden_size" is "8", expected a whole number"#),
-    ("data-trailing", r#""model.safetensors": 3 bytes follow the last tensor"#),
+    ("config-rope-type", r#"config.json: field "rope_scaling.short_factor" is missing"#),
+    ("config-truncated", r#"config.json: not valid JSON: EOF while parsing an object at line 1 column 40"#),
+    ("config-unknown-key", r#"config.json: unknown key "sparse\u{1b}[31m_attention" for model type "llama""#),
+    ("config-wrong-type", r#"config.json: field "hidden_size" is "8", expected a whole number"#),
+    ("data-trailing", r#"model.safetensors: 3 bytes follow the last tensor"#),
     (
         "data-truncated",
-        r#""model.safetensors": tensor "model.norm.weight" ends at byte 912 of the data, which has 905"#,
+        r#"model.safetensors: tensor "model.norm.weight" ends at byte 912 of the data, which has 905"#,
     ),
-    ("header-beyond-file", r#""model.safetensors": header of 1099511627776 bytes in a file of 1940 bytes"#),
+    ("header-beyond-file", r#"model.safetensors: header of 1099511627776 bytes in a file of 1940 bytes"#),
     (
         "header-deep",
-        r#""model.safetensors": header is not valid: invalid type: sequence, expected a string at line 1 column 6"#,
+        r#"model.safetensors: header is not valid: invalid type: sequence, expected a string at line 1 column 6"#,
     ),
-    (
-        "header-empty",
-        r#""model.safetensors": header begins with byte 0x00, expected 0x7b (an opening brace)"#,
-    ),
-    ("header-empty-name", r#""model.safetensors": tensor name "" has 0 bytes, allowed are 1 to 1024"#),
+    ("header-empty", r#"model.safetensors: header begins with byte 0x00, expected 0x7b (an opening brace)"#),
+    ("header-empty-name", r#"model.safetensors: tensor name "" has 0 bytes, allowed are 1 to 1024"#),
     (
         "header-gap",
-        r#""model.safetensors": bytes 896..898 before tensor "model.norm.weight" belong to no tensor"#,
+        r#"model.safetensors: bytes 896..898 before tensor "model.norm.weight" belong to no tensor"#,
     ),
     (
         "header-gap-at-start",
-        r#""model.safetensors": bytes 0..96 before tensor "model.layers.0.input_layernorm.weight" belong to no tensor"#,
+        r#"model.safetensors: bytes 0..96 before tensor "model.layers.0.input_layernorm.weight" belong to no tensor"#,
     ),
     (
         "header-length-maximal",
-        r#""model.safetensors": header of 18446744073709551615 bytes in a file of 1940 bytes"#,
+        r#"model.safetensors: header of 18446744073709551615 bytes in a file of 1940 bytes"#,
     ),
     (
         "header-metadata",
-        r#""model.safetensors": header is not valid: invalid type: integer `1`, expected a string at line 1 column 27"#,
+        r#"model.safetensors: header is not valid: invalid type: integer `1`, expected a string at line 1 column 27"#,
     ),
     (
         "header-negative-dimension",
-        r#""model.safetensors": header is not valid: invalid value: integer `-8`, expected u64 at line 1 column 426"#,
+        r#"model.safetensors: header is not valid: invalid value: integer `-8`, expected u64 at line 1 column 426"#,
     ),
     (
         "header-not-an-object",
-        r#""model.safetensors": header begins with byte 0x5b, expected 0x7b (an opening brace)"#,
+        r#"model.safetensors: header begins with byte 0x5b, expected 0x7b (an opening brace)"#,
     ),
     (
         "header-not-json",
-        r#""model.safetensors": header is not valid: EOF while parsing an object at line 1 column 1019"#,
+        r#"model.safetensors: header is not valid: EOF while parsing an object at line 1 column 1019"#,
     ),
     (
         "header-not-utf8",
-        r#""model.safetensors": header is not valid: invalid unicode code point at line 1 column 384"#,
+        r#"model.safetensors: header is not valid: invalid unicode code point at line 1 column 384"#,
     ),
     (
         "header-offsets-maximal",
-        r#""model.safetensors": tensor "model.norm.weight" has offsets 18446744073709551599..18446744073709551615, shape and dtype call for 16 bytes"#,
+        r#"model.safetensors: tensor "model.norm.weight" has offsets 18446744073709551599..18446744073709551615, shape and dtype call for 16 bytes"#,
     ),
     (
         "header-offsets-reversed",
-        r#""model.safetensors": tensor "model.layers.0.mlp.up_proj.weight" has offsets 496..368, shape and dtype call for 128 bytes"#,
+        r#"model.safetensors: tensor "model.layers.0.mlp.up_proj.weight" has offsets 496..368, shape and dtype call for 128 bytes"#,
     ),
     (
         "header-overlap",
-        r#""model.safetensors": tensor "model.layers.0.mlp.up_proj.weight" begins at byte 366, tensor "model.layers.0.mlp.gate_proj.weight" ends at 368"#,
+        r#"model.safetensors: tensor "model.layers.0.mlp.up_proj.weight" begins at byte 366, tensor "model.layers.0.mlp.gate_proj.weight" ends at 368"#,
     ),
     (
         "header-rank",
-        r#""model.safetensors": header is not valid: invalid length 9, expected a list of at most 8 dimensions at line 1 column 442"#,
+        r#"model.safetensors: header is not valid: invalid length 9, expected a list of at most 8 dimensions at line 1 column 442"#,
     ),
     (
         "header-repeated-tensor",
-        r#""model.safetensors": tensor "model.layers.0.mlp.up_proj.weight" appears twice"#,
+        r#"model.safetensors: tensor "model.layers.0.mlp.up_proj.weight" appears twice"#,
     ),
     (
         "header-shape-beyond-bytes",
-        r#""model.safetensors": tensor "model.layers.0.mlp.up_proj.weight" has offsets 368..496, shape and dtype call for 144 bytes"#,
+        r#"model.safetensors: tensor "model.layers.0.mlp.up_proj.weight" has offsets 368..496, shape and dtype call for 144 bytes"#,
     ),
     (
         "header-shape-overflow",
-        r#""model.safetensors": tensor "model.layers.0.mlp.up_proj.weight" has shape [1099511627776, 1099511627776], whose bytes overflow"#,
+        r#"model.safetensors: tensor "model.layers.0.mlp.up_proj.weight" has shape [1099511627776, 1099511627776], whose bytes overflow"#,
     ),
     (
         "header-unknown-dtype",
-        r#""model.safetensors": tensor "model.layers.0.mlp.up_proj.weight" has dtype "F4", which is not supported"#,
+        r#"model.safetensors: tensor "model.layers.0.mlp.up_proj.weight" has dtype "F4", which is not supported"#,
     ),
     (
         "header-unknown-entry-key",
-        r#""model.safetensors": header is not valid: unknown field `strides`, expected one of `dtype`, `shape`, `data_offsets` at line 1 column 463"#,
+        r#"model.safetensors: header is not valid: unknown field `strides`, expected one of `dtype`, `shape`, `data_offsets` at line 1 column 463"#,
     ),
     (
         "index-absolute-path",
-        r#""model.safetensors.index.json": weight_map names the file "/etc/model.safetensors", expected a plain name that ends in .safetensors"#,
+        r#"model.safetensors.index.json: weight_map names the file "/etc/model.safetensors", expected a plain name that ends in .safetensors"#,
     ),
     (
         "index-drive-letter",
-        r#""model.safetensors.index.json": weight_map names the file "C:model.safetensors", expected a plain name that ends in .safetensors"#,
+        r#"model.safetensors.index.json: weight_map names the file "C:model.safetensors", expected a plain name that ends in .safetensors"#,
     ),
-    ("index-empty", r#""model.safetensors.index.json": weight_map is empty"#),
+    ("index-empty", r#"model.safetensors.index.json: weight_map is empty"#),
     (
         "index-file-absent",
-        r#""model.safetensors.index.json": weight_map names the file "model-00002-of-00002.safetensors", which does not exist"#,
+        r#"model.safetensors.index.json: weight_map names the file "model-00002-of-00002.safetensors", which does not exist"#,
     ),
     (
         "index-not-json",
-        r#""model.safetensors.index.json": not valid: EOF while parsing an object at line 1 column 866"#,
+        r#"model.safetensors.index.json: not valid: EOF while parsing an object at line 1 column 866"#,
     ),
     (
         "index-other-file",
-        r#""model.safetensors.index.json": weight_map names the file "config.json", expected a plain name that ends in .safetensors"#,
+        r#"model.safetensors.index.json: weight_map names the file "config.json", expected a plain name that ends in .safetensors"#,
     ),
     (
         "index-parent-directory",
-        r#""model.safetensors.index.json": weight_map names the file "../model-00002-of-00002.safetensors", expected a plain name that ends in .safetensors"#,
+        r#"model.safetensors.index.json: weight_map names the file "../model-00002-of-00002.safetensors", expected a plain name that ends in .safetensors"#,
     ),
     (
         "index-repeated-tensor",
-        r#""model.safetensors.index.json": not valid: tensor "model.norm.weight" appears twice at line 1 column 923"#,
+        r#"model.safetensors.index.json: not valid: tensor "model.norm.weight" appears twice at line 1 column 923"#,
     ),
     (
         "scale-absent",
@@ -192,11 +183,11 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "shard-stray",
-        r#""model-00003-of-00003.safetensors": a weight file that model.safetensors.index.json does not name"#,
+        r#"model-00003-of-00003.safetensors: a weight file that model.safetensors.index.json does not name"#,
     ),
     (
         "single-beside-index",
-        r#""model.safetensors": a weight file that model.safetensors.index.json does not name"#,
+        r#"model.safetensors: a weight file that model.safetensors.index.json does not name"#,
     ),
     ("tensor-infinite", r#"tensor "model.embed_tokens.weight": row 5, column 7 is -inf"#),
     (
@@ -225,9 +216,9 @@ const CASES: &[(&str, &str)] = &[
         "tensor-unexpected",
         r#"tensor "model.layers.0.self_attn.q_norm\n\u{202e}.weight" is not part of a llama model with this configuration"#,
     ),
-    ("weights-absent", r#"".": neither model.safetensors nor model.safetensors.index.json"#),
-    ("weights-empty", r#""model.safetensors": empty: 0 bytes"#),
-    ("weights-five-bytes", r#""model.safetensors": 5 bytes, a weight file has at least 8"#),
+    ("weights-absent", r#".: neither model.safetensors nor model.safetensors.index.json"#),
+    ("weights-empty", r#"model.safetensors: empty: 0 bytes"#),
+    ("weights-five-bytes", r#"model.safetensors: 5 bytes, a weight file has at least 8"#),
 ];
 
 /// Folders whose index is not of their shards, which are whole without it; and one with a head of its own.

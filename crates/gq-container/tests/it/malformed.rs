@@ -60,7 +60,7 @@ fn opening_names_the_file() {
     let path = dir().join("magic.gq");
     let error = Container::open(&path).unwrap_err();
     assert!(matches!(error, ContainerError::Format { .. }));
-    assert!(error.to_string().contains("magic.gq\": not a .gq file"), "{error}");
+    assert!(error.to_string().contains("magic.gq: not a .gq file"), "{error}");
     let missing = Container::open(&dir().join("none.gq")).unwrap_err();
     assert!(matches!(missing, ContainerError::Io { .. }));
     assert!(matches!(Container::open(&dir()).unwrap_err(), ContainerError::Io { .. }));

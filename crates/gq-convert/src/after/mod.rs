@@ -8,6 +8,7 @@ mod target_kld;
 pub use finite::{NotFinite, Side};
 pub use rounds::{
     RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions, RoundedAgainOutcome, TensorAgain,
+    check_source,
 };
 pub use scales::{ScalesError, ScalesEvent, ScalesOptions, ScalesTuned, TunedScales, tune_scales};
 pub use target_kld::{TargetKld, TargetKldError, held_out_divergence};

@@ -114,7 +114,17 @@ pub enum MeasurementsError {
         /// What is wrong.
         actual: String,
     },
-    /// Measured on another source or by another version.
+    /// Measured on other weights.
+    #[error("{}: measured on another checkpoint, of {actual}; this one is of {limit}", path.display())]
+    OtherCheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// The checkpoint's files that differ.
+        limit: String,
+        /// What was measured in their place.
+        actual: String,
+    },
+    /// Measured by another version.
     #[error("{}: measured with {what} {actual}, this is {limit}", path.display())]
     Differs {
         /// The file.
@@ -126,6 +136,17 @@ pub enum MeasurementsError {
         /// What was measured.
         actual: String,
     },
+}
+
+/// The files of `own` that are not among `others`, in words. What has no size stands for the weights in them, whose digest
+/// would tell a reader nothing.
+fn differing(own: &[(String, u64)], others: &[(String, u64)]) -> String {
+    let named = own.iter().filter(|file| file.1 > 0 && !others.contains(file));
+    let named: Vec<String> = named.map(|(name, bytes)| format!("{name} ({bytes} bytes)")).collect();
+    match named.is_empty() {
+        true => "other weights in files of the same names and sizes".to_owned(),
+        false => named.join(", "),
+    }
 }
 
 #[derive(Deserialize)]
@@ -204,20 +225,16 @@ impl Measurements {
     /// Whether it was measured on these weight files.
     ///
     /// # Errors
-    /// [`MeasurementsError::Differs`] with both lists.
+    /// [`MeasurementsError::OtherCheckpoint`] with the files that differ.
     pub fn check_source(&self, files: &[(String, u64)]) -> Result<(), MeasurementsError> {
         if self.files == files {
             return Ok(());
         }
-        let list = |files: &[(String, u64)]| {
-            files.iter().map(|(name, bytes)| format!("{name} ({bytes} bytes)")).collect::<Vec<_>>().join(", ")
-        };
         let path = self.dir.join(INDEX);
-        Err(MeasurementsError::Differs {
+        Err(MeasurementsError::OtherCheckpoint {
             path,
-            what: "weight files",
-            limit: list(files),
-            actual: list(&self.files),
+            limit: differing(files, &self.files),
+            actual: differing(&self.files, files),
         })
     }
 

@@ -30,17 +30,20 @@ const TUNING_PASSES: f64 = 10.0;
 const AGAIN_PASSES: f64 = 5.0;
 /// Shape of the products that are tried: below a megabyte, which no promise of memory has to count.
 const PROBE: (usize, usize, usize) = (96, 384, 384);
-/// The least number of products that are timed, and the seconds for which more of them are: the fastest counts. Threads
-/// that start and processors that speed up make the first ones up to twice as slow.
+/// The least number of products that are timed, and the seconds for which more of them are. Threads that start and
+/// processors that speed up make the first ones up to twice as slow: the fastest counts, unless something else runs.
 const TIMES: usize = 5;
-const SECONDS: f64 = 0.08;
+const SECONDS: f64 = 0.2;
+/// Mean time of a product by that of the fastest from which on something else is taken to run: the mean counts then.
+const LOADED: f64 = 1.25;
 
-/// Multiplications that this machine does in a second, in the fixed arithmetic, with all threads of a pool.
+/// Multiplications that this machine does in a second at its present load, in the fixed arithmetic, with all threads of a
+/// pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Speed(f64);
 
 impl Speed {
-    /// Tries products for some hundredths of a second on rayon's current pool.
+    /// Tries products for some tenths of a second on rayon's current pool.
     pub fn probe(level: Isa) -> Speed {
         let (m, n, k) = PROBE;
         let a: Vec<f32> = (0..m * k).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
@@ -51,18 +54,26 @@ impl Speed {
             fixed_product(level, PROBE, Operand::rows(&a, k), Operand::rows(&b, n), &mut c, n);
             start.elapsed().as_secs_f64()
         };
-        let (began, mut fastest, mut times) = (Instant::now(), f64::INFINITY, 0);
-        while times < TIMES || began.elapsed().as_secs_f64() < SECONDS {
-            fastest = fastest.min(once());
-            times += 1;
+        let (began, mut seconds) = (Instant::now(), Vec::new());
+        while seconds.len() < TIMES || began.elapsed().as_secs_f64() < SECONDS {
+            seconds.push(once());
         }
-        Speed((m * n * k) as f64 / fastest.max(1e-9))
+        Speed((m * n * k) as f64 / typical(&seconds).max(1e-9))
     }
 
     /// Seconds that so many multiplications take.
     pub fn seconds(self, multiplications: f64) -> f64 {
         multiplications / self.0
     }
+}
+
+/// Seconds of a product at the present load, from those of several: the fastest, or the mean where that is much longer.
+/// The first are left out of the mean.
+fn typical(seconds: &[f64]) -> f64 {
+    let fastest = seconds.iter().copied().fold(f64::INFINITY, f64::min);
+    let later = seconds.get(TIMES - 1..).unwrap_or_default();
+    let mean = later.iter().sum::<f64>() / later.len().max(1) as f64;
+    if mean > LOADED * fastest { mean } else { fastest }
 }
 
 /// What a model costs, in multiplications.
@@ -207,6 +218,13 @@ fn top_k(checkpoint: &Checkpoint) -> f64 {
 mod tests {
     use super::*;
     use std::path::Path;
+
+    #[test]
+    fn the_load_counts_and_the_first_products_do_not() {
+        assert_eq!(typical(&[2.0, 1.5, 1.2, 1.0, 1.0, 1.1, 1.0]), 1.0);
+        // Half of the time something else runs.
+        assert_eq!(typical(&[2.0, 2.0, 2.0, 2.0, 1.0, 3.0, 1.0, 3.0]), 2.0);
+    }
 
     /// Two layers, 64 wide; counted by hand from `testdata/tiny/llama`.
     #[test]

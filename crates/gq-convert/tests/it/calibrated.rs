@@ -217,7 +217,17 @@ fn measurements_are_known_by_their_source_and_checked() {
     let measurements = tuned(&checkpoint, &place, Isa::detect(), 2);
     assert_eq!(Measurements::open(&place).unwrap().sha256(), measurements.sha256());
     let other = gq_convert::source_files(&testdata("tiny/gemma3"));
-    assert!(measurements.check_source(&other).is_err());
+    let error = measurements.check_source(&other).unwrap_err().to_string();
+    assert!(error.contains("another checkpoint") && !error.contains("(0 bytes)"), "{error}");
+    let mut files = gq_convert::source_files(&checkpoint);
+    assert!(measurements.check_source(&files).is_ok());
+    // The same files with other weights: of digests nothing is said.
+    files.last_mut().unwrap().0.push('0');
+    let error = measurements.check_source(&files).unwrap_err().to_string();
+    assert!(
+        error.contains("other weights in files of the same names") && !error.contains("sha256"),
+        "{error}"
+    );
     let file = place.join("moments-0000-000.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 1;

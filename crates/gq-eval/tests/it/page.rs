@@ -1,7 +1,9 @@
 //! The page: complete, without outside help, and safe whatever models are called.
 
 use crate::fixtures::{Made, model_logit, reference_logit};
-use gq_eval::{EvalReport, Names, ReferenceRun, Sizes, TextOptions, Windows, compare_on_text, html};
+use gq_eval::{
+    Computed, EvalReport, Names, ReferenceRun, Sizes, TextOptions, Windows, compare_on_text, html,
+};
 
 fn report(name: &str, scale: f32) -> EvalReport {
     let tokens: Vec<u32> = (0..200).map(|i| (i * i + i) % 50).collect();
@@ -68,4 +70,13 @@ fn equal_models_and_no_models_have_a_page_too() {
     let page = html::render(&[report("the same", 0.0)]);
     assert!(page.contains("the same") && !page.contains("NaN"));
     assert!(html::render(&[]).contains("Evaluation of 0 models"));
+    // What computed it is said where it is known.
+    assert!(!page.contains("computed by"));
+    let computed = Computed {
+        program: "gq 9.9".to_owned(),
+        activations: "int8".to_owned(),
+        model_sha256: "0123abcd".to_owned(),
+    };
+    let page = html::render(&[EvalReport { computed, ..report("m", 0.0) }]);
+    assert!(page.contains("m: computed by gq 9.9 with int8 activations, sha256 0123abcd."), "{page}");
 }

@@ -101,6 +101,14 @@ impl Asked {
                 ),
             ),
         };
-        Failure::new(Exit::Usage, "plan.budget", message).at(place).limit(limit).actual(actual)
+        let failure = Failure::new(Exit::Usage, "plan.budget", message).at(place).limit(limit).actual(actual);
+        match self.fit {
+            Some(_) => failure.advise(format!(
+                "allow more bytes, or fewer tokens (--ctx {} now); --kv q8 halves keys and values in f16; fewer bits for \
+                 tables: --embedding, --head, --per-layer-table",
+                self.ctx
+            )),
+            None => failure,
+        }
     }
 }

@@ -77,12 +77,7 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<(), Failure> {
     if args.dry_run {
         return promise(&checkpoint, &how, args, global);
     }
-    let lacking = lacks_trials(&checkpoint, &how, &args.output, global)?;
-    if lacking.is_none() && !args.force.force && Measurements::is_finished(&args.output) {
-        let message = format!("{}: holds measurements already", args.output.display());
-        let failure = Failure::new(Exit::Usage, "output.exists", message).at(args.output.display());
-        return Err(failure.limit("a new name").actual("finished measurements"));
-    }
+    let lacking = lacks_trials(&checkpoint, &how, args, global)?;
     if lacking.is_none() {
         room(&checkpoint, &how, &args.output, args.max_memory, global)?.refuse(&args.output, 0)?;
     }
@@ -305,18 +300,29 @@ pub fn memory_words(memory: MeasuringMemory) -> String {
     line
 }
 
-/// What is measured in `dir` as it is asked for, but for the trials.
+/// What is measured in the output as it is asked for, but for the trials. Refuses to measure over others without --force.
 fn lacks_trials(
     checkpoint: &Checkpoint,
     how: &Measuring,
-    dir: &Path,
+    args: &CalibrateArgs,
     global: &Global,
 ) -> Result<Option<Measurements>, Failure> {
-    let found = finished(checkpoint, how, dir, global)?.filter(|measurements| !how.has_trials(measurements));
-    if found.is_some() {
-        global.output().note(&format!("adding trials to the measurements in {}", dir.display()));
+    let dir = &args.output;
+    let of = match finished(checkpoint, how, dir, global)? {
+        Finished::None => return Ok(None),
+        Finished::AsAsked(measurements) if !how.has_trials(&measurements) => {
+            global.output().note(&format!("adding trials to the measurements in {}", dir.display()));
+            return Ok(Some(*measurements));
+        }
+        Finished::AsAsked(_) => "as they are asked for".to_owned(),
+        Finished::Other(why) => why,
+    };
+    if args.force.force {
+        return Ok(None);
     }
-    Ok(found)
+    let message = format!("{}: holds measurements already, {of}", dir.display());
+    let failure = Failure::new(Exit::Usage, "output.exists", message).at(dir.display());
+    Err(failure.limit("a new name").actual("finished measurements"))
 }
 
 /// The finished measurement in `dir`, taken up, or made now.
@@ -328,36 +334,51 @@ pub fn finished_or_measured(
     progress: &mut Progress,
     global: &Global,
 ) -> Result<Measurements, Failure> {
-    match finished(checkpoint, how, dir, global)? {
-        Some(measurements) if how.has_trials(&measurements) => {
+    let found = match finished(checkpoint, how, dir, global)? {
+        Finished::AsAsked(measurements) if how.has_trials(&measurements) => {
             global.output().note(&format!("taking up the measurements in {}", dir.display()));
             // Trials that an earlier run made are not what this one asks for.
-            Ok(if how.trial_tokens == 0 { measurements.without_corrections() } else { measurements })
+            return Ok(match how.trial_tokens {
+                0 => measurements.without_corrections(),
+                _ => *measurements,
+            });
         }
-        found => measure(checkpoint, how, (dir, found), max_memory, progress, global),
-    }
+        Finished::AsAsked(measurements) => Some(*measurements),
+        Finished::Other(why) => {
+            global.output().note(&format!("{}: {why}: measuring again", dir.display()));
+            None
+        }
+        Finished::None => None,
+    };
+    measure(checkpoint, how, (dir, found), max_memory, progress, global)
 }
 
-/// The finished measurement in `dir`, when it is of this checkpoint and these texts.
+/// What was finished in a folder.
+enum Finished {
+    /// Nothing.
+    None,
+    /// What is asked for, of this checkpoint and these texts.
+    AsAsked(Box<Measurements>),
+    /// Something else, and what.
+    Other(String),
+}
+
+/// The finished measurement in `dir`.
 fn finished(
     checkpoint: &Checkpoint,
     how: &Measuring,
     dir: &Path,
     global: &Global,
-) -> Result<Option<Measurements>, Failure> {
+) -> Result<Finished, Failure> {
     let measurements = match Measurements::open(dir) {
         Ok(measurements) => measurements,
         // Nothing was finished there.
-        Err(MeasurementsError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
-            global.output().note(&format!("{error}: measuring again"));
-            return Ok(None);
+        Err(MeasurementsError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Ok(Finished::None);
         }
+        Err(error) => return Ok(Finished::Other(format!("not usable here ({error})"))),
     };
-    let anew = |what: &str| {
-        global.output().note(&format!("{}: measured {what}: measuring again", dir.display()));
-        Ok(None)
-    };
+    let anew = |what: &str| Ok(Finished::Other(format!("measured {what}")));
     if measurements.asked != how.asked(checkpoint.spec()) {
         return anew("with other options");
     }
@@ -366,7 +387,7 @@ fn finished(
     }
     let texts = given_texts(&how.source(), &ModelTexts::from_checkpoint(checkpoint)?, global)?;
     let same = texts.is_none_or(|texts| measurements.text_sha256 == gq_convert::texts_digest(&texts));
-    if same { Ok(Some(measurements)) } else { anew("on another text") }
+    if same { Ok(Finished::AsAsked(Box::new(measurements))) } else { anew("on another text") }
 }
 
 /// Takes the tokens that a model has written, and those that it is to write.
@@ -668,7 +689,7 @@ impl From<MeasurementsError> for Failure {
             E::Malformed { path, actual } => {
                 Failure::new(Exit::Input, "measurements.malformed", message).at(path.display()).actual(actual)
             }
-            E::Differs { path, limit, actual, .. } => {
+            E::OtherCheckpoint { path, limit, actual } | E::Differs { path, limit, actual, .. } => {
                 Failure::new(Exit::Input, "measurements.other", message)
                     .at(path.display())
                     .limit(limit)

@@ -9,7 +9,7 @@ use crate::commands::{calibrate, plan};
 use crate::failure::{Exit, Failure};
 use crate::grid_cache::GridCache;
 use crate::guard::{self, Force, Out};
-use crate::progress::{Progress, Stage, Unit};
+use crate::progress::{self, Progress, Stage, Unit};
 use crate::search_folder::SearchFolder;
 use crate::seen::{Checker, NoCheck};
 use crate::signals::{self, Work};
@@ -118,7 +118,10 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     }
     // Grids may have decided what was open before.
     job.room(&place, global)?;
-    progress.revise(&job.stages(args.keep_measurements, global)?);
+    let stages = job.stages(args.keep_measurements, global)?;
+    if let Some(line) = progress.revise(&stages).then(|| progress::expectation(&stages)).flatten() {
+        output.note(&format!("with what needs no measuring left out, convert takes {line}"));
+    }
     let measurements = job.measurements(&place, &mut progress, global)?;
     let policy = args.recipe.policy(&checkpoint, measurements.as_ref());
     let how = ExecuteOptions {
@@ -173,7 +176,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         Some(measured) => kept_to(&measured),
         None => outcome::expectation(&plan).unwrap_or_default(),
     };
-    output.data(&(outcome::summary(&made) + &close + &checker.seen().line() + &kept))
+    output.data(&(outcome::summary(&made, output.quiet) + &close + &checker.seen().line() + &kept))
 }
 
 /// Refuses an output that must not be written, and folders next to it that are not what a conversion makes there; one that
@@ -348,9 +351,7 @@ impl<'a> Job<'a> {
     fn tell_calibrated(&self, why: Why, args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         if let Why::Large(_) = why {
             let how = args.calibration.quick(self.checkpoint);
-            if let Some(line) =
-                crate::progress::expectation(&expected::measuring(self.checkpoint, &how, global)?)
-            {
+            if let Some(line) = progress::expectation(&expected::measuring(self.checkpoint, &how, global)?) {
                 global.output().note(&format!("measuring for that takes {line}"));
             }
         }

@@ -170,7 +170,8 @@ fn measure(
         let report = report?;
         progress.finish();
         loaded.check_unchanged()?;
-        return Ok(EvalReport { tokens_sha256: tokens_sha256(reference.input_ids()), ..report });
+        let tokens_sha256 = tokens_sha256(reference.input_ids());
+        return Ok(EvalReport { tokens_sha256, computed: loaded.computed(), ..report });
     }
     if args.text.is_none() && !args.own_text {
         let message = "--text or --self is needed unless --reference is a file of reference outputs";
@@ -207,7 +208,7 @@ fn measure(
         let kept = format!("{} of logits kept in {}", units::bytes(cache.bytes()), cache.dir().display());
         global.output().note(&kept);
     }
-    Ok(report)
+    Ok(EvalReport { computed: loaded.computed(), ..report })
 }
 
 /// Refuses outputs that do not fit on the disk, before anything is run for them.
@@ -358,17 +359,18 @@ fn is_outputs(path: &Path) -> Result<bool, Failure> {
 
 fn render(report: &EvalReport) -> String {
     let mut table = Table::new(&["<figure", "value", "± std. error"]);
-    let mut row = |name: &str, value: String, error: Option<f64>| {
-        table.row([name.to_owned(), value, error.map_or_else(String::new, |e| format!("{e:.5}"))]);
+    let mut row = |name: &str, value: String, error: Option<String>| {
+        table.row([name.to_owned(), value, error.unwrap_or_default()]);
     };
+    let digits = |error: f64| Some(format!("{error:.5}"));
     if let Some(ppl) = report.ppl {
-        row("perplexity, model", format!("{:.4}", ppl.model), Some(ppl.model_stderr));
-        row("perplexity, reference", format!("{:.4}", ppl.reference), Some(ppl.reference_stderr));
+        row("perplexity, model", format!("{:.4}", ppl.model), digits(ppl.model_stderr));
+        row("perplexity, reference", format!("{:.4}", ppl.reference), digits(ppl.reference_stderr));
     }
     if let Some(ratio) = report.ln_ratio {
-        row("ln(ppl ratio)", format!("{:.5}", ratio.value), Some(ratio.stderr));
+        row("ln(ppl ratio)", format!("{:.5}", ratio.value), digits(ratio.stderr));
     }
-    row("KL divergence, mean", format!("{:.6}", report.kld.mean), Some(report.kld.stderr));
+    row("KL divergence, mean", format!("{:.6}", report.kld.mean), digits(report.kld.stderr));
     row("KL divergence, median", format!("{:.6}", report.kld.median), None);
     row("KL divergence, 99 %", format!("{:.5}", report.kld.p99), None);
     row("KL divergence, 99.9 %", format!("{:.5}", report.kld.p999), None);
@@ -376,7 +378,9 @@ fn render(report: &EvalReport) -> String {
     if let Some(floor) = report.noise_floor {
         row("KL divergence, noise floor", format!("{floor:.2e}"), None);
     }
-    row("same top token", format!("{:.2} %", 100.0 * report.top1), Some(100.0 * report.top1_stderr));
+    // Of the same unit and to as many digits as the value.
+    let error = format!("{:.2} %", 100.0 * report.top1_stderr);
+    row("same top token", format!("{:.2} %", 100.0 * report.top1), Some(error));
     row("RMS Δp", format!("{:.3} %", 100.0 * report.rms_delta_p), None);
     if let Some(logits) = report.logits {
         row("logit error, max", format!("{:.3e}", logits.max_abs_error), None);
@@ -384,6 +388,7 @@ fn render(report: &EvalReport) -> String {
     }
     row("file", format!("{} ({:.3} bits/weight)", units::bytes(report.bytes.file), report.bpw.file), None);
     row("body", format!("{} ({:.3} bits/weight)", units::bytes(report.bytes.body), report.bpw.body), None);
-    row("scored", format!("{} tokens in {} windows", report.tokens, report.windows), None);
+    let windows = if report.windows == 1 { "window" } else { "windows" };
+    row("scored", format!("{} tokens in {} {windows}", report.tokens, report.windows), None);
     table.render()
 }

@@ -30,11 +30,11 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "\
 Examples:
   gq export ./SmolLM2-135M --gguf -o smol-f16.gguf
-  gq export smol.gq --gguf --ollama -o smol.gguf && ollama create smol -f smol.Modelfile
+  gq export smol.gq --ollama -o smol.gguf && ollama create smol -f smol.Modelfile
   gq export smol.gq --safetensors -o ./smol-bf16
   gq export smol.gq --gguf -o smol.gguf --reference ./SmolLM2-135M --text wiki.txt --windows 40
   gq export big.gq --gguf -o big.gguf --no-measure")]
-#[command(group = clap::ArgGroup::new("format").required(true))]
+#[command(group = clap::ArgGroup::new("format").required(true).multiple(true))]
 pub struct ExportArgs {
     /// A .gq file, a checkpoint directory or a GGUF, here or on the Hub (hf://ORG/NAME, hf://ORG/NAME/FILE.gq).
     #[arg(value_name = "SRC")]
@@ -43,14 +43,14 @@ pub struct ExportArgs {
     #[arg(long, group = "format")]
     gguf: bool,
     /// Write a checkpoint directory in bf16.
-    #[arg(long, group = "format")]
+    #[arg(long, group = "format", conflicts_with = "gguf")]
     safetensors: bool,
     /// Type of the matrices in a GGUF: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K, or `nearest`:
     /// for each tensor the one nearest in size [default: nearest from a .gq file, else F16].
     #[arg(long = "type", value_name = "TYPE", value_parser = wanted, conflicts_with = "safetensors")]
     kind: Option<Wanted>,
     /// Most bytes of weights in one file of a checkpoint; more go to several files with an index.
-    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = units::parse_bytes, conflicts_with = "gguf")]
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = units::parse_bytes, conflicts_with_all = ["gguf", "ollama"])]
     max_shard_size: u64,
     /// File or directory to write.
     #[arg(short, long, value_name = "OUT")]
@@ -62,8 +62,8 @@ pub struct ExportArgs {
     /// `general.name` of a GGUF [default: what the model card, the configuration or the source's name says].
     #[arg(long, value_name = "TEXT", conflicts_with = "safetensors")]
     name: Option<String>,
-    /// Also write OUT's name with .Modelfile: template, stop strings and parameters for `ollama create`.
-    #[arg(long, conflicts_with = "safetensors")]
+    /// Write a GGUF, and OUT's name with .Modelfile: template, stop strings and parameters for `ollama create`.
+    #[arg(long, group = "format", conflicts_with = "safetensors")]
     ollama: bool,
     /// Write a GGUF although text falls into other tokens in it than in SRC, which is refused otherwise.
     #[arg(long, conflicts_with = "safetensors")]
@@ -86,7 +86,23 @@ fn wanted(name: &str) -> Result<Wanted, String> {
     let writable =
         || GgmlType::all().filter(|kind| is_encodable(*kind)).map(GgmlType::name).collect::<Vec<_>>();
     let found = GgmlType::from_name(name).filter(|kind| is_encodable(*kind));
-    found.map(Wanted::Type).ok_or_else(|| format!("expected nearest, {}", writable().join(", ")))
+    found.map(Wanted::Type).ok_or_else(|| {
+        let expected = format!("expected nearest, {}", writable().join(", "));
+        match of_mix(name).filter(|kind| is_encodable(*kind)) {
+            Some(kind) => format!(
+                "it is one of llama-quantize's mixes of types, of which {} takes the most; {expected}",
+                kind.name()
+            ),
+            None => expected,
+        }
+    })
+}
+
+/// The type that most of a mix of llama-quantize is in: `Q4_K` of `Q4_K_M`.
+fn of_mix(name: &str) -> Option<GgmlType> {
+    let name = name.to_ascii_uppercase();
+    let stem = ["_S", "_M", "_L", "_XL"].into_iter().find_map(|end| name.strip_suffix(end))?;
+    GgmlType::from_name(stem.strip_prefix("UD-").unwrap_or(stem))
 }
 
 pub fn run(args: &ExportArgs, global: &Global) -> Result<(), Failure> {
@@ -294,6 +310,16 @@ fn ollama(output: &Path, weights: &Weights) -> Result<(PathBuf, modelfile::Model
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mixes_lead_to_their_types() {
+        for (mix, kind) in [("Q4_K_M", "Q4_K"), ("q5_k_s", "Q5_K"), ("UD-Q4_K_XL", "Q4_K")] {
+            let told = wanted(mix).unwrap_err();
+            assert!(told.contains(&format!("of which {kind} takes the most")), "{mix}: {told}");
+        }
+        assert!(!wanted("nonsense").unwrap_err().contains("llama-quantize"));
+        assert!(wanted("q4_k").is_ok());
+    }
 
     #[test]
     fn nearest_types() {

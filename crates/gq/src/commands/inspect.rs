@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::table::Table;
 use crate::{chat, clock, source, units};
-use gq_checkpoint::{SourceTensor, parse_config};
+use gq_checkpoint::{ModelSpec, SourceTensor, parse_config};
 use gq_container::{Container, TextKind};
 use gq_convert::Report;
 use gq_model::{ModelTexts, Tokenizer};
@@ -84,13 +84,14 @@ fn checkpoint(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), F
         return output.document(&serde_json::json!({
             "family": format!("{:?}", checkpoint.spec().family),
             "layers": checkpoint.spec().layers.len(),
+            "context": checkpoint.spec().max_positions,
             "quantized": checkpoint.quantized(),
             "tokens": tokenizer.as_ref().map(Tokenizer::vocab_size),
             "files": files.collect::<Vec<_>>(),
             "tensors": tensors.collect::<Vec<_>>(),
         }));
     }
-    let mut text = format!("{:?}, {} layers\n", checkpoint.spec().family, checkpoint.spec().layers.len());
+    let mut text = model_line(checkpoint.spec());
     for file in checkpoint.files() {
         text += &format!("{}  {}\n", units::printable(&file.name), units::bytes(file.bytes));
     }
@@ -102,7 +103,7 @@ fn checkpoint(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), F
     }
     if args.tensors {
         let mut table = Table::new(&["<tensor", "<role", "<dtype", "<shape", "bytes"]);
-        for tensor in checkpoint.tensors() {
+        for tensor in by_name(checkpoint.tensors(), |tensor| &tensor.name) {
             let dims: Vec<u64> = tensor.shape.iter().map(|&n| n as u64).collect();
             table.row([
                 units::printable(&tensor.name),
@@ -117,6 +118,34 @@ fn checkpoint(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), F
     output.data(&text)
 }
 
+/// What a model is, in a line.
+fn model_line(spec: &ModelSpec) -> String {
+    let context = units::count(spec.max_positions as u64);
+    format!("{:?}, {} layers, made for {context} tokens of context\n", spec.family, spec.layers.len())
+}
+
+/// Tensors in the order of their names, in which layer 2 comes before layer 10.
+fn by_name<T>(tensors: &[T], name: impl Fn(&T) -> &str) -> Vec<&T> {
+    let mut sorted: Vec<&T> = tensors.iter().collect();
+    sorted.sort_by_cached_key(|tensor| natural(name(tensor)));
+    sorted
+}
+
+/// Pieces of a name, those of digits as numbers: text before a number, and the number.
+fn natural(name: &str) -> Vec<(String, u64)> {
+    let mut pieces = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let text = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (before, from) = rest.split_at(text);
+        let digits = from.find(|c: char| !c.is_ascii_digit()).unwrap_or(from.len());
+        let (number, after) = from.split_at(digits);
+        pieces.push((before.to_owned(), number.parse().unwrap_or(u64::MAX)));
+        rest = after;
+    }
+    pieces
+}
+
 /// The type in the file, lower case.
 fn stored(tensor: &SourceTensor) -> String {
     let name = tensor.gguf.map_or(tensor.dtype.name(), |storage| storage.kind().name());
@@ -126,8 +155,9 @@ fn stored(tensor: &SourceTensor) -> String {
 fn container(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Failure> {
     let container = Container::open(model)?;
     let texts = ModelTexts::from_container(&container)?;
-    if let Some(config) = &texts.config {
-        source::try_tokenizer(&texts, &parse_config(config)?)?;
+    let spec = texts.config.as_deref().map(parse_config).transpose()?;
+    if let Some(spec) = &spec {
+        source::try_tokenizer(&texts, spec)?;
     }
     let output = global.output();
     let provenance = container.provenance()?;
@@ -138,6 +168,9 @@ fn container(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Fa
     let rest = container.file_bytes() - payload - texts;
     if output.json {
         return output.document(&serde_json::json!({
+            "family": spec.as_ref().map(|spec| format!("{:?}", spec.family)),
+            "layers": spec.as_ref().map(|spec| spec.layers.len()),
+            "context": spec.as_ref().map(|spec| spec.max_positions),
             "file_bytes": container.file_bytes(),
             "payload_bytes": payload,
             "text_bytes": texts,
@@ -152,7 +185,7 @@ fn container(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Fa
             "report": report,
         }));
     }
-    let mut text = String::new();
+    let mut text = spec.as_ref().map_or_else(String::new, |spec| model_line(spec) + "\n");
     if args.tensors {
         let mut table = Table::new(&[
             "<tensor",
@@ -166,7 +199,7 @@ fn container(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Fa
             "<reason",
         ]);
         let share = |error: Option<f64>| error.map_or_else(String::new, |error| format!("{error:.3e}"));
-        for tensor in container.tensors() {
+        for tensor in by_name(container.tensors(), |tensor| &tensor.name) {
             let told = report.as_ref().and_then(|r| r.tensors.iter().find(|t| t.name == tensor.name));
             let error = match told {
                 Some(told) if told.relative_mse > 0.0 => format!("{:.3e}", told.relative_mse),
@@ -229,4 +262,17 @@ fn container(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Fa
         container.payload_sha256()
     );
     output.data(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_stand_in_their_order() {
+        let names = ["layers.10.b", "layers.2.b", "layers.2.a", "norm", "embed", "layers.0.a"];
+        let sorted = by_name(&names, |name| name);
+        let expected = ["embed", "layers.0.a", "layers.2.a", "layers.2.b", "layers.10.b", "norm"];
+        assert_eq!(sorted.into_iter().copied().collect::<Vec<_>>(), expected);
+    }
 }

@@ -1,8 +1,9 @@
 //! `gq man`: the manual, as man pages or as the Markdown of `docs/CLI.md`. Both come from clap's tree.
 
-use crate::cli::{Cli, Global};
+use crate::cli::{Global, WIDEST};
 use crate::failure::{Exit, Failure};
-use clap::{Command, CommandFactory};
+use crate::help::{self, Common};
+use clap::Command;
 use std::fmt::Write;
 
 /// Print the manual page of gq or of one of its commands.
@@ -30,14 +31,14 @@ pub fn run(args: &ManArgs, global: &Global) -> Result<(), Failure> {
     }
 }
 
-fn built() -> Command {
-    let mut root = Cli::command().term_width(110);
+fn built(common: Common) -> Command {
+    let mut root = help::command(WIDEST, common);
     root.build();
     root
 }
 
 fn roff(name: Option<&str>) -> Result<String, Failure> {
-    let root = built();
+    let root = built(Common::Everywhere);
     let command = match name {
         None => root,
         Some(name) => {
@@ -55,9 +56,10 @@ fn roff(name: Option<&str>) -> Result<String, Failure> {
 
 /// The text of `docs/CLI.md`.
 fn markdown() -> String {
-    let root = built();
+    let root = built(Common::Once);
     let mut out = String::from(
-        "# Command line\n\nWritten by `gq man --markdown`; a test compares this file with the program.\n",
+        "# Command line\n\nWritten by `gq man --markdown`; a test compares this file with the program.\n\
+         The global options stand with `gq`; every command takes them.\n",
     );
     section(&mut out, "gq", root.clone());
     sections(&mut out, "gq", &root);
@@ -74,7 +76,7 @@ fn sections(out: &mut String, title: &str, parent: &Command) {
 }
 
 fn section(out: &mut String, title: &str, command: Command) {
-    let help = command.bin_name(title).term_width(110).clone().render_long_help().to_string();
+    let help = command.bin_name(title).clone().render_long_help().to_string();
     let help: Vec<&str> = help.lines().map(str::trim_end).collect();
     // Writing to a String does not fail.
     let _ = write!(out, "\n## `{title}`\n\n```text\n{}\n```\n", help.join("\n").trim_end());

@@ -6,9 +6,10 @@ use crate::guard::{self, Force, Out};
 use crate::signals::{self, Work};
 use crate::table::Table;
 use crate::texts::{self, is_json};
-use crate::{seen, source, units};
+use crate::{chat, seen, source, units};
 use gq_container::{Container, Finished, StoredText, TextKind, WriteError};
 use gq_files::Existing;
+use gq_model::{ChatOptions, ChatTemplate, ModelTexts};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -81,8 +82,26 @@ struct Change {
 }
 
 fn kind(name: &str) -> Result<TextKind, String> {
-    TextKind::from_name(name)
-        .ok_or_else(|| format!("expected one of {}", TextKind::ALL.map(TextKind::name).join(", ")))
+    TextKind::from_name(name).ok_or_else(|| {
+        let expected = format!("expected one of {}", TextKind::ALL.map(TextKind::name).join(", "));
+        match meant(name) {
+            Some(meant) => format!("it is called {}; {expected}", meant.name()),
+            None => expected,
+        }
+    })
+}
+
+/// The text that a file's name, or another spelling, stands for.
+fn meant(name: &str) -> Option<TextKind> {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    let stem = [".json", ".jinja", ".txt", ".md"].into_iter().find_map(|end| name.strip_suffix(end));
+    let stem = stem.unwrap_or(&name);
+    let near = |kind: &TextKind| strsim::damerau_levenshtein(kind.name(), stem) <= 2;
+    match stem {
+        "license" => Some(TextKind::Licence),
+        "template" => Some(TextKind::ChatTemplate),
+        _ => TextKind::ALL.into_iter().find(near),
+    }
 }
 
 fn editable(name: &str) -> Result<TextKind, String> {
@@ -97,6 +116,7 @@ fn change(text: &str) -> Result<Change, String> {
     let (name, key) = name.split_once('.').map_or((name, None), |(name, key)| (name, Some(key)));
     let kind = editable(name)?;
     match key {
+        Some("json" | "jinja") => Err(format!("it is called {name}, without the file's ending")),
         Some(_) if !is_json(kind) => Err(format!("{name} is not JSON and has no keys")),
         key => Ok(Change { kind, key: key.map(str::to_owned), value: value.to_owned() }),
     }
@@ -180,6 +200,15 @@ fn set(args: &SetArgs, global: &Global) -> Result<(), Failure> {
         texts.insert(change.kind, new);
     }
     check(&texts, &before)?;
+    if [TextKind::ChatTemplate, TextKind::TokenizerConfig]
+        .iter()
+        .any(|kind| texts.get(kind) != before.get(kind))
+        && drops_messages(&texts)
+    {
+        global.output().warn(
+            "the chat template leaves out what a conversation says: `gq inspect FILE --render-chat` shows what it makes",
+        );
+    }
     let names = |changed: &dyn Fn(TextKind) -> bool| {
         let changed = TextKind::ALL.into_iter().filter(|kind| changed(*kind));
         changed.map(TextKind::name).collect::<Vec<_>>()
@@ -234,6 +263,24 @@ fn named(
     container.check_unchanged()?;
     guard::place(candidate, path, existing)?;
     Ok(finished)
+}
+
+/// Whether a chat template renders a conversation without any of its messages' text; one that refuses it is not asked.
+fn drops_messages(texts: &BTreeMap<TextKind, String>) -> bool {
+    let text = |kind| texts.get(&kind).cloned();
+    let model = ModelTexts {
+        chat_template: text(TextKind::ChatTemplate),
+        tokenizer_config: text(TextKind::TokenizerConfig),
+        special_tokens_map: text(TextKind::SpecialTokensMap),
+        ..ModelTexts::default()
+    };
+    let conversation = chat::sample();
+    let said: Vec<&str> =
+        conversation.iter().filter_map(|message| message.get("content").and_then(Value::as_str)).collect();
+    let options = ChatOptions { add_generation_prompt: true, ..ChatOptions::default() };
+    let template = ChatTemplate::new(&model).map(|template| template.with_clock(crate::clock::standing()));
+    let rendered = template.and_then(|template| template.render(&conversation, &options));
+    rendered.is_ok_and(|rendered| said.iter().all(|said| !rendered.contains(said)))
 }
 
 /// Takes chat templates out of the tokenizer's settings too, from where readers would take them again. Gives their

@@ -19,34 +19,40 @@ pub struct Made<'a> {
     pub seconds: f64,
 }
 
-/// Tables and the line of the file.
-pub fn summary(made: &Made<'_>) -> String {
+/// Tables, which are left out where little is to be said, and the line of the file.
+pub fn summary(made: &Made<'_>, quiet: bool) -> String {
     let Made { report, path, bytes, seconds } = made;
-    format!(
-        "{}{}\n{}: {} from {} in {}\n",
-        groups(report.tensors.iter().map(|t| Row {
-            encoding: t.encoding.name(),
-            role: &t.role,
-            elements: t.shape.iter().product(),
-            bytes: t.bytes,
-            error: Some(t.relative_mse),
-        })),
-        left_out(&report.left_out),
+    let line = format!(
+        "{}: {} from {} in {}\n",
         path.display(),
         units::bytes(*bytes),
         units::bytes(report.source_bytes),
         units::seconds(*seconds),
-    )
+    );
+    if quiet {
+        return line;
+    }
+    let groups = groups(report.tensors.iter().map(|t| Row {
+        encoding: t.encoding.name(),
+        role: &t.role,
+        elements: t.shape.iter().product(),
+        bytes: t.bytes,
+        error: Some(t.relative_mse),
+    }));
+    format!("{groups}{}\n{line}", left_out(&report.left_out))
 }
 
 /// What is expected of the divergence, where something is.
 pub fn expectation(plan: &Plan) -> Option<String> {
     let nats = plan.expected_divergence?;
     let by = match plan.corrected {
-        true => "by trials on held-out calibration text",
+        true => "by trials",
         false => "predicted without trials",
     };
-    Some(format!("expected divergence from the original: {nats:.4} nats per token (KLD), {by}\n"))
+    Some(format!(
+        "expected divergence from the original: {nats:.4} nats per token (KLD), {by}, on text like the calibration's; \
+         how far other text diverges, `gq eval` measures\n"
+    ))
 }
 
 /// One tensor in a table of groups.
@@ -58,7 +64,7 @@ pub struct Row<'a> {
     pub error: Option<f64>,
 }
 
-/// Tensors summed up by encoding and role.
+/// Tensors summed up by encoding and role, with the encodings of a role one below the other.
 pub fn groups<'a>(rows: impl Iterator<Item = Row<'a>>) -> String {
     #[derive(Default)]
     struct Group {
@@ -82,6 +88,8 @@ pub fn groups<'a>(rows: impl Iterator<Item = Row<'a>>) -> String {
         group.error += row.error.unwrap_or(0.0) * row.elements as f64;
         with_error |= row.error.is_some();
     }
+    let roles: Vec<String> = order.iter().map(|(role, _)| role.clone()).collect();
+    order.sort_by_key(|(role, _)| roles.iter().position(|first| first == role));
     let mut titles = vec!["<tensors of", "<encoding", "count", "weights", "bytes", "bits/weight"];
     titles.extend(with_error.then_some("rel. MSE"));
     let mut table = Table::new(&titles);
@@ -177,4 +185,32 @@ pub fn note_exceptions(plan: &Plan, output: Output) {
 pub fn shape(dims: &[u64]) -> String {
     let dims: Vec<String> = dims.iter().map(u64::to_string).collect();
     format!("[{}]", dims.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_stands_in_one_place() {
+        let row = |role, encoding: &str| Row {
+            encoding: encoding.to_owned(),
+            role,
+            elements: 8,
+            bytes: 4,
+            error: None,
+        };
+        let rows = [
+            row("query", "tt4"),
+            row("up", "tt3"),
+            row("query", "tt5"),
+            row("up", "tt3"),
+            row("query", "tt4"),
+        ];
+        let table = groups(rows.into_iter());
+        let first: Vec<Vec<&str>> =
+            table.lines().skip(1).map(|line| line.split_whitespace().take(3).collect()).collect();
+        let expected = [["query", "tt4", "2"], ["query", "tt5", "1"], ["up", "tt3", "2"], ["all", "5", "40"]];
+        assert_eq!(first, expected, "{table}");
+    }
 }

@@ -146,7 +146,7 @@ pub fn show(
     }
     if check > 0 {
         text += &format!(
-            "check   {} of memory before and after, for the tokenizer; --no-check leaves it out\n",
+            "check   {} of memory to try the tokenizer, before and after the work; --no-check leaves it out\n",
             units::bytes(check)
         );
     }
@@ -189,7 +189,7 @@ fn time(estimate: Option<Estimate>, stages: &[Stage]) -> String {
     match estimate {
         Some(Estimate { seconds, .. }) if seconds < 1.0 => "time    under a second\n".to_owned(),
         Some(estimate) => format!(
-            "time    about {} on this machine with {} threads, if nothing else runs and the disk keeps up\n",
+            "time    about {} on this machine with {} threads at its present load, if the disk keeps up\n",
             units::rough_seconds(estimate.seconds),
             estimate.threads,
         ),

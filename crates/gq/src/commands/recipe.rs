@@ -9,6 +9,7 @@ use crate::{encodings, units};
 use gq_checkpoint::{Checkpoint, Role};
 use gq_convert::{Budget, Calibration, Choice, Codes, Measurements, Override, Policy};
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
+use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
 /// What decides the output's bytes, and the memory to make them in.
@@ -235,6 +236,7 @@ impl Recipe {
                 (None, None) => format!("{}bpw", Budget::DEFAULT_BODY_BITS),
             },
         };
+        let others = self.unusual();
         let codes = match self.codes {
             CodeFamily::Trellis => "",
             CodeFamily::Scalar => "-scalar",
@@ -251,8 +253,55 @@ impl Recipe {
                 None => String::new(),
             },
         };
-        PathBuf::from(format!("{source}-{figure}{codes}{calibration}.gq"))
+        PathBuf::from(format!("{source}-{figure}{codes}{others}{calibration}.gq"))
     }
+
+    /// What a name says of options that change bytes and are not as usual.
+    fn unusual(&self) -> String {
+        let mut name = String::new();
+        let mut add = |part: &str| {
+            name.push('-');
+            name.push_str(part);
+        };
+        // Beside bits per weight of the body the embedding has an encoding of its own; without, the budget spends on both.
+        let fixed = self.bpw.map(|_| Policy::new(Choice::Exact).embedding);
+        if let Some(embedding) = self.embedding.or(fixed) {
+            add(&format!("emb-{}", embedding.name()));
+        }
+        for (part, choice) in
+            [("head", self.head), ("ple", self.per_layer_table), ("plp", self.per_layer_projection)]
+        {
+            if let Some(choice) = choice {
+                add(&format!("{part}-{}", choice.name()));
+            }
+        }
+        for lora in self.loras.names() {
+            add(&lora);
+        }
+        if !self.overrides.is_empty() {
+            let rules =
+                self.overrides.iter().map(|rule| format!("{}={}\n", rule.pattern, rule.encoding.name()));
+            let digest = Sha256::digest(rules.collect::<String>());
+            add(&format!("override-{}", hex(&digest)));
+        }
+        match self.rotation {
+            RotationKind::Hadamard => {}
+            RotationKind::None => add("unrotated"),
+            other => add(other.name()),
+        }
+        if self.seed != 0 {
+            add(&format!("seed{}", self.seed));
+        }
+        let flags =
+            [(self.keep_towers, "towers"), (self.no_grid, "nogrid"), (self.no_corrections, "uncorrected")];
+        flags.into_iter().filter(|(given, _)| *given).for_each(|(_, part)| add(part));
+        name
+    }
+}
+
+/// The first six digits of a digest.
+fn hex(digest: &[u8]) -> String {
+    digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a recipe says about measurements.
@@ -261,5 +310,54 @@ pub fn calibration(measurements: &Measurements) -> Calibration {
         text_sha256: measurements.text_sha256.clone(),
         tokens: measurements.tokens,
         sha256: measurements.sha256(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::calibration::Why;
+    use clap::Parser;
+    use std::collections::BTreeSet;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        recipe: Recipe,
+    }
+
+    #[test]
+    fn recipes_that_differ_have_names_that_differ() {
+        let name = |args: &str| {
+            let line = Line::try_parse_from(["gq"].into_iter().chain(args.split_whitespace())).unwrap();
+            let name = line.recipe.file_name("d", &Calibrate::Without(Why::Encoding));
+            name.to_str().unwrap().to_owned()
+        };
+        assert_eq!(name("--bits 4"), "d-tq4.gq");
+        assert_eq!(name(""), "d-4.25bpw-uncalibrated.gq");
+        assert_eq!(name("--bpw 4.25"), "d-4.25bpw-emb-tq8-uncalibrated.gq");
+        assert_eq!(name("--bits 4 --embedding tt4 --seed 3"), "d-tq4-emb-tt4-seed3.gq");
+        let all = [
+            "--bits 4",
+            "--bits 4 --embedding tt4",
+            "--bits 4 --head tt4",
+            "--bits 4 --per-layer-table tt4",
+            "--bits 4 --per-layer-projection tt4",
+            "--bits 4 --override down=tq6",
+            "--bits 4 --override down=tq5",
+            "--bits 4 --rotation none",
+            "--bits 4 --rotation haar",
+            "--bits 4 --seed 3",
+            "--bits 4 --keep-towers",
+            "--bits 4 --no-grid",
+            "--bits 4 --lora ./mine",
+            "--bits 4 --lora ./mine=0.5",
+            "",
+            "--bpw 4.25",
+            "--bpw 4.25 --embedding tt4",
+            "--no-corrections",
+        ];
+        let names: BTreeSet<String> = all.into_iter().map(name).collect();
+        assert_eq!(names.len(), all.len(), "{names:?}");
     }
 }

@@ -380,6 +380,7 @@ fn make(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Failure> {
                 reference: job.found.name.clone(),
                 text: file_name(&recipe.evaluation.text),
             };
+            report.computed = loaded.computed();
             // Where the logits came from is no property of the release.
             report.reference_logits = ReferenceLogits::Computed;
             sums::write_whole(&dir.join(&names.evaluation), &pretty(&report)?)?;

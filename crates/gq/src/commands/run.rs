@@ -21,6 +21,7 @@ const CONTEXT: usize = 8192;
 /// On a terminal it opens a chat; /help there says how. With -p, or with text on standard input, it answers once.
 /// A model with a chat template is asked through it, as transformers renders it; --raw continues the text as it is.
 /// Tokens are chosen as the model's generation_config.json asks for.
+/// Weights are read without comparing their digests; `gq verify` does that.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:

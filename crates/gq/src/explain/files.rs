@@ -2,7 +2,7 @@
 
 use super::sentence;
 use crate::failure::{Exit, Failure};
-use crate::looks;
+use crate::{looks, units};
 use gq_checkpoint::StandIn;
 use gq_container::{ContainerError, FormatError, VerifyError, WriteError};
 use gq_eval::OutputsError;
@@ -29,9 +29,20 @@ impl From<ContainerError> for Failure {
                         .limit("a .gq file")
                         .actual(seems)
                 }
-                None => Failure::new(Exit::Input, "container.format", message)
-                    .at(path.display())
-                    .actual(source.code()),
+                None => {
+                    let message = match source {
+                        FormatError::FileBytes { limit, actual } => format!(
+                            "{}: {} bytes, the header says {}",
+                            path.display(),
+                            units::count(actual),
+                            units::count(limit)
+                        ),
+                        _ => message,
+                    };
+                    Failure::new(Exit::Input, "container.format", message)
+                        .at(path.display())
+                        .actual(source.code())
+                }
             },
         }
     }

@@ -96,6 +96,7 @@ pub struct Conversation<'a> {
     manner: Manner,
     messages: Vec<ChatMessage>,
     text: String,
+    said: usize,
 }
 
 impl<'a> Conversation<'a> {
@@ -109,7 +110,8 @@ impl<'a> Conversation<'a> {
         let stop = tokenizer.stop_tokens(template);
         let generation =
             Generation::new(&loaded.model, Some(tokenizer), manner.context, manner.sampling, stop);
-        Conversation { tokenizer, template, generation, manner, messages: Vec::new(), text: String::new() }
+        let (messages, text, said) = (Vec::new(), String::new(), 0);
+        Conversation { tokenizer, template, generation, manner, messages, text, said }
     }
 
     /// Forgets what was said.
@@ -117,6 +119,7 @@ impl<'a> Conversation<'a> {
         self.generation.clear();
         self.messages.clear();
         self.text.clear();
+        self.said = 0;
     }
 
     /// Whether turns are wrapped in a template.
@@ -134,9 +137,16 @@ impl<'a> Conversation<'a> {
         (self.generation.seen().len(), self.generation.cache().bytes())
     }
 
-    /// Turns of both sides that are remembered.
-    pub fn turns(&self) -> usize {
-        self.messages.len()
+    /// Questions that are remembered with their answers, or texts that were gone on with.
+    pub fn questions(&self) -> usize {
+        match self.template {
+            Some(_) => self
+                .messages
+                .iter()
+                .filter(|message| message.get("role").is_some_and(|role| role == "user"))
+                .count(),
+            None => self.said,
+        }
     }
 
     /// Answers what is said next; `show` gets every piece of text as it becomes certain, `stop` ends the answer early.
@@ -149,10 +159,10 @@ impl<'a> Conversation<'a> {
         show: &mut dyn FnMut(&str) -> Result<(), Failure>,
         stop: &AtomicBool,
     ) -> Result<Answer, Failure> {
-        let before = (self.messages.clone(), self.text.clone());
+        let before = (self.messages.clone(), self.text.clone(), self.said);
         let outcome = self.answer(said, show, stop);
         if outcome.is_err() {
-            (self.messages, self.text) = before;
+            (self.messages, self.text, self.said) = before;
         }
         outcome
     }
@@ -165,7 +175,10 @@ impl<'a> Conversation<'a> {
     ) -> Result<Answer, Failure> {
         match self.template {
             Some(_) => self.messages.push(ChatMessage::new("user", said)),
-            None => self.text += said,
+            None => {
+                self.text += said;
+                self.said += 1;
+            }
         }
         let (prompt, forgotten) = self.fitting_prompt()?;
         let started = Instant::now();

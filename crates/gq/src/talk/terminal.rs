@@ -18,6 +18,8 @@ const PROMPT: &str = ">>> ";
 /// What stands around a message of several lines.
 const QUOTES: &str = "\"\"\"";
 
+const COMMANDS: [&str; 6] = ["/reset", "/stats", "/help", "/?", "/quit", "/exit"];
+
 const HELP: &str = "\
 /reset   forget the conversation
 /stats   speed of the last answer, context used, how tokens are chosen
@@ -74,8 +76,7 @@ pub fn chat(mut talk: Conversation<'_>, output: Output) -> Result<(), Failure> {
                 continue;
             }
             command if said.starts_with('/') => {
-                let command = units::printable(command.split_whitespace().next().unwrap_or(command));
-                output.note(&format!("{command} is no command: /help lists them"));
+                output.note(&no_command(command));
                 continue;
             }
             _ => {}
@@ -119,6 +120,16 @@ pub fn tell(answer: &Answer, manner: &Manner, output: Output) {
     }
 }
 
+/// What is wrong with a line that begins with `/`.
+fn no_command(line: &str) -> String {
+    let command = line.split_whitespace().next().unwrap_or(line);
+    let shown = units::printable(command);
+    match COMMANDS.contains(&command) {
+        true => format!("{shown} stands alone on its line; with a space in front of it, it is a message"),
+        false => format!("{shown} is no command: /help lists them"),
+    }
+}
+
 fn stats(talk: &Conversation<'_>, last: Option<&Answer>) -> String {
     let (used, bytes) = talk.used();
     let manner = talk.manner();
@@ -131,8 +142,8 @@ fn stats(talk: &Conversation<'_>, last: Option<&Answer>) -> String {
         ),
     };
     let mut text = format!(
-        "turns      {}\ncontext    {used} of {} tokens; keys and values take at most {}\nchoice     {how}, repetition penalty {}\n",
-        talk.turns(),
+        "questions  {}\ncontext    {used} of {} tokens; keys and values take at most {}\nchoice     {how}, repetition penalty {}\n",
+        talk.questions(),
         manner.context,
         units::bytes(bytes as u64),
         sampling.repetition_penalty,

@@ -187,7 +187,9 @@ fn layers_are_rounded_again_behind_rounded_layers() {
     let read = |name: &str| std::fs::read(gq.path(name)).unwrap();
     assert!(read("b.gq") == read("c.gq"));
     let llama = testdata("tiny/llama");
-    gq.fails(3, &["improve", "--rounds", "a.gq", "--reference", &llama, "--calibration", &text]);
+    // Before anything is said of what it takes.
+    let told = gq.fails(3, &["improve", "--rounds", "a.gq", "--reference", &llama, "--calibration", &text]);
+    assert!(told.contains("made from another source") && !told.contains(" takes "), "{told}");
     gq.fails(4, &[&["improve", "--rounds", "a.gq", "--max-memory", "1MB"][..], &options].concat());
 }
 
@@ -250,6 +252,14 @@ fn measurements_of_another_format_are_refused_by_that() {
     let gq = Gq::new();
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
     gq.ok(&[&["calibrate", &demo, "-o", "t", "--calibration", &text][..], &FAST].concat());
+    // What lies there is said once, and how it differs.
+    let other = ["calibrate", &demo, "-o", "t", "--calibration", &text, "--gradient-tokens", "256"];
+    let told = gq.fails(2, &other);
+    assert!(told.contains("holds measurements already, measured with other options"), "{told}");
+    assert!(!told.contains("measuring again"), "{told}");
+    let llama = testdata("tiny/llama");
+    let told = gq.fails(3, &["convert", &llama, "--measurements", "t", "--bpw", "3", "-o", "m.gq"]);
+    assert!(told.contains("measured on another checkpoint") && !told.contains("(0 bytes)"), "{told}");
     let index = gq.path("t/measurements.json");
     let old = std::fs::read_to_string(&index).unwrap();
     let format = old.find("\"format\":").unwrap() + 9;

@@ -114,7 +114,7 @@ fn a_gq_file_that_changes_while_it_is_read_is_refused() {
         let (code, said) = meanwhile(&gq, args, || how.change(&path));
         assert_eq!(code, Some(4), "gq {args:?}, {how:?}: {said}");
         let plain = said.replace('\\', "");
-        assert!(plain.contains("m.gq\": changed while it was read"), "gq {args:?}, {how:?}: {said}");
+        assert!(plain.contains("m.gq: changed while it was read"), "gq {args:?}, {how:?}: {said}");
         if args.contains(&"--json") {
             let document: serde_json::Value = serde_json::from_str(&said).unwrap();
             assert_eq!(document["error"]["code"], "file.changed");

@@ -58,27 +58,30 @@ fn a_chat_remembers_and_reads_only_what_is_new() {
     let mut chat = on_terminal(&gq, &["run", &testdata("demo"), "-n", "8"]);
     chat.exp_string("demo: type a message; /help lists commands").unwrap();
     ready(&mut chat);
-    let stats = |chat: &mut Terminal, turns: usize, read: &str| {
+    let stats = |chat: &mut Terminal, questions: usize, read: &str| {
         chat.send_line("/stats").unwrap();
-        chat.exp_string(&format!("turns      {turns}\r\n")).unwrap();
+        chat.exp_string(&format!("questions  {questions}\r\n")).unwrap();
         chat.exp_regex(read).unwrap();
         ready(chat);
     };
     stats(&mut chat, 0, "keys and values take");
     say(&mut chat, "Who are you?");
-    stats(&mut chat, 2, " 0 of them read before");
+    stats(&mut chat, 1, " 0 of them read before");
     say(&mut chat, "And who am I?");
-    stats(&mut chat, 4, "tokens, [1-9][0-9]+ of them read before");
+    stats(&mut chat, 2, "tokens, [1-9][0-9]+ of them read before");
     // Two lines are one message, and so is what stands between quotes.
     chat.send_line("one \\").unwrap();
     say(&mut chat, "two");
-    stats(&mut chat, 6, "read before");
+    stats(&mut chat, 3, "read before");
     chat.send_line("\"\"\"three").unwrap();
     chat.send_line("/reset is no command here").unwrap();
     say(&mut chat, "four\"\"\"");
-    stats(&mut chat, 8, "read before");
+    stats(&mut chat, 4, "read before");
     chat.send_line("/nonsense").unwrap();
     chat.exp_string("/nonsense is no command").unwrap();
+    ready(&mut chat);
+    chat.send_line("/stats now").unwrap();
+    chat.exp_string("/stats stands alone on its line").unwrap();
     ready(&mut chat);
     chat.send_line("/help").unwrap();
     chat.exp_string("/reset   forget the conversation").unwrap();

@@ -109,7 +109,7 @@ fn names_say_what_was_asked_for() {
     let demo = testdata("demo");
     for (options, name) in [
         (&["--size", "1.5MB"][..], "demo-1.5MB-uncalibrated.gq"),
-        (&["--bpw", "3.5", "--codes", "scalar"], "demo-3.5bpw-scalar-uncalibrated.gq"),
+        (&["--bpw", "3.5", "--codes", "scalar"], "demo-3.5bpw-scalar-emb-tq8-uncalibrated.gq"),
         (&["--fit", "117MiB", "--ctx", "1k"], "demo-fit-117MiB-1k-uncalibrated.gq"),
         (&["--encoding", "tt3"], "demo-tt3.gq"),
         (&[], "demo-4.25bpw-uncalibrated.gq"),
@@ -120,7 +120,7 @@ fn names_say_what_was_asked_for() {
     }
     let text = testdata("demo/eval.txt");
     let made = gq.json(&[&["convert", &demo, "--bpw", "3", "--calibration", &text][..], &FAST].concat());
-    assert_eq!(made["output"], "demo-3bpw-eval.gq");
+    assert_eq!(made["output"], "demo-3bpw-emb-tq8-eval.gq");
 }
 
 #[test]

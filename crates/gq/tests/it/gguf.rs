@@ -201,7 +201,7 @@ fn what_cannot_be_exported_or_read_is_one_error() {
     assert!(shown.contains("--max-shard-size"), "{shown}");
     std::fs::write(gq.path("cut.gguf"), b"GGUF\x03\0\0\0").unwrap();
     let shown = gq.fails(3, &["inspect", "cut.gguf"]);
-    assert!(shown.contains("cut.gguf\": the file ends at byte"), "{shown}");
+    assert!(shown.contains("cut.gguf: the file ends at byte"), "{shown}");
     std::fs::write(gq.path("other.bin"), b"abc").unwrap();
     let shown = gq.fails(3, &["convert", "other.bin", "-o", "x.gq"]);
     assert!(shown.contains("a checkpoint directory or a GGUF is expected"), "{shown}");

@@ -62,6 +62,10 @@ fn what_a_reader_would_refuse_is_not_written() {
     refused(2, "config={}", "cannot be changed");
     refused(2, "nothing=x", "expected one of config, tokenizer,");
     refused(2, "licence.x=1", "has no keys");
+    refused(2, "license=mit", "it is called licence");
+    refused(2, "generation_config.json=@x.json", "it is called generation_config");
+    let told = gq.fails(2, &["meta", "get", "m.gq", "generation_config.json"]);
+    assert!(told.contains("it is called generation_config"), "{told}");
     refused(3, "chat_template={% if %}", "the chat template cannot be read");
     refused(3, "generation_config=[1]", "generation_config: not an object");
     refused(3, "tokenizer_config={", "tokenizer_config: not JSON");
@@ -69,6 +73,22 @@ fn what_a_reader_would_refuse_is_not_written() {
     refused(3, "licence=@missing.txt", "missing.txt");
     gq.fails(2, &["meta", "set", "m.gq"]);
     assert!(std::fs::read(gq.path("m.gq")).unwrap() == before);
+}
+
+#[test]
+fn a_template_that_leaves_out_what_is_said_is_told() {
+    let gq = converted();
+    let told = |template: &str| {
+        let output =
+            gq.run(&["meta", "set", "m.gq", &format!("chat_template={template}"), "-o", "o.gq", "--force"]);
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = "the chat template leaves out what a conversation says";
+    assert!(told("foo").contains(said));
+    assert!(!told("{{ messages[-1].content }}").contains(said));
+    // What refuses a conversation cannot be tried on it.
+    assert!(!told("{{ raise_exception('no') }}").contains(said));
 }
 
 #[test]

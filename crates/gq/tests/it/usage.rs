@@ -5,7 +5,7 @@ use crate::run::{Gq, testdata};
 #[test]
 fn tips_are_to_the_point() {
     let gq = Gq::new();
-    let cases: [(&[&str], &[&str]); 9] = [
+    let cases: [(&[&str], &[&str]); 20] = [
         (
             &["inspect", "x", "--verbose"],
             &["unexpected argument '--verbose'", "tip: notes go to standard error"],
@@ -17,6 +17,18 @@ fn tips_are_to_the_point() {
         (&["verify", "x", "--zzz"], &["unexpected argument '--zzz'"]),
         (&["chat"], &["unrecognized subcommand 'chat'", "tip: `gq run MODEL` talks"]),
         (&["quantize", "x"], &["tip: `gq convert MODEL`"]),
+        (&["quantise", "x"], &["tip: `gq convert MODEL`"]),
+        (&["tune", "x"], &["tip: `gq improve FILE", "--scales"]),
+        (&["refine", "x"], &["tip: `gq improve FILE", "--scales"]),
+        (&["reround", "x"], &["tip: `gq improve FILE", "--rounds"]),
+        (&["convrt", "x"], &["similar subcommand", "'convert'"]),
+        (&["convert", "x", "--max-kld", "1"], &["tip: write --target-kld"]),
+        (&["convert", "x", "--tune"], &["tip: `gq improve FILE --scales`"]),
+        // Numbers below zero are refused by what the option takes.
+        (&["run", "x", "--temp", "-1"], &["'-1' for '--temp <T>'", "expected"]),
+        (&["convert", "x", "--target-kld", "-1"], &["'-1' for '--target-kld <X>'", "above 0"]),
+        (&["convert", "x", "--bits", "-4"], &["'-4' for '--bits <B>'", "from 1 to 8"]),
+        (&["eval", "m", "--reference", "r", "--windows", "-3"], &["'-3' for '--windows <N>'", "from 1 on"]),
         (&["eval", "m", "--reference", "r", "--windows", "0"], &["'0' for '--windows <N>'", "from 1 on"]),
     ];
     for (args, parts) in cases {
@@ -26,6 +38,13 @@ fn tips_are_to_the_point() {
             assert!(!told.contains(misleading), "gq {args:?}: {told}");
         }
     }
+}
+
+#[test]
+fn nonsense_is_like_no_command() {
+    let gq = Gq::new();
+    let told = gq.fails(2, &["frobnicate"]);
+    assert!(told.contains("unrecognized subcommand 'frobnicate'") && !told.contains("similar"), "{told}");
 }
 
 #[test]

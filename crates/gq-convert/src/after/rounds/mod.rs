@@ -25,7 +25,8 @@ use gq_container::{
 use gq_model::{Factors, Linear, LoadError, Model, ModelError, PairedObservation, PairedPass};
 use gq_tensor::{Isa, RotationSpec};
 use objective::{Form, Joint};
-use rewrite::{Payloads, check_source};
+use rewrite::Payloads;
+pub use rewrite::check_source;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use strength::Rounding;

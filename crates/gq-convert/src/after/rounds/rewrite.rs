@@ -95,7 +95,7 @@ fn report(text: &str, tensors: &[TensorAgain]) -> Result<String, RoundAgainError
 ///
 /// # Errors
 /// [`RoundAgainError::OtherSource`] with what differs first.
-pub(super) fn check_source(container: &Container, checkpoint: &Checkpoint) -> Result<(), RoundAgainError> {
+pub fn check_source(container: &Container, checkpoint: &Checkpoint) -> Result<(), RoundAgainError> {
     let differs = |what: String, limit: String, actual: String| {
         Err(RoundAgainError::OtherSource { what, limit, actual })
     };

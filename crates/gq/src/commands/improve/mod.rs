@@ -32,8 +32,7 @@ Examples:
   gq improve smol-3bit.gq --reference ./SmolLM2-135M --calibration self -o smol-3bit-improved.gq
   gq improve --scales smol-3bit.gq --reference ./SmolLM2-135M --steps 80 --batch 4
 
-Time: --rounds about 5 forward passes over the text and one conversion; --scales about 10 forward passes over
-steps x batch x ctx tokens.")]
+Time: --rounds about 5 forward passes over the text and one conversion; --scales about 10 forward passes over steps x batch x ctx tokens.")]
 pub struct ImproveArgs {
     /// File to improve.
     #[arg(value_name = "FILE")]
@@ -213,6 +212,10 @@ pub fn run(args: &ImproveArgs, global: &Global) -> Result<(), Failure> {
     let measurements = args.measurements.as_deref().map(Measurements::open).transpose()?;
     if let Some(measurements) = &measurements {
         measurements.check_source(&gq_convert::source_files(&checkpoint))?;
+    }
+    if args.does_rounds() {
+        // Before a text is written for it, or anything said of the time.
+        gq_convert::check_source(&container, &checkpoint)?;
     }
     let reference = Model::from_checkpoint_unheld(checkpoint.clone(), options)?;
     let tokenizer = Tokenizer::new(reference.texts(), reference.spec())?;
