@@ -8,7 +8,8 @@ use gq_fuzz::Folder;
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
-static FOLDER: LazyLock<Folder> = LazyLock::new(|| Folder::like("tiny/qwen2", "model.safetensors.index.json"));
+static FOLDER: LazyLock<Folder> =
+    LazyLock::new(|| Folder::like("tiny/qwen2", "model.safetensors.index.json"));
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = Checkpoint::open(FOLDER.with(bytes));

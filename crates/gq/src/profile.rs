@@ -125,7 +125,9 @@ fn product<'a>(
     // Only the experts that are chosen multiply.
     let moe = tensor.layer.and_then(|layer| spec.layers.get(layer)?.moe);
     let rows = match (tensor.role, moe) {
-        (Role::ExpertGateUp | Role::ExpertDown, Some(moe)) => matrix.shape().rows / moe.experts * moe.router.top_k,
+        (Role::ExpertGateUp | Role::ExpertDown, Some(moe)) => {
+            matrix.shape().rows / moe.experts * moe.router.top_k
+        }
         _ => matrix.shape().rows,
     };
     let x: Vec<f32> = (0..cols).map(|i| (i * 7919 % 101) as f32 / 50.0 - 1.0).collect();
