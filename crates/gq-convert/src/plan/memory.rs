@@ -16,9 +16,9 @@ const STRIPS: usize = 16;
 /// Smaller blocks than this only cost time.
 const SMALLEST_BLOCK: u64 = 64 << 10;
 /// Program, allocator slack, stacks of the threads that are not counted one by one.
-const BASE: u64 = 11 << 18;
+const BASE: u64 = 12 << 18;
 /// Targets, paths and sums of a trellis search, in addition to what grows with its states.
-const TRELLIS: u64 = 96 << 10;
+const TRELLIS: u64 = 192 << 10;
 /// Most that the compression of a text needs in addition to the text and its result; shorter texts need less.
 const COMPRESSION: u64 = 16 << 20;
 /// What is touched of a thread's stack, and its small allocations.
