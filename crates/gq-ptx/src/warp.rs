@@ -249,7 +249,7 @@ impl Warp {
     pub(crate) fn stamp(&self, lane: usize, of: &Surroundings<'_>) -> Option<Stamp> {
         let thread = self.number * 32 + lane as u32;
         let races = of.launch.checks == Checks::All;
-        races.then(|| Stamp { block: of.number, thread, barrier: self.barrier, sync: self.sync })
+        races.then_some(Stamp { block: of.number, thread, barrier: self.barrier, sync: self.sync })
     }
 
     fn execute(&mut self, op: &Op, active: u32, of: &mut Surroundings<'_>) -> Result<()> {
