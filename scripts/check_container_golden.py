@@ -3,7 +3,7 @@
 
     python3 scripts/check_container_golden.py
 
-Every file of testdata/golden/container must be valid and hold what the JSON file beside it lists; every file of
+Every file of testdata/golden/container must be valid and hold what the JSON file next to it lists; every file of
 testdata/malformed/container must be refused by the rule in its name; the worked example of formats/container.md must
 be the bytes of its file. Exit code 1 on any difference. Needs the package zstandard.
 """

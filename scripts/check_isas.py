@@ -4,7 +4,7 @@
     target/release/gq calibrate CHECKPOINT -o MEASUREMENTS --calibration TEXT
     python3 scripts/check_isas.py CHECKPOINT MEASUREMENTS [--layer 7] [--encoding tt3-s12] [--gq target/release/gq]
 
-Everything but that layer's matrices is stored exactly. With --measure TEXT, the measurements themselves are made anew on a
+Everything but that layer's matrices is stored exactly. With --measure TEXT, the measurements themselves are made again on a
 little of the text for each combination, and their digests compared too (the scalar definition takes its time).
 Exit 1 on any difference. Standard library only.
 """

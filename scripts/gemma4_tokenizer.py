@@ -4,7 +4,7 @@
     .venv/bin/python scripts/peers.py build WORK      # or just its first step: the unpacked source package
     .venv/bin/python scripts/gemma4_tokenizer.py WORK OUT_DIR
 
-Writes tokenizer.json, tokenizer_config.json and chat_template.jinja into OUT_DIR, ready to lie beside a checkpoint of
+Writes tokenizer.json, tokenizer_config.json and chat_template.jinja into OUT_DIR, ready to lie next to a checkpoint of
 make_shapes.py, after every text of ggml-vocab-gemma-4.gguf.inp has given the token ids of its .out file.
 Gemma terms apply to the vocabulary: never commit it.
 """

@@ -5,7 +5,7 @@
     nice .venv/bin/python scripts/make_demo_model.py [--minutes 14] [--threads 1]
 
 Text: Jane Austen's novels (scripts/demo_text.py). Steps: a byte-level BPE vocabulary, training from scratch on the
-CPU within the minutes given, then perplexity on the held-out text beside that of a unigram model. Writes
+CPU within the minutes given, then perplexity on the held-out text next to that of a unigram model. Writes
 
     config.json model.safetensors tokenizer.json tokenizer_config.json chat_template.jinja generation_config.json
     eval.txt         the beginning of one held-out chapter of each novel

@@ -7,7 +7,7 @@
     python3 scripts/numerics.py CHECKPOINT --text TEXT --measurements MEASUREMENTS --out docs/measurements/NAME.json \\
         --rows '--encoding tq4' '--encoding tt4' '--bpw 4.02' '--size 105.5MB'
 
-Each row is what `gq convert` is told beside source and output; with --measurements, every row uses those measurements.
+Each row is what `gq convert` is told besides source and output; with --measurements, every row uses those measurements.
 What follows ` + ` in a row is done to the file then: `improve --rounds` or `improve --scales` on the text of --calibration, with more options.
 Without --rows: data-free at 8, 6, 5, 4, 3 and 2 bits. Embedding and head are at 8 bits but for `--size` rows, where they
 compete. Each file is scored by `gq eval` with f32 activations (codes alone), and with int8 as they run when --int8 is given, and timed when --bench is: best of three (512 tokens of a prompt, 64 generated).

@@ -253,7 +253,7 @@ def watch_memory(process: subprocess.Popen, peak: dict) -> None:
 
 
 def quiet_load(options) -> float:
-    """The load average once it is low; timings taken beside other work are worth nothing."""
+    """The load average once it is low; timings taken during other work are worth nothing."""
     for _ in range(1 if options.busy else 120):
         if (load := os.getloadavg()[0]) < QUIET:
             return load

@@ -118,7 +118,7 @@ def gemma4_dense() -> Variant:
 
 
 def gemma4_vision() -> Variant:
-    """A whole Gemma4ForConditionalGeneration: the text part under another prefix, beside a vision tower."""
+    """A whole Gemma4ForConditionalGeneration: the text part under another prefix, next to a vision tower."""
     text = gemma4_text(
         hidden_size=64, intermediate_size=64, num_hidden_layers=3, num_key_value_heads=2,
         layer_types=[SLIDING, FULL, FULL], num_kv_shared_layers=1, use_double_wide_mlp=True,

@@ -26,7 +26,7 @@ DISTORTION = {2: 0.072514, 3: 0.018611, 4: 0.004865}
 
 
 def shares(costs: np.ndarray) -> tuple[int, float]:
-    """How many of the costliest rows get 4 bits, and as many of the cheapest 2; damage beside 3 bits everywhere."""
+    """How many of the costliest rows get 4 bits, and as many of the cheapest 2; damage against 3 bits everywhere."""
     ordered = np.sort(costs)
     below = np.concatenate([[0], np.cumsum(ordered)])
     count = np.arange(len(costs) // 2 + 1)

@@ -7,7 +7,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 use std::time::Duration;
 
-/// How often a file is opened anew that lost its name before it was locked.
+/// How often a file is opened again that lost its name before it was locked.
 const TRIES: u32 = 8;
 /// How long a lock is waited for, in steps: a look by [`is_held`] takes it for a moment.
 const STEPS: u32 = 10;

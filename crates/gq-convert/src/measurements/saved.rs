@@ -466,7 +466,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, MeasurementsError> {
     std::fs::read(path).map_err(|source| MeasurementsError::Io { path: path.to_owned(), source })
 }
 
-/// Writes beside, syncs, renames.
+/// Writes next to its place, syncs, renames.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), MeasurementsError> {
     let io = |source| MeasurementsError::Io { path: path.to_owned(), source };
     gq_files::write_whole(path, bytes).map_err(io)

@@ -126,7 +126,7 @@ fn upload_object(
     Ok(file.size)
 }
 
-/// Sends one range of a file; stores want its length beforehand.
+/// Sends one range of a file; stores want its length first.
 fn put(
     hub: &Hub,
     repo: &RepoId,

@@ -229,7 +229,7 @@ fn read(message: &str, error: &ReadError) -> Failure {
     }
 }
 
-/// Ends of the names that quantizers give to what they store beside the weights.
+/// Ends of the names that quantizers give to what they store next to the weights.
 const QUANTIZED: [&str; 15] = [
     "_scale",
     "_scales",
