@@ -1,7 +1,7 @@
 //! The command line as it is shown: examples with hanging indents, and options only where they do something.
 
 use crate::cli::{Cli, WIDEST};
-use crate::commands::calibration::as_of_calibrate;
+use crate::options::calibration::as_of_calibrate;
 use crate::terminal;
 use clap::{Arg, Command, CommandFactory, FromArgMatches};
 

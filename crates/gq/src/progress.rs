@@ -1,7 +1,7 @@
 //! Progress of long work: a bar on a terminal, a line now and then elsewhere.
 
-use crate::cli::Global;
 use crate::eta::Eta;
+use crate::global::Global;
 use crate::output::{Output, terminal};
 use crate::units;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};

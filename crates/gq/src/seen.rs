@@ -1,8 +1,8 @@
 //! Written files are seen to work before they get their names: their texts are read, scales and values are finite, the
 //! tokenizer makes tokens, and the model makes one more of them. Of large files one layer of each kind and the head.
 
-use crate::cli::Global;
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
 use crate::machine::Machine;
 use crate::texts::{self, ByKind};
 use crate::{guard, signals, source, units};

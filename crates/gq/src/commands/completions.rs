@@ -1,7 +1,8 @@
 //! `gq completions`: scripts for shells.
 
-use crate::cli::{Cli, Global};
+use crate::cli::Cli;
 use crate::failure::Failure;
+use crate::global::Global;
 use clap::CommandFactory;
 use clap_complete::Shell;
 

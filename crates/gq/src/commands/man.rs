@@ -1,7 +1,8 @@
 //! `gq man`: the manual, as man pages or as the Markdown of `docs/CLI.md`. Both come from clap's tree.
 
-use crate::cli::{Global, WIDEST};
+use crate::cli::WIDEST;
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
 use crate::help::{self, Common};
 use clap::Command;
 use std::fmt::Write;

@@ -1,13 +1,16 @@
 //! Errors of the libraries as failures: code, exit code, where, limit and actual.
 
 mod adapter;
+mod calibration;
 mod checkpoint;
+mod config;
 mod conversion;
 mod files;
 mod gguf;
 mod hub;
 mod models;
 mod note;
+mod tensors;
 
 pub use note::tell;
 

@@ -4,6 +4,9 @@
 //! paths, no machine.
 
 pub mod card;
+pub mod describe;
+pub mod job;
+pub mod make;
 pub mod manifest;
 pub mod recipe;
 pub mod sums;

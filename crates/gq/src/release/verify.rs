@@ -2,8 +2,8 @@
 
 use super::manifest::{Manifest, check, tensors};
 use super::{CARD, MANIFEST, PAGE, SUMS, sums};
-use crate::cli::Global;
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
 use crate::progress::{Progress, Unit};
 use crate::{seen, texts};
 use gq_container::{Container, TextKind};
