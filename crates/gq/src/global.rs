@@ -1,7 +1,6 @@
 //! Options that every command takes.
 
 use crate::output::Output;
-use crate::progress::ProgressMode;
 use clap::{Args, ValueEnum};
 use gq_checkpoint::{OpenOptions, TurnTokens};
 use gq_tensor::{Avx2, Avx512, Isa};
@@ -122,4 +121,26 @@ impl Global {
                 .actual(name)
         })
     }
+}
+
+/// What `--progress` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProgressMode {
+    /// A bar on a terminal, plain lines elsewhere.
+    Auto,
+    /// A bar.
+    Bar,
+    /// A line every few seconds.
+    Plain,
+    /// Nothing.
+    None,
+}
+
+/// Where options that all commands have are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Common {
+    /// In the help of every command.
+    Everywhere,
+    /// Once, in that of the program.
+    Once,
 }

@@ -6,7 +6,7 @@ use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::options::kinds::{Activations, Kv};
 use crate::output::Output;
-use crate::release::{SUMS, sums};
+use crate::sums::{self, SUMS};
 use crate::{hub, looks, units};
 use gq_checkpoint::{Adapter, Checkpoint, CheckpointError, ModelSpec, StandIn};
 use gq_container::Container;

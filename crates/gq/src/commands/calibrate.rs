@@ -4,6 +4,7 @@ use crate::adapters::Adapters;
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::guard::{Force, Out};
+use crate::jobs::calibration_text;
 use crate::jobs::calibration_text::refuse_short;
 use crate::jobs::measure::{Finished, finished, keeping, measure, refuse_foreign};
 use crate::jobs::measuring_memory::{memory_line, promised, room};
@@ -58,7 +59,7 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<(), Failure> {
         guard::check(&[Out::folder(&args.output)], &reads)?;
         refuse_foreign(&args.output)?;
     }
-    args.calibration.check()?;
+    calibration_text::check(args.calibration.calibration.as_deref())?;
     let found = source::find(&args.source, global)?;
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
     let how = args.calibration.thorough(&checkpoint)?;

@@ -76,7 +76,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     if let Some(output) = args.output.as_deref().filter(|_| !args.dry_run) {
         guarded(args, output, false)?;
     }
-    Calibrate::check_names(&args.recipe, &args.calibration)?;
+    calibration_text::check_names(&args.recipe, args.calibration.calibration.as_deref())?;
     let found = source::find(&args.source, global)?;
     if args.dry_run {
         return plan::show(&found, (&args.recipe, &args.calibration), false, global);

@@ -2,6 +2,7 @@
 
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
+use crate::jobs::calibration_text;
 use crate::jobs::convert;
 use crate::jobs::measuring_memory;
 use crate::options::amounts::Measuring;
@@ -42,7 +43,7 @@ pub struct PlanArgs {
 }
 
 pub fn run(args: &PlanArgs, global: &Global) -> Result<(), Failure> {
-    Calibrate::check_names(&args.recipe, &args.calibration)?;
+    calibration_text::check_names(&args.recipe, args.calibration.calibration.as_deref())?;
     let found = source::find(&args.source, global)?;
     show(&found, (&args.recipe, &args.calibration), args.tensors, global)
 }

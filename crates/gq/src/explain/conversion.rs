@@ -2,10 +2,11 @@
 
 use super::sentence;
 use crate::failure::{Exit, Failure};
-use crate::{seen, units};
+use crate::units;
 use gq_convert::{
     ConvertError, GridError, JournalError, PlanError, RoundAgainError, ScalesError, TargetKldError,
 };
+use std::path::Path;
 
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Failure {
@@ -94,7 +95,7 @@ impl From<ConvertError> for Failure {
             ConvertError::Vanished { tensor, limit } => {
                 bad(Exit::Input, "convert.scale", &tensor).limit(limit).actual("smaller weights")
             }
-            ConvertError::Refused { path, source } => seen::refused(&path, source),
+            ConvertError::Refused { path, source } => refused(&path, source),
             ConvertError::Measurements(error) => error.into(),
             ConvertError::Budget { limit, actual } => {
                 bad(Exit::Usage, "convert.budget", "--size").limit(limit).actual(actual)
@@ -207,4 +208,19 @@ impl From<ScalesError> for Failure {
             }
         }
     }
+}
+
+/// The failure of a conversion whose file was refused.
+fn refused(path: &Path, error: gq_convert::CheckError) -> Failure {
+    match error.downcast::<Failure>() {
+        Ok(failure) => broken(path, *failure),
+        Err(other) => broken(path, Failure::new(Exit::Input, "seen.broken", other)),
+    }
+}
+
+/// The failure of a file that was written and does not work.
+pub fn broken(path: &Path, failure: Failure) -> Failure {
+    // What the machine lacks is no fault of the file.
+    let code = if failure.exit == Exit::Environment { failure.code } else { "seen.broken" };
+    failure.prefixed(&format!("{}: what was written does not work: ", path.display())).code(code)
 }

@@ -12,6 +12,8 @@ mod models;
 mod note;
 mod tensors;
 
+pub use conversion::broken;
+pub use files::taken;
 pub use note::tell;
 
 use std::error::Error;

@@ -3,7 +3,8 @@
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::jobs::measuring_memory::Writing;
-use crate::options::amounts::{Measuring, TextSource};
+use crate::options::amounts::{Measuring, NONE, TextSource};
+use crate::options::recipe::Recipe;
 use crate::progress::{Progress, Unit};
 use crate::source;
 use gq_checkpoint::Checkpoint;
@@ -163,4 +164,28 @@ pub fn texts(path: &Path) -> Result<Vec<CalibrationText>, Failure> {
         Ok(CalibrationText { name, text, special: SpecialText::Plain })
     };
     files.into_iter().map(read).collect()
+}
+
+/// Refuses a text that cannot be read, before anything is done.
+///
+/// # Errors
+/// When a file is missing, is not UTF-8, or a folder has none.
+pub fn check(given: Option<&Path>) -> Result<(), Failure> {
+    match (given, TextSource::of(given)) {
+        (Some(name), TextSource::Files(path)) if name.as_os_str() != NONE => texts(path).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a text or measurements that cannot be read, before anything is done.
+///
+/// # Errors
+/// As [`check`] and [`Recipe::open_measurements`].
+pub fn check_names(recipe: &Recipe, text: Option<&Path>) -> Result<(), Failure> {
+    // Both together are refused for that.
+    if recipe.measurements.is_none() || text.is_none() {
+        check(text)?;
+        recipe.open_measurements()?;
+    }
+    Ok(())
 }

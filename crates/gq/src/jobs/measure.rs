@@ -3,7 +3,7 @@
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::jobs::calibration_text::{given_texts, sequences};
-use crate::jobs::measuring_memory::{memory, memory_line, room};
+use crate::jobs::measuring_memory::{keep_buffers, memory, memory_line, room};
 use crate::options::amounts::Measuring;
 use crate::progress::Progress;
 use crate::signals::Work;
@@ -69,7 +69,8 @@ pub fn measure(
         max_memory,
     };
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
-    let memory = memory(checkpoint, how, (sequences.len(), longest), max_memory, global)?;
+    let (memory, kept) = memory(checkpoint, how, (sequences.len(), longest), max_memory, global)?;
+    let _keeping = keep_buffers(kept);
     global.output().note(&memory_line(memory));
     // Moments that are there, on the same text, are not measured again.
     let found = found.filter(|measurements| measurements.text_sha256 == gq_convert::texts_digest(&texts));

@@ -47,13 +47,17 @@ pub fn room(
     Ok(Room { saved: memory.saved.saturating_sub(there), spilled: memory.spilled })
 }
 
+/// What measuring so many sequences of so many tokens takes, and the bytes of freed buffers that are kept within that.
+///
+/// # Errors
+/// When that is more memory than is allowed.
 pub fn memory(
     checkpoint: &Checkpoint,
     how: &Measuring,
     (sequences, ctx): (usize, usize),
     limit: Option<u64>,
     global: &Global,
-) -> Result<MeasuringMemory, Failure> {
+) -> Result<(MeasuringMemory, u64), Failure> {
     let (gradients, threads) = (how.gradient_tokens > 0, global.threads());
     let trial_tokens = how.trial_tokens;
     let held = checkpoint.held_bytes(threads);
@@ -62,7 +66,34 @@ pub fn memory(
     let left = limit.map(|limit| limit.saturating_sub(held));
     let writing = Writing::of(how.text.as_deref(), checkpoint.spec(), ctx, left, global)?;
     memory.peak = memory.peak.max(writing.peak + held);
-    Ok(memory)
+    let kept = kept_buffers(memory.peak, limit);
+    memory.peak += kept;
+    Ok((memory, kept))
+}
+
+/// Most bytes of freed buffers that are kept for the next ones.
+const KEPT_BUFFERS: u64 = 256 << 20;
+
+/// Bytes of freed buffers that are kept by work that takes `peak` bytes: an eighth of that, within `limit`.
+pub fn kept_buffers(peak: u64, limit: Option<u64>) -> u64 {
+    let room = limit.map_or(u64::MAX, |limit| limit.saturating_sub(peak));
+    (peak / 8).min(KEPT_BUFFERS).min(room)
+}
+
+/// Freed buffers are kept until this is dropped.
+#[must_use]
+pub struct KeepingBuffers;
+
+/// Keeps at most `bytes` of freed buffers for the next ones of the same size.
+pub fn keep_buffers(bytes: u64) -> KeepingBuffers {
+    crate::ALLOCATOR.keep(usize::try_from(bytes).unwrap_or(usize::MAX));
+    KeepingBuffers
+}
+
+impl Drop for KeepingBuffers {
+    fn drop(&mut self) {
+        crate::ALLOCATOR.keep(0);
+    }
 }
 
 /// What measuring takes, from what is asked for.
@@ -75,7 +106,7 @@ pub fn promised(
     limit: Option<u64>,
     global: &Global,
 ) -> Result<MeasuringMemory, Failure> {
-    memory(checkpoint, how, (how.sequences(), how.ctx), limit, global)
+    Ok(memory(checkpoint, how, (how.sequences(), how.ctx), limit, global)?.0)
 }
 
 pub fn memory_line(memory: MeasuringMemory) -> String {

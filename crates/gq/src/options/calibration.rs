@@ -1,8 +1,7 @@
 //! `--calibration` and what goes with it.
 
 use crate::failure::{Exit, Failure};
-use crate::jobs::calibration_text;
-use crate::options::amounts::{CTX, Given, Measuring, Moments, NONE, TextSource};
+use crate::options::amounts::{CTX, Given, Measuring, Moments, NONE};
 use gq_checkpoint::Checkpoint;
 use std::path::{Path, PathBuf};
 
@@ -78,19 +77,6 @@ pub fn refuse_none(given: Option<&Path>, command: &str) -> Result<(), Failure> {
 }
 
 impl CalibrationArgs {
-    /// Refuses a text that cannot be read, before anything is done.
-    ///
-    /// # Errors
-    /// When a file is missing, is not UTF-8, or a folder has none.
-    pub fn check(&self) -> Result<(), Failure> {
-        match (self.calibration.as_deref(), TextSource::of(self.calibration.as_deref())) {
-            (Some(given), TextSource::Files(path)) if given.as_os_str() != NONE => {
-                calibration_text::texts(path).map(drop)
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// What `gq calibrate` measures: once for every size to come.
     ///
     /// # Errors

@@ -11,19 +11,6 @@ use gq_checkpoint::Checkpoint;
 const CALIBRATED_WEIGHTS: u64 = 2_000_000_000;
 
 impl Calibrate {
-    /// Refuses a text or measurements that cannot be read, before anything is done.
-    ///
-    /// # Errors
-    /// As [`CalibrationArgs::check`] and [`Recipe::open_measurements`].
-    pub fn check_names(recipe: &Recipe, args: &CalibrationArgs) -> Result<(), Failure> {
-        // Both together are refused for that.
-        if recipe.measurements.is_none() || args.calibration.is_none() {
-            args.check()?;
-            recipe.open_measurements()?;
-        }
-        Ok(())
-    }
-
     /// Decides by the options and the model.
     ///
     /// # Errors

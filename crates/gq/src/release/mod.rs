@@ -9,7 +9,6 @@ pub mod job;
 pub mod make;
 pub mod manifest;
 pub mod recipe;
-pub mod sums;
 pub mod verify;
 pub mod work;
 
@@ -19,5 +18,3 @@ pub const MANIFEST: &str = "release.json";
 pub const CARD: &str = "README.md";
 /// The page with plots.
 pub const PAGE: &str = "report.html";
-/// Checksums of all other files, as `sha256sum -c` reads them.
-pub const SUMS: &str = "SHA256SUMS";

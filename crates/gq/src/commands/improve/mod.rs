@@ -229,6 +229,7 @@ pub fn run(args: &ImproveArgs, global: &Global) -> Result<(), Failure> {
     let scales = args.does_scales().then(|| scales::tokens(&settings, args.calibration_ctx));
     let (rounds, scales) = original.texts(rounds, scales)?;
     let memory = rounds.as_ref().map(|text| rounds::memory(&original, text)).transpose()?;
+    let (memory, kept) = memory.unzip();
     if let Some(memory) = memory {
         global.output().note(&measuring_memory::memory_line(memory));
     }
@@ -242,6 +243,7 @@ pub fn run(args: &ImproveArgs, global: &Global) -> Result<(), Failure> {
         checker.through(named, &unchanged, |path| {
             let mut improved = Improved { rounds: None, scales: None };
             if let Some(text) = &rounds {
+                let _keeping = measuring_memory::keep_buffers(kept.unwrap_or(0));
                 improved.rounds = Some(rounds::run(&original, (&*container, &model), text, path)?);
             }
             if let Some(text) = &scales {

@@ -31,18 +31,20 @@ pub fn spilled(original: &Original<'_>, tokens: usize) -> Result<u64, Failure> {
     Ok(needed(original, tokens.div_ceil(ctx.max(1)), ctx)?.spilled)
 }
 
-/// Memory that rounding again takes on this text.
+/// Memory that rounding again takes on this text, and the bytes of freed buffers that are kept within that.
 ///
 /// # Errors
 /// When `--max-memory` is too little.
-pub fn memory(original: &Original<'_>, (_, sequences): &Text) -> Result<MeasuringMemory, Failure> {
+pub fn memory(original: &Original<'_>, (_, sequences): &Text) -> Result<(MeasuringMemory, u64), Failure> {
     let (args, global, checkpoint) = (original.args, original.global, &original.checkpoint);
     let ctx = sequences.iter().map(Vec::len).max().unwrap_or(0);
     let mut memory = needed(original, sequences.len(), ctx)?;
     let (text, left) = (args.calibration.as_deref(), original.memory_left());
     let writing = measuring_memory::Writing::of(text, checkpoint.spec(), args.calibration_ctx, left, global)?;
     memory.peak = memory.peak.max(writing.peak + checkpoint.held_bytes(global.threads()));
-    Ok(memory)
+    let kept = measuring_memory::kept_buffers(memory.peak, args.max_memory);
+    memory.peak += kept;
+    Ok((memory, kept))
 }
 
 fn needed(original: &Original<'_>, sequences: usize, ctx: usize) -> Result<MeasuringMemory, Failure> {
