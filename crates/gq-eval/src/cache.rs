@@ -7,6 +7,7 @@
 use crate::checksum::Checksum;
 use crate::report::NoiseFloor;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -105,10 +106,9 @@ impl LogitCache {
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
         let file = |entry: std::fs::DirEntry| {
             let (path, metadata) = (entry.path(), entry.metadata().ok()?);
-            let partial = path.extension().is_some_and(|extension| extension == "partial");
-            let ours = partial || path.extension().is_some_and(|extension| extension == "logits");
+            let (ours, partial) = (is_entry(&path), is_partial(&path));
             let used = metadata.modified().ok()?;
-            ours.then_some(CacheFile { path, bytes: metadata.len(), used, partial })
+            (ours || partial).then_some(CacheFile { path, bytes: metadata.len(), used, partial })
         };
         entries.filter_map(|entry| file(entry.ok()?)).collect()
     }
@@ -116,6 +116,27 @@ impl LogitCache {
     fn entry(&self, key: &str) -> PathBuf {
         self.dir.join(format!("{key}.logits"))
     }
+}
+
+/// Whether a name is one of ours: a digest and `logits`. The folder may hold anything else.
+fn is_entry(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "logits") && path.file_stem().is_some_and(is_key)
+}
+
+/// The same of an entry that is being written, or was: a digest, a process and `partial`.
+fn is_partial(path: &Path) -> bool {
+    let of_process = |name: &OsStr| {
+        let (key, process) = name.to_str()?.split_once('.')?;
+        let number = !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit());
+        Some(number && is_key(OsStr::new(key)))
+    };
+    path.extension().is_some_and(|end| end == "partial")
+        && path.file_stem().and_then(of_process).unwrap_or(false)
+}
+
+fn is_key(name: &OsStr) -> bool {
+    let digits = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    name.to_str().is_some_and(|name| name.len() >= 8 && digits(name))
 }
 
 struct CacheFile {

@@ -112,6 +112,7 @@ pub fn correct(
     let about = (options.tokens, tokens, ENCODING.name());
     let comparable = measurements.gradient_tokens > 0;
     measurements.corrections = Some(Corrections::new(about, groups, comparable, &SHARES, &measured));
+    checkpoint.check_unchanged()?;
     measurements.finish()?;
     Ok(())
 }
