@@ -3,10 +3,10 @@
 use crate::catalog::{Catalog, Shard};
 use crate::config::{untied, without_keys};
 use crate::family::{EMBEDDING, HEAD};
+use crate::folder::{list_dir, list_templates, only_gguf, source_file};
 use crate::gguf::{GgmlType, Gguf, GgufError, GgufModel, Storage};
 use crate::keys::Ignored;
 use crate::lora::{Adapter, AdapterError, Merge, Resize, TakenTexts, TextsFrom};
-use crate::named_templates::FOLDER;
 use crate::scale::WeightScale;
 use crate::shards::{INDEX, Weights, open_weights, refuse_unfinished, weights};
 use crate::stamp::Stamp;
@@ -20,6 +20,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "config.json";
+
 const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// A checkpoint: everything is known about its tensors, nothing of them is in memory but F8 scales.
@@ -448,64 +449,5 @@ fn no_config(dir: &Path, names: &[String]) -> CheckpointError {
     match names.iter().any(|name| name == ADAPTER_CONFIG) {
         true => CheckpointError::IsAdapter { dir: dir.to_owned() },
         false => CheckpointError::NoConfig { dir: dir.to_owned() },
-    }
-}
-
-/// Names of the files in a directory, sorted; names that are not UTF-8 are of no interest.
-fn list_dir(dir: &Path) -> Result<Vec<String>, CheckpointError> {
-    let failed = |source| CheckpointError::Io { path: dir.to_owned(), source };
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if let (Ok(name), true) = (entry.file_name().into_string(), entry.path().is_file()) {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
-/// Chat templates with names, by their paths within the directory.
-fn list_templates(dir: &Path) -> Result<Vec<String>, CheckpointError> {
-    let folder = dir.join(FOLDER);
-    match folder.is_dir() {
-        true => Ok(list_dir(&folder)?.iter().map(|name| format!("{FOLDER}/{name}")).collect()),
-        false => Ok(Vec::new()),
-    }
-}
-
-/// The GGUF of a directory that holds one; of a split its first file. Projectors of images and sound (`mmproj`) are none.
-fn only_gguf(dir: &Path, names: &[String]) -> Result<Option<PathBuf>, CheckpointError> {
-    let models = names.iter().filter(|name| name.ends_with(".gguf") && !name.starts_with("mmproj"));
-    let models: Vec<&String> = models.collect();
-    let first = models.first().map(|name| dir.join(name));
-    match models.iter().find(|name| model_name(name) != model_name(models[0])) {
-        None => Ok(first),
-        Some(_) => Err(CheckpointError::ManyGguf {
-            dir: dir.to_owned(),
-            files: models.into_iter().cloned().collect(),
-        }),
-    }
-}
-
-/// A GGUF's name without the number of its part, `-00001-of-00003`.
-fn model_name(file: &str) -> &str {
-    let stem = file.trim_end_matches(".gguf");
-    let number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    let parts = stem.rsplit_once("-of-").and_then(|(front, count)| Some((front.rsplit_once('-')?, count)));
-    match parts {
-        Some(((name, part), count)) if number(part) && number(count) => name,
-        _ => stem,
-    }
-}
-
-fn source_file(dir: &Path, name: &str, kind: FileKind) -> Result<SourceFile, CheckpointError> {
-    let path = dir.join(name);
-    match std::fs::metadata(&path) {
-        Ok(metadata) => {
-            let stamp = Stamp::of(&metadata);
-            Ok(SourceFile { name: name.to_owned(), path, bytes: metadata.len(), kind, stamp })
-        }
-        Err(source) => Err(CheckpointError::Io { path, source }),
     }
 }

@@ -16,6 +16,7 @@ mod error;
 mod escape;
 mod expected;
 mod family;
+mod folder;
 pub mod gguf;
 mod json;
 pub mod keys;

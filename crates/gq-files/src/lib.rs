@@ -10,6 +10,7 @@ mod bus;
 mod identity;
 mod map;
 mod place;
+mod reuse;
 mod space;
 mod stamp;
 
@@ -23,5 +24,6 @@ pub use place::{
     Existing, Held, Placed, hold_while_naming, partial_path, place, put_in_place, sibling, write_placed,
     write_whole,
 };
+pub use reuse::Reuser;
 pub use space::{free_bytes, may_write};
 pub use stamp::{Change, Stamp};

@@ -1,9 +1,6 @@
 //! Adapters on the command line: which, how strong, and whose tokenizer the result has.
 
-use crate::cli::Global;
-use crate::failure::Failure;
-use crate::source::find;
-use gq_checkpoint::{Adapter, Checkpoint, TextsFrom};
+use gq_checkpoint::TextsFrom;
 use std::path::{Path, PathBuf};
 
 /// The options that every command has which opens a checkpoint to run or convert it.
@@ -60,12 +57,14 @@ impl Adapters {
         self.loras.is_empty()
     }
 
-    /// Merges them into a checkpoint.
-    pub fn merge(&self, checkpoint: Checkpoint, global: &Global) -> Result<Checkpoint, Failure> {
-        let open = |lora: &Lora| Ok(Adapter::open(find(&lora.given, global)?.path, lora.weight)?);
-        let adapters = self.loras.iter().map(open).collect::<Result<Vec<_>, Failure>>()?;
-        let from = self.tokenizer_from.clone().unwrap_or_default();
-        Ok(checkpoint.with_adapters_and_texts(adapters, &from)?)
+    /// The folder of each as it was given, with its weight.
+    pub fn given(&self) -> impl Iterator<Item = (&Path, f64)> {
+        self.loras.iter().map(|lora| (lora.given.as_path(), lora.weight))
+    }
+
+    /// Where the texts come from.
+    pub fn texts_from(&self) -> TextsFrom {
+        self.tokenizer_from.clone().unwrap_or_default()
     }
 }
 

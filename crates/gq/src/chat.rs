@@ -1,10 +1,9 @@
 //! A model's chat template shown at work: `gq inspect --render-chat`.
 
-use crate::cli::Global;
-use crate::clock;
-use crate::commands::eval;
 use crate::failure::{Exit, Failure};
-use crate::source;
+use crate::global::Global;
+use crate::jobs::evaluate;
+use crate::{clock, source};
 use gq_checkpoint::parse_config;
 use gq_container::Container;
 use gq_model::{ChatMessage, ChatOptions, ChatTemplate, ModelTexts, SpecialText, Tokenizer};
@@ -80,7 +79,7 @@ pub fn show(
 }
 
 fn read(path: &Path) -> Result<Conversation, Failure> {
-    let text = eval::read_text(path)?;
+    let text = evaluate::read_text(path)?;
     serde_json::from_str(&text).map_err(|_| {
         let place = path.display();
         let message =

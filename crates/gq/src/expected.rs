@@ -1,10 +1,11 @@
 //! What long work is expected to take on this machine, for the line that a command begins with and for its progress.
 
-use crate::cli::Global;
-use crate::commands::calibration::{Measuring, TextSource};
 use crate::failure::Failure;
+use crate::global::Global;
+use crate::options::amounts::{Measuring, TextSource};
 use crate::progress::{Stage, Unit};
-use crate::source::{self, Loaded};
+use crate::source;
+use crate::source::Loaded;
 use gq_checkpoint::Checkpoint;
 use gq_convert::{Effort, Estimate, Plan, Speed};
 use gq_model::ActivationMode;

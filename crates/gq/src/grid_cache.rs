@@ -37,7 +37,7 @@ impl GridCache {
         };
         hash.update(format!("{} {wanted:?}", policy.budget.is_some()));
         let name: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        Some(GridCache(super::commands::user_cache()?.join("grids").join(format!("{name}.json"))))
+        Some(GridCache(crate::user_cache::dir()?.join("grids").join(format!("{name}.json"))))
     }
 
     /// What was found before.

@@ -1,7 +1,8 @@
 //! The command line as it is shown: examples with hanging indents, and options only where they do something.
 
 use crate::cli::{Cli, WIDEST};
-use crate::commands::calibration::as_of_calibrate;
+use crate::global::Common;
+use crate::options::calibration::as_of_calibrate;
 use crate::terminal;
 use clap::{Arg, Command, CommandFactory, FromArgMatches};
 
@@ -21,15 +22,6 @@ const READING: [&str; 10] =
 /// Options that every command takes and that do something in these alone.
 const ONLY: [(&str, &[&str]); 4] =
     [("isa", &COMPUTING), ("ignore_key", &READING), ("assume_pre", &READING), ("turn_tokens", &READING)];
-
-/// Where options that all commands have are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Common {
-    /// In the help of every command.
-    Everywhere,
-    /// Once, in that of the program.
-    Once,
-}
 
 /// Parses the command line.
 ///

@@ -1,7 +1,7 @@
 //! The Hub as the environment configures it, with progress on standard error.
 
-use crate::cli::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::output::Output;
 use crate::progress::{Progress, Unit};
 use crate::units;

@@ -7,19 +7,25 @@ mod chat;
 mod cli;
 mod clock;
 mod commands;
+mod dispatch;
 mod encodings;
 mod eta;
 mod expected;
 mod explain;
 mod export;
+mod export_mark;
 mod failure;
+mod global;
 mod grid_cache;
 mod guard;
 mod help;
 mod hints;
 mod hub;
+mod jobs;
 mod looks;
 mod machine;
+mod options;
+mod outcome;
 mod output;
 mod profile;
 mod progress;
@@ -28,16 +34,22 @@ mod search_folder;
 mod seen;
 mod signals;
 mod source;
+mod sums;
 mod table;
 mod talk;
 mod terminal;
 mod texts;
 mod units;
 mod usage;
+mod user_cache;
 
 use failure::Exit;
 use output::Output;
 use std::process::ExitCode;
+
+/// Keeps freed buffers while a command measures, within what it has promised.
+#[global_allocator]
+static ALLOCATOR: gq_files::Reuser = gq_files::Reuser::new();
 
 fn main() -> ExitCode {
     let cli = match help::parse() {
@@ -45,7 +57,7 @@ fn main() -> ExitCode {
         Err(error) => return refuse(error),
     };
     signals::watch(cli.global.output());
-    let outcome = commands::dispatch(&cli);
+    let outcome = dispatch::dispatch(&cli);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_silent() => ExitCode::SUCCESS,

@@ -1,26 +1,13 @@
 //! Progress of long work: a bar on a terminal, a line now and then elsewhere.
 
-use crate::cli::Global;
 use crate::eta::Eta;
+use crate::global::{Global, ProgressMode};
 use crate::output::{Output, terminal};
 use crate::units;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-/// What `--progress` asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum ProgressMode {
-    /// A bar on a terminal, plain lines elsewhere.
-    Auto,
-    /// A bar.
-    Bar,
-    /// A line every few seconds.
-    Plain,
-    /// Nothing.
-    None,
-}
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! Written files are seen to work before they get their names: their texts are read, scales and values are finite, the
 //! tokenizer makes tokens, and the model makes one more of them. Of large files one layer of each kind and the head.
 
-use crate::cli::Global;
+use crate::explain::broken;
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
 use crate::machine::Machine;
 use crate::texts::{self, ByKind};
 use crate::{guard, signals, source, units};
@@ -224,20 +225,6 @@ impl<'a> Checker<'a> {
 /// Where a file lies until it was looked at.
 pub fn candidate(path: &Path) -> PathBuf {
     gq_files::sibling(path, ".unchecked")
-}
-
-/// The failure of a conversion whose file was refused.
-pub fn refused(path: &Path, error: gq_convert::CheckError) -> Failure {
-    match error.downcast::<Failure>() {
-        Ok(failure) => broken(path, *failure),
-        Err(other) => broken(path, Failure::new(Exit::Input, "seen.broken", other)),
-    }
-}
-
-fn broken(path: &Path, failure: Failure) -> Failure {
-    // What the machine lacks is no fault of the file.
-    let code = if failure.exit == Exit::Environment { failure.code } else { "seen.broken" };
-    failure.prefixed(&format!("{}: what was written does not work: ", path.display())).code(code)
 }
 
 /// What was read of a model's texts.

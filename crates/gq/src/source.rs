@@ -1,14 +1,14 @@
 //! What a SRC on the command line is: a checkpoint directory or a file, here, in the Hub's cache or on the Hub.
 
 use crate::adapters::Adapters;
-use crate::cli::Global;
-use crate::commands::{Activations, Kv};
 use crate::explain::tell;
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
+use crate::options::kinds::{Activations, Kv};
 use crate::output::Output;
-use crate::release::{SUMS, sums};
+use crate::sums::{self, SUMS};
 use crate::{hub, looks, units};
-use gq_checkpoint::{Checkpoint, CheckpointError, ModelSpec, StandIn};
+use gq_checkpoint::{Adapter, Checkpoint, CheckpointError, ModelSpec, StandIn};
 use gq_container::Container;
 use gq_convert::Origin;
 use gq_eval::{Computed, Sizes, checkpoint_sizes, container_sizes};
@@ -206,7 +206,9 @@ pub fn refuse_quantized(checkpoint: &Checkpoint, allowed: bool) -> Result<(), Fa
 
 /// Opens a checkpoint directory or a GGUF and merges adapters into it.
 pub fn checkpoint_with(path: &Path, loras: &Adapters, global: &Global) -> Result<Checkpoint, Failure> {
-    let checkpoint = loras.merge(checkpoint(path, global)?, global)?;
+    let open = |(given, weight)| Ok(Adapter::open(find(given, global)?.path, weight)?);
+    let adapters = loras.given().map(open).collect::<Result<Vec<_>, Failure>>()?;
+    let checkpoint = checkpoint(path, global)?.with_adapters_and_texts(adapters, &loras.texts_from())?;
     tell(checkpoint.notes(), global.output());
     Ok(checkpoint)
 }

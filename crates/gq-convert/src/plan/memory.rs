@@ -23,7 +23,7 @@ const COPY: u64 = 64 << 10;
 /// Most that the compression of a text needs in addition to the text and its result; shorter texts need less.
 const COMPRESSION: u64 = 16 << 20;
 /// What is touched of a thread's stack, and its small allocations.
-const THREAD: u64 = 96 << 10;
+const THREAD: u64 = 192 << 10;
 
 /// Memory of an execution, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

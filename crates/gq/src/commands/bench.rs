@@ -1,8 +1,8 @@
 //! `gq bench`: speed of a model, with what limits it, or of the encodings themselves.
 
 use crate::adapters::Adapters;
-use crate::cli::Global;
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
 use crate::profile::{Profile, profile};
 use crate::table::Table;
 use crate::{source, units};
@@ -40,10 +40,10 @@ pub struct BenchArgs {
     repetitions: usize,
     /// Arithmetic of activations [default: int8 for a .gq file, f32 for a checkpoint].
     #[arg(long, value_name = "KIND")]
-    activations: Option<super::Activations>,
+    activations: Option<crate::options::kinds::Activations>,
     /// Storage of keys and values: f16 halves their memory, q8 quarters it.
     #[arg(long, default_value = "f32", value_name = "KIND")]
-    kv: super::Kv,
+    kv: crate::options::kinds::Kv,
 }
 
 pub fn run(args: &BenchArgs, global: &Global) -> Result<(), Failure> {

@@ -1,8 +1,7 @@
 //! `gq completions`: scripts for shells.
 
-use crate::cli::{Cli, Global};
 use crate::failure::Failure;
-use clap::CommandFactory;
+use crate::global::Global;
 use clap_complete::Shell;
 
 /// Print a completion script for a shell.
@@ -13,9 +12,10 @@ pub struct CompletionsArgs {
     shell: Shell,
 }
 
-pub fn run(args: &CompletionsArgs, global: &Global) -> Result<(), Failure> {
+/// Prints the script for `root`, the whole command line.
+pub fn run(args: &CompletionsArgs, root: &mut clap::Command, global: &Global) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "gq", &mut script);
+    clap_complete::generate(args.shell, root, "gq", &mut script);
     let script = String::from_utf8_lossy(&script);
     let output = global.output();
     match output.json {

@@ -1,17 +1,19 @@
 //! `gq demo`: the whole job on an embedded model, offline: convert, verify, measure, generate.
 
-use crate::cli::Global;
-use crate::commands::calibration::Measuring;
-use crate::commands::recipe::calibration;
-use crate::commands::{calibrate, convert, eval, run};
+use crate::commands::run;
 use crate::failure::Failure;
-use crate::guard::{self, Force, Out};
+use crate::global::Global;
+use crate::guard::{Force, Out};
+use crate::jobs::convert;
+use crate::jobs::{evaluate, measure};
+use crate::options::amounts::Measuring;
+use crate::options::recipe::calibration;
 use crate::progress::Progress;
-use crate::signals::{self, Work};
-use crate::source::{self, Loaded};
+use crate::signals::Work;
+use crate::source::Loaded;
 use crate::table::Table;
 use crate::talk::Answer;
-use crate::{expected, units};
+use crate::{expected, guard, signals, source, units};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{Budget, Choice, ExecuteOptions, Measurements, Policy, Resources};
@@ -132,7 +134,7 @@ fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(
         output.note(&format!("{}: converted and verified, measuring", made.name));
         let loaded = source::model(&path, None, global)?;
         let options = TextOptions::default();
-        let report = eval::on_text(&loaded, &reference, TEXT, (CTX, Some(WINDOWS)), options, &quiet)?;
+        let report = evaluate::on_text(&loaded, &reference, TEXT, (CTX, Some(WINDOWS)), options, &quiet)?;
         let answer = sample(&loaded, prompt)?;
         if rows.is_empty() {
             let sizes = &reference.sizes;
@@ -181,7 +183,7 @@ fn files(checkpoint: &Arc<Checkpoint>, dir: &Path, global: &Global) -> Result<Ve
         Progress::staged(global, "calibrating", expected::measuring(checkpoint, &how, global)?);
     let place = (&*dir.join("measurements"), None);
     let quiet = Global { quiet: true, ..global.clone() };
-    let measurements = calibrate::measure(checkpoint, &how, place, None, &mut progress, &quiet)?;
+    let measurements = measure::measure(checkpoint, &how, place, None, &mut progress, &quiet)?;
     progress.finish();
     let body = |bits| Choice::Coded(Encoding::Turbo { bits, group: ScaleGroup::Row });
     let policy = Policy {

@@ -1,25 +1,22 @@
 //! `gq eval`: how far a model's distribution is from a reference's.
 
 use crate::adapters::Adapters;
-use crate::cli::Global;
 use crate::failure::{Exit, Failure};
-use crate::guard::{self, Force, Out};
-use crate::progress::{Progress, Stage, Unit};
-use crate::signals::{self, Work};
-use crate::source::{self, Found, Loaded};
-use crate::table::Table;
-use crate::{expected, seen, units};
-use gq_checkpoint::{FileKind, SourceFile};
-use gq_eval::{
-    CachedReference, EvalReport, Gate, Identity, LogitCache, Names, OutputsReader, OutputsWriter,
-    ReferenceLogits, TextOptions, Windows, evaluate_outputs, evaluate_text,
+use crate::global::Global;
+use crate::guard::{Force, Out};
+use crate::jobs::evaluate::{
+    cache_dir, identity, on_text, on_windows, own_tokens, read_text, room, tokens_sha256,
 };
-use gq_model::{SpecialText, Tokenizer};
-use sha2::{Digest, Sha256};
+use crate::progress::{Progress, Unit};
+use crate::signals::Work;
+use crate::source::Found;
+use crate::table::Table;
+use crate::{guard, seen, signals, source, units};
+use gq_eval::{
+    CachedReference, EvalReport, Gate, LogitCache, Names, OutputsReader, ReferenceLogits, TextOptions,
+    Windows, evaluate_outputs,
+};
 use std::path::{Path, PathBuf};
-
-/// Windows of a reference's own text.
-const OWN_WINDOWS: usize = 8;
 
 /// Measure perplexity and KL divergence of a model against a reference.
 #[derive(clap::Args, Debug)]
@@ -55,10 +52,10 @@ pub struct EvalArgs {
     windows: Option<usize>,
     /// Arithmetic of MODEL's activations [default: int8 for a .gq file, f32 for a checkpoint].
     #[arg(long, value_name = "KIND")]
-    activations: Option<super::Activations>,
+    activations: Option<crate::options::kinds::Activations>,
     /// Storage of MODEL's keys and values: f16 halves their memory, q8 quarters it.
     #[arg(long, default_value = "f32", value_name = "KIND")]
-    kv: super::Kv,
+    kv: crate::options::kinds::Kv,
     /// Write MODEL's logits as a file of reference outputs.
     #[arg(long, value_name = "FILE")]
     save_outputs: Option<PathBuf>,
@@ -141,6 +138,56 @@ fn gate_failed(gate: &Gate, report: &EvalReport) -> Failure {
     failure.at(&gate.name).limit(gate.limit).actual(actual)
 }
 
+/// Names for the report: what was given, without directories.
+fn names(args: &EvalArgs, model: Found, reference: Found) -> Names {
+    let text = match args.own_text {
+        true => Some("what the reference writes".to_owned()),
+        false => {
+            args.text.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned())
+        }
+    };
+    Names { model: model.name, reference: reference.name, text: text.unwrap_or_default() }
+}
+
+fn render(report: &EvalReport) -> String {
+    let mut table = Table::new(&["<figure", "value", "± std. error"]);
+    let mut row = |name: &str, value: String, error: Option<String>| {
+        table.row([name.to_owned(), value, error.unwrap_or_default()]);
+    };
+    let digits = |error: f64| Some(format!("{error:.5}"));
+    if let Some(ppl) = report.ppl {
+        row("perplexity, model", format!("{:.4}", ppl.model), digits(ppl.model_stderr));
+        row("perplexity, reference", format!("{:.4}", ppl.reference), digits(ppl.reference_stderr));
+    }
+    if let Some(ratio) = report.ln_ratio {
+        row("ln(ppl ratio)", format!("{:.5}", ratio.value), digits(ratio.stderr));
+    }
+    row("KL divergence, mean", format!("{:.6}", report.kld.mean), digits(report.kld.stderr));
+    row("KL divergence, median", format!("{:.6}", report.kld.median), None);
+    row("KL divergence, 99 %", format!("{:.5}", report.kld.p99), None);
+    row("KL divergence, 99.9 %", format!("{:.5}", report.kld.p999), None);
+    row("KL divergence, max", format!("{:.5}", report.kld.max), None);
+    if let Some(floor) = report.noise_floor {
+        row("KL divergence, noise floor", format!("{floor:.2e}"), None);
+    }
+    // Of the same unit and to as many digits as the value.
+    let error = format!("{:.2} %", 100.0 * report.top1_stderr);
+    row("same top token", format!("{:.2} %", 100.0 * report.top1), Some(error));
+    row("RMS Δp", format!("{:.3} %", 100.0 * report.rms_delta_p), None);
+    if let Some(logits) = report.logits {
+        row("logit error, max", format!("{:.3e}", logits.max_abs_error), None);
+        row("logit error, RMS", format!("{:.3e}", logits.rms_error), None);
+    }
+    row("file", format!("{} ({:.3} bits/weight)", units::bytes(report.bytes.file), report.bpw.file), None);
+    row("body", format!("{} ({:.3} bits/weight)", units::bytes(report.bytes.body), report.bpw.body), None);
+    let windows = if report.windows == 1 { "window" } else { "windows" };
+    row("scored", format!("{} tokens in {} {windows}", report.tokens, report.windows), None);
+    table.render()
+}
+
+/// Windows of a reference's own text.
+const OWN_WINDOWS: usize = 8;
+
 fn measure(
     args: &EvalArgs,
     model: &Found,
@@ -211,184 +258,8 @@ fn measure(
     Ok(EvalReport { computed: loaded.computed(), ..report })
 }
 
-/// Refuses outputs that do not fit on the disk, before anything is run for them.
-fn room(options: &TextOptions<'_>, (rows, positions): (usize, usize), vocab: usize) -> Result<(), Failure> {
-    let Some(path) = options.save_outputs else { return Ok(()) };
-    guard::space(path, OutputsWriter::file_bytes(rows, positions, vocab))
-}
-
-/// A text to measure on.
-pub fn read_text(path: &Path) -> Result<String, Failure> {
-    let bytes = source::text_bytes(path)?;
-    let place = path.display();
-    String::from_utf8(bytes).map_err(|e| {
-        Failure::new(Exit::Input, "eval.text_not_utf8", format!("{place}: {}", e.utf8_error())).at(&place)
-    })
-}
-
-/// Names for the report: what was given, without directories.
-fn names(args: &EvalArgs, model: Found, reference: Found) -> Names {
-    let text = match args.own_text {
-        true => Some("what the reference writes".to_owned()),
-        false => {
-            args.text.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned())
-        }
-    };
-    Names { model: model.name, reference: reference.name, text: text.unwrap_or_default() }
-}
-
-/// Where logits are kept; nowhere when nothing may be kept or the user has no cache.
-pub fn cache_dir(chosen: Option<&Path>, limit: u64) -> Option<PathBuf> {
-    let dir = chosen.map(Path::to_owned).or_else(|| Some(super::user_cache()?.join("logits")));
-    dir.filter(|_| limit > 0)
-}
-
-/// What stands for the reference in the cache: digests of its files, its arithmetic, this program.
-pub fn identity(
-    path: &Path,
-    loras: &Adapters,
-    reference: &Loaded,
-    cache: &LogitCache,
-    global: &Global,
-) -> Result<Identity, Failure> {
-    let files = match source::is_checkpoint(path)? {
-        true => {
-            let checkpoint = source::checkpoint(path, global)?;
-            let decisive = |file: &&SourceFile| file.kind == FileKind::Weights || file.name == "config.json";
-            checkpoint.files().iter().filter(decisive).map(|file| file.path.clone()).collect()
-        }
-        false => vec![path.to_owned()],
-    };
-    let mut progress = Progress::new(global.progress, global.output(), "digest", Unit::Bytes, 0);
-    let mut step = |done, total| {
-        progress.set_total(total);
-        progress.set(done, "");
-    };
-    let mut build = concat!("gq ", env!("CARGO_PKG_VERSION")).to_owned();
-    if !loras.is_empty() {
-        for adapter in source::checkpoint_with(path, loras, global)?.adapters() {
-            let digests: Vec<&str> = adapter.files().iter().map(|file| file.sha256.as_str()).collect();
-            build += &format!(" + {} x {}", adapter.weight(), digests.join(" "));
-        }
-    }
-    let identity = Identity::of_files(&files, reference.model.options(), &build, cache.dir(), &mut step);
-    progress.finish();
-    identity.map_err(|e| Failure::io(path, &e))
-}
-
-/// What the reference writes, `count` windows of it; taken from the cache when it wrote it before.
-fn own_tokens(
-    reference: &Loaded,
-    (ctx, count): (usize, usize),
-    kept: Option<(&Path, &Identity)>,
-    global: &Global,
-) -> Result<Vec<u32>, Failure> {
-    let wanted = ctx.saturating_mul(count);
-    let texts = reference.model.texts();
-    let said = [&texts.chat_template, &texts.tokenizer, &texts.tokenizer_config];
-    let file = kept.map(|(dir, identity)| {
-        let key = Sha256::digest(format!("side by side {identity:?} {ctx} {count} {said:?}"));
-        let name: String = key.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        dir.join(format!("self-{name}.json"))
-    });
-    let written = file.as_ref().and_then(|file| serde_json::from_slice(&std::fs::read(file).ok()?).ok());
-    if let Some(tokens) = written {
-        return Ok(tokens);
-    }
-    let model = &reference.model;
-    let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
-    let mut progress = super::calibrate::writing(global);
-    let mut seen = |done: u64, of: u64| progress.stage("", (done, of), "own text");
-    let tokens = super::calibrate::own_tokens(model, &tokenizer, (wanted, ctx), None, global, &mut seen)?;
-    progress.finish();
-    if let Some(file) = file {
-        let kept = serde_json::to_vec(&tokens).map_err(|e| Failure::internal("tokens", &e))?;
-        if let Err(error) = gq_files::write_whole(&file, &kept) {
-            global.output().note(&format!("{}: {error}; the text is not kept", file.display()));
-        }
-    }
-    Ok(tokens)
-}
-
-/// Compares two models on text.
-pub fn on_text(
-    model: &Loaded,
-    reference: &Loaded,
-    text: &str,
-    (ctx, count): (usize, Option<usize>),
-    options: TextOptions<'_>,
-    global: &Global,
-) -> Result<EvalReport, Failure> {
-    let tokenizer = Tokenizer::new(reference.model.texts(), reference.model.spec())?;
-    let tokens = tokenizer.encode(text, SpecialText::Plain)?;
-    let windows = Windows::new(&tokens, ctx, count, tokenizer.bos()).map_err(gq_eval::EvalError::from)?;
-    on_windows(model, reference, &windows, options, global)
-}
-
-fn on_windows(
-    model: &Loaded,
-    reference: &Loaded,
-    windows: &Windows,
-    options: TextOptions<'_>,
-    global: &Global,
-) -> Result<EvalReport, Failure> {
-    let (total, ctx) = (windows.windows().len(), windows.windows().first().map_or(0, Vec::len));
-    room(&options, (total, ctx), model.model.vocab_size())?;
-    let seconds = expected::evaluation(model, reference, (ctx, total), global)?;
-    let stage = Stage { name: "", unit: Unit::Items("windows"), total: total as u64, seconds: Some(seconds) };
-    let mut progress = Progress::staged(global, "eval", vec![stage]);
-    let mut step = |done: usize, _: usize| progress.set(done as u64, "");
-    let report = evaluate_text(&model.model, &reference.model, windows, model.sizes, options, &mut step)?;
-    progress.finish();
-    reference.check_unchanged()?;
-    model.check_unchanged()?;
-    Ok(EvalReport { tokens_sha256: tokens_sha256(windows.windows()), ..report })
-}
-
-fn tokens_sha256(rows: &[Vec<u32>]) -> String {
-    let mut hash = Sha256::new();
-    rows.iter().flatten().for_each(|token| hash.update(token.to_le_bytes()));
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// A file that is no `.gq` file is one of reference outputs.
 fn is_outputs(path: &Path) -> Result<bool, Failure> {
     let found = std::fs::metadata(path).map_err(|e| Failure::io(path, &e))?;
     Ok(found.is_file() && path.extension().is_some_and(|extension| extension == "safetensors"))
-}
-
-fn render(report: &EvalReport) -> String {
-    let mut table = Table::new(&["<figure", "value", "± std. error"]);
-    let mut row = |name: &str, value: String, error: Option<String>| {
-        table.row([name.to_owned(), value, error.unwrap_or_default()]);
-    };
-    let digits = |error: f64| Some(format!("{error:.5}"));
-    if let Some(ppl) = report.ppl {
-        row("perplexity, model", format!("{:.4}", ppl.model), digits(ppl.model_stderr));
-        row("perplexity, reference", format!("{:.4}", ppl.reference), digits(ppl.reference_stderr));
-    }
-    if let Some(ratio) = report.ln_ratio {
-        row("ln(ppl ratio)", format!("{:.5}", ratio.value), digits(ratio.stderr));
-    }
-    row("KL divergence, mean", format!("{:.6}", report.kld.mean), digits(report.kld.stderr));
-    row("KL divergence, median", format!("{:.6}", report.kld.median), None);
-    row("KL divergence, 99 %", format!("{:.5}", report.kld.p99), None);
-    row("KL divergence, 99.9 %", format!("{:.5}", report.kld.p999), None);
-    row("KL divergence, max", format!("{:.5}", report.kld.max), None);
-    if let Some(floor) = report.noise_floor {
-        row("KL divergence, noise floor", format!("{floor:.2e}"), None);
-    }
-    // Of the same unit and to as many digits as the value.
-    let error = format!("{:.2} %", 100.0 * report.top1_stderr);
-    row("same top token", format!("{:.2} %", 100.0 * report.top1), Some(error));
-    row("RMS Δp", format!("{:.3} %", 100.0 * report.rms_delta_p), None);
-    if let Some(logits) = report.logits {
-        row("logit error, max", format!("{:.3e}", logits.max_abs_error), None);
-        row("logit error, RMS", format!("{:.3e}", logits.rms_error), None);
-    }
-    row("file", format!("{} ({:.3} bits/weight)", units::bytes(report.bytes.file), report.bpw.file), None);
-    row("body", format!("{} ({:.3} bits/weight)", units::bytes(report.bytes.body), report.bpw.body), None);
-    let windows = if report.windows == 1 { "window" } else { "windows" };
-    row("scored", format!("{} tokens in {} {windows}", report.tokens, report.windows), None);
-    table.render()
 }

@@ -1,10 +1,10 @@
 //! `gq export`: a model in another format, for llama.cpp, Ollama or transformers.
 
-use crate::cli::Global;
 use crate::export::cost::{self, CostArgs};
 use crate::export::ranged::{self, Written};
 use crate::export::{Weights, modelfile, safetensors, tokens};
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::guard::{self, Force, Out};
 use crate::progress::{Progress, Unit};
 use crate::seen::{self, Checker, NoCheck, Seen};

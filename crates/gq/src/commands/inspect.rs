@@ -1,9 +1,9 @@
 //! `gq inspect`: what is in a file or a checkpoint.
 
-use crate::cli::Global;
-use crate::commands::outcome::shape;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::machine::Machine;
+use crate::outcome::shape;
 use crate::table::Table;
 use crate::{chat, clock, source, units};
 use gq_checkpoint::{ModelSpec, SourceTensor, parse_config};

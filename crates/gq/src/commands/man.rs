@@ -1,8 +1,8 @@
 //! `gq man`: the manual, as man pages or as the Markdown of `docs/CLI.md`. Both come from clap's tree.
 
-use crate::cli::{Global, WIDEST};
 use crate::failure::{Exit, Failure};
-use crate::help::{self, Common};
+use crate::global::Common;
+use crate::global::Global;
 use clap::Command;
 use std::fmt::Write;
 
@@ -19,11 +19,12 @@ pub struct ManArgs {
     markdown: bool,
 }
 
-pub fn run(args: &ManArgs, global: &Global) -> Result<(), Failure> {
+/// Prints the manual of `root`, the whole command line with the common options where they are asked for.
+pub fn run(args: &ManArgs, root: &dyn Fn(Common) -> Command, global: &Global) -> Result<(), Failure> {
     let output = global.output();
     let text = match args.markdown {
-        true => markdown(),
-        false => roff(args.command.as_deref())?,
+        true => markdown(root),
+        false => roff(root, args.command.as_deref())?,
     };
     match output.json {
         true => output.document(&serde_json::json!({ "command": args.command, "text": text })),
@@ -31,14 +32,9 @@ pub fn run(args: &ManArgs, global: &Global) -> Result<(), Failure> {
     }
 }
 
-fn built(common: Common) -> Command {
-    let mut root = help::command(WIDEST, common);
+fn roff(root: &dyn Fn(Common) -> Command, name: Option<&str>) -> Result<String, Failure> {
+    let mut root = root(Common::Everywhere);
     root.build();
-    root
-}
-
-fn roff(name: Option<&str>) -> Result<String, Failure> {
-    let root = built(Common::Everywhere);
     let command = match name {
         None => root,
         Some(name) => {
@@ -55,8 +51,9 @@ fn roff(name: Option<&str>) -> Result<String, Failure> {
 }
 
 /// The text of `docs/CLI.md`.
-fn markdown() -> String {
-    let root = built(Common::Once);
+fn markdown(root: &dyn Fn(Common) -> Command) -> String {
+    let mut root = root(Common::Once);
+    root.build();
     let mut out = String::from(
         "# Command line\n\nWritten by `gq man --markdown`; a test compares this file with the program.\n\
          The global options stand with `gq`; every command takes them.\n",

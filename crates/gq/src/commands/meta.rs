@@ -1,12 +1,13 @@
 //! `gq meta`: the texts of a .gq file, shown and edited without touching weights.
 
-use crate::cli::Global;
 use crate::failure::{Exit, Failure};
-use crate::guard::{self, Force, Out};
-use crate::signals::{self, Work};
+use crate::global::Global;
+use crate::guard::{Force, Out};
+use crate::jobs::evaluate;
+use crate::signals::Work;
 use crate::table::Table;
-use crate::texts::{self, is_json};
-use crate::{chat, seen, source, units};
+use crate::texts::is_json;
+use crate::{chat, guard, seen, signals, source, texts, units};
 use gq_container::{Container, Finished, StoredText, TextKind, WriteError};
 use gq_files::Existing;
 use gq_model::{ChatOptions, ChatTemplate, ModelTexts};
@@ -297,7 +298,7 @@ fn remove_templates(texts: &mut BTreeMap<TextKind, String>) -> Option<Vec<String
 /// The text after a change.
 fn new_text(change: &Change, old: Option<&str>) -> Result<String, Failure> {
     let given = match change.value.strip_prefix('@') {
-        Some(path) => super::eval::read_text(Path::new(path))?,
+        Some(path) => evaluate::read_text(Path::new(path))?,
         None => change.value.clone(),
     };
     let Some(key) = &change.key else { return Ok(given) };

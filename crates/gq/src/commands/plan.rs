@@ -1,16 +1,20 @@
 //! `gq plan`: what `gq convert` would do, without writing anything.
 
-use crate::cli::Global;
-use crate::commands::calibration::{Calibrate, CalibrationArgs, Measuring};
-use crate::commands::outcome::{self, Row, groups, left_out, lossless, shape};
-use crate::commands::recipe::Recipe;
-use crate::commands::{calibrate, convert};
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
+use crate::jobs::calibration_text;
+use crate::jobs::convert;
+use crate::jobs::measuring_memory;
+use crate::options::amounts::Measuring;
+use crate::options::calibration::CalibrationArgs;
+use crate::options::decision::Calibrate;
+use crate::options::recipe::Recipe;
+use crate::outcome::{Row, groups, left_out, lossless, shape};
 use crate::progress::Stage;
 use crate::seen::{Checker, NoCheck};
-use crate::source::{self, Found};
+use crate::source::Found;
 use crate::table::Table;
-use crate::{expected, progress, units};
+use crate::{expected, outcome, progress, source, units};
 use gq_convert::{Estimate, Plan, Resources};
 use std::path::PathBuf;
 
@@ -39,7 +43,7 @@ pub struct PlanArgs {
 }
 
 pub fn run(args: &PlanArgs, global: &Global) -> Result<(), Failure> {
-    Calibrate::check_names(&args.recipe, &args.calibration)?;
+    calibration_text::check_names(&args.recipe, args.calibration.calibration.as_deref())?;
     let found = source::find(&args.source, global)?;
     show(&found, (&args.recipe, &args.calibration), args.tensors, global)
 }
@@ -74,8 +78,9 @@ pub fn show(
     let first = first.filter(|how| how.wants_some(&checkpoint));
     // Refused as the conversion would be.
     let measuring = first.as_ref();
-    let measuring =
-        measuring.map(|how| calibrate::promised(&checkpoint, how, recipe.max_memory, global)).transpose()?;
+    let measuring = measuring
+        .map(|how| measuring_memory::promised(&checkpoint, how, recipe.max_memory, global))
+        .transpose()?;
     let stages = match &first {
         Some(how) => {
             let mut stages = expected::measuring(&checkpoint, how, global)?;
@@ -142,7 +147,7 @@ pub fn show(
         plan.memory.threads,
     );
     if let Some(memory) = measuring {
-        text += &format!("measure {}\n", calibrate::memory_words(memory));
+        text += &format!("measure {}\n", measuring_memory::memory_words(memory));
     }
     if check > 0 {
         text += &format!(

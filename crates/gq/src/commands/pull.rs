@@ -1,7 +1,7 @@
 //! `gq pull`: a model from the Hub into the cache that the Hub's own tools share.
 
-use crate::cli::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::signals::{self, Work};
 use crate::table::Table;
 use crate::{hub, units};

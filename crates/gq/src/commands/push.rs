@@ -1,7 +1,7 @@
 //! `gq push`: a folder becomes one commit of a repository on the Hub.
 
-use crate::cli::Global;
 use crate::failure::Failure;
+use crate::global::Global;
 use crate::hub::{self, Bar};
 use crate::table::Table;
 use crate::units;

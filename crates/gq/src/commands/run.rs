@@ -1,9 +1,9 @@
 //! `gq run`: a chat on a terminal, or one answer shown as it comes.
 
 use crate::adapters::Adapters;
-use crate::cli::Global;
 use crate::clock;
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
 use crate::source::{self, Loaded};
 use crate::talk::{self, Answer, Conversation, End, Manner, Most, SamplingArgs, Settings};
 use crate::units;
@@ -61,10 +61,10 @@ pub struct RunArgs {
     sampling: SamplingArgs,
     /// Arithmetic of activations [default: int8 for a .gq file, f32 for a checkpoint].
     #[arg(long, value_name = "KIND")]
-    activations: Option<super::Activations>,
+    activations: Option<crate::options::kinds::Activations>,
     /// Storage of keys and values: f16 halves their memory, q8 quarters it.
     #[arg(long, default_value = "f32", value_name = "KIND")]
-    kv: super::Kv,
+    kv: crate::options::kinds::Kv,
 }
 
 fn context(text: &str) -> Result<usize, String> {

@@ -1,7 +1,7 @@
 //! `gq verify`: recomputes every digest of a file.
 
-use crate::cli::Global;
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
 use crate::progress::{Progress, Unit};
 use crate::release::verify;
 use crate::{seen, source, texts, units};

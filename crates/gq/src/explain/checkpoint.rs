@@ -1,9 +1,11 @@
 //! Failures of reading checkpoints.
 
+use super::config::config;
 use super::gguf::gguf;
+use super::tensors::tensors;
 use crate::failure::{Exit, Failure};
 use gq_checkpoint::safetensors::{HeaderError, IndexError};
-use gq_checkpoint::{CheckpointError, ConfigError, ReadError, StandIn, TensorError};
+use gq_checkpoint::{CheckpointError, ReadError, StandIn};
 use std::path::Path;
 
 impl From<CheckpointError> for Failure {
@@ -62,61 +64,9 @@ pub(super) fn stand_in(path: &Path, what: &StandIn, message: &str) -> Failure {
     Failure::new(Exit::Input, code, message).at(path.display()).limit("the file itself").actual(actual)
 }
 
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Failure {
-        config(Failure::new(Exit::Input, "config", format!("config: {error}")).at("config"), &error)
-    }
-}
-
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Failure {
         read(&error.to_string(), &error)
-    }
-}
-
-pub(super) fn config(failure: Failure, error: &ConfigError) -> Failure {
-    use ConfigError as E;
-    let file = failure.place.clone().unwrap_or_default();
-    let at = |failure: Failure, code, field: &str| failure.code(code).at(format!("{file}: {field}"));
-    match error {
-        E::Json { source } => failure.code("config.json").limit("JSON").actual(source),
-        E::UnknownKey { key, model_type } => {
-            at(failure, "config.unknown_key", key).limit(format!("keys of {model_type}")).actual(key)
-        }
-        E::Missing { field } => at(failure, "config.missing", field).limit(field).actual("missing"),
-        E::WrongType { field, expected, actual } => {
-            at(failure, "config.wrong_type", field).limit(expected).actual(actual)
-        }
-        E::OutOfRange { field, actual, min, max } => {
-            at(failure, "config.out_of_range", field).limit(format!("{min} to {max}")).actual(actual)
-        }
-        E::Unsupported { field, value, supported } => {
-            let code = match field.starts_with("quantization_config") {
-                true => "config.quantization",
-                false => "config.unsupported",
-            };
-            at(failure, code, field).limit(supported).actual(value)
-        }
-        E::Disagree { field, value, other, other_value } => {
-            at(failure, "config.disagree", field).limit(format!("{other} says {other_value}")).actual(value)
-        }
-        E::LayerCount { field, actual, layers } => {
-            at(failure, "config.layer_count", field).limit(layers).actual(actual)
-        }
-        E::FactorCount { field, actual, pairs } => {
-            at(failure, "config.factor_count", field).limit(pairs).actual(actual)
-        }
-        E::Null { field, absent } => at(failure, "config.null", field).limit(absent).actual("null"),
-        E::HeadGroups { layer, heads, kv_heads } => {
-            at(failure, "config.head_groups", &format!("layer {layer}"))
-                .limit(format!("a multiple of {kv_heads}"))
-                .actual(heads)
-        }
-        E::NoSharedCache { layer, layer_type } => {
-            at(failure, "config.no_shared_cache", &format!("layer {layer}"))
-                .limit(format!("an earlier {layer_type} layer"))
-                .actual("none")
-        }
     }
 }
 
@@ -174,39 +124,6 @@ fn index(failure: Failure, error: &IndexError) -> Failure {
     }
 }
 
-pub(super) fn tensors(message: &str, error: &TensorError) -> Failure {
-    use TensorError as E;
-    let bad = |code, name: &str| Failure::new(Exit::Input, code, message).at(name);
-    match error {
-        E::Duplicate { name, first, second } => bad("tensor.duplicate", name).limit(first).actual(second),
-        E::NameClash { name, first, second } => bad("tensor.duplicate", name).limit(first).actual(second),
-        E::NotInShard { name, file } => bad("tensor.not_in_shard", name).limit(file).actual("missing"),
-        E::WrongShard { name, actual, indexed } => {
-            bad("tensor.wrong_shard", name).limit(indexed).actual(actual)
-        }
-        E::NotInIndex { name, file } => bad("tensor.not_in_index", name).limit("the index").actual(file),
-        E::TooMany { actual, limit } => bad("tensor.too_many", "checkpoint").limit(limit).actual(actual),
-        E::Missing { name } => bad("tensor.missing", name).limit(name).actual("missing"),
-        E::Unexpected { name, family } => bad(unexpected(name), name).limit(family).actual(name),
-        E::Unmerged { name } => bad("tensor.unmerged", name).limit("merged weights").actual("factors"),
-        E::WrongShape { name, actual, expected } => {
-            bad("tensor.shape", name).limit(format!("{expected:?}")).actual(format!("{actual:?}"))
-        }
-        E::NotFloat { name, dtype } => {
-            bad("tensor.dtype", name).limit("a floating point dtype").actual(dtype)
-        }
-        E::MixedTypes { name, dtype, first } => bad("tensor.dtype", name).limit(first).actual(dtype),
-        E::ScaleWithoutWeight { name, weight } => {
-            bad("tensor.scale", name).limit(weight).actual("no such F8 tensor")
-        }
-        E::TwoScales { name, first, second } => bad("tensor.scale", name).limit(first).actual(second),
-        E::NoScale { name, dtype } => bad("tensor.scale", name).limit("weight_scale").actual(dtype),
-        E::ScaleShape { name, actual, weight } => {
-            bad("tensor.scale", name).limit(format!("{weight:?}")).actual(format!("{actual:?}"))
-        }
-    }
-}
-
 fn read(message: &str, error: &ReadError) -> Failure {
     use ReadError as E;
     let bad = |code, name: &str| Failure::new(Exit::Input, code, message).at(name);
@@ -226,37 +143,5 @@ fn read(message: &str, error: &ReadError) -> Failure {
         E::NotFinite { name, row, col, value } => {
             bad("tensor.not_finite", &format!("{name}[{row}, {col}]")).limit("finite numbers").actual(value)
         }
-    }
-}
-
-/// Ends of the names that quantizers give to what they store next to the weights.
-const QUANTIZED: [&str; 15] = [
-    "_scale",
-    "_scales",
-    "_scale_inv",
-    "_blocks",
-    "_packed",
-    "_zero_point",
-    ".absmax",
-    ".nested_absmax",
-    ".quant_map",
-    ".nested_quant_map",
-    ".SCB",
-    ".weight_format",
-    ".qweight",
-    ".qzeros",
-    ".g_idx",
-];
-
-/// The code for a tensor that a model has no place for: what a quantizer stored, one of an expert's own, or anything.
-fn unexpected(name: &str) -> &'static str {
-    let of_one_expert =
-        name.split_once(".experts.").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
-    match name {
-        _ if QUANTIZED.iter().any(|end| name.ends_with(end)) || name.contains(".quant_state.") => {
-            "tensor.quantized"
-        }
-        _ if of_one_expert => "tensor.one_expert",
-        _ => "tensor.unexpected",
     }
 }

@@ -2,8 +2,11 @@
 
 use super::sentence;
 use crate::failure::{Exit, Failure};
-use crate::{seen, units};
-use gq_convert::{ConvertError, GridError, JournalError, PlanError};
+use crate::units;
+use gq_convert::{
+    ConvertError, GridError, JournalError, PlanError, RoundAgainError, ScalesError, TargetKldError,
+};
+use std::path::Path;
 
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Failure {
@@ -92,7 +95,7 @@ impl From<ConvertError> for Failure {
             ConvertError::Vanished { tensor, limit } => {
                 bad(Exit::Input, "convert.scale", &tensor).limit(limit).actual("smaller weights")
             }
-            ConvertError::Refused { path, source } => seen::refused(&path, source),
+            ConvertError::Refused { path, source } => refused(&path, source),
             ConvertError::Measurements(error) => error.into(),
             ConvertError::Budget { limit, actual } => {
                 bad(Exit::Usage, "convert.budget", "--size").limit(limit).actual(actual)
@@ -122,4 +125,102 @@ impl From<GridError> for Failure {
             GridError::Read(error) => ConvertError::Values(error).into(),
         }
     }
+}
+
+impl From<gq_convert::PolicyError> for Failure {
+    fn from(error: gq_convert::PolicyError) -> Failure {
+        use gq_convert::PolicyError as E;
+        let message = error.to_string();
+        match error {
+            E::Pattern { pattern, actual } => {
+                Failure::new(Exit::Usage, "override.pattern", message).at(pattern).actual(actual)
+            }
+            E::Unmatched { pattern, tensors } => Failure::new(Exit::Usage, "override.unmatched", message)
+                .at(pattern)
+                .limit("at least 1 match")
+                .actual(format!("0 of {tensors} tensors")),
+        }
+    }
+}
+
+impl From<TargetKldError> for Failure {
+    fn from(error: TargetKldError) -> Failure {
+        match error {
+            TargetKldError::Container(error) => error.into(),
+            TargetKldError::Load(error) => error.into(),
+            TargetKldError::NotFinite(error) => error.into(),
+            TargetKldError::Model(error) => error.into(),
+            TargetKldError::Measurements(error) => error.into(),
+        }
+    }
+}
+
+impl From<RoundAgainError> for Failure {
+    fn from(error: RoundAgainError) -> Failure {
+        use RoundAgainError as E;
+        let message = error.to_string();
+        let input = |code| Failure::new(Exit::Input, code, message);
+        match error {
+            E::Measure(error) => error.into(),
+            E::NotFinite(error) => error.into(),
+            E::Model(error) => error.into(),
+            E::Load(error) => error.into(),
+            E::Measurements(error) => error.into(),
+            E::Container(error) => error.into(),
+            E::Text(error) => error.into(),
+            E::Write(error) => error.into(),
+            E::Io { path, source } => Failure::io(&path, &source),
+            E::OtherSource { limit, actual, .. } => {
+                input("improve.source").at("--reference").limit(limit).actual(actual)
+            }
+            E::Nothing => input("improve.nothing"),
+            E::Moment { tensor, .. } | E::Overflow { tensor } | E::Payload { tensor } => {
+                input("improve.tensor").at(tensor)
+            }
+            E::Read(_) | E::Coder(_) | E::Rule(_) | E::Provenance(_) | E::Json { .. } => {
+                input("improve.file")
+            }
+        }
+    }
+}
+
+impl From<ScalesError> for Failure {
+    fn from(error: ScalesError) -> Failure {
+        use ScalesError as E;
+        let message = error.to_string();
+        match error {
+            E::NotFinite(error) => error.into(),
+            E::Model(error) => error.into(),
+            E::Container(error) => error.into(),
+            E::Text(error) => error.into(),
+            E::Write(error) => error.into(),
+            E::Vocabulary { limit, actual } => Failure::new(Exit::Input, "improve.vocabulary", message)
+                .at("--reference")
+                .limit(limit)
+                .actual(actual),
+            E::TooShort { limit, actual } => Failure::new(Exit::Input, "improve.text", message)
+                .at("--calibration")
+                .limit(limit)
+                .actual(actual),
+            E::Nothing => Failure::new(Exit::Input, "improve.no_scales", message),
+            E::Rule(_) | E::Provenance(_) | E::Payload { .. } => {
+                Failure::new(Exit::Input, "improve.file", message)
+            }
+        }
+    }
+}
+
+/// The failure of a conversion whose file was refused.
+fn refused(path: &Path, error: gq_convert::CheckError) -> Failure {
+    match error.downcast::<Failure>() {
+        Ok(failure) => broken(path, *failure),
+        Err(other) => broken(path, Failure::new(Exit::Input, "seen.broken", other)),
+    }
+}
+
+/// The failure of a file that was written and does not work.
+pub fn broken(path: &Path, failure: Failure) -> Failure {
+    // What the machine lacks is no fault of the file.
+    let code = if failure.exit == Exit::Environment { failure.code } else { "seen.broken" };
+    failure.prefixed(&format!("{}: what was written does not work: ", path.display())).code(code)
 }

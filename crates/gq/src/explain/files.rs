@@ -6,6 +6,7 @@ use crate::{looks, units};
 use gq_checkpoint::StandIn;
 use gq_container::{ContainerError, FormatError, VerifyError, WriteError};
 use gq_eval::OutputsError;
+use std::path::Path;
 
 impl From<ContainerError> for Failure {
     fn from(error: ContainerError) -> Failure {
@@ -49,7 +50,7 @@ impl From<ContainerError> for Failure {
 }
 
 /// What lies in the place of a file that is no `.gq` file.
-fn pointer(path: &std::path::Path) -> Option<StandIn> {
+fn pointer(path: &Path) -> Option<StandIn> {
     StandIn::of_file(path).ok().flatten().filter(|what| *what != StandIn::Empty)
 }
 
@@ -75,7 +76,7 @@ impl From<WriteError> for Failure {
                 }
                 _ => Failure::new(Exit::Environment, "output.io", message).at(path.display()),
             },
-            WriteError::Taken { path, kept } => crate::guard::taken(&path, &kept),
+            WriteError::Taken { path, kept } => taken(&path, &kept),
             WriteError::Busy { path } => {
                 let failure = Failure::new(Exit::Environment, "convert.busy", message);
                 failure.at(path.display()).limit("one process").actual("two")
@@ -91,7 +92,7 @@ impl From<OutputsError> for Failure {
     fn from(error: OutputsError) -> Failure {
         use OutputsError as E;
         let message = sentence(&error);
-        let bad = |code, path: &std::path::Path| Failure::new(Exit::Input, code, &message).at(path.display());
+        let bad = |code, path: &Path| Failure::new(Exit::Input, code, &message).at(path.display());
         match &error {
             E::Io { path, source } if source.kind() == std::io::ErrorKind::UnexpectedEof => {
                 bad("outputs.truncated", path).limit("a whole file")
@@ -119,4 +120,14 @@ impl From<OutputsError> for Failure {
             E::Written { path, limit, actual } => bad("outputs.written", path).limit(limit).actual(actual),
         }
     }
+}
+
+/// The failure of a command whose output's name was taken while it worked.
+pub fn taken(path: &Path, kept: &Path) -> Failure {
+    let (place, kept) = (path.display(), kept.display());
+    let message = format!("{place}: something took this name meanwhile; the finished file is {kept}");
+    Failure::new(Exit::Environment, "output.taken", message)
+        .at(place)
+        .limit("a name that is free")
+        .actual(kept)
 }

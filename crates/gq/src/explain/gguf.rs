@@ -1,6 +1,7 @@
 //! Failures of reading and writing GGUF.
 
-use super::checkpoint::{config, tensors};
+use super::config::config;
+use super::tensors::tensors;
 use crate::failure::{Exit, Failure};
 use gq_checkpoint::gguf::{ExportError, GgufError};
 use gq_checkpoint::{CheckpointError, ReadError};

@@ -1,14 +1,19 @@
 //! Errors of the libraries as failures: code, exit code, where, limit and actual.
 
 mod adapter;
+mod calibration;
 mod checkpoint;
+mod config;
 mod conversion;
 mod files;
 mod gguf;
 mod hub;
 mod models;
 mod note;
+mod tensors;
 
+pub use conversion::broken;
+pub use files::taken;
 pub use note::tell;
 
 use std::error::Error;

@@ -2,13 +2,14 @@
 
 use super::Weights;
 use crate::adapters::Adapters;
-use crate::cli::Global;
-use crate::commands::{Activations, calibrate, eval};
 use crate::failure::Failure;
+use crate::global::Global;
+use crate::jobs::{calibration_text, evaluate};
 use crate::machine::Machine;
+use crate::options::kinds::Activations;
 use crate::progress::{Progress, Unit};
-use crate::source::{self, Found};
-use crate::units;
+use crate::source::Found;
+use crate::{source, units};
 use gq_checkpoint::FileKind;
 use gq_eval::{EvalReport, ModelLogits, Names, ReferenceRun, TextOptions, Windows, compare_on_text};
 use gq_model::{KvType, ModelTexts, SpecialText, Tokenizer, kv_cache_bytes, work_bytes};
@@ -118,12 +119,12 @@ impl CostArgs {
         let count = self.windows.map_or(WINDOWS, |n| n as usize);
         let (windows, text) = match &self.text {
             Some(path) => {
-                let tokens = tokenizer.encode(&eval::read_text(path)?, SpecialText::Plain)?;
+                let tokens = tokenizer.encode(&evaluate::read_text(path)?, SpecialText::Plain)?;
                 let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
                 (Windows::new(&tokens, CTX, Some(count), tokenizer.bos()), name)
             }
             None => {
-                let texts = gq_convert::builtin(calibrate::template(&texts)?.as_ref())?;
+                let texts = gq_convert::builtin(calibration_text::template(&texts)?.as_ref())?;
                 let sequences = gq_convert::sequences(&tokenizer, &texts, CTX * count, CTX)?;
                 // Each begins with what it begins with: no window gets another BOS.
                 (Windows::new(&sequences.concat(), CTX, Some(count), None), BUILTIN.to_owned())

@@ -1,6 +1,7 @@
 //! A checkpoint directory in bf16, as transformers loads it.
 
 use super::{WeightTensor, Weights};
+use crate::export_mark::{is_unfinished, mark};
 use crate::failure::{Exit, Failure};
 use gq_checkpoint::Family;
 use gq_tensor::{DType, encode_f32};
@@ -46,19 +47,6 @@ fn finish(partial: &Path, dir: &Path) -> std::io::Result<()> {
     // The export is done: a mark that stays is in nobody's way.
     let _ = gq_files::remove(&mark(dir));
     Ok(())
-}
-
-/// The file that says whose an unfinished folder is.
-const MARK: &str = ".gq-export";
-
-/// The file that whoever writes an unfinished folder holds.
-pub fn mark(dir: &Path) -> PathBuf {
-    dir.join(MARK)
-}
-
-/// Whether a folder is what an interrupted export left, or what one is writing.
-pub fn is_unfinished(dir: &Path) -> bool {
-    mark(dir).is_file()
 }
 
 /// A new folder, and what says that it is being written; what an interrupted export left there goes away, anything else

@@ -1,7 +1,7 @@
 //! The tensors of any source as rows of f32.
 
-use crate::cli::Global;
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
 use crate::source;
 use gq_checkpoint::{Card, CardValue, Checkpoint, ModelSpec, ReadError, Role, Texts, parse_config};
 use gq_codec::{Coders, Decoder, Rotation};

@@ -12,10 +12,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use crate::export::safetensors;
+use crate::export_mark;
 use crate::failure::{Exit, Failure};
 use gq_files::{Existing, Kind, kind, sibling};
-pub use name::{place, taken, write_whole};
+pub use name::{place, write_whole};
 use read::Read;
 pub use room::space;
 use std::path::{Path, PathBuf};
@@ -214,9 +214,9 @@ fn beside(path: &Path, shape: Shape) -> Result<(), Failure> {
         match std::fs::symlink_metadata(&begun) {
             // What an interrupted export left.
             Ok(found)
-                if found.is_dir() && shape == Shape::NewFolder && safetensors::is_unfinished(&begun) =>
+                if found.is_dir() && shape == Shape::NewFolder && export_mark::is_unfinished(&begun) =>
             {
-                free(&begun, &safetensors::mark(&begun))?;
+                free(&begun, &export_mark::mark(&begun))?;
             }
             Ok(found) => {
                 if let Some(why) = gq_files::foreign(&found) {

@@ -1,5 +1,6 @@
 //! Finished files get their names: nothing that appeared meanwhile is replaced unasked, and nothing that is finished is lost.
 
+use crate::explain::taken;
 use crate::failure::{Exit, Failure};
 use crate::signals;
 use gq_files::{Existing, Placed};
@@ -33,14 +34,4 @@ fn settled(path: &Path, placed: Placed) -> Result<(), Failure> {
         Placed::There => Ok(()),
         Placed::Beside(kept) => Err(taken(path, &kept)),
     }
-}
-
-/// The failure of a command whose output's name was taken while it worked.
-pub fn taken(path: &Path, kept: &Path) -> Failure {
-    let (place, kept) = (path.display(), kept.display());
-    let message = format!("{place}: something took this name meanwhile; the finished file is {kept}");
-    Failure::new(Exit::Environment, "output.taken", message)
-        .at(place)
-        .limit("a name that is free")
-        .actual(kept)
 }

@@ -1,8 +1,9 @@
 //! `README.md`: the model card that the Hub shows.
 
+use super::PAGE;
 use super::manifest::{Entry, Manifest};
 use super::recipe::CardFields;
-use super::{PAGE, SUMS};
+use crate::sums::SUMS;
 use crate::units;
 use gq_eval::EvalReport;
 use std::fmt::Write;

@@ -4,9 +4,11 @@
 //! paths, no machine.
 
 pub mod card;
+pub mod describe;
+pub mod job;
+pub mod make;
 pub mod manifest;
 pub mod recipe;
-pub mod sums;
 pub mod verify;
 pub mod work;
 
@@ -16,5 +18,3 @@ pub const MANIFEST: &str = "release.json";
 pub const CARD: &str = "README.md";
 /// The page with plots.
 pub const PAGE: &str = "report.html";
-/// Checksums of all other files, as `sha256sum -c` reads them.
-pub const SUMS: &str = "SHA256SUMS";

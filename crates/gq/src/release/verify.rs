@@ -1,10 +1,11 @@
 //! Checking a release: digests, files that are missing or too many, manifests, evaluations and limits.
 
 use super::manifest::{Manifest, check, tensors};
-use super::{CARD, MANIFEST, PAGE, SUMS, sums};
-use crate::cli::Global;
+use super::{CARD, MANIFEST, PAGE};
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
 use crate::progress::{Progress, Unit};
+use crate::sums::{self, SUMS};
 use crate::{seen, texts};
 use gq_container::{Container, TextKind};
 use gq_convert::Report;

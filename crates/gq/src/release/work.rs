@@ -3,8 +3,8 @@
 //! One JSON line for everything that the release's bytes depend on, then one per finished file with its digest.
 //! The file lies in the release's folder, is locked while it is used, and goes away at the end.
 
-use super::sums::sha256;
 use crate::failure::{Exit, Failure};
+use crate::sums::sha256;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::File;

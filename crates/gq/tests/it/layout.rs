@@ -49,7 +49,7 @@ fn crates_import_what_the_page_says() {
 }
 
 /// Crates of which some modules still import each other in a circle. One that no longer does is taken off.
-const CIRCLES: &[&str] = &["gq", "gq-checkpoint", "gq-model"];
+const CIRCLES: &[&str] = &["gq-checkpoint", "gq-model"];
 
 #[test]
 fn modules_import_each_other_in_no_circle() {
@@ -58,6 +58,10 @@ fn modules_import_each_other_in_no_circle() {
         let Ok(inner) = path.strip_prefix(root().join("crates")) else { continue };
         let parts: Vec<&str> = inner.iter().filter_map(|part| part.to_str()).collect();
         let [krate, "src", module @ ..] = parts.as_slice() else { continue };
+        // Files of tests know more than what they test.
+        if module.last() == Some(&"tests.rs") {
+            continue;
+        }
         crates.entry((*krate).to_owned()).or_default().add(module, &text);
     }
     assert!(crates.len() > 10, "{:?}", crates.keys());

@@ -1,6 +1,7 @@
 //! Tests of the program as a person runs it, and of the repository's layout.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
+mod adapter_layouts;
 mod adapters;
 mod calibration;
 mod changed;

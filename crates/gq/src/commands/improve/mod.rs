@@ -5,13 +5,14 @@ mod rounds;
 mod scales;
 
 use crate::adapters::Adapters;
-use crate::cli::Global;
-use crate::commands::{calibrate, calibration};
 use crate::failure::{Exit, Failure};
-use crate::guard::{self, Force, Out};
-use crate::seen::{self, Checker, NoCheck};
-use crate::signals::{self, Work};
-use crate::{source, units};
+use crate::global::Global;
+use crate::guard::{Force, Out};
+use crate::jobs::{calibration_text, measuring_memory};
+use crate::options::{amounts, calibration};
+use crate::seen::{Checker, NoCheck};
+use crate::signals::Work;
+use crate::{guard, seen, signals, source, units};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{CalibrationText, Measurements, RoundedAgainOutcome, TunedScales};
@@ -148,9 +149,9 @@ impl Original<'_> {
     /// About `tokens` tokens of the text asked for.
     fn text(&self, tokens: usize) -> Result<Text, Failure> {
         let ctx = self.args.calibration_ctx;
-        let mut progress = calibrate::writing(self.global);
+        let mut progress = calibration_text::writing(self.global);
         let mut seen = |done: u64, of: u64| progress.stage("", (done, of), "own text");
-        let text = calibrate::sequences(
+        let text = calibration_text::sequences(
             self.args.calibration.as_deref(),
             (&self.model, &self.tokenizer),
             (tokens, ctx),
@@ -168,7 +169,7 @@ impl Original<'_> {
         rounds: Option<usize>,
         scales: Option<usize>,
     ) -> Result<(Option<Text>, Option<Text>), Failure> {
-        let own = calibration::is_own_text(self.args.calibration.as_deref());
+        let own = amounts::is_own_text(self.args.calibration.as_deref());
         if let (Some(rounds), Some(scales), true) = (rounds, scales, own) {
             let text = self.text(rounds.max(scales))?;
             return Ok((Some(text.clone()), Some(text)));
@@ -228,8 +229,9 @@ pub fn run(args: &ImproveArgs, global: &Global) -> Result<(), Failure> {
     let scales = args.does_scales().then(|| scales::tokens(&settings, args.calibration_ctx));
     let (rounds, scales) = original.texts(rounds, scales)?;
     let memory = rounds.as_ref().map(|text| rounds::memory(&original, text)).transpose()?;
+    let (memory, kept) = memory.unzip();
     if let Some(memory) = memory {
-        global.output().note(&calibrate::memory_line(memory));
+        global.output().note(&measuring_memory::memory_line(memory));
     }
     let checker = Checker::new(args.no_check, global).within(args.max_memory);
     let unchanged = || match args.output {
@@ -241,6 +243,7 @@ pub fn run(args: &ImproveArgs, global: &Global) -> Result<(), Failure> {
         checker.through(named, &unchanged, |path| {
             let mut improved = Improved { rounds: None, scales: None };
             if let Some(text) = &rounds {
+                let _keeping = measuring_memory::keep_buffers(kept.unwrap_or(0));
                 improved.rounds = Some(rounds::run(&original, (&*container, &model), text, path)?);
             }
             if let Some(text) = &scales {

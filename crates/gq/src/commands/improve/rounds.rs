@@ -1,15 +1,15 @@
 //! `gq improve --rounds`: the layers are rounded again, each with the inputs that it gets from the layers before it.
 
 use super::{Original, Text};
-use crate::commands::{calibrate, calibration};
-use crate::expected;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
+use crate::jobs::measuring_memory;
+use crate::options::amounts;
 use crate::progress::Progress;
 use crate::table::Table;
-use crate::units;
+use crate::{expected, units};
 use gq_container::Container;
 use gq_convert::{
-    Effort, MeasuringMemory, MeasuringSize, RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions,
+    Effort, MeasuringMemory, MeasuringSize, RoundAgain, RoundAgainEvent, RoundAgainOptions,
     RoundedAgainOutcome,
 };
 use gq_model::Model;
@@ -18,7 +18,7 @@ use std::path::Path;
 /// Tokens to measure inputs on.
 pub fn tokens(original: &Original<'_>) -> usize {
     let asked = original.args.calibration_tokens;
-    asked.unwrap_or_else(|| calibration::default_tokens(&original.checkpoint))
+    asked.unwrap_or_else(|| amounts::default_tokens(&original.checkpoint))
 }
 
 /// Bytes of hidden states that are kept in a file meanwhile, of `tokens` tokens. How long the text really is is known
@@ -31,18 +31,20 @@ pub fn spilled(original: &Original<'_>, tokens: usize) -> Result<u64, Failure> {
     Ok(needed(original, tokens.div_ceil(ctx.max(1)), ctx)?.spilled)
 }
 
-/// Memory that rounding again takes on this text.
+/// Memory that rounding again takes on this text, and the bytes of freed buffers that are kept within that.
 ///
 /// # Errors
 /// When `--max-memory` is too little.
-pub fn memory(original: &Original<'_>, (_, sequences): &Text) -> Result<MeasuringMemory, Failure> {
+pub fn memory(original: &Original<'_>, (_, sequences): &Text) -> Result<(MeasuringMemory, u64), Failure> {
     let (args, global, checkpoint) = (original.args, original.global, &original.checkpoint);
     let ctx = sequences.iter().map(Vec::len).max().unwrap_or(0);
     let mut memory = needed(original, sequences.len(), ctx)?;
     let (text, left) = (args.calibration.as_deref(), original.memory_left());
-    let writing = calibrate::Writing::of(text, checkpoint.spec(), args.calibration_ctx, left, global)?;
+    let writing = measuring_memory::Writing::of(text, checkpoint.spec(), args.calibration_ctx, left, global)?;
     memory.peak = memory.peak.max(writing.peak + checkpoint.held_bytes(global.threads()));
-    Ok(memory)
+    let kept = measuring_memory::kept_buffers(memory.peak, args.max_memory);
+    memory.peak += kept;
+    Ok((memory, kept))
 }
 
 fn needed(original: &Original<'_>, sequences: usize, ctx: usize) -> Result<MeasuringMemory, Failure> {
@@ -148,33 +150,4 @@ pub fn summary(outcome: &RoundedAgainOutcome, checkpoint: &gq_checkpoint::Checkp
         ]);
     }
     table
-}
-
-impl From<RoundAgainError> for Failure {
-    fn from(error: RoundAgainError) -> Failure {
-        use RoundAgainError as E;
-        let message = error.to_string();
-        let input = |code| Failure::new(Exit::Input, code, message);
-        match error {
-            E::Measure(error) => error.into(),
-            E::NotFinite(error) => error.into(),
-            E::Model(error) => error.into(),
-            E::Load(error) => error.into(),
-            E::Measurements(error) => error.into(),
-            E::Container(error) => error.into(),
-            E::Text(error) => error.into(),
-            E::Write(error) => error.into(),
-            E::Io { path, source } => Failure::io(&path, &source),
-            E::OtherSource { limit, actual, .. } => {
-                input("improve.source").at("--reference").limit(limit).actual(actual)
-            }
-            E::Nothing => input("improve.nothing"),
-            E::Moment { tensor, .. } | E::Overflow { tensor } | E::Payload { tensor } => {
-                input("improve.tensor").at(tensor)
-            }
-            E::Read(_) | E::Coder(_) | E::Rule(_) | E::Provenance(_) | E::Json { .. } => {
-                input("improve.file")
-            }
-        }
-    }
 }

@@ -5,7 +5,7 @@ use crate::expected;
 use crate::failure::{Exit, Failure};
 use crate::progress::Progress;
 use gq_container::Container;
-use gq_convert::{Effort, ScalesError, ScalesEvent, ScalesOptions, ScalesTuned, TunedScales};
+use gq_convert::{Effort, ScalesEvent, ScalesOptions, ScalesTuned, TunedScales};
 use gq_model::Model;
 use std::path::Path;
 
@@ -78,30 +78,4 @@ pub fn document(outcome: &TunedScales) -> serde_json::Value {
 
 fn digest_failure() -> Failure {
     Failure::new(Exit::Input, "improve.digest", "the text has no digest".to_owned())
-}
-
-impl From<ScalesError> for Failure {
-    fn from(error: ScalesError) -> Failure {
-        use ScalesError as E;
-        let message = error.to_string();
-        match error {
-            E::NotFinite(error) => error.into(),
-            E::Model(error) => error.into(),
-            E::Container(error) => error.into(),
-            E::Text(error) => error.into(),
-            E::Write(error) => error.into(),
-            E::Vocabulary { limit, actual } => Failure::new(Exit::Input, "improve.vocabulary", message)
-                .at("--reference")
-                .limit(limit)
-                .actual(actual),
-            E::TooShort { limit, actual } => Failure::new(Exit::Input, "improve.text", message)
-                .at("--calibration")
-                .limit(limit)
-                .actual(actual),
-            E::Nothing => Failure::new(Exit::Input, "improve.no_scales", message),
-            E::Rule(_) | E::Provenance(_) | E::Payload { .. } => {
-                Failure::new(Exit::Input, "improve.file", message)
-            }
-        }
-    }
 }

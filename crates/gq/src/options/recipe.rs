@@ -1,10 +1,10 @@
 //! What decides a conversion's bytes, as options: the same for `gq convert` and `gq plan`.
 
 use crate::adapters::Adapters;
-use crate::commands::Kv;
-use crate::commands::budget::Asked;
-use crate::commands::calibration::Calibrate;
 use crate::failure::Failure;
+use crate::options::budget::Asked;
+use crate::options::decision::Calibrate;
+use crate::options::kinds::Kv;
 use crate::{encodings, units};
 use gq_checkpoint::{Checkpoint, Role};
 use gq_convert::{Budget, Calibration, Choice, Codes, Measurements, Override, Policy};
@@ -316,7 +316,7 @@ pub fn calibration(measurements: &Measurements) -> Calibration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::calibration::Why;
+    use crate::options::decision::Why;
     use clap::Parser;
     use std::collections::BTreeSet;
 

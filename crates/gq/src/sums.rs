@@ -6,6 +6,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+/// Checksums of all other files of a folder, as `sha256sum -c` reads them.
+pub const SUMS: &str = "SHA256SUMS";
+
 /// Names of a folder's files, sorted, without `SHA256SUMS` and names that begin with a dot.
 pub fn list(dir: &Path) -> Result<Vec<String>, Failure> {
     let io = |e| Failure::io(dir, &e);
@@ -13,7 +16,7 @@ pub fn list(dir: &Path) -> Result<Vec<String>, Failure> {
     for entry in std::fs::read_dir(dir).map_err(io)? {
         let entry = entry.map_err(io)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') && name != super::SUMS {
+        if !name.starts_with('.') && name != SUMS {
             names.push(name);
         }
     }

@@ -1,16 +1,16 @@
 //! `--target-kld`: converts until what a finished file measures meets the limit.
 
-use crate::cli::Global;
-use crate::commands::{convert, outcome};
 use crate::failure::{Exit, Failure};
+use crate::global::Global;
+use crate::jobs::convert;
 use crate::progress::Progress;
 use crate::search_folder::{Round, SearchFolder};
-use crate::{expected, guard, source, units};
+use crate::{expected, guard, outcome, source, units};
 use gq_checkpoint::Checkpoint;
 use gq_container::{Container, TextKind};
 use gq_convert::{
     Budget, ExecuteOptions, Grids, Measurements, MeasuringMemory, Plan, PlanError, Policy, Report, Resources,
-    TargetKld, TargetKldError,
+    TargetKld,
 };
 use gq_files::Existing;
 use gq_model::{ActivationMode, KvType, Model, RunOptions};
@@ -194,16 +194,4 @@ fn tell(round: &Round, limit: f64, global: &Global) {
     global
         .output()
         .note(&format!("{bytes}: divergence {:.4} on {tokens} held-out tokens, {verdict}", round.kld));
-}
-
-impl From<TargetKldError> for Failure {
-    fn from(error: TargetKldError) -> Failure {
-        match error {
-            TargetKldError::Container(error) => error.into(),
-            TargetKldError::Load(error) => error.into(),
-            TargetKldError::NotFinite(error) => error.into(),
-            TargetKldError::Model(error) => error.into(),
-            TargetKldError::Measurements(error) => error.into(),
-        }
-    }
 }

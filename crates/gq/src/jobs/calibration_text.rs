@@ -1,0 +1,191 @@
+//! Calibration text: read, rendered or written by the model, and cut into sequences of tokens.
+
+use crate::failure::{Exit, Failure};
+use crate::global::Global;
+use crate::jobs::measuring_memory::Writing;
+use crate::options::amounts::{Measuring, NONE, TextSource};
+use crate::options::recipe::Recipe;
+use crate::progress::{Progress, Unit};
+use crate::source;
+use gq_checkpoint::Checkpoint;
+use gq_convert::CalibrationText;
+use gq_model::{
+    ChatError, ChatTemplate, Model, ModelTexts, OwnTextOptions, SpecialText, Tokenizer, own_text,
+};
+use std::path::{Path, PathBuf};
+
+/// Bytes of a token, where many follow one another, at the most.
+const LONG_TOKEN: usize = 64;
+
+/// Takes the tokens that a model has written, and those that it is to write.
+pub type Written<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
+
+/// About `tokens` tokens of the text asked for, in sequences of `ctx`, and the texts that they are known by.
+pub fn sequences(
+    calibration: Option<&Path>,
+    (model, tokenizer): (&Model, &Tokenizer),
+    (tokens, ctx): (usize, usize),
+    max_memory: Option<u64>,
+    global: &Global,
+    seen: Written<'_>,
+) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
+    match given_texts(&TextSource::of(calibration), model.texts(), global)? {
+        None => own_sequences(model, tokenizer, (tokens, ctx), max_memory, global, seen),
+        Some(texts) => {
+            let sequences = gq_convert::sequences(tokenizer, &texts, tokens, ctx)?;
+            Ok((texts, sequences))
+        }
+    }
+}
+
+/// Refuses text of which there is too little, before anything else takes time.
+pub fn refuse_short(checkpoint: &Checkpoint, how: &Measuring) -> Result<(), Failure> {
+    let TextSource::Files(path) = how.source() else { return Ok(()) };
+    let texts = texts(path)?;
+    // Of more than that there is enough, whatever the tokenizer.
+    let most = LONG_TOKEN.saturating_mul(2 * how.ctx);
+    if texts.iter().map(|text| text.text.len()).max().unwrap_or(0) > most {
+        return Ok(());
+    }
+    let tokenizer = Tokenizer::new(&ModelTexts::from_checkpoint(checkpoint)?, checkpoint.spec())?;
+    gq_convert::sequences(&tokenizer, &texts, how.tokens, how.ctx)?;
+    Ok(())
+}
+
+/// Texts that are there before the model has written any; `None`: it is to write them.
+pub fn given_texts(
+    source: &TextSource<'_>,
+    model: &ModelTexts,
+    global: &Global,
+) -> Result<Option<Vec<CalibrationText>>, Failure> {
+    match source {
+        TextSource::Own => Ok(None),
+        TextSource::Files(path) => texts(path).map(Some),
+        TextSource::Builtin => builtin(model, global).map(Some),
+    }
+}
+
+/// The text that comes with the program, its conversations as the model's chat template renders them; a template that
+/// cannot is no reason to do without.
+fn builtin(model: &ModelTexts, global: &Global) -> Result<Vec<CalibrationText>, Failure> {
+    let rendered = template(model).and_then(|chat| Ok(gq_convert::builtin(chat.as_ref())?));
+    match rendered {
+        Err(failure) if failure.exit == Exit::Input => {
+            let sentence = failure.sentence();
+            global.output().note(&format!("conversations are calibrated on as plain text: {sentence}"));
+            Ok(gq_convert::builtin(None)?)
+        }
+        rendered => rendered,
+    }
+}
+
+/// The model's chat template, where it has one.
+pub fn template(texts: &ModelTexts) -> Result<Option<ChatTemplate>, Failure> {
+    match ChatTemplate::new(texts) {
+        Ok(chat) => Ok(Some(chat.with_clock(crate::clock::standing()))),
+        Err(ChatError::Missing) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the model writes, as sequences, and as the text that they are known by.
+fn own_sequences(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    (tokens, ctx): (usize, usize),
+    max_memory: Option<u64>,
+    global: &Global,
+    seen: Written<'_>,
+) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
+    let write = || own_tokens(model, tokenizer, (tokens, ctx), max_memory, global, seen);
+    let written = source::with_threads(global, write)??;
+    let text = written.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    let mut sequences: Vec<Vec<u32>> = written.chunks_exact(ctx).map(<[u32]>::to_vec).collect();
+    if let Some(bos) = tokenizer.bos() {
+        sequences.iter_mut().filter_map(|sequence| sequence.first_mut()).for_each(|first| *first = bos);
+    }
+    Ok((vec![CalibrationText { name: "self".to_owned(), text, special: SpecialText::Plain }], sequences))
+}
+
+/// What the model writes, in the threads at hand.
+pub fn own_tokens(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    (tokens, answer): (usize, usize),
+    max_memory: Option<u64>,
+    global: &Global,
+    seen: Written<'_>,
+) -> Result<Vec<u32>, Failure> {
+    let chat = template(model.texts())?;
+    let memory = Writing::new(model.spec(), answer, max_memory, global)?.conversations;
+    let options = OwnTextOptions { tokens, answer, seed: 0, memory };
+    let mut step = |done: usize| seen(done as u64, tokens as u64);
+    let written = own_text(model, tokenizer, chat.as_ref(), options, &mut step);
+    written.map_err(|e| Failure::new(Exit::Input, "calibration.self", e.to_string()))
+}
+
+/// A bar for what a model writes, where nothing else is shown meanwhile.
+pub fn writing(global: &Global) -> Progress {
+    Progress::new(global.progress, global.output(), "write", Unit::Items("tokens"), 1)
+}
+
+/// The texts of a file, or of the .txt and .md files of a directory in the order of their names.
+pub fn texts(path: &Path) -> Result<Vec<CalibrationText>, Failure> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |error: std::io::Error| Failure::io(&path, &error)
+    };
+    let mut files = Vec::new();
+    if std::fs::metadata(path).map_err(io(path))?.is_dir() {
+        for entry in std::fs::read_dir(path).map_err(io(path))? {
+            let file = entry.map_err(io(path))?.path();
+            if file.extension().is_some_and(|end| end == "txt" || end == "md") {
+                files.push(file);
+            }
+        }
+        files.sort();
+    } else {
+        files.push(path.to_owned());
+    }
+    if files.is_empty() {
+        let message = format!("{}: no .txt or .md file in this directory", path.display());
+        return Err(Failure::new(Exit::Input, "calibration.empty", message).at(path.display()));
+    }
+    let read = |file: PathBuf| {
+        let bytes = source::text_bytes(&file)?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            let message = format!("{}: byte {at} is not UTF-8", file.display());
+            Failure::new(Exit::Input, "calibration.utf8", message)
+                .at(file.display())
+                .actual(format!("byte {at}"))
+        })?;
+        let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        Ok(CalibrationText { name, text, special: SpecialText::Plain })
+    };
+    files.into_iter().map(read).collect()
+}
+
+/// Refuses a text that cannot be read, before anything is done.
+///
+/// # Errors
+/// When a file is missing, is not UTF-8, or a folder has none.
+pub fn check(given: Option<&Path>) -> Result<(), Failure> {
+    match (given, TextSource::of(given)) {
+        (Some(name), TextSource::Files(path)) if name.as_os_str() != NONE => texts(path).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a text or measurements that cannot be read, before anything is done.
+///
+/// # Errors
+/// As [`check`] and [`Recipe::open_measurements`].
+pub fn check_names(recipe: &Recipe, text: Option<&Path>) -> Result<(), Failure> {
+    // Both together are refused for that.
+    if recipe.measurements.is_none() || text.is_none() {
+        check(text)?;
+        recipe.open_measurements()?;
+    }
+    Ok(())
+}

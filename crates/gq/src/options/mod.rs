@@ -1,0 +1,9 @@
+//! Options that commands share, and what they decide.
+
+pub mod amounts;
+pub mod budget;
+pub mod calibration;
+pub mod decision;
+pub mod kinds;
+pub mod recipe;
+pub mod resolve;
