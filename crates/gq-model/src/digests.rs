@@ -7,7 +7,7 @@ use crate::{
     ActivationMode, KvType, Model, PairedPass, Replacements, RunOptions, Trial, TrialPass, output_moments,
 };
 use gq_checkpoint::{Checkpoint, Role};
-use gq_tensor::{DType, Encoding, Isa, RotationSpec};
+use gq_tensor::{DType, Encoding, Isa, Storage};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -122,9 +122,8 @@ impl Case {
                 let mut values = vec![0.0; rows * cols];
                 self.checkpoint.read_rows_f32(tensor, 0..rows, &mut values).unwrap();
                 let payload = values.iter().flat_map(|x| (x * 1.125 + 0.01).to_le_bytes()).collect();
-                let height = tensor.shape[tensor.shape.len() - 2];
-                let how = (Encoding::Exact(DType::F32), RotationSpec::NONE);
-                weights.insert(&tensor.name, how, (rows, cols, height), payload).unwrap();
+                let storage = Storage::unrotated(Encoding::Exact(DType::F32));
+                weights.insert(&tensor.name, storage, tensor.matrix(), payload).unwrap();
             }
             weights
         };

@@ -5,7 +5,7 @@ use crate::ids::WeightId;
 use gq_checkpoint::{MappedWeights, SourceTensor};
 use gq_codec::{Activations, Decoder, Rotation};
 use gq_container::{Container, TensorEntry};
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec};
+use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, RotationSpec};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,11 +17,10 @@ pub struct Linear {
     pub(crate) id: WeightId,
     pub(crate) name: String,
     pub(crate) bytes: Bytes,
+    /// Matrices stacked are those of experts.
     pub(crate) shape: MatrixShape,
-    /// Rows of each of the matrices stacked: those of one expert.
-    pub(crate) height: usize,
     pub(crate) rotation: RotationSpec,
-    pub(crate) decoder: Arc<Decoder>,
+    pub(crate) decoder: Decoder,
     /// `None` where rows are stored as they are.
     pub(crate) transform: Option<Arc<Rotation>>,
     pub(crate) bias: Option<Vec<f32>>,
@@ -47,7 +46,7 @@ pub(crate) enum Bytes {
 impl Linear {
     /// The same matrix with another payload of the same encoding; `None` when it is not one.
     pub(crate) fn with_payload(&self, payload: &[u8]) -> Option<Linear> {
-        EncodedMatrix::stacked(self.shape, self.height, self.encoding(), self.rotation, payload).ok()?;
+        CodedRows::of_payload(self.encoding(), self.shape, payload).ok()?;
         Some(Linear { id: WeightId::unique(), bytes: Bytes::Owned(payload.into()), ..self.clone() })
     }
 
@@ -114,14 +113,14 @@ impl Linear {
     }
 
     /// Payload as a matrix, of weights that have one.
-    pub(crate) fn matrix(&self) -> EncodedMatrix<'_> {
+    pub(crate) fn matrix(&self) -> CodedRows<'_> {
         let bytes = match &self.bytes {
             Bytes::Mapped(weights, tensor) => weights.bytes(tensor),
             Bytes::Contained(container, entry) => container.payload(entry),
             Bytes::Owned(bytes) => bytes,
             Bytes::Decoded(_) => unreachable!("{} has no payload", self.name),
         };
-        match EncodedMatrix::stacked(self.shape, self.height, self.encoding(), self.rotation, bytes) {
+        match CodedRows::of_payload(self.encoding(), self.shape, bytes) {
             Ok(matrix) => matrix,
             Err(_) => unreachable!("{} was checked when it was loaded", self.name),
         }

@@ -210,7 +210,7 @@ mod tests {
             let value = half::bf16::from_le_bytes(*bytes);
             (value + value).to_le_bytes()
         };
-        let payload: Vec<u8> = up.matrix().all_codes().as_chunks::<2>().0.iter().flat_map(twice).collect();
+        let payload: Vec<u8> = up.matrix().codes().as_chunks::<2>().0.iter().flat_map(twice).collect();
         assert!(pass.replace(up, &payload));
         let mut seen = 0;
         pass.observe(named("down_proj"), &mut |inputs| {

@@ -66,8 +66,8 @@ impl Routes {
     /// Adds to each row the bias of its expert, where there are biases.
     pub(crate) fn add_biases(&self, weight: &Linear, out: &mut Matrix) {
         let Some(bias) = weight.bias() else { return };
-        for (row, choice) in out.data.chunks_exact_mut(weight.height).zip(&self.choices) {
-            let bias = &bias[choice.expert * weight.height..][..weight.height];
+        for (row, choice) in out.data.chunks_exact_mut(weight.shape.rows_each()).zip(&self.choices) {
+            let bias = &bias[choice.expert * weight.shape.rows_each()..][..weight.shape.rows_each()];
             row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
         }
     }

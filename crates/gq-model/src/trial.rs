@@ -244,7 +244,7 @@ mod tests {
     use super::*;
     use crate::{ActivationMode, Factors, KvType, RunOptions, Teacher};
     use gq_checkpoint::{Checkpoint, Role};
-    use gq_tensor::{DType, Encoding, Isa, RotationSpec};
+    use gq_tensor::{DType, Encoding, Isa, Storage};
     use std::path::Path;
 
     const TINY: [&str; 7] =
@@ -267,9 +267,8 @@ mod tests {
         let mut values = vec![0.0; rows * cols];
         checkpoint.read_rows_f32(tensor, 0..rows, &mut values).unwrap();
         let payload = values.iter().flat_map(|x| (x * 1.125).to_le_bytes()).collect();
-        let height = tensor.shape.iter().rev().nth(1).copied().unwrap_or(1);
-        let how = (Encoding::Exact(DType::F32), RotationSpec::NONE);
-        weights.insert(name, how, (rows, cols, height), payload).unwrap();
+        let storage = Storage::unrotated(Encoding::Exact(DType::F32));
+        weights.insert(name, storage, tensor.matrix(), payload).unwrap();
     }
 
     fn pass(name: &str, level: Isa, threads: usize, spilled: bool) -> Vec<Vec<f64>> {
@@ -358,8 +357,8 @@ mod tests {
             let (rows, cols) = (tensor.rows(), tensor.cols());
             let payload =
                 (0..rows * cols).flat_map(|i| if i == 5 { bad } else { 0.1 }.to_le_bytes()).collect();
-            let how = (Encoding::Exact(DType::F32), RotationSpec::NONE);
-            weights.insert(broken, how, (rows, cols, rows), payload).unwrap();
+            let storage = Storage::unrotated(Encoding::Exact(DType::F32));
+            weights.insert(broken, storage, tensor.matrix(), payload).unwrap();
             let trial = |name: &str| Trial { tensors: BTreeSet::from([name.to_owned()]), share: 1.0 };
             let trials = vec![trial(broken), trial(fine)];
             let mut pass =

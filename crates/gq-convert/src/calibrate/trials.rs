@@ -7,18 +7,17 @@ use super::held_out::is_held_out;
 use super::memory::{MeasuringMemory, MeasuringSize, depths};
 use crate::measurements::{Corrections, GroupTrial, Measurements, MeasurementsError};
 use crate::plan;
-use crate::round::{
-    CalibratedCoder, CalibratedError, Coded, CoderError, Coders, Factors, RowCoder, StripBuffers,
-};
-use gq_checkpoint::{Checkpoint, Role, SourceTensor};
-use gq_codec::Rotation;
+use crate::round::{CalibratedCoder, CalibratedError, Coded, CoderError, Factors, RowCoder, StripBuffer};
+use gq_checkpoint::{Checkpoint, Role, SourceTensor, TensorReader};
+use gq_codec::{Coders, Rotation};
 use gq_model::{Model, Replacements, Trial, TrialPass};
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, States};
+use gq_tensor::{Encoding, Isa, RotationKind, RotationSpec, States, Storage};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is tried: where a damage is some hundredths of a nat, well above noise and not yet out of proportion.
 const ENCODING: Encoding = Encoding::Trellis { bits: 3, states: States::S10 };
 const ROTATION: RotationSpec = RotationSpec { kind: RotationKind::Hadamard, seed: 0 };
+const STORAGE: Storage = Storage::new(ENCODING, ROTATION);
 /// Parts of the rounding error that everything together is tried with: half of it is what a bit more leaves.
 const SHARES: [f64; 2] = [0.5, 1.0];
 /// Bytes of source rows read at once, and rows at least.
@@ -179,7 +178,7 @@ impl Work<'_> {
         let tokens: BTreeSet<usize> = sequences.iter().flatten().map(|&token| token as usize).collect();
         for tensor in tried(self.checkpoint, self.measurements).filter(|t| t.layer.is_none() && looked_up(t))
         {
-            let coder = Coders::default().get(ENCODING, ROTATION, tensor.cols());
+            let coder = RowCoder::new(&mut Coders::default(), STORAGE, tensor.cols());
             let coder = coder.map_err(|source| failed(tensor, source))?;
             weights.insert_rows(&tensor.name, self.rows(tensor, &coder, &tokens)?);
         }
@@ -192,31 +191,29 @@ impl Work<'_> {
         let (factors, mut weights, mut coders) =
             (Factors::default(), Replacements::default(), Coders::default());
         for tensor in tried(self.checkpoint, self.measurements).filter(|tensor| wanted(tensor)) {
-            let shape = (tensor.rows(), tensor.cols());
-            let height = tensor.shape.iter().rev().nth(1).copied().unwrap_or(1);
-            let how = (ENCODING, ROTATION);
-            let coder = CalibratedCoder::new(self.measurements, tensor, how, shape, &mut coders);
+            let shape = tensor.matrix();
+            let coder = CalibratedCoder::new(self.measurements, tensor, STORAGE, shape, &mut coders);
             let coder = coder.map_err(|error| match error {
                 CalibratedError::Coder(source) => failed(tensor, source),
                 CalibratedError::Measurements(source) => CalibrateError::File(source),
             })?;
             let Some(coder) = coder else { continue };
             let (mut payload, mut scales, mut coded) = (Vec::new(), Vec::new(), Coded::default());
-            for matrix in (0..shape.0).step_by(height.max(1)) {
-                let end = matrix + height;
+            for matrix in (0..shape.rows).step_by(shape.rows_each().max(1)) {
+                let end = matrix + shape.rows_each();
                 let step = block(tensor);
                 for first in (matrix..end).step_by(step) {
                     let source = self.source(tensor, first..(first + step).min(end))?;
-                    let from = (self.checkpoint, tensor);
-                    let done = coder.code(self.level, &factors, from, &source, first, &mut coded);
-                    done?;
+                    let reader = TensorReader::new(self.checkpoint, tensor);
+                    coder.code(self.level, &factors, reader, &source, first, &mut coded)?;
                     payload.extend_from_slice(&coded.codes);
                     scales.extend_from_slice(&coded.scales);
                 }
             }
             payload.append(&mut scales);
-            weights.insert(&tensor.name, how, (shape.0, shape.1, height), payload).map_err(|error| {
-                CalibrateError::Trial { tensor: tensor.name.clone(), actual: error.to_string() }
+            weights.insert(&tensor.name, STORAGE, shape, payload).map_err(|error| CalibrateError::Trial {
+                tensor: tensor.name.clone(),
+                actual: error.to_string(),
             })?;
         }
         Ok(weights)
@@ -227,24 +224,22 @@ impl Work<'_> {
         &self,
         tensor: &SourceTensor,
         coder: &RowCoder,
-        rows: &BTreeSet<usize>,
+        wanted: &BTreeSet<usize>,
     ) -> Result<BTreeMap<usize, Vec<f32>>, CalibrateError> {
         let (mut out, cols) = (BTreeMap::new(), tensor.cols());
         let step = unit(tensor);
-        let starts: BTreeSet<usize> = rows.iter().map(|row| row / step * step).collect();
-        let (mut coded, mut buffers, mut values) = (Coded::default(), StripBuffers::default(), Vec::new());
+        let starts: BTreeSet<usize> = wanted.iter().map(|row| row / step * step).collect();
+        let (mut coded, mut buffer, mut values) = (Coded::default(), StripBuffer::default(), Vec::new());
         for first in starts {
             let end = (first + step).min(tensor.rows());
             let source = self.source(tensor, first..end)?;
-            let into = (&mut coded, &mut buffers);
-            coder.code(self.level, (self.checkpoint, tensor), &source, first, into)?;
-            let payload = [&coded.codes[..], &coded.scales].concat();
-            let shape = MatrixShape { rows: end - first, cols };
-            let Ok(matrix) = EncodedMatrix::new(shape, ENCODING, ROTATION, &payload) else { continue };
-            values.resize(shape.rows * cols, 0.0);
-            coder.decoder.decode_rows(self.level, &matrix, 0..shape.rows, &mut values);
+            let reader = TensorReader::new(self.checkpoint, tensor);
+            coder.code(self.level, reader, &source, first, &mut coded, &mut buffer)?;
+            let rows = coder.encoder.rows(&coded.codes, &coded.scales);
+            values.resize(rows.shape().rows * cols, 0.0);
+            coder.decoder.decode_rows(self.level, &rows, 0..end - first, &mut values);
             coder.rotation.inverse(self.level, &mut values, &mut Vec::new());
-            let read = (first..end).zip(values.chunks_exact(cols)).filter(|(row, _)| rows.contains(row));
+            let read = (first..end).zip(values.chunks_exact(cols)).filter(|(row, _)| wanted.contains(row));
             out.extend(read.map(|(row, values)| (row, values.to_vec())));
         }
         Ok(out)

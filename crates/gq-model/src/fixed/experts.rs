@@ -24,8 +24,8 @@ pub(super) fn grouped(
         let part = routes.gather(dy, &places);
         seen(weight, Place::Expert(expert), &part);
         let mut by_input = Matrix::zeros(places.len(), x.width);
-        let first = expert * weight.height;
-        back(level, weight, first..first + weight.height, &part, &mut by_input);
+        let first = expert * weight.shape.rows_each();
+        back(level, weight, first..first + weight.shape.rows_each(), &part, &mut by_input);
         for (row, &place) in by_input.data.chunks_exact(x.width).zip(&places) {
             let dx = &mut dx.data[routes.start(x, place)..][..x.width];
             dx.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);

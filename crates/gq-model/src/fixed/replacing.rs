@@ -6,7 +6,7 @@ use crate::linear::{Bytes, Linear};
 use crate::matrix::Matrix;
 use crate::stored;
 use gq_codec::{Decoder, Rotation};
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
+use gq_tensor::{CodedRows, Isa, MatrixShape, RotationKind, Storage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -29,23 +29,23 @@ impl Replacements {
         self.rows.insert(name.to_owned(), rows);
     }
 
-    /// Adds a matrix's codes: a payload as a container stores it, of `height` rows in each of the matrices stacked.
+    /// Adds a matrix's codes: a payload as a container stores it.
     ///
     /// # Errors
     /// When the encoding or the rotation does not exist at this width, or the payload has another length.
     pub fn insert(
         &mut self,
         name: &str,
-        (encoding, rotation): (Encoding, RotationSpec),
-        (rows, cols, height): (usize, usize, usize),
+        storage: Storage,
+        shape: MatrixShape,
         payload: Vec<u8>,
     ) -> Result<(), LoadError> {
-        let shape = MatrixShape { rows, cols };
-        if EncodedMatrix::stacked(shape, height, encoding, rotation, &payload).is_err() {
-            let (actual, expected) = (vec![payload.len()], vec![rows, cols]);
+        let (rotation, cols) = (storage.rotation, shape.cols);
+        if CodedRows::of_payload(storage.encoding, shape, &payload).is_err() {
+            let (actual, expected) = (vec![payload.len()], vec![shape.rows, cols]);
             return Err(LoadError::Shape { name: name.to_owned(), actual, expected });
         }
-        let decoder = Decoder::new(encoding, rotation, cols);
+        let decoder = Decoder::new(storage, cols);
         let decoder = decoder.map_err(|source| LoadError::Codec { name: name.to_owned(), source })?;
         let transform = match rotation.kind {
             RotationKind::None => None,
@@ -59,9 +59,8 @@ impl Replacements {
             name: name.to_owned(),
             bytes: Bytes::Owned(payload.into()),
             shape,
-            height,
             rotation,
-            decoder: Arc::new(decoder),
+            decoder,
             transform: transform.map(Arc::new),
             bias: None,
             precise: false,

@@ -239,7 +239,7 @@ impl Ops for WideOps<'_> {
 
     fn grouped_linear(&mut self, x: &Wide, routes: &Vec<Vec<(usize, f64)>>, weight: &Linear) -> Wide {
         let experts: Vec<usize> = routes.iter().flatten().map(|(expert, _)| *expert).collect();
-        let (height, share) = (weight.height, experts.len() / (x.data.len() / x.width));
+        let (height, share) = (weight.shape.rows_each(), experts.len() / (x.data.len() / x.width));
         let mut out = Wide { width: height, data: vec![0.0; experts.len() * height] };
         for expert in experts.iter().copied().collect::<BTreeSet<_>>() {
             let places = || (0..experts.len()).filter(|&place| experts[place] == expert);
