@@ -22,6 +22,8 @@ const BASE: u64 = 12 << 18;
 const COPY: u64 = 64 << 10;
 /// Most that the compression of a text needs in addition to the text and its result; shorter texts need less.
 const COMPRESSION: u64 = 16 << 20;
+/// What a thread's heap keeps of buffers that are too small to go back to the system: two of the largest of them.
+const HEAP: u64 = 2 * gq_files::MAPPED_ALONE as u64;
 /// What is touched of a thread's stack, and its small allocations.
 const THREAD: u64 = 144 << 10;
 
@@ -52,7 +54,7 @@ impl Memory {
     pub(crate) fn new(
         steps: &[Step],
         held: Held,
-        factors: u64,
+        factors: FactorBytes,
         threads: usize,
         limit: Option<u64>,
     ) -> Memory {
@@ -78,7 +80,7 @@ pub(crate) fn block_rows(step: &Step, block: u64) -> usize {
     (fit / strip * strip).clamp(strip, most.max(strip))
 }
 
-fn peak(steps: &[Step], held: Held, factors: u64, threads: usize, block: u64) -> u64 {
+fn peak(steps: &[Step], held: Held, factors: FactorBytes, threads: usize, block: u64) -> u64 {
     let largest = |of: &dyn Fn(&Step) -> u64| steps.iter().map(of).max().unwrap_or(0);
     // Two blocks are read ahead of the encoder, two are on their way to the file: of one tensor, where it has them.
     let two_largest = |of: &dyn Fn(&Step) -> u64| {
@@ -101,7 +103,12 @@ fn peak(steps: &[Step], held: Held, factors: u64, threads: usize, block: u64) ->
     let scratch = largest(&scratch);
     // Scales wait for the codes. Dense matrices are made before there are blocks.
     let tables = tables(steps);
-    let work = factors + calibrated(steps, threads as u64) + source + coded + strips + 2 * scales;
+    // No strip waits for a factor: the next one is made when those before it are coded. What threads' heaps keep of small
+    // buffers comes on top.
+    let feedback = calibrated(steps, threads as u64);
+    let heaps = if feedback > 0 { (threads as u64 + 1) * HEAP } else { 0 };
+    let coding = factors.at_hand + feedback + strips + 2 * scales;
+    let work = factors.making.max(coding) + heaps + source + coded;
     let blocks = tables.kept + tables.making.max(work) + threads as u64 * (scratch + THREAD);
     // The blocks are gone when the texts are compressed.
     let texts = held.texts;
@@ -131,12 +138,27 @@ pub(crate) const FACTORS_AT_WORK: u64 = FACTOR * (FACTORS as u64 - 1) + FACTOR_I
 /// Inputs after which it is taken not to matter where a conversion began.
 const FORGOTTEN: usize = 64;
 
+/// Bytes of factors at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FactorBytes {
+    /// While one is made, of those that are at hand and of what it is made of.
+    pub(crate) making: u64,
+    /// While rows are coded by them.
+    pub(crate) at_hand: u64,
+}
+
+impl FactorBytes {
+    fn or(self, other: FactorBytes) -> FactorBytes {
+        FactorBytes { making: self.making.max(other.making), at_hand: self.at_hand.max(other.at_hand) }
+    }
+}
+
 /// Bytes of factors at most, for inputs in the order that they are used in: each with its width, and something that it is
 /// known by. A conversion that is taken up begins with any of them.
-pub(crate) fn factor_bytes<Key: PartialEq>(inputs: &[(Key, u64)]) -> u64 {
+pub(crate) fn factor_bytes<Key: PartialEq>(inputs: &[(Key, u64)]) -> FactorBytes {
     let from = |start: usize, end: usize| {
         let mut kept: VecDeque<&(Key, u64)> = VecDeque::new();
-        let mut most = 0;
+        let mut most = FactorBytes::default();
         for input in inputs.iter().take(end).skip(start) {
             if kept.iter().any(|other| other.0 == input.0) {
                 continue;
@@ -145,13 +167,17 @@ pub(crate) fn factor_bytes<Key: PartialEq>(inputs: &[(Key, u64)]) -> u64 {
                 kept.pop_front();
             }
             let others: u64 = kept.iter().map(|(_, width)| FACTOR * width * width).sum();
-            most = most.max(others + FACTOR_IN_MAKING * input.1 * input.1);
+            let square = input.1 * input.1;
+            most = most.or(FactorBytes {
+                making: others + FACTOR_IN_MAKING * square,
+                at_hand: others + FACTOR * square,
+            });
             kept.push_back(input);
         }
         most
     };
     let later = (1..inputs.len()).map(|start| from(start, start + FORGOTTEN));
-    later.fold(from(0, inputs.len()), u64::max)
+    later.fold(from(0, inputs.len()), FactorBytes::or)
 }
 
 /// Strips with what is fed back: one for each thread, of as many as a tensor has.
@@ -238,10 +264,12 @@ mod tests {
         let inputs: Vec<_> = inputs.collect();
         let widest = 20 * 20 * FACTOR_IN_MAKING;
         // The second layer's down is made next to the first one's queries and outputs.
-        assert_eq!(factor_bytes(&inputs), widest + FACTOR * (16 * 16 + 5 * 5));
-        assert_eq!(factor_bytes(&[("a", 3), ("a", 3)]), 9 * FACTOR_IN_MAKING);
+        assert_eq!(factor_bytes(&inputs).making, widest + FACTOR * (16 * 16 + 5 * 5));
+        assert_eq!(factor_bytes(&inputs).at_hand, FACTOR * (20 * 20 + 16 * 16 + 5 * 5));
+        let two = FactorBytes { making: 9 * FACTOR_IN_MAKING, at_hand: 9 * FACTOR };
+        assert_eq!(factor_bytes(&[("a", 3), ("a", 3)]), two);
         let many: Vec<_> = (0..9).map(|expert| (expert, 7)).collect();
-        assert_eq!(factor_bytes(&many), 49 * FACTORS_AT_WORK);
-        assert_eq!(factor_bytes(&[("", 0); 0]), 0);
+        assert_eq!(factor_bytes(&many).making, 49 * FACTORS_AT_WORK);
+        assert_eq!(factor_bytes(&[("", 0); 0]), FactorBytes::default());
     }
 }
