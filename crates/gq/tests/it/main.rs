@@ -9,6 +9,7 @@ mod chat;
 mod chat_template;
 mod checkpoints;
 mod contract;
+mod experts;
 mod finite;
 mod first;
 mod gguf;
