@@ -103,7 +103,8 @@ impl Checkpoint {
             for span in spans(rows) {
                 // A piece is whole rows.
                 let now = span.bytes as usize / row_bytes.max(1);
-                let (part, rest) = std::mem::take(&mut out).split_at_mut((now * cols).min(out.len()));
+                let place = (now * cols).min(out.len());
+                let (part, rest) = std::mem::take(&mut out).split_at_mut(place);
                 self.decode_rows_f32(tensor, first..first + now, weights.span(span), part)?;
                 (first, out) = (first + now, rest);
             }
