@@ -117,6 +117,8 @@ def unused_key_values(text, prefix: str, shapes: dict) -> dict[str, tuple[int, .
 def qwen(name: str, layers: int | None, vocab: int) -> tuple[dict, dict[str, tuple[int, ...]]]:
     """config.json as published, and the shape of every tensor; nothing is allocated."""
     spelled = QWENS[name] | {"vocab_size": vocab, "model_type": "qwen3_moe"}
+    if vocab < QWENS[name]["vocab_size"]:
+        spelled |= {"bos_token_id": None, "eos_token_id": None}
     if layers is not None:
         spelled["num_hidden_layers"] = layers
     with torch.device("meta"):

@@ -17,7 +17,11 @@ fn error(gq: &Gq, model: &str) -> f64 {
 fn one_matrix_an_expert_goes_in_and_comes_out() {
     let gq = Gq::new();
     let source = testdata("tiny/qwen3-moe");
-    gq.ok(&["convert", &source, "-o", "exact.gq", "--encoding", "exact"]);
+    let convert = |from: &str, to: &str| {
+        let exact = ["--encoding", "exact", "--embedding", "exact", "--head", "exact"];
+        gq.ok(&[&["convert", from, "-o", to][..], &exact].concat());
+    };
+    convert(&source, "exact.gq");
     assert!(error(&gq, "exact.gq") < 3e-4);
     // As the Hub has them: transformers before 5 and other engines read no others.
     for from in [source.as_str(), "exact.gq"] {
@@ -37,10 +41,10 @@ fn one_matrix_an_expert_goes_in_and_comes_out() {
     }
     gq.ok(&["export", "exact.gq", "--gguf", "--type", "F32", "--no-measure", "-o", "m.gguf"]);
     assert!(error(&gq, "m.gguf") < 3e-4);
-    gq.ok(&["convert", "m.gguf", "-o", "back.gq", "--encoding", "exact"]);
+    convert("m.gguf", "back.gq");
     assert!(error(&gq, "back.gq") < 3e-4);
     let shown = gq.json(&["inspect", "back.gq", "--tensors"]).to_string();
-    assert!(shown.contains(&format!("{EXPERTS}gate_up_proj")) && shown.contains("qwen3moe"), "{shown}");
+    assert!(shown.contains(&format!("{EXPERTS}gate_up_proj")) && shown.contains("Qwen3Moe"), "{shown}");
 }
 
 #[test]
@@ -48,9 +52,9 @@ fn codes_of_experts_stay_close() {
     let gq = Gq::new();
     let source = testdata("tiny/qwen3-moe");
     let outputs = format!("{source}/reference.safetensors");
-    for (encoding, limit) in [("tq8", 0.02), ("tt4", 1.0)] {
+    for (encoding, limit) in [("tq8", 0.1), ("tt6", 0.5)] {
         gq.ok(&["convert", &source, "-o", "m.gq", "--encoding", encoding, "--no-grid", "--force"]);
-        let report = gq.json(&["eval", "m.gq", "--reference", &outputs]);
+        let report = gq.json(&["eval", "m.gq", "--reference", &outputs, "--activations", "f32"]);
         let kld = report["kld"]["mean"].as_f64().unwrap();
         assert!(kld < limit, "{encoding}: {kld}");
     }
@@ -73,5 +77,5 @@ fn graphs_that_a_gguf_has_no_place_for_are_refused() {
     config["norm_topk_prob"] = false.into();
     write(&copy.join("config.json"), &config);
     let shown = export("raw");
-    assert!(shown.contains("norm_topk_prob is false, supported: true"), "{shown}");
+    assert!(shown.contains("\"norm_topk_prob\" is \"false\", supported: true"), "{shown}");
 }
