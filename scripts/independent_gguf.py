@@ -8,7 +8,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "gemma3": gguf.MODEL_ARCH.GEMMA3, "gemma4": gguf.MODEL_ARCH.GEMMA4}
+ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen3": gguf.MODEL_ARCH.QWEN3, "qwen3moe": gguf.MODEL_ARCH.QWEN3MOE,
+                 "gemma3": gguf.MODEL_ARCH.GEMMA3, "gemma4": gguf.MODEL_ARCH.GEMMA4}
 SUFFIXES = (".weight", ".bias", ".scale")
 
 
@@ -18,11 +19,24 @@ def interleaved(rows: np.ndarray, heads: int) -> np.ndarray:
     return rows.reshape(shape).swapaxes(1, 2).reshape(rows.shape)
 
 
+def apart(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Gates and up projections of Qwen3's experts as stacks of their own, as llama.cpp has them."""
+    out = {}
+    for name, values in weights.items():
+        if name.endswith("mlp.experts.gate_up_proj"):
+            half = values.shape[1] // 2
+            stem = name.removesuffix("gate_up_proj")
+            out |= {stem + "gate_proj.weight": values[:, :half], stem + "up_proj.weight": values[:, half:]}
+        else:
+            out[name + ".weight" if "mlp.experts." in name else name] = values
+    return out
+
+
 def tensors(family: str, config: dict, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """f32 tensors under GGUF's names."""
     names = gguf.get_tensor_name_map(ARCHITECTURES[family], config["num_hidden_layers"])
     out = {}
-    for name, values in weights.items():
+    for name, values in apart(weights).items():
         mapped = names.get_name(name, try_suffixes=SUFFIXES)
         if mapped is None:
             raise SystemExit(f"gguf-py has no name for {name}")
@@ -51,8 +65,10 @@ def metadata(family: str, config: dict) -> dict:
             "attention.head_count_kv": config["num_key_value_heads"],
             "attention.layer_norm_rms_epsilon": config["rms_norm_eps"], "attention.key_length": dim,
             "attention.value_length": dim, "rope.dimension_count": dim, "vocab_size": config["vocab_size"]}
-    if family == "llama":
-        return keys | {"rope.freq_base": config["rope_parameters"]["rope_theta"]}
+    if family in ("llama", "qwen3", "qwen3moe"):
+        sparse = {"expert_count": config["num_experts"], "expert_used_count": config["num_experts_per_tok"],
+                  "expert_feed_forward_length": config["moe_intermediate_size"]} if family == "qwen3moe" else {}
+        return keys | sparse | {"rope.freq_base": config["rope_parameters"]["rope_theta"]}
     rope = config["rope_parameters"]
     keys |= {"rope.freq_base": rope["full_attention"]["rope_theta"],
              "rope.freq_base_swa": rope["sliding_attention"]["rope_theta"],

@@ -24,6 +24,10 @@ from transformers import (
     LlamaForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
 from transformers.models.gemma4.modeling_gemma4 import Gemma4TextRotaryEmbedding
@@ -61,6 +65,18 @@ QWEN25_05B = dict(architectures=["Qwen2ForCausalLM"], hidden_size=896, intermedi
                   num_attention_heads=14, num_key_value_heads=2, rms_norm_eps=1e-6, rope_theta=1000000.0,
                   max_position_embeddings=32768, tie_word_embeddings=True, vocab_size=151936, bos_token_id=151643,
                   eos_token_id=151645, use_sliding_window=False, sliding_window=32768, max_window_layers=21)
+# As published, with keys of windows and of training.
+QWEN3_06B = dict(architectures=["Qwen3ForCausalLM"], hidden_size=1024, intermediate_size=3072, num_hidden_layers=28,
+                 num_attention_heads=16, num_key_value_heads=8, head_dim=128, max_position_embeddings=40960,
+                 max_window_layers=28, tie_word_embeddings=True)
+QWEN3_30B_A3B = dict(architectures=["Qwen3MoeForCausalLM"], hidden_size=2048, intermediate_size=6144,
+                     num_hidden_layers=48, num_attention_heads=32, num_key_value_heads=4, head_dim=128,
+                     max_position_embeddings=40960, max_window_layers=48, tie_word_embeddings=False, num_experts=128,
+                     num_experts_per_tok=8, moe_intermediate_size=768, norm_topk_prob=True, decoder_sparse_step=1,
+                     mlp_only_layers=[], output_router_logits=False, router_aux_loss_coef=0.001)
+QWEN3 = dict(hidden_act="silu", attention_bias=False, attention_dropout=0.0, initializer_range=0.02, rms_norm_eps=1e-6,
+             rope_theta=1000000.0, rope_scaling=None, use_sliding_window=False, sliding_window=None, use_cache=True,
+             torch_dtype="bfloat16", vocab_size=151936, bos_token_id=151643, eos_token_id=151645)
 GEMMA3_270M = dict(architectures=["Gemma3ForCausalLM"], hidden_size=640, intermediate_size=2048,
                    num_hidden_layers=18, num_attention_heads=4, num_key_value_heads=1, head_dim=256,
                    query_pre_attn_scalar=256, sliding_window=512, rope_theta=1000000.0, rope_local_base_freq=10000.0,
@@ -134,6 +150,13 @@ def configs():
                 torch_dtype="bfloat16", **QWEN25_05B)
     write(OUT / "qwen2.5-0.5b.json", qwen)
     (OUT / "qwen2.5-0.5b.tensors").write_text(tensors(meta(Qwen2ForCausalLM, Qwen2Config(**qwen))))
+
+    for name, sizes, model_type, (cls, config) in [
+            ("qwen3-0.6b", QWEN3_06B, "qwen3", (Qwen3ForCausalLM, Qwen3Config)),
+            ("qwen3-30b-a3b", QWEN3_30B_A3B, "qwen3_moe", (Qwen3MoeForCausalLM, Qwen3MoeConfig))]:
+        qwen3 = dict(model_type=model_type, **QWEN3, **sizes)
+        write(OUT / f"{name}.json", qwen3)
+        (OUT / f"{name}.tensors").write_text(tensors(meta(cls, config(**qwen3))))
 
     gemma3 = dict(model_type="gemma3_text", hidden_activation="gelu_pytorch_tanh", rms_norm_eps=1e-6,
                   attention_bias=False, attn_logit_softcapping=None, final_logit_softcapping=None, rope_scaling=None,

@@ -216,7 +216,8 @@ def make_tokenizers() -> None:
 
 # Checkpoint, tokenizer, and what of its configuration GGUF has no place for.
 MODELS = [
-    ("llama", "llama", {}), ("llama3", "llama", {}), ("qwen2", "llama", {}), ("gemma3", "gemma3", {"query_pre_attn_scalar": 32}),
+    ("llama", "llama", {}), ("llama3", "llama", {}), ("qwen2", "llama", {}), ("qwen3", "llama", {}),
+    ("qwen3-moe", "llama", {}), ("gemma3", "gemma3", {"query_pre_attn_scalar": 32}),
     ("gemma4-e2b", "gemma4", {}), ("gemma4-e4b", "gemma4", {}), ("gemma4-moe", "gemma4", {}), ("gemma4-dense", "gemma4", {}),
 ]
 

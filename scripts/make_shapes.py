@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Checkpoints with the real dimensions of Gemma 4, for planning, memory and speed work. Never committed.
+"""Checkpoints with the real dimensions of Gemma 4 and Qwen3, for planning, memory and speed work. Never committed.
 
     .venv/bin/python scripts/make_shapes.py layers OUT_DIR --model 31b            # a few full-width layers
     .venv/bin/python scripts/make_shapes.py layers OUT_DIR --model e2b --layers 10 --vocab 16384
-    .venv/bin/python scripts/make_shapes.py sparse OUT_DIR                        # all four complete models
+    .venv/bin/python scripts/make_shapes.py sparse OUT_DIR                        # all complete models
 
 `layers` writes random bf16 weights with heavy-tailed rows (Student t, 5 degrees of freedom, row scales over a factor
 of ten), one layer of each kind by default, sharded with an index as on the Hub. The default vocabulary is the real
@@ -11,7 +11,8 @@ one; a smaller one (--vocab) keeps the embedding from dominating a test of the l
 `sparse` writes complete models, vision and audio towers included, whose files have the right headers and lengths but
 no data on disk (a few kilobytes each): `gq plan` reads headers only.
 Tensor names and shapes come from transformers (scripts/requirements.txt); layers that share caches also get the
-key/value weights that the Hub's files carry for them and no layer uses.
+key/value weights that the Hub's files carry for them and no layer uses. Experts of Qwen3 have matrices of their own, as
+on the Hub.
 """
 import argparse
 import json
@@ -21,6 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+
+from make_configs import QWEN3, QWEN3_30B_A3B
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 E_VISION = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=16, num_attention_heads=12,
@@ -44,6 +47,7 @@ MODELS = {
                  num_key_value_heads=16, num_global_key_value_heads=4, attention_k_eq_v=True,
                  hidden_size_per_layer_input=0, sliding_window=1024), 5, LARGE_VISION, False),
 }
+QWENS = {"qwen3-30b-a3b": QWEN3 | QWEN3_30B_A3B}
 SHARD_BYTES = 5_000_000_000
 POOL = 1 << 22  # heavy-tailed values that every row is a stretch of
 
@@ -108,6 +112,28 @@ def unused_key_values(text, prefix: str, shapes: dict) -> dict[str, tuple[int, .
             name = "{}layers.{}.self_attn." + part + ".weight"
             found[name.format(prefix, layer)] = shapes[name.format(prefix, like)]
     return found
+
+
+def qwen(name: str, layers: int | None, vocab: int) -> tuple[dict, dict[str, tuple[int, ...]]]:
+    """config.json as published, and the shape of every tensor; nothing is allocated."""
+    spelled = QWENS[name] | {"vocab_size": vocab, "model_type": "qwen3_moe"}
+    if vocab < QWENS[name]["vocab_size"]:
+        spelled |= {"bos_token_id": None, "eos_token_id": None}
+    if layers is not None:
+        spelled["num_hidden_layers"] = layers
+    with torch.device("meta"):
+        built = transformers.Qwen3MoeForCausalLM(transformers.Qwen3MoeConfig(**spelled))
+    shapes = {}
+    for name, tensor in built.state_dict().items():
+        front, fused, part = name.rpartition("experts.")
+        if not fused:
+            shapes[name] = tuple(tensor.shape)
+            continue
+        experts, rows, cols = tensor.shape
+        parts = {"gate_up_proj": ["gate_proj", "up_proj"]}.get(part, [part])
+        for expert, own in ((e, p) for e in range(experts) for p in parts):
+            shapes[f"{front}experts.{expert}.{own}.weight"] = (rows // len(parts), cols)
+    return spelled, dict(sorted(shapes.items()))
 
 
 def nbytes(shape: tuple[int, ...]) -> int:
@@ -193,19 +219,23 @@ def main() -> None:
     for name in ("layers", "sparse"):
         command = commands.add_parser(name)
         command.add_argument("out", type=Path)
-        command.add_argument("--model", choices=MODELS, help="one model (default: all)")
-        command.add_argument("--vocab", type=int, default=262_144)
+        command.add_argument("--model", choices=[*MODELS, *QWENS], help="one model (default: all)")
+        command.add_argument("--vocab", type=int, help="default: the model's own")
         if name == "layers":
             command.add_argument("--layers", type=int, help="default: 2, or 4 where layers share caches")
     options = parser.parse_args()
-    for model in [options.model] if options.model else MODELS:
+    for model in [options.model] if options.model else [*MODELS, *QWENS]:
         layers, content = None, None
         if options.command == "layers":
-            layers = options.layers or (4 if MODELS[model][0].get("num_kv_shared_layers") else 2)
+            settings = MODELS.get(model, [{}])[0]
+            layers = options.layers or (4 if settings.get("num_kv_shared_layers") else 1 if model in QWENS else 2)
             content = HeavyTails(seed=1)
-        config, shapes = config_and_shapes(model, layers, options.vocab)
         suffix = "sparse" if layers is None else f"{layers}-layers"
-        write(options.out / f"gemma-4-{model}-{suffix}", config, shapes, content)
+        if model in QWENS:
+            config, shapes = qwen(model, layers, options.vocab or QWENS[model]["vocab_size"])
+        else:
+            config, shapes = config_and_shapes(model, layers, options.vocab or 262_144)
+        write(options.out / f"{model if model in QWENS else f'gemma-4-{model}'}-{suffix}", config, shapes, content)
 
 
 if __name__ == "__main__":

@@ -103,10 +103,12 @@ def mutations(variant: Variant, folder: Path, ids: torch.Tensor, logits: torch.T
 def watch_routers(model, chosen: int) -> list[float]:
     """A list that collects, at every forward pass, the smallest lead of a chosen expert over one left out."""
     leads = []
+    def lead(module, _inputs, output) -> None:
+        probabilities = output[0] if type(module).__name__ == "Gemma4TextRouter" else output[0].softmax(-1)
+        leads.append(probabilities.sort(descending=True)[0].diff()[:, chosen - 1].neg().min().item())
     for module in model.modules():
-        if type(module).__name__ == "Gemma4TextRouter":
-            module.register_forward_hook(lambda _module, _inputs, output: leads.append(
-                output[0].sort(descending=True)[0].diff()[:, chosen - 1].neg().min().item()))
+        if type(module).__name__ in ("Gemma4TextRouter", "Qwen3MoeTopKRouter"):
+            module.register_forward_hook(lead)
     return leads
 
 
@@ -114,7 +116,9 @@ def reference(variant: Variant, folder: Path) -> dict:
     """Write reference.safetensors and return the facts for reference.json."""
     ids = input_ids(variant.seed)
     double = load(variant, folder, torch.float64)
-    leads = watch_routers(double, getattr(variant.config.get_text_config(), "top_k_experts", None) or 1)
+    text = variant.config.get_text_config()
+    chosen = [getattr(text, key, None) for key in ("top_k_experts", "num_experts_per_tok")]
+    leads = watch_routers(double, next(filter(None, chosen), 1))
     logits = logits_of(double, ids)
     floor = (logits_of(load(variant, folder, torch.float32), ids).double() - logits).abs().max().item()
     if floor > FLOOR_LIMIT:

@@ -102,7 +102,7 @@ def show(result: dict) -> None:
     mark = "  " if result["as_expected"] else "! "
     number = lambda key: "" if result.get(key) is None else (
         f"{result[key]:.1e}" if isinstance(result[key], float) else str(result[key])[:40])
-    print(f"{mark}{result['part']} {result['family']:7}{result['key'][:46]:47}{number('kld'):9}{number('read_back'):9}"
+    print(f"{mark}{result['part']} {result['family']:9}{result['key'][:46]:47}{number('kld'):9}{number('read_back'):9}"
           f"{number('wrong_value'):9}{(result.get('refused') or '')[-150:]}", flush=True)
 
 

@@ -25,6 +25,17 @@ BASES = {
               "head_dim": 16, "hidden_act": "silu", "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
               "attention_bias": False, "mlp_bias": False,
               "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    "qwen3": {**COMMON, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64,
+              "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+              "head_dim": 32, "hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
+              "attention_bias": False, "sliding_window": None,
+              "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    "qwen3moe": {**COMMON, "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_size": 64,
+                 "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+                 "head_dim": 32, "hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
+                 "attention_bias": False, "num_experts": 8, "num_experts_per_tok": 3,
+                 "moe_intermediate_size": 32, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
+                 "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
     "gemma3": {**COMMON, "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "hidden_size": 64,
                "intermediate_size": 96, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
                "head_dim": 16, "query_pre_attn_scalar": 16, "hidden_activation": "gelu_pytorch_tanh",
@@ -63,7 +74,8 @@ def write_config(folder: Path, config: dict, family: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / name).write_bytes((TOKENIZERS / family / name).read_bytes())
+        tokenizer = family if (TOKENIZERS / family).exists() else "llama"
+        (folder / name).write_bytes((TOKENIZERS / tokenizer / name).read_bytes())
 
 
 def read_config(folder: Path):
@@ -103,7 +115,8 @@ def transformers_logits(folder: Path, ids: np.ndarray, config: dict | None = Non
         write_config(folder, config, "llama")
         save_file({n: w for n, w in weights.items() if not (headless and n == "lm_head.weight")},
                   folder / "model.safetensors", metadata={"format": "pt"})
-    if (config or json.loads((folder / "config.json").read_text())).get("enable_moe_block"):
+    spelled = config or json.loads((folder / "config.json").read_text())
+    if spelled.get("enable_moe_block") or spelled["model_type"] == "qwen3_moe":
         settings["experts_implementation"] = "eager"
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, **settings).eval()
     return model(input_ids=torch.from_numpy(ids), use_cache=False).logits.numpy()

@@ -7,6 +7,8 @@ A mutation is a function that changes the model in place and returns False when 
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.gemma4.modeling_gemma4 import apply_rotary_pos_emb
 
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -309,6 +311,124 @@ def expert_halves_swapped(model) -> bool:
     return bool(changed)
 
 
+def is_qwen3(model) -> bool:
+    return type(model).__name__.startswith("Qwen3")
+
+
+def head_norms(model) -> list:
+    """Norms of queries and keys of Qwen3, by layer."""
+    return [getattr(l.self_attn, name) for l in layers(model) for name in ("q_norm", "k_norm")] if is_qwen3(model) else []
+
+
+def norms_over_all_heads(model) -> bool:
+    """One mean square for a token's whole query (or key), not for each head."""
+    for norm in head_norms(model):
+        norm.forward = lambda x, norm=norm: norm.weight * x * torch.rsqrt(
+            x.pow(2).mean((-2, -1), keepdim=True) + norm.variance_epsilon)
+    return bool(head_norms(model))
+
+
+def norms_after_rope(model) -> bool:
+    """Queries and keys turned first, then normed: the weights meet turned dimensions."""
+    if not is_qwen3(model):
+        return False
+    plain = ALL_ATTENTION_FUNCTIONS[model.config._attn_implementation]
+    gains = {}
+    for layer in layers(model):
+        attention = layer.self_attn
+        gains[attention.layer_idx] = [norm.weight.data.clone() for norm in (attention.q_norm, attention.k_norm)]
+        for norm in (attention.q_norm, attention.k_norm):
+            norm.weight.data.fill_(1.0)
+
+    def late(module, query, key, *args, **kwargs):
+        of_query, of_key = gains[module.layer_idx]
+        return plain(module, query * of_query, key * of_key, *args, **kwargs)
+    ALL_ATTENTION_FUNCTIONS.register("late", late)
+    ALL_MASK_ATTENTION_FUNCTIONS.register("late", ALL_MASK_ATTENTION_FUNCTIONS[model.config._attn_implementation])
+    model.config._attn_implementation = "late"
+    return True
+
+
+def values_normed(model) -> bool:
+    """Values normed like keys."""
+    if not is_qwen3(model):
+        return False
+    for layer in layers(model):
+        attention = layer.self_attn
+        attention.v_proj.register_forward_hook(lambda _module, _inputs, value, norm=attention.k_norm: norm(
+            value.unflatten(-1, (-1, norm.weight.shape[0]))).flatten(-2))
+    return True
+
+
+def gelu_for_silu(model) -> bool:
+    changed = [m for m in text_model(model).modules() if hasattr(m, "act_fn")] if is_qwen3(model) else []
+    for module in changed:
+        module.act_fn = ACT2FN["gelu_pytorch_tanh"]
+    return bool(changed)
+
+
+def sparse(model) -> list:
+    """Blocks of experts of Qwen3."""
+    return [l.mlp for l in layers(model) if is_qwen3(model) and hasattr(l.mlp, "experts")]
+
+
+def other_renormalization(model) -> bool:
+    for block in sparse(model):
+        block.gate.norm_topk_prob = not block.gate.norm_topk_prob
+    return bool(sparse(model))
+
+
+def softmax_after_choice(model) -> bool:
+    """The order of Mixtral and GPT-OSS; the same where weights are renormalized."""
+    changed = [block for block in sparse(model) if not block.gate.norm_topk_prob]
+    for block in changed:
+        block.gate.norm_topk_prob = True
+    return bool(changed)
+
+
+def sigmoid_for_softmax(model) -> bool:
+    for block in sparse(model):
+        def forward(x, gate=block.gate):
+            logits = nn.functional.linear(x.reshape(-1, gate.hidden_dim), gate.weight)
+            scores, index = torch.topk(logits.sigmoid(), gate.top_k, dim=-1)
+            return logits, scores / scores.sum(-1, keepdim=True) if gate.norm_topk_prob else scores, index
+        block.gate.forward = forward
+    return bool(sparse(model))
+
+
+def qwen3_expert_fewer(model) -> bool:
+    for block in sparse(model):
+        block.gate.top_k -= 1
+    return bool(sparse(model))
+
+
+def qwen3_halves_swapped(model) -> bool:
+    for block in sparse(model):
+        both = block.experts.gate_up_proj
+        both.data = both.data.roll(both.shape[1] // 2, dims=1)
+    return bool(sparse(model))
+
+
+def experts_by_name(model) -> bool:
+    """Experts in the order that files list their names in: 0, 1, 10, 11, 2, ..."""
+    for block in sparse(model):
+        order = sorted(range(block.experts.num_experts), key=str)
+        for weight in (block.experts.gate_up_proj, block.experts.down_proj):
+            weight.data = weight.data[order]
+    return bool(sparse(model))
+
+
+def router_reads_residual(model) -> bool:
+    """The router before the norm that the experts are behind."""
+    changed = [l for l in layers(model) if is_qwen3(model) and hasattr(l.mlp, "experts")]
+    for layer in changed:
+        def remember(_module, inputs, layer=layer) -> None:
+            layer.before_norm = inputs[0]
+        layer.post_attention_layernorm.register_forward_pre_hook(remember)
+        layer.mlp.gate.register_forward_pre_hook(lambda _module, _inputs, layer=layer: (layer.before_norm,))
+    return bool(changed)
+
+
 MUTATIONS = {
     "norm gain off by one": norm_gain_off_by_one,
     "norm epsilon 1e-6": norm_epsilon,
@@ -355,4 +475,15 @@ MUTATIONS = {
     "MoE: gate and up swapped": expert_halves_swapped,
     "MoE: no norm after the MLP": without_norm("post_feedforward_layernorm_1"),
     "MoE: no norm after the experts": without_norm("post_feedforward_layernorm_2"),
+    "norms of queries and keys over all heads": norms_over_all_heads,
+    "norms of queries and keys after RoPE": norms_after_rope,
+    "values normed": values_normed,
+    "GELU instead of SiLU": gelu_for_silu,
+    "MoE: renormalization the other way": other_renormalization,
+    "MoE: softmax after the choice": softmax_after_choice,
+    "MoE: sigmoid instead of softmax": sigmoid_for_softmax,
+    "MoE: an expert fewer": qwen3_expert_fewer,
+    "MoE: up and gate swapped": qwen3_halves_swapped,
+    "MoE: experts in the order of their names": experts_by_name,
+    "MoE: router reads the residual": router_reads_residual,
 }

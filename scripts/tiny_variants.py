@@ -26,6 +26,7 @@ class Variant:
     seed: int
     shard_bytes: int | None = None  # None: one model.safetensors
     hub_spelling: bool = False  # Gemma 4: config keys and unused tensors as in the first checkpoints on the Hub
+    fused: bool = False  # Qwen3: experts as they are in memory, and their number under the Hub's key
 
     @property
     def family(self) -> str:
@@ -57,6 +58,38 @@ def qwen2() -> Variant:
         num_key_value_heads=2, rms_norm_eps=1e-6, tie_word_embeddings=True, use_sliding_window=False,
         sliding_window=128, max_window_layers=2, rope_parameters={"rope_type": "default", "rope_theta": 1000.0})
     return Variant("qwen2", config, seed=9, shard_bytes=200_000)
+
+
+def qwen3() -> Variant:
+    """Heads wider than their share of the hidden size. Tied head, and the keys of windows as published."""
+    config = transformers.Qwen3Config(
+        **COMMON, hidden_size=96, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=32, rms_norm_eps=1e-6, tie_word_embeddings=True, use_sliding_window=False,
+        sliding_window=None, max_window_layers=2, rope_parameters={"rope_type": "default", "rope_theta": 1000.0})
+    return Variant("qwen3", config, seed=10, shard_bytes=200_000)
+
+
+def qwen3_moe_config(**settings) -> transformers.Qwen3MoeConfig:
+    """Twelve experts: ordered by their names, as files are, they are in another order."""
+    return transformers.Qwen3MoeConfig(
+        **COMMON, hidden_size=64, num_attention_heads=4, moe_intermediate_size=32, num_experts=12,
+        num_experts_per_tok=3, rms_norm_eps=1e-6, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000.0}, **settings)
+
+
+def qwen3_moe() -> Variant:
+    """Experts in every layer, each with matrices of its own in the files, in several shards (30B-A3B)."""
+    config = qwen3_moe_config(
+        intermediate_size=96, num_hidden_layers=2, num_key_value_heads=1, head_dim=32, norm_topk_prob=True)
+    return Variant("qwen3-moe", config, seed=11, shard_bytes=130_000)
+
+
+def qwen3_moe_mixed() -> Variant:
+    """One layer of four with experts, by both keys that say so; weights as the softmax gives them; no head_dim."""
+    config = qwen3_moe_config(
+        intermediate_size=96, num_hidden_layers=4, num_key_value_heads=2, norm_topk_prob=False,
+        decoder_sparse_step=2, mlp_only_layers=[1])
+    return Variant("qwen3-moe-mixed", config, seed=12, fused=True)
 
 
 def gemma3() -> Variant:
@@ -130,11 +163,13 @@ def gemma4_vision() -> Variant:
     return Variant("gemma4-vision", config, seed=7, hub_spelling=True)
 
 
-VARIANTS = [llama, llama3, qwen2, gemma3, gemma4_e2b, gemma4_e4b, gemma4_moe, gemma4_dense, gemma4_vision]
+VARIANTS = [llama, llama3, qwen2, qwen3, qwen3_moe, qwen3_moe_mixed, gemma3, gemma4_e2b, gemma4_e4b, gemma4_moe,
+            gemma4_dense, gemma4_vision]
 
 
 def model_class(config: transformers.PreTrainedConfig) -> type:
-    names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM", "gemma4_text": "Gemma4ForCausalLM",
+    names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
+             "qwen3_moe": "Qwen3MoeForCausalLM", "gemma3_text": "Gemma3ForCausalLM", "gemma4_text": "Gemma4ForCausalLM",
              "gemma4": "Gemma4ForConditionalGeneration"}
     return getattr(transformers, names[config.model_type])
 
@@ -150,12 +185,16 @@ def random_weight(name: str, shape: tuple[int, ...], seed: int, family: str, tie
         return 1.0 + 0.3 * noise
     if name.endswith("router.proj.weight"):
         return 1.5 * noise
+    if name.endswith("mlp.gate.weight"):  # a router of normed inputs
+        return 1.5 * noise / np.sqrt(shape[-1])
     if "norm" in part:
         scale = 1.0
         if part == "norm":
             scale = 4.0  # logits of a few units, so that a softcap of 30 bends them
         elif family == "gemma4_text" and part in ("q_norm", "k_norm"):
             scale = 1.2 * shape[-1] ** -0.25  # there is no 1/sqrt(head_dim) in Gemma 4's attention
+        elif family.startswith("qwen3") and part in ("q_norm", "k_norm"):
+            scale = 1.4  # the projections' own scale is forgotten
         gain = scale * (1.0 + 0.3 * noise)
         return gain - 1.0 if family == "gemma3_text" else gain  # Gemma 3 stores the gain without the one
     if part == "bias" and family == "qwen2":
@@ -182,7 +221,13 @@ def build(variant: Variant, folder: Path) -> None:
                 weight = random_weight(name, tuple(tensor.shape), variant.seed, variant.family,
                                        variant.config.tie_word_embeddings)
                 tensor.copy_(torch.from_numpy(np.asarray(weight, dtype=np.float32)))
-    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=variant.shard_bytes or 10**9)
+    how = {"save_original_format": False} if variant.fused else {}
+    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=variant.shard_bytes or 10**9, **how)
+    if variant.fused:
+        path = folder / "config.json"
+        config = json.loads(path.read_text())
+        config["num_experts"] = config.pop("num_local_experts")
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     if variant.hub_spelling:
         spell_as_on_the_hub(variant, folder)
 

@@ -246,8 +246,23 @@ pub enum Layout {
     Interleaved(Dim),
     /// In a GGUF the 1 of `1 + weight` is already added.
     PlusOne,
-    /// On the Hub each expert has these matrices, one above the other; `E` stands for the expert's number.
-    Stacked(&'static [&'static str]),
+    /// Matrices of experts, those of each one above the other.
+    Stacked {
+        /// What each expert has on the Hub, in that order; `E` stands for its number.
+        hub: &'static [&'static str],
+        /// In a GGUF each of these has one of the matrices of every expert, in that order; none where the stack is one.
+        gguf: &'static [&'static str],
+    },
+}
+
+impl Layout {
+    /// Names of the parts of a stack, on the Hub and in a GGUF.
+    pub(crate) const fn parts(self) -> [&'static [&'static str]; 2] {
+        match self {
+            Layout::Stacked { hub, gguf } => [hub, gguf],
+            _ => [&[], &[]],
+        }
+    }
 }
 
 /// A tensor of a family.
@@ -347,6 +362,8 @@ fn layer_of(spec: &ModelSpec, layer: Option<usize>) -> Option<Option<&LayerSpec>
 
 /// Where a layer's number stands in declared names.
 const LAYER: &str = ".N.";
+/// Where an expert's stands.
+const EXPERT: &str = ".E.";
 
 /// A declared name with a layer's number in it.
 pub(crate) fn numbered(declared: &str, layer: Option<usize>) -> String {
@@ -362,6 +379,19 @@ pub(crate) fn matched(declared: &str, name: &str) -> Option<Option<usize>> {
     let (number, rest) = name.strip_prefix(front)?.strip_prefix('.')?.split_once('.')?;
     let number = number.parse().ok().filter(|_| is_number(number) && rest == back)?;
     Some(Some(number))
+}
+
+/// Whether a name is a declared one of an expert's matrix, of which layer and expert.
+pub(crate) fn matched_expert(declared: &str, name: &str) -> Option<(Option<usize>, usize)> {
+    let (front, back) = declared.split_once(EXPERT)?;
+    let stem = name.strip_suffix(back)?.strip_suffix('.')?;
+    let (rest, expert) = stem.rsplit_once('.')?;
+    Some((matched(front, rest)?, expert.parse().ok().filter(|_| is_number(expert))?))
+}
+
+/// A declared name with an expert's number in it.
+pub(crate) fn of_expert(declared: &str, expert: usize) -> String {
+    declared.replacen(EXPERT, &format!(".{expert}."), 1)
 }
 
 /// The declared tensor with this canonical name, and its layer.

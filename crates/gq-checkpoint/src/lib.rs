@@ -61,6 +61,7 @@ pub use spec::{
     PerLayerEmbedding, RopeKind, RopeSpec, RouterSpec, Scoring,
 };
 pub use special_settings::SpecialSettings;
+pub use stacked::HubTensor;
 pub use stamp::Stamp;
 pub use stand_in::StandIn;
 pub use tensor::{SourceTensor, TensorPiece};

@@ -3,6 +3,7 @@
 use crate::tensor::Span;
 use crate::{Checkpoint, FileKind, ReadError, SourceTensor};
 use gq_files::Mapped;
+use std::ops::Range;
 
 /// Every weight file of a checkpoint, mapped.
 #[derive(Debug)]
@@ -36,6 +37,13 @@ impl MappedWeights {
             [span] => self.span(span),
             _ => &[],
         }
+    }
+
+    /// The bytes of rows of a tensor of the same checkpoint as the files have them, one slice for each piece that has some;
+    /// those of a piece are whole rows. Empty ones where a tensor is another's and lies outside the files.
+    pub fn pieces_of_rows(&self, tensor: &SourceTensor, rows: Range<usize>) -> Vec<&[u8]> {
+        let at = |row: usize| (row as u64).saturating_mul(tensor.row_bytes() as u64);
+        tensor.spans(at(rows.start)..at(rows.end)).into_iter().map(|span| self.span(span)).collect()
     }
 
     /// Bytes of a file; empty if they lie outside.

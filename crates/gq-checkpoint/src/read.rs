@@ -94,19 +94,26 @@ impl Checkpoint {
     ) -> Result<(), ReadError> {
         check_rows(tensor, &rows, out.len())?;
         let (row_bytes, cols) = (tensor.row_bytes(), tensor.cols());
-        let stored = |rows: Range<usize>| {
+        let spans = |rows: Range<usize>| {
             let bytes = |row: usize| row as u64 * row_bytes as u64;
-            match tensor.spans(bytes(rows.start)..bytes(rows.end))[..] {
-                [span] => weights.span(span),
-                _ => &[], // rows of several pieces, which are taken one by one
-            }
+            tensor.spans(bytes(rows.start)..bytes(rows.end))
         };
-        if tensor.row_unit() == 1 && tensor.pieces.is_empty() {
-            return self.decode_rows_f32(tensor, rows.clone(), stored(rows), out);
+        if tensor.row_unit() == 1 {
+            let (mut first, mut out) = (rows.start, out);
+            for span in spans(rows) {
+                // A piece is whole rows.
+                let now = span.bytes as usize / row_bytes.max(1);
+                let place = (now * cols).min(out.len());
+                let (part, rest) = std::mem::take(&mut out).split_at_mut(place);
+                self.decode_rows_f32(tensor, first..first + now, weights.span(span), part)?;
+                (first, out) = (first + now, rest);
+            }
+            return Ok(());
         }
         for (row, out) in rows.zip(out.chunks_exact_mut(cols.max(1))) {
             let at = tensor.stored_row(row);
-            self.decode_rows_f32(tensor, row..row + 1, stored(at..at + 1), out)?;
+            let bytes = spans(at..at + 1).first().map_or(&[][..], |span| weights.span(*span));
+            self.decode_rows_f32(tensor, row..row + 1, bytes, out)?;
         }
         Ok(())
     }

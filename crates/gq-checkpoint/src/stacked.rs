@@ -1,9 +1,10 @@
 //! Tensors that files have in pieces: one matrix for each expert, in any order and any of the shards, become the one
 //! stack that the family declares. Nothing is read and nothing is copied: the stack knows where its rows are.
 
-use crate::declared::{Declared, Layout, numbered};
+use crate::declared::{Declared, Layout, numbered, of_expert};
 use crate::{ModelSpec, Role, SourceTensor, TensorError, TensorPiece};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Puts a stack in the place of its pieces, for every stack of which a piece is there.
 ///
@@ -15,7 +16,7 @@ pub(crate) fn stack(
     tensors: &mut Vec<SourceTensor>,
 ) -> Result<(), TensorError> {
     for declared in list {
-        let Layout::Stacked(matrices) = declared.layout else { continue };
+        let Layout::Stacked { hub: matrices, .. } = declared.layout else { continue };
         let places: HashMap<String, usize> =
             tensors.iter().enumerate().map(|(place, tensor)| (tensor.name.clone(), place)).collect();
         let (mut stacks, mut taken) = (Vec::new(), vec![false; tensors.len()]);
@@ -25,8 +26,11 @@ pub(crate) fn stack(
             let names = experts.flat_map(|expert| matrices.iter().map(move |name| (expert, *name)));
             let names: Vec<String> =
                 names.map(|(expert, name)| of_expert(&numbered(name, Some(layer)), expert)).collect();
-            if !names.iter().any(|name| places.contains_key(name)) {
-                continue;
+            let Some(first) = names.iter().find(|name| places.contains_key(*name)) else { continue };
+            let name = declared.name_in(Some(layer));
+            if let Some(&whole) = places.get(&name) {
+                let of = |place: usize| tensors[place].source_name.clone();
+                return Err(TensorError::NameClash { name, first: of(whole), second: of(places[first]) });
             }
             let mut found = Vec::with_capacity(names.len());
             for name in names {
@@ -34,7 +38,7 @@ pub(crate) fn stack(
                 taken[place] = true;
                 found.push(&tensors[place]);
             }
-            stacks.push(joined(declared.name_in(Some(layer)), layer, shape, &found)?);
+            stacks.push(joined(name, layer, shape, &found)?);
         }
         let mut taken = taken.into_iter();
         tensors.retain(|_| !taken.next().unwrap_or(false));
@@ -42,11 +46,6 @@ pub(crate) fn stack(
     }
     tensors.sort_by_key(|tensor| (tensor.file, tensor.offset));
     Ok(())
-}
-
-/// A declared name with an expert's number in it.
-fn of_expert(name: &str, expert: usize) -> String {
-    name.replacen(".E.", &format!(".{expert}."), 1)
 }
 
 /// The stack of matrices, one above the other.
@@ -57,12 +56,11 @@ fn joined(
     found: &[&SourceTensor],
 ) -> Result<SourceTensor, TensorError> {
     let cols = shape.last().copied().unwrap_or(1);
-    let rows: usize = shape.iter().rev().skip(1).product();
+    let rows = shape.iter().rev().skip(1).product::<usize>() / found.len().max(1);
     let first = found.first().map_or(gq_tensor::DType::F32, |piece| piece.dtype);
     for piece in found {
-        let whole = found.iter().map(|piece| piece.rows()).sum::<usize>() == rows;
-        if piece.shape.len() != 2 || piece.cols() != cols || !whole {
-            let expected = vec![rows / found.len().max(1), cols];
+        let expected = vec![rows, cols];
+        if piece.shape != expected {
             let (name, actual) = (piece.source_name.clone(), piece.shape.clone());
             return Err(TensorError::WrongShape { name, actual, expected });
         }
@@ -95,6 +93,37 @@ fn joined(
     })
 }
 
+/// A tensor as files on the Hub have it: a canonical one, or some rows of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubTensor {
+    /// Its name there.
+    pub name: String,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// Which rows of the canonical tensor it has.
+    pub rows: Range<usize>,
+}
+
+impl ModelSpec {
+    /// How files on the Hub have a canonical tensor of this shape: as it is, or a stack's matrices one by one.
+    pub fn on_the_hub(&self, canonical: &str, shape: &[usize]) -> Vec<HubTensor> {
+        let declaration = self.declaration(canonical);
+        let parts = declaration.map_or(&[][..], |(declared, _)| declared.layout.parts()[0]);
+        let (&[experts, rows, cols], Some((_, layer)), false) = (shape, declaration, parts.is_empty()) else {
+            let rows = shape.iter().rev().skip(1).product();
+            return vec![HubTensor { name: canonical.to_owned(), shape: shape.to_vec(), rows: 0..rows }];
+        };
+        let height = rows / parts.len();
+        let all = (0..experts).flat_map(|expert| parts.iter().enumerate().map(move |part| (expert, part)));
+        let matrix = |(expert, (index, part)): (usize, (usize, &&str))| {
+            let first = expert * rows + index * height;
+            let name = of_expert(&numbered(part, layer), expert);
+            HubTensor { name, shape: vec![height, cols], rows: first..first + height }
+        };
+        all.map(matrix).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,7 +139,10 @@ mod tests {
         Role::ExpertGateUp,
         &[Dim::Experts, Dim::ExpertGateUp, Dim::Hidden],
     )
-    .stored(Layout::Stacked(&["model.layers.N.experts.E.gate.weight", "model.layers.N.experts.E.up.weight"]));
+    .stored(Layout::Stacked {
+        hub: &["model.layers.N.experts.E.gate.weight", "model.layers.N.experts.E.up.weight"],
+        gguf: &[],
+    });
 
     /// The tiny checkpoint's experts of layer 1, cut into matrices that lie in two files in a bad order.
     fn cut(dir: &Path) -> (Checkpoint, Vec<SourceTensor>, Vec<f32>) {

@@ -92,6 +92,11 @@ impl SourceTensor {
         !self.scaled && self.pieces.is_empty() && self.gguf.is_none_or(Storage::is_plain)
     }
 
+    /// Whether it is in several pieces whose bytes, one piece after the other, are the values as `dtype` says.
+    pub fn is_plain_stack(&self) -> bool {
+        !self.scaled && !self.pieces.is_empty() && self.gguf.is_none_or(Storage::is_plain)
+    }
+
     /// Rows that a file may keep in another order among themselves; whoever reads a file by itself reads whole units
     /// and puts their rows in order with [`SourceTensor::order_rows`]. 1 where rows stand in order.
     pub fn row_unit(&self) -> usize {
@@ -126,15 +131,18 @@ impl SourceTensor {
                 (self.offset.saturating_add(range.start), range.end.saturating_sub(range.start));
             return vec![Span { file: self.file, offset, bytes }];
         }
-        let (mut spans, mut at) = (Vec::new(), 0u64);
-        for piece in &self.pieces {
-            let end = at.saturating_add(piece.bytes);
-            let (from, to) = (range.start.max(at), range.end.min(end));
-            if from < to {
-                let offset = piece.offset.saturating_add(from - at);
-                spans.push(Span { file: piece.file, offset, bytes: to - from });
+        // All pieces are matrices of one shape.
+        let size = self.pieces.first().map_or(1, |piece| piece.bytes).max(1);
+        let first = usize::try_from(range.start / size).unwrap_or(usize::MAX);
+        let mut spans = Vec::new();
+        for (index, piece) in self.pieces.iter().enumerate().skip(first) {
+            let at = size.saturating_mul(index as u64);
+            let (from, to) = (range.start.max(at), range.end.min(at.saturating_add(size)));
+            if from >= to {
+                break;
             }
-            at = end;
+            let offset = piece.offset.saturating_add(from - at);
+            spans.push(Span { file: piece.file, offset, bytes: to - from });
         }
         spans
     }

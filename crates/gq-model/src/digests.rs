@@ -25,6 +25,14 @@ const DIGESTS: &[(&str, [&str; 5])] = &[
         ["375a5fb5b7c855fc", "7261b3cf5a0c1a02", "fed5a7a3746a3cbd", "35d382b20df24f7c", "b60ae63e060a36c0"],
     ),
     (
+        "qwen3-moe",
+        ["f4a2604a7a04dc36", "3892150616da39a4", "13082f220853588b", "a893f5409e720eeb", "290cc41b1040907a"],
+    ),
+    (
+        "qwen3-moe-mixed",
+        ["fed5772abc668a7a", "4fbbe2635986070d", "22fa4e4972351a24", "be3a7310e1866b93", "024f15ba4046f2db"],
+    ),
+    (
         "gemma3",
         ["77a27519898ab746", "21a4314e51c3e206", "d828517ea7a673d7", "57e51967cb187cb7", "f8281aba103aa88d"],
     ),

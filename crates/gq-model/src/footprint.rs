@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn what_is_stated_is_what_a_cache_takes() {
-        for name in ["llama", "qwen2", "gemma3", "gemma4-e2b", "gemma4-moe", "gemma4-dense"] {
+        for name in ["llama", "qwen2", "qwen3-moe", "gemma3", "gemma4-e2b", "gemma4-moe", "gemma4-dense"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);
             let options =
                 RunOptions { level: Isa::detect(), activations: ActivationMode::F32, kv: KvType::F16 };

@@ -39,6 +39,8 @@ pub(crate) enum Bytes {
     Contained(Arc<Container>, TensorEntry),
     /// In memory.
     Owned(Arc<[u8]>),
+    /// In mapped files of a checkpoint, each expert's matrices by themselves.
+    Stacked(Arc<MappedWeights>, SourceTensor),
     /// In a mapped file, decoded as it is read.
     Decoded(Arc<DecodedRows>),
 }
@@ -97,6 +99,11 @@ impl Linear {
         if let Bytes::Decoded(decoded) = &self.bytes {
             return decoded.read(rows, out);
         }
+        if let Bytes::Stacked(weights, tensor) = &self.bytes {
+            return self.in_pieces(weights.pieces_of_rows(tensor, rows), out, |matrix, rows, part| {
+                self.decoder.decode_rows(level, matrix, rows, part);
+            });
+        }
         let matrix = self.matrix();
         self.decoder.decode_rows(level, &matrix, rows, out);
     }
@@ -106,9 +113,36 @@ impl Linear {
         if let Bytes::Decoded(decoded) = &self.bytes {
             return decoded.dot(level, &self.decoder, rows, input, out);
         }
-        match &input.int8 {
-            Some(int8) => self.decoder.dot_rows(level, &self.matrix(), rows, int8, out),
-            None => self.decoder.dot_rows_f32(level, &self.matrix(), rows, &input.values, out),
+        let dot = |matrix: &EncodedMatrix<'_>, rows: Range<usize>, out: &mut [f32]| match &input.int8 {
+            Some(int8) => self.decoder.dot_rows(level, matrix, rows, int8, out),
+            None => self.decoder.dot_rows_f32(level, matrix, rows, &input.values, out),
+        };
+        match &self.bytes {
+            Bytes::Stacked(weights, tensor) => {
+                self.in_pieces(weights.pieces_of_rows(tensor, rows), out, dot);
+            }
+            _ => dot(&self.matrix(), rows, out),
+        }
+    }
+
+    /// `work(matrix, its rows, their part of out)` for the rows of each piece.
+    fn in_pieces(
+        &self,
+        pieces: Vec<&[u8]>,
+        out: &mut [f32],
+        mut work: impl FnMut(&EncodedMatrix<'_>, Range<usize>, &mut [f32]),
+    ) {
+        let row_bytes = self.encoding().codes_row_bytes(self.shape.cols).max(1);
+        let total = pieces.iter().map(|piece| piece.len() / row_bytes).sum::<usize>();
+        let (each, mut rest) = (out.len() / total.max(1), out);
+        for piece in pieces {
+            let shape = MatrixShape { rows: piece.len() / row_bytes, cols: self.shape.cols };
+            let (part, behind) = std::mem::take(&mut rest).split_at_mut(shape.rows * each);
+            match EncodedMatrix::new(shape, self.encoding(), self.rotation, piece) {
+                Ok(matrix) => work(&matrix, 0..shape.rows, part),
+                Err(_) => unreachable!("{} was checked when it was loaded", self.name),
+            }
+            rest = behind;
         }
     }
 
@@ -118,7 +152,7 @@ impl Linear {
             Bytes::Mapped(weights, tensor) => weights.bytes(tensor),
             Bytes::Contained(container, entry) => container.payload(entry),
             Bytes::Owned(bytes) => bytes,
-            Bytes::Decoded(_) => unreachable!("{} has no payload", self.name),
+            Bytes::Decoded(_) | Bytes::Stacked(..) => unreachable!("{} has no payload", self.name),
         };
         match CodedRows::of_payload(self.encoding(), self.shape, bytes) {
             Ok(matrix) => matrix,

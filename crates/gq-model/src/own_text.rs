@@ -214,7 +214,8 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    const TINY: [&str; 6] = ["llama", "qwen2", "gemma3", "gemma4-e2b", "gemma4-moe", "gemma4-dense"];
+    const TINY: [&str; 7] =
+        ["llama", "qwen2", "qwen3-moe", "gemma3", "gemma4-e2b", "gemma4-moe", "gemma4-dense"];
 
     fn model(name: &str, level: Isa) -> Model {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);

@@ -161,7 +161,9 @@ fn in_checkpoint(
 ) -> Result<Option<Found>, LoadError> {
     let Some(tensor) = checkpoint.tensor(name) else { return Ok(None) };
     let (mut bytes, mut dtype) = (Bytes::Mapped(weights.clone(), tensor.clone()), tensor.dtype);
-    if !tensor.is_plain() || checkpoint.is_merged(tensor) {
+    if tensor.is_plain_stack() && !checkpoint.is_merged(tensor) {
+        bytes = Bytes::Stacked(weights.clone(), tensor.clone());
+    } else if !tensor.is_plain() || checkpoint.is_merged(tensor) {
         // F8 codes mean nothing without their scales, nor merged tensors without their adapters, and blocks of a GGUF
         // are another format: f32 to whoever asks.
         dtype = DType::F32;

@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn gradients_by_factors_equal_finite_differences() {
-        for name in ["llama", "qwen2", "gemma3", "gemma4-e2b", "gemma4-dense"] {
+        for name in ["llama", "qwen2", "qwen3", "gemma3", "gemma4-e2b", "gemma4-dense"] {
             let model = model(name, Isa::detect());
             let teacher = Teacher::new(&model, tokens(&model)).unwrap();
             let center = factors(&model, 0.4);

@@ -247,8 +247,8 @@ mod tests {
     use gq_tensor::{DType, Encoding, Isa, Storage};
     use std::path::Path;
 
-    const TINY: [&str; 7] =
-        ["llama", "qwen2", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense"];
+    const TINY: [&str; 8] =
+        ["llama", "qwen2", "qwen3-moe", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense"];
 
     fn checkpoint(name: &str) -> Arc<Checkpoint> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn the_same_bits_on_every_level_and_thread_count_and_from_a_file() {
-        for name in ["llama", "qwen2", "gemma4-e2b", "gemma4-moe"] {
+        for name in ["llama", "qwen2", "qwen3-moe", "gemma4-e2b", "gemma4-moe"] {
             let first = pass(name, Isa::detect(), 1, false);
             assert_eq!(first, pass(name, Isa::detect(), 3, true), "{name}");
             for level in Isa::available() {

@@ -139,7 +139,8 @@ impl<'a> Checker<'a> {
         let checkpoint = Arc::new(source::checkpoint(path, global)?);
         let read = self.read(texts::of_checkpoint(checkpoint.texts()?), &place)?;
         let bytes = checkpoint.tensors().iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);
-        let coded = checkpoint.tensors().iter().filter(|tensor| !tensor.is_plain());
+        let coded =
+            checkpoint.tensors().iter().filter(|tensor| !tensor.is_plain() && !tensor.is_plain_stack());
         let decoded: u64 = coded.map(|tensor| 4 * tensor.elements()).sum();
         if let Some(free) = Machine::detect().available_bytes.filter(|free| decoded > free / 2) {
             let why = format!(

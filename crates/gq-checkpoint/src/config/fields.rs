@@ -166,6 +166,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Refuses a switch that is off.
+    fn must_be_on(&self, key: &str) -> Result<(), ConfigError> {
+        match self.value(key) {
+            None | Some(Value::Bool(true)) => Ok(()),
+            Some(value) => Err(self.unsupported(key, value, "true")),
+        }
+    }
+
     /// Refuses a string that is not in a list `"a, b"`.
     pub(crate) fn one_of(&self, key: &str, supported: &'static str) -> Result<(), ConfigError> {
         match self.opt_string(key)? {
@@ -186,7 +194,10 @@ impl<'a> Fields<'a> {
     /// Refuses keys that nobody read, but for those that mean nothing, and nulls that the reference refuses.
     pub(crate) fn finish(&self, model_type: &str) -> Result<(), ConfigError> {
         for switch in OFF {
-            self.must_be_off(switch)?;
+            match keys::is_always_on(switch, model_type) {
+                true => self.must_be_on(switch)?,
+                false => self.must_be_off(switch)?,
+            }
         }
         let top = self.prefix.is_empty() || self.prefix == "text_config.";
         let read = self.read.borrow();

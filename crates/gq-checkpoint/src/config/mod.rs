@@ -138,11 +138,19 @@ mod tests {
     fn the_table_of_keys_is_what_the_readers_ask_for() {
         let gemma = |family: &Family| family.name().starts_with("gemma");
         for family in Family::ALL.into_iter().filter(|family| !gemma(family)) {
+            let own = match family {
+                Family::Qwen3 => json!({"head_dim": 16, "max_position_embeddings": 64}),
+                Family::Qwen3Moe => json!({"max_position_embeddings": 64, "num_experts": 4,
+                    "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": true}),
+                _ => json!({}),
+            };
             let text = |rope: Value| {
-                json!({"model_type": family.name(), "hidden_size": 32, "intermediate_size": 32,
+                let mut text = json!({"model_type": family.file().model_types[0].name, "hidden_size": 32, "intermediate_size": 32,
                        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
                        "vocab_size": 32, "rope_parameters": rope,
-                       "quantization_config": {"quant_method": "fp8"}})
+                       "quantization_config": {"quant_method": "fp8"}});
+                text.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+                text
             };
             let mut configs: Vec<Value> = ropes().into_iter().map(text).collect();
             configs[0]["quantization_config"] =

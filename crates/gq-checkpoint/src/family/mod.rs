@@ -6,6 +6,8 @@ mod gemma3;
 mod gemma4;
 mod llama;
 mod qwen2;
+mod qwen3;
+mod qwen3_moe;
 mod rotary;
 mod shared;
 mod tensors;
@@ -13,7 +15,7 @@ mod tensors;
 pub(crate) use tensors::{EMBEDDING, HEAD, ROPE_FREQS};
 
 use crate::config::Fields;
-use crate::declared::Declared;
+use crate::declared::{Declared, matched_expert};
 use crate::gguf::GgufRules;
 use crate::{ConfigError, ModelSpec};
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,10 @@ pub enum Family {
     Llama,
     /// `Qwen2ForCausalLM`: Qwen2 and Qwen2.5.
     Qwen2,
+    /// `Qwen3ForCausalLM`.
+    Qwen3,
+    /// `Qwen3MoeForCausalLM`.
+    Qwen3Moe,
     /// `Gemma3ForCausalLM` and the text part of `Gemma3ForConditionalGeneration`.
     Gemma3,
     /// `Gemma4ForCausalLM` and the text part of `Gemma4ForConditionalGeneration` and the unified variant.
@@ -35,12 +41,15 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 4] = [Family::Llama, Family::Qwen2, Family::Gemma3, Family::Gemma4];
+    pub const ALL: [Family; 6] =
+        [Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Gemma3, Family::Gemma4];
 
     pub(crate) const fn file(self) -> &'static FamilyFile {
         match self {
             Family::Llama => &llama::FILE,
             Family::Qwen2 => &qwen2::FILE,
+            Family::Qwen3 => &qwen3::FILE,
+            Family::Qwen3Moe => &qwen3_moe::FILE,
             Family::Gemma3 => &gemma3::FILE,
             Family::Gemma4 => &gemma4::FILE,
         }
@@ -62,8 +71,8 @@ impl Family {
     pub fn tensor_names() -> Vec<&'static str> {
         let declared = Family::ALL.into_iter().flat_map(|family| family.file().tensors);
         let names = declared.flat_map(|declared| {
-            let parts = if let crate::Layout::Stacked(parts) = declared.layout { parts } else { &[] };
-            let others = declared.spellings.iter().chain(parts).copied();
+            let [hub, gguf] = declared.layout.parts();
+            let others = declared.spellings.iter().chain(hub).chain(gguf).copied();
             others.chain(declared.gguf).chain([declared.name])
         });
         let mut names: Vec<&str> = names.chain([ROPE_FREQS]).collect();
@@ -121,6 +130,29 @@ pub(crate) fn stacks_of_experts() -> Vec<&'static str> {
         }
     });
     names
+}
+
+/// A matrix of one expert, and the stack that it is a part of.
+pub(crate) struct MatrixOfStack {
+    /// Canonical name of the stack.
+    pub(crate) stack: String,
+    pub(crate) expert: usize,
+    /// Which of the expert's matrices, and of how many.
+    pub(crate) index: usize,
+    pub(crate) of: usize,
+}
+
+/// The stacks whose part is called so on the Hub.
+pub(crate) fn matrix_of_stack(canonical: &str) -> Vec<MatrixOfStack> {
+    let declared = Family::ALL.into_iter().flat_map(|family| family.file().tensors);
+    let found = declared.flat_map(|declared| {
+        let [hub, _] = declared.layout.parts();
+        hub.iter().enumerate().filter_map(move |(index, part)| {
+            let (layer, expert) = matched_expert(part, canonical)?;
+            Some(MatrixOfStack { stack: declared.name_in(layer), expert, index, of: hub.len() })
+        })
+    });
+    found.collect()
 }
 
 /// Whether a name begins with a part of a declared name behind `model.`, such as `layers` or `norm`: with the name of

@@ -1,8 +1,7 @@
 //! Qwen2 and Qwen2.5: Llama with biases on queries, keys and values alone.
 
 use super::shared::{
-    Defaults, LayerType, SpecialTokens, activation, check_heads, head_dim_or_quotient, layer_types,
-    quantization,
+    Defaults, SpecialTokens, activation, check_heads, full_layers_only, head_dim_or_quotient, quantization,
 };
 use super::tensors::{
     ATTENTION_NORM, DOWN, EMBEDDING, FINAL_NORM, FREQUENCIES, GATE, HEAD, KEY, KEY_BIAS, LAYER_FREQUENCIES,
@@ -99,16 +98,6 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     };
     fields.finish(MODEL_TYPE)?;
     Ok(spec)
-}
-
-/// Windows are on with `use_sliding_window` alone, which is refused as other switches are: without it their size says
-/// nothing, and every layer is full.
-fn full_layers_only(fields: &Fields<'_>, layers: usize) -> Result<(), ConfigError> {
-    fields.irrelevant(&["sliding_window"]);
-    match layer_types(fields, layers, 1)?.contains(&LayerType::Sliding) {
-        true => Err(fields.unsupported("layer_types", &Value::from("sliding_attention"), "full_attention")),
-        false => Ok(()),
-    }
 }
 
 /// A null says as many as query heads, as in the reference.

@@ -181,3 +181,13 @@ pub(crate) fn head_dim_or_quotient(
 pub(crate) fn inverse_sqrt(x: f64) -> f32 {
     (1.0 / x.sqrt()) as f32
 }
+
+/// Of Qwen: windows are on with `use_sliding_window` alone, which is refused as other switches are: without it their size
+/// says nothing, and every layer is full.
+pub(crate) fn full_layers_only(fields: &Fields<'_>, layers: usize) -> Result<(), ConfigError> {
+    fields.irrelevant(&["sliding_window"]);
+    match layer_types(fields, layers, 1)?.contains(&LayerType::Sliding) {
+        true => Err(fields.unsupported("layer_types", &Value::from("sliding_attention"), "full_attention")),
+        false => Ok(()),
+    }
+}

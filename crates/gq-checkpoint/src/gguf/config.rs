@@ -167,7 +167,9 @@ mod tests {
         let eps = ("attention.layer_norm_rms_epsilon".to_owned(), Metadatum::F32(1e-5));
         let own = keys.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
         let swa = swa.into_iter().filter(|_| family.starts_with("gemma"));
-        for (key, value) in plain.into_iter().chain(swa).chain([length, eps]).chain(own) {
+        let experts = ["expert_count", "expert_used_count"].map(four);
+        let experts = experts.into_iter().filter(|_| family == "qwen3moe");
+        for (key, value) in plain.into_iter().chain(swa).chain(experts).chain([length, eps]).chain(own) {
             metadata.set(&format!("{family}.{key}"), value);
         }
         if family == "gemma4" {

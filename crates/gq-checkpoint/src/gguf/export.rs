@@ -2,9 +2,10 @@
 
 use super::export_meta::model_metadata;
 use super::export_tokenizer::tokenizer_metadata;
-use super::names::{Transform, gguf_name};
+use super::names::Transform;
 use super::range::{Beyond, Reach};
 use super::rope::stored_factors;
+use super::stacks::{Part as PartOfStack, stored_as};
 use super::writer::{GgufWriter, NewTensor};
 use super::{GgmlType, GgufError, Metadata, encode};
 use crate::family::ROPE_FREQS;
@@ -66,6 +67,8 @@ pub struct ExportTensor {
     /// What it is to the graph.
     pub role: Role,
     transform: Transform,
+    /// Which rows of a stack it has.
+    part: Option<PartOfStack>,
     values: Vec<f32>,
 }
 
@@ -126,22 +129,21 @@ impl ExportPlan {
             let unknown =
                 || GgufError::UnknownTensor { name: name.clone(), architecture: spec.family.name() };
             let (declared, _) = spec.declaration(name).ok_or_else(unknown)?;
-            let (gguf, role) = (gguf_name(spec.family, name).ok_or_else(unknown)?, declared.role);
+            let (stored, role) = (stored_as(spec.family, name, shape), declared.role);
+            if stored.is_empty() {
+                return Err(unknown());
+            }
             let wanted = options.overrides.get(name).copied().unwrap_or(options.kind);
-            let kind = kind_for(role, shape, wanted)?;
             // An untied copy of the embedding is not written twice.
             if declared.part == Part::Head && spec.tied_head {
                 continue;
             }
             let transform = Transform::of(spec, name);
-            let new = NewTensor { name: gguf, shape: shape.clone(), kind };
-            tensors.push(ExportTensor {
-                new,
-                source: Some(name.clone()),
-                role,
-                transform,
-                values: Vec::new(),
-            });
+            for (gguf, shape, part) in stored {
+                let kind = kind_for(role, &shape, wanted)?;
+                let (new, source) = (NewTensor { name: gguf, shape, kind }, Some(name.clone()));
+                tensors.push(ExportTensor { new, source, role, transform, part, values: Vec::new() });
+            }
         }
         let mut metadata = Metadata::default();
         model_metadata(&mut metadata, source, options, &tensors)?;
@@ -239,7 +241,13 @@ impl ExportTensor {
             return Ok(());
         };
         let failed = |source| ExportError::Read { name: name.clone(), source };
-        read(name, rows.clone(), out).map_err(failed)?;
+        let runs = self.part.map_or_else(|| vec![rows.clone()], |part| part.runs(rows.clone()));
+        let mut rest = &mut *out;
+        for run in runs {
+            let (now, behind) = std::mem::take(&mut rest).split_at_mut(run.len() * cols);
+            read(name, run, now).map_err(failed)?;
+            rest = behind;
+        }
         match self.transform {
             Transform::None => {}
             Transform::PlusOne => out.iter_mut().for_each(|value| *value += 1.0),
@@ -314,5 +322,6 @@ fn kind_for(role: Role, shape: &[usize], wanted: GgmlType) -> Result<GgmlType, G
 
 fn made_tensor(values: Vec<f32>) -> ExportTensor {
     let new = NewTensor { name: ROPE_FREQS.to_owned(), shape: vec![values.len()], kind: GgmlType::F32 };
-    ExportTensor { new, source: None, role: Role::Scalar, transform: Transform::None, values }
+    let (source, role, transform, part) = (None, Role::Scalar, Transform::None, None);
+    ExportTensor { new, source, role, transform, part, values }
 }

@@ -35,12 +35,14 @@ pub(super) fn model_metadata(
     set("block_count", int(spec.layers.len()));
     set("context_length", int(spec.max_positions));
     set("embedding_length", int(spec.hidden_size));
-    set("feed_forward_length", per_layer(spec, LayerSpec::mlp_width));
+    if let Some(widths) = mlp_widths(spec, &source.texts.config) {
+        set("feed_forward_length", widths);
+    }
     set("attention.head_count", int(first.attention.heads));
     set("attention.head_count_kv", per_layer(spec, |layer| layer.attention.kv_heads));
     stored_keys(spec)?.into_iter().for_each(|(key, value)| set(key, value));
     set("attention.layer_norm_rms_epsilon", Value::F32(spec.norm_eps));
-    if let Some(moe) = first.moe {
+    if let Some(moe) = spec.layers.iter().find_map(|layer| layer.moe) {
         set("expert_count", int(moe.experts));
         set("expert_used_count", int(moe.router.top_k));
     }
@@ -83,10 +85,27 @@ fn per_layer(spec: &ModelSpec, of: impl Fn(&LayerSpec) -> usize) -> Value {
     }
 }
 
-/// What is not stored, because readers derive it: the scale of attention, activations, which projections have biases.
+/// Widths of dense MLPs. Where all layers have experts instead the configuration's, as the converter writes it: no
+/// reader computes with that.
+fn mlp_widths(spec: &ModelSpec, config: &str) -> Option<Value> {
+    if spec.layers.iter().any(|layer| layer.mlp.is_some()) {
+        return Some(per_layer(spec, LayerSpec::mlp_width));
+    }
+    let config: serde_json::Value = serde_json::from_str(config).ok()?;
+    Some(int(usize::try_from(config.get("intermediate_size")?.as_u64()?).ok()?))
+}
+
+/// What is not stored, because readers derive it: the scale of attention, activations, which projections have biases,
+/// which layers have experts, whether their weights are brought back to a sum of one.
 fn check_graph(spec: &ModelSpec) -> Result<(), GgufError> {
     let rules = &spec.family.file().gguf;
     let (key, activation) = rules.activation;
+    let sparse = spec.layers.iter().filter(|layer| layer.moe.is_some()).count();
+    if sparse > 0 && sparse < spec.layers.len() {
+        let actual = format!("for {sparse} of {} layers", spec.layers.len());
+        let supported = "every layer: decoder_sparse_step 1 and no mlp_only_layers";
+        return Err(unsupported("expert_count", actual, supported));
+    }
     for layer in &spec.layers {
         let attention = &layer.attention;
         let width = (rules.score_width)(spec, attention);
@@ -99,6 +118,9 @@ fn check_graph(spec: &ModelSpec) -> Result<(), GgufError> {
         let used = mlp.into_iter().chain(layer.moe.map(|moe| moe.activation));
         if let Some(other) = used.into_iter().find(|used| *used != activation) {
             return Err(unsupported(key, activation_name(other), &activation_name(activation)));
+        }
+        if layer.moe.is_some_and(|moe| !moe.router.renormalize) {
+            return Err(unsupported("norm_topk_prob", "false", "true"));
         }
         if attention.bias && !rules.attention_bias {
             return Err(unsupported("attention_bias", "true", "false"));

@@ -24,6 +24,7 @@ mod pre_tokenizer;
 mod range;
 mod rope;
 mod special_names;
+mod stacks;
 mod storage;
 mod tokenizer;
 mod turn_tokens;

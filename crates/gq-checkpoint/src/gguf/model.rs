@@ -2,6 +2,7 @@
 
 use super::config::config_json;
 use super::names::{Transform, canonical_name};
+use super::stacks::{is_part, stacks};
 use super::tokenizer::tokenizer_texts;
 use super::{Array, Gguf, GgufError, Metadata, Storage, Value, decode};
 use crate::card::{Card, CardValue};
@@ -42,10 +43,10 @@ impl GgufModel {
 fn tensors(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<SourceTensor>, GgufError> {
     let expected = spec.expected_tensors();
     let expected: HashMap<&str, &ExpectedTensor> = expected.iter().map(|e| (e.name.as_str(), e)).collect();
-    let mut tensors = Vec::new();
+    let mut tensors = stacks(gguf, spec)?;
     for stored in gguf.tensors() {
         let info = &stored.info;
-        if info.name == ROPE_FREQS {
+        if info.name == ROPE_FREQS || is_part(spec, &info.name) {
             continue;
         }
         let family = spec.family;

@@ -10,12 +10,6 @@ pub(super) fn canonical_name(family: Family, name: &str) -> Option<String> {
     family.file().tensors.iter().find_map(of)
 }
 
-/// The GGUF name of a canonical tensor; `None` when GGUF has none.
-pub(super) fn gguf_name(family: Family, canonical: &str) -> Option<String> {
-    let of = |declared: &Declared| Some(numbered(declared.gguf?, matched(declared.name, canonical)?));
-    family.file().tensors.iter().find_map(of)
-}
-
 /// The GGUF name of a part of a model, or of one of its layers.
 pub(super) fn gguf_name_of(list: &[Declared], part: Part, layer: Option<usize>) -> Option<String> {
     let declared = list.iter().find(|declared| declared.part == part)?;
@@ -47,7 +41,7 @@ impl Transform {
                 None => Transform::None,
             },
             Layout::PlusOne if spec.norm_plus_one => Transform::PlusOne,
-            Layout::Plain | Layout::PlusOne | Layout::Stacked(_) => Transform::None,
+            Layout::Plain | Layout::PlusOne | Layout::Stacked { .. } => Transform::None,
         }
     }
 
@@ -69,6 +63,11 @@ impl Transform {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn gguf_name(family: Family, canonical: &str) -> Option<String> {
+        let of = |declared: &Declared| Some(numbered(declared.gguf?, matched(declared.name, canonical)?));
+        family.file().tensors.iter().find_map(of)
+    }
 
     #[test]
     fn names_map_one_to_one() {

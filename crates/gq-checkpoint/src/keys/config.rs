@@ -1,8 +1,8 @@
 //! Keys of `config.json`.
 
 use super::{
-    ALL, ConfigKey, Families, GEMMA, GEMMA3, GEMMA4, LLAMA, LLAMA_GEMMA, LLAMA_QWEN2, LLAMA_QWEN2_GEMMA3,
-    Null, QWEN2,
+    ALL, ConfigKey, Families, GEMMA, GEMMA3, GEMMA4, LLAMA, LLAMA_GEMMA, LLAMA_QWEN, LLAMA_QWEN_GEMMA3, Null,
+    QWEN, QWEN3, QWEN3_MOE,
 };
 use Null::{Absent, Refused};
 
@@ -20,36 +20,37 @@ const fn row(
 /// Keys that the graph or the text depends on.
 #[rustfmt::skip]
 pub const CONFIG_KEYS: &[ConfigKey] = &[
-    row("model_type", ALL, "which graph", ("refused", Refused), "llama, qwen2, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified", "general.architecture"),
+    row("model_type", ALL, "which graph", ("refused", Refused), "llama, qwen2, qwen3, qwen3_moe, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified", "general.architecture"),
     row("text_config", GEMMA, "the text part of a model with towers", ("no wrapper", Absent), "an object", ""),
-    row("vocab_size", ALL, "rows of the embedding", ("Llama: refused (32000 in transformers); Qwen2: 151936; Gemma 3: 262208; Gemma 4: 262144", Refused), "1 to 2^24", "vocab_size (Llama), rows of token_embd.weight"),
-    row("hidden_size", ALL, "width of the residual stream", ("Llama: refused; Qwen2: 4096; Gemma: 2304", Refused), "2 to 2^18", "embedding_length"),
-    row("intermediate_size", ALL, "width of the MLP", ("Llama: refused; Qwen2: 22016; Gemma: 9216", Refused), "1 to 2^20", "feed_forward_length"),
-    row("num_hidden_layers", ALL, "layers", ("Llama: refused; Qwen2: 32; Gemma 3: 26; Gemma 4: 30", Refused), "1 to 1024", "block_count"),
-    row("num_attention_heads", ALL, "query heads", ("Llama: refused; Qwen2: 32; Gemma: 8", Refused), "1 to 2^14", "attention.head_count"),
-    row("num_key_value_heads", LLAMA_QWEN2, "key-value heads", ("as many as query heads; Qwen2: 32, and as many for null", Absent), "divisors of the query heads", "attention.head_count_kv"),
+    row("vocab_size", ALL, "rows of the embedding", ("Llama: refused (32000 in transformers); Qwen3: refused; Qwen2: 151936; Gemma 3: 262208; Gemma 4: 262144", Refused), "1 to 2^24", "vocab_size (Llama), rows of token_embd.weight"),
+    row("hidden_size", ALL, "width of the residual stream", ("Llama, Qwen3: refused; Qwen2: 4096; Gemma: 2304", Refused), "2 to 2^18", "embedding_length"),
+    row("intermediate_size", ALL, "width of the MLP", ("Llama, Qwen3: refused, but where all layers have experts; Qwen2: 22016; Gemma: 9216", Refused), "1 to 2^20", "feed_forward_length"),
+    row("num_hidden_layers", ALL, "layers", ("Llama, Qwen3: refused; Qwen2: 32; Gemma 3: 26; Gemma 4: 30", Refused), "1 to 1024", "block_count"),
+    row("num_attention_heads", ALL, "query heads", ("Llama, Qwen3: refused; Qwen2: 32; Gemma: 8", Refused), "1 to 2^14", "attention.head_count"),
+    row("num_key_value_heads", LLAMA_QWEN, "key-value heads", ("as many as query heads; Qwen2: 32, and as many for null; Qwen3: refused", Absent), "divisors of the query heads", "attention.head_count_kv"),
     row("num_key_value_heads", GEMMA, "key-value heads", ("4", Refused), "divisors of the query heads", "attention.head_count_kv"),
-    row("head_dim", LLAMA_QWEN2, "width of a head", ("hidden_size / num_attention_heads", Absent), "even numbers to 4096", "attention.key_length, attention.value_length, rope.dimension_count"),
+    row("head_dim", LLAMA_QWEN, "width of a head", ("hidden_size / num_attention_heads; dense Qwen3: refused", Absent), "even numbers to 4096", "attention.key_length, attention.value_length, rope.dimension_count"),
     row("head_dim", GEMMA, "width of a head (Gemma 4: on sliding layers)", ("256", Refused), "even numbers to 4096", "attention.key_length(_swa), attention.value_length(_swa)"),
-    row("max_position_embeddings", ALL, "longest sequence the model was made for, tokens", ("Llama: 2048; Qwen2: 32768; Gemma: 131072; Gemma 4 unified: 262144", Refused), "1 to 2^32", "context_length"),
-    row("original_max_position_embeddings", LLAMA_QWEN2, "context before the extension, tokens; counts before the one in rope_parameters", ("that in rope_parameters", Absent), "1 to 10^9", "rope.scaling.original_context_length"),
-    row("hidden_act", LLAMA_QWEN2, "activation of the MLP's gate", ("silu", Refused), "silu, swish, gelu_pytorch_tanh", "not stored: silu, others refused"),
+    row("max_position_embeddings", ALL, "longest sequence the model was made for, tokens", ("Llama: 2048; Qwen2: 32768; Qwen3: refused; Gemma: 131072; Gemma 4 unified: 262144", Refused), "1 to 2^32", "context_length"),
+    row("original_max_position_embeddings", LLAMA_QWEN, "context before the extension, tokens; counts before the one in rope_parameters", ("that in rope_parameters", Absent), "1 to 10^9", "rope.scaling.original_context_length"),
+    row("hidden_act", LLAMA_QWEN, "activation of the MLP's gate", ("silu", Refused), "silu, swish, gelu_pytorch_tanh", "not stored: silu, others refused"),
     row("hidden_act", GEMMA, "not read; hidden_activation counts", ("-", Absent), "anything", ""),
     row("hidden_activation", GEMMA, "activation of the MLP's gate", ("gelu_pytorch_tanh", Refused), "silu, swish, gelu_pytorch_tanh", "not stored: gelu_pytorch_tanh, others refused"),
     row("rms_norm_eps", ALL, "added to the mean square in norms", ("1e-6", Refused), "0 to 1", "attention.layer_norm_rms_epsilon"),
-    row("tie_word_embeddings", ALL, "the embedding is also the head, unless the file has another one", ("Llama, Qwen2: false; Gemma: true", Refused), "true, false", "no output.weight"),
+    row("tie_word_embeddings", ALL, "the embedding is also the head, unless the file has another one", ("Llama, Qwen: false; Gemma: true", Refused), "true, false", "no output.weight"),
     row("attention_bias", LLAMA_GEMMA, "biases of the four projections of attention", ("false", Refused), "true, false", "blk.N.attn_*.bias; Gemma: refused"),
+    row("attention_bias", QWEN3, "biases of the four projections of attention", ("false", Refused), "false", ""),
     row("mlp_bias", LLAMA, "biases of the three projections of the MLP", ("false", Refused), "true, false", "blk.N.ffn_*.bias"),
-    row("bos_token_id", ALL, "begins a sequence; null is none", ("Llama: 1; Qwen2: none; Gemma: 2", Absent), "a token, -1 for none", "tokenizer.ggml.bos_token_id"),
-    row("eos_token_id", ALL, "ends generation; null is none", ("Llama: 2; Qwen2: none; Gemma: 1", Absent), "a token or a list", "tokenizer.ggml.eos_token_id, eot_token_id"),
-    row("pad_token_id", ALL, "fills a batch; null is none", ("Llama, Qwen2: none; Gemma: 0", Absent), "a token, -1 for none", "tokenizer.ggml.padding_token_id"),
+    row("bos_token_id", ALL, "begins a sequence; null is none", ("Llama: 1; Qwen: none; Gemma: 2", Absent), "a token, -1 for none", "tokenizer.ggml.bos_token_id"),
+    row("eos_token_id", ALL, "ends generation; null is none", ("Llama: 2; Qwen: none; Gemma: 1", Absent), "a token or a list", "tokenizer.ggml.eos_token_id, eot_token_id"),
+    row("pad_token_id", ALL, "fills a batch; null is none", ("Llama, Qwen: none; Gemma: 0", Absent), "a token, -1 for none", "tokenizer.ggml.padding_token_id"),
     row("quantization_config", ALL, "how F8 weights were made", ("none", Absent), "fp8 with blocks of 128 x 128, compressed-tensors float-quantized", ""),
     row("quantization_config.quant_method", ALL, "the method", ("refused", Absent), "fp8, compressed-tensors", ""),
     row("quantization_config.weight_block_size", ALL, "block of weights with one scale", ("one scale per row or tensor", Absent), "[128, 128]", ""),
     row("quantization_config.format", ALL, "layout of compressed-tensors", ("refused", Absent), "float-quantized", ""),
-    row("rope_theta", LLAMA_QWEN2_GEMMA3, "base of the rotary frequencies (Gemma 3: of full layers); older spelling", ("Llama, Qwen2: 10000; Gemma 3: 10^6", Absent), "1 to 10^12", "rope.freq_base"),
+    row("rope_theta", LLAMA_QWEN_GEMMA3, "base of the rotary frequencies (Gemma 3: of full layers); older spelling", ("Llama, Qwen2: 10000; Qwen3: refused, if rope_parameters have none either; Gemma 3: 10^6", Absent), "1 to 10^12", "rope.freq_base"),
     row("rope_local_base_freq", GEMMA3, "base of the frequencies of sliding layers; older spelling", ("10000", Absent), "1 to 10^12", "rope.freq_base_swa"),
-    row("rope_scaling", LLAMA_QWEN2_GEMMA3, "rotary parameters (Gemma 3: of full layers); older spelling", ("those of rope_parameters", Absent), "an object", ""),
+    row("rope_scaling", LLAMA_QWEN_GEMMA3, "rotary parameters (Gemma 3: of full layers); older spelling", ("those of rope_parameters", Absent), "an object", ""),
     row("rope_scaling", GEMMA4, "transformers fails on it", ("rope_parameters count", Refused), "nothing", ""),
     row("rope_parameters", ALL, "rotary parameters; Gemma: one object for each type of layer", ("default; Gemma 4: a quarter of the pairs of full layers", Absent), "an object", ""),
     row("rope_parameters.*", GEMMA, "rotary parameters of full_attention and sliding_attention", ("default", Absent), "an object each", ""),
@@ -64,18 +65,18 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
     row("rope_parameters.attention_factor", ALL, "yarn, longrope: the factor on cosines and sines, all of it", ("yarn: 1 + 0.1 ln(factor), or by mscale; longrope: sqrt(1 + ln(factor) / ln(original))", Absent), "0 to 1000", "rope.scaling.attn_factor: the ratio to llama.cpp's own factor"),
     row("rope_parameters.mscale", ALL, "yarn: with mscale_all_dim, the factor is (1 + 0.1 mscale ln s) / (1 + 0.1 mscale_all_dim ln s)", ("not used", Absent), "0 to 1000", "in rope.scaling.attn_factor"),
     row("rope_parameters.mscale_all_dim", ALL, "yarn: see mscale", ("not used", Absent), "0 to 1000", "in rope.scaling.attn_factor"),
-    row("rope_parameters.beta_fast", ALL, "yarn: turns over the original context above which a pair is kept", ("32", Absent), "above 0", "others than 32: rope_freqs.weight (Qwen2, Gemma 3: refused)"),
-    row("rope_parameters.beta_slow", ALL, "yarn: turns over the original context below which a pair is divided", ("1", Absent), "above 0", "others than 1: rope_freqs.weight (Qwen2, Gemma 3: refused)"),
+    row("rope_parameters.beta_fast", ALL, "yarn: turns over the original context above which a pair is kept", ("32", Absent), "above 0", "others than 32: rope_freqs.weight (Qwen, Gemma 3: refused)"),
+    row("rope_parameters.beta_slow", ALL, "yarn: turns over the original context below which a pair is divided", ("1", Absent), "above 0", "others than 1: rope_freqs.weight (Qwen, Gemma 3: refused)"),
     row("rope_parameters.truncate", ALL, "yarn: the ramp begins and ends at whole pairs", ("true", Absent), "true, false; true for one type of layer", "false: rope_freqs.weight"),
     row("rope_parameters.finetuned", ALL, "yarn: whether training went on with it; not read", ("-", Absent), "anything", ""),
     row("rope_parameters.short_factor", ALL, "longrope: divisor of each pair's frequency, up to the original context", ("refused", Absent), "one number for each pair", "rope_freqs.weight"),
     row("rope_parameters.long_factor", ALL, "longrope: the same beyond it", ("refused", Absent), "the list of short_factor, or never reached", "rope_freqs.weight"),
     row("sliding_window", GEMMA, "tokens that sliding layers see", ("Gemma 3: 4096; Gemma 4: 512; unified: 1024", Refused), "1 to 2^32", "attention.sliding_window"),
-    row("sliding_window", QWEN2, "not read: it counts with use_sliding_window alone, which is refused", ("-", Absent), "anything", ""),
+    row("sliding_window", QWEN, "not read: it counts with use_sliding_window alone, which is refused", ("-", Absent), "anything", ""),
     row("sliding_window_pattern", GEMMA3, "every n-th layer is full, where layer_types is absent", ("6", Absent), "1 to 1024", "attention.sliding_window_pattern"),
     row("_sliding_window_pattern", GEMMA3, "not read", ("-", Absent), "anything", ""),
     row("layer_types", GEMMA, "sliding_attention or full_attention, for each layer", ("every sixth is full", Absent), "one for each layer", "attention.sliding_window_pattern"),
-    row("layer_types", QWEN2, "full_attention, for each layer", ("all are full", Absent), "one for each layer", ""),
+    row("layer_types", QWEN, "full_attention, for each layer", ("all are full", Absent), "one for each layer", ""),
     row("query_pre_attn_scalar", GEMMA3, "scores are divided by its root", ("256", Refused), "0.001 to 10^9", "not stored: head_dim (27B: hidden_size / heads), others refused"),
     row("attn_logit_softcapping", GEMMA3, "not applied by transformers", ("none", Absent), "null", ""),
     row("final_logit_softcapping", GEMMA, "logits become cap tanh(logits / cap)", ("none", Absent), "0.001 to 10^9", "final_logit_softcapping; Gemma 4 without: 0"),
@@ -90,6 +91,14 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
     row("num_kv_shared_layers", GEMMA4, "last layers that read the cache of an earlier one", ("0", Refused), "0 to the layers", "attention.shared_kv_layers"),
     row("use_double_wide_mlp", GEMMA4, "those layers' MLP is twice as wide", ("false", Refused), "true, false", "feed_forward_length"),
     row("enable_moe_block", GEMMA4, "experts beside the MLP", ("false", Refused), "true, false", "expert_count"),
+    row("num_experts", QWEN3_MOE, "experts of a layer", ("num_local_experts", Absent), "1 to 2^14", "expert_count"),
+    row("num_local_experts", QWEN3_MOE, "the same, as transformers 5 saves it; where both stand they must agree", ("num_experts", Refused), "1 to 2^14", "expert_count"),
+    row("num_experts_per_tok", QWEN3_MOE, "experts for each token", ("refused", Refused), "1 to num_experts", "expert_used_count"),
+    row("moe_intermediate_size", QWEN3_MOE, "width of an expert", ("refused", Refused), "1 to 2^19", "expert_feed_forward_length"),
+    row("norm_topk_prob", QWEN3_MOE, "weights of the chosen experts are divided by their sum", ("refused (false in transformers)", Refused), "true, false", "not stored: true, false is refused"),
+    row("decoder_sparse_step", QWEN3_MOE, "every n-th layer has experts, the others a dense MLP", ("1", Refused), "1 to 1024", "not stored: 1, others refused"),
+    row("mlp_only_layers", QWEN3_MOE, "numbers of layers with a dense MLP, from 0", ("none", Absent), "numbers of layers", "not stored: none, others refused"),
+    row("shared_expert_intermediate_size", QWEN3_MOE, "width of an expert for every token", ("none", Absent), "0", ""),
     row("num_experts", GEMMA4, "experts of a layer", ("none", Absent), "0 to 2^14", "expert_count"),
     row("top_k_experts", GEMMA4, "experts for each token", ("none", Absent), "0 to num_experts", "expert_used_count"),
     row("moe_intermediate_size", GEMMA4, "width of an expert", ("none", Absent), "0 to 2^19", "expert_feed_forward_length"),
@@ -98,8 +107,17 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
 ];
 
 /// Switches that would change a graph: anything but false is refused.
-pub const OFF: &[&str] =
-    &["add_cross_attention", "is_encoder_decoder", "rope_interleaved", "use_qk_norm", "use_sliding_window"];
+pub const OFF: &[&str] = &[
+    "add_cross_attention",
+    "is_encoder_decoder",
+    "qkv_bias",
+    "rope_interleaved",
+    "use_qk_norm",
+    "use_sliding_window",
+];
+
+/// Those of them that say what a family always does: anything but true is refused.
+pub const ON: &[(&str, Families)] = &[("use_qk_norm", QWEN3)];
 
 /// Keys that training and publishing tools leave behind and that no engine reads: ignored with a note; `*` is any rest.
 pub const LEFT_BEHIND: &[(&str, &str)] = &[
@@ -181,6 +199,7 @@ pub const BOOKKEEPING: &[&str] = &[
     "residual_dropout",
     "return_dict",
     "return_dict_in_generate",
+    "router_aux_loss_coef",
     "sep_token_id",
     "suppress_tokens",
     "task_specific_params",

@@ -1,6 +1,6 @@
 //! Keys of GGUF's metadata, as llama.cpp (b11549) reads them.
 
-use super::{ALL, Families, GEMMA, GEMMA3, GEMMA4, GgufKey, LLAMA_QWEN2};
+use super::{ALL, Families, GEMMA, GEMMA3, GEMMA4, GgufKey, LLAMA_QWEN, QWEN3_MOE};
 use crate::Family;
 
 const fn row(
@@ -14,12 +14,13 @@ const fn row(
     GgufKey { key, families, meaning, absent, written, accepted }
 }
 
-const LLAMA_GEMMA4: Families = &[Family::Llama, Family::Gemma4];
+const LLAMA_SPARSE: Families = &[Family::Llama, Family::Qwen3Moe, Family::Gemma4];
+const SPARSE: Families = &[Family::Qwen3Moe, Family::Gemma4];
 
 /// Keys that mean something.
 #[rustfmt::skip]
 pub const GGUF_KEYS: &[GgufKey] = &[
-    row("general.architecture", ALL, "which graph", "refused", "the family", "llama, qwen2, gemma3, gemma4"),
+    row("general.architecture", ALL, "which graph", "refused", "the family", "llama, qwen2, qwen3, qwen3moe, gemma3, gemma4"),
     row("general.alignment", ALL, "offsets of tensors are its multiples, bytes; of a split the first file's counts for all", "32", "-", "powers of two"),
     row("general.type", ALL, "what the file holds", "a model", "model", "not read"),
     row("general.file_type", ALL, "type of most weights; for people", "not known", "that of most weights", "not read"),
@@ -58,9 +59,9 @@ pub const GGUF_KEYS: &[GgufKey] = &[
     row("attention.sliding_window", GEMMA, "tokens that sliding layers see; Gemma 3: 0 makes all layers full", "Gemma 3: 0; Gemma 4: refused", "sliding_window", "any; Gemma 4: not 0"),
     row("attention.sliding_window_pattern", GEMMA, "true for sliding layers, or n: every n-th is full", "Gemma 3: 6; Gemma 4: refused", "layer_types, unless every sixth is full (Gemma 3)", "any"),
     row("final_logit_softcapping", GEMMA, "logits become cap tanh(logits / cap); 0 is none", "Gemma 3: none; Gemma 4: 30", "final_logit_softcapping; Gemma 4 without: 0", "any"),
-    row("expert_count", LLAMA_GEMMA4, "experts of a layer", "0", "num_experts", "Llama: 0"),
-    row("expert_used_count", LLAMA_GEMMA4, "experts for each token", "0", "top_k_experts", "Llama: 0"),
-    row("expert_feed_forward_length", GEMMA4, "width of an expert", "0", "moe_intermediate_size", "any"),
+    row("expert_count", LLAMA_SPARSE, "experts of a layer", "0", "num_experts", "Llama: 0; Qwen3: not 0"),
+    row("expert_used_count", LLAMA_SPARSE, "experts for each token", "0", "top_k_experts, num_experts_per_tok", "Llama: 0; Qwen3: not 0"),
+    row("expert_feed_forward_length", SPARSE, "width of an expert; 0 is absent", "Qwen3: feed_forward_length / expert_used_count; Gemma 4: 0", "moe_intermediate_size", "any"),
     row("attention.shared_kv_layers", GEMMA4, "last layers that read the cache of an earlier one", "0", "num_kv_shared_layers", "any"),
     row("embedding_length_per_layer_input", GEMMA4, "width of the embeddings of each layer", "refused", "hidden_size_per_layer_input", "any"),
 ];
@@ -89,12 +90,15 @@ pub const GGUF_UNREAD: &[(&str, Families)] = &[
     ("rope.scaling.yarn_log_multiplier", ALL),
     ("tensor_data_layout", ALL),
     ("use_parallel_residual", ALL),
+    ("expert_gating_func", QWEN3_MOE),
+    ("expert_shared_feed_forward_length", QWEN3_MOE),
+    ("expert_weights_norm", QWEN3_MOE),
     ("attention.shared_kv_layers", GEMMA3),
-    ("attention.key_length_swa", LLAMA_QWEN2),
-    ("attention.value_length_swa", LLAMA_QWEN2),
-    ("attention.sliding_window", LLAMA_QWEN2),
-    ("attention.sliding_window_pattern", LLAMA_QWEN2),
-    ("final_logit_softcapping", LLAMA_QWEN2),
-    ("rope.dimension_count_swa", LLAMA_QWEN2),
-    ("rope.freq_base_swa", LLAMA_QWEN2),
+    ("attention.key_length_swa", LLAMA_QWEN),
+    ("attention.value_length_swa", LLAMA_QWEN),
+    ("attention.sliding_window", LLAMA_QWEN),
+    ("attention.sliding_window_pattern", LLAMA_QWEN),
+    ("final_logit_softcapping", LLAMA_QWEN),
+    ("rope.dimension_count_swa", LLAMA_QWEN),
+    ("rope.freq_base_swa", LLAMA_QWEN),
 ];

@@ -1,6 +1,6 @@
 //! The tables as Markdown, for `docs/GGUF.md`.
 
-use super::{BOOKKEEPING, CONFIG_KEYS, Families, GGUF_KEYS, GGUF_UNREAD, LEFT_BEHIND, Null, OFF};
+use super::{BOOKKEEPING, CONFIG_KEYS, Families, GGUF_KEYS, GGUF_UNREAD, LEFT_BEHIND, Null, OFF, ON};
 use crate::Family;
 
 /// Most columns of a line outside of tables, where a list can be broken.
@@ -59,7 +59,10 @@ pub fn key_tables() -> String {
     let code = |keys: &mut dyn Iterator<Item = &&str>| {
         keys.map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
     };
-    list(&mut out, &format!("Refused unless false: {}.", code(&mut OFF.iter())));
+    let on: Vec<String> =
+        ON.iter().map(|(key, families)| format!("`{key}` unless true for {}", names(families))).collect();
+    let off = code(&mut OFF.iter());
+    list(&mut out, &format!("Refused unless false: {off}; {}.", on.join(", ")));
     let left: Vec<String> = LEFT_BEHIND.iter().map(|(key, what)| format!("`{key}` ({what})")).collect();
     list(
         &mut out,

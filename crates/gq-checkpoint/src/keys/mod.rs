@@ -7,7 +7,7 @@ mod config;
 mod gguf;
 mod markdown;
 
-pub use config::{BOOKKEEPING, CONFIG_KEYS, LEFT_BEHIND, OFF};
+pub use config::{BOOKKEEPING, CONFIG_KEYS, LEFT_BEHIND, OFF, ON};
 pub use gguf::{GGUF_KEYS, GGUF_UNREAD};
 pub use markdown::key_tables;
 
@@ -22,8 +22,14 @@ pub const ALL: Families = &Family::ALL;
 pub const LLAMA: Families = &[Family::Llama];
 /// Qwen2 alone.
 pub const QWEN2: Families = &[Family::Qwen2];
-/// Families with one kind of layer.
-pub const LLAMA_QWEN2: Families = &[Family::Llama, Family::Qwen2];
+/// Qwen3, dense and with experts.
+pub const QWEN3: Families = &[Family::Qwen3, Family::Qwen3Moe];
+/// Qwen3 with experts alone.
+pub const QWEN3_MOE: Families = &[Family::Qwen3Moe];
+/// All Qwens.
+pub const QWEN: Families = &[Family::Qwen2, Family::Qwen3, Family::Qwen3Moe];
+/// Families with one kind of attention.
+pub const LLAMA_QWEN: Families = &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe];
 /// Families whose biases of attention the configuration says.
 pub const LLAMA_GEMMA: Families = &[Family::Llama, Family::Gemma3, Family::Gemma4];
 /// Gemma 3 and 4.
@@ -33,7 +39,8 @@ pub const GEMMA3: Families = &[Family::Gemma3];
 /// Gemma 4 alone.
 pub const GEMMA4: Families = &[Family::Gemma4];
 /// Families with one kind of layer name for all rotary parameters, or a rule for one kind.
-pub const LLAMA_QWEN2_GEMMA3: Families = &[Family::Llama, Family::Qwen2, Family::Gemma3];
+pub const LLAMA_QWEN_GEMMA3: Families =
+    &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Gemma3];
 
 /// What a null in `config.json` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,11 +127,19 @@ pub(crate) fn is_left_behind(key: &str) -> bool {
 
 /// What transformers takes without a key for which it refuses a null; `None` where a null is as good as leaving it out.
 pub(crate) fn refuses_null(key: &str, model_type: &str) -> Option<&'static str> {
-    let of = |row: &&ConfigKey| {
-        row.key == key && row.families.iter().any(|family| model_type.starts_with(family.name()))
-    };
+    let of = |row: &&ConfigKey| row.key == key && is_one_of(model_type, row.families);
     let row = CONFIG_KEYS.iter().find(of)?;
     (row.null == Null::Refused).then_some(row.absent)
+}
+
+/// Whether a switch is of something that the family always does: then anything but true is refused.
+pub(crate) fn is_always_on(switch: &str, model_type: &str) -> bool {
+    ON.iter().any(|(name, families)| *name == switch && is_one_of(model_type, families))
+}
+
+fn is_one_of(model_type: &str, families: Families) -> bool {
+    let mut types = families.iter().flat_map(|family| family.file().model_types);
+    types.any(|known| known.name == model_type)
 }
 
 /// Whether llama.cpp leaves a key below the architecture unread.

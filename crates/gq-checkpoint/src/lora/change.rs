@@ -1,13 +1,14 @@
 //! What adapters do to tensors: each module's parts matched with the tensors they are for.
 
 use super::modules::Module;
-use super::parameter::{of_parameter, parameter};
+use super::parameter::{of_expert, of_parameter, parameter};
 use super::tied::{EMBEDDING, equal_bytes};
 use super::{Adapter, AdapterError};
 use crate::names::canonical;
 use crate::safetensors::HeaderEntry;
 use crate::{Role, SourceTensor};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// What one adapter does to one tensor.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub(super) struct Factors {
     /// Weight and scale together.
     pub scale: f64,
     pub layout: Layout,
+    /// Rows of the tensor that they are for, where that is a stack and they are one expert's.
+    pub rows: Option<Range<usize>>,
 }
 
 /// How `a` and `b` stand in the file.
@@ -147,6 +150,12 @@ pub(super) fn matched(
     let weight = canonical(&format!("{name}.weight"));
     let Some(source) = tensors.get(weight.as_str()) else {
         let has_factors = module.a.is_some() || module.b.is_some();
+        if let Some((tensor, part)) = of_expert(&weight, tensors).filter(|_| has_factors) {
+            let mut change = Change::new(index);
+            let factors = factors(adapter, (name, module), &part.matrix)?;
+            change.factors = factors.map(|factors| Factors { rows: Some(part.rows), ..factors });
+            return Ok(vec![(tensor, change)]);
+        }
         let found = if has_factors { parameter(adapter, name, tensors)? } else { None };
         if let Some((tensor, key, source)) = found {
             let mut change = Change::new(index);
@@ -283,7 +292,7 @@ fn factors(
     check_shape(&b, &b_shape)?;
     check_magnitude(adapter, (name, module), rows)?;
     let (magnitude, scale) = (module.magnitude.clone(), scale * adapter.weight());
-    Ok(Some(Factors { a, b, magnitude, rank, scale, layout }))
+    Ok(Some(Factors { a, b, magnitude, rank, scale, layout, rows: None }))
 }
 
 pub(super) fn both(name: &str, module: &Module) -> Result<Option<(HeaderEntry, HeaderEntry)>, AdapterError> {

@@ -34,6 +34,8 @@ struct Loaded {
     left: Vec<f32>,
     right: Vec<f32>,
     magnitude: Option<Vec<f32>>,
+    /// Rows of the tensor that they are for.
+    of: Range<usize>,
 }
 
 impl Merge {
@@ -119,6 +121,10 @@ impl Merge {
             base.iter_mut().zip(&*values).for_each(|(base, value)| *base = f64::from(*value));
             now.copy_from_slice(&base);
             for factors in loaded.iter() {
+                let Some(row) = row.checked_sub(factors.of.start).filter(|row| *row < factors.of.len())
+                else {
+                    continue;
+                };
                 factors.delta(row, &mut delta);
                 let factor = match &factors.magnitude {
                     None => 1.0,
@@ -158,8 +164,9 @@ impl Merge {
             let (a, b): (Vec<f32>, Vec<f32>) = (whole(&factors.a)?, whole(&factors.b)?);
             let (left, right) = factors.order(a, b, tensor.cols());
             let magnitude = factors.magnitude.as_ref().map(whole).transpose()?;
-            let rows = tensor.rows() / factors.experts();
-            loaded.push(Loaded { rank: factors.rank, rows, scale: factors.scale, left, right, magnitude });
+            let of = factors.rows.clone().unwrap_or(0..tensor.rows());
+            let (rank, rows, scale) = (factors.rank, of.len() / factors.experts(), factors.scale);
+            loaded.push(Loaded { rank, rows, scale, left, right, magnitude, of });
         }
         let loaded = Arc::new(loaded);
         if kept.len() >= KEPT {

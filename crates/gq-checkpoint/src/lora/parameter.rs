@@ -4,9 +4,10 @@ use super::change::{Factors, Layout, both, check_shape};
 use super::modules::Module;
 use super::{Adapter, AdapterError};
 use crate::SourceTensor;
-use crate::family::stacks_of_experts;
+use crate::family::{matrix_of_stack, stacks_of_experts};
 use crate::names::canonical;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Canonical name, name of the parameter to the adapter, and the tensor.
 pub(super) type Parameter<'a> = (String, String, &'a SourceTensor);
@@ -43,6 +44,29 @@ pub(super) fn parameter<'a>(
             why: "target_parameters does not name its parameter",
         }),
     }
+}
+
+/// A matrix of one expert in a stack.
+pub(super) struct ExpertPart {
+    /// Its rows in the stack.
+    pub rows: Range<usize>,
+    /// The same as a tensor by itself, of which shape and role count.
+    pub matrix: SourceTensor,
+}
+
+/// The stack that has the matrix of one expert under this canonical name, as adapters of single experts call it.
+pub(super) fn of_expert(
+    weight: &str,
+    tensors: &HashMap<&str, &SourceTensor>,
+) -> Option<(String, ExpertPart)> {
+    matrix_of_stack(weight).into_iter().find_map(|found| {
+        let stack = *tensors.get(found.stack.as_str())?;
+        let &[experts, rows, cols] = stack.shape.as_slice() else { return None };
+        let height = rows / found.of.max(1);
+        let first = (found.expert < experts).then_some(found.expert * rows + found.index * height)?;
+        let matrix = SourceTensor { shape: vec![height, cols], pieces: Vec::new(), ..stack.clone() };
+        Some((found.stack, ExpertPart { rows: first..first + height, matrix }))
+    })
 }
 
 /// Factors of a stack of experts.
@@ -82,5 +106,5 @@ pub(super) fn of_parameter(
             return Err(AdapterError::AmbiguousOrder { module: name.to_owned() });
         }
     };
-    Ok(Factors { a, b, magnitude: None, rank, scale: scale * adapter.weight(), layout })
+    Ok(Factors { a, b, magnitude: None, rank, scale: scale * adapter.weight(), layout, rows: None })
 }

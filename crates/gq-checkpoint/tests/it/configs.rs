@@ -1,11 +1,13 @@
 //! Configurations of released sizes: the tensors they call for are those the reference builds.
 
 use crate::support::read;
-use gq_checkpoint::{Activation, Family, ModelSpec, RopeKind, parse_config};
+use gq_checkpoint::{Activation, Family, ModelSpec, RopeKind, Scoring, parse_config};
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 10] = [
     "smollm2-135m",
     "qwen2.5-0.5b",
+    "qwen3-0.6b",
+    "qwen3-30b-a3b",
     "gemma3-270m",
     "gemma4-e2b",
     "gemma4-e4b",
@@ -81,6 +83,95 @@ fn qwen2_5() {
         |key: &str| parse_config(&format!(r#"{{"model_type": "qwen2", "num_attention_heads": 64{key}}}"#));
     assert_eq!(heads("").unwrap().layers[0].attention.kv_heads, 32);
     assert_eq!(heads(r#", "num_key_value_heads": null"#).unwrap().layers[0].attention.kv_heads, 64);
+}
+
+#[test]
+fn qwen3_has_heads_of_their_own_width_and_norms_on_them() {
+    let spec = spec("qwen3-0.6b");
+    assert_eq!((spec.family, spec.layers.len(), spec.tied_head), (Family::Qwen3, 28, true));
+    assert_eq!((spec.bos, spec.eos.as_slice(), spec.pad), (Some(151_643), [151_645].as_slice(), None));
+    let attention = &spec.layers[27].attention;
+    assert_eq!((attention.heads, attention.kv_heads, attention.head_dim), (16, 8, 128));
+    assert_eq!((attention.q_width(), spec.hidden_size, attention.qk_norm), (2048, 1024, true));
+    assert_eq!((attention.bias, attention.v_norm, attention.window), (false, false, None));
+    assert_eq!((attention.scale, spec.ropes[0].theta), ((1.0 / 128f64.sqrt()) as f32, 1e6));
+    // Sizes that are not there are no model's.
+    for key in ["head_dim", "hidden_size", "num_key_value_heads", "rope_theta", "max_position_embeddings"] {
+        let mut config: serde_json::Value = serde_json::from_str(&read("configs/qwen3-0.6b.json")).unwrap();
+        config.as_object_mut().unwrap().remove(key);
+        let error = parse_config(&config.to_string()).unwrap_err().to_string();
+        assert_eq!(error, format!("field \"{key}\" is missing"));
+    }
+}
+
+#[test]
+fn qwen3_30b_a3b_has_experts_in_place_of_the_mlp() {
+    let spec = spec("qwen3-30b-a3b");
+    assert_eq!((spec.family, spec.layers.len(), spec.tied_head), (Family::Qwen3Moe, 48, false));
+    assert!(spec.layers.iter().all(|layer| layer.mlp.is_none()));
+    let moe = spec.layers[47].moe.unwrap();
+    assert_eq!((moe.experts, moe.router.top_k, moe.width), (128, 8, 768));
+    assert_eq!((moe.router.renormalize, moe.router.scoring), (true, Scoring::Softmax));
+    let changed = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut config = serde_json::from_str(&read("configs/qwen3-30b-a3b.json")).unwrap();
+        change(&mut config);
+        parse_config(&config.to_string())
+    };
+    let dense = |spec: &ModelSpec| -> Vec<usize> {
+        let layers = spec.layers.iter().enumerate();
+        layers.filter(|(_, layer)| layer.mlp.is_some() && layer.moe.is_none()).map(|(at, _)| at).collect()
+    };
+    // Both keys say which layers have an MLP instead.
+    let some = changed(&|c| c["mlp_only_layers"] = vec![0, 47].into()).unwrap();
+    assert_eq!((dense(&some), some.layers[0].mlp_width()), (vec![0, 47], 6144));
+    let some = changed(&|c| {
+        c["decoder_sparse_step"] = 3.into();
+        c["mlp_only_layers"] = vec![2].into();
+        c["num_hidden_layers"] = 6.into();
+    });
+    assert_eq!(dense(&some.unwrap()), [0, 1, 2, 3, 4]);
+    // Both names of the number of experts; a head's share of the hidden size where its width is not said.
+    let renamed = changed(&|c| {
+        c["num_local_experts"] = c["num_experts"].take();
+        c.as_object_mut().unwrap().remove("num_experts");
+    });
+    assert_eq!(renamed.unwrap(), spec);
+    assert_eq!(changed(&|c| c["num_local_experts"] = 128.into()).unwrap(), spec);
+    let without = changed(&|c| drop(c.as_object_mut().unwrap().remove("head_dim"))).unwrap();
+    assert_eq!(without.layers[0].attention.head_dim, 64);
+    // As Qwen3-Coder has them.
+    let coder = changed(&|c| {
+        c["use_qk_norm"] = true.into();
+        c["qkv_bias"] = false.into();
+        c["shared_expert_intermediate_size"] = 0.into();
+        c.as_object_mut().unwrap().remove("intermediate_size");
+    });
+    assert_eq!(coder.unwrap(), spec);
+    for (key, value, expected) in [
+        (
+            "num_local_experts",
+            serde_json::json!(64),
+            r#"field "num_experts" says 128, field "num_local_experts" says 64"#,
+        ),
+        ("use_qk_norm", false.into(), r#"field "use_qk_norm" is "false", supported: true"#),
+        ("qkv_bias", true.into(), r#"field "qkv_bias" is "true", supported: false"#),
+        ("attention_bias", true.into(), r#"field "attention_bias" is "true", supported: false"#),
+        (
+            "mlp_only_layers",
+            vec![48].into(),
+            r#"field "mlp_only_layers" is "48", supported: numbers of layers"#,
+        ),
+        ("num_experts_per_tok", 129.into(), r#"field "num_experts_per_tok" is 129, allowed are 1 to 128"#),
+        (
+            "shared_expert_intermediate_size",
+            768.into(),
+            r#"field "shared_expert_intermediate_size" is 768, allowed are 0 to 0"#,
+        ),
+        ("norm_topk_prob", serde_json::Value::Null, r#"field "norm_topk_prob" is missing"#),
+    ] {
+        let error = changed(&|c| c[key] = value.clone()).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{key}");
+    }
 }
 
 #[test]
@@ -359,7 +450,7 @@ fn refusals_name_the_field_the_value_and_what_is_supported() {
             "gemma4-e4b",
             "model_type",
             "gemma9".into(),
-            r#"field "model_type" is "gemma9", supported: llama, qwen2, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified"#,
+            r#"field "model_type" is "gemma9", supported: llama, qwen2, qwen3, qwen3_moe, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified"#,
         ),
     ];
     for (name, key, value, expected) in cases {

@@ -28,6 +28,8 @@ fn what_is_written_has_a_row() {
         ("llama", Family::Llama),
         ("llama3", Family::Llama),
         ("qwen2", Family::Qwen2),
+        ("qwen3", Family::Qwen3),
+        ("qwen3-moe", Family::Qwen3Moe),
         ("gemma3", Family::Gemma3),
         ("gemma4-moe", Family::Gemma4),
     ] {

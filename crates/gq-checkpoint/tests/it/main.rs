@@ -14,4 +14,5 @@ mod open;
 mod ropes;
 mod sources;
 mod spelled;
+mod stacks;
 mod support;

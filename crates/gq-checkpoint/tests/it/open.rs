@@ -3,8 +3,19 @@
 use crate::support::{scratch, testdata};
 use gq_checkpoint::{Checkpoint, FileKind, Role};
 
-const TINY: [&str; 8] =
-    ["llama", "qwen2", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense", "gemma4-vision"];
+const TINY: [&str; 11] = [
+    "llama",
+    "qwen2",
+    "qwen3",
+    "qwen3-moe",
+    "qwen3-moe-mixed",
+    "gemma3",
+    "gemma4-e2b",
+    "gemma4-e4b",
+    "gemma4-moe",
+    "gemma4-dense",
+    "gemma4-vision",
+];
 
 fn tiny(name: &str) -> Checkpoint {
     Checkpoint::open(testdata(&format!("tiny/{name}"))).unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -19,7 +30,11 @@ fn every_byte_of_every_tiny_checkpoint_has_a_role() {
         for tensor in checkpoint.tensors() {
             let file = &checkpoint.files()[tensor.file];
             assert_eq!(file.kind, FileKind::Weights);
-            assert!(tensor.offset + tensor.bytes <= file.bytes, "{name}: {}", tensor.name);
+            assert!(!tensor.pieces.is_empty() || tensor.offset + tensor.bytes <= file.bytes, "{name}");
+            for piece in &tensor.pieces {
+                let file = &checkpoint.files()[piece.file];
+                assert!(piece.offset + piece.bytes <= file.bytes, "{name}: {}", piece.source_name);
+            }
             assert_eq!(checkpoint.tensor(&tensor.name), Some(tensor));
         }
         assert!(!checkpoint.has_tokenizer());

@@ -296,6 +296,9 @@ fn fingerprint(plan: &Plan, checkpoint: &Checkpoint, texts: &Texts) -> Fingerpri
     }
     for tensor in checkpoint.tensors() {
         facts.update(format!("{:?} {:?} {} {}\n", tensor.name, tensor.shape, tensor.file, tensor.offset));
+        for piece in &tensor.pieces {
+            facts.update(format!("{} {}\n", piece.file, piece.offset));
+        }
     }
     let weights = checkpoint.files().iter().filter(|file| file.kind == FileKind::Weights);
     Fingerprint {

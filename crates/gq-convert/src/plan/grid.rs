@@ -143,7 +143,7 @@ fn smallest(
     wanted: &Wanted,
 ) -> Result<Option<Encoding>, ReadError> {
     // Values that an adapter or a scale has changed, or that blocks of a GGUF decode to, are f32.
-    let plain = tensor.is_plain() && !checkpoint.is_merged(tensor);
+    let plain = (tensor.is_plain() || tensor.is_plain_stack()) && !checkpoint.is_merged(tensor);
     let Some(rounding) = Rounding::of(tensor.dtype).map(|own| if plain { own } else { Rounding::F32 }) else {
         return Ok(None);
     };

@@ -12,12 +12,13 @@ use gq_tensor::Isa;
 use std::path::Path;
 use std::sync::Arc;
 
-const VARIANTS: [&str; 6] = [
+const VARIANTS: [&str; 7] = [
     "tiny/llama",
     "tiny/gemma3",
     "tiny/gemma4-e2b",
     "tiny/gemma4-e4b",
     "tiny/gemma4-moe",
+    "tiny/qwen3-moe",
     "tiny/gemma4-dense",
 ];
 

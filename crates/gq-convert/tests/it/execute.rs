@@ -35,9 +35,11 @@ fn what_was_planned_is_in_the_file_and_decodes_to_the_source() {
     for (name, encoding) in [
         ("tiny/llama", "tq5"),
         ("tiny/gemma4-moe", "tq5"),
+        ("tiny/qwen3-moe", "tq5"),
         ("tiny/gemma4-e4b", "tq5"),
         ("tiny/llama", "tt3"),
         ("tiny/gemma4-moe", "tt2-s12"),
+        ("tiny/qwen3-moe", "tt2-s12"),
     ] {
         let checkpoint = testdata(name);
         let policy = policy(encoding, &[("down_proj", "tq3-g32"), ("o_proj", "exact")]);
@@ -166,7 +168,7 @@ fn a_plan_of_another_checkpoint_is_refused() {
 #[test]
 fn several_outputs_of_one_pass_are_those_of_single_ones() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["tiny/llama", "tiny/gemma4-moe", "tiny/gemma4-e4b"] {
+    for name in ["tiny/llama", "tiny/gemma4-moe", "tiny/qwen3-moe", "tiny/gemma4-e4b"] {
         let checkpoint = testdata(name);
         let policies = [
             policy("tq4", &[("o_proj", "exact")]),
@@ -258,4 +260,44 @@ fn passes_hold_as_many_outputs_as_the_memory_allows() {
     // A strip needs larger blocks than the plan of single rows counts.
     let mixed = [plans[0].clone(), plan(&checkpoint, &policy("tt2", &[]))];
     assert_eq!(gq_convert::passes(&mixed, Some(u64::MAX)), [0..1, 1..2]);
+}
+
+/// Matrices of experts in several files, in the order of their names: the codes of one stack in one file.
+#[test]
+fn experts_one_by_one_get_the_codes_of_fused_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let apart = testdata("tiny/qwen3-moe");
+    assert!(apart.tensors().iter().any(|tensor| tensor.pieces.len() > 12));
+    let folder = dir.path().join("fused");
+    std::fs::create_dir(&folder).unwrap();
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for tensor in apart.tensors() {
+        let begin = data.len();
+        data.resize(begin + tensor.bytes as usize, 0);
+        apart.read_bytes(tensor, 0..tensor.bytes, &mut data[begin..]).unwrap();
+        let offsets = [begin, data.len()];
+        let entry = serde_json::json!({"dtype": "BF16", "shape": tensor.shape, "data_offsets": offsets});
+        header.insert(tensor.name.clone(), entry);
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    std::fs::write(folder.join("model.safetensors"), file).unwrap();
+    std::fs::copy(apart.dir().join("config.json"), folder.join("config.json")).unwrap();
+    let fused = Checkpoint::open(&folder).unwrap();
+    for encoding in ["tq3", "tt2", "exact"] {
+        let policy = policy(encoding, &[]);
+        let (_, ours) = convert(&apart, &policy, &dir.path().join("apart.gq")).unwrap();
+        let (_, theirs) = convert(&fused, &policy, &dir.path().join("fused.gq")).unwrap();
+        assert_eq!(ours.tensors().len(), theirs.tensors().len());
+        for entry in ours.tensors() {
+            let other = theirs.tensor(&entry.name).unwrap();
+            assert_eq!((entry.encoding, &entry.shape), (other.encoding, &other.shape), "{}", entry.name);
+            assert!(ours.payload(entry) == theirs.payload(other), "{encoding}: {}", entry.name);
+        }
+        // What was read of each file is all of it, once.
+        let text = ours.text(gq_container::TextKind::Provenance).unwrap().unwrap();
+        for file in apart.files().iter().filter(|file| file.name.ends_with(".safetensors")) {
+            assert!(text.contains(&file.sha256(|_| {}).unwrap()), "{}", file.name);
+        }
+    }
 }

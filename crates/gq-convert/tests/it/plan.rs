@@ -4,13 +4,14 @@ use crate::support::{TWO_THREADS, bf16, plan, policy, testdata, write_llama};
 use gq_checkpoint::Checkpoint;
 use gq_convert::{Estimate, LeftOut, Plan, PlanError, Policy, PolicyError, Resources};
 
-const TINY: [&str; 8] = [
+const TINY: [&str; 9] = [
     "tiny/llama",
     "tiny/llama3",
     "tiny/gemma3",
     "tiny/gemma4-e2b",
     "tiny/gemma4-e4b",
     "tiny/gemma4-moe",
+    "tiny/qwen3-moe",
     "tiny/gemma4-dense",
     "tiny/gemma4-vision",
 ];

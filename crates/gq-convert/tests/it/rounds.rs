@@ -96,7 +96,12 @@ fn unseen_text_gets_closer_at_the_same_size() {
 #[test]
 fn the_same_bytes_on_every_level_and_thread_count_and_from_the_disk() {
     let mut written = 0;
-    for (name, encoding) in [("tiny/llama", "tt3"), ("tiny/gemma4-e2b", "tq3"), ("tiny/gemma4-moe", "tt2")] {
+    for (name, encoding) in [
+        ("tiny/llama", "tt3"),
+        ("tiny/gemma4-e2b", "tq3"),
+        ("tiny/gemma4-moe", "tt2"),
+        ("tiny/qwen3-moe", "tt2"),
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let mut first: Option<(RoundedAgainOutcome, Option<Vec<u8>>)> = None;
         let levels = Isa::available().into_iter().map(|level| (level, 1, None));

@@ -48,7 +48,7 @@ fn tight(checkpoint: &Checkpoint) -> u64 {
 
 #[test]
 fn the_same_corrections_on_every_level_and_thread_count() {
-    for name in ["tiny/llama", "tiny/gemma4-e2b", "tiny/gemma4-moe"] {
+    for name in ["tiny/llama", "tiny/gemma4-e2b", "tiny/gemma4-moe", "tiny/qwen3-moe"] {
         let dir = tempfile::tempdir().unwrap();
         let checkpoint = Arc::new(testdata(name));
         let before = tuned(&checkpoint, dir.path(), Isa::detect(), 2);

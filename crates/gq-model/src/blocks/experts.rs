@@ -14,7 +14,7 @@ pub(crate) struct Experts {
     /// `[experts * 2 * width, hidden]`: the gate rows of an expert, then its up rows.
     pub(crate) gate_up: Linear,
     /// `[experts * hidden, width]`.
-    down: Linear,
+    pub(crate) down: Linear,
     /// Rows of an expert's gate.
     pub(crate) width: usize,
     activation: Activation,

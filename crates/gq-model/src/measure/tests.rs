@@ -18,8 +18,17 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-const TINY: [&str; 7] =
-    ["llama", "qwen2", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense"];
+const TINY: [&str; 9] = [
+    "llama",
+    "qwen2",
+    "qwen3-moe",
+    "qwen3-moe-mixed",
+    "gemma3",
+    "gemma4-e2b",
+    "gemma4-e4b",
+    "gemma4-moe",
+    "gemma4-dense",
+];
 
 fn model(name: &str, level: Isa) -> Model {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);
@@ -182,7 +191,7 @@ fn gradients_equal_finite_differences_in_f64() {
 
 #[test]
 fn the_head_gives_the_gradient_of_drawn_labels() {
-    for name in ["llama", "qwen2", "gemma4-e2b"] {
+    for name in ["llama", "qwen2", "qwen3-moe", "qwen3-moe-mixed", "gemma4-e2b"] {
         let model = model(name, Isa::detect());
         let hidden = Arc::new(Matrix {
             width: model.spec().hidden_size,

@@ -101,7 +101,18 @@ fn every_operator(kind: Kind) {
 
 /// Weights as they are: logits of a whole graph.
 fn every_family(kind: Kind) {
-    let names = ["llama", "llama3", "qwen2", "gemma3", "gemma4-e2b", "gemma4-moe", "gemma4-dense"];
+    let names = [
+        "llama",
+        "llama3",
+        "qwen2",
+        "qwen3",
+        "qwen3-moe",
+        "qwen3-moe-mixed",
+        "gemma3",
+        "gemma4-e2b",
+        "gemma4-moe",
+        "gemma4-dense",
+    ];
     for name in names {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);
         let level = *levels().last().unwrap();

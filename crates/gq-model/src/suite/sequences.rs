@@ -79,7 +79,7 @@ fn sequences_do_not_see_each_other() {
 /// A device keeps its copies by these numbers.
 #[test]
 fn weights_have_ids_of_their_own() {
-    for name in ["llama", "gemma4-moe"] {
+    for name in ["llama", "qwen3-moe", "gemma4-moe"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/tiny").join(name);
         let model =
             Model::from_checkpoint(Arc::new(Checkpoint::open(path).unwrap()), RunOptions::default()).unwrap();

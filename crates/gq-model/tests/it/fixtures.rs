@@ -12,10 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Every tiny checkpoint; a missing one fails its tests.
-pub const TINY: [&str; 9] = [
+pub const TINY: [&str; 12] = [
     "llama",
     "llama3",
     "qwen2",
+    "qwen3",
+    "qwen3-moe",
+    "qwen3-moe-mixed",
     "gemma3",
     "gemma4-e2b",
     "gemma4-e4b",

@@ -7,4 +7,4 @@ pub mod safetensors;
 pub mod tokens;
 mod weights;
 
-pub use weights::{WeightTensor, Weights};
+pub use weights::Weights;

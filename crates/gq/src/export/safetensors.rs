@@ -1,9 +1,9 @@
 //! A checkpoint directory in bf16, as transformers loads it.
 
-use super::{WeightTensor, Weights};
+use super::Weights;
 use crate::export_mark::{is_unfinished, mark};
 use crate::failure::{Exit, Failure};
-use gq_checkpoint::Family;
+use gq_checkpoint::{Family, HubTensor};
 use gq_tensor::{DType, encode_f32};
 use half::bf16;
 use rayon::prelude::*;
@@ -110,7 +110,12 @@ fn fill(
             std::fs::write(&path, text).map_err(|error| Failure::io(&path, &error))?;
         }
     }
-    let shards = shards(&weights.tensors, max_shard);
+    let written = weights.tensors.iter().flat_map(|tensor| {
+        let parts = weights.spec.on_the_hub(&tensor.name, &tensor.shape);
+        parts.into_iter().map(|part| Written { of: tensor.name.clone(), part })
+    });
+    let written: Vec<Written> = written.collect();
+    let shards = shards(&written, max_shard);
     let names = shard_names(shards.len());
     if shards.len() > 1 {
         let path = dir.join("model.safetensors.index.json");
@@ -132,12 +137,18 @@ fn is_listed(tokenizer_config: &Option<String>, template: &str) -> bool {
     list.is_some_and(|list| list.contains(&json!({"name": "default", "template": template})))
 }
 
-fn bf16_bytes(tensor: &WeightTensor) -> u64 {
-    2 * tensor.shape.iter().map(|&n| n as u64).product::<u64>()
+/// A tensor of the file, and the one that its rows are of.
+struct Written {
+    of: String,
+    part: HubTensor,
+}
+
+fn bf16_bytes(tensor: &Written) -> u64 {
+    2 * tensor.part.shape.iter().map(|&n| n as u64).product::<u64>()
 }
 
 /// Consecutive tensors of at most `max` bytes together.
-fn shards(tensors: &[WeightTensor], max: u64) -> Vec<&[WeightTensor]> {
+fn shards(tensors: &[Written], max: u64) -> Vec<&[Written]> {
     let (mut shards, mut first, mut bytes) = (Vec::new(), 0, 0u64);
     for (index, tensor) in tensors.iter().enumerate() {
         let more = bf16_bytes(tensor);
@@ -159,9 +170,10 @@ fn shard_names(count: usize) -> Vec<String> {
 }
 
 /// Which tensor is in which file.
-fn index(shards: &[&[WeightTensor]], names: &[String]) -> Result<String, Failure> {
+fn index(shards: &[&[Written]], names: &[String]) -> Result<String, Failure> {
     let total: u64 = shards.iter().flat_map(|shard| shard.iter()).map(bf16_bytes).sum();
-    let files = shards.iter().zip(names).flat_map(|(shard, name)| shard.iter().map(move |t| (&t.name, name)));
+    let files =
+        shards.iter().zip(names).flat_map(|(shard, name)| shard.iter().map(move |t| (&t.part.name, name)));
     let map: Map<String, Value> = files.map(|(tensor, file)| (tensor.clone(), json!(file))).collect();
     let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
     serde_json::to_string_pretty(&index).map_err(|error| Failure::internal("index", &error))
@@ -202,7 +214,7 @@ fn config(text: &str) -> Result<String, Failure> {
 /// Writes one file; `done` counts bytes of weights over all of them.
 fn tensors(
     weights: &Weights,
-    shard: &[WeightTensor],
+    shard: &[Written],
     path: &PathBuf,
     done: &mut u64,
     progress: &mut dyn FnMut(u64),
@@ -212,9 +224,9 @@ fn tensors(
     header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     let mut end = 0;
     for tensor in shard {
-        let bytes = bf16_bytes(tensor);
-        let entry = json!({"dtype": "BF16", "shape": tensor.shape, "data_offsets": [end, end + bytes]});
-        header.insert(tensor.name.clone(), entry);
+        let (bytes, HubTensor { name, shape, .. }) = (bf16_bytes(tensor), &tensor.part);
+        let entry = json!({"dtype": "BF16", "shape": shape, "data_offsets": [end, end + bytes]});
+        header.insert(name.clone(), entry);
         end += bytes;
     }
     let mut header = Value::Object(header).to_string();
@@ -225,22 +237,20 @@ fn tensors(
     file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
     file.write_all(header.as_bytes()).map_err(failed)?;
     let (mut values, mut bytes) = (Vec::new(), Vec::new());
-    for tensor in shard {
-        let cols = tensor.shape.last().copied().unwrap_or(1);
-        let rows = tensor.shape.iter().rev().skip(1).product::<usize>();
+    for Written { of, part } in shard {
+        let (cols, rows) = (part.shape.last().copied().unwrap_or(1), part.rows.clone());
         let step = (STEP / cols.max(1)).max(1);
-        for first in (0..rows).step_by(step) {
-            let now = first..(first + step).min(rows);
+        for first in rows.clone().step_by(step) {
+            let now = first..(first + step).min(rows.end);
             values.resize(now.len() * cols, 0.0);
             bytes.resize(2 * values.len(), 0);
-            weights.read_rows(&tensor.name, now.clone(), &mut values)?;
+            weights.read_rows(of, now.clone(), &mut values)?;
             // The largest values of f32 round to infinity in bf16.
             let beyond = values.par_iter().position_any(|value| !bf16::from_f32(*value).is_finite());
             if let Some(at) = beyond {
                 let (row, value) = (now.start + at / cols.max(1), values[at]);
-                let message =
-                    format!("{}: a weight in row {row} is {value:e}, which bf16 cannot hold", tensor.name);
-                let failure = Failure::new(Exit::Input, "tensor.not_finite", message).at(&tensor.name);
+                let message = format!("{of}: a weight in row {row} is {value:e}, which bf16 cannot hold");
+                let failure = Failure::new(Exit::Input, "tensor.not_finite", message).at(of);
                 return Err(failure.limit("finite numbers of bf16").actual(value));
             }
             let chunks = values.par_chunks(CHUNK).zip(bytes.par_chunks_mut(2 * CHUNK));

@@ -10,6 +10,7 @@ mod chat;
 mod chat_template;
 mod checkpoints;
 mod contract;
+mod experts;
 mod finite;
 mod first;
 mod gguf;

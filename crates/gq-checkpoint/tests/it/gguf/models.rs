@@ -11,10 +11,12 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// Tiny checkpoint and the tokenizer it is given.
-const MODELS: [(&str, &str); 8] = [
+const MODELS: [(&str, &str); 10] = [
     ("llama", "llama"),
     ("llama3", "llama"),
     ("qwen2", "llama"),
+    ("qwen3", "llama"),
+    ("qwen3-moe", "llama"),
     ("gemma3", "gemma3"),
     ("gemma4-e2b", "gemma4"),
     ("gemma4-e4b", "gemma4"),

@@ -24,8 +24,8 @@ fn config(sweep: &Json, case: &Json) -> String {
     Json::Object(config.clone()).to_string()
 }
 
-fn plan(spec: &ModelSpec) -> Result<ExportPlan, String> {
-    let texts = Texts::default();
+fn plan(spec: &ModelSpec, config: String) -> Result<ExportPlan, String> {
+    let texts = Texts { config, ..Texts::default() };
     let tensors: Vec<_> = spec.expected_tensors().into_iter().map(|t| (t.name, t.shape)).collect();
     let source = ExportSource { spec, texts: &texts, tensors: &tensors };
     ExportPlan::new(source, &ExportOptions::new(GgmlType::F32, "swept")).map_err(|error| error.to_string())
@@ -63,7 +63,7 @@ fn exports_have_the_keys_that_llama_cpp_was_right_about() {
         let plan = spec.and_then(|mut spec| {
             // Of two tensors the checkpoint knows, not the configuration.
             spec.tied_head &= !name.contains("two tensors");
-            plan(&spec)
+            plan(&spec, config(&sweep, case))
         });
         if let Some(reason) = case["refused"].as_str() {
             let error = plan.err().unwrap_or_else(|| panic!("{name}: exported"));
@@ -102,7 +102,7 @@ fn exports_come_back_as_the_same_graph() {
             out.fill(0.0);
             Ok(())
         };
-        plan(&spec).unwrap().write(&path, &mut zeros, &|_| {}).unwrap();
+        plan(&spec, config(&sweep, case)).unwrap().write(&path, &mut zeros, &|_| {}).unwrap();
         let gguf = Gguf::open(&path).unwrap();
         let factors = gguf.tensor("rope_freqs.weight").map(|tensor| {
             let mut values = vec![0.0; tensor.info.cols()];
