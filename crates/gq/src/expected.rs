@@ -111,7 +111,8 @@ pub fn trial_file(
     global: &Global,
 ) -> Result<Option<f64>, Failure> {
     let pass = Effort::new(checkpoint, &|_| false).pass;
-    let measured = speed(global)?.seconds(2.0 * SINGLE * held_out as f64 * pass);
+    // The original and the file, in the fixed arithmetic.
+    let measured = speed(global)?.seconds(2.0 * held_out as f64 * pass);
     Ok(coding(plan, true, global)?.seconds.map(|coded| coded + measured))
 }
 
