@@ -19,6 +19,7 @@ pub use after::{
     ScalesError, ScalesEvent, ScalesOptions, ScalesTuned, Side, TargetKld, TargetKldError, TensorAgain,
     TunedScales, check_source, held_out_divergence, tune_scales,
 };
+pub use calibrate::compared_tokens;
 pub use calibrate::{
     BuiltinError, CalibrateError, CalibrateEvent, CalibrateOptions, CalibrationInput, CalibrationText,
     ExpertMoments, MeasuringMemory, MeasuringSize, SequenceError, TrialOptions, builtin, correct, measure,

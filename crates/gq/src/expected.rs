@@ -4,8 +4,8 @@ use crate::failure::Failure;
 use crate::global::Global;
 use crate::options::amounts::{Measuring, TextSource};
 use crate::progress::{Stage, Unit};
-use crate::source;
 use crate::source::Loaded;
+use crate::{rates, source};
 use gq_checkpoint::Checkpoint;
 use gq_convert::{Effort, Estimate, Plan, Speed};
 use gq_model::ActivationMode;
@@ -42,12 +42,7 @@ pub fn measuring(checkpoint: &Checkpoint, how: &Measuring, global: &Global) -> R
     let wanted: BTreeSet<&str> = how.wanted(checkpoint).collect();
     let speed = speed(global)?;
     let effort = Effort::new(checkpoint, &|name| wanted.contains(name));
-    let text = Stage {
-        name: "text",
-        unit: Unit::Items("tokens"),
-        total: how.tokens as u64,
-        seconds: Some(speed.seconds(WRITING * how.tokens as f64 * effort.pass)),
-    };
+    let text = Stage { name: "text", ..writing(how.tokens, effort.pass, global)? };
     let expected = effort.measuring(how.amounts());
     let units = [
         ("gradients", "sequences", sequences),
@@ -83,6 +78,66 @@ pub fn coding(plan: &Plan, calibrated: bool, global: &Global) -> Result<Stage, F
     Ok(Stage { name: "coding", unit: Unit::Bytes, total: plan.source_bytes, seconds })
 }
 
+/// The stages of a conversion of a large model, were it calibrated: measuring `how`, less what `plan` stores without loss,
+/// and coding.
+pub fn calibrated(
+    checkpoint: &Checkpoint,
+    how: Measuring,
+    plan: &Plan,
+    global: &Global,
+) -> Result<Vec<Stage>, Failure> {
+    let how = how.leaving_out(plan.certain(), checkpoint);
+    let mut stages = measuring(checkpoint, &how, global)?;
+    stages.push(coding(plan, true, global)?);
+    Ok(stages)
+}
+
+/// The stage of a model writing so many tokens, each of which takes so many multiplications in a pass.
+pub fn writing(tokens: usize, pass: f64, global: &Global) -> Result<Stage, Failure> {
+    let seconds = Some(speed(global)?.seconds(WRITING * tokens as f64 * pass));
+    Ok(Stage { name: "", unit: Unit::Items("tokens"), total: tokens as u64, seconds })
+}
+
+/// The stage of digesting so many bytes.
+pub fn digesting(total: u64) -> Stage {
+    Stage { name: "", unit: Unit::Bytes, total, seconds: Some(rates::digesting(total)) }
+}
+
+/// Seconds of one file on the way to a divergence: coded as `plan` says, and measured on `held_out` tokens.
+pub fn trial_file(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    held_out: usize,
+    global: &Global,
+) -> Result<Option<f64>, Failure> {
+    let pass = Effort::new(checkpoint, &|_| false).pass;
+    // The original and the file, in the fixed arithmetic.
+    let measured = speed(global)?.seconds(2.0 * held_out as f64 * pass);
+    Ok(coding(plan, true, global)?.seconds.map(|coded| coded + measured))
+}
+
+/// The stage of comparing two models of so many weights, both in single precision, on windows of `ctx` tokens.
+pub fn comparing(weights: u64, (ctx, windows): (usize, usize), global: &Global) -> Result<Stage, Failure> {
+    let seconds = speed(global)?.seconds(2.0 * SINGLE * (ctx * windows) as f64 * weights as f64);
+    let (unit, total) = (Unit::Items("windows"), windows as u64);
+    Ok(Stage { name: "measuring", unit, total, seconds: Some(seconds) })
+}
+
+/// The stage of running a model on rows of so many tokens in all.
+pub fn running(model: &Loaded, (rows, tokens): (u64, u64), global: &Global) -> Result<Stage, Failure> {
+    let seconds = Some(speed(global)?.seconds(tokens as f64 * pass(model)));
+    Ok(Stage { name: "", unit: Unit::Items("rows"), total: rows, seconds })
+}
+
+/// Multiplications of a token, by what they take in the arithmetic of measurements.
+fn pass(loaded: &Loaded) -> f64 {
+    let slower = match loaded.model.options().activations {
+        ActivationMode::F32 => SINGLE,
+        ActivationMode::Int8 => INT8,
+    };
+    slower * loaded.sizes.weights as f64
+}
+
 /// Seconds of comparing two models on windows of `ctx` tokens.
 pub fn evaluation(
     model: &Loaded,
@@ -90,15 +145,8 @@ pub fn evaluation(
     (ctx, windows): (usize, usize),
     global: &Global,
 ) -> Result<f64, Failure> {
-    let cost = |loaded: &Loaded| {
-        let slower = match loaded.model.options().activations {
-            ActivationMode::F32 => SINGLE,
-            ActivationMode::Int8 => INT8,
-        };
-        slower * loaded.sizes.weights as f64
-    };
     let tokens = (ctx * windows) as f64;
-    Ok(speed(global)?.seconds(tokens * (cost(model) + cost(reference))))
+    Ok(speed(global)?.seconds(tokens * (pass(model) + pass(reference))))
 }
 
 /// The stage of evaluating so many conversions on so many tokens: the original runs once, its logits are kept.

@@ -206,7 +206,7 @@ pub fn expectation(stages: &[Stage]) -> Option<String> {
 }
 
 /// `about 12 s`, `under a second`.
-fn about(seconds: f64) -> String {
+pub fn about(seconds: f64) -> String {
     match units::rough_seconds(seconds) {
         little if seconds < 1.0 => little,
         some => format!("about {some}"),

@@ -2,7 +2,7 @@
 
 use crate::failure::{Exit, Failure};
 use crate::output::{self, Output};
-use crate::{terminal, units};
+use crate::{terminal, typed, units};
 use gq_files::{Held, Identity};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -290,7 +290,7 @@ fn interrupted(signal: i32, output: Output) {
     }
     clean(&state.work);
     // Other threads went on meanwhile.
-    end(stopped(&state.work, &state.whole, &command_line()), exit, output, || clean(&state.work));
+    end(stopped(&state.work, &state.whole, &typed::command()), exit, output, || clean(&state.work));
 }
 
 /// One sentence for what is left and how to go on.
@@ -353,18 +353,6 @@ fn sized(path: &Path) -> String {
         Ok(found) if found.is_file() => format!("{} ({})", path.display(), units::bytes(found.len())),
         _ => path.display().to_string(),
     }
-}
-
-/// What was typed, as a shell would take it again.
-fn command_line() -> String {
-    let quoted = |arg: String| match !arg.is_empty()
-        && arg.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./=:,@%+".contains(&b))
-    {
-        true => arg,
-        false => format!("'{}'", arg.replace('\'', r"'\''")),
-    };
-    let args = std::env::args_os().skip(1).map(|arg| quoted(arg.to_string_lossy().into_owned()));
-    ["gq".to_owned()].into_iter().chain(args).collect::<Vec<_>>().join(" ")
 }
 
 /// Which mapped file cannot be read any more, and what is kept of the work.

@@ -13,9 +13,6 @@ const NEAR: f64 = 0.03;
 /// Part of what was allowed that is tried after a file that computed no numbers.
 const BROKEN: f64 = 0.25;
 
-/// Most files that are made.
-const ROUNDS: usize = 6;
-
 /// What divergence to plan for next, so that the one that is measured meets a limit: expectations come from sums over
 /// tensors, which know little of how their errors act together.
 #[derive(Clone, Debug)]
@@ -30,6 +27,9 @@ pub struct TargetKld {
 }
 
 impl TargetKld {
+    /// Most files that are made.
+    pub const MOST_FILES: usize = 6;
+
     /// Divergence in nats per token that files are to keep to when they are measured.
     pub fn new(limit: f64) -> TargetKld {
         TargetKld { limit, allowed: limit, kept: None, missed: None, rounds: 0 }
@@ -69,7 +69,7 @@ impl TargetKld {
             false if low > 0.0 && high.is_finite() => (low * high).sqrt(),
             false => return false,
         };
-        self.rounds < ROUNDS && self.allowed.is_finite()
+        self.rounds < TargetKld::MOST_FILES && self.allowed.is_finite()
     }
 }
 

@@ -11,6 +11,12 @@ pub(crate) fn is_held_out(index: usize, sequences: usize) -> bool {
 /// Most held-out sequences that whole files are compared on.
 const COMPARED: usize = 12;
 
+/// Tokens that whole files are compared on, of so many sequences of `ctx` tokens.
+pub fn compared_tokens(sequences: usize, ctx: usize) -> usize {
+    let held = (0..sequences).filter(|&index| is_held_out(index, sequences)).count();
+    held.div_ceil(held.div_ceil(COMPARED).max(1)) * ctx
+}
+
 /// Held-out sequences to compare whole files on, spread over all of them.
 pub(crate) fn compared(sequences: &[Vec<u32>]) -> Vec<Vec<u32>> {
     let held = sequences.iter().enumerate().filter(|(index, _)| is_held_out(*index, sequences.len()));

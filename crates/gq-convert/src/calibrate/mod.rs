@@ -17,6 +17,7 @@ pub use collected::ExpertMoments;
 pub(crate) use damping::choose as choose_damping;
 pub use error::CalibrateError;
 pub use event::CalibrateEvent;
+pub use held_out::compared_tokens;
 pub(crate) use held_out::{compared, is_held_out};
 pub use measure::{CalibrateOptions, CalibrationInput, measure, source_files};
 pub use memory::{MeasuringMemory, MeasuringSize};

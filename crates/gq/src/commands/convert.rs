@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::search_folder::SearchFolder;
 use crate::seen::{Checker, NoCheck};
 use crate::signals::Work;
-use crate::{encodings, guard, outcome, progress, signals, source, units};
+use crate::{encodings, guard, outcome, progress, signals, source, typed, units};
 use gq_convert::{Check, ExecuteOptions, Measurements, Resources};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,6 +73,7 @@ pub struct ConvertArgs {
 }
 
 pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
+    let began = Instant::now();
     if let Some(output) = args.output.as_deref().filter(|_| !args.dry_run) {
         guarded(args, output, false)?;
     }
@@ -81,7 +82,6 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     if args.dry_run {
         return plan::show(&found, (&args.recipe, &args.calibration), false, global);
     }
-    let began = Instant::now();
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.recipe.loras, global)?);
     source::refuse_quantized(&checkpoint, args.recipe.allow_requantize)?;
     let output = global.output();
@@ -109,11 +109,15 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     let place = Place { path: &output_path, restart: args.restart, keep: args.keep_measurements };
     job.room(&place, global)?;
     let mut progress = Progress::staged(global, "convert", job.stages(args.keep_measurements, global)?);
+    if let Some(line) = target_kld::expectation(&checkpoint, &args.recipe, &job.calibrate, resources, global)?
+    {
+        output.note(&line);
+    }
     job.find_grids(&mut progress, global)?;
     let uncalibrated = job.uncalibrated();
     if let Some(why) = uncalibrated {
-        output.note(&why.sentence(&command));
-        job.tell_calibrated(why, &args.calibration.quick(&checkpoint), global)?;
+        output.note(&why.sentence(&command, &typed::calibrated_conversion()));
+        job.tell_calibrated(why, args.calibration.quick(&checkpoint), global)?;
     }
     // Grids may have decided what was open before.
     job.room(&place, global)?;

@@ -7,11 +7,11 @@ use crate::guard::{Force, Out};
 use crate::jobs::evaluate::{
     cache_dir, identity, on_text, on_windows, own_tokens, read_text, room, tokens_sha256,
 };
-use crate::progress::{Progress, Unit};
+use crate::progress::Progress;
 use crate::signals::Work;
 use crate::source::Found;
 use crate::table::Table;
-use crate::{guard, seen, signals, source, units};
+use crate::{expected, guard, seen, signals, source, units};
 use gq_eval::{
     CachedReference, EvalReport, Gate, LogitCache, Names, OutputsReader, ReferenceLogits, TextOptions,
     Windows, evaluate_outputs,
@@ -209,7 +209,9 @@ fn measure(
         let rows = reference.input_ids().len() as u64;
         let positions = reference.input_ids().first().map_or(0, Vec::len);
         room(&options, (reference.input_ids().len(), positions), vocab)?;
-        let mut progress = Progress::new(global.progress, global.output(), "eval", Unit::Items("rows"), rows);
+        let tokens = rows * positions as u64;
+        let stage = expected::running(&loaded, (rows, tokens), global)?;
+        let mut progress = Progress::staged(global, "eval", vec![stage]);
         let mut step = |done: usize, _: usize| progress.set(done as u64, "");
         let report = evaluate_outputs(&loaded.model, &reference, loaded.sizes, options, &mut step);
         // What is wrong with a file that changed is no finding.

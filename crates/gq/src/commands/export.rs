@@ -2,11 +2,11 @@
 
 use crate::export::cost::{self, CostArgs};
 use crate::export::ranged::{self, Written};
-use crate::export::{Weights, modelfile, safetensors, tokens};
+use crate::export::{Weights, modelfile, rate, safetensors, tokens};
 use crate::failure::Failure;
 use crate::global::Global;
 use crate::guard::{self, Force, Out};
-use crate::progress::{Progress, Unit};
+use crate::progress::{Progress, Stage};
 use crate::seen::{self, Checker, NoCheck, Seen};
 use crate::signals::{self, Work};
 use crate::source::{self, Found};
@@ -19,6 +19,7 @@ use gq_model::{ModelTexts, Tokenizer};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Write a model as a GGUF for llama.cpp and Ollama, or as a bf16 checkpoint for transformers.
 ///
@@ -106,6 +107,7 @@ fn of_mix(name: &str) -> Option<GgmlType> {
 }
 
 pub fn run(args: &ExportArgs, global: &Global) -> Result<(), Failure> {
+    let began = Instant::now();
     let mut outs = vec![match args.safetensors {
         true => Out::new_folder(&args.output),
         false => Out::file(&args.output, args.force),
@@ -124,9 +126,9 @@ pub fn run(args: &ExportArgs, global: &Global) -> Result<(), Failure> {
         texts::warn_of_templates(&texts::broken_templates(&weights.texts), global.output());
     }
     if args.safetensors {
-        return source::with_threads(global, || checkpoint(args, found, &weights, global))?;
+        return source::with_threads(global, || checkpoint(args, found, &weights, (began, global)))?;
     }
-    source::with_threads(global, || gguf(args, found, &weights, global))?
+    source::with_threads(global, || gguf(args, found, &weights, (began, global)))?
 }
 
 /// What is not done when the output has its name.
@@ -147,19 +149,44 @@ fn modelfile_path(output: &Path) -> PathBuf {
     output.with_extension("Modelfile")
 }
 
-fn checkpoint(args: &ExportArgs, found: Found, weights: &Weights, global: &Global) -> Result<(), Failure> {
+/// What is to be done, said before it begins.
+fn begin(
+    weights: &Weights,
+    (writing, cost): (Stage, &cost::Plan),
+    global: &Global,
+) -> Result<Progress, Failure> {
+    let stages = [writing].into_iter().chain(cost.stage(weights, global)?).collect();
+    Ok(Progress::staged(global, "export", stages))
+}
+
+/// Rows and columns of a matrix or of matrices one below the other; a vector is a row.
+fn rows_of(shape: &[usize]) -> (usize, usize) {
+    (shape.iter().rev().skip(1).product(), shape.last().copied().unwrap_or(1))
+}
+
+fn checkpoint(
+    args: &ExportArgs,
+    found: Found,
+    weights: &Weights,
+    (began, global): (Instant, &Global),
+) -> Result<(), Failure> {
     tokens::own(weights)?;
     let total = weights.tensors.iter().map(|t| 2 * t.shape.iter().product::<usize>() as u64).sum();
     let plan = args.cost.plan(found, weights, total, global)?;
     guard::space(&args.output, total)?;
-    let mut progress = Progress::new(global.progress, global.output(), "export", Unit::Bytes, total);
+    let kind = GgmlType::BF16;
+    let targets =
+        weights.tensors.iter().map(|t| rate::Target { name: &t.name, shape: rows_of(&t.shape), kind });
+    let writing = rate::writing(weights, &targets.collect::<Vec<_>>(), total)?;
+    let mut progress = begin(weights, (writing, &plan), global)?;
     let checker = Checker::new(args.no_check, global);
     let named = (args.output.as_path(), Existing::Kept);
     let bytes = checker.through(named, &|| weights.check_unchanged(), |path| {
         safetensors::write(weights, path, args.max_shard_size, &mut |done| progress.set(done, ""))
     })?;
-    let seconds = progress.finish();
-    let cost = cost::measure(plan, &args.output, global);
+    let cost = cost::measure(plan, &args.output, &mut progress, global);
+    progress.finish();
+    let seconds = began.elapsed().as_secs_f64();
     let output = global.output();
     if output.json {
         return output.document(&serde_json::json!({
@@ -177,7 +204,12 @@ fn checkpoint(args: &ExportArgs, found: Found, weights: &Weights, global: &Globa
     ))
 }
 
-fn gguf(args: &ExportArgs, found: Found, weights: &Weights, global: &Global) -> Result<(), Failure> {
+fn gguf(
+    args: &ExportArgs,
+    found: Found,
+    weights: &Weights,
+    (began, global): (Instant, &Global),
+) -> Result<(), Failure> {
     let default = if weights.is_container() { Wanted::Nearest } else { Wanted::Type(GgmlType::F16) };
     let wanted = args.kind.unwrap_or(default);
     let folder = found.name.as_str();
@@ -207,19 +239,25 @@ fn gguf(args: &ExportArgs, found: Found, weights: &Weights, global: &Global) -> 
     let measured = args.cost.plan(found, weights, held, global)?;
     guard::space(&args.output, plan.file_bytes())?;
     let made = args.ollama.then(|| ollama(&args.output, weights)).transpose()?;
-    let progress = Progress::new(global.progress, global.output(), "export", Unit::Bytes, plan.file_bytes());
-    let progress = RefCell::new(progress);
+    let targets = plan.tensors().iter().filter_map(|tensor| {
+        let (shape, kind) = (rows_of(&tensor.new.shape), tensor.new.kind);
+        Some(rate::Target { name: tensor.source.as_deref()?, shape, kind })
+    });
+    let writing = rate::writing(weights, &targets.collect::<Vec<_>>(), plan.file_bytes())?;
+    let progress = RefCell::new(begin(weights, (writing, &measured), global)?);
     let checker = Checker::new(args.no_check, global);
     let named = (args.output.as_path(), args.force.existing());
     let written = checker.through(named, &|| weights.check_unchanged(), |path| {
         ranged::write(source, options, path, weights, &|done| progress.borrow_mut().set(done, ""))
     })?;
-    let seconds = progress.into_inner().finish();
+    let mut progress = progress.into_inner();
     if let Some((path, modelfile)) = &made {
         guard::write_whole(path, &modelfile.text, args.force.existing())?;
         modelfile.warnings.iter().for_each(|warning| global.output().warn(warning));
     }
-    let cost = cost::measure(measured, &args.output, global);
+    let cost = cost::measure(measured, &args.output, &mut progress, global);
+    progress.finish();
+    let seconds = began.elapsed().as_secs_f64();
     let modelfile = made.as_ref().map(|(path, _)| path);
     let not_carried = own.as_ref().filter(|own| own.composes()).map(|_| "NFC");
     show(args, (&written, not_carried), modelfile, (seconds, &cost, &checker.seen()), global)

@@ -7,14 +7,14 @@ use crate::jobs::convert;
 use crate::jobs::measuring_memory;
 use crate::options::amounts::Measuring;
 use crate::options::calibration::CalibrationArgs;
-use crate::options::decision::Calibrate;
+use crate::options::decision::{Calibrate, Why};
 use crate::options::recipe::Recipe;
 use crate::outcome::{Row, groups, left_out, lossless, shape};
 use crate::progress::Stage;
 use crate::seen::{Checker, NoCheck};
 use crate::source::Found;
 use crate::table::Table;
-use crate::{expected, outcome, progress, source, units};
+use crate::{expected, outcome, progress, source, typed, units};
 use gq_convert::{Estimate, Plan, Resources};
 use std::path::PathBuf;
 
@@ -90,6 +90,12 @@ pub fn show(
         None if measurements.is_some() => vec![expected::coding(&plan, true, global)?],
         None => Vec::new(),
     };
+    let calibrated = match calibrate {
+        Calibrate::Without(Why::Large(_)) if !plan.is_lossless() => {
+            Some(expected::calibrated(&checkpoint, calibration.quick(&checkpoint), &plan, global)?)
+        }
+        _ => None,
+    };
     let check = Checker::new(NoCheck::default(), global).within(recipe.max_memory).memory(&checkpoint)?;
     let output = global.output();
     let estimate = Estimate::new(&plan, global.isa()?);
@@ -106,6 +112,10 @@ pub fn show(
             })
         });
         document["check_memory_bytes"] = check.into();
+        document["calibrated"] = calibrated.map_or(serde_json::Value::Null, |stages| {
+            let seconds: f64 = stages.iter().filter_map(|stage| stage.seconds).sum();
+            serde_json::json!({ "command": typed::calibrated_conversion(), "seconds": seconds })
+        });
         return output.document(&document);
     }
     let mut text = String::new();
@@ -165,7 +175,11 @@ pub fn show(
             text += "every weight is stored without loss: nothing is measured\n";
         }
         Calibrate::Without(why) if !plan.is_lossless() => {
-            text += &format!("{}\n", why.sentence(&format!("gq convert {}", found.path.display())));
+            let quick = format!("gq convert {}", found.path.display());
+            text += &format!("{}\n", why.sentence(&quick, &typed::calibrated_conversion()));
+            if let Some(all) = calibrated.as_deref().and_then(progress::expectation) {
+                text += &format!("that takes {all}\n");
+            }
         }
         _ => {}
     }

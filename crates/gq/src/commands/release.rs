@@ -16,6 +16,7 @@ use crate::sums::{self, SUMS};
 use crate::table::Table;
 use crate::{guard, signals, units};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Make a release: several sizes of a model in one folder, measured, with checksums, manifests, a model card and a report.
 ///
@@ -70,6 +71,7 @@ pub struct ReleaseArgs {
 }
 
 pub fn run(args: &ReleaseArgs, global: &Global) -> Result<(), Failure> {
+    let began = Instant::now();
     let dir = &args.output;
     guard::check(&[Out::folder(dir)], &[&args.source, &args.recipe])?;
     refuse_full(args)?;
@@ -92,7 +94,7 @@ pub fn run(args: &ReleaseArgs, global: &Global) -> Result<(), Failure> {
         discard(&job, dir)?;
     }
     if !Work::is_begun(dir) && is_release(dir) {
-        return finished(&job, dir);
+        return finished(&job, dir, began);
     }
     let mut work = Work::open(dir, &job.inputs, false)?;
     make(&job, dir, &mut work)?;
@@ -100,7 +102,7 @@ pub fn run(args: &ReleaseArgs, global: &Global) -> Result<(), Failure> {
     // There is nothing to go on with.
     drop(left);
     work.finish()?;
-    show(&manifest, dir, global)
+    show(&manifest, dir, began, global)
 }
 
 /// Refuses a folder that holds something else than a release, finished or begun.
@@ -140,18 +142,18 @@ fn discard(job: &Job<'_>, dir: &Path) -> Result<(), Failure> {
 }
 
 /// A folder that holds a finished release: this one is checked, another one is left alone.
-fn finished(job: &Job<'_>, dir: &Path) -> Result<(), Failure> {
+fn finished(job: &Job<'_>, dir: &Path, began: Instant) -> Result<(), Failure> {
     let verified = verify(dir, job.global)?;
     if verified.manifest.inputs != job.inputs {
         return Err(differs(dir, &verified.manifest.inputs, &job.inputs));
     }
     job.global.output().note(&format!("{}: this release is there already, and verified", dir.display()));
-    show(&verified.manifest, dir, job.global)
+    show(&verified.manifest, dir, began, job.global)
 }
 
-/// Prints the sizes; a limit that is exceeded is the failure.
-fn show(manifest: &Manifest, dir: &Path, global: &Global) -> Result<(), Failure> {
-    let output = global.output();
+/// Prints the sizes and the time since `began`; a limit that is exceeded is the failure.
+fn show(manifest: &Manifest, dir: &Path, began: Instant, global: &Global) -> Result<(), Failure> {
+    let (output, seconds) = (global.output(), began.elapsed().as_secs_f64());
     let failed = manifest
         .variants
         .iter()
@@ -159,6 +161,7 @@ fn show(manifest: &Manifest, dir: &Path, global: &Global) -> Result<(), Failure>
     if output.json {
         let mut document = serde_json::to_value(manifest).map_err(|e| Failure::internal("release", &e))?;
         document["output"] = dir.display().to_string().into();
+        document["seconds"] = seconds.into();
         output.document(&document)?;
     } else {
         let mut table =
@@ -179,7 +182,7 @@ fn show(manifest: &Manifest, dir: &Path, global: &Global) -> Result<(), Failure>
                 limits.collect::<Vec<_>>().join(", "),
             ]);
         }
-        output.data(&table.render())?;
+        output.data(&format!("{}{}: in {}\n", table.render(), dir.display(), units::seconds(seconds)))?;
     }
     let Some((entry, gate)) = failed else { return Ok(()) };
     let actual = gate.actual.map_or_else(|| "not measured".to_owned(), |value| format!("{value:.6}"));

@@ -2,9 +2,9 @@
 
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
-use crate::progress::{Progress, Unit};
+use crate::progress::Progress;
 use crate::release::verify;
-use crate::{seen, source, texts, units};
+use crate::{expected, seen, source, texts, units};
 use gq_container::{Container, TextKind};
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ pub fn run(args: &VerifyArgs, global: &Global) -> Result<(), Failure> {
     }
     let container = Container::open(&found.path)?;
     let total = container.tensors().iter().map(|tensor| tensor.bytes).sum();
-    let mut progress = Progress::new(global.progress, output, "verify", Unit::Bytes, total);
+    let mut progress = Progress::staged(global, "verify", vec![expected::digesting(total)]);
     let mut done = 0;
     container.verify(|tensor, bytes| {
         done += bytes;

@@ -7,9 +7,9 @@ use crate::global::Global;
 use crate::jobs::{calibration_text, evaluate};
 use crate::machine::Machine;
 use crate::options::kinds::Activations;
-use crate::progress::{Progress, Unit};
+use crate::progress::{Progress, Stage};
 use crate::source::Found;
-use crate::{source, units};
+use crate::{expected, source, units};
 use gq_checkpoint::FileKind;
 use gq_eval::{EvalReport, ModelLogits, Names, ReferenceRun, TextOptions, Windows, compare_on_text};
 use gq_model::{KvType, ModelTexts, SpecialText, Tokenizer, kv_cache_bytes, work_bytes};
@@ -135,6 +135,16 @@ impl CostArgs {
     }
 }
 
+impl Plan {
+    /// The stage of measuring, where there is one.
+    pub fn stage(&self, weights: &Weights, global: &Global) -> Result<Option<Stage>, Failure> {
+        let Plan::Measure { windows, .. } = self else { return Ok(None) };
+        let used = weights.tensors.iter().filter(|tensor| tensor.shape.len() > 1);
+        let used = used.map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum();
+        expected::comparing(used, (CTX, windows.windows().len()), global).map(Some)
+    }
+}
+
 /// Bytes that a model takes when it is run: decoded where it is coded as GGUFs are, else its file as it is.
 fn resident(path: &Path, global: &Global) -> Result<u64, Failure> {
     if !source::is_checkpoint(path)? {
@@ -152,27 +162,31 @@ fn resident(path: &Path, global: &Global) -> Result<u64, Failure> {
 
 /// Measures the finished file; activations are f32 on both sides, so that only weights differ.
 /// A measurement that fails is a reason not to have one: the file is there all the same.
-pub fn measure(plan: Plan, output: &Path, global: &Global) -> Result<EvalReport, String> {
+pub fn measure(
+    plan: Plan,
+    output: &Path,
+    progress: &mut Progress,
+    global: &Global,
+) -> Result<EvalReport, String> {
     let measured = match plan {
         Plan::Skip(why) => return Err(why),
-        Plan::Measure { reference, windows, text } => compare(reference, &windows, text, output, global),
+        Plan::Measure { reference, windows, text } => {
+            compare(reference, (&windows, text), output, progress, global)
+        }
     };
     measured.map_err(|failure| failure.message)
 }
 
 fn compare(
     reference: Found,
-    windows: &Windows,
-    text: String,
+    (windows, text): (&Windows, String),
     output: &Path,
+    progress: &mut Progress,
     global: &Global,
 ) -> Result<EvalReport, Failure> {
     let model = source::model_with(output, &Adapters::default(), Some(Activations::F32), global)?;
     let original = source::model_with(&reference.path, &Adapters::default(), Some(Activations::F32), global)?;
-    let total = windows.windows().len() as u64;
-    let mut progress =
-        Progress::new(global.progress, global.output(), "measure", Unit::Items("windows"), total);
-    let mut step = |done: usize, _: usize| progress.set(done as u64, "");
+    let mut step = |done: usize, of: usize| progress.stage("measuring", (done as u64, of as u64), "");
     // No noise floor: it would be a third run of the same weights.
     let reference_run = ReferenceRun { logits: &mut ModelLogits::new(&original.model), again: None };
     let mut report = compare_on_text(
@@ -183,7 +197,6 @@ fn compare(
         TextOptions::default(),
         &mut step,
     )?;
-    progress.finish();
     original.check_unchanged()?;
     model.check_unchanged()?;
     let name = output.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());

@@ -3,6 +3,7 @@
 pub mod cost;
 pub mod modelfile;
 pub mod ranged;
+pub mod rate;
 pub mod safetensors;
 pub mod tokens;
 mod weights;

@@ -5,8 +5,8 @@ use crate::global::Global;
 use crate::jobs::measuring_memory::Writing;
 use crate::options::amounts::{Measuring, NONE, TextSource};
 use crate::options::recipe::Recipe;
-use crate::progress::{Progress, Unit};
-use crate::source;
+use crate::progress::Progress;
+use crate::{expected, source};
 use gq_checkpoint::Checkpoint;
 use gq_convert::CalibrationText;
 use gq_model::{
@@ -124,9 +124,9 @@ pub fn own_tokens(
     written.map_err(|e| Failure::new(Exit::Input, "calibration.self", e.to_string()))
 }
 
-/// A bar for what a model writes, where nothing else is shown meanwhile.
-pub fn writing(global: &Global) -> Progress {
-    Progress::new(global.progress, global.output(), "write", Unit::Items("tokens"), 1)
+/// A bar for the tokens that a model writes, where nothing else is shown meanwhile; each takes so many multiplications.
+pub fn writing(global: &Global, tokens: usize, pass: f64) -> Result<Progress, Failure> {
+    Ok(Progress::staged(global, "writing text", vec![expected::writing(tokens, pass, global)?]))
 }
 
 /// The texts of a file, or of the .txt and .md files of a directory in the order of their names.

@@ -14,6 +14,9 @@ use gq_convert::{Event, ExecuteOptions, Grids, Measurements, Plan, PlanError, Po
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Bytes of weights that are looked through sooner than this machine is tried for an estimate.
+const UNTRIED: u64 = 32 << 20;
+
 /// Where a file goes, and what becomes of what is there.
 pub struct Place<'a> {
     pub path: &'a Path,
@@ -160,10 +163,11 @@ impl<'a> Job<'a> {
     }
 
     /// What the calibrated command would take here, where a large model was not calibrated.
-    pub fn tell_calibrated(&self, why: Why, how: &Measuring, global: &Global) -> Result<(), Failure> {
-        if let Why::Large(_) = why {
-            if let Some(line) = progress::expectation(&expected::measuring(self.checkpoint, how, global)?) {
-                global.output().note(&format!("measuring for that takes {line}"));
+    pub fn tell_calibrated(&self, why: Why, how: Measuring, global: &Global) -> Result<(), Failure> {
+        if let (Why::Large(_), Some(plan)) = (why, &self.draft) {
+            let stages = expected::calibrated(self.checkpoint, how, plan, global)?;
+            if let Some(line) = progress::expectation(&stages) {
+                global.output().note(&format!("that takes {line}"));
             }
         }
         Ok(())
@@ -183,7 +187,8 @@ pub fn convert(
     let plan = gq_convert::plan_measured(checkpoint, policy, resources, options.measurements, Some(&grids))?;
     guard::space(path, plan.payload_bytes)?;
     let output = global.output();
-    let mut progress = Progress::new(global.progress, output, "convert", Unit::Bytes, plan.source_bytes);
+    let stages = vec![expected::coding(&plan, options.measurements.is_some(), global)?];
+    let mut progress = Progress::staged(global, "convert", stages);
     let report = execute(checkpoint, &plan, path, options, &mut progress, global)?;
     progress.finish();
     outcome::notes(&plan, &grids, output);
@@ -240,8 +245,16 @@ pub fn grids_shown(
     resources: Resources,
     global: &Global,
 ) -> Result<Grids, Failure> {
-    let (unit, output) = (Unit::Bytes, global.output());
-    let mut progress = Progress::new(global.progress, output, "look for grids", unit, 1);
+    // Found before: that takes no time.
+    if let Some(found) = GridCache::of(checkpoint, policy).as_ref().and_then(GridCache::get) {
+        return Ok(found);
+    }
+    let bytes: u64 = checkpoint.tensors().iter().map(|tensor| tensor.bytes).sum();
+    let stage = match policy.grids && bytes > UNTRIED {
+        true => expected::grids(checkpoint, global)?,
+        false => Stage { name: "grids", unit: Unit::Bytes, total: 1, seconds: None },
+    };
+    let mut progress = Progress::staged(global, "looking for grids", vec![stage]);
     let found = grids(checkpoint, policy, resources, &mut progress);
     progress.finish();
     found

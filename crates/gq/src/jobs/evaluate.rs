@@ -54,10 +54,11 @@ pub fn identity(
         }
         false => vec![path.to_owned()],
     };
-    let mut progress = Progress::new(global.progress, global.output(), "digest", Unit::Bytes, 0);
+    // How much there is to digest is known when it begins: what was digested before is known by its size and time.
+    let mut progress: Option<Progress> = None;
     let mut step = |done, total| {
-        progress.set_total(total);
-        progress.set(done, "");
+        let begin = || Progress::staged(global, "digesting", vec![expected::digesting(total)]);
+        progress.get_or_insert_with(begin).set(done, "");
     };
     let mut build = concat!("gq ", env!("CARGO_PKG_VERSION")).to_owned();
     if !loras.is_empty() {
@@ -67,7 +68,7 @@ pub fn identity(
         }
     }
     let identity = Identity::of_files(&files, reference.model.options(), &build, cache.dir(), &mut step);
-    progress.finish();
+    progress.map(Progress::finish);
     identity.map_err(|e| Failure::io(path, &e))
 }
 
@@ -92,7 +93,7 @@ pub fn own_tokens(
     }
     let model = &reference.model;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
-    let mut progress = calibration_text::writing(global);
+    let mut progress = calibration_text::writing(global, wanted, reference.sizes.weights as f64)?;
     let mut seen = |done: u64, of: u64| progress.stage("", (done, of), "own text");
     let tokens = calibration_text::own_tokens(model, &tokenizer, (wanted, ctx), None, global, &mut seen)?;
     progress.finish();

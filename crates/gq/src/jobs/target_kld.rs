@@ -3,9 +3,11 @@
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::jobs::convert;
+use crate::options::decision::Calibrate;
+use crate::options::recipe::Recipe;
 use crate::progress::Progress;
 use crate::search_folder::{Round, SearchFolder};
-use crate::{expected, guard, outcome, source, units};
+use crate::{expected, guard, outcome, progress, source, units};
 use gq_checkpoint::Checkpoint;
 use gq_container::{Container, TextKind};
 use gq_convert::{
@@ -44,6 +46,48 @@ pub struct Job<'a> {
     pub limit: f64,
     /// Grids that its weights sit on.
     pub grids: &'a Grids,
+}
+
+/// What looking for a file within `--target-kld` takes at the most, beside what the conversion says of itself; `None`: it
+/// is not asked for.
+pub fn expectation(
+    checkpoint: &Checkpoint,
+    recipe: &Recipe,
+    calibrate: &Calibrate,
+    resources: Resources,
+    global: &Global,
+) -> Result<Option<String>, Failure> {
+    if recipe.target_kld.is_none() {
+        return Ok(None);
+    }
+    let (sequences, ctx) = match calibrate {
+        Calibrate::Measure(how) => (how.sequences(), how.ctx),
+        _ => recipe.measurements(checkpoint, None)?.map_or((0, 0), |found| {
+            ((found.tokens + found.held_out_tokens).div_ceil(found.ctx.max(1)), found.ctx)
+        }),
+    };
+    let tokens = gq_convert::compared_tokens(sequences, ctx);
+    // Of the usual size: which files are made is known when they are.
+    let policy = Policy { budget: Some(Budget::DEFAULT), ..recipe.policy(checkpoint, None) };
+    let plan = gq_convert::plan_measured(checkpoint, &policy, resources, None, None).ok();
+    let each = plan.map(|plan| expected::trial_file(checkpoint, &plan, tokens, global)).transpose()?;
+    Ok(at_most(each.flatten()))
+}
+
+/// In words, of the seconds of one file; nobody waits for a second.
+fn at_most(each: Option<f64>) -> Option<String> {
+    let most = TargetKld::MOST_FILES;
+    let all = each.map(|each| most as f64 * each);
+    let takes = match each.zip(all) {
+        None => "how long each takes is said when it begins".to_owned(),
+        Some((_, all)) if all < 1.0 => return None,
+        Some((each, all)) => format!(
+            "{} each, at most {} in all on this machine at its present load",
+            progress::about(each),
+            units::rough_seconds(all)
+        ),
+    };
+    Some(format!("--target-kld then makes and measures at most {most} files: {takes}"))
 }
 
 /// The smallest file found whose divergence from the source, measured on what the calibration held out, is at most the
@@ -194,4 +238,17 @@ fn tell(round: &Round, limit: f64, global: &Global) {
     global
         .output()
         .note(&format!("{bytes}: divergence {:.4} on {tokens} held-out tokens, {verdict}", round.kld));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_on_the_way_have_a_bound() {
+        let said = at_most(Some(20.0)).unwrap();
+        assert!(said.contains("at most 6 files: about 20 s each, at most 2 min"), "{said}");
+        assert!(at_most(Some(0.5)).unwrap().contains("under a second each, at most 3 s"));
+        assert!(at_most(None).is_some() && at_most(Some(0.1)).is_none());
+    }
 }

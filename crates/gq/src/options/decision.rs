@@ -28,8 +28,9 @@ pub enum Why {
 }
 
 impl Why {
-    /// What to know of a file that nothing was measured for, and what would do better.
-    pub fn sentence(self, command: &str) -> String {
+    /// What to know of a file that nothing was measured for, and what would do better: `command` without options, or this
+    /// one `calibrated`.
+    pub fn sentence(self, command: &str, calibrated: &str) -> String {
         let cost = "SmolLM2 135M diverges 3 times as far so at the same bytes";
         match self {
             Why::Asked => format!(
@@ -41,7 +42,7 @@ impl Why {
             ),
             Why::Large(weights) => format!(
                 "not calibrated: with {} billion weights that takes long and is left to you ({cost}); calibrated: \
-                 `{command} --calibration builtin`",
+                 `{calibrated}`",
                 units::billions(weights)
             ),
             Why::NoTokenizer => format!(

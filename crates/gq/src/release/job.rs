@@ -4,13 +4,13 @@ use crate::adapters::{Adapters, Lora};
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::options::recipe::calibration;
-use crate::progress::{Progress, Unit};
+use crate::progress::Progress;
 use crate::release::manifest::source_files;
 use crate::release::recipe::Recipe;
 use crate::seen::{Checker, NoCheck};
 use crate::source::Found;
 use crate::sums;
-use crate::{source, texts};
+use crate::{expected, source, texts};
 use gq_checkpoint::Checkpoint;
 use gq_convert::Measurements;
 use serde_json::{Value, json};
@@ -115,7 +115,7 @@ pub fn prepare<'a>(asked: Asked<'a>, global: &'a Global) -> Result<Job<'a>, Fail
         Failure::new(Exit::Input, "eval.text_not_utf8", message).at(path.display())
     })?;
     let total = checkpoint.files().iter().map(|file| file.bytes).sum();
-    let mut progress = Progress::new(global.progress, global.output(), "digest", Unit::Bytes, total);
+    let mut progress = Progress::staged(global, "digesting", vec![expected::digesting(total)]);
     let mut done = 0;
     let files = source_files(&checkpoint, |bytes| {
         done += bytes;

@@ -4,9 +4,9 @@ use super::manifest::{Manifest, check, tensors};
 use super::{CARD, MANIFEST, PAGE};
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
-use crate::progress::{Progress, Unit};
+use crate::progress::Progress;
 use crate::sums::{self, SUMS};
-use crate::{seen, texts};
+use crate::{expected, seen, texts};
 use gq_container::{Container, TextKind};
 use gq_convert::Report;
 use gq_eval::{EvalReport, Gate};
@@ -52,7 +52,7 @@ pub fn verify(dir: &Path, global: &Global) -> Result<Verified, Failure> {
     for (name, _) in &listed {
         total += bytes_of(name).map_err(|_| damaged("verify.missing", name, "it is missing"))?;
     }
-    let mut progress = Progress::new(global.progress, global.output(), "verify", Unit::Bytes, 2 * total);
+    let mut progress = Progress::staged(global, "verify", vec![expected::digesting(2 * total)]);
     let mut done = 0;
     for (name, expected) in &listed {
         let (actual, _) = sums::sha256(&dir.join(name), |bytes| {

@@ -55,6 +55,8 @@ fn a_release_is_complete_and_the_same_every_time() {
     let demo = testdata("demo");
     let shown = gq.ok(&args(&demo, "out"));
     assert!(shown.contains("demo-tq6.gq") && shown.contains("of 1.1 ok"), "{shown}");
+    // The last line counts all the time.
+    assert!(shown.lines().last().unwrap().starts_with("out: in "), "{shown}");
     let names: Vec<String> = digests(&gq.path("out")).into_keys().collect();
     let expected = [
         "README.md",

@@ -1,7 +1,8 @@
 //! Runs the program in tests.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// The program with its own scratch directory as current directory.
 pub struct Gq {
@@ -74,4 +75,25 @@ fn interruptible() {
 pub fn testdata(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata").join(name);
     path.to_str().unwrap().to_owned()
+}
+
+impl Gq {
+    /// Runs the program until it says `wanted` on standard error, then ends it; gives what it said until then, and fails
+    /// when it never does.
+    pub fn until(&self, wanted: &str, args: &[&str]) -> String {
+        let mut command = self.command();
+        let mut child = command.args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+            said += &(line.unwrap() + "\n");
+            if said.contains(wanted) {
+                break;
+            }
+        }
+        // It may have ended by itself.
+        let _ = child.kill();
+        child.wait().unwrap();
+        assert!(said.contains(wanted), "gq {args:?} never said {wanted:?}: {said}");
+        said
+    }
 }

@@ -10,12 +10,13 @@ use crate::global::Global;
 use crate::guard::{Force, Out};
 use crate::jobs::{calibration_text, measuring_memory};
 use crate::options::{amounts, calibration};
+use crate::progress::Progress;
 use crate::seen::{Checker, NoCheck};
 use crate::signals::Work;
 use crate::{guard, seen, signals, source, units};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
-use gq_convert::{CalibrationText, Measurements, RoundedAgainOutcome, TunedScales};
+use gq_convert::{CalibrationText, Effort, Measurements, RoundedAgainOutcome, TunedScales};
 use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -149,8 +150,13 @@ impl Original<'_> {
     /// About `tokens` tokens of the text asked for.
     fn text(&self, tokens: usize) -> Result<Text, Failure> {
         let ctx = self.args.calibration_ctx;
-        let mut progress = calibration_text::writing(self.global);
-        let mut seen = |done: u64, of: u64| progress.stage("", (done, of), "own text");
+        let pass = || Effort::new(&self.checkpoint, &|_| false).pass;
+        let own = amounts::is_own_text(self.args.calibration.as_deref());
+        let progress = own.then(|| calibration_text::writing(self.global, tokens, pass()));
+        let mut progress = progress.transpose()?;
+        let mut seen = |done: u64, of: u64| {
+            progress.iter_mut().for_each(|progress| progress.stage("", (done, of), "own text"));
+        };
         let text = calibration_text::sequences(
             self.args.calibration.as_deref(),
             (&self.model, &self.tokenizer),
@@ -159,7 +165,7 @@ impl Original<'_> {
             self.global,
             &mut seen,
         )?;
-        progress.finish();
+        progress.map(Progress::finish);
         Ok(text)
     }
 
