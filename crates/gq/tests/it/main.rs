@@ -3,6 +3,7 @@
 
 mod adapter_layouts;
 mod adapters;
+mod budgets;
 mod calibration;
 mod changed;
 #[cfg(unix)]
@@ -20,6 +21,7 @@ mod hub;
 mod interrupted;
 mod job;
 mod layout;
+mod left;
 mod live;
 mod lora;
 mod memory;
