@@ -111,6 +111,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "plan.measures_nothing" => {
             "`gq convert` measures and keeps to it; to plan, `gq calibrate SRC -o DIR` first, then --measurements DIR here"
         }
+        "calibration.option" => "leave it out, or add --calibration builtin",
         "plan.budget" => "allow more bytes, or fewer bits for tables: --embedding, --head, --per-layer-table",
         "measurements.other" => {
             "measure again with `gq calibrate`, into another directory if the old one is still of use"

@@ -4,7 +4,6 @@
 use crate::explain::broken;
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
-use crate::machine::Machine;
 use crate::texts::{self, ByKind};
 use crate::{guard, signals, source, units};
 use gq_checkpoint::{Checkpoint, parse_config};
@@ -139,20 +138,9 @@ impl<'a> Checker<'a> {
         let checkpoint = Arc::new(source::checkpoint(path, global)?);
         let read = self.read(texts::of_checkpoint(checkpoint.texts()?), &place)?;
         let bytes = checkpoint.tensors().iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);
-        let coded =
-            checkpoint.tensors().iter().filter(|tensor| !tensor.is_plain() && !tensor.is_plain_stack());
-        let decoded: u64 = coded.map(|tensor| 4 * tensor.elements()).sum();
-        if let Some(free) = Machine::detect().available_bytes.filter(|free| decoded > free / 2) {
-            let why = format!(
-                "that it makes a token: its weights take {} of memory, {} are free",
-                units::bytes(decoded),
-                units::bytes(free)
-            );
-            let (of_layers, not_seen) = (checkpoint.spec().layers.len(), vec![why]);
-            return Ok(Seen { checked: true, of_layers, not_seen, ..Seen::default() });
-        }
         let options = options(ActivationMode::F32, global)?;
-        self.one_token(&Model::from_checkpoint(checkpoint, options)?, bytes, read)
+        // Weights that are stored as codes are decoded as they are used: what is seen depends on no memory.
+        self.one_token(&Model::from_checkpoint_unheld(checkpoint, options)?, bytes, read)
     }
 
     /// Tokens in, one token out.
@@ -205,8 +193,8 @@ impl<'a> Checker<'a> {
         write: impl FnOnce(&Path) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let candidate = candidate(path);
-        // Another run's may lie there by now.
-        guard::free_candidate(path)?;
+        // Another run's may lie there by now; what a run that was killed left goes.
+        let _mark = guard::take_candidate(path)?;
         let outcome = write(&candidate).and_then(|written| {
             signals::wait_if_ending();
             if candidate.exists() {
@@ -226,6 +214,11 @@ impl<'a> Checker<'a> {
 /// Where a file lies until it was looked at.
 pub fn candidate(path: &Path) -> PathBuf {
     gq_files::sibling(path, ".unchecked")
+}
+
+/// The file next to it that whoever makes it holds.
+pub fn candidate_mark(path: &Path) -> PathBuf {
+    gq_files::sibling(path, ".unchecked.mark")
 }
 
 /// What was read of a model's texts.

@@ -2,6 +2,7 @@
 
 use super::corrections::Corrections;
 use super::moment::square;
+use super::unfinished;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,8 @@ pub(super) const FORMAT: u32 = 4;
 pub(super) const INDEX: &str = "measurements.json";
 /// What is done of a measurement, while it is not finished.
 pub(super) const UNFINISHED: &str = "unfinished.json";
+/// Says that what lies next to it was measured for one file, and goes with it.
+pub(super) const TEMPORARY: &str = "temporary";
 /// What the name of a file of moments begins with.
 const MOMENTS: &str = "moments-";
 /// Squared gradients at products' outputs, one f64 vector per tensor.
@@ -192,7 +195,8 @@ impl Measurements {
     pub fn is_file_name(name: &std::ffi::OsStr) -> bool {
         let whole = name.to_str().map(|name| name.strip_suffix(".partial").unwrap_or(name));
         whole.is_some_and(|name| {
-            [INDEX, UNFINISHED, GRADIENTS, HELD_OUT, "states", "trials"].contains(&name) || is_moments(name)
+            [INDEX, UNFINISHED, TEMPORARY, GRADIENTS, HELD_OUT, "states", "trials"].contains(&name)
+                || is_moments(name)
         })
     }
 
@@ -238,6 +242,23 @@ impl Measurements {
         })
     }
 
+    /// Whether it was measured for one file, and goes when that is made.
+    pub fn is_temporary(&self) -> bool {
+        self.dir.join(TEMPORARY).exists()
+    }
+
+    /// Notes that it was measured for one file, whoever measured there before; or that it is to stay.
+    ///
+    /// # Errors
+    /// When the note cannot be written or removed.
+    pub fn set_temporary(&self, temporary: bool) -> Result<(), MeasurementsError> {
+        let path = self.dir.join(TEMPORARY);
+        match temporary {
+            true => write(&path, b""),
+            false => unfinished::remove(&path),
+        }
+    }
+
     /// Removes what was saved, and the directory when nothing else is in it.
     ///
     /// # Errors
@@ -248,6 +269,7 @@ impl Measurements {
             gq_files::remove(&path).map_err(|source| MeasurementsError::Io { path, source })?;
         }
         self.remove_unfinished()?;
+        self.set_temporary(false)?;
         match std::fs::remove_dir(&self.dir) {
             Err(source) if source.kind() != std::io::ErrorKind::DirectoryNotEmpty => {
                 Err(MeasurementsError::Io { path: self.dir.clone(), source })

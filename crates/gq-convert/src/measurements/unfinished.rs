@@ -1,8 +1,8 @@
 //! A measurement that is not finished: what is done of it, next to its files, bound to what was asked for.
 
 use super::saved::{
-    self, GRADIENTS, HELD_OUT, INDEX, Measurements, MeasurementsError, UNFINISHED, is_moments, malformed,
-    read, write,
+    self, GRADIENTS, HELD_OUT, INDEX, Measurements, MeasurementsError, TEMPORARY, UNFINISHED, is_moments,
+    malformed, read, write,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -42,6 +42,8 @@ impl Measurements {
         std::fs::create_dir_all(dir).map_err(io)?;
         let found = take_up(dir, &asked_sha256);
         remove(&dir.join(INDEX))?;
+        // It was said of what was finished there.
+        remove(&dir.join(TEMPORARY))?;
         let (measurements, done) = found.unwrap_or_else(|| {
             let measurements = Measurements { dir: dir.to_owned(), ..Measurements::empty() };
             (measurements, Done { asked_sha256, ..Done::default() })
@@ -105,7 +107,7 @@ fn take_up(dir: &Path, asked_sha256: &str) -> Option<(Measurements, Done)> {
 }
 
 /// Removes a file that may not be there.
-fn remove(path: &Path) -> Result<(), MeasurementsError> {
+pub(super) fn remove(path: &Path) -> Result<(), MeasurementsError> {
     match gq_files::remove(path) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             Err(MeasurementsError::Io { path: path.to_owned(), source })

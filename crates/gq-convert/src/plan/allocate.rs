@@ -8,6 +8,8 @@ use crate::measurements::Measurements;
 use crate::round;
 use gq_codec::code_of;
 use gq_tensor::{Encoding, RotationSpec, ScaleGroup, States, Storage};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What reasons that a budget decided begin with.
 pub(crate) const BUDGET: &str = "budget:";
@@ -153,7 +155,14 @@ pub(crate) fn allocate(
         }
     }
     if spent > limit {
-        return Err(PlanError::Budget { limit, actual: spent });
+        let beside = if matches!(budget, Budget::FileBytes(_)) { fixed_bytes } else { 0 };
+        let chosen: BTreeSet<usize> = choices.iter().map(|choice| choice.step).collect();
+        let fixed = steps.iter().enumerate().filter(|(index, step)| counted(step) && !chosen.contains(index));
+        let mut by_role: BTreeMap<&str, u64> = BTreeMap::new();
+        fixed.for_each(|(_, step)| *by_role.entry(&step.role).or_default() += stored(step.bytes));
+        let mut fixed: Vec<_> = by_role.into_iter().map(|(role, bytes)| (role.to_owned(), bytes)).collect();
+        fixed.sort_by_key(|(_, bytes)| Reverse(*bytes));
+        return Err(PlanError::Budget { limit, actual: spent, beside, fixed });
     }
     while expected > enough {
         // The next step down a hull that gains most per byte, of those that fit.

@@ -91,6 +91,10 @@ pub enum PlanError {
         limit: u64,
         /// Bytes of the smallest.
         actual: u64,
+        /// Bytes that the file takes next to payloads: texts and tables of contents; 0 where none are counted.
+        beside: u64,
+        /// Bytes of what is counted and has no choice, by role, the largest first.
+        fixed: Vec<(String, u64)>,
     },
     /// No choice of encodings is expected to stay as close as asked for.
     #[error(

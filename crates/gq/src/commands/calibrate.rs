@@ -78,6 +78,8 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<(), Failure> {
     let _work = signals::during(work);
     let mut progress = Progress::staged(global, "calibrate", expected::measuring(&checkpoint, &how, global)?);
     let measurements = measure(&checkpoint, &how, place, args.max_memory, &mut progress, global)?;
+    // Whatever they were measured for before.
+    measurements.set_temporary(false)?;
     signals::whole(&saved);
     let seconds = progress.finish();
     let output = global.output();

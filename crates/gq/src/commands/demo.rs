@@ -37,6 +37,10 @@ const FILES: [(&str, &[u8]); 6] = [
 const TEXT: &str = include_str!("../../../../testdata/demo/eval.txt");
 /// Quick encodings, next to the default.
 const BITS: [u8; 4] = [8, 5, 4, 3];
+/// What the first file is called, and folders next to it.
+const DEFAULT: &str = "the default";
+const SOURCE: &str = "model";
+const MEASUREMENTS: &str = "measurements";
 const CTX: usize = 256;
 const WINDOWS: usize = 16;
 const TOKENS: usize = 48;
@@ -59,17 +63,51 @@ pub fn run(args: &DemoArgs, global: &Global) -> Result<(), Failure> {
     let (dir, temporary) = match &args.output {
         Some(dir) => {
             guard::check(&[Out::work_folder(dir, args.force)], &[])?;
+            begin_folder(dir)?;
             (dir.clone(), false)
         }
         None => (temporary_folder()?, true),
     };
-    let _work = temporary.then(|| signals::during(Work::begun_again([dir.clone()])));
+    let _work = signals::during(Work::begun_again(begun(&dir)));
     let outcome = in_directory(&dir, &args.prompt, global);
     if temporary {
         // What is left in a temporary directory harms nobody.
         let _ = gq_files::remove_begun(&dir);
     }
     outcome
+}
+
+/// Makes a folder unless it is there.
+fn begin_folder(dir: &Path) -> Result<(), Failure> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(dir).map_err(|error| Failure::io(dir, &error))?;
+    gq_files::note_begun(dir);
+    Ok(())
+}
+
+/// What is of no use before all of it is done; in a folder that was there, what is made in it.
+fn begun(dir: &Path) -> Vec<PathBuf> {
+    let files = names().into_iter().map(|name| file(dir, &name));
+    let files = files.flat_map(|path| {
+        let begun = [".partial", ".journal"].map(|end| gq_files::sibling(&path, end));
+        [path].into_iter().chain(begun)
+    });
+    files.chain([SOURCE, MEASUREMENTS].map(|name| dir.join(name))).chain([dir.to_owned()]).collect()
+}
+
+/// The files of the demo: the default, and quick ones.
+fn names() -> Vec<String> {
+    [DEFAULT.to_owned()].into_iter().chain(BITS.map(quick_name)).collect()
+}
+
+fn quick_name(bits: u8) -> String {
+    format!("--bits {bits}")
+}
+
+fn file(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{}.gq", name.replace(' ', "-")))
 }
 
 /// A folder that nobody else has made or linked.
@@ -81,8 +119,8 @@ fn temporary_folder() -> Result<PathBuf, Failure> {
 }
 
 fn in_directory(dir: &Path, prompt: &str, global: &Global) -> Result<(), Failure> {
-    let source = dir.join("model");
-    std::fs::create_dir_all(&source).map_err(|e| Failure::io(&source, &e))?;
+    let source = dir.join(SOURCE);
+    begin_folder(&source)?;
     for (name, bytes) in FILES {
         let path = source.join(name);
         gq_files::write_whole(&path, bytes).map_err(|e| Failure::io(&path, &e))?;
@@ -117,7 +155,7 @@ fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(
     let quiet = Global { quiet: true, ..global.clone() };
     let mut rows = Vec::new();
     for made in files(&checkpoint, dir, global)? {
-        let path = dir.join(format!("{}.gq", made.name.replace(' ', "-")));
+        let path = file(dir, &made.name);
         let resources = Resources { threads: global.threads(), max_memory: None };
         let measurements = made.measurements.as_ref();
         let (level, origin) = (global.isa()?, None);
@@ -181,7 +219,9 @@ fn files(checkpoint: &Arc<Checkpoint>, dir: &Path, global: &Global) -> Result<Ve
     let how = Measuring::usual(checkpoint);
     let mut progress =
         Progress::staged(global, "calibrating", expected::measuring(checkpoint, &how, global)?);
-    let place = (&*dir.join("measurements"), None);
+    let place = dir.join(MEASUREMENTS);
+    begin_folder(&place)?;
+    let place = (&*place, None);
     let quiet = Global { quiet: true, ..global.clone() };
     let measurements = measure::measure(checkpoint, &how, place, None, &mut progress, &quiet)?;
     progress.finish();
@@ -191,9 +231,8 @@ fn files(checkpoint: &Arc<Checkpoint>, dir: &Path, global: &Global) -> Result<Ve
         calibration: Some(calibration(&measurements)),
         ..Policy::new(body(4))
     };
-    let first = Made { name: "the default".to_owned(), policy, measurements: Some(measurements) };
-    let quick =
-        |bits| Made { name: format!("--bits {bits}"), policy: Policy::new(body(bits)), measurements: None };
+    let first = Made { name: DEFAULT.to_owned(), policy, measurements: Some(measurements) };
+    let quick = |bits| Made { name: quick_name(bits), policy: Policy::new(body(bits)), measurements: None };
     Ok(std::iter::once(first).chain(BITS.into_iter().map(quick)).collect())
 }
 

@@ -90,6 +90,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
     let reference = source::find(&args.reference, global)?;
     let saved = args.save_outputs.as_deref().map(seen::candidate);
     let useless = saved.iter().flat_map(|path| [path.clone(), gq_files::partial_path(path)]);
+    let useless = useless.chain(args.save_outputs.as_deref().map(seen::candidate_mark));
     let outputs = [&args.save_outputs, &args.html].into_iter().flatten().cloned();
     let work = Work::begun_again(useless).making(outputs, "its figures were not shown");
     let work = match cache_dir(args.cache.as_deref(), args.cache_limit) {
@@ -97,6 +98,7 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
         None => work,
     };
     let _work = signals::during(work);
+    let _mark = args.save_outputs.as_deref().map(guard::take_candidate).transpose()?;
     let mut report = source::with_threads(global, || measure(args, &model, &reference, global))?
         .inspect_err(|_| saved.iter().for_each(|path| drop(gq_files::remove_begun(path))))?;
     report.names = names(args, model, reference);

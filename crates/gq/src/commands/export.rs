@@ -117,7 +117,8 @@ pub fn run(args: &ExportArgs, global: &Global) -> Result<(), Failure> {
     guard::check(&outs, &[&*args.source].into_iter().chain(measured).collect::<Vec<_>>())?;
     let candidate = seen::candidate(&args.output);
     let partial = gq_files::partial_path(&candidate);
-    let work = Work::begun_again([candidate, partial]).leaving(&args.source);
+    let mark = seen::candidate_mark(&args.output);
+    let work = Work::begun_again([candidate, partial, mark]).leaving(&args.source);
     let outputs = [args.output.clone()].into_iter().chain(args.ollama.then(|| modelfile_path(&args.output)));
     let _work = signals::during(work.making(outputs, missing(args)));
     let found = source::find(&args.source, global)?;

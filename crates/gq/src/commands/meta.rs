@@ -221,9 +221,10 @@ fn set(args: &SetArgs, global: &Global) -> Result<(), Failure> {
     let stored = stored.map_err(|source| WriteError::Rule { path: path.to_owned(), source })?;
     guard::space(path, container.file_bytes())?;
     let candidate = seen::candidate(path);
-    let useless = [gq_files::partial_path(&candidate), candidate.clone()];
+    let useless = [gq_files::partial_path(&candidate), candidate.clone(), seen::candidate_mark(path)];
     let work = Work::begun_again(useless).leaving(&args.file);
     let _work = signals::during(work.making([path.to_owned()], "only its summary was not shown"));
+    let _mark = guard::take_candidate(path)?;
     let existing = args.force.existing_or_in_place(args.output.as_deref());
     let finished = named(&container, &candidate, stored, (path, existing))
         .inspect_err(|_| drop(gq_files::remove_begun(&candidate)))?;

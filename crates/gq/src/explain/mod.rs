@@ -12,7 +12,7 @@ mod models;
 mod note;
 mod tensors;
 
-pub use conversion::broken;
+pub use conversion::{broken, took_room};
 pub use files::taken;
 pub use note::tell;
 

@@ -4,6 +4,7 @@
 //! Every command that writes calls [`check`] first; `table.rs` lists its options, and tests compare the list with the
 //! command line and try each.
 
+mod candidate;
 mod name;
 mod read;
 mod room;
@@ -14,6 +15,8 @@ mod tests;
 
 use crate::export_mark;
 use crate::failure::{Exit, Failure};
+use candidate::free_candidate;
+pub use candidate::take_candidate;
 use gq_files::{Existing, Kind, kind, sibling};
 pub use name::{place, write_whole};
 use read::Read;
@@ -23,8 +26,9 @@ use std::path::{Path, PathBuf};
 /// What is left next to an output until it is whole.
 const BESIDE: [&str; 2] = [".partial", ".journal"];
 /// Where a file lies until it was looked at, and what is written on the way there.
-const UNCHECKED: [&str; 5] = [
+const UNCHECKED: [&str; 6] = [
     ".unchecked",
+    ".unchecked.mark",
     ".unchecked.partial",
     ".unchecked.trial",
     ".unchecked.states.partial",
@@ -210,7 +214,8 @@ fn beside(path: &Path, shape: Shape) -> Result<(), Failure> {
         return Err(refused(path, "output.is_folder", "a file", "a folder"));
     }
     free_candidate(path)?;
-    for begun in BESIDE.into_iter().chain(UNCHECKED).map(|end| sibling(path, end)) {
+    // What lies under the first name was looked at.
+    for begun in BESIDE.into_iter().chain(UNCHECKED.into_iter().skip(1)).map(|end| sibling(path, end)) {
         match std::fs::symlink_metadata(&begun) {
             // What an interrupted export left.
             Ok(found)
@@ -233,30 +238,18 @@ fn beside(path: &Path, shape: Shape) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses an output next to which a file waits to be looked at. What lies there is moved to the output's name or removed:
-/// it must be this run's own.
-///
-/// # Errors
-/// Where something lies there.
-pub fn free_candidate(path: &Path) -> Result<(), Failure> {
-    let candidate = sibling(path, UNCHECKED[0]);
-    if std::fs::symlink_metadata(&candidate).is_err() {
-        return Ok(());
-    }
-    let message =
-        format!("{}: exists already; it may be left from a run that was killed", candidate.display());
-    let failure = Failure::new(Exit::Usage, "output.unchecked_exists", message).at(candidate.display());
-    Err(failure.limit("a name that is free").actual("an existing file or folder"))
-}
-
 /// Refuses what another process is writing: it holds `lock` meanwhile.
 fn free(begun: &Path, lock: &Path) -> Result<(), Failure> {
     if !gq_files::is_held(lock) {
         return Ok(());
     }
+    Err(busy(begun))
+}
+
+fn busy(begun: &Path) -> Failure {
     let message = format!("{}: another gq is writing this output", begun.display());
     let failure = Failure::new(Exit::Environment, "output.busy", message).at(begun.display());
-    Err(failure.limit("one process").actual("two"))
+    failure.limit("one process").actual("two")
 }
 
 fn holds_something(folder: &Path) -> bool {

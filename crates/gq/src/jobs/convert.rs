@@ -133,7 +133,7 @@ impl<'a> Job<'a> {
                 if place.restart {
                     Measurements::discard(&dir)?;
                 }
-                let (source, dir) = (self.checkpoint, &dir);
+                let (source, dir) = (self.checkpoint, (&*dir, place.keep));
                 Some(measure::finished_or_measured(source, &how, dir, max_memory, progress, global)?)
             }
         };
@@ -151,11 +151,16 @@ impl<'a> Job<'a> {
             return Ok(String::new());
         };
         let dir = measurements_path(place.path);
+        let dir = dir.display();
         if place.keep {
-            let dir = dir.display();
+            measurements.set_temporary(false)?;
             return Ok(format!(
                 "measurements kept: another size takes seconds with `{command} --measurements {dir} --size …`\n"
             ));
+        }
+        if !measurements.is_temporary() {
+            // An earlier command left them for further sizes.
+            return Ok(format!("measurements in {dir} were there before: they stay\n"));
         }
         measurements.remove()?;
         Ok("measurements removed; --keep-measurements, or `gq calibrate`, leaves them for further sizes\n"

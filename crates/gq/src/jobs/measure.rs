@@ -114,11 +114,11 @@ pub fn measure(
     .map_err(Failure::from)
 }
 
-/// The finished measurement in `dir`, taken up, or made now.
+/// The finished measurement in `dir`, taken up, or made now: then it stays if it is to be `kept`, or goes with its file.
 pub fn finished_or_measured(
     checkpoint: &Arc<Checkpoint>,
     how: &Measuring,
-    dir: &Path,
+    (dir, kept): (&Path, bool),
     max_memory: Option<u64>,
     progress: &mut Progress,
     global: &Global,
@@ -139,7 +139,12 @@ pub fn finished_or_measured(
         }
         Finished::None => None,
     };
-    measure(checkpoint, how, (dir, found), max_memory, progress, global)
+    let made = found.is_none();
+    let measurements = measure(checkpoint, how, (dir, found), max_memory, progress, global)?;
+    if made {
+        measurements.set_temporary(!kept)?;
+    }
+    Ok(measurements)
 }
 
 /// What was finished in a folder.

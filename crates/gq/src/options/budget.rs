@@ -1,5 +1,6 @@
 //! Budgets that no choice of codes can meet, found from headers alone, and which part took the room.
 
+use crate::explain::took_room;
 use crate::failure::{Exit, Failure};
 use crate::units;
 use gq_checkpoint::{Checkpoint, ModelSpec};
@@ -60,12 +61,14 @@ impl Asked {
             ..policy.clone()
         };
         match gq_convert::plan_measured(checkpoint, &optimistic, resources, None, None) {
-            Err(PlanError::Budget { limit, actual }) => Err(self.refusal(checkpoint.spec(), limit, actual)),
+            Err(PlanError::Budget { limit, actual, beside, fixed }) => {
+                Err(self.refusal(checkpoint.spec(), (limit, actual), &took_room(beside, &fixed)))
+            }
             _ => Ok(()),
         }
     }
 
-    fn refusal(&self, spec: &ModelSpec, limit: u64, actual: u64) -> Failure {
+    fn refusal(&self, spec: &ModelSpec, (limit, actual): (u64, u64), room: &str) -> Failure {
         let (least, left) = (units::bytes(actual), units::bytes(limit));
         let (place, message) = match (self.size, self.fit, self.bpw) {
             (Some(size), ..) if size < 100_000 => (
@@ -77,7 +80,7 @@ impl Asked {
             (Some(size), ..) => (
                 "--size",
                 format!(
-                    "--size {} leaves {left} for the weights, which take at least {least}",
+                    "--size {} leaves {left} for the weights, which take at least {least}{room}",
                     units::bytes(size)
                 ),
             ),
@@ -85,7 +88,7 @@ impl Asked {
                 let (cache, work) = self.beside(spec);
                 let message = format!(
                     "--fit {} leaves {left} for the weights, which take at least {least}: keys and values of {} tokens \
-                     take {}, buffers {}",
+                     take {}, buffers {}{room}",
                     units::bytes(fit),
                     units::count(self.ctx as u64),
                     units::bytes(cache),
@@ -96,7 +99,7 @@ impl Asked {
             (_, _, bpw) => (
                 "--bpw",
                 format!(
-                    "--bpw {} leaves {left} for the body, which takes at least {least}",
+                    "--bpw {} leaves {left} for the body, which takes at least {least}{room}",
                     bpw.unwrap_or_default()
                 ),
             ),

@@ -91,6 +91,18 @@ impl CalibrationArgs {
         self.given().quick(checkpoint)
     }
 
+    /// An option that says how to measure and is given.
+    pub fn how_to_measure(&self) -> Option<&'static str> {
+        let options = [
+            ("--calibration-tokens", self.calibration_tokens.is_some()),
+            ("--calibration-ctx", self.calibration_ctx != CTX),
+            ("--gradient-tokens", self.gradient_tokens.is_some()),
+            ("--trial-tokens", self.trial_tokens.is_some()),
+            ("--expert-moments", self.expert_moments != Moments::Own),
+        ];
+        options.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
+    }
+
     fn given(&self) -> Given {
         Given {
             text: self.calibration.clone(),

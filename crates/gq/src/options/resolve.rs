@@ -14,7 +14,7 @@ impl Calibrate {
     /// Decides by the options and the model.
     ///
     /// # Errors
-    /// When both `--measurements` and a text are given, or a divergence is to be promised without either.
+    /// When both `--measurements` and a text are given, options of measuring where nothing is measured, or a divergence is to be promised without either.
     pub fn resolve(
         recipe: &Recipe,
         args: &CalibrationArgs,
@@ -37,6 +37,12 @@ impl Calibrate {
             (None, None) if !checkpoint.has_tokenizer() => Calibrate::Without(Why::NoTokenizer),
             (None, None) => Calibrate::Measure(args.quick(checkpoint)),
         };
+        if let (Calibrate::Without(_) | Calibrate::Measured, Some(option)) = (&decided, args.how_to_measure())
+        {
+            let message = format!("{option} is an option of --calibration, and nothing is measured here");
+            let failure = Failure::new(Exit::Usage, "calibration.option", message).at(option);
+            return Err(failure.limit("a text to measure on").actual("none"));
+        }
         if let (Calibrate::Without(_), Some(limit)) = (&decided, recipe.target_kld) {
             let message = "a divergence is promised by measurements, and nothing is measured here";
             let failure = Failure::new(Exit::Usage, "plan.not_measured", message);

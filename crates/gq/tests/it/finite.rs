@@ -56,21 +56,22 @@ fn no_search_takes_a_file_for_close_to_what_does_not_compute() {
     let measurements =
         [&["calibrate", &demo, "-o", "t", "--calibration", &text, "--trial-tokens", "0"][..], &fast];
     gq.ok(&measurements.concat());
-    let broken = "broken";
-    write_broken(&gq, broken, NORMED);
-    // Without a look at the file: what is asked is whether its divergence is believed.
-    let search =
-        ["convert", broken, "--measurements", "t", "--target-kld", "0.1", "--no-check", "-o", "m.gq"];
-    let shown = gq.fails(3, &search);
-    assert!(shown.contains("model.layers.2."), "{shown}");
-    assert!(!gq.path("m.gq").exists());
-    // And it is not measured in the first place.
-    let measurements =
-        [&["calibrate", broken, "-o", "b", "--calibration", &text, "--trial-tokens", "0"][..], &fast];
-    let shown = gq.fails(3, &measurements.concat());
-    assert!(shown.contains("model.layers.2.") && shown.contains("NaN"), "{shown}");
-    let shown = gq.fails(3, &["eval", &demo, "--reference", broken, "--text", &text, "--windows", "1"]);
-    assert!(shown.contains("NaN"), "{shown}");
+    for (broken, kind) in [("normed", NORMED), ("as-it-is", AS_IT_IS)] {
+        write_broken(&gq, broken, kind);
+        // Without a look at the file: what is asked is whether its divergence is believed.
+        let search =
+            ["convert", broken, "--measurements", "t", "--target-kld", "0.1", "--no-check", "-o", "m.gq"];
+        let shown = gq.fails(3, &search);
+        assert!(shown.contains("model.layers.2.") && says_not_finite(&shown), "{shown}");
+        assert!(!gq.path("m.gq").exists());
+        // And it is not measured in the first place.
+        let measurements =
+            [&["calibrate", broken, "-o", "b", "--calibration", &text, "--trial-tokens", "0"][..], &fast];
+        let shown = gq.fails(3, &measurements.concat());
+        assert!(shown.contains("model.layers.2.") && says_not_finite(&shown), "{shown}");
+        let shown = gq.fails(3, &["eval", &demo, "--reference", broken, "--text", &text, "--windows", "1"]);
+        assert!(says_not_finite(&shown), "{shown}");
+    }
 }
 
 #[test]

@@ -194,3 +194,29 @@ fn what_sits_on_grids_is_not_measured() {
     let lossless = |plan: &[u8]| String::from_utf8_lossy(plan).contains("on this grid already");
     assert!(lossless(&first) && !lossless(&run().1));
 }
+
+#[test]
+fn options_of_measuring_are_refused_where_nothing_is_measured() {
+    let gq = Gq::new();
+    let demo = testdata("demo");
+    gq.ok(&[&["calibrate", &demo, "-o", "t"][..], &FAST].concat());
+    let without = [&["--bits", "4"][..], &["--calibration", "none"], &["--measurements", "t"]];
+    let options = [
+        ("--calibration-tokens", "99999"),
+        ("--calibration-ctx", "64"),
+        ("--gradient-tokens", "0"),
+        ("--trial-tokens", "7"),
+        ("--expert-moments", "layer"),
+    ];
+    for without in without {
+        for (option, value) in options {
+            for command in [&["convert", &demo, "-o", "m.gq"][..], &["plan", &demo]] {
+                let said = gq.fails(2, &[command, without, &[option, value]].concat());
+                let expected =
+                    format!("{option} is an option of --calibration, and nothing is measured here");
+                assert!(said.contains(&expected), "{without:?}: {said}");
+            }
+        }
+    }
+    assert_eq!(std::fs::read_dir(gq.dir.path()).unwrap().count(), 1);
+}

@@ -3,6 +3,7 @@
 
 mod adapter_layouts;
 mod adapters;
+mod budgets;
 mod calibration;
 mod changed;
 #[cfg(unix)]
@@ -22,6 +23,7 @@ mod interrupted;
 mod job;
 mod large;
 mod layout;
+mod left;
 mod live;
 mod lora;
 mod memory;

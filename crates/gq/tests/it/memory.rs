@@ -329,3 +329,18 @@ fn no_copy_of_the_weights_is_held() {
         }
     }
 }
+
+/// Blocks of a GGUF are decoded as they are used while it is looked at: whatever memory there is, a token is made.
+#[test]
+fn what_is_looked_at_is_not_held_decoded() {
+    let gq = Gq::new();
+    let shape = Shape { hidden: 512, width: 1024, layers: 6, vocab: 8192 };
+    write_llama(&gq.path("model"), shape, |x| x);
+    let weights = std::fs::metadata(gq.path("model/model.safetensors")).unwrap().len() / 2;
+    let args =
+        |out| ["export", "model", "--gguf", "--type", "Q8_0", "--no-measure", "--threads", "2", "-o", out];
+    let without = taken(&gq, &[&args("a.gguf")[..], &["--no-check"]].concat());
+    let with = taken(&gq, &args("b.gguf"));
+    assert!(with < without + weights, "{with} bytes with a look at {weights} weights, {without} without");
+    assert!(gq.json(&args("c.gguf"))["seen"]["token"].is_u64());
+}

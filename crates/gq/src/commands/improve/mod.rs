@@ -206,7 +206,7 @@ pub fn run(args: &ImproveArgs, global: &Global) -> Result<(), Failure> {
     let reads: Vec<&Path> = [&*args.file, &args.reference].into_iter().chain(loras).chain(texts).collect();
     guard::check(&[Out::or_in_place(args.output.as_deref(), &args.file, args.force)], &reads)?;
     let path = args.output.as_ref().unwrap_or(&args.file);
-    let useless = ["", ".partial", ".states.partial", ".codes.partial", ".trial", ".trial.partial"];
+    let useless = ["", ".mark", ".partial", ".states.partial", ".codes.partial", ".trial", ".trial.partial"];
     let useless = useless.map(|end| gq_files::sibling(&seen::candidate(path), end));
     let work = Work::begun_again(useless).leaving(&args.file);
     let _work = signals::during(work.making([path.clone()], "only its summary was not shown"));
