@@ -113,7 +113,7 @@ impl Linear {
         if let Bytes::Decoded(decoded) = &self.bytes {
             return decoded.dot(level, &self.decoder, rows, input, out);
         }
-        let dot = |matrix: &EncodedMatrix<'_>, rows: Range<usize>, out: &mut [f32]| match &input.int8 {
+        let dot = |matrix: &CodedRows<'_>, rows: Range<usize>, out: &mut [f32]| match &input.int8 {
             Some(int8) => self.decoder.dot_rows(level, matrix, rows, int8, out),
             None => self.decoder.dot_rows_f32(level, matrix, rows, &input.values, out),
         };
@@ -130,15 +130,15 @@ impl Linear {
         &self,
         pieces: Vec<&[u8]>,
         out: &mut [f32],
-        mut work: impl FnMut(&EncodedMatrix<'_>, Range<usize>, &mut [f32]),
+        mut work: impl FnMut(&CodedRows<'_>, Range<usize>, &mut [f32]),
     ) {
         let row_bytes = self.encoding().codes_row_bytes(self.shape.cols).max(1);
         let total = pieces.iter().map(|piece| piece.len() / row_bytes).sum::<usize>();
         let (each, mut rest) = (out.len() / total.max(1), out);
         for piece in pieces {
-            let shape = MatrixShape { rows: piece.len() / row_bytes, cols: self.shape.cols };
+            let shape = MatrixShape { matrices: 1, rows: piece.len() / row_bytes, cols: self.shape.cols };
             let (part, behind) = std::mem::take(&mut rest).split_at_mut(shape.rows * each);
-            match EncodedMatrix::new(shape, self.encoding(), self.rotation, piece) {
+            match CodedRows::of_payload(self.encoding(), shape, piece) {
                 Ok(matrix) => work(&matrix, 0..shape.rows, part),
                 Err(_) => unreachable!("{} was checked when it was loaded", self.name),
             }
