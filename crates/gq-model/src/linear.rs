@@ -1,11 +1,12 @@
 //! A weight matrix in place: in a checkpoint's mapped files or in a container.
 
+use crate::LoadError;
 use crate::decoded::DecodedRows;
 use crate::ids::WeightId;
 use gq_checkpoint::{MappedWeights, SourceTensor};
 use gq_codec::{Activations, Decoder, Rotation};
 use gq_container::{Container, TensorEntry};
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec};
+use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub struct Linear {
     pub(crate) bytes: Bytes,
     pub(crate) shape: MatrixShape,
     /// Rows of each of the matrices stacked: those of one expert.
-    pub(crate) height: usize,
+    pub(crate) rows_per_matrix: usize,
     pub(crate) rotation: RotationSpec,
     pub(crate) decoder: Arc<Decoder>,
     /// `None` where rows are stored as they are.
@@ -45,9 +46,63 @@ pub(crate) enum Bytes {
 }
 
 impl Linear {
+    /// A matrix in memory: a payload as a container stores it, of `rows_per_matrix` rows in each of the matrices stacked.
+    ///
+    /// # Errors
+    /// When the encoding or the rotation does not exist at this width, or the payload has another length.
+    pub fn in_memory(
+        name: &str,
+        shape: MatrixShape,
+        rows_per_matrix: usize,
+        encoding: Encoding,
+        rotation: RotationSpec,
+        payload: Vec<u8>,
+    ) -> Result<Linear, LoadError> {
+        let MatrixShape { rows, cols } = shape;
+        if EncodedMatrix::stacked(shape, rows_per_matrix, encoding, rotation, &payload).is_err() {
+            let (actual, expected) = (vec![payload.len()], vec![rows, cols]);
+            return Err(LoadError::Shape { name: name.to_owned(), actual, expected });
+        }
+        let decoder = Decoder::new(encoding, rotation, cols);
+        let decoder = decoder.map_err(|source| LoadError::Codec { name: name.to_owned(), source })?;
+        let transform = match rotation.kind {
+            RotationKind::None => None,
+            _ => {
+                let transform = Rotation::new(rotation, cols);
+                Some(transform.map_err(|source| LoadError::Rotation { name: name.to_owned(), source })?)
+            }
+        };
+        Ok(Linear {
+            id: WeightId::unique(),
+            name: name.to_owned(),
+            bytes: Bytes::Owned(payload.into()),
+            shape,
+            rows_per_matrix,
+            rotation,
+            decoder: Arc::new(decoder),
+            transform: transform.map(Arc::new),
+            bias: None,
+            precise: false,
+            normed: None,
+        })
+    }
+
+    /// The same weights with a bias `[rows]`, or without one.
+    #[must_use]
+    pub fn with_bias(self, bias: Option<Vec<f32>>) -> Linear {
+        Linear { bias, ..self }
+    }
+
+    /// These weights in the place of `other` in a graph: with its bias, and followed by what follows it.
+    #[must_use]
+    pub fn in_place_of(&self, other: &Linear) -> Linear {
+        Linear { bias: other.bias.clone(), precise: other.precise, normed: other.normed, ..self.clone() }
+    }
+
     /// The same matrix with another payload of the same encoding; `None` when it is not one.
-    pub(crate) fn with_payload(&self, payload: &[u8]) -> Option<Linear> {
-        EncodedMatrix::stacked(self.shape, self.height, self.encoding(), self.rotation, payload).ok()?;
+    pub fn with_payload(&self, payload: &[u8]) -> Option<Linear> {
+        EncodedMatrix::stacked(self.shape, self.rows_per_matrix, self.encoding(), self.rotation, payload)
+            .ok()?;
         Some(Linear { id: WeightId::unique(), bytes: Bytes::Owned(payload.into()), ..self.clone() })
     }
 
@@ -64,6 +119,16 @@ impl Linear {
     /// Outputs and inputs.
     pub fn shape(&self) -> MatrixShape {
         self.shape
+    }
+
+    /// Rows of each of the matrices stacked: those of one expert.
+    pub fn rows_per_matrix(&self) -> usize {
+        self.rows_per_matrix
+    }
+
+    /// `eps` of the RMS norm over all outputs of a token that comes right after, where one does.
+    pub fn normed(&self) -> Option<f32> {
+        self.normed
     }
 
     /// How elements are stored.
@@ -113,7 +178,7 @@ impl Linear {
         }
     }
 
-    /// Payload as a matrix, of weights that have one.
+    /// Payload as a matrix, of weights that have one: all but those that are decoded as they are read.
     pub(crate) fn matrix(&self) -> EncodedMatrix<'_> {
         let bytes = match &self.bytes {
             Bytes::Mapped(weights, tensor) => weights.bytes(tensor),
@@ -121,7 +186,8 @@ impl Linear {
             Bytes::Owned(bytes) => bytes,
             Bytes::Decoded(_) => unreachable!("{} has no payload", self.name),
         };
-        match EncodedMatrix::stacked(self.shape, self.height, self.encoding(), self.rotation, bytes) {
+        match EncodedMatrix::stacked(self.shape, self.rows_per_matrix, self.encoding(), self.rotation, bytes)
+        {
             Ok(matrix) => matrix,
             Err(_) => unreachable!("{} was checked when it was loaded", self.name),
         }

@@ -74,11 +74,23 @@ impl Source {
         let Found { bytes, encoding, rotation, .. } = self.find(&name, &shape)?;
         let (&cols, leading) = shape.split_last().unwrap_or((&1, &[]));
         let shape = MatrixShape { rows: leading.iter().product(), cols };
-        let height = leading.last().copied().unwrap_or(1);
+        let rows_per_matrix = leading.last().copied().unwrap_or(1);
         let decoder = self.decoder(&name, encoding, rotation, cols)?;
         let transform = self.rotation(&name, rotation, cols)?;
         let (id, bias, precise, normed) = (WeightId::unique(), None, false, None);
-        Ok(Linear { id, name, bytes, shape, height, rotation, decoder, transform, bias, precise, normed })
+        Ok(Linear {
+            id,
+            name,
+            bytes,
+            shape,
+            rows_per_matrix,
+            rotation,
+            decoder,
+            transform,
+            bias,
+            precise,
+            normed,
+        })
     }
 
     /// A projection, with its bias where the model has one.

@@ -2,8 +2,9 @@
 
 use super::finite::{NotFinite, check_reference, teacher};
 use crate::measurements::{Measurements, MeasurementsError};
+use gq_calibrate::Factors;
 use gq_container::Container;
-use gq_model::{Factors, LoadError, Model, ModelError};
+use gq_model::{LoadError, Model, ModelError};
 use std::path::Path;
 use std::sync::Arc;
 

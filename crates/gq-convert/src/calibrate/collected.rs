@@ -1,8 +1,8 @@
 //! The moments of one layer's inputs while they are collected.
 
 use crate::measurements::Moment;
+use gq_calibrate::Observation;
 use gq_checkpoint::{Checkpoint, Role};
-use gq_model::Observation;
 use gq_tensor::Isa;
 use std::collections::BTreeMap;
 

@@ -2,15 +2,15 @@
 
 use super::error::CalibrateError;
 use crate::measurements::{Measurements, TensorMeasured};
+use gq_calibrate::FisherDiagonal;
 use gq_checkpoint::{Checkpoint, Role};
-use gq_model::OutputMoments;
 
 /// Tables are looked up: an error in a row goes where the row goes, whatever the token.
 pub(super) fn lookups(
     measurements: &mut Measurements,
     checkpoint: &Checkpoint,
     wanted: &dyn Fn(&str) -> bool,
-    gradients: &OutputMoments,
+    gradients: &FisherDiagonal,
 ) -> Result<(), CalibrateError> {
     for tensor in checkpoint.tensors().iter().filter(|tensor| wanted(&tensor.name)) {
         let Some(squares) = gradients.lookups.get(&tensor.name) else { continue };
@@ -59,7 +59,7 @@ fn add_lookup(
 pub(super) fn row_costs(
     checkpoint: &Checkpoint,
     name: &str,
-    gradients: Option<&OutputMoments>,
+    gradients: Option<&FisherDiagonal>,
 ) -> Result<Vec<f64>, CalibrateError> {
     let Some(tensor) = checkpoint.tensor(name) else { return Ok(Vec::new()) };
     let cols = tensor.cols();

@@ -12,9 +12,10 @@ use crate::measurements::{
     Done, InputMeasured, Measurements, MeasurementsError, TensorMeasured, moments_file, rotate, square,
 };
 use crate::provenance;
+use gq_calibrate::{CalibrationPass, FisherDiagonal, Observation, check_activations, fisher_diagonal};
 use gq_checkpoint::{Checkpoint, FileKind};
 use gq_codec::{NotPositive, Rotation};
-use gq_model::{CalibrationPass, Model, ModelError, Observation, OutputMoments, output_moments};
+use gq_model::{Model, ModelError};
 use gq_tensor::{Isa, RotationKind, RotationSpec};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
@@ -147,7 +148,7 @@ fn layers(
     ),
     wanted: &dyn Fn(&str) -> bool,
     options: &CalibrateOptions,
-    (held, gradients): (&dyn Fn(usize) -> bool, Option<&OutputMoments>),
+    (held, gradients): (&dyn Fn(usize) -> bool, Option<&FisherDiagonal>),
     progress: &mut dyn FnMut(CalibrateEvent),
 ) -> Result<std::io::Result<()>, CalibrateError> {
     let of = pass.layers() + 1;
@@ -248,7 +249,7 @@ fn gradients(
     options: &CalibrateOptions,
     (measurements, done): (&mut Measurements, &mut Done),
     progress: &mut dyn FnMut(CalibrateEvent),
-) -> Result<Option<OutputMoments>, CalibrateError> {
+) -> Result<Option<FisherDiagonal>, CalibrateError> {
     let kept: Vec<&Vec<u32>> = (0..sequences.len())
         .filter(|&index| !is_held_out(index, sequences.len()))
         .map(|index| &sequences[index])
@@ -261,22 +262,22 @@ fn gradients(
     if done.gradients {
         progress(CalibrateEvent::Gradients { done: of, of });
         let (rows, lookups) = (measurements.gradients()?, done.lookups.clone());
-        return Ok(Some(OutputMoments { rows, lookups, positions: measurements.gradient_tokens }));
+        return Ok(Some(FisherDiagonal { rows, lookups, positions: measurements.gradient_tokens }));
     }
     // Spread over all that are not held out.
     let some: Vec<Vec<u32>> = (0..of).map(|i| kept[i * kept.len() / of].clone()).collect();
-    let moments = output_moments(model, &some, options.seed, &mut |done| {
+    let diagonal = fisher_diagonal(model, &some, options.seed, &mut |done| {
         progress(CalibrateEvent::Gradients { done, of });
     })?;
-    if moments.rows.values().flatten().any(|sum| !sum.is_finite()) {
+    if diagonal.rows.values().flatten().any(|sum| !sum.is_finite()) {
         // Where activations are what is not finite, the tensor that meets them is the one to name.
-        some.iter().try_for_each(|tokens| model.check_activations(tokens))?;
+        some.iter().try_for_each(|tokens| check_activations(model, tokens))?;
     }
-    measurements.gradient_tokens = moments.positions;
-    measurements.save_gradients(&moments.rows)?;
-    (done.gradients, done.lookups) = (true, moments.lookups.clone());
+    measurements.gradient_tokens = diagonal.positions;
+    measurements.save_gradients(&diagonal.rows)?;
+    (done.gradients, done.lookups) = (true, diagonal.lookups.clone());
     measurements.save_unfinished(done)?;
-    Ok(Some(moments))
+    Ok(Some(diagonal))
 }
 
 fn save(
@@ -284,7 +285,7 @@ fn save(
     checkpoint: &Checkpoint,
     mut collected: Collected,
     layer: usize,
-    gradients: Option<&OutputMoments>,
+    gradients: Option<&FisherDiagonal>,
     level: Isa,
 ) -> Result<(), CalibrateError> {
     if collected.inputs.is_empty() {

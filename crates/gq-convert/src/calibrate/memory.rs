@@ -4,8 +4,8 @@ use super::collected::ExpertMoments;
 use super::error::CalibrateError;
 use super::held_out::HELD_OUT;
 use crate::plan::FACTORS_AT_WORK;
+use gq_calibrate::residual_token_bytes;
 use gq_checkpoint::{LayerSpec, ModelSpec};
-use gq_model::residual_token_bytes;
 use gq_tensor::Encoding;
 
 /// Program, headers, decoded tiles.

@@ -10,9 +10,10 @@ use crate::plan;
 use crate::round::{
     CalibratedCoder, CalibratedError, Coded, CoderError, Coders, Factors, RowCoder, StripBuffers,
 };
+use gq_calibrate::{Replacements, Trial, TrialPass, check_activations};
 use gq_checkpoint::{Checkpoint, Role, SourceTensor};
 use gq_codec::Rotation;
-use gq_model::{Model, Replacements, Trial, TrialPass};
+use gq_model::{Linear, Model};
 use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, States};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -106,7 +107,7 @@ pub fn correct(
     let broken = names.zip(&measured).find(|(_, each)| each.iter().any(|nats| !nats.is_finite()));
     if let Some((name, _)) = broken {
         // The model itself, where it is that; else what rounding made of the group.
-        chosen.iter().try_for_each(|tokens| model.check_activations(tokens))?;
+        chosen.iter().try_for_each(|tokens| check_activations(model, tokens))?;
         return Err(CalibrateError::NotFinite { tensor: name.to_owned() });
     }
     let about = (options.tokens, tokens, ENCODING.name());
@@ -214,9 +215,12 @@ impl Work<'_> {
                 }
             }
             payload.append(&mut scales);
-            weights.insert(&tensor.name, how, (shape.0, shape.1, height), payload).map_err(|error| {
-                CalibrateError::Trial { tensor: tensor.name.clone(), actual: error.to_string() }
-            })?;
+            let shape = MatrixShape { rows: shape.0, cols: shape.1 };
+            let linear = Linear::in_memory(&tensor.name, shape, height, ENCODING, ROTATION, payload);
+            weights.insert(linear.map_err(|error| CalibrateError::Trial {
+                tensor: tensor.name.clone(),
+                actual: error.to_string(),
+            })?);
         }
         Ok(weights)
     }

@@ -1,10 +1,11 @@
 //! Layers rounded again behind rounded layers.
 
 use crate::support::{convert, policy, testdata};
+use gq_calibrate::{Factors, Teacher};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{RoundAgain, RoundAgainError, RoundAgainOptions, RoundedAgainOutcome};
-use gq_model::{ActivationMode, Factors, KvType, Model, RunOptions, Teacher};
+use gq_model::{ActivationMode, KvType, Model, RunOptions};
 use gq_tensor::Isa;
 use std::path::Path;
 use std::sync::Arc;

@@ -2,13 +2,14 @@
 
 use crate::calibrated::{converted, options, tokens, tuned, with};
 use crate::support::{policy, testdata};
+use gq_calibrate::{Factors, Teacher};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{
     Budget, ExpertMoments, Measurements, MeasuringMemory, MeasuringSize, Resources, TrialOptions, correct,
     plan_measured,
 };
-use gq_model::{Factors, Model, Teacher};
+use gq_model::Model;
 use gq_tensor::Isa;
 use std::path::Path;
 use std::sync::Arc;

@@ -10,4 +10,6 @@ mod parity;
 mod range;
 mod refusals;
 mod sampling;
+mod sequences;
+mod suite;
 mod tokenizer;

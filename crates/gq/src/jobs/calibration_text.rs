@@ -7,11 +7,10 @@ use crate::options::amounts::{Measuring, NONE, TextSource};
 use crate::options::recipe::Recipe;
 use crate::progress::{Progress, Unit};
 use crate::source;
+use gq_calibrate::{SelfTextOptions, self_text};
 use gq_checkpoint::Checkpoint;
 use gq_convert::CalibrationText;
-use gq_model::{
-    ChatError, ChatTemplate, Model, ModelTexts, OwnTextOptions, SpecialText, Tokenizer, own_text,
-};
+use gq_model::{ChatError, ChatTemplate, Model, ModelTexts, SpecialText, Tokenizer};
 use std::path::{Path, PathBuf};
 
 /// Bytes of a token, where many follow one another, at the most.
@@ -118,9 +117,9 @@ pub fn own_tokens(
 ) -> Result<Vec<u32>, Failure> {
     let chat = template(model.texts())?;
     let memory = Writing::new(model.spec(), answer, max_memory, global)?.conversations;
-    let options = OwnTextOptions { tokens, answer, seed: 0, memory };
+    let options = SelfTextOptions { tokens, answer, seed: 0, memory };
     let mut step = |done: usize| seen(done as u64, tokens as u64);
-    let written = own_text(model, tokenizer, chat.as_ref(), options, &mut step);
+    let written = self_text(model, tokenizer, chat.as_ref(), options, &mut step);
     written.map_err(|e| Failure::new(Exit::Input, "calibration.self", e.to_string()))
 }
 

@@ -243,7 +243,7 @@ fn quick_tokens(checkpoint: &Checkpoint) -> usize {
 }
 
 /// Whether the model writes the calibration text itself.
-pub fn is_own_text(given: Option<&Path>) -> bool {
+pub fn is_self_text(given: Option<&Path>) -> bool {
     matches!(TextSource::of(given), TextSource::Own)
 }
 

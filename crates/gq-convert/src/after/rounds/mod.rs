@@ -16,13 +16,14 @@ use crate::calibrate::{
 };
 use crate::measurements::{Measurements, MeasurementsError};
 use crate::round::{self, Code, CoderError, Coders};
+use gq_calibrate::{DualObservation, DualPass, Factors};
 use gq_checkpoint::{Checkpoint, ReadError, Role};
 use gq_codec::{Factor, NotPositive};
 use gq_container::{
     Container, ContainerError, FormatError, ProvenanceError, RoundedAgain, TensorEntry, WriteError,
     WriteRule, partial_path, put_in_place,
 };
-use gq_model::{Factors, Linear, LoadError, Model, ModelError, PairedObservation, PairedPass};
+use gq_model::{Linear, LoadError, Model, ModelError};
 use gq_tensor::{Isa, RotationSpec};
 use objective::{Form, Joint};
 use rewrite::Payloads;
@@ -274,7 +275,7 @@ impl RoundAgain<'_> {
             let path = path.to_owned();
             move |source| RoundAgainError::Io { path, source }
         };
-        let mut pass = PairedPass::new(self.reference, self.model, sequences.to_vec())?;
+        let mut pass = DualPass::new(self.reference, self.model, sequences.to_vec())?;
         if spilled {
             pass = pass.spilled_to(gq_files::begin(states).map_err(io(states))?);
         }
@@ -336,7 +337,7 @@ impl RoundAgain<'_> {
     /// Rounds the weights of one product again.
     fn product(
         self,
-        pass: &mut PairedPass<'_>,
+        pass: &mut DualPass<'_>,
         product: Product<'_>,
         (options, states): (&RoundAgainOptions<'_>, &Path),
         (coders, tensors): (&mut Coders, &mut Vec<TensorAgain>),
@@ -402,7 +403,7 @@ impl RoundAgain<'_> {
 }
 
 /// Which model's input to a product is not finite, if one is.
-fn not_finite(weights: &[Linear], seen: &PairedObservation<'_>) -> Option<NotFinite> {
+fn not_finite(weights: &[Linear], seen: &DualObservation<'_>) -> Option<NotFinite> {
     let tensor = weights.first()?.name();
     let of = |side, input: &gq_model::Matrix| {
         Some(NotFinite { side, source: ModelError::of_input(tensor, input)? })

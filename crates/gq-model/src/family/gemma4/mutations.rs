@@ -4,6 +4,7 @@
 //! checkpoint that has the term must then miss the reference by many times what the parity test tolerates.
 
 use super::Layer;
+use crate::arithmetic::Routes;
 use crate::blocks::{Experts, KeysValues, ParallelExperts};
 use crate::cache::{KvCache, KvType};
 use crate::cpu::{ActivationMode, Batch, Sums};
@@ -11,7 +12,6 @@ use crate::family::{Graph, Layers};
 use crate::linear::{Bytes, Linear};
 use crate::matrix::Matrix;
 use crate::ops::{Attention, Norm, Ops, Router};
-use crate::routing::Routes;
 use crate::source::Source;
 use gq_checkpoint::{
     Activation, AttentionSpec, Checkpoint, ModelSpec, MoeSpec, PerLayerEmbedding, RouterSpec,

@@ -169,7 +169,7 @@ impl Original<'_> {
         rounds: Option<usize>,
         scales: Option<usize>,
     ) -> Result<(Option<Text>, Option<Text>), Failure> {
-        let own = amounts::is_own_text(self.args.calibration.as_deref());
+        let own = amounts::is_self_text(self.args.calibration.as_deref());
         if let (Some(rounds), Some(scales), true) = (rounds, scales, own) {
             let text = self.text(rounds.max(scales))?;
             return Ok((Some(text.clone()), Some(text)));
