@@ -8,26 +8,43 @@
 //! ([`Teacher`]) is a model that another one is compared with, and gives gradients by *factors* ([`Factors`]) on rows
 //! and norms. *Self-written text* ([`self_text`]) is what a model says when it is asked, to calibrate on.
 //!
-//! This crate does not know conversion, files of ours, the CPU backend of the runtime, the network or a terminal.
+//! [`measure`] does all that a conversion needs and leaves *measurements*: a plain value ([`Measurements`]: sensitivities,
+//! dampings, corrections) and a directory ([`MeasurementsDir`]) with that and the moments of all inputs. [`correct`]
+//! compares what they predict with trials.
+//!
+//! This crate does not know conversion, containers, the CPU backend of the runtime, the network or a terminal.
 #![forbid(unsafe_code)]
 
 mod deterministic;
-#[cfg(test)]
-mod digests;
 mod divergence;
 mod finite;
 mod fisher;
+mod measure;
+mod measurements;
 mod pass;
 mod self_text;
-#[cfg(test)]
-mod slopes;
 mod teacher;
-#[cfg(test)]
-mod tests;
 
 pub use deterministic::{FactorGradients, Factors, Observation, Replacements};
 pub use finite::check_activations;
 pub use fisher::{FisherDiagonal, fisher_diagonal};
+pub use measure::{
+    BuiltinError, CalibrateError, CalibrateEvent, CalibrateOptions, CalibrationInput, CalibrationText,
+    Chosen, ExpertMoments, FACTORS_AT_WORK, MeasuringMemory, MeasuringSize, SequenceError, TrialOptions,
+    TrialRounding, builtin, choose_damping, compared, correct, is_held_out, measure, sequences, source_files,
+    texts_digest,
+};
+pub use measurements::{
+    Corrections, GroupTrial, InputMeasured, Measurements, MeasurementsDir, MeasurementsError, Moment,
+    TensorMeasured, WholeTrial, rotate, square,
+};
 pub use pass::{CalibrationPass, DualObservation, DualPass, Trial, TrialPass, residual_token_bytes};
 pub use self_text::{MOST_CONVERSATIONS, SelfTextError, SelfTextOptions, conversation_bytes, self_text};
 pub use teacher::Teacher;
+
+#[cfg(test)]
+mod digests;
+#[cfg(test)]
+mod slopes;
+#[cfg(test)]
+mod tests;

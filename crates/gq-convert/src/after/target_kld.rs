@@ -1,8 +1,7 @@
 //! Finds the smallest file that stays as close as asked for, by what finished files measure.
 
 use super::finite::{NotFinite, check_reference, teacher};
-use crate::measurements::{Measurements, MeasurementsError};
-use gq_calibrate::Factors;
+use gq_calibrate::{Factors, MeasurementsDir, MeasurementsError};
 use gq_container::Container;
 use gq_model::{LoadError, Model, ModelError};
 use std::path::Path;
@@ -101,7 +100,7 @@ pub enum TargetKldError {
 /// # Errors
 /// [`TargetKldError`].
 pub fn held_out_divergence(
-    measurements: &Measurements,
+    measurements: &MeasurementsDir,
     reference: &Model,
     path: &Path,
 ) -> Result<Option<(f64, usize)>, TargetKldError> {

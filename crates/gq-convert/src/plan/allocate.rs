@@ -4,8 +4,8 @@ use super::error::PlanError;
 use super::grid::Grids;
 use super::policy::{Budget, Codes};
 use super::step::Step;
-use crate::measurements::Measurements;
 use crate::round;
+use gq_calibrate::Measurements;
 use gq_codec::{Codebook, Trellis};
 use gq_tensor::{Encoding, MatrixShape, RotationSpec, ScaleGroup, States, stacked_payload_bytes};
 
@@ -254,7 +254,7 @@ fn hull(mut options: Vec<(u64, f64, Encoding)>) -> Vec<(u64, f64, Encoding)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measurements::{Corrections, GroupTrial, TensorMeasured, WholeTrial};
+    use gq_calibrate::{Corrections, GroupTrial, TensorMeasured, WholeTrial};
     use gq_tensor::{DType, RotationSpec};
 
     #[test]

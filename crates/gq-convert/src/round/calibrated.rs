@@ -3,7 +3,7 @@
 use super::error::RoundError;
 use super::row_coder::{Coded, CoderError, Coders, RowCoder, squared_error};
 use super::sums::OutputSums;
-use crate::measurements::{Measurements, MeasurementsError, rotate};
+use gq_calibrate::{MeasurementsDir, MeasurementsError, rotate};
 use gq_checkpoint::{Checkpoint, Role, SourceTensor};
 use gq_codec::{
     Codebook, Factor, Operand, StripOutcome, Trellis, encode_calibrated, encode_trellis_calibrated,
@@ -74,7 +74,7 @@ impl Code {
     /// `None` for an encoding that is rounded row by row; without `measurements`, all rows count the same.
     pub(crate) fn new(
         encoding: Encoding,
-        measurements: Option<&Measurements>,
+        measurements: Option<&MeasurementsDir>,
         tensor: &SourceTensor,
     ) -> Result<Option<Code>, MeasurementsError> {
         if let Some(trellis) = Trellis::of(encoding) {
@@ -118,7 +118,7 @@ pub(crate) struct CalibratedCoder<'a> {
     tensor: String,
     rows: RowCoder,
     code: Code,
-    measurements: &'a Measurements,
+    measurements: &'a MeasurementsDir,
     /// One, or one per expert.
     inputs: &'a [String],
     /// Rows that share an input.
@@ -151,13 +151,14 @@ impl<'a> CalibratedCoder<'a> {
 
     /// `None` when nothing was measured for the tensor or its encoding is rounded row by row.
     pub(crate) fn new(
-        measurements: &'a Measurements,
+        measurements: &'a MeasurementsDir,
         tensor: &SourceTensor,
         (encoding, rotation): (Encoding, RotationSpec),
         (rows, cols): (usize, usize),
         coders: &mut Coders,
     ) -> Result<Option<CalibratedCoder<'a>>, CalibratedError> {
-        let measured = measurements.tensors.get(&tensor.name).filter(|measured| !measured.inputs.is_empty());
+        let measured =
+            measurements.value().tensors.get(&tensor.name).filter(|measured| !measured.inputs.is_empty());
         let Some(measured) = measured else { return Ok(None) };
         let Some(code) = Code::new(encoding, Some(measurements), tensor)? else { return Ok(None) };
         Ok(Some(CalibratedCoder {
@@ -327,7 +328,7 @@ impl<'a> CalibratedCoder<'a> {
         let (mut moment, mut held_out) = self.measurements.moments(name)?;
         rotate(level, &mut moment, &self.rows.rotation);
         rotate(level, &mut held_out, &self.rows.rotation);
-        let damping = self.measurements.inputs.get(name).map_or(0.1, |measured| measured.damping);
+        let damping = self.measurements.value().inputs.get(name).map_or(0.1, |measured| measured.damping);
         let factor = Factor::new(level, &moment, self.rows.cols, damping)
             .map_err(|source| RoundError::Moment { tensor: self.tensor.clone(), source })?;
         let input = Arc::new(Input { name: name.clone(), rotation, factor, held_out });

@@ -124,8 +124,8 @@ impl CostArgs {
                 (Windows::new(&tokens, CTX, Some(count), tokenizer.bos()), name)
             }
             None => {
-                let texts = gq_convert::builtin(calibration_text::template(&texts)?.as_ref())?;
-                let sequences = gq_convert::sequences(&tokenizer, &texts, CTX * count, CTX)?;
+                let texts = gq_calibrate::builtin(calibration_text::template(&texts)?.as_ref())?;
+                let sequences = gq_calibrate::sequences(&tokenizer, &texts, CTX * count, CTX)?;
                 // Each begins with what it begins with: no window gets another BOS.
                 (Windows::new(&sequences.concat(), CTX, Some(count), None), BUILTIN.to_owned())
             }

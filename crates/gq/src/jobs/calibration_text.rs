@@ -7,9 +7,8 @@ use crate::options::amounts::{Measuring, NONE, TextSource};
 use crate::options::recipe::Recipe;
 use crate::progress::{Progress, Unit};
 use crate::source;
-use gq_calibrate::{SelfTextOptions, self_text};
+use gq_calibrate::{CalibrationText, SelfTextOptions, self_text};
 use gq_checkpoint::Checkpoint;
-use gq_convert::CalibrationText;
 use gq_model::{ChatError, ChatTemplate, Model, ModelTexts, SpecialText, Tokenizer};
 use std::path::{Path, PathBuf};
 
@@ -31,7 +30,7 @@ pub fn sequences(
     match given_texts(&TextSource::of(calibration), model.texts(), global)? {
         None => own_sequences(model, tokenizer, (tokens, ctx), max_memory, global, seen),
         Some(texts) => {
-            let sequences = gq_convert::sequences(tokenizer, &texts, tokens, ctx)?;
+            let sequences = gq_calibrate::sequences(tokenizer, &texts, tokens, ctx)?;
             Ok((texts, sequences))
         }
     }
@@ -47,7 +46,7 @@ pub fn refuse_short(checkpoint: &Checkpoint, how: &Measuring) -> Result<(), Fail
         return Ok(());
     }
     let tokenizer = Tokenizer::new(&ModelTexts::from_checkpoint(checkpoint)?, checkpoint.spec())?;
-    gq_convert::sequences(&tokenizer, &texts, how.tokens, how.ctx)?;
+    gq_calibrate::sequences(&tokenizer, &texts, how.tokens, how.ctx)?;
     Ok(())
 }
 
@@ -67,12 +66,12 @@ pub fn given_texts(
 /// The text that comes with the program, its conversations as the model's chat template renders them; a template that
 /// cannot is no reason to do without.
 fn builtin(model: &ModelTexts, global: &Global) -> Result<Vec<CalibrationText>, Failure> {
-    let rendered = template(model).and_then(|chat| Ok(gq_convert::builtin(chat.as_ref())?));
+    let rendered = template(model).and_then(|chat| Ok(gq_calibrate::builtin(chat.as_ref())?));
     match rendered {
         Err(failure) if failure.exit == Exit::Input => {
             let sentence = failure.sentence();
             global.output().note(&format!("conversations are calibrated on as plain text: {sentence}"));
-            Ok(gq_convert::builtin(None)?)
+            Ok(gq_calibrate::builtin(None)?)
         }
         rendered => rendered,
     }

@@ -1,7 +1,8 @@
 //! What is measured, on which text and how much of it, decided.
 
+use gq_calibrate::{ExpertMoments, Measurements};
 use gq_checkpoint::{Checkpoint, ModelSpec, Role};
-use gq_convert::{Amounts, ExpertMoments, Measurements};
+use gq_convert::Amounts;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -11,12 +11,11 @@ mod rewrite;
 mod strength;
 
 use super::finite::{NotFinite, Side, check, teacher};
-use crate::calibrate::{
-    CalibrateError, MeasuringMemory, MeasuringSize, choose_damping, compared, is_held_out,
-};
-use crate::measurements::{Measurements, MeasurementsError};
 use crate::round::{self, Code, CoderError, Coders};
-use gq_calibrate::{DualObservation, DualPass, Factors};
+use gq_calibrate::{
+    CalibrateError, DualObservation, DualPass, Factors, MeasurementsDir, MeasurementsError, MeasuringMemory,
+    MeasuringSize, choose_damping, compared, is_held_out,
+};
 use gq_checkpoint::{Checkpoint, ReadError, Role};
 use gq_codec::{Factor, NotPositive};
 use gq_container::{
@@ -38,7 +37,7 @@ pub struct RoundAgainOptions<'a> {
     /// Kernels; the result is the same on all.
     pub level: Isa,
     /// Measurements whose gradients weigh the rows of a strip; without them, all count the same.
-    pub measurements: Option<&'a Measurements>,
+    pub measurements: Option<&'a MeasurementsDir>,
     /// Digest of the text.
     pub text_sha256: String,
     /// Most bytes of memory; the result does not depend on it.
@@ -317,7 +316,7 @@ impl RoundAgain<'_> {
             tokens: (tokens + held_out_tokens) as u64,
             measurements_sha256: options
                 .measurements
-                .and_then(|measurements| measurements.sha256().parse().ok()),
+                .and_then(|measurements| measurements.value().sha256().parse().ok()),
         };
         rewrite::write(self.container, (&payloads, codes), &tensors, what, trial)?;
         let (before, after, compared_tokens) = self.compare(sequences, trial)?;

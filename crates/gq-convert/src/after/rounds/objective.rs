@@ -6,8 +6,7 @@
 //! calibration (GPTAQ, arXiv 2504.02692), here with the damping of H pulling toward w. Where a norm comes right after the
 //! product, x and x~ are both over the size of the original's outputs at the token.
 
-use crate::measurements::{Moment, rotate, square};
-use gq_calibrate::DualObservation;
+use gq_calibrate::{DualObservation, Moment, rotate, square};
 use gq_codec::{Factor, Operand, Rotation, fixed_product};
 use gq_model::Matrix;
 use gq_tensor::Isa;

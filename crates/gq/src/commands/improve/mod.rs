@@ -13,9 +13,10 @@ use crate::options::{amounts, calibration};
 use crate::seen::{Checker, NoCheck};
 use crate::signals::Work;
 use crate::{guard, seen, signals, source, units};
+use gq_calibrate::{CalibrationText, MeasurementsDir};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
-use gq_convert::{CalibrationText, Measurements, RoundedAgainOutcome, TunedScales};
+use gq_convert::{RoundedAgainOutcome, TunedScales};
 use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -126,7 +127,7 @@ struct Original<'a> {
     model: Model,
     tokenizer: Tokenizer,
     options: RunOptions,
-    measurements: Option<Measurements>,
+    measurements: Option<MeasurementsDir>,
 }
 
 /// Sequences of a step, and the texts that they are known by.
@@ -210,9 +211,9 @@ pub fn run(args: &ImproveArgs, global: &Global) -> Result<(), Failure> {
     let model = Model::from_container(container.clone(), options)?;
     let found = source::find(&args.reference, global)?;
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
-    let measurements = args.measurements.as_deref().map(Measurements::open).transpose()?;
+    let measurements = args.measurements.as_deref().map(MeasurementsDir::open).transpose()?;
     if let Some(measurements) = &measurements {
-        measurements.check_source(&gq_convert::source_files(&checkpoint))?;
+        measurements.check_source(&gq_calibrate::source_files(&checkpoint))?;
     }
     if args.does_rounds() {
         // Before a text is written for it, or anything said of the time.

@@ -1,17 +1,14 @@
-//! The saved value of a measurement: `measurements.json` and the moments next to it.
+//! A directory of measurements: `measurements.json`, and moments, gradients and held-out text next to it.
 
-use super::corrections::Corrections;
 use super::moment::square;
+use super::value::{FORMAT, Measurements};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Version of the layout and of what is measured: 2 weighs tokens alike before a norm, 3 takes gradients on no held-out
-/// sequence and chooses dampings at every width, 4 has moments of their own for experts' gates.
-pub(super) const FORMAT: u32 = 4;
 /// The file that is written last: without it, a directory holds no measurement.
 pub(super) const INDEX: &str = "measurements.json";
 /// What is done of a measurement, while it is not finished.
@@ -26,74 +23,6 @@ pub(super) const HELD_OUT: &str = "held_out.safetensors";
 
 /// Weight of the mean in every row's squared gradient.
 const PRIOR: f64 = 0.1;
-
-/// What was measured on a model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Measurements {
-    /// Layout.
-    pub format: u32,
-    /// Version of the program that measured.
-    pub version: String,
-    /// Weight files of the source: name and size.
-    pub files: Vec<(String, u64)>,
-    /// sha256 of the calibration texts.
-    pub text_sha256: String,
-    /// Tokens of a sequence.
-    pub ctx: usize,
-    /// Tokens that moments were measured on.
-    pub tokens: usize,
-    /// Tokens held out.
-    pub held_out_tokens: usize,
-    /// Tokens that gradients were measured on; 0: none were.
-    pub gradient_tokens: usize,
-    /// Seed of the labels that gradients were drawn for.
-    pub seed: u64,
-    /// What was asked for.
-    #[serde(default)]
-    pub asked: String,
-    /// Inputs by name: that of the first tensor they meet, `#` and the expert where each has its own.
-    pub inputs: BTreeMap<String, InputMeasured>,
-    /// Tensors by name.
-    pub tensors: BTreeMap<String, TensorMeasured>,
-    /// sha256 of each file of moments and gradients.
-    pub digests: BTreeMap<String, String>,
-    /// What trials said of the predictions; none were made where it is missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub corrections: Option<Corrections>,
-    /// Where it lies.
-    #[serde(skip)]
-    pub(crate) dir: PathBuf,
-}
-
-/// Inputs of one or more products.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct InputMeasured {
-    /// File with its moments.
-    pub file: String,
-    /// Width.
-    pub cols: usize,
-    /// Tokens seen.
-    pub tokens: usize,
-    /// Tokens held out.
-    pub held_out_tokens: usize,
-    /// Damping that was best on the held-out tokens, in units of the mean diagonal.
-    pub damping: f64,
-    /// `tr(U^-1 H U^-T) / n` on the held-out tokens: expected output error per unit variance of rounding errors.
-    pub cost: f64,
-    /// `tr(H) / n` on the held-out tokens: the same when rounding to nearest.
-    pub nearest_cost: f64,
-}
-
-/// A weight matrix.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TensorMeasured {
-    /// Its inputs: one, or one per expert.
-    pub inputs: Vec<String>,
-    /// Divergence in nats per token for each unit of relative squared rounding error, rounded with feedback.
-    pub sensitivity: f64,
-    /// The same when rounding to nearest.
-    pub nearest_sensitivity: f64,
-}
 
 /// Measurements that cannot be used or saved.
 #[derive(Debug, thiserror::Error)]
@@ -154,12 +83,19 @@ struct Numbered {
     format: u32,
 }
 
-impl Measurements {
+/// A directory with a measurement: the value, and the files that rounding reads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeasurementsDir {
+    pub(super) dir: PathBuf,
+    pub(crate) value: Measurements,
+}
+
+impl MeasurementsDir {
     /// Reads `dir/measurements.json`.
     ///
     /// # Errors
     /// When it is not there, or was not written by this version.
-    pub fn open(dir: &Path) -> Result<Measurements, MeasurementsError> {
+    pub fn open(dir: &Path) -> Result<MeasurementsDir, MeasurementsError> {
         let path = dir.join(INDEX);
         let bytes = read(&path)?;
         let malformed =
@@ -180,7 +116,23 @@ impl Measurements {
             let actual = "corrections made by other rules".to_owned();
             return Err(MeasurementsError::Malformed { path, actual });
         }
-        Ok(Measurements { dir: dir.to_owned(), ..measurements })
+        Ok(MeasurementsDir { dir: dir.to_owned(), value: measurements })
+    }
+
+    /// What was measured.
+    pub fn value(&self) -> &Measurements {
+        &self.value
+    }
+
+    /// The same without corrections: predictions count as they are.
+    #[must_use]
+    pub fn without_corrections(self) -> MeasurementsDir {
+        MeasurementsDir { value: self.value.without_corrections(), ..self }
+    }
+
+    /// A file in it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// Whether a finished measurement lies in `dir`, of whatever it is.
@@ -206,35 +158,19 @@ impl Measurements {
         ["states.partial", "trials.partial"].map(|name| dir.join(name))
     }
 
-    /// The same without corrections: predictions count as they are.
-    #[must_use]
-    pub fn without_corrections(self) -> Measurements {
-        Measurements { corrections: None, ..self }
-    }
-
-    /// Divergence in nats per token that a sum of (corrected) predictions leads to expect.
-    pub(crate) fn expected(&self, sum: f64) -> f64 {
-        self.corrections.as_ref().map_or(sum, |corrections| corrections.level(sum))
-    }
-
-    /// The sum of predictions at which so much is expected.
-    pub(crate) fn sum_at(&self, divergence: f64) -> f64 {
-        self.corrections.as_ref().map_or(divergence, |corrections| corrections.sum_at(divergence))
-    }
-
     /// Whether it was measured on these weight files.
     ///
     /// # Errors
     /// [`MeasurementsError::OtherCheckpoint`] with the files that differ.
     pub fn check_source(&self, files: &[(String, u64)]) -> Result<(), MeasurementsError> {
-        if self.files == files {
+        if self.value.files == files {
             return Ok(());
         }
         let path = self.dir.join(INDEX);
         Err(MeasurementsError::OtherCheckpoint {
             path,
-            limit: differing(files, &self.files),
-            actual: differing(&self.files, files),
+            limit: differing(files, &self.value.files),
+            actual: differing(&self.value.files, files),
         })
     }
 
@@ -243,7 +179,7 @@ impl Measurements {
     /// # Errors
     /// When a file cannot be removed.
     pub fn remove(&self) -> Result<(), MeasurementsError> {
-        for file in self.digests.keys().map(String::as_str).chain([INDEX]) {
+        for file in self.value.digests.keys().map(String::as_str).chain([INDEX]) {
             let path = self.dir.join(file);
             gq_files::remove(&path).map_err(|source| MeasurementsError::Io { path, source })?;
         }
@@ -256,31 +192,16 @@ impl Measurements {
         }
     }
 
-    /// Digest of everything measured.
-    pub fn sha256(&self) -> String {
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        hex::encode(Sha256::digest(json))
-    }
-
-    /// Tokens that each expert of this tensor saw, from the least; nothing where all rows see the same.
-    pub(crate) fn expert_tokens(&self, tensor: &str) -> Option<Vec<usize>> {
-        let inputs = self.tensors.get(tensor).map(|measured| &measured.inputs)?;
-        let mut tokens: Vec<usize> =
-            inputs.iter().filter_map(|input| self.inputs.get(input)).map(|input| input.tokens).collect();
-        tokens.sort_unstable();
-        (tokens.len() > 1).then_some(tokens)
-    }
-
     /// The moment of an input's tokens, and that of the held-out ones: `[n, n]` each.
-    pub(crate) fn moments(&self, input: &str) -> Result<(Vec<f32>, Vec<f32>), MeasurementsError> {
+    pub fn moments(&self, input: &str) -> Result<(Vec<f32>, Vec<f32>), MeasurementsError> {
         let index = self.dir.join(INDEX);
         let malformed =
             |path: &Path, actual: String| MeasurementsError::Malformed { path: path.to_owned(), actual };
-        let measured = self.inputs.get(input);
+        let measured = self.value.inputs.get(input);
         let measured = measured.ok_or_else(|| malformed(&index, format!("no input {input:?}")))?;
         let path = self.dir.join(&measured.file);
         let bytes = read(&path)?;
-        if self.digests.get(&measured.file) != Some(&hex::encode(Sha256::digest(&bytes))) {
+        if self.value.digests.get(&measured.file) != Some(&hex::encode(Sha256::digest(&bytes))) {
             return Err(malformed(&path, "its sha256 is not the one in measurements.json".to_owned()));
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| malformed(&path, e.to_string()))?;
@@ -301,8 +222,8 @@ impl Measurements {
     /// What an error in each row of a tensor costs, relative to the costliest, where gradients were measured.
     ///
     /// A part of the mean is added to every row: a sample of labels says little of rows that it seldom reached.
-    pub(crate) fn row_weights(&self, tensor: &str) -> Result<Option<Vec<f32>>, MeasurementsError> {
-        if self.gradient_tokens == 0 {
+    pub fn row_weights(&self, tensor: &str) -> Result<Option<Vec<f32>>, MeasurementsError> {
+        if self.value.gradient_tokens == 0 {
             return Ok(None);
         }
         let gradients = self.gradients_with(&mut |name| name == tensor)?;
@@ -325,7 +246,7 @@ impl Measurements {
         let path = self.dir.join(GRADIENTS);
         let bytes = read(&path)?;
         let malformed = |actual: String| malformed(&path, actual);
-        if self.digests.get(GRADIENTS) != Some(&hex::encode(Sha256::digest(&bytes))) {
+        if self.value.digests.get(GRADIENTS) != Some(&hex::encode(Sha256::digest(&bytes))) {
             return Err(malformed("its sha256 is not the one in measurements.json".to_owned()));
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| malformed(e.to_string()))?;
@@ -343,7 +264,7 @@ impl Measurements {
     /// # Errors
     /// When the file is not what was written.
     pub fn held_out(&self) -> Result<Vec<Vec<u32>>, MeasurementsError> {
-        let Some(digest) = self.digests.get(HELD_OUT) else { return Ok(Vec::new()) };
+        let Some(digest) = self.value.digests.get(HELD_OUT) else { return Ok(Vec::new()) };
         let path = self.dir.join(HELD_OUT);
         let bytes = read(&path)?;
         let malformed = |actual: String| MeasurementsError::Malformed { path: path.clone(), actual };
@@ -410,38 +331,17 @@ impl Measurements {
             Some((name.clone(), TensorView::new(dtype, shape.clone(), bytes).ok()?))
         });
         let bytes = safetensors::serialize(views, None).map_err(|e| malformed(e.to_string()))?;
-        self.digests.insert(file.to_owned(), hex::encode(Sha256::digest(&bytes)));
+        self.value.digests.insert(file.to_owned(), hex::encode(Sha256::digest(&bytes)));
         write(&path, &bytes)
     }
 
     /// Writes the index: the measurement is complete.
     pub(crate) fn finish(&self) -> Result<(), MeasurementsError> {
         let path = self.dir.join(INDEX);
-        let json = serde_json::to_vec_pretty(self)
+        let json = serde_json::to_vec_pretty(&self.value)
             .map_err(|e| MeasurementsError::Malformed { path: path.clone(), actual: e.to_string() })?;
         write(&path, &json)?;
         self.remove_unfinished()
-    }
-
-    /// Nothing measured.
-    pub(crate) fn empty() -> Measurements {
-        Measurements {
-            format: FORMAT,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            files: Vec::new(),
-            text_sha256: String::new(),
-            ctx: 0,
-            tokens: 0,
-            held_out_tokens: 0,
-            gradient_tokens: 0,
-            seed: 0,
-            asked: String::new(),
-            inputs: BTreeMap::new(),
-            tensors: BTreeMap::new(),
-            digests: BTreeMap::new(),
-            corrections: None,
-            dir: PathBuf::new(),
-        }
     }
 }
 

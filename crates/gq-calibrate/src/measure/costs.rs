@@ -1,8 +1,8 @@
 //! What an error in a row costs, and what it costs in tables that are only looked up.
 
 use super::error::CalibrateError;
+use crate::FisherDiagonal;
 use crate::measurements::{Measurements, TensorMeasured};
-use gq_calibrate::FisherDiagonal;
 use gq_checkpoint::{Checkpoint, Role};
 
 /// Tables are looked up: an error in a row goes where the row goes, whatever the token.

@@ -13,22 +13,25 @@ const SQUARE: usize = 32;
 
 /// The sum of `x x^T` over tokens; the lower triangle is kept, row-major `[n, n]` with zeros above block diagonals.
 #[derive(Clone, Debug)]
-pub(crate) struct Moment {
-    pub(crate) n: usize,
-    pub(crate) sum: Vec<f32>,
+pub struct Moment {
+    /// Width.
+    pub n: usize,
+    /// The sum.
+    pub sum: Vec<f32>,
     /// Divides the sum.
-    pub(crate) tokens: usize,
+    pub tokens: usize,
     /// Tokens that were seen, whatever was joined in.
-    pub(crate) seen: usize,
+    pub seen: usize,
 }
 
 impl Moment {
-    pub(crate) fn new(n: usize) -> Moment {
+    /// Of nothing yet.
+    pub fn new(n: usize) -> Moment {
         Moment { n, sum: vec![0.0; n * n], tokens: 0, seen: 0 }
     }
 
     /// Adds tokens `[tokens, n]` in order: every element is one chain of fused multiply-adds.
-    pub(crate) fn add(&mut self, level: Isa, x: &Matrix) {
+    pub fn add(&mut self, level: Isa, x: &Matrix) {
         let n = self.n;
         for (block, rows) in self.sum.chunks_mut(BLOCK * n).enumerate() {
             let first = block * BLOCK;
@@ -41,14 +44,14 @@ impl Moment {
     }
 
     /// Adds another sum.
-    pub(crate) fn join(&mut self, other: &Moment) {
+    pub fn join(&mut self, other: &Moment) {
         self.sum.iter_mut().zip(&other.sum).for_each(|(sum, x)| *sum += x);
         self.tokens += other.tokens;
         self.seen += other.seen;
     }
 
     /// The mean's lower triangle, row after row: `[n (n + 1) / 2]`.
-    pub(crate) fn triangle(&self) -> Vec<f32> {
+    pub fn triangle(&self) -> Vec<f32> {
         let factor = 1.0 / self.tokens.max(1) as f64;
         let rows = self.sum.chunks_exact(self.n.max(1)).enumerate();
         rows.flat_map(|(i, row)| row[..=i].iter().map(move |&x| (f64::from(x) * factor) as f32)).collect()
@@ -56,7 +59,7 @@ impl Moment {
 }
 
 /// The symmetric matrix `[n, n]` of a lower triangle.
-pub(crate) fn square(triangle: &[f32], n: usize) -> Vec<f32> {
+pub fn square(triangle: &[f32], n: usize) -> Vec<f32> {
     let mut square = vec![0.0; n * n];
     let mut at = 0;
     for i in 0..n {
@@ -70,7 +73,7 @@ pub(crate) fn square(triangle: &[f32], n: usize) -> Vec<f32> {
 }
 
 /// `R H R^T` of a symmetric matrix, in place.
-pub(crate) fn rotate(level: Isa, h: &mut Vec<f32>, rotation: &Rotation) {
+pub fn rotate(level: Isa, h: &mut Vec<f32>, rotation: &Rotation) {
     let n = rotation.cols();
     for _ in 0..2 {
         h.par_chunks_mut(n).for_each_init(Vec::new, |scratch, row| rotation.forward(level, row, scratch));

@@ -19,13 +19,13 @@ const BLOCK: usize = 128;
 
 /// A damping and what it promises.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Chosen {
+pub struct Chosen {
     /// In units of the mean diagonal.
-    pub(crate) damping: f64,
+    pub damping: f64,
     /// Expected squared error per row on the held-out tokens, for a unit variance of rounding errors.
-    pub(crate) cost: f64,
+    pub cost: f64,
     /// The same without feedback: the trace of H.
-    pub(crate) trace: f64,
+    pub trace: f64,
 }
 
 /// Factors `train` with each candidate and takes the one with the least expected error under `held`.
@@ -35,7 +35,7 @@ pub(crate) struct Chosen {
 ///
 /// # Errors
 /// [`NotPositive`] when no damping makes the matrix positive definite.
-pub(crate) fn choose(level: Isa, train: &[f32], held: &[f32], n: usize) -> Result<Chosen, NotPositive> {
+pub fn choose(level: Isa, train: &[f32], held: &[f32], n: usize) -> Result<Chosen, NotPositive> {
     choose_as(n > WIDEST, level, train, held, n)
 }
 

@@ -9,10 +9,9 @@ use super::held_out::{compared, is_held_out};
 use super::memory::{MeasuringMemory, MeasuringSize};
 use super::sequences::{CalibrationText, digest};
 use crate::measurements::{
-    Done, InputMeasured, Measurements, MeasurementsError, TensorMeasured, moments_file, rotate, square,
+    Done, InputMeasured, MeasurementsDir, MeasurementsError, TensorMeasured, moments_file, rotate, square,
 };
-use crate::provenance;
-use gq_calibrate::{CalibrationPass, FisherDiagonal, Observation, check_activations, fisher_diagonal};
+use crate::{CalibrationPass, FisherDiagonal, Observation, check_activations, fisher_diagonal};
 use gq_checkpoint::{Checkpoint, FileKind};
 use gq_codec::{NotPositive, Rotation};
 use gq_model::{Model, ModelError};
@@ -76,7 +75,7 @@ pub fn measure(
     options: &CalibrateOptions,
     dir: &Path,
     progress: &mut dyn FnMut(CalibrateEvent),
-) -> Result<Measurements, CalibrateError> {
+) -> Result<MeasurementsDir, CalibrateError> {
     let CalibrationInput { texts, sequences } = text;
     if sequences.len() < 2 {
         return Err(CalibrateError::TooFew { limit: 2, actual: sequences.len() });
@@ -92,12 +91,12 @@ pub fn measure(
     let memory = MeasuringMemory::new(model.spec(), size, options.expert_moments, options.max_memory)?;
     let files = source_files(checkpoint);
     let asked = asked_sha256(checkpoint, &files, text, wanted, options);
-    let (mut measurements, mut done) = Measurements::begin(dir, asked)?;
-    measurements.files = files;
-    measurements.text_sha256 = digest(texts);
-    measurements.ctx = sequences.first().map_or(0, Vec::len);
-    measurements.seed = options.seed;
-    measurements.asked.clone_from(&options.asked);
+    let (mut measurements, mut done) = MeasurementsDir::begin(dir, asked)?;
+    measurements.value.files = files;
+    measurements.value.text_sha256 = digest(texts);
+    measurements.value.ctx = sequences.first().map_or(0, Vec::len);
+    measurements.value.seed = options.seed;
+    measurements.value.asked.clone_from(&options.asked);
     if done.gradients || done.layers > 0 {
         let of = model.spec().layers.len() + 1;
         progress(CalibrateEvent::Resumed { layers: done.layers, of });
@@ -108,7 +107,7 @@ pub fn measure(
         let kept = sequences.iter().enumerate().filter(|(index, _)| held(*index) == keep);
         kept.map(|(_, sequence)| sequence.len()).sum()
     };
-    (measurements.tokens, measurements.held_out_tokens) = (length(false), length(true));
+    (measurements.value.tokens, measurements.value.held_out_tokens) = (length(false), length(true));
 
     let mut pass = CalibrationPass::new(model, sequences.to_vec())?;
     let states = dir.join(STATES);
@@ -129,7 +128,7 @@ pub fn measure(
     drop(pass); // it held the states
     measured?.map_err(io)?;
     if let Some(gradients) = &gradients {
-        lookups(&mut measurements, checkpoint, wanted, gradients)?;
+        lookups(&mut measurements.value, checkpoint, wanted, gradients)?;
     }
     measurements.save_held_out(&compared(sequences))?;
     // What was measured is of the weights that are there.
@@ -143,7 +142,7 @@ fn layers(
     (checkpoint, pass, measurements, kept): (
         &Checkpoint,
         &mut CalibrationPass<'_>,
-        &mut Measurements,
+        &mut MeasurementsDir,
         &mut Done,
     ),
     wanted: &dyn Fn(&str) -> bool,
@@ -192,7 +191,7 @@ pub fn source_files(checkpoint: &Checkpoint) -> Vec<(String, u64)> {
     let weights = weights.map(|file| (file.name.clone(), file.bytes));
     let adapter = |adapter: &gq_checkpoint::Adapter| {
         let bytes = adapter.files().iter().map(|file| file.bytes).sum();
-        (format!("adapter {}", provenance::identity(adapter)), bytes)
+        (format!("adapter {}", adapter.identity()), bytes)
     };
     let sampled = std::iter::once((format!("sha256 of sampled rows {}", sampled_rows(checkpoint)), 0));
     weights.chain(checkpoint.adapters().iter().map(adapter)).chain(sampled).collect()
@@ -247,7 +246,7 @@ fn gradients(
     model: &Model,
     sequences: &[Vec<u32>],
     options: &CalibrateOptions,
-    (measurements, done): (&mut Measurements, &mut Done),
+    (measurements, done): (&mut MeasurementsDir, &mut Done),
     progress: &mut dyn FnMut(CalibrateEvent),
 ) -> Result<Option<FisherDiagonal>, CalibrateError> {
     let kept: Vec<&Vec<u32>> = (0..sequences.len())
@@ -262,7 +261,7 @@ fn gradients(
     if done.gradients {
         progress(CalibrateEvent::Gradients { done: of, of });
         let (rows, lookups) = (measurements.gradients()?, done.lookups.clone());
-        return Ok(Some(FisherDiagonal { rows, lookups, positions: measurements.gradient_tokens }));
+        return Ok(Some(FisherDiagonal { rows, lookups, positions: measurements.value.gradient_tokens }));
     }
     // Spread over all that are not held out.
     let some: Vec<Vec<u32>> = (0..of).map(|i| kept[i * kept.len() / of].clone()).collect();
@@ -273,7 +272,7 @@ fn gradients(
         // Where activations are what is not finite, the tensor that meets them is the one to name.
         some.iter().try_for_each(|tokens| check_activations(model, tokens))?;
     }
-    measurements.gradient_tokens = diagonal.positions;
+    measurements.value.gradient_tokens = diagonal.positions;
     measurements.save_gradients(&diagonal.rows)?;
     (done.gradients, done.lookups) = (true, diagonal.lookups.clone());
     measurements.save_unfinished(done)?;
@@ -281,7 +280,7 @@ fn gradients(
 }
 
 fn save(
-    measurements: &mut Measurements,
+    measurements: &mut MeasurementsDir,
     checkpoint: &Checkpoint,
     mut collected: Collected,
     layer: usize,
@@ -305,7 +304,7 @@ fn save(
         let (train, held) = (pair.train.triangle(), pair.held.triangle());
         let chosen = choose(level, (&train, &held), n, many.contains(&input));
         let chosen = chosen.map_err(|source| CalibrateError::Moment { tensor: input.clone(), source })?;
-        measurements.inputs.insert(
+        measurements.value.inputs.insert(
             input.clone(),
             InputMeasured {
                 file: file.clone(),
@@ -338,7 +337,7 @@ fn save(
             return Err(CalibrateError::NotFinite { tensor: name });
         }
         let inputs = inputs.into_values().collect();
-        measurements.tensors.insert(name, TensorMeasured { inputs, sensitivity, nearest_sensitivity });
+        measurements.value.tensors.insert(name, TensorMeasured { inputs, sensitivity, nearest_sensitivity });
     }
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! What can go wrong while measuring.
 
 use crate::measurements::MeasurementsError;
-use crate::round::RoundError;
 use gq_checkpoint::ReadError;
 use gq_codec::NotPositive;
 use gq_model::ModelError;
@@ -56,14 +55,4 @@ pub enum CalibrateError {
         /// Where the factorization stopped.
         source: NotPositive,
     },
-}
-
-impl From<RoundError> for CalibrateError {
-    fn from(error: RoundError) -> CalibrateError {
-        match error {
-            RoundError::Values(source) => CalibrateError::Read(source),
-            RoundError::Measurements(source) => CalibrateError::File(source),
-            RoundError::Moment { tensor, source } => CalibrateError::Moment { tensor, source },
-        }
-    }
 }

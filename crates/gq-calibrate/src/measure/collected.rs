@@ -1,7 +1,7 @@
 //! The moments of one layer's inputs while they are collected.
 
+use crate::Observation;
 use crate::measurements::Moment;
-use gq_calibrate::Observation;
 use gq_checkpoint::{Checkpoint, Role};
 use gq_tensor::Isa;
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@
 pub(crate) const HELD_OUT: usize = 12;
 
 /// Whether a sequence is held out, of so many: some always are.
-pub(crate) fn is_held_out(index: usize, sequences: usize) -> bool {
+pub fn is_held_out(index: usize, sequences: usize) -> bool {
     index % HELD_OUT == HELD_OUT - 1 || (index + 1 == sequences && index < HELD_OUT)
 }
 
@@ -12,7 +12,7 @@ pub(crate) fn is_held_out(index: usize, sequences: usize) -> bool {
 const COMPARED: usize = 12;
 
 /// Held-out sequences to compare whole files on, spread over all of them.
-pub(crate) fn compared(sequences: &[Vec<u32>]) -> Vec<Vec<u32>> {
+pub fn compared(sequences: &[Vec<u32>]) -> Vec<Vec<u32>> {
     let held = sequences.iter().enumerate().filter(|(index, _)| is_held_out(*index, sequences.len()));
     let held: Vec<&Vec<u32>> = held.map(|(_, sequence)| sequence).collect();
     let step = held.len().div_ceil(COMPARED).max(1);

@@ -1,9 +1,10 @@
 //! A measurement that is not finished: what is done of it, next to its files, bound to what was asked for.
 
-use super::saved::{
-    self, GRADIENTS, HELD_OUT, INDEX, Measurements, MeasurementsError, UNFINISHED, is_moments, malformed,
-    read, write,
+use super::directory::{
+    GRADIENTS, HELD_OUT, INDEX, MeasurementsDir, MeasurementsError, UNFINISHED, is_moments, malformed, read,
+    write,
 };
+use super::value::{self, Measurements};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -34,16 +35,19 @@ struct Unfinished<M> {
     measurements: M,
 }
 
-impl Measurements {
+impl MeasurementsDir {
     /// Begins a measurement in `dir`, which is made, or takes up the unfinished one that lies there if the same was asked
     /// for. Everything else that was measured there is removed.
-    pub(crate) fn begin(dir: &Path, asked_sha256: String) -> Result<(Measurements, Done), MeasurementsError> {
+    pub(crate) fn begin(
+        dir: &Path,
+        asked_sha256: String,
+    ) -> Result<(MeasurementsDir, Done), MeasurementsError> {
         let io = |source| MeasurementsError::Io { path: dir.to_owned(), source };
         std::fs::create_dir_all(dir).map_err(io)?;
         let found = take_up(dir, &asked_sha256);
         remove(&dir.join(INDEX))?;
         let (measurements, done) = found.unwrap_or_else(|| {
-            let measurements = Measurements { dir: dir.to_owned(), ..Measurements::empty() };
+            let measurements = MeasurementsDir { dir: dir.to_owned(), value: Measurements::empty() };
             (measurements, Done { asked_sha256, ..Done::default() })
         });
         if done.layers == 0 && !done.gradients {
@@ -55,7 +59,7 @@ impl Measurements {
             let name = entry.file_name();
             let unknown = |name: &str| {
                 (is_moments(name) || [GRADIENTS, HELD_OUT].contains(&name))
-                    && !measurements.digests.contains_key(name)
+                    && !measurements.value.digests.contains_key(name)
             };
             if name.to_str().is_some_and(unknown) {
                 remove(&entry.path())?;
@@ -69,13 +73,13 @@ impl Measurements {
     /// # Errors
     /// When a file cannot be removed.
     pub fn discard(dir: &Path) -> Result<(), MeasurementsError> {
-        Measurements::marks(dir).iter().try_for_each(|mark| remove(mark))
+        MeasurementsDir::marks(dir).iter().try_for_each(|mark| remove(mark))
     }
 
     /// Writes down what is done: everything that it names is on the disk already.
     pub(crate) fn save_unfinished(&self, done: &Done) -> Result<(), MeasurementsError> {
         let path = self.dir.join(UNFINISHED);
-        let unfinished = Unfinished { format: FORMAT, done: done.clone(), measurements: self };
+        let unfinished = Unfinished { format: FORMAT, done: done.clone(), measurements: &self.value };
         let json = serde_json::to_vec(&unfinished).map_err(|e| malformed(&path, e.to_string()))?;
         write(&path, &json)
     }
@@ -87,8 +91,8 @@ impl Measurements {
 }
 
 /// What lies in `dir`, if the same was asked for and its files are as they were written.
-fn take_up(dir: &Path, asked_sha256: &str) -> Option<(Measurements, Done)> {
-    if Measurements::is_finished(dir) {
+fn take_up(dir: &Path, asked_sha256: &str) -> Option<(MeasurementsDir, Done)> {
+    if MeasurementsDir::is_finished(dir) {
         return None;
     }
     let bytes = read(&dir.join(UNFINISHED)).ok()?;
@@ -98,10 +102,10 @@ fn take_up(dir: &Path, asked_sha256: &str) -> Option<(Measurements, Done)> {
         let bytes = read(&dir.join(name));
         bytes.is_ok_and(|bytes| *digest == hex::encode(Sha256::digest(bytes)))
     };
-    let known = (format, measurements.format) == (FORMAT, saved::FORMAT);
+    let known = (format, measurements.format) == (FORMAT, value::FORMAT);
     let same = known && done.asked_sha256 == asked_sha256;
     (same && measurements.digests.iter().all(whole))
-        .then(|| (Measurements { dir: dir.to_owned(), ..measurements }, done))
+        .then(|| (MeasurementsDir { dir: dir.to_owned(), value: measurements }, done))
 }
 
 /// Removes a file that may not be there.
@@ -119,11 +123,11 @@ mod tests {
     use super::*;
 
     /// A measurement with gradients and the first layer's moments.
-    fn begun(dir: &Path) -> (Measurements, Done) {
-        let (mut measurements, mut done) = Measurements::begin(dir, "asked".to_owned()).unwrap();
+    fn begun(dir: &Path) -> (MeasurementsDir, Done) {
+        let (mut measurements, mut done) = MeasurementsDir::begin(dir, "asked".to_owned()).unwrap();
         assert_eq!(done, Done { asked_sha256: "asked".to_owned(), ..Done::default() });
         let third = 1.0 / 3.0;
-        measurements.gradient_tokens = 7;
+        measurements.value.gradient_tokens = 7;
         measurements.save_gradients(&BTreeMap::from([("w".to_owned(), vec![third, 1e-300])])).unwrap();
         let file = super::super::moments_file(0, 0);
         measurements.save_moments(&file, vec![("w.moment".to_owned(), vec![0.1, 0.2, 0.3])]).unwrap();
@@ -138,7 +142,7 @@ mod tests {
         let (measurements, done) = begun(dir.path());
         let strange = dir.path().join(super::super::moments_file(1, 0));
         std::fs::write(&strange, "of a layer that was not done").unwrap();
-        let (again, kept) = Measurements::begin(dir.path(), "asked".to_owned()).unwrap();
+        let (again, kept) = MeasurementsDir::begin(dir.path(), "asked".to_owned()).unwrap();
         assert_eq!((&again, &kept), (&measurements, &done));
         assert_eq!(again.gradients().unwrap()["w"], [1.0 / 3.0, 1e-300]);
         assert!(!strange.exists());
@@ -151,11 +155,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let moments = dir.path().join(super::super::moments_file(0, 0));
         let begins_anew = |asked: &str| {
-            let (measurements, done) = Measurements::begin(dir.path(), asked.to_owned()).unwrap();
+            let (measurements, done) = MeasurementsDir::begin(dir.path(), asked.to_owned()).unwrap();
             let left: Vec<_> =
                 std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
             assert_eq!((left, done.layers, done.gradients), (vec![], 0, false));
-            assert!(measurements.digests.is_empty());
+            assert!(measurements.value.digests.is_empty());
         };
         begun(dir.path());
         begins_anew("something else");

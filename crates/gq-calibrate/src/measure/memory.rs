@@ -3,8 +3,7 @@
 use super::collected::ExpertMoments;
 use super::error::CalibrateError;
 use super::held_out::HELD_OUT;
-use crate::plan::FACTORS_AT_WORK;
-use gq_calibrate::residual_token_bytes;
+use crate::residual_token_bytes;
 use gq_checkpoint::{LayerSpec, ModelSpec};
 use gq_tensor::Encoding;
 
@@ -22,6 +21,10 @@ const ROWS: u64 = 64;
 
 /// Positions of which a trial's logits are held.
 const HEAD_ROWS: u64 = 128;
+
+/// Bytes of factors of inputs that rounding for a trial holds at most, over the square of the widest input: two that are
+/// kept, and one in the making.
+pub const FACTORS_AT_WORK: u64 = 36;
 
 /// Groups of a role's layers, by depth: a few where gradients tell tensors apart, more where trials alone do.
 pub(super) const fn depths(gradients: bool) -> usize {
