@@ -4,10 +4,8 @@
 //! arithmetic: what is calibrated on such text has the same bytes everywhere.
 
 use gq_checkpoint::ModelSpec;
-use gq_model::{
-    ChatError, ChatMessage, ChatOptions, ChatTemplate, KvCache, KvType, Matrix, Model, ModelError, Sampler,
-    Sampling, SpecialText, Tokenizer, TokenizerError, kv_cache_bytes,
-};
+use gq_model::{KvCache, KvType, Matrix, Model, ModelError, Sampler, Sampling, kv_cache_bytes};
+use gq_text::{ChatError, ChatMessage, ChatOptions, ChatTemplate, SpecialText, Tokenizer, TokenizerError};
 use rayon::prelude::*;
 
 /// What the model is asked: prose, facts, code, mathematics, dialogue, several languages.

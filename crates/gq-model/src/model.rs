@@ -6,11 +6,11 @@ use crate::family::Graph;
 use crate::matrix::Matrix;
 use crate::ops::Ops;
 use crate::source::{Decoded, Source};
-use crate::texts::ModelTexts;
 use crate::{LoadError, ModelError};
 use gq_checkpoint::{Checkpoint, ModelSpec, parse_config};
 use gq_container::{Container, TextKind};
 use gq_tensor::Isa;
+use gq_text::ModelTexts;
 use std::ops::Range;
 use std::sync::Arc;
 

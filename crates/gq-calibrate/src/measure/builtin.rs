@@ -1,7 +1,7 @@
 //! The calibration text that comes with the program.
 
 use super::sequences::CalibrationText;
-use gq_model::{ChatError, ChatMessage, ChatOptions, ChatTemplate, SpecialText};
+use gq_text::{ChatError, ChatMessage, ChatOptions, ChatTemplate, SpecialText};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use crate::texts_digest;
     use gq_checkpoint::Checkpoint;
-    use gq_model::{ModelTexts, Tokenizer};
+    use gq_text::{ModelTexts, Tokenizer};
     use sha2::{Digest, Sha256};
     use std::path::{Path, PathBuf};
 

@@ -1,6 +1,6 @@
 //! Calibration texts as sequences of tokens.
 
-use gq_model::{SpecialText, Tokenizer, TokenizerError};
+use gq_text::{SpecialText, Tokenizer, TokenizerError};
 use sha2::{Digest, Sha256};
 
 /// One text.

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod cache;
-mod chat;
 mod codes;
 mod fixtures;
 mod generation;
@@ -12,4 +11,3 @@ mod refusals;
 mod sampling;
 mod sequences;
 mod suite;
-mod tokenizer;

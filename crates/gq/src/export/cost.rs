@@ -12,7 +12,8 @@ use crate::source::Found;
 use crate::{source, units};
 use gq_checkpoint::FileKind;
 use gq_eval::{EvalReport, ModelLogits, Names, ReferenceRun, TextOptions, Windows, compare_on_text};
-use gq_model::{KvType, ModelTexts, SpecialText, Tokenizer, kv_cache_bytes, work_bytes};
+use gq_model::{KvType, kv_cache_bytes, work_bytes};
+use gq_text::{ModelTexts, SpecialText, Tokenizer};
 use std::path::{Path, PathBuf};
 
 /// Tokens of a window.

@@ -9,7 +9,8 @@ use crate::progress::{Progress, Unit};
 use crate::source;
 use gq_calibrate::{CalibrationText, SelfTextOptions, self_text};
 use gq_checkpoint::Checkpoint;
-use gq_model::{ChatError, ChatTemplate, Model, ModelTexts, SpecialText, Tokenizer};
+use gq_model::Model;
+use gq_text::{ChatError, ChatTemplate, ModelTexts, SpecialText, Tokenizer};
 use std::path::{Path, PathBuf};
 
 /// Bytes of a token, where many follow one another, at the most.

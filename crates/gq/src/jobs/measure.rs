@@ -13,7 +13,8 @@ use gq_calibrate::{
     TrialOptions,
 };
 use gq_checkpoint::Checkpoint;
-use gq_model::{ActivationMode, KvType, Model, ModelTexts, RunOptions, Tokenizer};
+use gq_model::{ActivationMode, KvType, Model, RunOptions};
+use gq_text::{ModelTexts, Tokenizer};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;

@@ -17,7 +17,8 @@ use gq_calibrate::{CalibrationText, MeasurementsDir};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{RoundedAgainOutcome, TunedScales};
-use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
+use gq_model::{ActivationMode, KvType, Model, RunOptions};
+use gq_text::Tokenizer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //! `tokenizer_config`, `add_generation_prompt`, `variables` and `now` (what `strftime_now` returns). For each, a line
 //! with `text` or `error` is written. `scripts/check_chat_templates.py` compares them with the Hub's library.
 
-use gq_model::{ChatMessage, ChatOptions, ChatTemplate, ModelTexts};
+use gq_text::{ChatMessage, ChatOptions, ChatTemplate, ModelTexts};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::error::Error;

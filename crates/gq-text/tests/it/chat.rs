@@ -1,7 +1,7 @@
 //! Chat templates against renderings of the reference library, and what templates in the wild use.
 
-use crate::fixtures::testdata;
-use gq_model::{ChatError, ChatMessage, ChatOptions, ChatTemplate, ModelTexts, TemplateLimits};
+use crate::testdata;
+use gq_text::{ChatError, ChatMessage, ChatOptions, ChatTemplate, ModelTexts, TemplateLimits};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! The tokenizer: BOS, special tokens in texts, and text that comes in pieces.
 
-use crate::fixtures::{testdata, tiny};
+use crate::{testdata, tiny};
 use gq_checkpoint::ModelSpec;
-use gq_model::{ChatTemplate, ModelTexts, SpecialText, Tokenizer, TokenizerError, token_difference};
+use gq_text::{ChatTemplate, ModelTexts, SpecialText, Tokenizer, TokenizerError, token_difference};
 use serde_json::{Value, json};
 
 /// A model with rows for every token here.

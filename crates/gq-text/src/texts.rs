@@ -1,8 +1,18 @@
 //! Texts that ride along with weights.
 
-use crate::LoadError;
-use gq_checkpoint::{Checkpoint, SpecialSettings};
-use gq_container::{Container, TextKind};
+use gq_checkpoint::{Checkpoint, CheckpointError, SpecialSettings};
+use gq_container::{Container, FormatError, TextKind};
+
+/// Texts that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TextsError {
+    /// A text of a container.
+    #[error("a text of the file cannot be read")]
+    Container(#[source] FormatError),
+    /// A text of a checkpoint.
+    #[error("a text of the checkpoint cannot be read")]
+    Checkpoint(#[source] CheckpointError),
+}
 
 /// A model's texts; whatever is not there is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,8 +36,8 @@ impl ModelTexts {
     ///
     /// # Errors
     /// When one cannot be read.
-    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<ModelTexts, LoadError> {
-        let texts = checkpoint.texts().map_err(LoadError::CheckpointText)?;
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<ModelTexts, TextsError> {
+        let texts = checkpoint.texts().map_err(TextsError::Checkpoint)?;
         Ok(ModelTexts {
             config: Some(texts.config),
             tokenizer: texts.tokenizer,
@@ -42,8 +52,8 @@ impl ModelTexts {
     ///
     /// # Errors
     /// When one cannot be read.
-    pub fn from_container(container: &Container) -> Result<ModelTexts, LoadError> {
-        let text = |kind: TextKind| container.text(kind).map_err(LoadError::Text);
+    pub fn from_container(container: &Container) -> Result<ModelTexts, TextsError> {
+        let text = |kind: TextKind| container.text(kind).map_err(TextsError::Container);
         Ok(ModelTexts {
             config: text(TextKind::Config)?,
             tokenizer: text(TextKind::Tokenizer)?,
