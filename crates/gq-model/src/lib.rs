@@ -16,6 +16,7 @@ mod finite;
 mod footprint;
 mod generation;
 mod ids;
+mod input;
 mod linear;
 mod matrix;
 mod model;

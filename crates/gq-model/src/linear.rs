@@ -3,8 +3,9 @@
 use crate::LoadError;
 use crate::decoded::DecodedRows;
 use crate::ids::WeightId;
+use crate::input::Input;
 use gq_checkpoint::{MappedWeights, SourceTensor};
-use gq_codec::{Activations, Decoder, Rotation};
+use gq_codec::{Decoder, Rotation};
 use gq_container::{Container, TensorEntry};
 use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
 use std::ops::Range;
@@ -192,13 +193,4 @@ impl Linear {
             Err(_) => unreachable!("{} was checked when it was loaded", self.name),
         }
     }
-}
-
-/// One token's input to matrices of one basis.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Input {
-    /// In the basis of the matrices.
-    pub(crate) values: Vec<f32>,
-    /// The same rounded to int8, when codes are to be multiplied by that.
-    pub(crate) int8: Option<Activations>,
 }

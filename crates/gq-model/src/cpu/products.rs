@@ -6,7 +6,8 @@
 
 use super::ActivationMode;
 use crate::arithmetic::in_pieces;
-use crate::linear::{Input, Linear};
+use crate::input::Input;
+use crate::linear::Linear;
 use crate::matrix::Matrix;
 use crate::product::{Arithmetic, Spread, View, ViewMut, multiply_transposed};
 use gq_codec::{ActivationBlocks, Activations, LevelTile};
