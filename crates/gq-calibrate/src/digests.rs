@@ -5,7 +5,7 @@ use crate::{CalibrationPass, DualPass, Observation, Replacements, Trial, TrialPa
 use gq_checkpoint::{Checkpoint, Role};
 use gq_model::{KvType, Linear, Matrix, Model};
 use gq_suite::{tiny, tiny_path};
-use gq_tensor::{DType, Encoding, Isa, MatrixShape, RotationSpec};
+use gq_tensor::{DType, Encoding, Isa, Storage};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -115,11 +115,9 @@ impl Case {
                 let mut values = vec![0.0; rows * cols];
                 self.checkpoint.read_rows_f32(tensor, 0..rows, &mut values).unwrap();
                 let payload = values.iter().flat_map(|x| (x * 1.125 + 0.01).to_le_bytes()).collect();
-                let height = tensor.shape[tensor.shape.len() - 2];
-                let (shape, encoding) = (MatrixShape { rows, cols }, Encoding::Exact(DType::F32));
-                let none = RotationSpec::NONE;
-                weights
-                    .insert(Linear::in_memory(&tensor.name, shape, height, encoding, none, payload).unwrap());
+                let storage = Storage::unrotated(Encoding::Exact(DType::F32));
+                let weight = Linear::in_memory(&tensor.name, storage, tensor.matrix(), payload);
+                weights.insert(weight.unwrap());
             }
             weights
         };

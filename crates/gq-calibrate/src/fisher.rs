@@ -4,6 +4,7 @@ use crate::deterministic::{Deterministic, FactorGradients, Gradients, Place};
 use crate::pass::{Seen, back};
 use gq_model::arithmetic::softmax;
 use gq_model::{Linear, Matrix, Model, ModelError};
+use gq_tensor::SplitMix64;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -113,8 +114,6 @@ pub(crate) fn draw(probabilities: &[f32], u: f64) -> usize {
 
 /// In [0, 1), from SplitMix64 of seed and position.
 pub(crate) fn uniform(seed: u64, position: u64) -> f64 {
-    let mut z = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ position.wrapping_mul(0xD1B5_4A32_D192_ED03);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    let state = seed.wrapping_mul(SplitMix64::STEP) ^ position.wrapping_mul(0xD1B5_4A32_D192_ED03);
+    SplitMix64::unit(SplitMix64::mix(state))
 }

@@ -29,6 +29,7 @@ mod note;
 mod open_options;
 mod read;
 mod read_at;
+mod reader;
 mod role;
 pub mod safetensors;
 mod scale;
@@ -53,6 +54,7 @@ pub use lora::{Adapter, AdapterError, AdapterFile, TakenTexts, TextsFrom};
 pub use map::MappedWeights;
 pub use note::Note;
 pub use open_options::{OpenOptions, TurnTokens};
+pub use reader::TensorReader;
 pub use role::Role;
 pub use spec::{
     Activation, AttentionSpec, Curve, ExpertGroups, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,

@@ -2,7 +2,7 @@
 
 use crate::Role;
 use crate::gguf::Storage;
-use gq_tensor::DType;
+use gq_tensor::{DType, MatrixShape};
 use serde::Serialize;
 use std::ops::Range;
 
@@ -71,6 +71,12 @@ impl SourceTensor {
     /// Elements of one row: the last dimension; 1 for a scalar.
     pub fn cols(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// The same as a shape: the last two dimensions are a matrix, and those before stack.
+    pub fn matrix(&self) -> MatrixShape {
+        let matrices = self.shape.iter().rev().skip(2).product();
+        MatrixShape { rows: self.rows(), cols: self.cols(), matrices }
     }
 
     /// Bytes of one row in the file.

@@ -4,7 +4,7 @@
 
 use gq_codec::{Activations, Decoder, EncodeScratch, Encoder, Rotation};
 use gq_tensor::{
-    DType, EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, ScaleGroup, States,
+    CodedRows, DType, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, ScaleGroup, States, Storage,
 };
 use std::{io::Write, time::Instant};
 
@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let bytes = encoding.payload_bytes(rows, cols).ok_or("too large")?;
             let mut payload = vec![0u8; usize::try_from(bytes)?];
             let mut encode = 0.0;
-            if let Ok(encoder) = Encoder::new(encoding, spec, cols) {
+            if let Ok(encoder) = Encoder::new(Storage::new(encoding, spec), cols) {
                 let split = encoding.codes_bytes(rows, cols).ok_or("too large")?;
                 let (codes, scales) = payload.split_at_mut(split);
                 // Whole strips, and enough rows of the others.
@@ -70,9 +70,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     encoder.encode_rows(level, &data[..subset * cols], codes, scales, &mut scratch);
                 });
             }
-            let matrix = EncodedMatrix::new(MatrixShape { rows, cols }, encoding, spec, &payload)
+            let matrix = CodedRows::of_payload(encoding, MatrixShape::new(rows, cols), &payload)
                 .map_err(|e| format!("{e:?}"))?;
-            let decoder = Decoder::new(encoding, spec, cols)?;
+            let decoder = Decoder::new(Storage::new(encoding, spec), cols)?;
             let mut decoded = vec![0.0; rows * cols];
             let decode = rate(rows * cols, || decoder.decode_rows(level, &matrix, 0..rows, &mut decoded));
             let mut result = vec![0.0; rows];

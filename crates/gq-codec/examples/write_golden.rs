@@ -5,7 +5,7 @@
 //! Golden files are frozen: run this into an empty folder and copy only what is new.
 
 use gq_codec::{Decoder, EncodeScratch, Encoder, Rotation};
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, ScaleGroup};
+use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, ScaleGroup, Storage};
 use serde_json::{Value, json};
 use std::{error::Error, fs, path::PathBuf};
 
@@ -52,8 +52,8 @@ fn decoded(
     shape: MatrixShape,
     payload: &[u8],
 ) -> Result<Vec<f32>, Box<dyn Error>> {
-    let matrix = EncodedMatrix::new(shape, encoding, spec, payload).map_err(|e| format!("{e:?}"))?;
-    let decoder = Decoder::new(encoding, spec, shape.cols)?;
+    let matrix = CodedRows::of_payload(encoding, shape, payload).map_err(|e| format!("{e:?}"))?;
+    let decoder = Decoder::new(Storage::new(encoding, spec), shape.cols)?;
     let mut out = vec![0.0; shape.rows * shape.cols];
     for (row, out) in out.chunks_mut(shape.cols).enumerate() {
         decoder.decode_row(LEVEL, &matrix, row, out);
@@ -86,12 +86,12 @@ fn encoded(encoding: Encoding) -> Result<Value, Box<dyn Error>> {
 fn stored(encoding: Encoding, input: Vec<f32>, cols: usize) -> Result<Value, Box<dyn Error>> {
     let rows = input.len() / cols;
     let spec = RotationSpec { kind: RotationKind::None, seed: SEED };
-    let encoder = Encoder::new(encoding, spec, cols)?;
+    let encoder = Encoder::new(Storage::new(encoding, spec), cols)?;
     let mut codes = vec![0; encoding.codes_bytes(rows, cols).ok_or("too large")?];
     let mut scales = vec![0; rows * encoding.scales_row_bytes(cols)];
     encoder.encode_rows(LEVEL, &input, &mut codes, &mut scales, &mut EncodeScratch::default());
     let payload = [codes, scales].concat();
-    let shape = MatrixShape { rows, cols };
+    let shape = MatrixShape::new(rows, cols);
     Ok(json!({
         "encoding": encoding.name(),
         "code": encoding.code(),
@@ -107,7 +107,7 @@ fn stored(encoding: Encoding, input: Vec<f32>, cols: usize) -> Result<Value, Box
 /// Two rows of bytes that count up, in steps that are odd: every byte of the 8-bit dtypes, and wide
 /// elements of every exponent.
 fn exact(encoding: Encoding) -> Result<Value, Box<dyn Error>> {
-    let shape = MatrixShape { rows: 2, cols: 128 };
+    let shape = MatrixShape::new(2, 128);
     let bytes = encoding.codes_row_bytes(2 * shape.cols);
     let payload: Vec<u8> =
         (0..bytes).map(|i| (i * if bytes == 256 { 1 } else { 37 } + i / 256) as u8).collect();

@@ -3,6 +3,7 @@
 use crate::kernel::{self, PIVOT_COLS, PIVOT_ROWS};
 use gq_tensor::Isa;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Columns eliminated together; their update of the rest is one pass over the matrix.
 const PANEL: usize = 128;
@@ -42,23 +43,24 @@ pub(crate) fn eliminate(
     while end > 0 {
         let start = end.saturating_sub(PANEL);
         let (above, panel) = a[..end * n].split_at_mut(start * n);
-        corner(panel, n, (start, end), &mut diagonal, floor)?;
-        let packed = left(panel, n, (start, end), &diagonal);
+        corner(panel, n, start..end, &mut diagonal, floor)?;
+        let packed = left(panel, n, start..end, &diagonal);
         rest(level, above, n, &packed, &diagonal[start..end]);
         end = start;
     }
     Ok((a, diagonal))
 }
 
-/// The panel's own square: rows `start..end`, one column after the other.
+/// The panel's own square: rows `cols`, one column after the other.
 fn corner(
     panel: &mut [f64],
     n: usize,
-    (start, end): (usize, usize),
+    cols: Range<usize>,
     diagonal: &mut [f64],
     floor: f64,
 ) -> Result<(), usize> {
-    for j in (start..end).rev() {
+    let start = cols.start;
+    for j in cols.rev() {
         let (above, row) = panel.split_at_mut((j - start) * n);
         let (pivot, row) = (row[j], &mut row[start..j]);
         if pivot <= floor || pivot.is_nan() {
@@ -78,7 +80,8 @@ fn corner(
 
 /// The panel left of its square. Returned in tiles of [`PIVOT_COLS`] columns, `[rows, PIVOT_COLS]` each, rows from the
 /// last to the first, zeros beyond the last column.
-fn left(panel: &mut [f64], n: usize, (start, end): (usize, usize), diagonal: &[f64]) -> Vec<f64> {
+fn left(panel: &mut [f64], n: usize, cols: Range<usize>, diagonal: &[f64]) -> Vec<f64> {
+    let Range { start, end } = cols;
     let tile = (end - start) * PIVOT_COLS;
     let mut packed = vec![0.0; start.div_ceil(PIVOT_COLS) * tile];
     let rows = &*panel;

@@ -79,15 +79,9 @@ pub fn fixed_product(
                     pack(a, i0 + i, m, k0, kc, MR, &mut packed_a);
                     for panel in 0..panels {
                         let j = panel * NR;
-                        tile(
-                            level,
-                            kc,
-                            &packed_a,
-                            &packed_b[panel * NR * kc..(panel + 1) * NR * kc],
-                            &mut c[i * c_stride + j0 + j..],
-                            c_stride,
-                            (MR.min(mc - i), NR.min(nc - j)),
-                        );
+                        let b = &packed_b[panel * NR * kc..(panel + 1) * NR * kc];
+                        let c = &mut c[i * c_stride + j0 + j..];
+                        tile(level, &packed_a, b, c, c_stride, MR.min(mc - i), NR.min(nc - j));
                     }
                 }
             };
@@ -118,20 +112,12 @@ fn pack(x: Operand<'_>, first: usize, limit: usize, k0: usize, kc: usize, width:
     }
 }
 
-fn tile(
-    level: Isa,
-    kc: usize,
-    a: &[f32],
-    b: &[f32],
-    c: &mut [f32],
-    c_stride: usize,
-    (rows, cols): (usize, usize),
-) {
+fn tile(level: Isa, a: &[f32], b: &[f32], c: &mut [f32], c_stride: usize, rows: usize, cols: usize) {
     let mut acc = [[0.0f32; NR]; MR];
     for (row, acc) in acc.iter_mut().enumerate().take(rows) {
         acc[..cols].copy_from_slice(&c[row * c_stride..][..cols]);
     }
-    kernel::fixed_tile(level, &a[..kc * MR], &b[..kc * NR], &mut acc);
+    kernel::fixed_tile(level, a, b, &mut acc);
     for (row, acc) in acc.iter().enumerate().take(rows) {
         c[row * c_stride..][..cols].copy_from_slice(&acc[..cols]);
     }

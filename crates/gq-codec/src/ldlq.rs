@@ -14,7 +14,7 @@ const BLOCK: usize = 32;
 const PROJECTED: usize = 256;
 
 /// A code for the columns of a strip of rows.
-pub trait ColumnQuantizer {
+pub(crate) trait ColumnQuantizer {
     /// Rounds column `col`: `targets`, one per row, in units of their scales, become `values` in the same unit.
     fn round_column(&mut self, level: Isa, col: usize, targets: &[f32], values: &mut [f32]);
 }
@@ -38,7 +38,7 @@ pub struct StripOutcome {
 ///
 /// # Panics
 /// When the slices are not of these lengths.
-pub fn round_strip(
+pub(crate) fn round_strip(
     level: Isa,
     factor: &Factor,
     weights: &[f32],

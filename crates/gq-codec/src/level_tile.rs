@@ -1,7 +1,10 @@
 //! Many tokens times rows of codes in integers: levels are unpacked once, to bytes, for all tokens.
 
-use crate::{Activations, decoder::Decoder, kernel, packing::GROUP};
-use gq_tensor::{EncodedMatrix, Isa};
+use crate::code::Levels;
+use crate::decoder::Decoder;
+use crate::kernel::{self, Activations};
+use crate::packing::GROUP;
+use gq_tensor::{CodedRows, Isa};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -93,10 +96,12 @@ impl LevelTile {
         &mut self,
         level: Isa,
         decoder: &Decoder,
-        matrix: &EncodedMatrix<'_>,
+        matrix: &CodedRows<'_>,
         rows: Range<usize>,
     ) -> bool {
-        let Some(wide) = decoder.wide_levels() else { return false };
+        let Some(code) = decoder.levels() else { return false };
+        decoder.check(matrix, &rows, rows.len());
+        let wide = code.are_wide();
         let cols = decoder.cols();
         (self.rows, self.cols) = (rows.len(), cols);
         let padded = rows.len().next_multiple_of(kernel::TILE_LANES) * cols;
@@ -111,7 +116,7 @@ impl LevelTile {
         let parts = low.zip(high.into_par_iter()).zip(self.steps.par_chunks_mut(PIECE));
         parts.for_each(|(((piece, low), high), steps)| {
             let first = rows.start + piece * PIECE;
-            decoder.read_levels(level, matrix, first..first + steps.len(), (low, high), steps);
+            code.read_levels(level, matrix, first..first + steps.len(), Levels { low, high, steps });
         });
         true
     }

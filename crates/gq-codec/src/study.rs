@@ -1,7 +1,10 @@
 //! Relative error and size of an encoding on given rows: the figures of a table of encodings.
 
-use crate::{CodecError, Decoder, EncodeScratch, Encoder, Rotation};
-use gq_tensor::{Distortion, EncodedMatrix, Encoding, Isa, MatrixShape};
+use crate::code::EncodeScratch;
+use crate::encoder::Encoder;
+use crate::error::CodecError;
+use crate::rotation::Rotation;
+use gq_tensor::{Distortion, Encoding, Isa, Storage};
 
 /// What an encoding costs and loses on some rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,8 +28,8 @@ pub fn study_encoding(
     data: &[f32],
 ) -> Result<EncodingStudy, CodecError> {
     let cols = rotation.cols();
-    let encoder = Encoder::new(encoding, rotation.spec(), cols)?;
-    let decoder = Decoder::new(encoding, rotation.spec(), cols)?;
+    let encoder = Encoder::new(Storage::new(encoding, rotation.spec()), cols)?;
+    let decoder = encoder.decoder();
     let rows = Encoding::STRIP_ROWS;
     let (mut rotated, mut decoded) = (Vec::new(), vec![0.0; rows * cols]);
     let (mut scratch, mut floats) = (EncodeScratch::default(), Vec::new());
@@ -38,12 +41,9 @@ pub fn study_encoding(
         rotation.forward(level, &mut rotated, &mut floats);
         let mut payload = vec![0; encoding.payload_bytes(rows, cols).unwrap_or(0) as usize];
         let (codes, scales) = payload.split_at_mut(encoding.codes_bytes(rows, cols).unwrap_or(0));
-        encoder.encode_rows(level, &rotated, codes, scales, &mut scratch);
-        let shape = MatrixShape { rows, cols };
-        if let Ok(matrix) = EncodedMatrix::new(shape, encoding, rotation.spec(), &payload) {
-            decoder.decode_rows(level, &matrix, 0..rows, &mut decoded[..rows * cols]);
-            distortion.add(&rotated, &decoded[..rows * cols]);
-        }
+        let coded = encoder.encode_rows(level, &rotated, codes, scales, &mut scratch);
+        decoder.decode_rows(level, &coded, 0..rows, &mut decoded[..rows * cols]);
+        distortion.add(&rotated, &decoded[..rows * cols]);
     }
     let row_bytes = encoding.codes_row_bytes(cols) + encoding.scales_row_bytes(cols);
     let bits_per_weight = 8.0 * row_bytes as f64 / cols as f64;

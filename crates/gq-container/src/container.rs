@@ -12,7 +12,7 @@ use crate::text::TextEntry;
 use crate::text_kind::TextKind;
 use crate::validate::{Layout, validate};
 use gq_files::{Change, Mapped};
-use gq_tensor::{EncodedMatrix, ShapeMismatch};
+use gq_tensor::{CodedRows, ShapeMismatch};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -130,7 +130,7 @@ impl Container {
     ///
     /// # Errors
     /// Only when the entry is another file's.
-    pub fn matrix(&self, tensor: &TensorEntry) -> Result<EncodedMatrix<'_>, ShapeMismatch> {
+    pub fn matrix(&self, tensor: &TensorEntry) -> Result<CodedRows<'_>, ShapeMismatch> {
         tensor.matrix(self.payload(tensor))
     }
 

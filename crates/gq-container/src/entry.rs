@@ -4,8 +4,7 @@ use crate::digest::{Digest, Hasher};
 use crate::limits;
 use crate::rule::TensorRule;
 use gq_tensor::{
-    DType, EncodedMatrix, Encoding, MatrixShape, RotationKind, RotationSpec, ShapeMismatch,
-    stacked_payload_bytes,
+    CodedRows, DType, Encoding, MatrixShape, RotationKind, RotationSpec, ShapeMismatch, Storage,
 };
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +87,11 @@ impl TensorEntry {
         }
     }
 
+    /// Encoding and basis.
+    pub fn storage(&self) -> Storage {
+        Storage::new(self.encoding, self.rotation)
+    }
+
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.shape.iter().fold(1, |elements, d| elements.saturating_mul(*d))
@@ -98,10 +102,10 @@ impl TensorEntry {
     ///
     /// # Errors
     /// When the payload is another tensor's.
-    pub fn matrix<'a>(&self, payload: &'a [u8]) -> Result<EncodedMatrix<'a>, ShapeMismatch> {
+    pub fn matrix<'a>(&self, payload: &'a [u8]) -> Result<CodedRows<'a>, ShapeMismatch> {
         let actual = payload.len() as u64;
         let shape = matrix_shape(&self.shape).map_err(|_| ShapeMismatch { expected: None, actual })?;
-        EncodedMatrix::stacked(shape, height(&self.shape), self.encoding, self.rotation, payload)
+        CodedRows::of_payload(self.encoding, shape, payload)
     }
 
     /// The entry's bytes in the table.
@@ -215,13 +219,7 @@ fn matrix_shape(shape: &[u64]) -> Result<MatrixShape, TensorRule> {
     if let Some(actual) = shape.iter().find(|d| !(1..=limits::DIMENSION).contains(*d)) {
         return Err(TensorRule::Dimension { limit: limits::DIMENSION, actual: *actual });
     }
-    let (cols, leading) = shape.split_last().unwrap_or((&1, &[]));
-    let rows = leading.iter().try_fold(1_u64, |rows, d| rows.checked_mul(*d));
-    let rows = rows.and_then(|rows| usize::try_from(rows).ok());
-    match (rows, usize::try_from(*cols)) {
-        (Some(rows), Ok(cols)) => Ok(MatrixShape { rows, cols }),
-        _ => Err(TensorRule::Overflow { shape: shape.to_vec() }),
-    }
+    MatrixShape::of_tensor(shape).ok_or_else(|| TensorRule::Overflow { shape: shape.to_vec() })
 }
 
 fn payload_bytes(shape: &[u64], encoding: Encoding) -> Result<u64, TensorRule> {
@@ -229,14 +227,7 @@ fn payload_bytes(shape: &[u64], encoding: Encoding) -> Result<u64, TensorRule> {
     if !encoding.supports_cols(matrix.cols) {
         return Err(TensorRule::Width { encoding, actual: matrix.cols });
     }
-    let bytes = stacked_payload_bytes(matrix, height(shape), encoding);
-    bytes.ok_or_else(|| TensorRule::Overflow { shape: shape.to_vec() })
-}
-
-/// Rows of each of the matrices that a shape stacks; fits where the product of all leading dimensions does.
-fn height(shape: &[u64]) -> usize {
-    let height = shape.iter().rev().nth(1).copied().unwrap_or(1);
-    usize::try_from(height).unwrap_or(usize::MAX)
+    matrix.payload_bytes(encoding).ok_or_else(|| TensorRule::Overflow { shape: shape.to_vec() })
 }
 
 /// The number of a source dtype in `formats/container.md`.

@@ -1,21 +1,20 @@
 //! What trials are rounded to, and how, in memory.
 
 use crate::plan;
-use crate::round::{
-    CalibratedCoder, CalibratedError, Coded, CoderError, Coders, Factors, RowCoder, StripBuffers,
-};
+use crate::round::{CalibratedCoder, CalibratedError, Coded, CoderError, Factors, RowCoder, StripBuffer};
 use gq_calibrate::{
     CalibrateError, CalibrateEvent, Measurements, MeasurementsDir, Replacements, TrialOptions, TrialRounding,
 };
-use gq_checkpoint::{Checkpoint, SourceTensor};
-use gq_codec::Rotation;
+use gq_checkpoint::{Checkpoint, SourceTensor, TensorReader};
+use gq_codec::{Coders, Rotation};
 use gq_model::{Linear, Model};
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, States};
+use gq_tensor::{Encoding, Isa, RotationKind, RotationSpec, States, Storage};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is tried: where a damage is some hundredths of a nat, well above noise and not yet out of proportion.
 const ENCODING: Encoding = Encoding::Trellis { bits: 3, states: States::S10 };
 const ROTATION: RotationSpec = RotationSpec { kind: RotationKind::Hadamard, seed: 0 };
+const STORAGE: Storage = Storage::new(ENCODING, ROTATION);
 /// Bytes of source rows read at once, and rows at least.
 const BLOCK: usize = 4 << 20;
 const BLOCK_ROWS: usize = 128;
@@ -66,30 +65,27 @@ impl TrialRounding for Rounding<'_> {
         // Factors are not kept while layers run.
         let (factors, mut coders) = (Factors::default(), Coders::default());
         for tensor in tensors {
-            let shape = MatrixShape { rows: tensor.rows(), cols: tensor.cols() };
-            let height = tensor.shape.iter().rev().nth(1).copied().unwrap_or(1);
-            let how = (ENCODING, ROTATION);
-            let coder =
-                CalibratedCoder::new(measurements, tensor, how, (shape.rows, shape.cols), &mut coders);
+            let shape = tensor.matrix();
+            let coder = CalibratedCoder::new(measurements, tensor, STORAGE, shape, &mut coders);
             let coder = coder.map_err(|error| match error {
                 CalibratedError::Coder(source) => failed(tensor, source),
                 CalibratedError::Measurements(source) => CalibrateError::File(source),
             })?;
             let Some(coder) = coder else { continue };
             let (mut payload, mut scales, mut coded) = (Vec::new(), Vec::new(), Coded::default());
-            for matrix in (0..shape.rows).step_by(height.max(1)) {
-                let end = matrix + height;
+            for matrix in (0..shape.rows).step_by(shape.rows_each().max(1)) {
+                let end = matrix + shape.rows_each();
                 let step = block(tensor);
                 for first in (matrix..end).step_by(step) {
                     let source = self.source(tensor, first..(first + step).min(end))?;
-                    let from = (self.checkpoint, *tensor);
-                    coder.code(self.level, &factors, from, &source, first, &mut coded)?;
+                    let reader = TensorReader::new(self.checkpoint, tensor);
+                    coder.code(self.level, &factors, reader, &source, first, &mut coded)?;
                     payload.extend_from_slice(&coded.codes);
                     scales.extend_from_slice(&coded.scales);
                 }
             }
             payload.append(&mut scales);
-            let linear = Linear::in_memory(&tensor.name, shape, height, ENCODING, ROTATION, payload);
+            let linear = Linear::in_memory(&tensor.name, STORAGE, shape, payload);
             weights.insert(linear.map_err(|error| CalibrateError::Trial {
                 tensor: tensor.name.clone(),
                 actual: error.to_string(),
@@ -104,7 +100,7 @@ impl TrialRounding for Rounding<'_> {
         rows: &BTreeSet<usize>,
         weights: &mut Replacements,
     ) -> Result<(), CalibrateError> {
-        let coder = Coders::default().get(ENCODING, ROTATION, table.cols());
+        let coder = RowCoder::new(&mut Coders::default(), STORAGE, table.cols());
         let coder = coder.map_err(|source| failed(table, source))?;
         weights.insert_rows(&table.name, self.rows(table, &coder, rows)?);
         Ok(())
@@ -117,24 +113,22 @@ impl Rounding<'_> {
         &self,
         tensor: &SourceTensor,
         coder: &RowCoder,
-        rows: &BTreeSet<usize>,
+        wanted: &BTreeSet<usize>,
     ) -> Result<BTreeMap<usize, Vec<f32>>, CalibrateError> {
         let (mut out, cols) = (BTreeMap::new(), tensor.cols());
         let step = unit(tensor);
-        let starts: BTreeSet<usize> = rows.iter().map(|row| row / step * step).collect();
-        let (mut coded, mut buffers, mut values) = (Coded::default(), StripBuffers::default(), Vec::new());
+        let starts: BTreeSet<usize> = wanted.iter().map(|row| row / step * step).collect();
+        let (mut coded, mut buffer, mut values) = (Coded::default(), StripBuffer::default(), Vec::new());
         for first in starts {
             let end = (first + step).min(tensor.rows());
             let source = self.source(tensor, first..end)?;
-            let into = (&mut coded, &mut buffers);
-            coder.code(self.level, (self.checkpoint, tensor), &source, first, into)?;
-            let payload = [&coded.codes[..], &coded.scales].concat();
-            let shape = MatrixShape { rows: end - first, cols };
-            let Ok(matrix) = EncodedMatrix::new(shape, ENCODING, ROTATION, &payload) else { continue };
-            values.resize(shape.rows * cols, 0.0);
-            coder.decoder.decode_rows(self.level, &matrix, 0..shape.rows, &mut values);
+            let reader = TensorReader::new(self.checkpoint, tensor);
+            coder.code(self.level, reader, &source, first, &mut coded, &mut buffer)?;
+            let rows = coder.encoder.rows(&coded.codes, &coded.scales);
+            values.resize(rows.shape().rows * cols, 0.0);
+            coder.decoder.decode_rows(self.level, &rows, 0..end - first, &mut values);
             coder.rotation.inverse(self.level, &mut values, &mut Vec::new());
-            let read = (first..end).zip(values.chunks_exact(cols)).filter(|(row, _)| rows.contains(row));
+            let read = (first..end).zip(values.chunks_exact(cols)).filter(|(row, _)| wanted.contains(row));
             out.extend(read.map(|(row, values)| (row, values.to_vec())));
         }
         Ok(out)

@@ -2,6 +2,7 @@
 
 use crate::call::{Call, MOST, MOST_OTHER, bytes};
 use crate::{Launch, LaunchError, Module, Parts, Span};
+use gq_tensor::SplitMix64;
 
 /// What a Hadamard rotation of one seed and width needs on the device (`formats/encodings.md`, "Rotations").
 #[derive(Clone, Debug, PartialEq)]
@@ -50,15 +51,10 @@ impl RotationTables {
 
 /// Bits of the signs stream: SplitMix64 with random access.
 fn sign_bits(seed: u64, cols: usize) -> Vec<u32> {
-    const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
     const SIGNS: u64 = 1;
-    let mix = |z: u64| {
-        let z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ z >> 31
-    };
-    let state = mix(mix(seed.wrapping_add(STEP)) ^ (SIGNS << 56 | cols as u64));
-    let words = (1..=cols.div_ceil(64) as u64).map(|i| mix(state.wrapping_add(STEP.wrapping_mul(i))));
+    let label = SIGNS << 56 | cols as u64;
+    let stream = SplitMix64::new(SplitMix64::mix(SplitMix64::new(seed).word(0) ^ label));
+    let words = (0..cols.div_ceil(64) as u64).map(|i| stream.word(i));
     words.flat_map(|word| [word as u32, (word >> 32) as u32]).take(cols / 32).collect()
 }
 

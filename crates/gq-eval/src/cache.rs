@@ -1,21 +1,24 @@
 //! Reference logits kept on disk, so that a second candidate does not pay for the reference again.
 //!
 //! One file per reference, tokens and arithmetic: a head of [`HEAD_BYTES`] and one block per piece of a window, f32
-//! logits and their checksum. Nothing is trusted: an entry that is not whole is removed and computed again, and one
+//! logits and their CRC-32. Nothing is trusted: an entry that is not whole is removed and computed again, and one
 //! that cannot be written is not kept. Both cost time and nothing else, so neither is an error.
 
-use crate::checksum::Checksum;
 use crate::report::NoiseFloor;
+use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// What an entry begins with; the last byte counts versions of the layout.
-const MAGIC: [u8; 8] = *b"gqlogit\x01";
+const MAGIC: [u8; 8] = *b"gqlogit\x02";
 /// Room for the head: magic, length, JSON, zeros, checksum.
 const HEAD_BYTES: usize = 4096;
+/// Bytes of a checksum.
+const CHECKSUM: usize = 4;
 /// Elements that are converted at a time.
 const STEP: usize = 1 << 14;
 /// An unfinished entry this old was left by a program that was killed.
@@ -105,10 +108,9 @@ impl LogitCache {
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return Vec::new() };
         let file = |entry: std::fs::DirEntry| {
             let (path, metadata) = (entry.path(), entry.metadata().ok()?);
-            let partial = path.extension().is_some_and(|extension| extension == "partial");
-            let ours = partial || path.extension().is_some_and(|extension| extension == "logits");
+            let (ours, partial) = (is_entry(&path), is_partial(&path));
             let used = metadata.modified().ok()?;
-            ours.then_some(CacheFile { path, bytes: metadata.len(), used, partial })
+            (ours || partial).then_some(CacheFile { path, bytes: metadata.len(), used, partial })
         };
         entries.filter_map(|entry| file(entry.ok()?)).collect()
     }
@@ -116,6 +118,27 @@ impl LogitCache {
     fn entry(&self, key: &str) -> PathBuf {
         self.dir.join(format!("{key}.logits"))
     }
+}
+
+/// Whether a name is one of ours: a digest and `logits`. The folder may hold anything else.
+fn is_entry(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "logits") && path.file_stem().is_some_and(is_key)
+}
+
+/// The same of an entry that is being written, or was: a digest, a process and `partial`.
+fn is_partial(path: &Path) -> bool {
+    let of_process = |name: &OsStr| {
+        let (key, process) = name.to_str()?.split_once('.')?;
+        let number = !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit());
+        Some(number && is_key(OsStr::new(key)))
+    };
+    path.extension().is_some_and(|end| end == "partial")
+        && path.file_stem().and_then(of_process).unwrap_or(false)
+}
+
+fn is_key(name: &OsStr) -> bool {
+    let digits = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    name.to_str().is_some_and(|name| name.len() >= 8 && digits(name))
 }
 
 struct CacheFile {
@@ -162,16 +185,16 @@ impl CacheReader {
 
     fn read(&mut self, len: usize, out: &mut Vec<f32>) -> Option<()> {
         out.clear();
-        let (mut bytes, mut checksum) = (vec![0; STEP * 4], Checksum::default());
+        let (mut bytes, mut checksum) = (vec![0; STEP * 4], Hasher::new());
         while out.len() < len {
             let part = bytes.get_mut(..4 * STEP.min(len - out.len()))?;
             self.file.read_exact(part).ok()?;
-            checksum.add(part);
+            checksum.update(part);
             out.extend(part.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
         }
-        let mut stored = [0; 8];
+        let mut stored = [0; CHECKSUM];
         self.file.read_exact(&mut stored).ok()?;
-        (stored == checksum.finish().to_le_bytes()).then_some(())
+        (stored == checksum.finalize().to_le_bytes()).then_some(())
     }
 }
 
@@ -190,15 +213,15 @@ impl CacheWriter {
     /// Adds a block; `false` when it cannot be written.
     pub(crate) fn append(&mut self, logits: &[f32]) -> bool {
         self.written += logits.len() as u64;
-        let (mut bytes, mut checksum) = (Vec::with_capacity(STEP * 4), Checksum::default());
+        let (mut bytes, mut checksum) = (Vec::with_capacity(STEP * 4), Hasher::new());
         let mut write = || {
             for part in logits.chunks(STEP) {
                 bytes.clear();
                 bytes.extend(part.iter().flat_map(|logit| logit.to_le_bytes()));
-                checksum.add(&bytes);
+                checksum.update(&bytes);
                 self.file.write_all(&bytes)?;
             }
-            self.file.write_all(&std::mem::take(&mut checksum).finish().to_le_bytes())
+            self.file.write_all(&std::mem::take(&mut checksum).finalize().to_le_bytes())
         };
         write().is_ok()
     }
@@ -225,27 +248,23 @@ impl Drop for CacheWriter {
 }
 
 fn entry_bytes(blocks: &[usize]) -> u64 {
-    HEAD_BYTES as u64 + blocks.iter().map(|&block| 4 * block as u64 + 8).sum::<u64>()
+    HEAD_BYTES as u64 + blocks.iter().map(|&block| (4 * block + CHECKSUM) as u64).sum::<u64>()
 }
 
 fn write_head(head: &Head) -> Option<[u8; HEAD_BYTES]> {
     let json = serde_json::to_vec(head).ok()?;
     let mut bytes = [0; HEAD_BYTES];
-    let (body, checksum) = bytes.split_last_chunk_mut::<8>()?;
+    let (body, checksum) = bytes.split_last_chunk_mut::<CHECKSUM>()?;
     body.get_mut(..8)?.copy_from_slice(&MAGIC);
     body.get_mut(8..12)?.copy_from_slice(&u32::try_from(json.len()).ok()?.to_le_bytes());
     body.get_mut(12..12 + json.len())?.copy_from_slice(&json);
-    let mut sum = Checksum::default();
-    sum.add(body);
-    *checksum = sum.finish().to_le_bytes();
+    *checksum = crc32fast::hash(body).to_le_bytes();
     Some(bytes)
 }
 
 fn read_head(bytes: &[u8; HEAD_BYTES]) -> Option<Head> {
-    let (body, checksum) = bytes.split_last_chunk::<8>()?;
-    let mut sum = Checksum::default();
-    sum.add(body);
-    if body.first_chunk() != Some(&MAGIC) || *checksum != sum.finish().to_le_bytes() {
+    let (body, checksum) = bytes.split_last_chunk::<CHECKSUM>()?;
+    if body.first_chunk() != Some(&MAGIC) || *checksum != crc32fast::hash(body).to_le_bytes() {
         return None;
     }
     let length = u32::from_le_bytes(*body.get(8..)?.first_chunk()?);

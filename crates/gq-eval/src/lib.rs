@@ -7,7 +7,6 @@
 #![forbid(unsafe_code)]
 
 mod cache;
-mod checksum;
 mod divergence;
 mod error;
 mod evaluate;

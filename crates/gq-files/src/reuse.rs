@@ -209,13 +209,17 @@ mod tests {
         let reuser = Reuser::new();
         reuser.keep(3 * MAPPED_ALONE + 3);
         let sizes: Vec<Layout> = (0..4).map(|more| layout(MAPPED_ALONE + more)).collect();
-        sizes.iter().for_each(|size| drop(used(&reuser, *size)));
+        for size in &sizes {
+            used(&reuser, *size);
+        }
         assert_eq!(kept(&reuser), (2, 2 * MAPPED_ALONE + 5));
         assert_eq!(reuser.with(|kept| kept.find(sizes[1])).unwrap(), None);
         used(&reuser, layout(4 * MAPPED_ALONE));
         assert_eq!(kept(&reuser).0, 2, "one that is too large drives nothing out");
         reuser.keep(1 << 40);
-        (0..2 * SLOTS).for_each(|more| drop(used(&reuser, layout(MAPPED_ALONE + 16 * more))));
+        for more in 0..2 * SLOTS {
+            used(&reuser, layout(MAPPED_ALONE + 16 * more));
+        }
         assert!(kept(&reuser).0 <= SLOTS);
         reuser.keep(MAPPED_ALONE);
         assert!(kept(&reuser).1 <= MAPPED_ALONE);

@@ -4,7 +4,7 @@
 use crate::input::Input;
 use gq_checkpoint::{Checkpoint, MappedWeights, ReadError, SourceTensor};
 use gq_codec::Decoder;
-use gq_tensor::{DType, EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec};
+use gq_tensor::{CodedRows, DType, Encoding, Isa, MatrixShape};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -70,12 +70,11 @@ impl DecodedRows {
             self.read(first..first + out.len(), values);
             bytes.clear();
             bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            let shape = MatrixShape { rows: out.len(), cols };
-            let matrix = EncodedMatrix::new(shape, Self::ENCODING, RotationSpec::NONE, &bytes);
-            match (matrix, &input.int8) {
-                (Ok(matrix), Some(int8)) => decoder.dot_rows(level, &matrix, 0..shape.rows, int8, out),
-                (Ok(matrix), None) => decoder.dot_rows_f32(level, &matrix, 0..shape.rows, &input.values, out),
-                (Err(_), _) => unreachable!("f32 fit any width"),
+            let shape = MatrixShape::new(out.len(), cols);
+            let matrix = CodedRows::new(Self::ENCODING, shape, &bytes, &[]);
+            match &input.int8 {
+                Some(int8) => decoder.dot_rows(level, &matrix, 0..shape.rows, int8, out),
+                None => decoder.dot_rows_f32(level, &matrix, 0..shape.rows, &input.values, out),
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::input::Input;
 use gq_checkpoint::{MappedWeights, SourceTensor};
 use gq_codec::{Decoder, Rotation};
 use gq_container::{Container, TensorEntry};
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
+use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, Storage};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,11 +19,10 @@ pub struct Linear {
     pub(crate) id: WeightId,
     pub(crate) name: String,
     pub(crate) bytes: Bytes,
+    /// Matrices stacked are those of experts.
     pub(crate) shape: MatrixShape,
-    /// Rows of each of the matrices stacked: those of one expert.
-    pub(crate) rows_per_matrix: usize,
     pub(crate) rotation: RotationSpec,
-    pub(crate) decoder: Arc<Decoder>,
+    pub(crate) decoder: Decoder,
     /// `None` where rows are stored as they are.
     pub(crate) transform: Option<Arc<Rotation>>,
     pub(crate) bias: Option<Vec<f32>>,
@@ -47,24 +46,22 @@ pub(crate) enum Bytes {
 }
 
 impl Linear {
-    /// A matrix in memory: a payload as a container stores it, of `rows_per_matrix` rows in each of the matrices stacked.
+    /// A matrix, or several that are stacked, in memory: a payload as a container stores it.
     ///
     /// # Errors
     /// When the encoding or the rotation does not exist at this width, or the payload has another length.
     pub fn in_memory(
         name: &str,
+        storage: Storage,
         shape: MatrixShape,
-        rows_per_matrix: usize,
-        encoding: Encoding,
-        rotation: RotationSpec,
         payload: Vec<u8>,
     ) -> Result<Linear, LoadError> {
-        let MatrixShape { rows, cols } = shape;
-        if EncodedMatrix::stacked(shape, rows_per_matrix, encoding, rotation, &payload).is_err() {
-            let (actual, expected) = (vec![payload.len()], vec![rows, cols]);
+        let (rotation, cols) = (storage.rotation, shape.cols);
+        if CodedRows::of_payload(storage.encoding, shape, &payload).is_err() {
+            let (actual, expected) = (vec![payload.len()], vec![shape.rows, cols]);
             return Err(LoadError::Shape { name: name.to_owned(), actual, expected });
         }
-        let decoder = Decoder::new(encoding, rotation, cols);
+        let decoder = Decoder::new(storage, cols);
         let decoder = decoder.map_err(|source| LoadError::Codec { name: name.to_owned(), source })?;
         let transform = match rotation.kind {
             RotationKind::None => None,
@@ -78,9 +75,8 @@ impl Linear {
             name: name.to_owned(),
             bytes: Bytes::Owned(payload.into()),
             shape,
-            rows_per_matrix,
             rotation,
-            decoder: Arc::new(decoder),
+            decoder,
             transform: transform.map(Arc::new),
             bias: None,
             precise: false,
@@ -102,8 +98,7 @@ impl Linear {
 
     /// The same matrix with another payload of the same encoding; `None` when it is not one.
     pub fn with_payload(&self, payload: &[u8]) -> Option<Linear> {
-        EncodedMatrix::stacked(self.shape, self.rows_per_matrix, self.encoding(), self.rotation, payload)
-            .ok()?;
+        CodedRows::of_payload(self.encoding(), self.shape, payload).ok()?;
         Some(Linear { id: WeightId::unique(), bytes: Bytes::Owned(payload.into()), ..self.clone() })
     }
 
@@ -120,11 +115,6 @@ impl Linear {
     /// Outputs and inputs.
     pub fn shape(&self) -> MatrixShape {
         self.shape
-    }
-
-    /// Rows of each of the matrices stacked: those of one expert.
-    pub fn rows_per_matrix(&self) -> usize {
-        self.rows_per_matrix
     }
 
     /// `eps` of the RMS norm over all outputs of a token that comes right after, where one does.
@@ -179,16 +169,15 @@ impl Linear {
         }
     }
 
-    /// Payload as a matrix, of weights that have one: all but those that are decoded as they are read.
-    pub(crate) fn matrix(&self) -> EncodedMatrix<'_> {
+    /// Payload as a matrix, of weights that have one.
+    pub(crate) fn matrix(&self) -> CodedRows<'_> {
         let bytes = match &self.bytes {
             Bytes::Mapped(weights, tensor) => weights.bytes(tensor),
             Bytes::Contained(container, entry) => container.payload(entry),
             Bytes::Owned(bytes) => bytes,
             Bytes::Decoded(_) => unreachable!("{} has no payload", self.name),
         };
-        match EncodedMatrix::stacked(self.shape, self.rows_per_matrix, self.encoding(), self.rotation, bytes)
-        {
+        match CodedRows::of_payload(self.encoding(), self.shape, bytes) {
             Ok(matrix) => matrix,
             Err(_) => unreachable!("{} was checked when it was loaded", self.name),
         }

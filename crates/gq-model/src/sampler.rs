@@ -1,5 +1,7 @@
 //! Choosing the next token.
 
+use gq_tensor::SplitMix64;
+
 /// How tokens are chosen. The default is greedy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
@@ -28,7 +30,7 @@ impl Default for Sampling {
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
-    state: u64,
+    words: SplitMix64,
     /// (token, probability), reused.
     candidates: Vec<(u32, f64)>,
     /// Logits after the penalty, reused.
@@ -41,7 +43,12 @@ const NEGLIGIBLE: f32 = 45.0;
 impl Sampler {
     /// A sampler at the beginning of its random numbers.
     pub fn new(sampling: Sampling) -> Sampler {
-        Sampler { sampling, state: sampling.seed, candidates: Vec::new(), penalized: Vec::new() }
+        Sampler {
+            sampling,
+            words: SplitMix64::new(sampling.seed),
+            candidates: Vec::new(),
+            penalized: Vec::new(),
+        }
     }
 
     /// Chooses a token; of equally likely ones the first. 0 for no logits.
@@ -51,7 +58,7 @@ impl Sampler {
             return best;
         }
         self.limit(logits, best);
-        let target = uniform(&mut self.state) * total(&self.candidates);
+        let target = SplitMix64::unit(self.words.next_word()) * total(&self.candidates);
         let mut sum = 0.0;
         let chosen = self.candidates.iter().find(|(_, weight)| {
             sum += weight;
@@ -141,13 +148,4 @@ pub fn argmax(logits: &[f32]) -> u32 {
 
 fn total(candidates: &[(u32, f64)]) -> f64 {
     candidates.iter().map(|(_, weight)| weight).sum()
-}
-
-/// The next number in [0, 1): SplitMix64 (Steele, Lea and Flood 2014), its upper 53 bits.
-fn uniform(state: &mut u64) -> f64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut bits = *state;
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }

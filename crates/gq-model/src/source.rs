@@ -6,10 +6,9 @@ use crate::ids::WeightId;
 use crate::linear::{Bytes, Linear};
 use crate::ops::Norm;
 use gq_checkpoint::{Checkpoint, ExpectedTensor, MappedWeights, ModelSpec, Part};
-use gq_codec::{Decoder, Rotation};
+use gq_codec::Coders;
 use gq_container::Container;
-use gq_tensor::{DType, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
-use std::collections::HashMap;
+use gq_tensor::{DType, Encoding, Isa, MatrixShape, RotationKind, Storage};
 use std::sync::Arc;
 
 /// A loader of a model's tensors; matrices of one encoding and width share their decoder and rotation.
@@ -17,8 +16,7 @@ use std::sync::Arc;
 pub(crate) struct Source {
     kind: Kind,
     spec: ModelSpec,
-    decoders: HashMap<(Encoding, RotationSpec, usize), Arc<Decoder>>,
-    rotations: HashMap<(RotationSpec, usize), Arc<Rotation>>,
+    coders: Coders,
 }
 
 #[derive(Debug)]
@@ -40,8 +38,7 @@ pub(crate) enum Decoded {
 struct Found {
     bytes: Bytes,
     shape: Vec<usize>,
-    encoding: Encoding,
-    rotation: RotationSpec,
+    storage: Storage,
 }
 
 impl Source {
@@ -63,7 +60,7 @@ impl Source {
     }
 
     fn new(kind: Kind, spec: &ModelSpec) -> Source {
-        Source { kind, spec: spec.clone(), decoders: HashMap::new(), rotations: HashMap::new() }
+        Source { kind, spec: spec.clone(), coders: Coders::default() }
     }
 
     /// The tensor that plays this part in the model, or in one of its layers, as a matrix without a bias.
@@ -71,26 +68,23 @@ impl Source {
         let Some(ExpectedTensor { name, shape, .. }) = self.spec.tensor(part, layer) else {
             return Err(LoadError::MissingTensor { name: format!("{part:?}") });
         };
-        let Found { bytes, encoding, rotation, .. } = self.find(&name, &shape)?;
+        let Found { bytes, storage, .. } = self.find(&name, &shape)?;
+        let rotation = storage.rotation;
         let (&cols, leading) = shape.split_last().unwrap_or((&1, &[]));
-        let shape = MatrixShape { rows: leading.iter().product(), cols };
-        let rows_per_matrix = leading.last().copied().unwrap_or(1);
-        let decoder = self.decoder(&name, encoding, rotation, cols)?;
-        let transform = self.rotation(&name, rotation, cols)?;
+        let (&rows, leading) = leading.split_last().unwrap_or((&1, &[]));
+        let shape = MatrixShape::stack(leading.iter().product(), rows, cols);
+        let shape = shape.ok_or_else(|| LoadError::MissingTensor { name: name.clone() })?;
+        let decoder = self.coders.decoder(storage, cols);
+        let decoder = decoder.map_err(|source| LoadError::Codec { name: name.clone(), source })?;
+        let transform = match rotation.kind {
+            RotationKind::None => None,
+            _ => {
+                let transform = self.coders.rotation(rotation, cols);
+                Some(transform.map_err(|source| LoadError::Rotation { name: name.clone(), source })?)
+            }
+        };
         let (id, bias, precise, normed) = (WeightId::unique(), None, false, None);
-        Ok(Linear {
-            id,
-            name,
-            bytes,
-            shape,
-            rows_per_matrix,
-            rotation,
-            decoder,
-            transform,
-            bias,
-            precise,
-            normed,
-        })
+        Ok(Linear { id, name, bytes, shape, rotation, decoder, transform, bias, precise, normed })
     }
 
     /// A projection, with its bias where the model has one.
@@ -158,39 +152,6 @@ impl Source {
             }),
         }
     }
-
-    fn decoder(
-        &mut self,
-        name: &str,
-        encoding: Encoding,
-        rotation: RotationSpec,
-        cols: usize,
-    ) -> Result<Arc<Decoder>, LoadError> {
-        let key = (encoding, rotation, cols);
-        if let Some(decoder) = self.decoders.get(&key) {
-            return Ok(decoder.clone());
-        }
-        let decoder = Decoder::new(encoding, rotation, cols);
-        let decoder = decoder.map_err(|source| LoadError::Codec { name: name.to_owned(), source })?;
-        Ok(self.decoders.entry(key).or_insert(Arc::new(decoder)).clone())
-    }
-
-    fn rotation(
-        &mut self,
-        name: &str,
-        spec: RotationSpec,
-        cols: usize,
-    ) -> Result<Option<Arc<Rotation>>, LoadError> {
-        if spec.kind == RotationKind::None {
-            return Ok(None);
-        }
-        if let Some(rotation) = self.rotations.get(&(spec, cols)) {
-            return Ok(Some(rotation.clone()));
-        }
-        let rotation = Rotation::new(spec, cols);
-        let rotation = rotation.map_err(|source| LoadError::Rotation { name: name.to_owned(), source })?;
-        Ok(Some(self.rotations.entry((spec, cols)).or_insert(Arc::new(rotation)).clone()))
-    }
 }
 
 fn in_checkpoint(
@@ -216,13 +177,13 @@ fn in_checkpoint(
             }
         };
     }
-    let (shape, encoding) = (tensor.shape.clone(), Encoding::Exact(dtype));
-    Ok(Some(Found { bytes, shape, encoding, rotation: RotationSpec::NONE }))
+    let storage = Storage::unrotated(Encoding::Exact(dtype));
+    Ok(Some(Found { bytes, shape: tensor.shape.clone(), storage }))
 }
 
 fn in_container(container: &Arc<Container>, name: &str) -> Option<Found> {
     let entry = container.tensor(name)?;
     let shape = entry.shape.iter().map(|&n| usize::try_from(n).unwrap_or(usize::MAX)).collect();
     let bytes = Bytes::Contained(container.clone(), entry.clone());
-    Some(Found { bytes, shape, encoding: entry.encoding, rotation: entry.rotation })
+    Some(Found { bytes, shape, storage: entry.storage() })
 }

@@ -266,7 +266,7 @@ impl Ops for ReferenceF64<'_> {
         weight: &Linear,
     ) -> MatrixF64 {
         let experts: Vec<usize> = routes.iter().flatten().map(|(expert, _)| *expert).collect();
-        let (height, share) = (weight.rows_per_matrix(), experts.len() / (x.data.len() / x.width));
+        let (height, share) = (weight.shape().rows_each(), experts.len() / (x.data.len() / x.width));
         let mut out = MatrixF64 { width: height, data: vec![0.0; experts.len() * height] };
         for expert in experts.iter().copied().collect::<BTreeSet<_>>() {
             let places = || (0..experts.len()).filter(|&place| experts[place] == expert);

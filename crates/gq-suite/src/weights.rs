@@ -2,16 +2,14 @@
 
 use gq_codec::{EncodeScratch, Encoder, Rotation};
 use gq_model::Linear;
-use gq_tensor::{DType, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
+use gq_tensor::{DType, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, SplitMix64, Storage};
 
 /// In [-1, 1), exact in f32.
 pub fn numbers(n: usize, seed: u64) -> Vec<f32> {
     (0..n as u64)
         .map(|i| {
-            let mut z = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ i.wrapping_mul(0xD1B5_4A32_D192_ED03);
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+            let state = seed.wrapping_mul(SplitMix64::STEP) ^ i.wrapping_mul(0xD1B5_4A32_D192_ED03);
+            (SplitMix64::mix(state) >> 40) as f32 / (1 << 23) as f32 - 1.0
         })
         .collect()
 }
@@ -31,7 +29,7 @@ pub fn of_values(count: usize, rows: usize, cols: usize, values: &[f32]) -> Line
 pub fn coded(count: usize, rows: usize, cols: usize, seed: u64) -> Linear {
     let encoding = Encoding::from_name("tq4").unwrap();
     let rotation = RotationSpec { kind: RotationKind::Hadamard, seed: 3 };
-    let encoder = Encoder::new(encoding, rotation, cols).unwrap();
+    let encoder = Encoder::new(Storage::new(encoding, rotation), cols).unwrap();
     let transform = Rotation::new(rotation, cols).unwrap();
     let mut rotated = numbers(count * rows * cols, seed);
     rotated.chunks_mut(cols).for_each(|row| transform.forward(Isa::Scalar, row, &mut Vec::new()));
@@ -54,6 +52,7 @@ fn linear(
     rotation: RotationSpec,
     payload: Vec<u8>,
 ) -> Linear {
-    let (name, shape) = (format!("{count} x {rows} x {cols}"), MatrixShape { rows: count * rows, cols });
-    Linear::in_memory(&name, shape, rows, encoding, rotation, payload).unwrap()
+    let name = format!("{count} x {rows} x {cols}");
+    let shape = MatrixShape::stack(count, rows, cols).unwrap();
+    Linear::in_memory(&name, Storage::new(encoding, rotation), shape, payload).unwrap()
 }

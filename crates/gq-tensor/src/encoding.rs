@@ -254,17 +254,20 @@ impl Encoding {
     }
 
     /// Whether a row of `cols` elements can be stored this way.
-    pub fn supports_cols(self, cols: usize) -> bool {
+    pub const fn supports_cols(self, cols: usize) -> bool {
+        self.is_exact() || cols > 0 && cols.is_multiple_of(self.width_multiple())
+    }
+
+    /// What widths must be a multiple of: whole groups of scales.
+    pub const fn width_multiple(self) -> usize {
         match self {
-            Encoding::Exact(_) => true,
-            Encoding::Turbo { group, .. } => {
-                cols > 0 && cols.is_multiple_of(Self::WIDTH_MULTIPLE) && cols.is_multiple_of(group.len(cols))
-            }
+            Encoding::Exact(_) => 1,
+            Encoding::Turbo { group, .. } => group.len(Self::WIDTH_MULTIPLE),
             Encoding::Prod { .. }
             | Encoding::Polar(_)
             | Encoding::Trellis { .. }
             | Encoding::Grid(_)
-            | Encoding::Mxfp4 => cols > 0 && cols.is_multiple_of(Self::WIDTH_MULTIPLE),
+            | Encoding::Mxfp4 => Self::WIDTH_MULTIPLE,
         }
     }
 

@@ -13,6 +13,8 @@ mod isa;
 pub mod math;
 mod matrix;
 mod rotation;
+mod split_mix;
+mod storage;
 
 pub use distortion::Distortion;
 pub use dtype::DType;
@@ -20,5 +22,7 @@ pub use encoding::{Encoding, Polar, ScaleGroup, Sketch, States};
 pub use float::{decode_f32, encode_f32, f8_e4m3_to_f32, f8_e5m2_to_f32};
 pub use grid::{Grid, Rounding, Spacing};
 pub use isa::{Avx2, Avx512, Isa};
-pub use matrix::{EncodedMatrix, MatrixShape, ShapeMismatch, stacked_payload_bytes};
+pub use matrix::{CodedRows, MatrixShape, ShapeMismatch};
 pub use rotation::{RotationKind, RotationSpec};
+pub use split_mix::SplitMix64;
+pub use storage::Storage;

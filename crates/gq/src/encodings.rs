@@ -3,18 +3,20 @@
 use gq_convert::Choice;
 
 /// All encodings, in the help of `gq convert`.
-pub const LIST: &str = "\
-Encodings (bits per weight without scales; `gq bench --codec` shows distortion and speed):
-  tt2 … tt6            trellis codes, one scale per row: the closest at their bits; what --size, --bpw, --fit and --target-kld choose among, with tq7 and tq8
-  tt2-s12 … tt6-s12    the same with 2^12 states: a little closer, slower to make, as fast to run
-  tt2-s14 … tt6-s14    with 2^14 states: closer by a little again, four times slower to make
-  tq1 … tq8            TurboQuant: rotation and Lloyd-Max codes, one scale per row; the fastest to make and to run
-  tq1-g32 … tq8-g128   the same with one scale per group of 32, 64 or 128 weights (-g32, -g64, -g128): for outliers
-  tqp2 … tqp5          TurboQuant_prod with a Gaussian sketch (reference mode)
-  tqpo2 … tqpo5        TurboQuant_prod with an orthogonal sketch (reference mode)
-  polar4222, polar4322, polar5333  PolarQuant, 3.9, 4.1 and 4.9 bits (reference mode)
-  grid                 the grid that the weights already sit on, without loss (grid4 … grid8, mxfp4); without being asked for, it is used where it takes no more bytes
-  f32, f16, bf16, exact  the source's own bytes";
+pub fn list() -> String {
+    let mut list =
+        "Encodings (bits per weight without scales; `gq bench --codec` shows distortion and speed):"
+            .to_owned();
+    for family in gq_codec::families() {
+        let asked = match family.names {
+            "tt2 … tt6" => "; what --size, --bpw, --fit and --target-kld choose among, with tq7 and tq8",
+            "grid" => "; without being asked for, it is used where it takes no more bytes",
+            _ => "",
+        };
+        list += &format!("\n  {:<19}  {}{asked}", family.names, family.text);
+    }
+    list
+}
 
 /// Names of other tools' types and their bits per weight, scales and larger layers included: llama.cpp's as its own table
 /// for Llama 3.1 8B has them.
@@ -142,11 +144,12 @@ mod tests {
 
     #[test]
     fn every_encoding_is_in_the_list() {
+        let list = list();
         for name in Encoding::all().into_iter().map(Encoding::name) {
             let stem: String = name.chars().take_while(|c| c.is_ascii_alphabetic()).collect();
             let suffix = name.split_once('-').map_or("", |(_, suffix)| suffix);
             let grid = stem == "grid" || name == "mxfp4" || stem == "f" || stem == "bf";
-            assert!(LIST.contains(&stem) && (grid || LIST.contains(suffix)), "{name}");
+            assert!(list.contains(&stem) && (grid || list.contains(suffix)), "{name}");
         }
     }
 

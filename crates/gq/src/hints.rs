@@ -224,9 +224,8 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "merge it with PEFT, which unties the two in the configuration, and convert the result"
         }
         "recipe" | "recipe.toml" => "docs/RELEASE.md lists the keys of a recipe",
-        "release.differs" | "release.not_empty" => {
-            "choose another folder, or --restart to discard what is there"
-        }
+        "release.not_empty" => "choose another folder; what no release made is not discarded",
+        "release.differs" => "choose another folder, or --restart to discard what is there",
         "verify.no_release" => {
             "give a .gq file or the folder that `gq release` made; `gq pull` a release first"
         }

@@ -5,7 +5,7 @@ use gq_checkpoint::{ExpectedTensor, ModelSpec, Role};
 use gq_codec::{Activations, Decoder};
 use gq_container::Container;
 use gq_model::{ActivationMode, RunOptions};
-use gq_tensor::EncodedMatrix;
+use gq_tensor::CodedRows;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::time::Instant;
@@ -82,7 +82,7 @@ fn multiplies(tensor: &ExpectedTensor, spec: &ModelSpec) -> bool {
 
 /// A matrix with what multiplies it.
 struct Product<'a> {
-    matrix: EncodedMatrix<'a>,
+    matrix: CodedRows<'a>,
     decoder: Decoder,
     rows: usize,
     x: Vec<f32>,
@@ -99,7 +99,7 @@ fn part(
     let products = tensors.iter().filter_map(|tensor| product(container, spec, options, tensor).transpose());
     let products: Vec<Product<'_>> = products.collect::<Result<_, _>>()?;
     let encoding = products.first().map_or_else(String::new, |product| product.matrix.encoding().name());
-    let row_bytes = |matrix: &EncodedMatrix<'_>| {
+    let row_bytes = |matrix: &CodedRows<'_>| {
         let cols = matrix.shape().cols;
         matrix.encoding().codes_row_bytes(cols) + matrix.encoding().scales_row_bytes(cols)
     };
@@ -121,7 +121,7 @@ fn product<'a>(
     };
     let matrix = container.matrix(entry).map_err(|e| broken(&format!("{e:?}")))?;
     let cols = matrix.shape().cols;
-    let decoder = Decoder::new(matrix.encoding(), matrix.rotation(), cols).map_err(|e| broken(&e))?;
+    let decoder = Decoder::new(entry.storage(), cols).map_err(|e| broken(&e))?;
     // Only the experts that are chosen multiply.
     let moe = tensor.layer.and_then(|layer| spec.layers.get(layer)?.moe);
     let rows = match (tensor.role, moe) {

@@ -8,10 +8,11 @@ use crate::machine::Machine;
 use crate::texts::{self, ByKind};
 use crate::{guard, signals, source, units};
 use gq_checkpoint::{Checkpoint, parse_config};
+use gq_codec::code_of;
 use gq_container::{Container, TensorEntry, TextKind};
 use gq_files::Existing;
 use gq_model::{ActivationMode, KvType, Model, RunOptions};
-use gq_tensor::{DType, Encoding, Spacing, decode_f32};
+use gq_tensor::{DType, Encoding, decode_f32};
 use gq_text::{SpecialText, Tokenizer};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -257,19 +258,10 @@ fn is_finite(container: &Container, entry: &TensorEntry) -> bool {
     let payload = container.payload(entry);
     match entry.encoding {
         Encoding::Exact(dtype) => is_finite_exact(dtype, payload),
-        encoding => container.matrix(entry).is_ok_and(|matrix| scales_finite(encoding, matrix.all_scales())),
-    }
-}
-
-/// Scales, minima and norms, of whatever width the encoding stores them.
-fn scales_finite(encoding: Encoding, scales: &[u8]) -> bool {
-    match encoding {
-        // An exponent; the last one is no number.
-        Encoding::Mxfp4 => !scales.contains(&0xFF),
-        Encoding::Grid(grid) if matches!(grid.spacing, Spacing::Wide | Spacing::Row) => {
-            scales.as_chunks::<4>().0.iter().all(|&bytes| f32::from_le_bytes(bytes).is_finite())
-        }
-        _ => scales.as_chunks::<2>().0.iter().all(|&[_, high]| high & 0x7C != 0x7C),
+        // Scales, minima and norms, of whatever width the encoding stores them.
+        _ => container.matrix(entry).is_ok_and(|matrix| {
+            code_of(entry.storage()).is_ok_and(|code| code.finite_scales(matrix.scales()))
+        }),
     }
 }
 

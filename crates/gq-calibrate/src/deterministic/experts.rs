@@ -21,7 +21,8 @@ pub(super) fn grouped(
         let part = routes.gather(dy, &places);
         seen(weight, Place::Expert(expert), &part);
         let mut by_input = Matrix::zeros(places.len(), x.width);
-        let (height, first) = (weight.rows_per_matrix(), expert * weight.rows_per_matrix());
+        let height = weight.shape().rows_each();
+        let first = expert * height;
         back(level, weight, first..first + height, &part, &mut by_input);
         for (row, &place) in by_input.data.chunks_exact(x.width).zip(&places) {
             let dx = &mut dx.data[routes.start(x, place)..][..x.width];

@@ -134,6 +134,7 @@ pub fn correct(
     let about = (options.tokens, tokens, rounding.encoding());
     let comparable = measurements.value.gradient_tokens > 0;
     measurements.value.corrections = Some(Corrections::new(about, groups, comparable, &SHARES, &measured));
+    checkpoint.check_unchanged()?;
     measurements.finish()?;
     Ok(())
 }

@@ -180,7 +180,7 @@ mod tests {
     use gq_checkpoint::{Checkpoint, Role};
     use gq_model::Linear;
     use gq_suite::{tiny as model, tiny_path};
-    use gq_tensor::{DType, Encoding, Isa, MatrixShape, RotationSpec};
+    use gq_tensor::{DType, Encoding, Isa, MatrixShape, Storage};
 
     const TINY: [&str; 7] =
         ["llama", "qwen2", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense"];
@@ -190,9 +190,9 @@ mod tests {
     }
 
     /// A matrix as f32 codes.
-    fn coded(name: &str, shape: MatrixShape, rows_per_matrix: usize, payload: Vec<u8>) -> Linear {
-        let encoding = Encoding::Exact(DType::F32);
-        Linear::in_memory(name, shape, rows_per_matrix, encoding, RotationSpec::NONE, payload).unwrap()
+    fn coded(name: &str, shape: MatrixShape, payload: Vec<u8>) -> Linear {
+        let storage = Storage::unrotated(Encoding::Exact(DType::F32));
+        Linear::in_memory(name, storage, shape, payload).unwrap()
     }
 
     /// Outputs times 1.125, as f32 codes.
@@ -202,8 +202,7 @@ mod tests {
         let mut values = vec![0.0; rows * cols];
         checkpoint.read_rows_f32(tensor, 0..rows, &mut values).unwrap();
         let payload = values.iter().flat_map(|x| (x * 1.125).to_le_bytes()).collect();
-        let height = tensor.shape.iter().rev().nth(1).copied().unwrap_or(1);
-        weights.insert(coded(name, MatrixShape { rows, cols }, height, payload));
+        weights.insert(coded(name, tensor.matrix(), payload));
     }
 
     fn pass(name: &str, level: Isa, threads: usize, spilled: bool) -> Vec<Vec<f64>> {
@@ -292,7 +291,7 @@ mod tests {
             let (rows, cols) = (tensor.rows(), tensor.cols());
             let payload =
                 (0..rows * cols).flat_map(|i| if i == 5 { bad } else { 0.1 }.to_le_bytes()).collect();
-            weights.insert(coded(broken, MatrixShape { rows, cols }, rows, payload));
+            weights.insert(coded(broken, tensor.matrix(), payload));
             let trial = |name: &str| Trial { tensors: BTreeSet::from([name.to_owned()]), share: 1.0 };
             let trials = vec![trial(broken), trial(fine)];
             let mut pass =

@@ -49,6 +49,14 @@ pub(super) fn write(metadata: &mut Metadata, config: &Value, default: Option<&st
     Ok(())
 }
 
+/// The default template and those with names.
+pub(super) fn all(metadata: &Metadata) -> Vec<&str> {
+    let names = metadata.get(NAMES).and_then(Metadatum::as_array).and_then(Array::as_strings);
+    let keys = names.into_iter().flatten().map(|name| key(name));
+    let keys = std::iter::once("tokenizer.chat_template".to_owned()).chain(keys);
+    keys.filter_map(|key| metadata.get(&key).and_then(Metadatum::as_str)).collect()
+}
+
 /// The list that these were written from, the default in it; `None` where there are no names.
 pub(super) fn read(metadata: &Metadata) -> Option<Value> {
     let names = metadata.get(NAMES).and_then(Metadatum::as_array).and_then(Array::as_strings)?;

@@ -1,12 +1,21 @@
-//! Whether a type holds a tensor's weights: nothing becomes infinite, and half precision does not lose small ones.
+//! Whether a type holds a tensor's weights: nothing becomes infinite, and numbers in half precision, scales of blocks
+//! among them, do not lose small ones.
 
-use super::{GgmlType, decode_blocks};
+use super::{GgmlType, decode_blocks, encode_blocks};
 
 /// From here on f16 rounds to infinity.
 const F16_OVERFLOW: f32 = 65520.0;
 /// Root mean square below which f16 keeps a tensor less closely than to a thousandth: its smallest step is 2^-24, so that
 /// errors are about 2^-26.
 const F16_COARSE: f64 = 1.5e-5;
+
+/// Largest weight below which scales of blocks may be too small for f16: they are down to a four-thousandth of it, and
+/// below 2^-14 they lose bits.
+const SMALL: f32 = 0.25;
+/// What small weights are multiplied by, without rounding.
+const LARGER: f32 = 4096.0 * 4096.0;
+/// Squared error of small weights by that of the larger ones from which on their type does not hold them.
+const COARSER: f64 = 1.5;
 
 /// A tensor that its type does not hold.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +37,8 @@ pub(super) struct Reach {
     largest: f32,
     energy: f64,
     count: usize,
+    /// Squared error of blocks of small weights, and what it is of the same weights [`LARGER`] times as large.
+    error: (f64, f64),
     /// Bits that bf16 cuts off, of all values.
     cut_bits: u32,
     infinite: bool,
@@ -35,7 +46,7 @@ pub(super) struct Reach {
 
 impl Reach {
     pub(super) fn new(kind: GgmlType) -> Reach {
-        Reach { kind, largest: 0.0, energy: 0.0, count: 0, cut_bits: 0, infinite: false }
+        Reach { kind, largest: 0.0, energy: 0.0, count: 0, error: (0.0, 0.0), cut_bits: 0, infinite: false }
     }
 
     /// Takes in whole rows and what they became. Gives the place of the first value that is no number or infinite.
@@ -63,8 +74,12 @@ impl Reach {
         self.infinite |= match self.kind {
             GgmlType::F32 => false,
             GgmlType::F16 => largest >= F16_OVERFLOW,
-            // Scales are f16 there, of at most the largest weight.
-            _ if largest < 65504.0 => false,
+            // Scales are f16 there: of at most the largest weight, and of a small part of it at the least.
+            _ if (SMALL..65504.0).contains(&largest) => false,
+            kind if largest < SMALL => {
+                self.small(kind, values, bytes);
+                false
+            }
             kind => {
                 let mut decoded = vec![0.0; values.len()];
                 decode_blocks(kind, bytes, &mut decoded);
@@ -74,10 +89,28 @@ impl Reach {
         None
     }
 
+    /// Compares what blocks lose of small weights with what they lose of larger ones of the same kind.
+    fn small(&mut self, kind: GgmlType, values: &[f32], bytes: &[u8]) {
+        let larger: Vec<f32> = values.iter().map(|value| value * LARGER).collect();
+        let (mut encoded, mut decoded) = (vec![0; bytes.len()], vec![0.0; values.len()]);
+        encode_blocks(kind, &larger, &mut encoded);
+        decode_blocks(kind, &encoded, &mut decoded);
+        let error = |decoded: &[f32], by: f64| -> f64 {
+            let pairs = larger.iter().zip(decoded);
+            pairs.map(|(&large, &is)| (f64::from(large) - by * f64::from(is)).powi(2)).sum()
+        };
+        self.error.1 += error(&decoded, 1.0);
+        decode_blocks(kind, bytes, &mut decoded);
+        self.error.0 += error(&decoded, f64::from(LARGER));
+    }
+
     /// A type that holds what this one does not: BF16 where that is exact, else F32.
     pub(super) fn beyond(&self, name: &str) -> Option<Beyond> {
         let mean = (self.energy / self.count.max(1) as f64).sqrt();
-        let coarse = self.kind == GgmlType::F16 && self.largest > 0.0 && mean < F16_COARSE;
+        let coarse = match self.kind {
+            GgmlType::F16 => self.largest > 0.0 && mean < F16_COARSE,
+            _ => self.error.0 > COARSER * self.error.1,
+        };
         let holds = if self.cut_bits == 0 { GgmlType::BF16 } else { GgmlType::F32 };
         (self.infinite || coarse).then(|| Beyond {
             name: name.to_owned(),
@@ -117,6 +150,13 @@ mod tests {
         assert_eq!(beyond(G::F16, &with(65519.0)), None);
         assert_eq!(beyond(G::F16, &scaled(2f32.powi(-12))), Some(G::BF16));
         assert_eq!(beyond(G::F16, &vec![0.0; 256]), None);
+        // Blocks have scales in f16, or none at all.
+        for kind in GgmlType::all().filter(|kind| super::super::is_encodable(*kind)) {
+            let lost = (!matches!(kind, G::F32 | G::BF16)).then_some(G::BF16);
+            assert_eq!(beyond(kind, &scaled(2f32.powi(-34))), lost, "{kind}");
+            assert_eq!(beyond(kind, &vec![0.0; 256]), None, "{kind}");
+        }
+        assert_eq!(beyond(G::Q8_0, &scaled(2f32.powi(-8))), None);
         // A block's scale is a part of its largest weight.
         assert_eq!(beyond(G::Q8_0, &with(98304.0)), None);
         assert_eq!(beyond(G::Q8_0, &with(1e7)), Some(G::F32));

@@ -1,8 +1,8 @@
 //! Tokens that a chat template writes and the file's types hide: in llama.cpp they fall into pieces.
 
-use super::GgufError;
 use super::tokenizer::CONTROL;
 use super::vocabulary::Vocabulary;
+use super::{GgufError, named_templates};
 use crate::TurnTokens;
 use std::collections::HashSet;
 
@@ -15,8 +15,8 @@ pub(super) fn settle(
     merges: &[(&str, &str)],
     choice: Option<TurnTokens>,
 ) -> Result<(), GgufError> {
-    let Some(template) = vocabulary.text("tokenizer.chat_template") else { return Ok(()) };
-    let hidden = hidden(vocabulary, merges, template);
+    let templates = named_templates::all(vocabulary.metadata);
+    let hidden = hidden(vocabulary, merges, &templates);
     match choice {
         _ if hidden.is_empty() => Ok(()),
         Some(TurnTokens::Text) => Ok(()),
@@ -32,7 +32,7 @@ pub(super) fn settle(
 }
 
 /// Ids of tokens that look like marks, stand in the template, are not marked, and that no merge makes.
-fn hidden(vocabulary: &Vocabulary<'_>, merges: &[(&str, &str)], template: &str) -> Vec<usize> {
+fn hidden(vocabulary: &Vocabulary<'_>, merges: &[(&str, &str)], templates: &[&str]) -> Vec<usize> {
     let looks = |token: &str| {
         let bracketed =
             token.starts_with('<') && token.ends_with('>') || token.starts_with('[') && token.ends_with(']');
@@ -40,7 +40,8 @@ fn hidden(vocabulary: &Vocabulary<'_>, merges: &[(&str, &str)], template: &str) 
     };
     let candidates = vocabulary.tokens.iter().enumerate();
     let mut found: Vec<usize> = candidates
-        .filter(|&(id, token)| looks(token) && !vocabulary.is_added(id) && template.contains(token.as_str()))
+        .filter(|&(id, token)| looks(token) && !vocabulary.is_added(id))
+        .filter(|(_, token)| templates.iter().any(|template| template.contains(token.as_str())))
         .map(|(id, _)| id)
         .collect();
     if found.is_empty() {

@@ -1,6 +1,5 @@
 //! What every level agrees on about grids: levels, steps and rounding.
 
-use crate::grid::power_of;
 use crate::packing::GROUP;
 use gq_tensor::{Encoding, Grid, Rounding, Spacing};
 use half::f16;
@@ -163,6 +162,14 @@ fn to_bf16(value: f32) -> f32 {
     let bits = value.to_bits();
     let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000;
     f32::from_bits(if value.is_nan() { bits | 0x0040_0000 } else { rounded })
+}
+
+/// `2^power`, for powers from -127 to 127.
+pub(crate) fn power_of(power: i32) -> f32 {
+    match power {
+        -127 => f32::from_bits(1 << 22),
+        _ => f32::from_bits(((power + 127) as u32) << 23),
+    }
 }
 
 /// Rows on a grid, contiguous.

@@ -4,6 +4,7 @@
 //!
 //! Every function is defined for all inputs: lengths are checked here, once, before a level is chosen.
 
+mod activations;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx2;
@@ -13,11 +14,12 @@ mod avx512;
 mod grid;
 mod scalar;
 
+pub use activations::Activations;
 #[cfg(target_arch = "x86_64")]
 use grid::SIGNED_FLOATS;
-pub(crate) use grid::{FLOATS, GridKind, GridRows, Layout, decode_group};
+pub(crate) use grid::{FLOATS, GridKind, GridRows, Layout, decode_group, power_of};
 
-use crate::{Activations, Codebook, Trellis, codebook::LevelTables, packing::GROUP};
+use crate::{Codebook, Trellis, codebook::LevelTables, packing::GROUP};
 use gq_tensor::{DType, Encoding, Isa};
 
 /// Calls the kernel of a level.

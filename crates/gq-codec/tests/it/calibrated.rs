@@ -1,9 +1,8 @@
 //! Rounding with second moments in view: the factorization, the product under it, and what is gained.
 
-use gq_codec::{
-    Codebook, Factor, Operand, Trellis, encode_calibrated, encode_trellis_calibrated, fixed_product, serially,
-};
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec, ScaleGroup};
+use gq_codec::{ColumnCode, Factor, Operand, code_of, fixed_product, serially};
+use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, ScaleGroup, Storage};
+use std::sync::Arc;
 
 fn normal(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
@@ -13,6 +12,10 @@ fn normal(n: usize, seed: u64) -> Vec<f32> {
         ((z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB) >> 40) as f32 / (1u64 << 24) as f32
     };
     (0..n).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect()
+}
+
+fn columns(encoding: Encoding) -> Arc<dyn ColumnCode> {
+    code_of(Storage::unrotated(encoding)).unwrap().columns().unwrap()
 }
 
 /// Second moments of inputs that share a few strong directions.
@@ -101,9 +104,9 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
     {
         let encoding = Encoding::Turbo { bits, group };
         let decode = |payload: &[u8]| {
-            let shape = MatrixShape { rows, cols: n };
-            let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, payload).unwrap();
-            let decoder = gq_codec::Decoder::new(encoding, RotationSpec::NONE, n).unwrap();
+            let shape = MatrixShape::new(rows, n);
+            let matrix = CodedRows::of_payload(encoding, shape, payload).unwrap();
+            let decoder = gq_codec::Decoder::new(Storage::unrotated(encoding), n).unwrap();
             let mut out = vec![0.0; rows * n];
             for (row, out) in out.chunks_mut(n).enumerate() {
                 decoder.decode_row(Isa::Scalar, &matrix, row, out);
@@ -112,7 +115,7 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
         };
         let split = rows * encoding.codes_row_bytes(n);
         let mut nearest = vec![0; encoding.payload_bytes(rows, n).unwrap() as usize];
-        let encoder = gq_codec::Encoder::new(encoding, RotationSpec::NONE, n).unwrap();
+        let encoder = gq_codec::Encoder::new(Storage::unrotated(encoding), n).unwrap();
         let (codes, scales) = nearest.split_at_mut(split);
         let scales = scales.chunks_mut(encoding.scales_row_bytes(n));
         for (row, (codes, scale)) in codes.chunks_mut(split / rows).zip(scales).enumerate() {
@@ -123,8 +126,7 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
         for level in Isa::available() {
             let mut payload = vec![0; nearest.len()];
             let (codes, scales) = payload.split_at_mut(split);
-            let book = Codebook::of(bits).unwrap();
-            let outcome = encode_calibrated(level, (book, group.len(n)), &factor, &w, codes, scales);
+            let outcome = columns(encoding).encode(level, &factor, &w, None, codes, scales);
             let measured = proxy(&h, &w, &decode(&payload), n);
             let told: f64 = outcome.errors.iter().sum::<f64>() / outcome.energies.iter().sum::<f64>();
             assert!(measured < 0.6 * proxy(&h, &w, &decode(&nearest), n), "{encoding:?}");
@@ -140,7 +142,6 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
 fn a_row_with_a_value_that_is_not_finite_is_marked_and_others_stay() {
     let (n, rows) = (160, 16);
     let factor = Factor::new(Isa::detect(), &moments(n), n, 0.01).unwrap();
-    let trellis = Trellis::of(Encoding::from_name("tt3").unwrap()).unwrap();
     let mut zeroed = normal(rows * n, 9);
     zeroed[5 * n..6 * n].fill(0.0);
     // Zeros have scales of 0, a broken row has none; otherwise they are the same.
@@ -160,21 +161,19 @@ fn a_row_with_a_value_that_is_not_finite_is_marked_and_others_stay() {
         let mut broken = zeroed.clone();
         broken[5 * n + 70] = value;
         for level in Isa::available() {
-            let scalar = |w: &[f32]| {
-                let (mut codes, mut scales) = (vec![0; rows * n * 3 / 8], vec![0; 2 * rows * n / 32]);
-                let how = (Codebook::of(3).unwrap(), 32);
-                encode_calibrated(level, how, &factor, w, &mut codes, &mut scales);
-                (codes, marked(scales, 2 * n / 32))
-            };
-            let (codes, (scales, is_nan)) = scalar(&broken);
-            assert!(is_nan && (codes, scales) == unmarked(scalar(&zeroed)), "{value} on {}", level.name());
-            let strip = |w: &[f32]| {
-                let (mut codes, mut scales) = (vec![0; n * trellis.column_bytes(rows)], vec![0; 2 * rows]);
-                encode_trellis_calibrated(level, &trellis, &factor, w, None, &mut codes, &mut scales);
-                (codes, marked(scales, 2))
-            };
-            let (codes, (scales, is_nan)) = strip(&broken);
-            assert!(is_nan && (codes, scales) == unmarked(strip(&zeroed)), "{value} on {}", level.name());
+            for name in ["tq3-g32", "tt3"] {
+                let encoding = Encoding::from_name(name).unwrap();
+                let scales_row = encoding.scales_row_bytes(n);
+                let coded = |w: &[f32]| {
+                    let mut codes = vec![0; encoding.codes_bytes(rows, n).unwrap()];
+                    let mut scales = vec![0; rows * scales_row];
+                    columns(encoding).encode(level, &factor, w, None, &mut codes, &mut scales);
+                    (codes, marked(scales, scales_row))
+                };
+                let (codes, (scales, is_nan)) = coded(&broken);
+                let same = (codes, scales) == unmarked(coded(&zeroed));
+                assert!(is_nan && same, "{name}, {value} on {}", level.name());
+            }
         }
     }
 }

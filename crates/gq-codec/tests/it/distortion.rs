@@ -2,7 +2,7 @@
 
 use crate::source::{self, Generator, Source};
 use gq_codec::{Codebook, CodecError, Decoder, EncodeScratch, Encoder, Rotation, study_encoding};
-use gq_tensor::{DType, EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
+use gq_tensor::{CodedRows, DType, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, Storage};
 
 fn encoding(name: &str) -> Encoding {
     Encoding::from_name(name).unwrap()
@@ -23,14 +23,13 @@ fn check(what: &str, measured: f64, want: f64, tolerance: f64) {
 /// Encodes one row and decodes it.
 fn round_trip(name: &str, row: &[f32]) -> (Vec<u8>, Vec<f32>) {
     let (encoding, cols) = (encoding(name), row.len());
-    let encoder = Encoder::new(encoding, RotationSpec::NONE, cols).unwrap();
+    let encoder = Encoder::new(Storage::unrotated(encoding), cols).unwrap();
     let mut payload = vec![0; encoding.payload_bytes(1, cols).unwrap() as usize];
     let (codes, scales) = payload.split_at_mut(encoding.codes_bytes(1, cols).unwrap());
     encoder.encode_row(Isa::detect(), row, codes, scales, &mut EncodeScratch::default());
-    let matrix =
-        EncodedMatrix::new(MatrixShape { rows: 1, cols }, encoding, RotationSpec::NONE, &payload).unwrap();
+    let matrix = CodedRows::of_payload(encoding, MatrixShape::new(1, cols), &payload).unwrap();
     let mut out = vec![0.0; cols];
-    let decoder = Decoder::new(encoding, RotationSpec::NONE, cols).unwrap();
+    let decoder = Decoder::new(Storage::unrotated(encoding), cols).unwrap();
     decoder.decode_row(Isa::detect(), &matrix, 0, &mut out);
     (payload, out)
 }
@@ -164,14 +163,20 @@ fn product_errors(name: &str, x: &[f32], y: &[f32], seeds: u64) -> (f64, f64, f6
     let (mut sum, mut squares, mut residual) = (0.0, 0.0, 0.0);
     for seed in 0..seeds {
         let spec = RotationSpec { kind: RotationKind::None, seed };
-        let encoder = Encoder::new(encoding, spec, cols).unwrap();
+        let encoder = Encoder::new(Storage::new(encoding, spec), cols).unwrap();
         let mut payload = vec![0; encoding.payload_bytes(1, cols).unwrap() as usize];
         let (codes, scales) = payload.split_at_mut(encoding.codes_bytes(1, cols).unwrap());
         encoder.encode_row(Isa::detect(), x, codes, scales, &mut EncodeScratch::default());
         residual = half::f16::from_le_bytes([scales[2], scales[3]]).to_f64();
-        let matrix = EncodedMatrix::new(MatrixShape { rows: 1, cols }, encoding, spec, &payload).unwrap();
+        let matrix = CodedRows::of_payload(encoding, MatrixShape::new(1, cols), &payload).unwrap();
         let mut out = [0.0];
-        Decoder::new(encoding, spec, cols).unwrap().dot_rows_f32(Isa::detect(), &matrix, 0..1, y, &mut out);
+        Decoder::new(Storage::new(encoding, spec), cols).unwrap().dot_rows_f32(
+            Isa::detect(),
+            &matrix,
+            0..1,
+            y,
+            &mut out,
+        );
         let exact: f64 = x.iter().zip(y).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
         let error = f64::from(out[0]) - exact;
         sum += error;
@@ -292,7 +297,7 @@ fn zeros_specks_giants_and_non_finite_rows() {
 
 #[test]
 fn what_cannot_be_encoded_is_named() {
-    let error = |name: &str, cols| Encoder::new(encoding(name), RotationSpec::NONE, cols).unwrap_err();
+    let error = |name: &str, cols| Encoder::new(Storage::unrotated(encoding(name)), cols).unwrap_err();
     let exact = Encoding::Exact(DType::BF16);
     assert_eq!(error("bf16", 64), CodecError::Exact { encoding: exact });
     assert_eq!(error("tq4", 48), CodecError::Width { encoding: encoding("tq4"), cols: 48 });
@@ -300,9 +305,9 @@ fn what_cannot_be_encoded_is_named() {
     let wide = CodecError::Sketch { encoding: encoding("tqp3"), cols: 4128, limit: 4096 };
     assert_eq!(error("tqp3", 4128), wide);
     let nine = Encoding::Turbo { bits: 9, group: gq_tensor::ScaleGroup::Row };
-    let unknown = Encoder::new(nine, RotationSpec::NONE, 64).unwrap_err();
+    let unknown = Encoder::new(Storage::unrotated(nine), 64).unwrap_err();
     assert_eq!(unknown, CodecError::Unregistered { encoding: nine });
     let integer = Encoding::Exact(DType::I8);
-    let unknown = Decoder::new(integer, RotationSpec::NONE, 64).unwrap_err();
+    let unknown = Decoder::new(Storage::unrotated(integer), 64).unwrap_err();
     assert_eq!(unknown, CodecError::Unregistered { encoding: integer });
 }

@@ -1,7 +1,7 @@
 //! Frozen files: what was stored once is decoded, and encoded again, to the same bits at every level.
 
 use gq_codec::{Decoder, EncodeScratch, Encoder, Rotation};
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
+use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, Storage};
 use serde_json::Value;
 use std::{fs, path::PathBuf};
 
@@ -40,18 +40,18 @@ fn canonical(x: &[f32]) -> Vec<u32> {
 fn check_encoding(file: &str, case: &Value, level: Isa) -> Encoding {
     let encoding = Encoding::from_name(case["encoding"].as_str().unwrap()).unwrap();
     assert_eq!(usize::from(encoding.code()), number(case, "code"), "{file}");
-    let shape = MatrixShape { rows: number(case, "rows"), cols: number(case, "cols") };
+    let shape = MatrixShape::new(number(case, "rows"), number(case, "cols"));
     let spec = RotationSpec { kind: RotationKind::None, seed: case["seed"].as_u64().unwrap() };
     let payload = bytes(case, "payload");
-    let matrix = EncodedMatrix::new(shape, encoding, spec, &payload).unwrap();
-    let decoder = Decoder::new(encoding, spec, shape.cols).unwrap();
+    let matrix = CodedRows::of_payload(encoding, shape, &payload).unwrap();
+    let decoder = Decoder::new(Storage::new(encoding, spec), shape.cols).unwrap();
     let mut decoded = vec![0.0; shape.cols];
     for (row, want) in floats(case, "decoded").chunks(shape.cols).enumerate() {
         decoder.decode_row(level, &matrix, row, &mut decoded);
         assert_eq!(canonical(&decoded), canonical(want), "{file} row {row}");
     }
     if !encoding.is_exact() {
-        let encoder = Encoder::new(encoding, spec, shape.cols).unwrap();
+        let encoder = Encoder::new(Storage::new(encoding, spec), shape.cols).unwrap();
         let mut encoded = vec![0; payload.len()];
         let (codes, scales) = encoded.split_at_mut(encoding.codes_bytes(shape.rows, shape.cols).unwrap());
         let input = floats(case, "input");

@@ -2,7 +2,7 @@
 
 use gq_codec::{Activations, Decoder, EncodeScratch, Encoder, on_grid};
 use gq_tensor::{
-    DType, EncodedMatrix, Encoding, Grid, Isa, MatrixShape, RotationSpec, Rounding, decode_f32, encode_f32,
+    CodedRows, DType, Encoding, Grid, Isa, MatrixShape, Rounding, Storage, decode_f32, encode_f32,
 };
 
 use crate::source::{self, Source};
@@ -35,15 +35,15 @@ fn payload(encoding: Encoding, values: &[f32], cols: usize, level: Isa) -> Vec<u
     let rows = values.len() / cols;
     let mut payload = vec![0; encoding.payload_bytes(rows, cols).unwrap() as usize];
     let (codes, scales) = payload.split_at_mut(encoding.codes_bytes(rows, cols).unwrap());
-    let encoder = Encoder::new(encoding, RotationSpec::NONE, cols).unwrap();
+    let encoder = Encoder::new(Storage::unrotated(encoding), cols).unwrap();
     encoder.encode_rows(level, values, codes, scales, &mut EncodeScratch::default());
     payload
 }
 
 fn decoded(encoding: Encoding, payload: &[u8], shape: MatrixShape, level: Isa) -> Vec<f32> {
-    let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, payload).unwrap();
+    let matrix = CodedRows::of_payload(encoding, shape, payload).unwrap();
     let mut out = vec![0.0; shape.rows * shape.cols];
-    let decoder = Decoder::new(encoding, RotationSpec::NONE, shape.cols).unwrap();
+    let decoder = Decoder::new(Storage::unrotated(encoding), shape.cols).unwrap();
     decoder.decode_rows(level, &matrix, 0..shape.rows, &mut out);
     out
 }
@@ -54,7 +54,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 
 #[test]
 fn every_grid_is_found_and_comes_back_bit_for_bit_at_every_level() {
-    let shape = MatrixShape { rows: 5, cols: 96 };
+    let shape = MatrixShape::new(5, 96);
     for encoding in Encoding::grids() {
         let values = on(encoding, shape.rows, shape.cols);
         assert_eq!(bits(&values), bits(&rounded(dtype(encoding), &values)), "{encoding}");
@@ -81,7 +81,7 @@ fn near_misses_are_refused_and_decode_to_nan() {
             assert!(encoding.name().starts_with("grid8"), "{encoding}");
             continue;
         }
-        let shape = MatrixShape { rows: 1, cols: 96 };
+        let shape = MatrixShape::new(1, 96);
         let stored = payload(encoding, &values, 96, Isa::Scalar);
         let back = decoded(encoding, &stored, shape, Isa::Scalar);
         assert!(back[32..64].iter().all(|v| v.is_nan()), "{encoding}");
@@ -113,7 +113,7 @@ fn grids_of_other_programs() {
     let scale = rounded(DType::F16, &[-0.0123])[0];
     let q4_0: Vec<f32> = q4_0.iter().map(|v| (v / -0.0123).round() * scale).collect();
     assert!(q4_0.iter().any(|v| v.to_bits() == (-0.0_f32).to_bits()));
-    let shape = MatrixShape { rows: 1, cols: 32 };
+    let shape = MatrixShape::new(1, 32);
     let stored = payload(named("grid4"), &q4_0, 32, Isa::Scalar);
     assert_eq!(bits(&decoded(named("grid4"), &stored, shape, Isa::Scalar)), bits(&q4_0));
     // Levels from -7 to 7 with one scale in bf16 per row, zeros of both signs: equal as numbers.
@@ -130,13 +130,13 @@ fn grids_of_other_programs() {
 
 #[test]
 fn products_with_activations_agree_with_decoded_rows() {
-    let shape = MatrixShape { rows: 3, cols: 160 };
+    let shape = MatrixShape::new(3, 160);
     let x: Vec<f32> = source::rows(Source::Gaussian, 1, shape.cols, 9);
     for encoding in Encoding::grids() {
         let values = on(encoding, shape.rows, shape.cols);
         let stored = payload(encoding, &values, shape.cols, Isa::Scalar);
-        let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, &stored).unwrap();
-        let decoder = Decoder::new(encoding, RotationSpec::NONE, shape.cols).unwrap();
+        let matrix = CodedRows::of_payload(encoding, shape, &stored).unwrap();
+        let decoder = Decoder::new(Storage::unrotated(encoding), shape.cols).unwrap();
         let mut f32_bits = Vec::new();
         for level in Isa::available() {
             let int8 = Activations::quantize(level, &x);

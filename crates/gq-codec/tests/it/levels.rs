@@ -2,7 +2,7 @@
 
 use crate::source::{self, Generator, Source};
 use gq_codec::{ActivationBlocks, Activations, Decoder, EncodeScratch, Encoder, LevelTile, Rotation};
-use gq_tensor::{DType, EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
+use gq_tensor::{CodedRows, DType, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, Storage};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -46,16 +46,16 @@ fn awkward_rows(cols: usize) -> Vec<Vec<f32>> {
 
 fn encode(level: Isa, encoding: Encoding, rows: &[Vec<f32>]) -> Vec<u8> {
     let cols = rows[0].len();
-    let encoder = Encoder::new(encoding, SPEC, cols).unwrap();
+    let encoder = Encoder::new(Storage::new(encoding, SPEC), cols).unwrap();
     let mut payload = vec![0xAA; encoding.payload_bytes(rows.len(), cols).unwrap() as usize];
     let (codes, scales) = payload.split_at_mut(encoding.codes_bytes(rows.len(), cols).unwrap());
     encoder.encode_rows(level, &rows.concat(), codes, scales, &mut EncodeScratch::default());
     payload
 }
 
-fn decode(level: Isa, matrix: &EncodedMatrix<'_>) -> Vec<u32> {
-    let MatrixShape { rows, cols } = matrix.shape();
-    let decoder = Decoder::new(matrix.encoding(), matrix.rotation(), cols).unwrap();
+fn decode(level: Isa, matrix: &CodedRows<'_>) -> Vec<u32> {
+    let MatrixShape { rows, cols, .. } = matrix.shape();
+    let decoder = Decoder::new(Storage::new(matrix.encoding(), SPEC), cols).unwrap();
     let mut out = vec![0.0; cols];
     let mut all = Vec::new();
     for row in 0..rows {
@@ -103,8 +103,8 @@ fn codes_and_decoded_values_are_bit_identical() {
                 }
                 let payload = encode(Isa::Scalar, encoding, &rows);
                 assert_eq!(payload, encode(level, encoding, &rows), "{encoding} {cols}");
-                let shape = MatrixShape { rows: rows.len(), cols };
-                let matrix = EncodedMatrix::new(shape, encoding, SPEC, &payload).unwrap();
+                let shape = MatrixShape::new(rows.len(), cols);
+                let matrix = CodedRows::of_payload(encoding, shape, &payload).unwrap();
                 let floats = |bits: Vec<u32>| bits.into_iter().map(f32::from_bits).collect::<Vec<_>>();
                 let (a, b) = (floats(decode(Isa::Scalar, &matrix)), floats(decode(level, &matrix)));
                 assert_eq!(canonical(&a), canonical(&b), "{encoding} {cols}");
@@ -119,10 +119,10 @@ fn any_stored_byte_decodes_alike() {
     for level in other_levels() {
         for cols in [32, 96, 256] {
             for encoding in Encoding::all().into_iter().filter(|e| e.supports_cols(cols)) {
-                let shape = MatrixShape { rows: 3, cols };
+                let shape = MatrixShape::new(3, cols);
                 let mut payload = vec![0; encoding.payload_bytes(3, cols).unwrap() as usize];
                 payload.iter_mut().for_each(|b| *b = g.word() as u8);
-                let matrix = EncodedMatrix::new(shape, encoding, SPEC, &payload).unwrap();
+                let matrix = CodedRows::of_payload(encoding, shape, &payload).unwrap();
                 let floats = |bits: Vec<u32>| bits.into_iter().map(f32::from_bits).collect::<Vec<_>>();
                 let (a, b) = (floats(decode(Isa::Scalar, &matrix)), floats(decode(level, &matrix)));
                 assert_eq!(canonical(&a), canonical(&b), "{encoding} {cols}");
@@ -157,8 +157,8 @@ fn check_products(level: Isa, encoding: Encoding, cols: usize, rows: usize) {
         Encoding::Exact(dtype) => exact_payload(dtype, &data),
         _ => encode(level, encoding, &data),
     };
-    let matrix = EncodedMatrix::new(MatrixShape { rows, cols }, encoding, SPEC, &payload).unwrap();
-    let decoder = Decoder::new(encoding, SPEC, cols).unwrap();
+    let matrix = CodedRows::of_payload(encoding, MatrixShape::new(rows, cols), &payload).unwrap();
+    let decoder = Decoder::new(Storage::new(encoding, SPEC), cols).unwrap();
     let x: Vec<f32> = (0..cols).map(|_| g.gaussian() as f32).collect();
     let activations = Activations::quantize(level, &x);
     let mut rounded = vec![0.0; cols];
@@ -218,9 +218,8 @@ fn products_at_the_limits_of_the_integers() {
             for byte in [0x00, 0xFF, 0x7F, 0x80, 0x88, 0x77] {
                 let mut payload = vec![byte; encoding.codes_row_bytes(64)];
                 payload.extend(half::f16::ONE.to_le_bytes());
-                let matrix =
-                    EncodedMatrix::new(MatrixShape { rows: 1, cols: 64 }, encoding, SPEC, &payload).unwrap();
-                let decoder = Decoder::new(encoding, SPEC, 64).unwrap();
+                let matrix = CodedRows::of_payload(encoding, MatrixShape::new(1, 64), &payload).unwrap();
+                let decoder = Decoder::new(Storage::new(encoding, SPEC), 64).unwrap();
                 let mut row = [0.0; 64];
                 decoder.decode_row(level, &matrix, 0, &mut row);
                 for sign in [1.0, -1.0f32] {
@@ -243,10 +242,10 @@ static POOLS: LazyLock<[ThreadPool; 2]> =
     LazyLock::new(|| [1, 64].map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap()));
 
 /// A tile's products with tokens, against f64 products of decoded rows with what the activations stand for.
-fn check_tile(level: Isa, matrix: &EncodedMatrix<'_>, range: Range<usize>, x: &[f32], tile: &mut LevelTile) {
+fn check_tile(level: Isa, matrix: &CodedRows<'_>, range: Range<usize>, x: &[f32], tile: &mut LevelTile) {
     let (encoding, cols) = (matrix.encoding(), matrix.shape().cols);
     let name = format!("{} {encoding} {cols} {range:?}", level.name());
-    let decoder = Decoder::new(encoding, matrix.rotation(), cols).unwrap();
+    let decoder = Decoder::new(Storage::new(encoding, SPEC), cols).unwrap();
     let mut rows = vec![0.0; range.len() * cols];
     decoder.decode_rows(Isa::Scalar, matrix, range.clone(), &mut rows);
     let (stride, first) = (range.len() + 7, 4);
@@ -292,8 +291,7 @@ fn tiles_of_levels_multiply_as_decoded_rows_do() {
                 let data: Vec<Vec<f32>> =
                     source::rows(Source::Gaussian, rows, cols, 9).chunks(cols).map(<[f32]>::to_vec).collect();
                 let payload = encode(Isa::detect(), encoding, &data);
-                let matrix =
-                    EncodedMatrix::new(MatrixShape { rows, cols }, encoding, SPEC, &payload).unwrap();
+                let matrix = CodedRows::of_payload(encoding, MatrixShape::new(rows, cols), &payload).unwrap();
                 for (tokens, range) in
                     [(1, 0..rows), (40, 0..rows), (13, 3..rows), (24, 0..rows.min(32)), (5, 2..2)]
                 {
@@ -318,15 +316,15 @@ fn tiles_of_any_codes_and_stacked_matrices() {
         for name in ["tq1", "tq5", "tq6", "tq7", "tq8", "tt2-s12", "tt4", "tt6"] {
             let encoding = Encoding::from_name(name).unwrap();
             for height in [48, 43, 13, 272] {
-                let shape = MatrixShape { rows: stacked * height, cols };
-                let bytes = gq_tensor::stacked_payload_bytes(shape, height, encoding).unwrap() as usize;
+                let shape = MatrixShape::stack(stacked, height, cols).unwrap();
+                let bytes = shape.payload_bytes(encoding).unwrap() as usize;
                 let scales = shape.rows * encoding.scales_row_bytes(cols);
                 // All bits set and clear, and anything: the largest levels too.
                 for byte in [Some(0xFF), Some(0x80), None] {
                     let mut payload: Vec<u8> = (0..bytes).map(|_| byte.unwrap_or(g.word() as u8)).collect();
                     let ones = half::f16::ONE.to_le_bytes();
                     payload[bytes - scales..].as_chunks_mut::<2>().0.iter_mut().for_each(|s| *s = ones);
-                    let matrix = EncodedMatrix::stacked(shape, height, encoding, SPEC, &payload).unwrap();
+                    let matrix = CodedRows::of_payload(encoding, shape, &payload).unwrap();
                     for range in [0..shape.rows, height - 5..shape.rows, height..2 * height] {
                         check_tile(level, &matrix, range, &largest, &mut tile);
                     }
@@ -337,9 +335,9 @@ fn tiles_of_any_codes_and_stacked_matrices() {
     // No integers, or more than one scale per row.
     for name in ["tqp3", "tqpo3", "polar4222", "tq4-g32", "bf16"] {
         let encoding = Encoding::from_name(name).unwrap();
-        let decoder = Decoder::new(encoding, SPEC, 64).unwrap();
+        let decoder = Decoder::new(Storage::new(encoding, SPEC), 64).unwrap();
         let payload = vec![0; encoding.payload_bytes(1, 64).unwrap() as usize];
-        let matrix = EncodedMatrix::new(MatrixShape { rows: 1, cols: 64 }, encoding, SPEC, &payload).unwrap();
+        let matrix = CodedRows::of_payload(encoding, MatrixShape::new(1, 64), &payload).unwrap();
         assert!(!LevelTile::default().read(Isa::Scalar, &decoder, &matrix, 0..1), "{name}");
     }
 }

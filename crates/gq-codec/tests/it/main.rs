@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod calibrated;
+mod code;
 mod codebook;
 mod distortion;
 mod golden;

@@ -1,7 +1,7 @@
 //! Seeded test data, independent of the streams that the crate draws its rotations from.
 
 use gq_codec::Decoder;
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec};
+use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, Storage};
 use half::f16;
 
 /// A distribution of independent elements with variance 1.
@@ -105,9 +105,9 @@ pub fn on_grid(encoding: Encoding, rows: usize, cols: usize) -> Vec<f32> {
         payload.extend(bytes);
     }
     payload.truncate(rows * (row_bytes + encoding.scales_row_bytes(cols)));
-    let shape = MatrixShape { rows, cols };
-    let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, &payload);
-    let decoder = Decoder::new(encoding, RotationSpec::NONE, cols);
+    let shape = MatrixShape::new(rows, cols);
+    let matrix = CodedRows::of_payload(encoding, shape, &payload);
+    let decoder = Decoder::new(Storage::unrotated(encoding), cols);
     let mut out = vec![0.0; rows * cols];
     if let (Ok(matrix), Ok(decoder)) = (matrix, decoder) {
         decoder.decode_rows(Isa::Scalar, &matrix, 0..rows, &mut out);

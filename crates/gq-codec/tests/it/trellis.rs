@@ -1,10 +1,8 @@
 //! Trellis codes: errors two-sided, the same bits at every level, strips and stacks, products, feedback.
 
 use crate::source::{self, Generator, Source};
-use gq_codec::{
-    Activations, Decoder, EncodeScratch, Encoder, Factor, Trellis, TrellisScratch, encode_trellis_calibrated,
-};
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec, States};
+use gq_codec::{Activations, Decoder, EncodeScratch, Encoder, Factor, Trellis, TrellisScratch, code_of};
+use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, States, Storage};
 
 fn all() -> impl Iterator<Item = (Encoding, Trellis)> {
     let trellises = States::ALL.into_iter().flat_map(|s| (2..=6).map(move |bits| (bits, s)));
@@ -19,19 +17,19 @@ fn payload(level: Isa, encoding: Encoding, data: &[f32], cols: usize) -> Vec<u8>
     let rows = data.len() / cols;
     let mut payload = vec![0xAA; encoding.payload_bytes(rows, cols).unwrap() as usize];
     let (codes, scales) = payload.split_at_mut(encoding.codes_bytes(rows, cols).unwrap());
-    let encoder = Encoder::new(encoding, RotationSpec::NONE, cols).unwrap();
+    let encoder = Encoder::new(Storage::unrotated(encoding), cols).unwrap();
     encoder.encode_rows(level, data, codes, scales, &mut EncodeScratch::default());
     payload
 }
 
-fn view(encoding: Encoding, rows: usize, cols: usize, payload: &[u8]) -> EncodedMatrix<'_> {
-    EncodedMatrix::new(MatrixShape { rows, cols }, encoding, RotationSpec::NONE, payload).unwrap()
+fn view(encoding: Encoding, rows: usize, cols: usize, payload: &[u8]) -> CodedRows<'_> {
+    CodedRows::of_payload(encoding, MatrixShape::new(rows, cols), payload).unwrap()
 }
 
-fn decode(level: Isa, matrix: &EncodedMatrix<'_>) -> Vec<f32> {
-    let MatrixShape { rows, cols } = matrix.shape();
+fn decode(level: Isa, matrix: &CodedRows<'_>) -> Vec<f32> {
+    let MatrixShape { rows, cols, .. } = matrix.shape();
     let mut out = vec![f32::NAN; rows * cols];
-    let decoder = Decoder::new(matrix.encoding(), RotationSpec::NONE, cols).unwrap();
+    let decoder = Decoder::new(Storage::unrotated(matrix.encoding()), cols).unwrap();
     decoder.decode_rows(level, matrix, 0..rows, &mut out);
     out
 }
@@ -132,16 +130,15 @@ fn stacked_matrices_read_as_each_by_itself_and_ranges_as_parts_of_the_whole() {
     for (encoding, _) in all() {
         for (height, count, cols) in [(13, 3, 32), (64, 2, 96), (300, 2, 32), (520, 1, 64), (1, 5, 288)] {
             let payload = noise(encoding, height, count, cols);
-            let shape = MatrixShape { rows: height * count, cols };
-            let matrix =
-                EncodedMatrix::stacked(shape, height, encoding, RotationSpec::NONE, &payload).unwrap();
-            let decoder = Decoder::new(encoding, RotationSpec::NONE, cols).unwrap();
+            let shape = MatrixShape::stack(count, height, cols).unwrap();
+            let matrix = CodedRows::of_payload(encoding, shape, &payload).unwrap();
+            let decoder = Decoder::new(Storage::unrotated(encoding), cols).unwrap();
             let whole = decode(Isa::Scalar, &matrix);
             for (index, expected) in whole.chunks(height * cols).enumerate() {
                 let codes = encoding.codes_bytes(height, cols).unwrap();
                 let one = [
-                    &matrix.all_codes()[index * codes..(index + 1) * codes],
-                    &matrix.all_scales()[2 * index * height..2 * (index + 1) * height],
+                    &matrix.codes()[index * codes..(index + 1) * codes],
+                    &matrix.scales()[2 * index * height..2 * (index + 1) * height],
                 ]
                 .concat();
                 assert_eq!(decode(Isa::Scalar, &view(encoding, height, cols, &one)), expected);
@@ -165,10 +162,9 @@ fn products_are_those_of_decoded_rows() {
     for (encoding, _) in all() {
         for (height, count, cols) in [(13, 3, 32), (300, 2, 576), (64, 1, 96)] {
             let payload = noise(encoding, height, count, cols);
-            let shape = MatrixShape { rows: height * count, cols };
-            let matrix =
-                EncodedMatrix::stacked(shape, height, encoding, RotationSpec::NONE, &payload).unwrap();
-            let decoder = Decoder::new(encoding, RotationSpec::NONE, cols).unwrap();
+            let shape = MatrixShape::stack(count, height, cols).unwrap();
+            let matrix = CodedRows::of_payload(encoding, shape, &payload).unwrap();
+            let decoder = Decoder::new(Storage::unrotated(encoding), cols).unwrap();
             let whole = decode(Isa::Scalar, &matrix);
             // The largest activations everywhere, and ordinary ones: nothing may saturate.
             for x in [vec![-2.0; cols], source::rows(Source::Gaussian, 1, cols, 8)] {
@@ -238,7 +234,7 @@ fn stored_scales_are_least_squares_for_the_stored_codes() {
 #[test]
 fn row_weights_move_errors_to_the_rows_that_weigh_less() {
     let (encoding, cols, rows) = (Encoding::from_name("tt3").unwrap(), 96, 64);
-    let trellis = Trellis::of(encoding).unwrap();
+    let columns = code_of(Storage::unrotated(encoding)).unwrap().columns().unwrap();
     let data = source::rows(Source::Gaussian, rows, cols, 6);
     let mut identity = vec![0.0; cols * cols];
     identity.iter_mut().step_by(cols + 1).for_each(|x| *x = 1.0);
@@ -246,9 +242,9 @@ fn row_weights_move_errors_to_the_rows_that_weigh_less() {
     let weights: Vec<f32> = (0..rows).map(|row| if row % 2 == 0 { 1.0 } else { 0.2 }).collect();
     let errors = |row_weights: Option<&[f32]>| {
         let mut bytes = vec![0; encoding.payload_bytes(rows, cols).unwrap() as usize];
-        let (codes, scales) = bytes.split_at_mut(cols * trellis.column_bytes(rows));
+        let (codes, scales) = bytes.split_at_mut(encoding.codes_bytes(rows, cols).unwrap());
         let level = Isa::detect();
-        let outcome = encode_trellis_calibrated(level, &trellis, &factor, &data, row_weights, codes, scales);
+        let outcome = columns.encode(level, &factor, &data, row_weights, codes, scales);
         let decoded = decode(level, &view(encoding, rows, cols, &bytes));
         let of = |parity: usize| {
             (parity..rows)

@@ -1,7 +1,7 @@
 //! The worked example of `formats/encodings.md` is what the code does.
 
 use gq_codec::{Decoder, EncodeScratch, Encoder, Rotation};
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationKind, RotationSpec};
+use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, Storage};
 
 const DOCUMENT: &str = include_str!("../../../../formats/encodings.md");
 
@@ -27,20 +27,20 @@ fn rotation_of_a_unit_vector() {
 #[test]
 fn trellis_code_of_eight_ramps() {
     let encoding = Encoding::from_name("tt2").unwrap();
-    let (shape, spec) = (MatrixShape { rows: 8, cols: 32 }, RotationSpec::NONE);
+    let (shape, spec) = (MatrixShape::new(8, 32), RotationSpec::NONE);
     let value = |row: u16, col: u16| (f32::from((37 * row + 8 * col) % 64) - 31.5) / 16.0;
     let matrix: Vec<f32> = (0..8).flat_map(|row| (0..32).map(move |col| value(row, col))).collect();
     let mut payload = vec![0; 64 + 16];
     let (codes, scales) = payload.split_at_mut(64);
-    let encoder = Encoder::new(encoding, spec, 32).unwrap();
+    let encoder = Encoder::new(Storage::new(encoding, spec), 32).unwrap();
     encoder.encode_rows(Isa::Scalar, &matrix, codes, scales, &mut EncodeScratch::default());
     for line in payload.chunks(16) {
         let bytes: Vec<String> = line.iter().map(|b| format!("{b:02x}")).collect();
         mentions(&bytes.join(" "));
     }
-    let view = EncodedMatrix::new(shape, encoding, spec, &payload).unwrap();
+    let view = CodedRows::of_payload(encoding, shape, &payload).unwrap();
     let mut out = vec![0.0; 256];
-    Decoder::new(encoding, spec, 32).unwrap().decode_rows(Isa::Scalar, &view, 0..8, &mut out);
+    Decoder::new(Storage::new(encoding, spec), 32).unwrap().decode_rows(Isa::Scalar, &view, 0..8, &mut out);
     mentions(&hex(&[out[0], out[32], out[64], out[96]]));
 }
 
@@ -50,15 +50,13 @@ fn scalar_code_of_a_ramp() {
     let ramp: Vec<f32> = (0..32u8).map(|i| (f32::from(i) - 16.0) / 16.0).collect();
     let mut payload = vec![0; 14];
     let (codes, scale) = payload.split_at_mut(12);
-    let encoder = Encoder::new(encoding, RotationSpec::NONE, 32).unwrap();
+    let encoder = Encoder::new(Storage::unrotated(encoding), 32).unwrap();
     encoder.encode_row(Isa::Scalar, &ramp, codes, scale, &mut EncodeScratch::default());
     let bytes: Vec<String> = payload.iter().map(|b| format!("{b:02x}")).collect();
     mentions(&bytes.join(" "));
-    let matrix =
-        EncodedMatrix::new(MatrixShape { rows: 1, cols: 32 }, encoding, RotationSpec::NONE, &payload)
-            .unwrap();
+    let matrix = CodedRows::of_payload(encoding, MatrixShape::new(1, 32), &payload).unwrap();
     let mut out = vec![0.0; 32];
-    Decoder::new(encoding, RotationSpec::NONE, 32).unwrap().decode_row(Isa::Scalar, &matrix, 0, &mut out);
+    Decoder::new(Storage::unrotated(encoding), 32).unwrap().decode_row(Isa::Scalar, &matrix, 0, &mut out);
     mentions(&hex(&out[..4]));
 }
 
@@ -70,10 +68,10 @@ fn grid_of_four_bits_with_a_minimum() {
     payload.extend([0x66, 0x2E, 0x00, 0xBA]);
     let bytes: Vec<String> = payload.iter().map(|b| format!("{b:02x}")).collect();
     mentions(&bytes.join(" "));
-    let shape = MatrixShape { rows: 1, cols: 32 };
-    let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, &payload).unwrap();
+    let shape = MatrixShape::new(1, 32);
+    let matrix = CodedRows::of_payload(encoding, shape, &payload).unwrap();
     let mut out = vec![0.0; 32];
-    let decoder = Decoder::new(encoding, RotationSpec::NONE, 32).unwrap();
+    let decoder = Decoder::new(Storage::unrotated(encoding), 32).unwrap();
     decoder.decode_row(Isa::Scalar, &matrix, 0, &mut out);
     mentions(&hex(&out[..4]));
 }

@@ -47,7 +47,7 @@ fn a_mapped_file_gives_matrices_and_texts() {
         let matrix = container.matrix(tensor).unwrap();
         let shape = matrix.shape();
         assert_eq!((shape.rows * shape.cols) as u64, tensor.elements(), "{}", tensor.name);
-        assert_eq!([matrix.all_codes(), matrix.all_scales()].concat(), container.payload(tensor));
+        assert_eq!([matrix.codes(), matrix.scales()].concat(), container.payload(tensor));
         assert_eq!(container.tensor(&tensor.name), Some(tensor));
         assert_eq!(tensor.offset % 256, 0);
     }

@@ -54,7 +54,7 @@ fn read(bytes: &[u8]) -> Result<(), VerifyError> {
     for tensor in layout.tensors() {
         let payload = &bytes[tensor.offset as usize..(tensor.offset + tensor.bytes) as usize];
         let matrix = tensor.matrix(payload).unwrap();
-        assert_eq!(matrix.all_codes().len() + matrix.all_scales().len(), payload.len());
+        assert_eq!(matrix.codes().len() + matrix.scales().len(), payload.len());
         assert_eq!(layout.tensor(&tensor.name), Some(tensor));
     }
     layout.verify(bytes, |_, _| {})

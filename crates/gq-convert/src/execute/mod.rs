@@ -18,9 +18,10 @@ pub(crate) use output::stored_text_bytes;
 pub use report::{Report, TensorReport};
 
 use crate::plan::{Plan, Shared, Step, shared};
-use crate::round::{CalibratedCoder, CalibratedError, Coded, Coders, Factors, RowCoder, StripBuffers};
+use crate::round::{CalibratedCoder, CalibratedError, Coded, Factors, RowCoder, StripBuffer};
 use gq_calibrate::MeasurementsDir;
-use gq_checkpoint::{Checkpoint, ReadError, Role, SourceTensor};
+use gq_checkpoint::{Checkpoint, ReadError, Role, SourceTensor, TensorReader};
+use gq_codec::Coders;
 use gq_tensor::{Isa, decode_f32, encode_f32};
 use output::{Output, discard};
 use source_reader::{Piece, SourceReader, Use, pieces};
@@ -136,7 +137,7 @@ fn run(
     for slot in [&mut reading, &mut coding, &mut writing] {
         slot.coded.resize_with(outputs.len(), Coded::default);
     }
-    let (mut bytes, mut buffers) = (0, StripBuffers::default());
+    let (mut bytes, mut buffer) = (0, StripBuffer::default());
     for k in 0..pieces.len() + 2 {
         let to_read = pieces.get(k);
         let to_code = k.checked_sub(1).and_then(|k| pieces.get(k));
@@ -145,7 +146,7 @@ fn run(
             || to_read.map_or(Ok(()), |piece| read(&mut reader, piece, &mut reading)),
             || {
                 rayon::join(
-                    || to_code.map_or(Ok(()), |piece| code(&work, piece, &mut coding, &mut buffers)),
+                    || to_code.map_or(Ok(()), |piece| code(&work, piece, &mut coding, &mut buffer)),
                     || to_write.map_or(Ok(()), |piece| write(&mut files_of, &work.shared, piece, &writing)),
                 )
             },
@@ -165,7 +166,7 @@ fn run(
         std::mem::swap(&mut coding.coded, &mut reading.coded);
     }
     // Texts are compressed at the end: the blocks' memory is free by then.
-    drop((reading, coding, writing, work, buffers));
+    drop((reading, coding, writing, work, buffer));
     let digests = reader.finish();
     checkpoint.check_unchanged()?;
     let mut reports = Vec::new();
@@ -188,8 +189,8 @@ struct Pass<'a> {
 /// What coding a piece for one output takes.
 struct Work<'a> {
     finished: usize,
-    /// The source of each step, and its coder unless it is exact.
-    steps: Vec<(&'a SourceTensor, Coder<'a>)>,
+    /// What reads each step's source, and what codes it.
+    steps: Vec<(TensorReader<'a>, Coder<'a>)>,
 }
 
 /// How a tensor is coded.
@@ -208,30 +209,30 @@ fn steps<'a>(
     checkpoint: &'a Checkpoint,
     finished: usize,
     measurements: Option<&'a MeasurementsDir>,
-) -> Result<Vec<(&'a SourceTensor, Coder<'a>)>, ConvertError> {
+) -> Result<Vec<(TensorReader<'a>, Coder<'a>)>, ConvertError> {
     let mut coders = Coders::default();
     let work = |(index, step): (usize, &Step)| {
         let tensor = || step.tensor.clone();
         let source = checkpoint.tensor(&step.tensor);
         let source = source.ok_or_else(|| ConvertError::OtherSource { tensor: tensor() })?;
+        let reader = TensorReader::new(checkpoint, source);
         if index < finished || step.encoding.is_exact() {
-            return Ok((source, Coder::Exact));
+            return Ok((reader, Coder::Exact));
         }
-        let (rows, cols) = step.rows_cols();
+        let (storage, shape) = (step.storage(), step.matrix());
         let failed = |source| ConvertError::Coder { tensor: tensor(), source };
         if let Some(measurements) = measurements.filter(|_| step.calibrated) {
-            let how = (step.encoding, step.rotation);
-            let coder = CalibratedCoder::new(measurements, source, how, (rows, cols), &mut coders);
+            let coder = CalibratedCoder::new(measurements, source, storage, shape, &mut coders);
             let coder = coder.map_err(|error| match error {
                 CalibratedError::Coder(source) => failed(source),
                 CalibratedError::Measurements(source) => ConvertError::Measurements(source),
             })?;
             if let Some(coder) = coder {
-                return Ok((source, Coder::Calibrated(Box::new(coder))));
+                return Ok((reader, Coder::Calibrated(Box::new(coder))));
             }
         }
-        let coder = coders.get(step.encoding, step.rotation, cols).map_err(failed)?;
-        Ok((source, Coder::Nearest(coder)))
+        let coder = RowCoder::new(&mut coders, storage, shape.cols).map_err(failed)?;
+        Ok((reader, Coder::Nearest(coder)))
     };
     plan.steps.iter().enumerate().map(work).collect()
 }
@@ -251,37 +252,38 @@ fn code(
     pass: &Pass<'_>,
     piece: &Piece,
     slot: &mut Slot,
-    buffers: &mut StripBuffers,
+    buffer: &mut StripBuffer,
 ) -> Result<(), ConvertError> {
     let Use::Rows { tensor: index, rows, .. } = &piece.use_ else { return Ok(()) };
     let Pass { checkpoint, level, shared, works, factors } = pass;
     let Slot { source, coded, .. } = slot;
     let mut ordered = false;
     for ((work, step), coded) in works.iter().zip(&shared[*index].steps).zip(coded) {
-        let Some((tensor, coder)) = step.filter(|step| *step >= work.finished).map(|step| &work.steps[step])
+        let Some((reader, coder)) = step.filter(|step| *step >= work.finished).map(|step| &work.steps[step])
         else {
             continue;
         };
+        let tensor = reader.tensor();
         if !std::mem::replace(&mut ordered, true) {
             tensor.order_rows(source);
         }
         match coder {
             Coder::Nearest(coder) => {
-                coder.code(*level, (checkpoint, tensor), source, rows.start, (&mut *coded, &mut *buffers))?;
-                if coder.encoding.is_grid() && coded.sums.iter().any(|(error, _)| *error != 0.0) {
+                coder.code(*level, *reader, source, rows.start, coded, buffer)?;
+                if coder.storage.encoding.is_grid() && coded.sums.iter().any(|(error, _)| *error != 0.0) {
                     let tensor = tensor.name.clone();
-                    return Err(ConvertError::OffGrid { tensor, limit: coder.encoding });
+                    return Err(ConvertError::OffGrid { tensor, limit: coder.storage.encoding });
                 }
             }
             Coder::Calibrated(coder) => {
-                coder.code(*level, factors, (checkpoint, tensor), source, rows.start, coded)?;
+                coder.code(*level, factors, *reader, source, rows.start, coded)?;
             }
             Coder::Exact => copy(checkpoint, tensor, rows, source, coded)?,
         }
         // Weights are finite: what is not is what a scale made of them.
         if let Some(row) = coded.sums.iter().position(|(error, _)| !error.is_finite()) {
             let limit = match coder {
-                Coder::Nearest(coder) => coder.encoding,
+                Coder::Nearest(coder) => coder.storage.encoding,
                 Coder::Calibrated(coder) => coder.encoding(),
                 Coder::Exact => continue,
             };

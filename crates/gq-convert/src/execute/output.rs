@@ -8,11 +8,12 @@ use crate::plan::{Budget, Plan, Step};
 use crate::provenance::{adapter_file, adapters, digest_of};
 use crate::round::{Coded, OutputSums};
 use gq_checkpoint::{Adapter, Checkpoint, FileKind, Texts};
+use gq_codec::code_of;
 use gq_container::{
     Digest, Provenance, Source, SourceFile, SourceTexts, StoredText, TensorEntry, TensorSpec, TextKind,
     WriteError, Writer, partial_path,
 };
-use gq_tensor::Encoding;
+use gq_tensor::{Encoding, Storage};
 use sha2::{Digest as _, Sha256};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -217,9 +218,11 @@ impl<'a> Output<'a> {
 
 /// Whether nothing is left of a tensor that is not zero: its scales were too small to be stored.
 fn vanished(encoding: Encoding, sums: &Sums) -> bool {
-    // The one bit of the coarsest of these codes leaves no more than 0.37.
-    let close = matches!(encoding, Encoding::Turbo { .. } | Encoding::Trellis { .. });
-    close && sums.energy > 0.0 && sums.error >= 0.98 * sums.energy
+    // The one bit of the coarsest code whose distortion is known leaves no more than 0.37.
+    let code = code_of(Storage::unrotated(encoding));
+    code.is_ok_and(|code| code.distortion().is_some())
+        && sums.energy > 0.0
+        && sums.error >= 0.98 * sums.energy
 }
 
 /// Bytes that the checkpoint's texts and their table take in a file; texts that cannot be stored fail later, by name.

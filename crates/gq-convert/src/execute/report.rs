@@ -120,7 +120,7 @@ impl Report {
 
 /// The plan's reason, and who won where candidates competed.
 fn reason(step: &Step, outputs: &OutputSums) -> String {
-    match outputs.verdict(step.rows_cols().0) {
+    match outputs.verdict(step.matrix().rows) {
         Some(verdict) => format!("{}; {verdict}", step.reason),
         None => step.reason.clone(),
     }

@@ -6,8 +6,8 @@ use super::policy::{Budget, Codes};
 use super::step::Step;
 use crate::round;
 use gq_calibrate::Measurements;
-use gq_codec::{Codebook, Trellis};
-use gq_tensor::{Encoding, MatrixShape, RotationSpec, ScaleGroup, States, stacked_payload_bytes};
+use gq_codec::code_of;
+use gq_tensor::{Encoding, RotationSpec, ScaleGroup, States, Storage};
 
 /// What reasons that a budget decided begin with.
 pub(crate) const BUDGET: &str = "budget:";
@@ -25,17 +25,6 @@ fn candidates(codes: Codes) -> Vec<Encoding> {
     }
 }
 
-/// Expected squared error of a coded weight of unit variance, scales aside, which more scales only lower; `None` where it
-/// is not known.
-fn distortion(encoding: Encoding) -> Option<f64> {
-    match encoding {
-        Encoding::Exact(_) | Encoding::Grid(_) | Encoding::Mxfp4 => Some(0.0),
-        Encoding::Turbo { bits, .. } => Some(Codebook::of(bits)?.distortion()),
-        Encoding::Trellis { .. } => Some(Trellis::of(encoding)?.distortion()),
-        _ => None,
-    }
-}
-
 /// Divergence in nats per token that a tensor is expected to cost in an encoding, corrected by what trials found;
 /// `None` where nothing was measured.
 fn damage(measurements: &Measurements, tensor: &str, encoding: Encoding) -> Option<f64> {
@@ -46,11 +35,13 @@ fn damage(measurements: &Measurements, tensor: &str, encoding: Encoding) -> Opti
 /// The same from sensitivities alone.
 pub(crate) fn predicted(measurements: &Measurements, tensor: &str, encoding: Encoding) -> Option<f64> {
     let measured = measurements.tensors.get(tensor)?;
-    let sensitivity = match round::supports(encoding) {
+    let code = code_of(Storage::unrotated(encoding)).ok()?;
+    let distortion = code.distortion()?;
+    let sensitivity = match code.columns().is_some() {
         true => measured.sensitivity,
         false => measured.nearest_sensitivity,
     };
-    Some(sensitivity * distortion(encoding)?)
+    Some(sensitivity * distortion)
 }
 
 /// Of all steps together that were measured; `None` where one of those is in an encoding that nothing is known of.
@@ -70,8 +61,22 @@ struct Choices {
 /// Which steps are meant.
 pub(crate) type Part<'a> = &'a dyn Fn(&Step) -> bool;
 
-/// Chooses encodings of the steps that `free` accepts so that the whole stays within the budget and the expected
-/// divergence is least. Mean bits are a budget for what takes part, whether it is free or not. `fixed_bytes` is what the file takes next to payloads.
+/// What is spent, and on what.
+pub(crate) struct Spending<'a> {
+    pub(crate) budget: Budget,
+    /// Codes that compete.
+    pub(crate) codes: Codes,
+    /// What the file takes next to payloads.
+    pub(crate) fixed_bytes: u64,
+    /// Steps that mean bits are a budget for.
+    pub(crate) takes_part: Part<'a>,
+    /// Those of them whose encodings are chosen.
+    pub(crate) free: Part<'a>,
+    /// Grids that compete as well.
+    pub(crate) grids: Option<&'a Grids>,
+}
+
+/// Chooses encodings so that the whole stays within the budget and the expected divergence is least.
 ///
 /// Greedy along the lower convex hulls: optimal for the budget it stops at. What is left then buys the best
 /// steps that still fit.
@@ -82,17 +87,15 @@ pub(crate) type Part<'a> = &'a dyn Fn(&Step) -> bool;
 pub(crate) fn allocate(
     steps: &mut [Step],
     measurements: &Measurements,
-    (budget, codes): (Budget, Codes),
-    fixed_bytes: u64,
-    (takes_part, free): (Part<'_>, Part<'_>),
-    grids: Option<&Grids>,
+    spending: &Spending<'_>,
 ) -> Result<(), PlanError> {
+    let budget = spending.budget;
     let counted = |step: &Step| match budget {
         Budget::FileBytes(_) | Budget::Divergence(_) | Budget::MeanBits { .. } => true,
         Budget::BodyBits(_) => step.body,
     };
     let limit = match budget {
-        Budget::FileBytes(bytes) => bytes.saturating_sub(fixed_bytes),
+        Budget::FileBytes(bytes) => bytes.saturating_sub(spending.fixed_bytes),
         Budget::BodyBits(bits) => {
             let weights: u64 = steps.iter().filter(|step| step.body).map(Step::elements).sum();
             (bits * weights as f64 / 8.0) as u64
@@ -101,7 +104,7 @@ pub(crate) fn allocate(
         // What takes no part takes what it takes.
         Budget::MeanBits { body, tables } => {
             let bits = |step: &Step| if step.body { body } else { tables };
-            let bytes = |step: &Step| match takes_part(step) {
+            let bytes = |step: &Step| match (spending.takes_part)(step) {
                 true => (bits(step) * step.elements() as f64 / 8.0) as u64,
                 false => step.bytes,
             };
@@ -127,8 +130,10 @@ pub(crate) fn allocate(
     let mut choices: Vec<Choices> = Vec::new();
     let mut spent = 0u64;
     for (index, step) in steps.iter().enumerate().filter(|(_, step)| counted(step)) {
-        let options =
-            if free(step) { hull(options(measurements, step, (codes, grids), &stored)) } else { Vec::new() };
+        let options = match (spending.free)(step) {
+            true => hull(options(measurements, step, spending, &stored)),
+            false => Vec::new(),
+        };
         match options.first() {
             Some(first) => {
                 spent += first.0;
@@ -176,9 +181,7 @@ pub(crate) fn allocate(
         let (_, damage, encoding) = choice.options[choice.chosen];
         let step = &mut steps[choice.step];
         step.encoding = encoding;
-        let (rows, cols) = step.rows_cols();
-        let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding);
-        step.bytes = bytes.unwrap_or(step.bytes);
+        step.bytes = step.matrix().payload_bytes(encoding).unwrap_or(step.bytes);
         step.reason = match encoding.is_grid() {
             true => format!("{BUDGET} on this grid already, no loss"),
             false => format!("{BUDGET} expected to cost {damage:.2e} nats"),
@@ -188,7 +191,7 @@ pub(crate) fn allocate(
         }
         let inputs =
             measurements.tensors.get(&step.tensor).is_some_and(|measured| !measured.inputs.is_empty());
-        step.calibrated = inputs && round::supports(encoding);
+        step.calibrated = inputs && round::rounds_columns(encoding);
     }
     Ok(())
 }
@@ -214,19 +217,19 @@ fn step_back(choices: &mut [Choices], enough: f64, expected: &mut f64) {
 fn options(
     measurements: &Measurements,
     step: &Step,
-    (codes, grids): (Codes, Option<&Grids>),
+    spending: &Spending<'_>,
     stored: &dyn Fn(u64) -> u64,
 ) -> Vec<(u64, f64, Encoding)> {
-    let (rows, cols) = step.rows_cols();
+    let shape = step.matrix();
     let option = |encoding: Encoding| {
-        let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding)?;
+        let bytes = shape.payload_bytes(encoding)?;
         Some((stored(bytes), damage(measurements, &step.tensor, encoding)?, encoding))
     };
-    let grid = grids.and_then(|grids| grids.get(&step.tensor));
-    candidates(codes)
+    let grid = spending.grids.and_then(|grids| grids.get(&step.tensor));
+    candidates(spending.codes)
         .into_iter()
         .chain(grid)
-        .filter(|encoding| encoding.supports_cols(cols))
+        .filter(|encoding| encoding.supports_cols(shape.cols))
         .filter_map(option)
         .collect()
 }
@@ -295,6 +298,18 @@ mod tests {
         (steps, measurements)
     }
 
+    /// Trellis codes of all steps.
+    fn spend(
+        steps: &mut [Step],
+        measurements: &Measurements,
+        budget: Budget,
+        fixed_bytes: u64,
+    ) -> Result<(), PlanError> {
+        let (all, codes): (Part<'_>, _) = (&|_| true, Codes::Trellis);
+        let spending = Spending { budget, codes, fixed_bytes, takes_part: all, free: all, grids: None };
+        allocate(steps, measurements, &spending)
+    }
+
     fn spent(steps: &[Step]) -> u64 {
         steps.iter().map(|step| step.bytes.next_multiple_of(gq_container::layout::ALIGNMENT)).sum()
     }
@@ -304,9 +319,7 @@ mod tests {
         let mut last = f64::INFINITY;
         for budget in (30_000_000..100_000_000).step_by(4_321_987) {
             let (mut steps, measurements) = body();
-            let budget_and_codes = (Budget::FileBytes(budget), Codes::Trellis);
-            allocate(&mut steps, &measurements, budget_and_codes, 10_000, (&|_| true, &|_| true), None)
-                .unwrap();
+            spend(&mut steps, &measurements, Budget::FileBytes(budget), 10_000).unwrap();
             let bytes = spent(&steps) + 10_000;
             assert!(bytes <= budget && bytes as f64 >= 0.999 * budget as f64, "{bytes} of {budget}");
             let expected = expected_divergence(&measurements, &steps).unwrap();
@@ -319,15 +332,7 @@ mod tests {
     fn the_smallest_file_that_stays_close_has_no_step_to_spare() {
         for limit in [0.003, 0.011, 0.037, 0.12] {
             let (mut steps, measurements) = body();
-            allocate(
-                &mut steps,
-                &measurements,
-                (Budget::Divergence(limit), Codes::Trellis),
-                0,
-                (&|_| true, &|_| true),
-                None,
-            )
-            .unwrap();
+            spend(&mut steps, &measurements, Budget::Divergence(limit), 0).unwrap();
             let expected = expected_divergence(&measurements, &steps).unwrap();
             assert!(expected <= limit && expected > 0.99 * limit, "{expected} of {limit}");
             for step in &steps {
@@ -378,19 +383,19 @@ mod tests {
         assert_eq!(of(&steps), Some(row));
         encode(&mut steps[..1], "tqp4");
         assert_eq!(of(&steps), None);
-        let limit = (Budget::Divergence(0.05), Codes::Trellis);
-        let free = |step: &Step| step.tensor != "t0";
-        let refused = allocate(&mut steps, &measurements, limit, 0, (&free, &free), None);
+        let (budget, codes) = (Budget::Divergence(0.05), Codes::Trellis);
+        let free: Part<'_> = &|step| step.tensor != "t0";
+        let spending = Spending { budget, codes, fixed_bytes: 0, takes_part: free, free, grids: None };
+        let refused = allocate(&mut steps, &measurements, &spending);
         assert!(matches!(refused, Err(PlanError::UnknownDivergence { tensor, .. }) if tensor == "t0"));
         encode(&mut steps[..1], "tq4-g32");
-        allocate(&mut steps, &measurements, limit, 0, (&free, &free), None).unwrap();
+        allocate(&mut steps, &measurements, &spending).unwrap();
     }
 
     #[test]
     fn bytes_go_where_trials_found_more_damage() {
         let bytes = |(mut steps, measurements): (Vec<Step>, Measurements)| {
-            let budget = (Budget::FileBytes(60_000_000), Codes::Trellis);
-            allocate(&mut steps, &measurements, budget, 0, (&|_| true, &|_| true), None).unwrap();
+            spend(&mut steps, &measurements, Budget::FileBytes(60_000_000), 0).unwrap();
             let first: u64 = steps[..70].iter().map(|step| step.bytes).sum();
             (first, spent(&steps), expected_divergence(&measurements, &steps).unwrap())
         };
@@ -404,8 +409,7 @@ mod tests {
     fn a_limit_is_on_what_is_expected_of_the_whole() {
         for limit in [0.01, 0.05] {
             let (mut steps, measurements) = corrected();
-            let budget = (Budget::Divergence(limit), Codes::Trellis);
-            allocate(&mut steps, &measurements, budget, 0, (&|_| true, &|_| true), None).unwrap();
+            spend(&mut steps, &measurements, Budget::Divergence(limit), 0).unwrap();
             let expected = expected_divergence(&measurements, &steps).unwrap();
             assert!(expected <= limit && expected > 0.99 * limit, "{expected} of {limit}");
             let sum: f64 =

@@ -3,8 +3,8 @@
 
 use super::{Plan, Step};
 use gq_checkpoint::{Checkpoint, Role, SourceTensor};
-use gq_codec::{Operand, fixed_product};
-use gq_tensor::{Encoding, Isa, States};
+use gq_codec::{Operand, code_of, fixed_product};
+use gq_tensor::{Encoding, Isa, States, Storage};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -20,10 +20,8 @@ const TRIAL_PASSES: f64 = 0.67;
 const TRIALS: f64 = 25.0;
 /// The same without gradients: more depths.
 const TRIALS_ALONE: f64 = 75.0;
-/// Multiplications that a code of one weight costs with feedback, beyond those of the feedback itself: scalar codes, and
-/// trellises with 2^10 states.
-const SCALAR: f64 = 1_500.0;
-const TRELLIS: f64 = 4_500.0;
+/// What trials round to.
+const TRIED: Encoding = Encoding::Trellis { bits: 3, states: States::S10 };
 /// Passes that tuning scales and norms costs for each token: the original's, and the file's forward and back.
 const TUNING_PASSES: f64 = 10.0;
 /// Passes that rounding again costs for each token of its text.
@@ -114,7 +112,7 @@ impl Effort {
                 effort.head += weights;
             }
             if wanted(&tensor.name) {
-                effort.rounding += weights * (TRELLIS + tensor.cols() as f64);
+                effort.rounding += weights * (of_code(TRIED).unwrap_or(0.0) + tensor.cols() as f64);
                 inputs.insert((tensor.layer, input(tensor.role), tensor.cols()));
             }
         }
@@ -158,25 +156,18 @@ impl Effort {
     /// for nothing.
     pub fn coding(plan: &Plan) -> f64 {
         let cost = |step: &Step| {
-            let each = match step.encoding {
-                Encoding::Turbo { .. } => SCALAR,
-                Encoding::Trellis { states, .. } => TRELLIS * slower(states),
-                _ => return 0.0,
-            };
-            let cols = step.rows_cols().1 as f64;
-            step.elements() as f64 * (each + cols)
+            let each = of_code(step.encoding).map(|each| each + step.matrix().cols as f64);
+            step.elements() as f64 * each.unwrap_or(0.0)
         };
         plan.steps.iter().map(cost).sum()
     }
 }
 
-/// What a trellis takes by what one of 2^10 states does.
-fn slower(states: States) -> f64 {
-    match states {
-        States::S10 => 1.0,
-        States::S12 => 3.0,
-        States::S14 => 12.0,
-    }
+/// Multiplications that a code of one weight costs with feedback, beyond those of the feedback itself; `None` where there
+/// is none.
+fn of_code(encoding: Encoding) -> Option<f64> {
+    let columns = code_of(Storage::unrotated(encoding)).ok()?.columns()?;
+    Some(columns.multiplications())
 }
 
 fn is_product(tensor: &SourceTensor, tied: bool) -> bool {

@@ -1,11 +1,13 @@
 //! How long a plan will take on this machine: its kinds of work are tried on a little data.
 
 use super::{Plan, Step};
-use crate::round::Coders;
-use gq_tensor::{Encoding, Isa, MatrixShape, RotationKind};
+use crate::round::RowCoder;
+use gq_codec::{Code, Coders, code_of};
+use gq_tensor::{Encoding, Isa, RotationKind};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a kind of work is tried.
@@ -43,7 +45,8 @@ impl Estimate {
     /// rotations, product codes; and when threads or coders cannot be made, which the execution will say.
     pub fn new(plan: &Plan, level: Isa) -> Option<Estimate> {
         let dense = |step: &Step| {
-            step.rotation.kind == RotationKind::Haar || matches!(step.encoding, Encoding::Prod { .. })
+            let tables = |code: Arc<dyn Code>| code.tables(step.matrix().cols).kept > 0;
+            step.rotation.kind == RotationKind::Haar || code_of(step.storage()).is_ok_and(tables)
         };
         if plan.steps.iter().any(|step| step.calibrated || dense(step)) {
             return None;
@@ -55,11 +58,11 @@ impl Estimate {
             let mut rates: HashMap<(Encoding, usize), f64> = HashMap::new();
             let mut coding = 0.0;
             for step in plan.steps.iter().filter(|step| !step.encoding.is_exact()) {
-                let cols = step.rows_cols().1.min(WIDTH);
+                let cols = step.matrix().cols.min(WIDTH);
                 let rate = match rates.get(&(step.encoding, cols)) {
                     Some(&rate) => rate,
                     None => {
-                        let rate = pool.install(|| trial(step, cols, (level, trials), &mut coders))?;
+                        let rate = pool.install(|| trial(step, cols, level, trials, &mut coders))?;
                         *rates.entry((step.encoding, cols)).or_insert(rate)
                     }
                 };
@@ -82,10 +85,9 @@ fn closely(mut seconds: impl FnMut(Trials) -> Option<f64>) -> Option<f64> {
 }
 
 /// Seconds per element with all threads at work: rotation, codes, and decoding to measure the error.
-fn trial(step: &Step, cols: usize, (level, trials): (Isa, Trials), coders: &mut Coders) -> Option<f64> {
-    let coder = coders.get(step.encoding, step.rotation, cols).ok()?;
+fn trial(step: &Step, cols: usize, level: Isa, trials: Trials, coders: &mut Coders) -> Option<f64> {
+    let coder = RowCoder::new(coders, step.storage(), cols).ok()?;
     let rows = step.encoding.strip_rows().max(8);
-    let shape = MatrixShape { rows, cols };
     let value = |i: usize| match step.encoding.is_grid() {
         true => ((i * 7919) % 7) as f32 - 3.0,
         false => ((i * 7919) % 1009) as f32 / 504.5 - 1.0,
@@ -96,7 +98,7 @@ fn trial(step: &Step, cols: usize, (level, trials): (Isa, Trials), coders: &mut 
         let counts = rayon::broadcast(|_| {
             let mut count = 0_u64;
             while count == 0 || start.elapsed() < trials.each {
-                coder.try_rows(level, shape, values.clone());
+                coder.try_rows(level, values.clone());
                 count += 1;
             }
             count

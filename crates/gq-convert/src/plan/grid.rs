@@ -4,7 +4,7 @@ use super::policy::{Choice, Policy, PolicyError, Rule};
 use super::{Plan, Step};
 use gq_checkpoint::{Checkpoint, ReadError, SourceTensor};
 use gq_codec::on_grid;
-use gq_tensor::{Encoding, Grid, MatrixShape, Rounding, stacked_payload_bytes};
+use gq_tensor::{Encoding, Grid, Rounding};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -96,8 +96,8 @@ impl Grids {
         let rounded = plan.steps.iter().filter(|step| part(step)).filter(coded);
         let mut sum = Lossless { tensors: 0, more_bytes: 0, all: true };
         for step in rounded {
-            let (rows, cols) = step.rows_cols();
-            let bytes = |grid| stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), grid);
+            let shape = step.matrix();
+            let bytes = |grid| shape.payload_bytes(grid);
             match self.get(&step.tensor).and_then(bytes) {
                 Some(bytes) => {
                     sum.tensors += 1;
@@ -118,14 +118,8 @@ impl Grids {
 /// Whether a grid takes as few bytes as an encoding that was asked for, up to two bytes a row: one scale per row may
 /// be f32 where it would be f16.
 pub(crate) fn no_larger(tensor: &SourceTensor, grid: Encoding, asked: Encoding) -> bool {
-    let bytes = |encoding| payload_bytes(tensor, encoding);
+    let bytes = |encoding| tensor.matrix().payload_bytes(encoding);
     matches!((bytes(grid), bytes(asked)), (Some(grid), Some(asked)) if grid <= asked + 2 * tensor.rows() as u64)
-}
-
-fn payload_bytes(tensor: &SourceTensor, encoding: Encoding) -> Option<u64> {
-    let shape = MatrixShape { rows: tensor.rows(), cols: tensor.cols() };
-    let height = tensor.shape.iter().rev().nth(1).copied().unwrap_or(1);
-    stacked_payload_bytes(shape, height, encoding)
 }
 
 fn wanted(tensor: &SourceTensor, policy: &Policy, named: Option<Choice>, tied: bool) -> Wanted {
@@ -158,12 +152,12 @@ fn smallest(
         _ => true,
     };
     let bytes = |grid: Encoding| {
-        let bytes = payload_bytes(tensor, grid).filter(|_| fits(grid))?;
+        let bytes = tensor.matrix().payload_bytes(grid).filter(|_| fits(grid))?;
         let taken = match wanted {
             Wanted::None => false,
             Wanted::Any => bytes < tensor.bytes.max((tensor.rows() * tensor.cols()) as u64 * 2),
             Wanted::InPlaceOf(asked) => {
-                let told = payload_bytes(tensor, *asked).is_some_and(|asked| 2 * bytes <= 3 * asked);
+                let told = tensor.matrix().payload_bytes(*asked).is_some_and(|asked| 2 * bytes <= 3 * asked);
                 told || no_larger(tensor, grid, *asked)
             }
             Wanted::Only(only) => grid == *only,

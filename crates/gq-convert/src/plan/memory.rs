@@ -4,8 +4,9 @@
 //! buffers that were freed (the program has it keep none).
 
 use super::step::Step;
-use crate::round::{FACTORS, STRIP_CHUNK};
-use gq_tensor::{Encoding, RotationKind, Sketch};
+use crate::round::{FACTORS, RowCoder};
+use gq_codec::{TableBytes, code_of};
+use gq_tensor::{Encoding, RotationKind};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -17,12 +18,12 @@ const STRIPS: usize = 16;
 const SMALLEST_BLOCK: u64 = 64 << 10;
 /// Program, allocator slack, stacks of the threads that are not counted one by one.
 const BASE: u64 = 12 << 18;
-/// Targets, paths and sums of a trellis search, in addition to what grows with its states.
-const TRELLIS: u64 = 192 << 10;
+/// What a thread takes to look at values that are copied.
+const COPY: u64 = 64 << 10;
 /// Most that the compression of a text needs in addition to the text and its result; shorter texts need less.
 const COMPRESSION: u64 = 16 << 20;
 /// What is touched of a thread's stack, and its small allocations.
-const THREAD: u64 = 192 << 10;
+const THREAD: u64 = 144 << 10;
 
 /// Memory of an execution, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,13 +36,22 @@ pub struct Memory {
     pub peak: u64,
 }
 
+/// Bytes held until the file is finished.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    /// Of texts that ride along.
+    pub(crate) texts: u64,
+    /// Of adapters that are merged.
+    pub(crate) adapters: u64,
+}
+
 impl Memory {
     /// Memory for these steps, with the largest block that stays below `limit` where possible.
     ///
-    /// Held until the file is finished: bytes of texts, and of adapters that are merged. Factors take `factors`.
+    /// Factors take `factors`.
     pub(crate) fn new(
         steps: &[Step],
-        held: (u64, u64),
+        held: Held,
         factors: u64,
         threads: usize,
         limit: Option<u64>,
@@ -59,7 +69,7 @@ impl Memory {
 
 /// Rows of `step` in one block of `block` source bytes: whole strips and heads, at least one.
 pub(crate) fn block_rows(step: &Step, block: u64) -> usize {
-    let (rows, _) = step.rows_cols();
+    let rows = step.matrix().rows;
     let row = (step.source_bytes / (rows as u64).max(1)).max(1);
     let strip = step.whole_rows();
     let (fit, most) = (usize::try_from(block / row).unwrap_or(usize::MAX), rows.next_multiple_of(strip));
@@ -68,12 +78,12 @@ pub(crate) fn block_rows(step: &Step, block: u64) -> usize {
     (fit / strip * strip).clamp(strip, most.max(strip))
 }
 
-fn peak(steps: &[Step], (texts, adapters): (u64, u64), factors: u64, threads: usize, block: u64) -> u64 {
+fn peak(steps: &[Step], held: Held, factors: u64, threads: usize, block: u64) -> u64 {
     let largest = |of: &dyn Fn(&Step) -> u64| steps.iter().map(of).max().unwrap_or(0);
     // Two blocks are read ahead of the encoder, two are on their way to the file: of one tensor, where it has them.
     let two_largest = |of: &dyn Fn(&Step) -> u64| {
         steps.iter().fold((0, 0), |(first, second), step| {
-            let (size, more) = (of(step), step.rows_cols().0 as u64 > held_rows(step, block));
+            let (size, more) = (of(step), step.matrix().rows as u64 > held_rows(step, block));
             match size > first {
                 true => (size, if more { size } else { first }),
                 false => (first, second.max(size)),
@@ -84,30 +94,30 @@ fn peak(steps: &[Step], (texts, adapters): (u64, u64), factors: u64, threads: us
     let source = sum(two_largest(&|step| source_block(step, block)));
     let coded = sum(two_largest(&|step| coded_block(step, block)));
     let scales = largest(&|step| {
-        let (rows, cols) = step.rows_cols();
-        rows as u64 * step.encoding.scales_row_bytes(cols) as u64
+        let shape = step.matrix();
+        shape.rows as u64 * step.encoding.scales_row_bytes(shape.cols) as u64
     });
     let strips = largest(&|step| strip_block(step, block));
-    // Per thread: the row, the rotation's scratch, the decoded row, the encoder's scratch (two rows at most).
-    let scratch = largest(&|step| match step.encoding {
-        Encoding::Exact(_) => 64 << 10,
-        Encoding::Trellis { bits, states } => {
-            // A byte for each group of states in every row, and two numbers for each state.
-            let states = 1u64 << states.log2();
-            let search = ((Encoding::STRIP_ROWS as u64 * states) >> bits) + 8 * states + TRELLIS;
-            search + (STRIP_CHUNK as u64 + 2) * 4 * step.rows_cols().1 as u64
-        }
-        // Bounds of each weight in f64, and codes.
-        Encoding::Grid(_) | Encoding::Mxfp4 => 9 * 4 * step.rows_cols().1 as u64,
-        _ => 5 * 4 * step.rows_cols().1 as u64,
-    });
+    let scratch = largest(&scratch);
     // Scales wait for the codes. Dense matrices are made before there are blocks.
-    let (tables, making) = tables(steps);
+    let tables = tables(steps);
     let work = factors + calibrated(steps, threads as u64) + source + coded + strips + 2 * scales;
-    let blocks = tables + making.max(work) + threads as u64 * (scratch + THREAD);
+    let blocks = tables.kept + tables.making.max(work) + threads as u64 * (scratch + THREAD);
     // The blocks are gone when the texts are compressed.
+    let texts = held.texts;
     let end = texts + COMPRESSION.min(8 * texts) + threads as u64 * THREAD;
-    BASE + texts + adapters + blocks.max(end)
+    BASE + texts + held.adapters + blocks.max(end)
+}
+
+/// Bytes of a thread: rows on their way, and what the code takes.
+fn scratch(step: &Step) -> u64 {
+    let cols = step.matrix().cols;
+    match code_of(step.storage()) {
+        Ok(code) if !step.encoding.is_exact() => {
+            RowCoder::rows_held(step.storage()) as u64 * 4 * cols as u64 + code.scratch_bytes(cols)
+        }
+        _ => COPY,
+    }
 }
 
 /// Bytes of one, over the square of its width: U and the held-out moment in f32.
@@ -150,8 +160,8 @@ pub(crate) fn factor_bytes<Key: PartialEq>(inputs: &[(Key, u64)]) -> u64 {
 /// Strips with what is fed back: one for each thread, of as many as a tensor has.
 fn calibrated(steps: &[Step], threads: u64) -> u64 {
     let strips = steps.iter().filter(|step| step.calibrated).map(|step| {
-        let (rows, cols) = step.rows_cols();
-        let (rows, cols, most) = (rows as u64, cols as u64, Encoding::STRIP_ROWS as u64);
+        let shape = step.matrix();
+        let (rows, cols, most) = (shape.rows as u64, shape.cols as u64, Encoding::STRIP_ROWS as u64);
         // Weights, errors, residuals, projections, values and decoded rows of a strip; sampled rows twice.
         let strip = rows.min(most) * cols * (4 * 6 + 1);
         threads.min(rows.div_ceil(most)) * strip
@@ -159,28 +169,26 @@ fn calibrated(steps: &[Step], threads: u64) -> u64 {
     strips.max().unwrap_or(0)
 }
 
-/// Rows that are coded together are held as f32, with their codes once more to measure them; one strip's sums per 32
-/// columns.
+/// Rows that are coded together are held as f32; one strip's sums per 32 columns.
 fn strip_block(step: &Step, block: u64) -> u64 {
-    let (rows, cols) = (held_rows(step, block), step.rows_cols().1 as u64);
+    let (rows, cols) = (held_rows(step, block), step.matrix().cols as u64);
     match step.encoding.strip_rows() as u64 {
         1 => 0,
-        strip => rows * (4 * cols + step.encoding.codes_row_bytes(cols as usize) as u64) + strip * cols / 2,
+        strip => rows * 4 * cols + strip * cols / 2,
     }
 }
 
 /// Rows of a block, of those that there are.
 fn held_rows(step: &Step, block: u64) -> u64 {
-    block_rows(step, block).min(step.rows_cols().0) as u64
+    block_rows(step, block).min(step.matrix().rows) as u64
 }
 
 fn source_block(step: &Step, block: u64) -> u64 {
-    let (rows, _) = step.rows_cols();
-    step.source_bytes / (rows as u64).max(1) * held_rows(step, block)
+    step.source_bytes / (step.matrix().rows as u64).max(1) * held_rows(step, block)
 }
 
 fn coded_block(step: &Step, block: u64) -> u64 {
-    let (_, cols) = step.rows_cols();
+    let cols = step.matrix().cols;
     match step.encoding {
         // Blocks of a GGUF grow to values.
         Encoding::Exact(dtype) => {
@@ -191,30 +199,30 @@ fn coded_block(step: &Step, block: u64) -> u64 {
     }
 }
 
-/// Transforms, encoders and decoders are kept for each distinct width: dense matrices in them count.
+/// Transforms and codes are kept for each distinct width: dense matrices in them count.
 /// Bytes for good, and while one is made.
-fn tables(steps: &[Step]) -> (u64, u64) {
+fn tables(steps: &[Step]) -> TableBytes {
     let mut seen: Vec<(usize, Option<Encoding>)> = Vec::new();
-    let (mut kept, mut making) = (0, 0);
+    let mut sum = TableBytes::default();
     for step in steps.iter().filter(|step| !step.encoding.is_exact()) {
-        let (_, cols) = step.rows_cols();
+        let cols = step.matrix().cols;
         let square = 4 * (cols as u64) * (cols as u64);
-        let haar = (step.rotation.kind == RotationKind::Haar).then_some((None, 1, true));
-        let sketch = match step.encoding {
-            // The encoder's and the decoder's.
-            Encoding::Prod { sketch, .. } => Some((Some(step.encoding), 2, sketch == Sketch::Orthogonal)),
-            _ => None,
+        let haar = match step.rotation.kind {
+            // Made orthogonal in f64 before it is kept in f32.
+            RotationKind::Haar => TableBytes { kept: square, making: 2 * square },
+            RotationKind::None | RotationKind::Hadamard => TableBytes::default(),
         };
-        for (what, copies, orthogonal) in [haar, sketch].into_iter().flatten() {
-            if !seen.contains(&(cols, what)) {
+        let code = code_of(step.storage()).map_or(TableBytes::default(), |code| code.tables(cols));
+        for (what, tables) in [(None, haar), (Some(step.encoding), code)] {
+            if !seen.contains(&(cols, what)) && tables.kept > 0 {
                 seen.push((cols, what));
-                kept += copies * square;
-                // Made orthogonal in f64 before it is kept in f32, one after the other.
-                making = making.max(if orthogonal { 2 * square } else { 0 });
+                sum.kept += tables.kept;
+                // One after the other.
+                sum.making = sum.making.max(tables.making);
             }
         }
     }
-    (kept, making)
+    sum
 }
 
 #[cfg(test)]

@@ -23,14 +23,14 @@ pub use policy::{Budget, Calibration, Choice, Codes, Override, Policy, PolicyErr
 pub use step::{Dropped, LeftOut, Step};
 
 use crate::round;
-use allocate::{BUDGET, allocate, expected_divergence};
+use allocate::{BUDGET, Spending, allocate, expected_divergence};
 use default_sensitivities::default_sensitivities;
 use gq_calibrate::Measurements;
 use gq_checkpoint::{ModelSpec, Role, SourceTensor, When};
 use gq_codec::Rotation;
-use gq_tensor::{Encoding, MatrixShape, RotationKind, RotationSpec, stacked_payload_bytes};
+use gq_tensor::{Encoding, MatrixShape, RotationKind, RotationSpec};
 use grid::no_larger;
-use memory::factor_bytes;
+use memory::{Held, factor_bytes};
 use policy::Rule;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -95,7 +95,7 @@ impl Plan {
         }
         let certain = |step: &&Step| match (self.policy.budget, step.encoding) {
             (_, Encoding::Exact(_)) => true,
-            (None, encoding) => !round::supports(encoding),
+            (None, encoding) => !round::rounds_columns(encoding),
             (Some(Budget::MeanBits { .. }), encoding) => {
                 encoding.is_grid() && takes_few_bits(step, step.bytes)
             }
@@ -137,7 +137,7 @@ impl Plan {
             };
             match wish {
                 Rule::Store(choice, reason) => {
-                    steps.push(step(tensor, choice, reason, policy.rotation(), (grid, free))?);
+                    steps.push(step(tensor, choice, reason, policy.rotation(), grid, free)?);
                 }
                 Rule::Drop(reason) => {
                     dropped.push(Dropped { tensor: tensor.name.clone(), source_bytes: tensor.bytes, reason })
@@ -148,7 +148,7 @@ impl Plan {
             for step in &mut steps {
                 let measured =
                     measurements.tensors.get(&step.tensor).is_some_and(|tensor| !tensor.inputs.is_empty());
-                step.calibrated = measured && round::supports(step.encoding);
+                step.calibrated = measured && round::rounds_columns(step.encoding);
             }
         }
         if let Some(budget) = policy.budget {
@@ -175,14 +175,15 @@ impl Plan {
             let tables = gq_container::layout::file_bytes(names, []).unwrap_or(u64::MAX);
             let lines = (steps.len() + dropped.len() + policy.overrides.len()) as u64;
             let texts = facts.stored_text_bytes + REPORT_BYTES + REPORT_TENSOR_BYTES * lines;
-            allocate(
-                &mut steps,
-                measurements,
-                (budget, policy.codes),
-                tables.saturating_add(texts),
-                (&takes_part, &free),
-                facts.grids,
-            )?;
+            let spending = Spending {
+                budget,
+                codes: policy.codes,
+                fixed_bytes: tables.saturating_add(texts),
+                takes_part: &takes_part,
+                free: &free,
+                grids: facts.grids,
+            };
+            allocate(&mut steps, measurements, &spending)?;
             if facts.measurements.is_none() {
                 let by_role = |step: &&mut Step| !step.encoding.is_grid() && step.reason.starts_with(BUDGET);
                 steps.iter_mut().filter(by_role).for_each(|step| {
@@ -201,12 +202,12 @@ impl Plan {
         let inputs = steps.iter().filter(|step| step.calibrated).flat_map(|step| {
             let measured = facts.measurements.and_then(|measurements| measurements.tensors.get(&step.tensor));
             let inputs = measured.into_iter().flat_map(|measured| &measured.inputs);
-            inputs.map(|input| ((input, step.rotation), step.rows_cols().1 as u64))
+            inputs.map(|input| ((input, step.rotation), step.matrix().cols as u64))
         });
         let inputs: Vec<_> = inputs.collect();
         let memory = Memory::new(
             &steps,
-            (facts.text_bytes, facts.merge_bytes),
+            Held { texts: facts.text_bytes, adapters: facts.merge_bytes },
             factor_bytes(&inputs),
             resources.threads,
             resources.max_memory,
@@ -241,9 +242,7 @@ fn keep_grid(step: &mut Step, grids: Option<&Grids>) {
     else {
         return;
     };
-    let (rows, cols) = step.rows_cols();
-    let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), grid);
-    if let Some(bytes) = bytes.filter(|bytes| takes_few_bits(step, *bytes)) {
+    if let Some(bytes) = step.matrix().payload_bytes(grid).filter(|bytes| takes_few_bits(step, *bytes)) {
         (step.encoding, step.rotation, step.bytes, step.calibrated) =
             (grid, RotationSpec::NONE, bytes, false);
         step.reason = format!("{BUDGET} on this grid already, no loss");
@@ -273,7 +272,8 @@ fn step(
     choice: Choice,
     reason: String,
     rotation: RotationSpec,
-    (grid, free): (Option<Encoding>, bool),
+    grid: Option<Encoding>,
+    free: bool,
 ) -> Result<Step, PlanError> {
     let name = || tensor.name.clone();
     let shape: Vec<u64> = tensor.shape.iter().map(|&n| n as u64).collect();
@@ -333,9 +333,8 @@ fn step(
         calibrated: false,
         row_unit: tensor.row_unit(),
     };
-    let (rows, cols) = step.rows_cols();
-    let bytes = stacked_payload_bytes(MatrixShape { rows, cols }, step.height(), encoding);
-    step.bytes = bytes.ok_or_else(unshaped)?;
+    let matrix = MatrixShape::of_tensor(&step.shape);
+    step.bytes = matrix.and_then(|matrix| matrix.payload_bytes(encoding)).ok_or_else(unshaped)?;
     Ok(step)
 }
 
@@ -351,11 +350,7 @@ fn obstacle(
         [.., cols] => cols,
     };
     if !encoding.supports_cols(cols) {
-        let multiple = match encoding {
-            Encoding::Turbo { group, .. } if cols.is_multiple_of(Encoding::WIDTH_MULTIPLE) => group.len(cols),
-            _ => Encoding::WIDTH_MULTIPLE,
-        };
-        return Ok(Some(format!("width {cols} is not a multiple of {multiple}")));
+        return Ok(Some(format!("width {cols} is not a multiple of {}", encoding.width_multiple())));
     }
     match Rotation::check(rotation, cols) {
         Ok(()) => Ok(None),

@@ -36,7 +36,7 @@ pub(crate) fn shared(plans: &[&Plan], checkpoint: &Checkpoint) -> Vec<Shared> {
             plans.iter().zip(&steps).filter_map(|(plan, step)| Some((*plan, &plan.steps[(*step)?])));
         let present: Vec<(&Plan, &Step)> = present.collect();
         let (_, first) = present.first()?;
-        let (rows, _) = first.rows_cols();
+        let shape = first.matrix();
         // Whole units of every output, and no more than the smallest block: memory was promised for that.
         let unit = present.iter().map(|(_, step)| step.whole_rows()).fold(1, least_common_multiple);
         let fit = present.iter().map(|(plan, step)| block_rows(step, plan.memory.block)).min()?;
@@ -44,9 +44,9 @@ pub(crate) fn shared(plans: &[&Plan], checkpoint: &Checkpoint) -> Vec<Shared> {
         let strips = present.iter().any(|(_, step)| step.encoding.strip_rows() > 1);
         Some(Shared {
             tensor: name.to_owned(),
-            rows,
-            row_bytes: (first.source_bytes / (rows as u64).max(1)) as usize,
-            height: if strips { first.height() } else { rows },
+            rows: shape.rows,
+            row_bytes: (first.source_bytes / (shape.rows as u64).max(1)) as usize,
+            height: if strips { shape.rows_each() } else { shape.rows },
             block_rows: (fit / unit * unit).max(unit),
             steps,
         })

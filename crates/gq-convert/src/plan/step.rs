@@ -1,6 +1,6 @@
 //! What happens to one tensor of the source.
 
-use gq_tensor::{DType, Encoding, RotationSpec};
+use gq_tensor::{DType, Encoding, MatrixShape, RotationSpec, Storage};
 use serde::{Deserialize, Serialize};
 
 /// What happens to one tensor of the source that is kept.
@@ -49,16 +49,15 @@ impl Step {
         self.shape.iter().product()
     }
 
-    /// Rows and columns of the payload: all dimensions but the last are rows; a vector is one row.
-    pub fn rows_cols(&self) -> (usize, usize) {
-        let cols = self.shape.last().copied().unwrap_or(1);
-        let rows = self.shape.iter().rev().skip(1).product::<u64>();
-        (rows as usize, cols as usize)
+    /// The payload's matrices: those of experts are stacked; a vector is one row.
+    pub fn matrix(&self) -> MatrixShape {
+        // A tensor of the source is in memory by its shape: its numbers fit in a usize.
+        MatrixShape::of_tensor(&self.shape).unwrap_or(MatrixShape::new(0, 0))
     }
 
-    /// Rows of each of the matrices that the tensor stacks: those of one expert.
-    pub(crate) fn height(&self) -> usize {
-        self.shape.iter().rev().nth(1).map_or(1, |&height| height as usize)
+    /// Encoding and basis.
+    pub fn storage(&self) -> Storage {
+        Storage::new(self.encoding, self.rotation)
     }
 
     /// Rows that cannot be cut apart when the source is read: whole strips of whole units.

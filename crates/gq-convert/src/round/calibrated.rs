@@ -1,15 +1,14 @@
 //! A block of rows to codes with the inputs' second moments in view.
 
-use super::error::RoundError;
-use super::row_coder::{Coded, CoderError, Coders, RowCoder, squared_error};
+use super::error::{CoderError, RoundError};
+use super::row_coder::{Coded, RowCoder, squared_error};
 use super::sums::OutputSums;
 use gq_calibrate::{MeasurementsDir, MeasurementsError, rotate};
-use gq_checkpoint::{Checkpoint, Role, SourceTensor};
+use gq_checkpoint::{Role, SourceTensor, TensorReader};
 use gq_codec::{
-    Codebook, Factor, Operand, StripOutcome, Trellis, encode_calibrated, encode_trellis_calibrated,
-    fixed_product, serially,
+    Coders, ColumnCode, Encoder, Factor, Operand, StripOutcome, code_of, fixed_product, serially,
 };
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec, ScaleGroup};
+use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, RotationSpec, Storage};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,37 +56,34 @@ struct Input {
     held_out: Vec<f32>,
 }
 
-/// Whether this encoding has a calibrated rounding.
-pub(crate) fn supports(encoding: Encoding) -> bool {
-    matches!(encoding, Encoding::Turbo { .. } | Encoding::Trellis { .. })
+/// Whether this encoding is rounded column after column, with the inputs in view.
+pub(crate) fn rounds_columns(encoding: Encoding) -> bool {
+    code_of(Storage::unrotated(encoding)).is_ok_and(|code| code.columns().is_some())
 }
 
-/// A code that is rounded column by column.
-pub(crate) enum Code {
-    /// With its group of scales.
-    Scalar(Codebook, ScaleGroup),
-    /// With what an error in each row of the tensor costs, where that was measured.
-    Trellis(Box<Trellis>, Option<Vec<f32>>),
+/// A code that is rounded column after column, for one tensor.
+pub(crate) struct ColumnCoder {
+    code: Arc<dyn ColumnCode>,
+    /// What an error in each row of the tensor costs, where that was measured and rows are coded together.
+    row_weights: Option<Vec<f32>>,
 }
 
-impl Code {
+impl ColumnCoder {
     /// `None` for an encoding that is rounded row by row; without `measurements`, all rows count the same.
     pub(crate) fn new(
-        encoding: Encoding,
+        encoder: &Encoder,
         measurements: Option<&MeasurementsDir>,
         tensor: &SourceTensor,
-    ) -> Result<Option<Code>, MeasurementsError> {
-        if let Some(trellis) = Trellis::of(encoding) {
-            // Rows of a vocabulary that no label was drawn for are looked up and predicted all the same.
-            let vocabulary = matches!(tensor.role, Role::Embedding | Role::Head);
-            let weights = match measurements.filter(|_| !vocabulary) {
-                Some(measurements) => measurements.row_weights(&tensor.name)?,
-                None => None,
-            };
-            return Ok(Some(Code::Trellis(Box::new(trellis), weights)));
-        }
-        let Encoding::Turbo { bits, group } = encoding else { return Ok(None) };
-        Ok(Codebook::of(bits).map(|book| Code::Scalar(book, group)))
+    ) -> Result<Option<ColumnCoder>, MeasurementsError> {
+        let Some(code) = encoder.columns() else { return Ok(None) };
+        // Rows of a vocabulary that no label was drawn for are looked up and predicted all the same.
+        let vocabulary = matches!(tensor.role, Role::Embedding | Role::Head);
+        let weighed = encoder.encoding().strip_rows() > 1 && !vocabulary;
+        let row_weights = match measurements.filter(|_| weighed) {
+            Some(measurements) => measurements.row_weights(&tensor.name)?,
+            None => None,
+        };
+        Ok(Some(ColumnCoder { code, row_weights }))
     }
 
     /// Rounds the rotated rows of a strip; `first` is the first's number in the tensor.
@@ -95,21 +91,14 @@ impl Code {
         &self,
         level: Isa,
         factor: &Factor,
-        (first, rotated): (usize, &[f32]),
+        first: usize,
+        rotated: &[f32],
         codes: &mut [u8],
         scales: &mut [u8],
     ) -> StripOutcome {
-        match self {
-            Code::Scalar(book, group) => {
-                let code = (*book, group.len(factor.n()));
-                encode_calibrated(level, code, factor, rotated, codes, scales)
-            }
-            Code::Trellis(trellis, weights) => {
-                let rows = first..first + scales.len() / 2;
-                let weights = weights.as_ref().and_then(|weights| weights.get(rows));
-                encode_trellis_calibrated(level, trellis, factor, rotated, weights, codes, scales)
-            }
-        }
+        let rows = first..first + rotated.len() / factor.n();
+        let weights = self.row_weights.as_ref().and_then(|weights| weights.get(rows));
+        self.code.encode(level, factor, rotated, weights, codes, scales)
     }
 }
 
@@ -117,7 +106,7 @@ impl Code {
 pub(crate) struct CalibratedCoder<'a> {
     tensor: String,
     rows: RowCoder,
-    code: Code,
+    code: ColumnCoder,
     measurements: &'a MeasurementsDir,
     /// One, or one per expert.
     inputs: &'a [String],
@@ -125,6 +114,12 @@ pub(crate) struct CalibratedCoder<'a> {
     group: usize,
     /// Who won, by input.
     verdicts: Mutex<BTreeMap<usize, Verdict>>,
+}
+
+/// Where the errors of some rows are kept.
+struct RowErrors<'a> {
+    sums: &'a mut [(f64, f64)],
+    outputs: &'a mut [OutputSums],
 }
 
 /// Held-out errors of the rows tried.
@@ -146,28 +141,31 @@ impl Verdict {
 impl<'a> CalibratedCoder<'a> {
     /// How rows are stored.
     pub(crate) fn encoding(&self) -> Encoding {
-        self.rows.encoding
+        self.rows.storage.encoding
     }
 
     /// `None` when nothing was measured for the tensor or its encoding is rounded row by row.
     pub(crate) fn new(
         measurements: &'a MeasurementsDir,
         tensor: &SourceTensor,
-        (encoding, rotation): (Encoding, RotationSpec),
-        (rows, cols): (usize, usize),
+        storage: Storage,
+        shape: MatrixShape,
         coders: &mut Coders,
     ) -> Result<Option<CalibratedCoder<'a>>, CalibratedError> {
         let measured =
             measurements.value().tensors.get(&tensor.name).filter(|measured| !measured.inputs.is_empty());
         let Some(measured) = measured else { return Ok(None) };
-        let Some(code) = Code::new(encoding, Some(measurements), tensor)? else { return Ok(None) };
+        let rows = RowCoder::new(coders, storage, shape.cols)?;
+        let Some(code) = ColumnCoder::new(&rows.encoder, Some(measurements), tensor)? else {
+            return Ok(None);
+        };
         Ok(Some(CalibratedCoder {
             tensor: tensor.name.clone(),
-            rows: coders.get(encoding, rotation, cols)?,
+            rows,
             code,
             measurements,
             inputs: &measured.inputs,
-            group: rows / measured.inputs.len().max(1),
+            group: shape.rows / measured.inputs.len().max(1),
             verdicts: Mutex::default(),
         }))
     }
@@ -177,15 +175,15 @@ impl<'a> CalibratedCoder<'a> {
         &self,
         level: Isa,
         factors: &Factors,
-        (checkpoint, tensor): (&Checkpoint, &SourceTensor),
+        reader: TensorReader<'_>,
         source: &[u8],
         first: usize,
         out: &mut Coded,
     ) -> Result<(), RoundError> {
-        let (encoding, cols) = (self.rows.encoding, self.rows.cols);
+        let (encoding, cols) = (self.rows.storage.encoding, self.rows.cols);
         let scales_row = encoding.scales_row_bytes(cols);
         let codes_bytes = |rows: usize| encoding.codes_bytes(rows, cols).unwrap_or(0);
-        let source_row = tensor.row_bytes();
+        let source_row = reader.tensor().row_bytes();
         let rows = source.len() / source_row;
         out.codes.resize(codes_bytes(rows), 0);
         out.scales.resize(rows * scales_row, 0);
@@ -197,7 +195,7 @@ impl<'a> CalibratedCoder<'a> {
             let group = (first + done) / self.group.max(1);
             let end = rows.min((group + 1) * self.group.max(1) - first);
             let input = self.input(level, factors, group)?;
-            let verdict = self.verdict(level, &input, (checkpoint, tensor), group)?;
+            let verdict = self.verdict(level, &input, reader, group)?;
             let strips = source[done * source_row..end * source_row]
                 .par_chunks(STRIP * source_row)
                 .zip(out.codes[codes_bytes(done)..codes_bytes(end)].par_chunks_mut(codes_bytes(STRIP)))
@@ -210,20 +208,20 @@ impl<'a> CalibratedCoder<'a> {
                 of_strips(count, || {
                     let row = first + done + index * STRIP;
                     let mut weights = vec![0.0; sums.len() * cols];
-                    checkpoint.decode_rows_f32(tensor, row..row + sums.len(), source, &mut weights)?;
+                    reader.decode_rows_f32(row..row + sums.len(), source, &mut weights)?;
                     self.rows.rotation.forward(level, &mut weights, &mut Vec::new());
-                    if verdict.is_nearest() {
-                        self.rows.nearest(level, &weights, codes, scales);
+                    let coded = if verdict.is_nearest() {
                         outputs.iter_mut().for_each(|output| output.nearest_rows = 1.0);
-                        self.measure(level, &input, (row, &weights), (codes, scales), (sums, outputs));
-                        return Ok(());
-                    }
-                    let outcome = self.code.encode(level, &input.factor, (row, &weights), codes, scales);
-                    let measured = outcome.errors.iter().zip(&outcome.energies);
-                    for (output, (&error, &energy)) in outputs.iter_mut().zip(measured) {
-                        (output.error, output.energy) = (error, energy);
-                    }
-                    self.measure(level, &input, (row, &weights), (codes, scales), (sums, outputs));
+                        self.rows.nearest(level, &weights, codes, scales)
+                    } else {
+                        let outcome = self.code.encode(level, &input.factor, row, &weights, codes, scales);
+                        let measured = outcome.errors.iter().zip(&outcome.energies);
+                        for (output, (&error, &energy)) in outputs.iter_mut().zip(measured) {
+                            (output.error, output.energy) = (error, energy);
+                        }
+                        self.rows.encoder.rows(codes, scales)
+                    };
+                    self.measure(level, &input, row, &weights, &coded, RowErrors { sums, outputs });
                     Ok::<_, RoundError>(())
                 })
             })?;
@@ -245,7 +243,7 @@ impl<'a> CalibratedCoder<'a> {
         &self,
         level: Isa,
         input: &Input,
-        (checkpoint, tensor): (&Checkpoint, &SourceTensor),
+        reader: TensorReader<'_>,
         group: usize,
     ) -> Result<Verdict, RoundError> {
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -255,35 +253,25 @@ impl<'a> CalibratedCoder<'a> {
         let (cols, rows) = (self.rows.cols, self.group.min(TRIED));
         let first = group * self.group + (self.group - rows) / 2;
         let mut weights = vec![0.0; rows * cols];
-        checkpoint.read_rows_f32(tensor, first..first + rows, &mut weights)?;
+        reader.read_rows_f32(first..first + rows, &mut weights)?;
         self.rows.rotation.forward(level, &mut weights, &mut Vec::new());
-        let mut codes = vec![0; self.rows.encoding.codes_bytes(rows, cols).unwrap_or(0)];
-        let mut scales = vec![0; rows * self.rows.encoding.scales_row_bytes(cols)];
-        let error = |codes: &[u8], scales: &[u8]| -> f64 {
+        let encoding = self.rows.storage.encoding;
+        let mut codes = vec![0; encoding.codes_bytes(rows, cols).unwrap_or(0)];
+        let mut scales = vec![0; rows * encoding.scales_row_bytes(cols)];
+        let error = |coded: CodedRows<'_>| -> f64 {
             let mut decoded = vec![0.0; weights.len()];
-            self.decode(level, rows, (codes, scales), &mut decoded);
+            self.rows.decoder.decode_rows(level, &coded, 0..rows, &mut decoded);
             decoded.iter_mut().zip(&weights).for_each(|(q, w)| *q = w - *q);
             squares(level, &input.held_out, &decoded, cols).iter().sum()
         };
-        self.code.encode(level, &input.factor, (first, &weights), &mut codes, &mut scales);
-        let feedback = error(&codes, &scales);
+        self.code.encode(level, &input.factor, first, &weights, &mut codes, &mut scales);
+        let feedback = error(self.rows.encoder.rows(&codes, &scales));
         codes.fill(0);
-        self.rows.nearest(level, &weights, &mut codes, &mut scales);
-        let nearest = error(&codes, &scales);
+        let nearest = error(self.rows.nearest(level, &weights, &mut codes, &mut scales));
         let energy = squares(level, &input.held_out, &weights, cols).iter().sum();
         let verdict = Verdict { feedback, nearest, energy };
         verdicts.insert(group, verdict);
         Ok(verdict)
-    }
-
-    /// Rows in the rotated basis.
-    fn decode(&self, level: Isa, rows: usize, (codes, scales): (&[u8], &[u8]), out: &mut [f32]) {
-        let payload = [codes, scales].concat();
-        let shape = MatrixShape { rows, cols: self.rows.cols };
-        let matrix = EncodedMatrix::new(shape, self.rows.encoding, self.rows.rotation_spec, &payload);
-        if let Ok(matrix) = matrix {
-            self.rows.decoder.decode_rows(level, &matrix, 0..rows, out);
-        }
     }
 
     /// Plain errors of all rows, held-out errors of some, chosen by their number in the tensor.
@@ -291,18 +279,19 @@ impl<'a> CalibratedCoder<'a> {
         &self,
         level: Isa,
         input: &Input,
-        (first, weights): (usize, &[f32]),
-        (codes, scales): (&[u8], &[u8]),
-        (sums, outputs): (&mut [(f64, f64)], &mut [OutputSums]),
+        first: usize,
+        weights: &[f32],
+        coded: &CodedRows<'_>,
+        RowErrors { sums, outputs }: RowErrors<'_>,
     ) {
         let cols = self.rows.cols;
         let mut decoded = vec![0.0; weights.len()];
-        self.decode(level, sums.len(), (codes, scales), &mut decoded);
+        self.rows.decoder.decode_rows(level, coded, 0..sums.len(), &mut decoded);
         let (mut sampled, mut chosen) = (Vec::new(), Vec::new());
         let rows = weights.chunks_exact(cols).zip(decoded.chunks_exact(cols)).zip(sums);
         for (row, ((weights, decoded), sums)) in rows.enumerate() {
             *sums = squared_error(weights, decoded);
-            if (first + row) % SAMPLE == 0 {
+            if (first + row).is_multiple_of(SAMPLE) {
                 sampled.extend(weights.iter().zip(decoded).map(|(w, q)| w - q));
                 sampled.extend_from_slice(weights);
                 chosen.push(row);
@@ -316,7 +305,7 @@ impl<'a> CalibratedCoder<'a> {
 
     fn input(&self, level: Isa, factors: &Factors, group: usize) -> Result<Arc<Input>, RoundError> {
         let name = &self.inputs[group.min(self.inputs.len() - 1)];
-        let rotation = self.rows.rotation_spec;
+        let rotation = self.rows.storage.rotation;
         let mut kept = factors.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(input) = kept.iter().find(|input| input.name == *name && input.rotation == rotation) {
             return Ok(input.clone());

@@ -2,7 +2,18 @@
 
 use gq_calibrate::{CalibrateError, MeasurementsError};
 use gq_checkpoint::ReadError;
-use gq_codec::NotPositive;
+use gq_codec::{CodecError, NotPositive, RotationError};
+
+/// A coder that cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CoderError {
+    /// The transform does not exist at this width.
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
+    /// The encoding does not exist at this width.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
 
 /// A block of rows that cannot be rounded.
 #[derive(Debug, thiserror::Error)]

@@ -6,9 +6,9 @@ mod row_coder;
 mod sums;
 
 pub(crate) use calibrated::{
-    CalibratedCoder, CalibratedError, Code, FACTORS, Factors, STRIP, of_strips, supports,
+    CalibratedCoder, CalibratedError, ColumnCoder, FACTORS, Factors, STRIP, of_strips, rounds_columns,
 };
+pub use error::CoderError;
 pub(crate) use error::RoundError;
-pub use row_coder::CoderError;
-pub(crate) use row_coder::{Coded, Coders, RowCoder, STRIP_CHUNK, StripBuffers, squared_error};
+pub(crate) use row_coder::{Coded, RowCoder, StripBuffer, squared_error};
 pub(crate) use sums::OutputSums;

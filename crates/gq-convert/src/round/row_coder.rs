@@ -1,18 +1,18 @@
 //! A block of rows from source bytes to codes: convert, check, rotate, round, measure; in parallel over rows.
 
+use super::error::CoderError;
 use super::sums::OutputSums;
-use gq_checkpoint::{Checkpoint, ReadError, SourceTensor};
-use gq_codec::{CodecError, Decoder, EncodeScratch, Encoder, Rotation, RotationError};
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec};
+use gq_checkpoint::{ReadError, TensorReader};
+use gq_codec::{Coders, Decoder, EncodeScratch, Encoder, Rotation};
+use gq_tensor::{CodedRows, Isa, Storage};
 use rayon::prelude::*;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Rows handed to a thread at a time. Scheduling only: results do not depend on it.
 const CHUNK_ROWS: usize = 16;
 
 /// Rows of a strip handed to a thread at a time.
-pub(crate) const STRIP_CHUNK: usize = 32;
+const STRIP_CHUNK: usize = 32;
 
 /// Codes, scales and distortion of a block of rows.
 #[derive(Debug, Default)]
@@ -25,64 +25,21 @@ pub(crate) struct Coded {
     pub outputs: Vec<OutputSums>,
 }
 
-/// Buffers of rows that are coded together, used again from block to block: blocks are coded by whichever thread is
-/// free, and an allocator that keeps a heap for each thread would keep such buffers in all of them.
+/// A buffer of rows that are coded together, used again from block to block: blocks are coded by whichever thread is
+/// free, and an allocator that keeps a heap for each thread would keep such a buffer in all of them.
 #[derive(Debug, Default)]
-pub(crate) struct StripBuffers {
+pub(crate) struct StripBuffer {
     rotated: Vec<f32>,
-    payload: Vec<u8>,
 }
 
 /// What is needed to code rows of one width in one way.
 #[derive(Clone)]
 pub(crate) struct RowCoder {
-    pub(crate) encoding: Encoding,
+    pub(crate) storage: Storage,
     pub(crate) cols: usize,
-    pub(crate) rotation_spec: RotationSpec,
     pub(crate) rotation: Arc<Rotation>,
-    encoder: Arc<Encoder>,
-    pub(crate) decoder: Arc<Decoder>,
-}
-
-/// A coder that cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum CoderError {
-    /// The transform does not exist at this width.
-    #[error(transparent)]
-    Rotation(#[from] RotationError),
-    /// The encoding does not exist at this width.
-    #[error(transparent)]
-    Codec(#[from] CodecError),
-}
-
-/// Coders by encoding, rotation and width: matrices of one kind share one.
-#[derive(Default)]
-pub(crate) struct Coders {
-    rotations: HashMap<(RotationSpec, usize), Arc<Rotation>>,
-    coders: HashMap<(Encoding, RotationSpec, usize), RowCoder>,
-}
-
-impl Coders {
-    pub(crate) fn get(
-        &mut self,
-        encoding: Encoding,
-        spec: RotationSpec,
-        cols: usize,
-    ) -> Result<RowCoder, CoderError> {
-        if let Some(coder) = self.coders.get(&(encoding, spec, cols)) {
-            return Ok(coder.clone());
-        }
-        let rotation = match self.rotations.get(&(spec, cols)) {
-            Some(rotation) => rotation.clone(),
-            None => Arc::new(Rotation::new(spec, cols)?),
-        };
-        self.rotations.insert((spec, cols), rotation.clone());
-        let encoder = Arc::new(Encoder::new(encoding, spec, cols)?);
-        let decoder = Arc::new(Decoder::new(encoding, spec, cols)?);
-        let coder = RowCoder { encoding, cols, rotation_spec: spec, rotation, encoder, decoder };
-        self.coders.insert((encoding, spec, cols), coder.clone());
-        Ok(coder)
-    }
+    pub(crate) encoder: Encoder,
+    pub(crate) decoder: Decoder,
 }
 
 #[derive(Default)]
@@ -91,30 +48,45 @@ struct Scratch {
     decoded: Vec<f32>,
     rotate: Vec<f32>,
     encode: EncodeScratch,
-    payload: Vec<u8>,
 }
 
 impl RowCoder {
-    /// Codes the rows in `source`, the first of which is row `first` of `tensor`.
+    /// What it takes is shared with other coders of the same `coders`.
+    pub(crate) fn new(coders: &mut Coders, storage: Storage, cols: usize) -> Result<RowCoder, CoderError> {
+        let rotation = coders.rotation(storage.rotation, cols)?;
+        let (encoder, decoder) = (coders.encoder(storage, cols)?, coders.decoder(storage, cols)?);
+        Ok(RowCoder { storage, cols, rotation, encoder, decoder })
+    }
+
+    /// Floats that a thread holds for each column while it codes: rows on their way, what rotates them and what they
+    /// decode to. The code's own buffers come in addition.
+    pub(crate) fn rows_held(storage: Storage) -> usize {
+        if storage.encoding.strip_rows() > 1 { STRIP_CHUNK + 2 } else { 3 }
+    }
+
+    /// Codes the rows in `source`, the first of which is row `first` of the tensor.
     /// Rows that depend on each other are whole strips of one matrix.
     pub(crate) fn code(
         &self,
         level: Isa,
-        (checkpoint, tensor): (&Checkpoint, &SourceTensor),
+        reader: TensorReader<'_>,
         source: &[u8],
         first: usize,
-        (out, buffers): (&mut Coded, &mut StripBuffers),
+        out: &mut Coded,
+        buffer: &mut StripBuffer,
     ) -> Result<(), ReadError> {
-        let source_row = tensor.row_bytes();
-        let codes_row = self.encoding.codes_row_bytes(self.cols);
-        let scales_row = self.encoding.scales_row_bytes(self.cols);
+        let encoding = self.storage.encoding;
+        let source_row = reader.tensor().row_bytes();
+        let codes_row = encoding.codes_row_bytes(self.cols);
+        let scales_row = encoding.scales_row_bytes(self.cols);
         let rows = source.len() / source_row;
-        out.codes.resize(self.encoding.codes_bytes(rows, self.cols).unwrap_or(0), 0);
+        out.codes.resize(encoding.codes_bytes(rows, self.cols).unwrap_or(0), 0);
         out.scales.resize(rows * scales_row, 0);
         out.sums.resize(rows, (0.0, 0.0));
         out.outputs.clear();
-        if self.encoding.strip_rows() > 1 {
-            return self.code_strips(level, (checkpoint, tensor), source, first, (out, buffers));
+        if encoding.strip_rows() > 1 {
+            buffer.rotated.resize(rows * self.cols, 0.0);
+            return self.code_strips(level, reader, source, first, out, &mut buffer.rotated);
         }
         let chunks = source
             .par_chunks(CHUNK_ROWS * source_row)
@@ -128,7 +100,7 @@ impl RowCoder {
             for (row, (((source, codes), scales), sums)) in rows {
                 let row = first + chunk * CHUNK_ROWS + row;
                 scratch.row.resize(self.cols, 0.0);
-                checkpoint.decode_rows_f32(tensor, row..row + 1, source, &mut scratch.row)?;
+                reader.decode_rows_f32(row..row + 1, source, &mut scratch.row)?;
                 *sums = self.code_row(level, codes, scales, scratch);
             }
             Ok(())
@@ -138,40 +110,26 @@ impl RowCoder {
     fn code_strips(
         &self,
         level: Isa,
-        (checkpoint, tensor): (&Checkpoint, &SourceTensor),
+        reader: TensorReader<'_>,
         source: &[u8],
         first: usize,
-        (out, StripBuffers { rotated, payload }): (&mut Coded, &mut StripBuffers),
+        out: &mut Coded,
+        rotated: &mut [f32],
     ) -> Result<(), ReadError> {
-        let source_row = tensor.row_bytes();
-        let shape = MatrixShape { rows: source.len() / source_row, cols: self.cols };
-        rotated.resize(shape.rows * shape.cols, 0.0);
         let chunks = rotated.par_chunks_mut(STRIP_CHUNK * self.cols);
-        let chunks = chunks.zip(source.par_chunks(STRIP_CHUNK * source_row)).enumerate();
+        let chunks = chunks.zip(source.par_chunks(STRIP_CHUNK * reader.tensor().row_bytes())).enumerate();
         chunks.try_for_each_init(Vec::new, |scratch, (chunk, (rotated, source))| {
             let row = first + chunk * STRIP_CHUNK;
-            checkpoint.decode_rows_f32(tensor, row..row + rotated.len() / self.cols, source, rotated)?;
+            reader.decode_rows_f32(row..row + rotated.len() / self.cols, source, rotated)?;
             self.rotation.forward(level, rotated, scratch);
             Ok(())
         })?;
-        self.encoder.encode_rows(
-            level,
-            rotated,
-            &mut out.codes,
-            &mut out.scales,
-            &mut EncodeScratch::default(),
-        );
-        payload.clear();
-        payload.extend_from_slice(&out.codes);
-        payload.extend_from_slice(&out.scales);
-        let Ok(matrix) = EncodedMatrix::new(shape, self.encoding, self.rotation_spec, payload) else {
-            return Ok(());
-        };
+        let coded = self.nearest(level, rotated, &mut out.codes, &mut out.scales);
         let chunks = rotated.par_chunks(STRIP_CHUNK * self.cols).zip(out.sums.par_chunks_mut(STRIP_CHUNK));
         chunks.enumerate().for_each_init(Vec::new, |decoded, (chunk, (rotated, sums))| {
             let row = chunk * STRIP_CHUNK;
             decoded.resize(rotated.len(), 0.0);
-            self.decoder.decode_rows(level, &matrix, row..row + sums.len(), decoded);
+            self.decoder.decode_rows(level, &coded, row..row + sums.len(), decoded);
             let rows = rotated.chunks_exact(self.cols).zip(decoded.chunks_exact(self.cols));
             for (sums, (original, decoded)) in sums.iter_mut().zip(rows) {
                 *sums = squared_error(original, decoded);
@@ -181,38 +139,35 @@ impl RowCoder {
     }
 
     /// Rounds rotated rows to nearest.
-    pub(crate) fn nearest(&self, level: Isa, rotated: &[f32], codes: &mut [u8], scales: &mut [u8]) {
-        self.encoder.encode_rows(level, rotated, codes, scales, &mut EncodeScratch::default());
+    pub(crate) fn nearest<'a>(
+        &self,
+        level: Isa,
+        rotated: &[f32],
+        codes: &'a mut [u8],
+        scales: &'a mut [u8],
+    ) -> CodedRows<'a> {
+        self.encoder.encode_rows(level, rotated, codes, scales, &mut EncodeScratch::default())
     }
 
     /// Does what coding a strip or a few rows of plain values takes, for its duration.
-    pub(crate) fn try_rows(&self, level: Isa, shape: MatrixShape, mut values: Vec<f32>) {
+    pub(crate) fn try_rows(&self, level: Isa, mut values: Vec<f32>) {
         self.rotation.forward(level, &mut values, &mut Vec::new());
-        let MatrixShape { rows, cols } = shape;
-        let mut codes = vec![0; self.encoding.codes_bytes(rows, cols).unwrap_or(0)];
-        let mut scales = vec![0; rows * self.encoding.scales_row_bytes(cols)];
-        self.encoder.encode_rows(level, &values, &mut codes, &mut scales, &mut EncodeScratch::default());
-        codes.append(&mut scales);
-        if let Ok(matrix) = EncodedMatrix::new(shape, self.encoding, self.rotation_spec, &codes) {
-            let mut decoded = vec![0.0; values.len()];
-            self.decoder.decode_rows(level, &matrix, 0..rows, &mut decoded);
-            std::hint::black_box(squared_error(&values, &decoded));
-        }
+        let (rows, encoding) = (values.len() / self.cols, self.storage.encoding);
+        let mut codes = vec![0; encoding.codes_bytes(rows, self.cols).unwrap_or(0)];
+        let mut scales = vec![0; rows * encoding.scales_row_bytes(self.cols)];
+        let coded = self.nearest(level, &values, &mut codes, &mut scales);
+        let mut decoded = vec![0.0; values.len()];
+        self.decoder.decode_rows(level, &coded, 0..rows, &mut decoded);
+        std::hint::black_box(squared_error(&values, &decoded));
     }
 
     /// Codes the row in `scratch`; gives its squared error and squared norm, both in the rotated basis.
     fn code_row(&self, level: Isa, codes: &mut [u8], scales: &mut [u8], scratch: &mut Scratch) -> (f64, f64) {
-        let Scratch { row, decoded, rotate, encode, payload } = scratch;
+        let Scratch { row, decoded, rotate, encode } = scratch;
         decoded.resize(self.cols, 0.0);
         self.rotation.forward(level, row, rotate);
-        self.encoder.encode_row(level, row, codes, scales, encode);
-        payload.clear();
-        payload.extend_from_slice(codes);
-        payload.extend_from_slice(scales);
-        let shape = MatrixShape { rows: 1, cols: self.cols };
-        if let Ok(matrix) = EncodedMatrix::new(shape, self.encoding, self.rotation_spec, payload) {
-            self.decoder.decode_row(level, &matrix, 0, decoded);
-        }
+        let coded = self.encoder.encode_row(level, row, codes, scales, encode);
+        self.decoder.decode_row(level, &coded, 0, decoded);
         squared_error(row, decoded)
     }
 }

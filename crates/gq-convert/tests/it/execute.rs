@@ -13,8 +13,8 @@ fn decoded(container: &Container, name: &str) -> Vec<f32> {
     let entry = container.tensor(name).unwrap();
     let matrix = container.matrix(entry).unwrap();
     let (cols, level) = (matrix.shape().cols, Isa::Scalar);
-    let decoder = Decoder::new(matrix.encoding(), matrix.rotation(), cols).unwrap();
-    let rotation = Rotation::new(matrix.rotation(), cols).unwrap();
+    let decoder = Decoder::new(entry.storage(), cols).unwrap();
+    let rotation = Rotation::new(entry.rotation, cols).unwrap();
     let mut out = vec![0.0; matrix.shape().rows * cols];
     for (row, out) in out.chunks_mut(cols).enumerate() {
         decoder.decode_row(level, &matrix, row, out);

@@ -102,10 +102,10 @@ fn grids_are_found_stored_without_loss_and_used_where_they_win() {
     for told in report.tensors.iter().filter(|told| told.encoding.is_grid()) {
         let entry = container.tensor(&told.name).unwrap();
         let matrix = container.matrix(entry).unwrap();
-        assert_eq!((told.relative_mse, matrix.rotation()), (0.0, RotationSpec::NONE), "{}", told.name);
+        assert_eq!((told.relative_mse, entry.rotation), (0.0, RotationSpec::NONE), "{}", told.name);
         let (rows, cols) = (matrix.shape().rows, matrix.shape().cols);
         let (mut back, mut source) = (vec![0.0; rows * cols], vec![0.0; rows * cols]);
-        let decoder = Decoder::new(matrix.encoding(), matrix.rotation(), cols).unwrap();
+        let decoder = Decoder::new(entry.storage(), cols).unwrap();
         decoder.decode_rows(Isa::Scalar, &matrix, 0..rows, &mut back);
         checkpoint.read_rows_f32(checkpoint.tensor(&told.name).unwrap(), 0..rows, &mut source).unwrap();
         assert!(back == source, "{}", told.name);

@@ -128,7 +128,7 @@ fn widths_that_cannot_be_coded_are_kept_and_said() {
         (step.encoding.name(), step.reason.clone())
     };
     let kept = |why: &str| ("bf16".to_owned(), format!("kept exactly: {why}"));
-    assert_eq!(reason("down_proj"), kept("width 100 is not a multiple of 32"));
+    assert_eq!(reason("down_proj"), kept("width 100 is not a multiple of 64"));
     assert_eq!(reason("up_proj"), kept("width 96 is not a multiple of 64"));
 }
 

@@ -4,7 +4,7 @@ use super::{assert_same, bell, floats, noise};
 use crate::device::Interpreter;
 use gq_codec::{Decoder, EncodeScratch, Encoder};
 use gq_cuda::{Experts, PlaneCode, PlaneProduct, define, layout};
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec};
+use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, Storage};
 
 /// Every encoding whose codes lie in planes.
 fn encodings() -> Vec<Encoding> {
@@ -107,9 +107,9 @@ fn levels_are_those_of_the_codec() {
     for encoding in encodings() {
         let stored = Stored::random(encoding, rows, cols, 11);
         let payload = [stored.codes.clone(), stored.scales.clone()].concat();
-        let shape = MatrixShape { rows, cols };
-        let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, &payload).unwrap();
-        let decoder = Decoder::new(encoding, RotationSpec::NONE, cols).unwrap();
+        let shape = MatrixShape::new(rows, cols);
+        let matrix = CodedRows::of_payload(encoding, shape, &payload).unwrap();
+        let decoder = Decoder::new(Storage::unrotated(encoding), cols).unwrap();
         let device = stored.device_codes();
         let x: Vec<f32> = bell(12, cols);
         let activations = gq_codec::Activations::quantize(Isa::Scalar, &x);
@@ -223,8 +223,8 @@ fn what_an_encoder_writes_is_multiplied() {
     // Not random codes: a matrix that was rounded, product against f64 on what was decoded.
     let (rows, cols) = (4, 512);
     let encoding = Encoding::from_name("tq4").unwrap();
-    let encoder = Encoder::new(encoding, RotationSpec::NONE, cols).unwrap();
-    let decoder = Decoder::new(encoding, RotationSpec::NONE, cols).unwrap();
+    let encoder = Encoder::new(Storage::unrotated(encoding), cols).unwrap();
+    let decoder = Decoder::new(Storage::unrotated(encoding), cols).unwrap();
     let weights = bell(20, rows * cols);
     let mut stored = Stored::random(encoding, rows, cols, 0);
     let row_bytes = stored.codes.len() / rows;
@@ -235,8 +235,8 @@ fn what_an_encoder_writes_is_multiplied() {
         encoder.encode_row(Isa::Scalar, x, codes, scales, &mut scratch);
     }
     let payload = [stored.codes.clone(), stored.scales.clone()].concat();
-    let shape = MatrixShape { rows, cols };
-    let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, &payload).unwrap();
+    let shape = MatrixShape::new(rows, cols);
+    let matrix = CodedRows::of_payload(encoding, shape, &payload).unwrap();
     let mut decoded = vec![0.0; rows * cols];
     decoder.decode_rows(Isa::Scalar, &matrix, 0..rows, &mut decoded);
     let (values, steps) = define::quantize(&bell(21, cols));

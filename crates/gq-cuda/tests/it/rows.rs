@@ -5,7 +5,7 @@ use crate::device::Interpreter;
 use crate::product::Stored;
 use gq_codec::Decoder;
 use gq_cuda::{PlaneCode, PlaneRows};
-use gq_tensor::{EncodedMatrix, Encoding, Grid, Isa, MatrixShape, RotationSpec, Rounding};
+use gq_tensor::{CodedRows, Encoding, Grid, Isa, MatrixShape, Rounding, Storage};
 
 #[test]
 fn rows_of_every_encoding() {
@@ -14,9 +14,9 @@ fn rows_of_every_encoding() {
         let Some((code, form)) = PlaneCode::of(encoding) else { continue };
         let stored = Stored::random(encoding, rows, cols, 17);
         let payload = [stored.codes.clone(), stored.scales.clone()].concat();
-        let shape = MatrixShape { rows, cols };
-        let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, &payload).unwrap();
-        let decoder = Decoder::new(encoding, RotationSpec::NONE, cols).unwrap();
+        let shape = MatrixShape::new(rows, cols);
+        let matrix = CodedRows::of_payload(encoding, shape, &payload).unwrap();
+        let decoder = Decoder::new(Storage::unrotated(encoding), cols).unwrap();
         let ids = [4u32, 0, 2];
         let mut defined = Vec::new();
         for id in ids {

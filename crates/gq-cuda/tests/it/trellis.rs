@@ -4,7 +4,7 @@ use super::{assert_same, bell, floats, noise};
 use crate::device::Interpreter;
 use gq_codec::{Decoder, Trellis};
 use gq_cuda::{Experts, TrellisCode, TrellisProduct, TrellisRows, define, layout};
-use gq_tensor::{EncodedMatrix, Encoding, Isa, MatrixShape, RotationSpec};
+use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, Storage};
 use half::f16;
 
 fn encodings() -> Vec<Encoding> {
@@ -89,9 +89,9 @@ fn uploaded_levels_are_those_of_the_codec() {
             let cols = 64;
             let stored = Stored::random(encoding, rows, cols, 1);
             let payload = [stored.codes.clone(), stored.scale_bytes()].concat();
-            let shape = MatrixShape { rows, cols };
-            let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, &payload).unwrap();
-            let decoder = Decoder::new(encoding, RotationSpec::NONE, cols).unwrap();
+            let shape = MatrixShape::new(rows, cols);
+            let matrix = CodedRows::of_payload(encoding, shape, &payload).unwrap();
+            let decoder = Decoder::new(Storage::unrotated(encoding), cols).unwrap();
             let mut decoded = vec![0.0; rows * cols];
             decoder.decode_rows(Isa::Scalar, &matrix, 0..rows, &mut decoded);
             for (row, decoded) in decoded.chunks(cols).enumerate() {
@@ -140,9 +140,9 @@ fn parts_add_up_to_the_product_of_the_codec() {
     let encoding = Encoding::from_name("tt3-s12").unwrap();
     let stored = Stored::random(encoding, rows, cols, 1);
     let payload = [stored.codes.clone(), stored.scale_bytes()].concat();
-    let shape = MatrixShape { rows, cols };
-    let matrix = EncodedMatrix::new(shape, encoding, RotationSpec::NONE, &payload).unwrap();
-    let decoder = Decoder::new(encoding, RotationSpec::NONE, cols).unwrap();
+    let shape = MatrixShape::new(rows, cols);
+    let matrix = CodedRows::of_payload(encoding, shape, &payload).unwrap();
+    let decoder = Decoder::new(Storage::unrotated(encoding), cols).unwrap();
     let x = bell(8, cols);
     let mut theirs = vec![0.0; rows];
     let activations = gq_codec::Activations::quantize(Isa::Scalar, &x);

@@ -69,8 +69,8 @@ impl Routes {
     /// Adds to each row the bias of its expert, where there are biases.
     pub(crate) fn add_biases(&self, weight: &Linear, out: &mut Matrix) {
         let Some(bias) = weight.bias() else { return };
-        for (row, choice) in out.data.chunks_exact_mut(weight.rows_per_matrix).zip(&self.choices) {
-            let bias = &bias[choice.expert * weight.rows_per_matrix..][..weight.rows_per_matrix];
+        for (row, choice) in out.data.chunks_exact_mut(weight.shape.rows_each()).zip(&self.choices) {
+            let bias = &bias[choice.expert * weight.shape.rows_each()..][..weight.shape.rows_each()];
             row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
         }
     }

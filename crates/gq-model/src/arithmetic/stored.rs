@@ -52,12 +52,12 @@ pub fn grouped(
     routes: &Routes,
     seen: &mut dyn FnMut(usize, &Matrix),
 ) -> Matrix {
-    let mut out = Matrix::zeros(routes.choices.len(), weight.rows_per_matrix);
+    let mut out = Matrix::zeros(routes.choices.len(), weight.shape.rows_each());
     for (expert, places) in routes.by_expert() {
         let input = routes.gather(x, &places);
         seen(expert, &input);
-        let first = expert * weight.rows_per_matrix;
-        scatter(&rows(level, weight, first..first + weight.rows_per_matrix, &input), &places, &mut out);
+        let first = expert * weight.shape.rows_each();
+        scatter(&rows(level, weight, first..first + weight.shape.rows_each(), &input), &places, &mut out);
     }
     routes.add_biases(weight, &mut out);
     out

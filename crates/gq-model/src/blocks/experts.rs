@@ -57,7 +57,7 @@ impl Experts {
         activation: Activation,
         shared: Option<Mlp>,
     ) -> Experts {
-        let width = gate_up.rows_per_matrix / 2;
+        let width = gate_up.shape.rows_each() / 2;
         Experts { router, choice, gate_up, down, width, activation, shared }
     }
 

@@ -25,7 +25,7 @@ pub(super) fn grouped(
 
 /// All experts in one parallel region.
 fn one_token(level: Isa, mode: ActivationMode, x: &Matrix, routes: &Routes, weight: &Linear) -> Matrix {
-    let (basis, height) = (Basis::of(weight, mode), weight.rows_per_matrix);
+    let (basis, height) = (Basis::of(weight, mode), weight.shape.rows_each());
     let inputs: Vec<_> = x.data.chunks_exact(x.width).map(|row| input(level, basis, weight, row)).collect();
     let mut out = Matrix::zeros(routes.choices.len(), height);
     let jobs = routes.choices.iter().zip(out.data.chunks_exact_mut(height)).enumerate();
@@ -40,7 +40,7 @@ fn one_token(level: Isa, mode: ActivationMode, x: &Matrix, routes: &Routes, weig
 
 /// Expert after expert, each over the tokens that chose it.
 fn many_tokens(level: Isa, mode: ActivationMode, x: &Matrix, routes: &Routes, weight: &Linear) -> Matrix {
-    let height = weight.rows_per_matrix;
+    let height = weight.shape.rows_each();
     let prepared = inputs(level, Basis::of(weight, mode), weight, x);
     let mut out = Matrix::zeros(routes.choices.len(), height);
     for (expert, places) in routes.by_expert() {

@@ -4,7 +4,7 @@ use crate::fixtures::{Recipe, Reference, TINY, contained, difference, exact, pre
 use gq_codec::{Decoder, Rotation};
 use gq_container::Container;
 use gq_model::{ActivationMode, LogitRows, Model, RunOptions};
-use gq_tensor::{Encoding, Isa, RotationKind};
+use gq_tensor::{Encoding, Isa, RotationKind, Storage};
 use std::sync::Arc;
 
 /// The checkpoint whose weights are what the container's codes stand for.
@@ -13,7 +13,7 @@ fn dequantized(container: &Container, name: &str, dir: &std::path::Path) -> Mode
     let checkpoint = rewritten(&source, dir, |name, cols, values| {
         let entry = container.tensor(name).unwrap();
         let matrix = container.matrix(entry).unwrap();
-        let decoder = Decoder::new(entry.encoding, entry.rotation, cols).unwrap();
+        let decoder = Decoder::new(Storage::new(entry.encoding, entry.rotation), cols).unwrap();
         let rotation = Rotation::new(entry.rotation, cols).unwrap();
         for (row, out) in values.chunks_mut(cols).enumerate() {
             decoder.decode_row(Isa::Scalar, &matrix, row, out);

@@ -4,7 +4,7 @@ use gq_checkpoint::Checkpoint;
 use gq_codec::{EncodeScratch, Encoder, Rotation};
 use gq_container::{Container, StoredText, TensorSpec, TextKind, Writer};
 use gq_model::{ActivationMode, KvType, LogitRows, Model, RunOptions};
-use gq_tensor::{Encoding, Isa, RotationKind, RotationSpec};
+use gq_tensor::{Encoding, Isa, RotationKind, RotationSpec, Storage};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -152,7 +152,7 @@ pub fn contained(checkpoint: &Checkpoint, recipe: Recipe, path: &Path) -> Arc<Co
 
 fn encode(values: &[f32], height: usize, cols: usize, encoding: Encoding, rotation: RotationSpec) -> Vec<u8> {
     let level = Isa::Scalar;
-    let encoder = Encoder::new(encoding, rotation, cols).unwrap();
+    let encoder = Encoder::new(Storage::new(encoding, rotation), cols).unwrap();
     let transform = Rotation::new(rotation, cols).unwrap();
     let mut rotated = values.to_vec();
     rotated.chunks_mut(cols).for_each(|row| transform.forward(level, row, &mut Vec::new()));

@@ -46,7 +46,7 @@ Several sizes, calibrated once and more thoroughly:
   gq calibrate ./SmolLM2-135M-Instruct -o smol.measurements
   gq convert ./SmolLM2-135M-Instruct --measurements smol.measurements --size 80MB
 
-", encodings::LIST))]
+", encodings::list()))]
 pub struct ConvertArgs {
     /// Checkpoint directory, a GGUF, or a repository (hf://ORG/NAME, hf://ORG/NAME@REV).
     #[arg(value_name = "SRC")]

@@ -86,6 +86,7 @@ pub fn run(args: &ReleaseArgs, global: &Global) -> Result<(), Failure> {
         },
         global,
     )?;
+    guard::check(&[Out::folder(dir)], &job.reads())?;
     std::fs::create_dir_all(dir).map_err(|e| Failure::io(dir, &e))?;
     if args.restart {
         discard(&job, dir)?;
@@ -105,7 +106,7 @@ pub fn run(args: &ReleaseArgs, global: &Global) -> Result<(), Failure> {
 /// Refuses a folder that holds something else than a release, finished or begun.
 fn refuse_full(args: &ReleaseArgs) -> Result<(), Failure> {
     let dir = &args.output;
-    if !dir.exists() || args.restart || Work::is_begun(dir) || is_release(dir) {
+    if !dir.exists() || Work::is_begun(dir) || is_release(dir) {
         return Ok(());
     }
     let Some(name) = sums::list(dir)?.into_iter().next() else { return Ok(()) };

@@ -4,9 +4,9 @@ use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::source;
 use gq_checkpoint::{Card, CardValue, Checkpoint, ModelSpec, ReadError, Role, Texts, parse_config};
-use gq_codec::{Decoder, Rotation};
+use gq_codec::{Coders, Decoder, Rotation};
 use gq_container::{Container, TensorEntry, TextKind};
-use gq_tensor::{Encoding, Isa, RotationKind, RotationSpec};
+use gq_tensor::{Encoding, Isa, RotationKind};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -39,10 +39,11 @@ pub struct WeightTensor {
 
 enum Kind {
     Checkpoint(Box<Checkpoint>),
-    Container { container: Box<Container>, level: Isa, coders: Coders },
+    Container { container: Box<Container>, level: Isa, readers: HashMap<String, Reader> },
 }
 
-type Coders = HashMap<(Encoding, RotationSpec, usize), (Decoder, Option<Arc<Rotation>>)>;
+/// What reads a stored tensor: its decoder, and the rotation where there is one.
+type Reader = (Decoder, Option<Arc<Rotation>>);
 
 impl Weights {
     /// Opens a checkpoint directory, a GGUF or a `.gq` file.
@@ -96,25 +97,23 @@ impl Weights {
         let spec = parse_config(&texts.config)?;
         let expected = spec.expected_tensors();
         let names: HashMap<&str, Role> = expected.iter().map(|t| (t.name.as_str(), t.role)).collect();
-        let mut coders = Coders::new();
+        let (mut coders, mut readers) = (Coders::default(), HashMap::new());
         let mut tensors = Vec::new();
         for entry in container.tensors().iter().filter(|entry| names.contains_key(entry.name.as_str())) {
             let shape: Vec<usize> = entry.shape.iter().map(|&n| n as usize).collect();
             let bits = 8.0 * entry.bytes as f64 / entry.elements().max(1) as f64;
-            let key = key_of(entry);
-            if let std::collections::hash_map::Entry::Vacant(vacant) = coders.entry(key) {
-                vacant.insert(coder(key).map_err(|message| {
-                    let message = format!("tensor {}: {message}", entry.name);
-                    Failure::new(Exit::Input, "container.encoding", message).at(&entry.name)
-                })?);
-            }
+            let reader = reader(&mut coders, entry).map_err(|message| {
+                let message = format!("tensor {}: {message}", entry.name);
+                Failure::new(Exit::Input, "container.encoding", message).at(&entry.name)
+            })?;
+            readers.insert(entry.name.clone(), reader);
             tensors.push(WeightTensor { name: entry.name.clone(), shape, bits });
         }
         Ok(Weights {
             spec,
             texts,
             tensors,
-            kind: Kind::Container { container: Box::new(container), level, coders },
+            kind: Kind::Container { container: Box::new(container), level, readers },
         })
     }
 
@@ -147,9 +146,9 @@ impl Weights {
             Kind::Checkpoint(checkpoint) => {
                 checkpoint.read_rows_f32(checkpoint.tensor(name).ok_or_else(absent)?, rows, out)
             }
-            Kind::Container { container, level, coders } => {
+            Kind::Container { container, level, readers } => {
                 let entry = container.tensor(name).ok_or_else(absent)?;
-                let (decoder, rotation) = coders.get(&key_of(entry)).ok_or_else(absent)?;
+                let (decoder, rotation) = readers.get(name).ok_or_else(absent)?;
                 let matrix = container.matrix(entry).map_err(|_| absent())?;
                 decoder.decode_rows(*level, &matrix, rows.clone(), out);
                 if let Some(rotation) = rotation {
@@ -161,17 +160,12 @@ impl Weights {
     }
 }
 
-fn key_of(entry: &TensorEntry) -> (Encoding, RotationSpec, usize) {
-    (entry.encoding, entry.rotation, entry.shape.last().map_or(1, |&n| n as usize))
-}
-
-type Coder = (Decoder, Option<Arc<Rotation>>);
-
-fn coder((encoding, rotation, cols): (Encoding, RotationSpec, usize)) -> Result<Coder, String> {
-    let decoder = Decoder::new(encoding, rotation, cols).map_err(|error| error.to_string())?;
-    let rotation = match rotation.kind {
+fn reader(coders: &mut Coders, entry: &TensorEntry) -> Result<Reader, String> {
+    let cols = entry.shape.last().map_or(1, |&n| n as usize);
+    let decoder = coders.decoder(entry.storage(), cols).map_err(|error| error.to_string())?;
+    let rotation = match entry.rotation.kind {
         RotationKind::None => None,
-        _ => Some(Arc::new(Rotation::new(rotation, cols).map_err(|error| error.to_string())?)),
+        _ => Some(coders.rotation(entry.rotation, cols).map_err(|error| error.to_string())?),
     };
     Ok((decoder, rotation))
 }

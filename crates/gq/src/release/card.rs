@@ -18,6 +18,8 @@ pub struct Facts<'a> {
     pub fields: &'a CardFields,
     /// Identifier of the licence.
     pub license: &'a str,
+    /// Whether codes were rounded by measurements.
+    pub calibrated: bool,
     /// Name of the text.
     pub text: &'a str,
     /// Digest of the text.
@@ -53,6 +55,9 @@ pub fn render(manifest: &Manifest, reports: &[EvalReport], facts: &Facts<'_>) ->
          licence and provenance.\n\n",
         link(facts.base_model)
     );
+    if !facts.calibrated {
+        card += "Not calibrated: codes are rounded to nearest, without a look at what activations need.\n\n";
+    }
     if !facts.adapters.is_empty() {
         let list: Vec<String> =
             facts.adapters.iter().map(|(name, weight)| format!("`{name}` (weight {weight})")).collect();

@@ -104,11 +104,14 @@ fn model_card(
     let source: Vec<_> = weights.map(|file| (file.name.clone(), sha256(&file.name).to_owned())).collect();
     let adapters = job.checkpoint.adapters().iter();
     let adapters: Vec<_> = adapters.map(|adapter| (adapter.name().to_owned(), adapter.weight())).collect();
+    let lossless = reports.iter().all(|report| report.kld.mean == 0.0);
     let facts = card::Facts {
         base_model: &job.base_model,
         repo: job.recipe.repo.as_deref(),
         fields: &job.recipe.card,
         license: &job.license,
+        // What is stored without loss needs no measurements.
+        calibrated: job.measurements.is_some() || lossless,
         text: &file_name(&job.recipe.evaluation.text),
         text_sha256: job.inputs["text"]["sha256"].as_str().unwrap_or_default(),
         chat: job.checkpoint.texts()?.chat_template.is_some(),

@@ -62,6 +62,15 @@ pub struct Job<'a> {
     pub inputs: Value,
 }
 
+impl Job<'_> {
+    /// Everything that is read to make it, as it was given.
+    pub fn reads(&self) -> Vec<&Path> {
+        let recipe = [Some(self.recipe.evaluation.text.as_path()), self.recipe.measurements.as_deref()];
+        let given = [self.asked.source, self.asked.recipe].into_iter().chain(recipe.into_iter().flatten());
+        given.chain(self.loras.paths()).collect()
+    }
+}
+
 /// Reads everything that a release is made of, and digests its source.
 ///
 /// # Errors

@@ -50,6 +50,11 @@ fn convert_missing(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Fai
         paths.push(dir.join(name));
     }
     room(&mut plans.iter().map(|plan| plan.payload_bytes))?;
+    if measurements.is_none() && plans.iter().any(|plan| !plan.is_lossless()) {
+        output.note(
+            "not calibrated: the recipe names no measurements, so codes are rounded to nearest; `gq calibrate` makes them",
+        );
+    }
     let checker = Checker::new(asked.no_check, global).within(asked.max_memory);
     let look = |path: &Path| checker.look(path).map_err(Into::into);
     let options = ExecuteOptions {

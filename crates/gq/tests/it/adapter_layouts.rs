@@ -4,7 +4,7 @@ use crate::adapters::*;
 use crate::run::{Gq, testdata};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// One way to write an adapter: name, changes of configuration and tensors, and what `gq plan` says to it.
 type Way = (&'static str, fn(&mut Value), fn(&mut Vec<Tensor>), Option<&'static str>);

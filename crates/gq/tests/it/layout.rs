@@ -49,7 +49,7 @@ fn crates_import_what_the_page_says() {
 }
 
 /// Crates of which some modules still import each other in a circle. One that no longer does is taken off.
-const CIRCLES: &[&str] = &["gq-checkpoint", "gq-codec", "gq-text"];
+const CIRCLES: &[&str] = &["gq-checkpoint", "gq-text"];
 
 #[test]
 fn modules_import_each_other_in_no_circle() {

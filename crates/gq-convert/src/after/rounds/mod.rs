@@ -11,13 +11,13 @@ mod rewrite;
 mod strength;
 
 use super::finite::{NotFinite, Side, check, teacher};
-use crate::round::{self, Code, CoderError, Coders};
+use crate::round::{self, CoderError, ColumnCoder, RowCoder};
 use gq_calibrate::{
     CalibrateError, DualObservation, DualPass, Factors, MeasurementsDir, MeasurementsError, MeasuringMemory,
     MeasuringSize, choose_damping, compared, is_held_out,
 };
 use gq_checkpoint::{Checkpoint, ReadError, Role};
-use gq_codec::{Factor, NotPositive};
+use gq_codec::{Coders, Factor, NotPositive};
 use gq_container::{
     Container, ContainerError, FormatError, ProvenanceError, RoundedAgain, TensorEntry, WriteError,
     WriteRule, partial_path, put_in_place,
@@ -329,7 +329,7 @@ impl RoundAgain<'_> {
         let (entry, tensor) = (self.container.tensor(weight.name()), self.checkpoint.tensor(weight.name()));
         entry.zip(tensor).is_some_and(|(entry, tensor)| {
             let product = !matches!(tensor.role, Role::Router | Role::Embedding | Role::Head);
-            product && entry.shape.len() == 2 && round::supports(entry.encoding)
+            product && entry.shape.len() == 2 && round::rounds_columns(entry.encoding)
         })
     }
 
@@ -359,8 +359,8 @@ impl RoundAgain<'_> {
             let payload = || RoundAgainError::Payload { tensor: weight.name().to_owned() };
             let entry: &TensorEntry = self.container.tensor(weight.name()).ok_or_else(payload)?;
             let tensor = self.checkpoint.tensor(weight.name()).ok_or_else(payload)?;
-            let rows = coders.get(entry.encoding, entry.rotation, n)?;
-            let Some(code) = Code::new(entry.encoding, options.measurements, tensor)? else { continue };
+            let rows = RowCoder::new(coders, entry.storage(), n)?;
+            let Some(code) = ColumnCoder::new(&rows.encoder, options.measurements, tensor)? else { continue };
             // Weights that share an input share its basis, in files that `gq` makes.
             let input = match inputs.take().filter(|input| input.rotation == entry.rotation) {
                 Some(input) => input,

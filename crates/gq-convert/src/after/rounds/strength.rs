@@ -2,9 +2,9 @@
 
 use super::objective::{Errors, times};
 use super::{Input, RoundAgainError, TensorAgain};
-use crate::round::{Code, RowCoder, STRIP, of_strips, squared_error};
+use crate::round::{ColumnCoder, RowCoder, STRIP, of_strips, squared_error};
 use gq_checkpoint::{Checkpoint, SourceTensor};
-use gq_tensor::{EncodedMatrix, Isa, MatrixShape};
+use gq_tensor::{CodedRows, Isa};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ pub(super) struct Rounding<'a> {
     pub(super) checkpoint: &'a Checkpoint,
     pub(super) tensor: &'a SourceTensor,
     pub(super) rows: &'a RowCoder,
-    pub(super) code: &'a Code,
+    pub(super) code: &'a ColumnCoder,
 }
 
 impl Rounding<'_> {
@@ -25,9 +25,9 @@ impl Rounding<'_> {
     pub(super) fn run(
         &self,
         input: &Input,
-        old: &EncodedMatrix<'_>,
+        old: &CodedRows<'_>,
     ) -> Result<(TensorAgain, Vec<u8>), RoundAgainError> {
-        let (encoding, n) = (self.rows.encoding, self.rows.cols);
+        let (encoding, n) = (self.rows.storage.encoding, self.rows.cols);
         let rows = self.tensor.rows();
         let strength = self.strength(input)?;
         let scales_row = encoding.scales_row_bytes(n);
@@ -43,13 +43,11 @@ impl Rounding<'_> {
                 let first = strip * STRIP;
                 let weights = self.weights(first..rows.min(first + STRIP))?;
                 let targets = self.targets(input, &weights, strength);
-                self.code.encode(self.level, &input.factor, (first, &targets), codes, scales);
+                self.code.encode(self.level, &input.factor, first, &targets, codes, scales);
                 Ok::<_, RoundAgainError>(())
             })
         })?;
-        let shape = MatrixShape { rows, cols: n };
-        let new = EncodedMatrix::new(shape, encoding, self.rows.rotation_spec, &payload);
-        let new = new.map_err(|_| RoundAgainError::Payload { tensor: self.tensor.name.clone() })?;
+        let new = self.rows.encoder.rows(codes, scales);
         let measured = self.strips(|rows| {
             let weights = self.weights(rows.clone())?;
             let mut decoded = vec![0.0; weights.len()];

@@ -2,9 +2,10 @@
 
 use super::{ScalesError, TunedScales};
 use gq_calibrate::Factors;
+use gq_codec::code_of;
 use gq_container::{Container, Finished, Provenance, StoredText, TensorEntry, TextKind, Writer};
 use gq_model::Model;
-use gq_tensor::{DType, Encoding, ScaleGroup, decode_f32};
+use gq_tensor::{DType, Encoding, decode_f32};
 use half::f16;
 use std::path::Path;
 
@@ -13,7 +14,7 @@ pub use gq_container::ScalesTuned;
 
 /// Whether the tensor has one f16 scale per row.
 pub(super) fn has_row_scales(entry: &TensorEntry) -> bool {
-    matches!(entry.encoding, Encoding::Turbo { group: ScaleGroup::Row, .. } | Encoding::Trellis { .. })
+    code_of(entry.storage()).is_ok_and(|code| code.has_row_scale())
 }
 
 /// The factors that the file holds once products with them have been rounded to what it stores.
@@ -109,7 +110,7 @@ fn texts(container: &Container, scales_tuned: Option<ScalesTuned>) -> Result<Vec
 
 fn scales(container: &Container, entry: &TensorEntry) -> Result<Vec<f16>, ScalesError> {
     let matrix = container.matrix(entry).map_err(|_| ScalesError::Payload { tensor: entry.name.clone() })?;
-    let (scales, _) = matrix.all_scales().as_chunks::<2>();
+    let (scales, _) = matrix.scales().as_chunks::<2>();
     Ok(scales.iter().map(|&bytes| f16::from_le_bytes(bytes)).collect())
 }
 

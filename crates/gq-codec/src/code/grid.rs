@@ -3,10 +3,12 @@
 //! A group is accepted only when its decoded values equal the weights, each and every one; how scale and
 //! levels were found is nobody's concern. All of it is sums, products and quotients in f64 in a fixed order.
 
-use crate::kernel::{GridKind, Layout, decode_group};
+use super::{Code, EncodeScratch, Family};
+use crate::kernel::{self, Activations, FLOATS, GridKind, GridRows, Layout, decode_group, power_of};
 use crate::packing::{self, GROUP};
-use gq_tensor::{Encoding, Rounding};
+use gq_tensor::{CodedRows, Encoding, Isa, Rounding};
 use half::{bf16, f16};
+use std::ops::Range;
 
 /// Values of a scale type that are tried between two bounds.
 const TRIED: usize = 64;
@@ -34,8 +36,80 @@ pub fn on_grid(encoding: Encoding, row: &[f32]) -> bool {
     row.chunks_exact(kind.group(row.len())).all(|group| find(kind, group, &mut Vec::new()).is_some())
 }
 
+/// What people read of these codes.
+pub(super) const FAMILIES: &[Family] = &[Family {
+    names: "grid",
+    text: "the grid that the weights already sit on, without loss (grid4 … grid8, mxfp4)",
+}];
+
+/// Levels of one grid.
+#[derive(Debug)]
+pub(super) struct GridCode {
+    kind: GridKind,
+}
+
+impl GridCode {
+    /// `None` for encodings that are no grids.
+    pub(super) fn new(encoding: Encoding) -> Option<GridCode> {
+        Some(GridCode { kind: GridKind::of(encoding)? })
+    }
+
+    fn rows<'a>(&self, matrix: &CodedRows<'a>, rows: Range<usize>) -> GridRows<'a> {
+        let (codes, scales) = matrix.part(rows);
+        GridRows { kind: self.kind, cols: matrix.shape().cols, codes, scales }
+    }
+}
+
+impl Code for GridCode {
+    fn distortion(&self) -> Option<f64> {
+        Some(0.0)
+    }
+
+    /// Bounds of each weight in f64, and codes.
+    fn scratch_bytes(&self, cols: usize) -> u64 {
+        6 * 4 * cols as u64
+    }
+
+    /// A group that is not on the grid gets bytes that decode to NaN.
+    fn encode(
+        &self,
+        _: Isa,
+        rotated: &[f32],
+        codes: &mut [u8],
+        scales: &mut [u8],
+        scratch: &mut EncodeScratch,
+    ) {
+        encode_row(self.kind, rotated, &mut scratch.codes, codes, scales);
+    }
+
+    fn decode(&self, level: Isa, matrix: &CodedRows<'_>, rows: Range<usize>, out: &mut [f32]) {
+        kernel::grid_decode(level, self.rows(matrix, rows), out);
+    }
+
+    fn dot_f32(&self, level: Isa, matrix: &CodedRows<'_>, rows: Range<usize>, x: &[f32], out: &mut [f32]) {
+        kernel::grid_dot_f32(level, self.rows(matrix, rows), x, out);
+    }
+
+    fn dot(&self, level: Isa, matrix: &CodedRows<'_>, rows: Range<usize>, x: &Activations, out: &mut [f32]) {
+        kernel::grid_dot(level, self.rows(matrix, rows), x, out);
+    }
+
+    fn finite_scales(&self, scales: &[u8]) -> bool {
+        match self.kind.layout {
+            Layout::Scale | Layout::Minimum => {
+                scales.as_chunks::<2>().0.iter().all(|&scale| f16::from_le_bytes(scale).is_finite())
+            }
+            Layout::Wide | Layout::Row => {
+                scales.as_chunks::<4>().0.iter().all(|&scale| f32::from_le_bytes(scale).is_finite())
+            }
+            // An exponent; the last one is no number.
+            Layout::Power => !scales.contains(&0xFF),
+        }
+    }
+}
+
 /// Stores a row. A group (row, where the scale is the row's) that is not on the grid gets bytes that decode to NaN.
-pub(crate) fn encode_row(kind: GridKind, x: &[f32], all: &mut Vec<u8>, codes: &mut [u8], scales: &mut [u8]) {
+fn encode_row(kind: GridKind, x: &[f32], all: &mut Vec<u8>, codes: &mut [u8], scales: &mut [u8]) {
     let group = kind.group(x.len());
     let scale_bytes = scales.len() / (x.len() / group).max(1);
     all.clear();
@@ -346,8 +420,7 @@ fn power_of_two(x: &[f32], codes: &mut Vec<u8>) -> Option<(f32, f32)> {
         codes.clear();
         for &x in x {
             let twice = (f64::from(x.abs()) * 2.0 / f64::from(scale)) as f32;
-            let Some(index) = crate::kernel::FLOATS.iter().position(|&level| f32::from(level) == twice)
-            else {
+            let Some(index) = FLOATS.iter().position(|&level| f32::from(level) == twice) else {
                 break;
             };
             codes.push(index as u8 | u8::from(x.is_sign_negative()) << 3);
@@ -358,12 +431,4 @@ fn power_of_two(x: &[f32], codes: &mut Vec<u8>) -> Option<(f32, f32)> {
         }
     }
     None
-}
-
-/// `2^power`, for powers from -127 to 127.
-pub(crate) fn power_of(power: i32) -> f32 {
-    match power {
-        -127 => f32::from_bits(1 << 22),
-        _ => f32::from_bits(((power + 127) as u32) << 23),
-    }
 }

@@ -1,6 +1,6 @@
 //! Activations as int8: one f32 scale per 32 elements.
 
-use crate::{kernel, packing::GROUP};
+use crate::packing::GROUP;
 use gq_tensor::Isa;
 
 /// A rotated activation vector in int8, `x[i] ~ scale[i / 32] * value[i]`, |value| <= 127.
@@ -29,7 +29,7 @@ impl Activations {
         self.values.resize(groups * GROUP, 0);
         self.magnitudes.resize(groups * GROUP, 0);
         self.scales.resize(groups, 0.0);
-        kernel::quantize_activations(level, x, &mut self.values, &mut self.magnitudes, &mut self.scales);
+        super::quantize_activations(level, x, &mut self.values, &mut self.magnitudes, &mut self.scales);
     }
 
     /// Elements, rounded up to whole groups of 32.

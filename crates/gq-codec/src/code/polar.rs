@@ -1,19 +1,26 @@
 //! PolarQuant (arXiv 2502.02617): angles of recursive polar coordinates over blocks of 16 elements,
 //! and the block's norm. A reference mode.
 
-use crate::{
-    tables::{POLAR, PolarTable},
-    turbo,
-};
-use gq_tensor::Polar;
+use super::{Code, EncodeScratch, Family};
+use crate::kernel;
+use crate::scale::to_scale;
+use crate::tables::{POLAR, PolarTable};
+use gq_tensor::{CodedRows, Isa, Polar};
 use half::f16;
+use std::ops::Range;
+
+/// What people read of these codes.
+pub(super) const FAMILIES: &[Family] = &[Family {
+    names: "polar4222, polar4322, polar5333",
+    text: "PolarQuant, 3.9, 4.1 and 4.9 bits (reference mode)",
+}];
 
 /// Elements that share one radius.
-pub(crate) const BLOCK: usize = 16;
+const BLOCK: usize = 16;
 
 /// The code of one setting: a table per level.
 #[derive(Clone, Debug)]
-pub(crate) struct PolarCode {
+pub(super) struct PolarCode {
     levels: Vec<Level>,
 }
 
@@ -28,18 +35,18 @@ struct Level {
 }
 
 impl PolarCode {
-    pub(crate) fn new(polar: Polar) -> PolarCode {
+    pub(super) fn new(polar: Polar) -> PolarCode {
         let wanted = polar.level_bits().into_iter().zip(1u8..);
         let table = |(bits, level): (u8, u8)| POLAR.iter().find(|t| (t.level, t.bits) == (level, bits));
         PolarCode { levels: wanted.filter_map(table).map(Level::new).collect() }
     }
 
-    pub(crate) fn encode_row(&self, x: &[f32], codes: &mut [u8], scales: &mut [u8]) {
+    fn encode_row(&self, x: &[f32], codes: &mut [u8], scales: &mut [u8]) {
         codes.fill(0);
         let (blocks, _) = x.as_chunks::<BLOCK>();
         for ((b, block), scale) in blocks.iter().enumerate().zip(scales.chunks_exact_mut(2)) {
             let radius = if block.iter().all(|v| v.is_finite()) {
-                turbo::to_scale(self.encode_block(block, b, x.len(), codes))
+                to_scale(self.encode_block(block, b, x.len(), codes))
             } else {
                 f16::NAN
             };
@@ -65,7 +72,7 @@ impl PolarCode {
         radii[0]
     }
 
-    pub(crate) fn decode_row(&self, codes: &[u8], scales: &[u8], out: &mut [f32]) {
+    fn decode_row(&self, codes: &[u8], scales: &[u8], out: &mut [f32]) {
         let cols = out.len();
         let (blocks, _) = out.as_chunks_mut::<BLOCK>();
         let (scales, _) = scales.as_chunks::<2>();
@@ -85,6 +92,31 @@ impl PolarCode {
                 end = plane;
             }
             *block = radii;
+        }
+    }
+}
+
+impl Code for PolarCode {
+    fn distortion(&self) -> Option<f64> {
+        None
+    }
+
+    fn encode(&self, _: Isa, rotated: &[f32], codes: &mut [u8], scales: &mut [u8], _: &mut EncodeScratch) {
+        self.encode_row(rotated, codes, scales);
+    }
+
+    fn decode(&self, _: Isa, matrix: &CodedRows<'_>, rows: Range<usize>, out: &mut [f32]) {
+        for (row, out) in rows.zip(out.chunks_exact_mut(matrix.shape().cols)) {
+            let (codes, scales) = matrix.part(row..row + 1);
+            self.decode_row(codes, scales, out);
+        }
+    }
+
+    fn dot_f32(&self, level: Isa, matrix: &CodedRows<'_>, rows: Range<usize>, x: &[f32], out: &mut [f32]) {
+        let mut decoded = vec![0.0; x.len()];
+        for (row, out) in rows.zip(out) {
+            self.decode(level, matrix, row..row + 1, &mut decoded);
+            *out = kernel::dot(level, &decoded, x);
         }
     }
 }

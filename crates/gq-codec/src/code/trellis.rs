@@ -1,23 +1,175 @@
-//! Strips of trellis codes: whole strips encoded, parts of them found and read.
+//! Trellis codes of strips of rows: whole strips encoded, to nearest or column after column, parts of them found and read.
 
-use crate::calibrated::{finite_rows, inflation, start_scales};
+use super::{Code, ColumnCode, EncodeScratch, Family, LevelCode, Levels};
+use crate::calibrated::{finite_rows, inflation, start_scales, stored_scale};
+use crate::error::CodecError;
 use crate::factor::Factor;
-use crate::kernel::{self, StripRows};
+use crate::kernel::{self, Activations, StripRows};
 use crate::ldlq::{ColumnQuantizer, StripOutcome, round_strip};
+use crate::scale::to_scale;
 use crate::serially::is_serial;
-use crate::trellis::{Trellis, TrellisScratch};
-use crate::turbo::to_scale;
-use gq_tensor::{EncodedMatrix, Encoding, Isa};
+use crate::trellis::{Numbers, Trellis};
+use crate::trellis_search::TrellisScratch;
+use gq_tensor::{CodedRows, Encoding, Isa, States};
 use half::f16;
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 /// Columns coded by one thread at a time, and summed up together: results do not depend on threads.
 const CHUNK_COLS: usize = 32;
 
+/// Bytes of targets, paths and sums of a search, in addition to what grows with the states.
+const SEARCH_BYTES: u64 = 192 << 10;
+
+/// What people read of these codes.
+pub(super) const FAMILIES: &[Family] = &[
+    Family { names: "tt2 … tt6", text: "trellis codes, one scale per row: the closest at their bits" },
+    Family {
+        names: "tt2-s12 … tt6-s12",
+        text: "the same with 2^12 states: a little closer, slower to make, as fast to run",
+    },
+    Family {
+        names: "tt2-s14 … tt6-s14",
+        text: "with 2^14 states: closer by a little again, four times slower to make",
+    },
+];
+
+/// Paths of a trellis down the columns of a strip, with one scale per row.
+#[derive(Debug)]
+pub(super) struct TrellisCode {
+    bits: u8,
+    states: States,
+    numbers: Numbers,
+    trellis: OnceLock<Trellis>,
+}
+
+impl TrellisCode {
+    /// `None` when there is no trellis of so many bits.
+    pub(super) fn new(bits: u8, states: States) -> Option<TrellisCode> {
+        let numbers = Numbers::of(bits, states)?;
+        Some(TrellisCode { bits, states, numbers, trellis: OnceLock::new() })
+    }
+
+    fn trellis(&self) -> &Trellis {
+        self.trellis.get_or_init(|| Trellis::with(self.bits, self.states, self.numbers))
+    }
+}
+
+impl Code for TrellisCode {
+    fn distortion(&self) -> Option<f64> {
+        Some(self.numbers.distortion)
+    }
+
+    /// A byte for each group of states in every row, and two numbers for each state.
+    fn scratch_bytes(&self, _: usize) -> u64 {
+        let states = 1u64 << self.states.log2();
+        ((Encoding::STRIP_ROWS as u64 * states) >> self.bits) + 8 * states + SEARCH_BYTES
+    }
+
+    fn prepare(&self, _: usize) -> Result<(), CodecError> {
+        self.trellis();
+        Ok(())
+    }
+
+    fn encode(
+        &self,
+        level: Isa,
+        rotated: &[f32],
+        codes: &mut [u8],
+        scales: &mut [u8],
+        _: &mut EncodeScratch,
+    ) {
+        encode_strip(level, self.trellis(), rotated, codes, scales);
+    }
+
+    fn decode(&self, level: Isa, matrix: &CodedRows<'_>, rows: Range<usize>, out: &mut [f32]) {
+        let cols = matrix.shape().cols;
+        for_strips(self.trellis(), matrix, rows, |at, strip| {
+            kernel::trellis_decode(level, strip, &mut out[at * cols..(at + strip.steps.len()) * cols]);
+        });
+    }
+
+    fn dot_f32(&self, level: Isa, matrix: &CodedRows<'_>, rows: Range<usize>, x: &[f32], out: &mut [f32]) {
+        for_strips(self.trellis(), matrix, rows, |at, strip| {
+            kernel::trellis_dot_f32(level, strip, x, &mut out[at..at + strip.steps.len()]);
+        });
+    }
+
+    fn dot(&self, level: Isa, matrix: &CodedRows<'_>, rows: Range<usize>, x: &Activations, out: &mut [f32]) {
+        for_strips(self.trellis(), matrix, rows, |at, strip| {
+            kernel::trellis_dot(level, strip, x, &mut out[at..at + strip.steps.len()]);
+        });
+    }
+
+    fn columns(self: Arc<Self>) -> Option<Arc<dyn ColumnCode>> {
+        Some(self)
+    }
+
+    fn levels(&self) -> Option<&dyn LevelCode> {
+        Some(self)
+    }
+
+    fn has_row_scale(&self) -> bool {
+        true
+    }
+}
+
+impl LevelCode for TrellisCode {
+    fn are_wide(&self) -> bool {
+        false
+    }
+
+    fn read_levels(&self, level: Isa, matrix: &CodedRows<'_>, rows: Range<usize>, out: Levels<'_>) {
+        for_strips(self.trellis(), matrix, rows, |at, strip| {
+            out.steps[at..at + strip.steps.len()].copy_from_slice(strip.steps);
+            kernel::trellis_levels(level, strip, at, out.low);
+        });
+    }
+}
+
+impl ColumnCode for TrellisCode {
+    fn encode(
+        &self,
+        level: Isa,
+        factor: &Factor,
+        rotated: &[f32],
+        row_weights: Option<&[f32]>,
+        codes: &mut [u8],
+        scales: &mut [u8],
+    ) -> StripOutcome {
+        let (trellis, n) = (self.trellis(), factor.n());
+        let rows = rotated.len() / n;
+        assert!(rotated.len() == rows * n && codes.len() == n * trellis.column_bytes(rows), "strip");
+        assert!(scales.len() == 2 * rows && row_weights.is_none_or(|weights| weights.len() == rows), "rows");
+        let (broken, rotated) = finite_rows(rotated, n);
+        let rotated = &rotated[..];
+        let inflation = inflation(factor, trellis.distortion());
+        let start = start_scales(rotated, factor, trellis.gaussian_scale(), inflation);
+        let weights = strip_weights(&start, row_weights);
+        let mut columns = TrellisColumns::new(trellis, weights, codes);
+        let mut values = vec![0.0; rotated.len()];
+        let outcome = round_strip(level, factor, rotated, &start, &mut columns, &mut values);
+        for (row, scale) in scales.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let fitted = start[row] * outcome.refit[row];
+            *scale = stored_scale(fitted, broken.contains(&row)).to_le_bytes();
+        }
+        outcome
+    }
+
+    fn multiplications(&self) -> f64 {
+        let by_states = match self.states {
+            States::S10 => 1.0,
+            States::S12 => 3.0,
+            States::S14 => 12.0,
+        };
+        4_500.0 * by_states
+    }
+}
+
 /// A trellis code for the columns of a strip.
 #[derive(Debug)]
-pub struct TrellisColumns<'a> {
+struct TrellisColumns<'a> {
     trellis: &'a Trellis,
     /// What an error in each row weighs.
     weights: Vec<f32>,
@@ -31,7 +183,7 @@ impl<'a> TrellisColumns<'a> {
     /// Writes `codes`, column after column of `trellis.column_bytes(weights.len())` bytes.
     ///
     /// `weights`, one per row and in `[0, 1]`, say what a squared error in units of the row's scale costs.
-    pub fn new(trellis: &'a Trellis, weights: Vec<f32>, codes: &'a mut [u8]) -> TrellisColumns<'a> {
+    fn new(trellis: &'a Trellis, weights: Vec<f32>, codes: &'a mut [u8]) -> TrellisColumns<'a> {
         let rows = weights.len();
         let (levels, targets) = (vec![0.0; rows], vec![0.0; rows]);
         TrellisColumns { trellis, weights, codes, levels, targets, scratch: TrellisScratch::default() }
@@ -59,44 +211,6 @@ impl ColumnQuantizer for TrellisColumns<'_> {
     }
 }
 
-/// Rounds a strip of at most 256 rotated rows `[rows, n]` to trellis codes, with the inputs' second moments in view.
-///
-/// Writes the strip's codes, `n * trellis.column_bytes(rows)` bytes, and one fp16 scale per row.
-/// `row_weights` say what an error in each row costs, in addition to its size; `None`: all the same. A row without energy has
-/// scale 0; one with a value that is not finite is coded as zeros, with a scale that is no number. The same bytes at every
-/// level.
-///
-/// # Panics
-/// When a slice's length is not what rows, width and bits say.
-pub fn encode_trellis_calibrated(
-    level: Isa,
-    trellis: &Trellis,
-    factor: &Factor,
-    rotated: &[f32],
-    row_weights: Option<&[f32]>,
-    codes: &mut [u8],
-    scales: &mut [u8],
-) -> StripOutcome {
-    let n = factor.n();
-    let rows = rotated.len() / n;
-    assert!(rotated.len() == rows * n && codes.len() == n * trellis.column_bytes(rows), "strip");
-    assert!(scales.len() == 2 * rows && row_weights.is_none_or(|weights| weights.len() == rows), "rows");
-    let (broken, rotated) = finite_rows(rotated, n);
-    let rotated = &rotated[..];
-    let inflation = inflation(factor, trellis.distortion());
-    let start = start_scales(rotated, factor, trellis.gaussian_scale(), inflation);
-    let weights = strip_weights(&start, row_weights);
-    let mut columns = TrellisColumns::new(trellis, weights, codes);
-    let mut values = vec![0.0; rotated.len()];
-    let outcome = round_strip(level, factor, rotated, &start, &mut columns, &mut values);
-    for (row, scale) in scales.chunks_exact_mut(2).enumerate() {
-        let fitted = to_scale(start[row] * outcome.refit[row]);
-        let fitted = if fitted.is_finite() { fitted } else { f16::ZERO };
-        scale.copy_from_slice(&if broken.contains(&row) { f16::NAN } else { fitted }.to_le_bytes());
-    }
-    outcome
-}
-
 /// What a squared error in units of a row's scale costs: the scale's square, times the row's own weight; at most 1.
 fn strip_weights(scales: &[f32], row_weights: Option<&[f32]>) -> Vec<f32> {
     let largest = scales.iter().fold(0.0f32, |largest, &scale| largest.max(scale));
@@ -121,15 +235,9 @@ fn strip_weights(scales: &[f32], row_weights: Option<&[f32]>) -> Vec<f32> {
 }
 
 /// Rounds a strip of rotated rows `[rows, n]` to trellis codes, each column by itself.
-pub(crate) fn encode_strip(
-    level: Isa,
-    trellis: &Trellis,
-    n: usize,
-    rotated: &[f32],
-    codes: &mut [u8],
-    scales: &mut [u8],
-) {
-    let rows = rotated.len() / n;
+fn encode_strip(level: Isa, trellis: &Trellis, rotated: &[f32], codes: &mut [u8], scales: &mut [u8]) {
+    let rows = scales.len() / 2;
+    let n = rotated.len() / rows.max(1);
     let energies: Vec<f64> = rotated.chunks_exact(n).map(|row| kernel::energy(level, row)).collect();
     let start = |&energy: &f64| {
         let scale = ((energy / n as f64).sqrt() * trellis.gaussian_scale()) as f32;
@@ -185,13 +293,13 @@ struct Fit {
 }
 
 /// Calls `work` with every strip's share of a range of rows, and where in the range it begins.
-pub(crate) fn for_strips<'a>(
+fn for_strips<'a>(
     trellis: &'a Trellis,
-    matrix: &EncodedMatrix<'a>,
+    matrix: &CodedRows<'a>,
     rows: Range<usize>,
     mut work: impl FnMut(usize, StripRows<'_>),
 ) {
-    let (cols, height) = (matrix.shape().cols, matrix.height());
+    let (cols, height) = (matrix.shape().cols, matrix.shape().rows_each());
     let one = height.next_multiple_of(8) * trellis.bits() * cols / 8;
     let mut steps = [0.0; Encoding::STRIP_ROWS];
     let mut row = rows.start;
@@ -204,10 +312,10 @@ pub(crate) fn for_strips<'a>(
         let column_bytes = trellis.column_bytes(in_strip);
         // Every strip before this one has rows that fill whole bytes.
         let at = stacked * one + strip * trellis.bits() / 8 * cols;
-        let codes = matrix.all_codes().get(at..at + cols * column_bytes).unwrap_or(&[]);
-        for (row, step) in (row..).zip(&mut steps[..count]) {
-            let scale = matrix.scales(row).first_chunk::<2>().map_or(f16::ZERO, |b| f16::from_le_bytes(*b));
-            *step = scale.to_f32() * Trellis::UNIT;
+        let codes = matrix.codes().get(at..at + cols * column_bytes).unwrap_or(&[]);
+        let scales = matrix.part(row..row + count).1.as_chunks::<2>().0;
+        for (&scale, step) in scales.iter().zip(&mut steps) {
+            *step = f16::from_le_bytes(scale).to_f32() * Trellis::UNIT;
         }
         let part = StripRows { trellis, cols, codes, column_bytes, first, steps: &steps[..count] };
         work(row - rows.start, part);
