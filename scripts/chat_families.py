@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What transformers makes of templates in the manner of the large families, for the tests of crates/gq-model.
+"""What transformers makes of templates in the manner of the large families, for the tests of crates/gq-text.
 
     .venv/bin/python scripts/chat_families.py testdata/demo > testdata/chat/families.json
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Render the chat templates that public packages ship with gq and with transformers, and compare.
 
-    cargo build --release -p gq-model --example render_chats
+    cargo build --release -p gq-text --example render_chats
     .venv/bin/python scripts/check_chat_templates.py testdata/demo target/release/examples/render_chats
 
 Every template is rendered for every conversation below, with and without a generation prompt. Outcomes:

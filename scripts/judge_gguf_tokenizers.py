@@ -72,9 +72,9 @@ def vocab_only_at(lib) -> int:
 
 
 def samples() -> list[str]:
-    """The texts of gq-model's sample_text.rs."""
+    """The texts of gq-text's sample_text.rs."""
     import re
-    source = (ROOT / "crates/gq-model/src/sample_text.rs").read_text()
+    source = (ROOT / "crates/gq-text/src/sample_text.rs").read_text()
     found = re.findall(r'\(\s*"[^"]*",\s*"((?:[^"\\]|\\.)*)",?\s*\)', source)
     plain = lambda text: re.sub(r"\\u\{([0-9A-Fa-f]+)\}|\\(.)", lambda m: chr(int(m[1], 16)) if m[1] else
                                 {"n": "\n", "r": "\r", "t": "\t"}.get(m[2], m[2]), text)

@@ -7,30 +7,20 @@
 #![forbid(unsafe_code)]
 
 mod after;
-mod calibrate;
 mod execute;
-mod measurements;
 mod plan;
 mod provenance;
 mod round;
+mod trials;
 
 pub use after::{
     NotFinite, RoundAgain, RoundAgainError, RoundAgainEvent, RoundAgainOptions, RoundedAgainOutcome,
     ScalesError, ScalesEvent, ScalesOptions, ScalesTuned, Side, TargetKld, TargetKldError, TensorAgain,
     TunedScales, check_source, held_out_divergence, tune_scales,
 };
-pub use calibrate::compared_tokens;
-pub use calibrate::{
-    BuiltinError, CalibrateError, CalibrateEvent, CalibrateOptions, CalibrationInput, CalibrationText,
-    ExpertMoments, MeasuringMemory, MeasuringSize, SequenceError, TrialOptions, builtin, correct, measure,
-    sequences, source_files, texts_digest,
-};
 pub use execute::{
     Check, CheckError, ConvertError, Event, ExecuteOptions, JournalError, Origin, Report, TensorReport,
     execute, execute_all,
-};
-pub use measurements::{
-    Corrections, GroupTrial, InputMeasured, Measurements, MeasurementsError, TensorMeasured, WholeTrial,
 };
 pub use plan::{
     Amounts, Budget, Calibration, Choice, Codes, Dropped, Effort, Estimate, GridError, Grids, LeftOut,
@@ -38,7 +28,9 @@ pub use plan::{
     passes,
 };
 pub use round::CoderError;
+pub use trials::correct;
 
+use gq_calibrate::Measurements;
 use gq_checkpoint::Checkpoint;
 
 /// Plans the conversion of `checkpoint`: nothing is written, and only headers and texts have been read.

@@ -21,9 +21,3 @@ pub(crate) fn adapter_file(file: &AdapterFile) -> SourceFile {
 pub(crate) fn digest_of(text: &str) -> Option<Digest> {
     text.parse().ok()
 }
-
-/// `NAME x WEIGHT (DIGESTS)`.
-pub(crate) fn identity(adapter: &Adapter) -> String {
-    let digests: Vec<&str> = adapter.files().iter().map(|file| file.sha256.as_str()).collect();
-    format!("{} x {} ({})", adapter.name(), adapter.weight(), digests.join(" "))
-}

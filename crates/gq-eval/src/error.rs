@@ -2,7 +2,8 @@
 
 use crate::outputs::OutputsError;
 use crate::windows::WindowError;
-use gq_model::{ModelError, TokenizerError};
+use gq_model::ModelError;
+use gq_text::TokenizerError;
 
 /// An evaluation that cannot be made.
 #[derive(Debug, thiserror::Error)]

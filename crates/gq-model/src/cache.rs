@@ -119,7 +119,7 @@ pub(crate) struct HeadScratch {
 
 impl KvCache {
     /// An empty cache for up to `max_tokens` tokens. Memory is touched as tokens come.
-    pub(crate) fn new(spec: &ModelSpec, max_tokens: usize, kind: KvType) -> KvCache {
+    pub fn new(spec: &ModelSpec, max_tokens: usize, kind: KvType) -> KvCache {
         let layers = spec.layers.iter().map(|layer| {
             let attention = &layer.attention;
             attention.kv_shared_with.is_none().then(|| LayerCache::new(attention, max_tokens, kind))

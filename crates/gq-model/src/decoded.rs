@@ -1,7 +1,7 @@
 //! A checkpoint's tensor whose bytes are no values by themselves: F8 codes with scales, blocks of a GGUF, weights that
 //! adapters change. Rows are decoded whenever they are needed, so that none of it is held.
 
-use crate::linear::Input;
+use crate::input::Input;
 use gq_checkpoint::{Checkpoint, MappedWeights, ReadError, SourceTensor};
 use gq_codec::Decoder;
 use gq_tensor::{CodedRows, DType, Encoding, Isa, MatrixShape};

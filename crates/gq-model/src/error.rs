@@ -1,8 +1,9 @@
 //! What loading and running a model refuses.
 
-use gq_checkpoint::{CheckpointError, ConfigError, ReadError};
+use gq_checkpoint::{ConfigError, ReadError};
 use gq_codec::{CodecError, RotationError};
-use gq_container::{FormatError, TextKind};
+use gq_container::TextKind;
+use gq_text::TextsError;
 use std::ops::Range;
 
 /// A model that cannot be loaded.
@@ -14,12 +15,9 @@ pub enum LoadError {
         /// What is missing.
         kind: TextKind,
     },
-    /// A text of a container cannot be read.
-    #[error("a text of the file cannot be read")]
-    Text(#[source] FormatError),
-    /// A text of a checkpoint cannot be read.
-    #[error("a text of the checkpoint cannot be read")]
-    CheckpointText(#[source] CheckpointError),
+    /// A text cannot be read.
+    #[error(transparent)]
+    Texts(#[from] TextsError),
     /// The configuration is not understood.
     #[error("the configuration cannot be used")]
     Config(#[source] ConfigError),

@@ -1,10 +1,10 @@
 //! Text as it is generated.
 
+use crate::ModelError;
 use crate::cache::KvCache;
 use crate::model::{BATCH, LogitRows, Model};
 use crate::sampler::{Sampler, Sampling};
-use crate::tokenizer::{TextStream, Tokenizer};
-use crate::{ModelError, TokenizerError};
+use gq_text::{TextStream, Tokenizer, TokenizerError};
 
 /// How far generation goes.
 #[derive(Clone, Debug, PartialEq)]

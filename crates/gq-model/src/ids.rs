@@ -8,7 +8,7 @@ pub struct WeightId(u64);
 
 impl WeightId {
     /// An id that nothing else in this process has.
-    pub(crate) fn unique() -> WeightId {
+    pub fn unique() -> WeightId {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         WeightId(NEXT.fetch_add(1, Ordering::Relaxed))
     }

@@ -1,11 +1,13 @@
 //! A weight matrix in place: in a checkpoint's mapped files or in a container.
 
+use crate::LoadError;
 use crate::decoded::DecodedRows;
 use crate::ids::WeightId;
+use crate::input::Input;
 use gq_checkpoint::{MappedWeights, SourceTensor};
-use gq_codec::{Activations, Decoder, Rotation};
+use gq_codec::{Decoder, Rotation};
 use gq_container::{Container, TensorEntry};
-use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, RotationSpec};
+use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, Storage};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -46,8 +48,58 @@ pub(crate) enum Bytes {
 }
 
 impl Linear {
+    /// A matrix, or several that are stacked, in memory: a payload as a container stores it.
+    ///
+    /// # Errors
+    /// When the encoding or the rotation does not exist at this width, or the payload has another length.
+    pub fn in_memory(
+        name: &str,
+        storage: Storage,
+        shape: MatrixShape,
+        payload: Vec<u8>,
+    ) -> Result<Linear, LoadError> {
+        let (rotation, cols) = (storage.rotation, shape.cols);
+        if CodedRows::of_payload(storage.encoding, shape, &payload).is_err() {
+            let (actual, expected) = (vec![payload.len()], vec![shape.rows, cols]);
+            return Err(LoadError::Shape { name: name.to_owned(), actual, expected });
+        }
+        let decoder = Decoder::new(storage, cols);
+        let decoder = decoder.map_err(|source| LoadError::Codec { name: name.to_owned(), source })?;
+        let transform = match rotation.kind {
+            RotationKind::None => None,
+            _ => {
+                let transform = Rotation::new(rotation, cols);
+                Some(transform.map_err(|source| LoadError::Rotation { name: name.to_owned(), source })?)
+            }
+        };
+        Ok(Linear {
+            id: WeightId::unique(),
+            name: name.to_owned(),
+            bytes: Bytes::Owned(payload.into()),
+            shape,
+            rotation,
+            decoder,
+            transform: transform.map(Arc::new),
+            bias: None,
+            precise: false,
+            normed: None,
+        })
+    }
+
+    /// The same weights with a bias `[rows]`, or without one.
+    #[must_use]
+    pub fn with_bias(self, bias: Option<Vec<f32>>) -> Linear {
+        Linear { bias, ..self }
+    }
+
+    /// These weights in the place of `other` in a graph: with its bias, and followed by what follows it.
+    #[must_use]
+    pub fn in_place_of(&self, other: &Linear) -> Linear {
+        Linear { bias: other.bias.clone(), precise: other.precise, normed: other.normed, ..self.clone() }
+    }
+
     /// The same matrix with another payload of the same encoding; `None` when it is not one.
-    pub(crate) fn with_payload(&self, payload: &[u8]) -> Option<Linear> {
+    pub fn with_payload(&self, payload: &[u8]) -> Option<Linear> {
         CodedRows::of_payload(self.encoding(), self.shape, payload).ok()?;
         Some(Linear { id: WeightId::unique(), bytes: Bytes::Owned(payload.into()), ..self.clone() })
     }
@@ -65,6 +117,11 @@ impl Linear {
     /// Outputs and inputs.
     pub fn shape(&self) -> MatrixShape {
         self.shape
+    }
+
+    /// `eps` of the RMS norm over all outputs of a token that comes right after, where one does.
+    pub fn normed(&self) -> Option<f32> {
+        self.normed
     }
 
     /// How elements are stored.
@@ -159,13 +216,4 @@ impl Linear {
             Err(_) => unreachable!("{} was checked when it was loaded", self.name),
         }
     }
-}
-
-/// One token's input to matrices of one basis.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Input {
-    /// In the basis of the matrices.
-    pub(crate) values: Vec<f32>,
-    /// The same rounded to int8, when codes are to be multiplied by that.
-    pub(crate) int8: Option<Activations>,
 }

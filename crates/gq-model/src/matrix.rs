@@ -12,7 +12,8 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    pub(crate) fn zeros(rows: usize, width: usize) -> Matrix {
+    /// Zeros.
+    pub fn zeros(rows: usize, width: usize) -> Matrix {
         Matrix { width, data: vec![0.0; rows * width] }
     }
 
@@ -22,12 +23,12 @@ impl Matrix {
     }
 
     /// A copy of some rows.
-    pub(crate) fn part(&self, rows: Range<usize>) -> Matrix {
+    pub fn part(&self, rows: Range<usize>) -> Matrix {
         Matrix { width: self.width, data: self.data[rows.start * self.width..rows.end * self.width].to_vec() }
     }
 
     /// A copy of some elements of every row.
-    pub(crate) fn columns(&self, columns: Range<usize>) -> Matrix {
+    pub fn columns(&self, columns: Range<usize>) -> Matrix {
         let parts = self.data.chunks_exact(self.width).flat_map(|row| &row[columns.clone()]);
         Matrix { width: columns.len(), data: parts.copied().collect() }
     }

@@ -6,11 +6,11 @@ use crate::family::Graph;
 use crate::matrix::Matrix;
 use crate::ops::Ops;
 use crate::source::{Decoded, Source};
-use crate::texts::ModelTexts;
 use crate::{LoadError, ModelError};
 use gq_checkpoint::{Checkpoint, ModelSpec, parse_config};
 use gq_container::{Container, TextKind};
 use gq_tensor::Isa;
+use gq_text::ModelTexts;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -173,12 +173,12 @@ impl Model {
     }
 
     /// Runs new tokens of several sequences after those in their caches, and gives logits `[sequences, vocab_size]` of
-    /// each one's last token, in fixed arithmetic: the same on every CPU and thread count, and whatever else is run.
+    /// each one's last token, in deterministic arithmetic: the same on every CPU and thread count, and whatever else is run.
     /// The options' activations and storage do not matter here.
     ///
     /// # Errors
     /// As [`forward`](Model::forward).
-    pub(crate) fn forward_together(
+    pub fn forward_deterministic(
         &self,
         mut sequences: Vec<(&[u32], &mut KvCache)>,
     ) -> Result<Matrix, ModelError> {
@@ -189,7 +189,7 @@ impl Model {
         while let Some((new, cache)) = sequences.first_mut() {
             if new.len() > BATCH {
                 let (head, rest) = new.split_at(BATCH);
-                let mut ops = self.ops(Sums::Fixed, vec![(BATCH, &mut **cache)]);
+                let mut ops = self.ops(Sums::Deterministic, vec![(BATCH, &mut **cache)]);
                 self.graph.hidden(&mut ops, head);
                 ops.advance();
                 *new = rest;
@@ -206,7 +206,7 @@ impl Model {
                 tokens.extend_from_slice(new);
                 batch.push((new.len(), cache));
             }
-            let mut ops = self.ops(Sums::Fixed, batch);
+            let mut ops = self.ops(Sums::Deterministic, batch);
             let hidden = self.graph.hidden(&mut ops, &tokens);
             let hidden = ops.last_rows(&hidden);
             logits.data.extend(self.graph.logits(&mut ops, &hidden).data);
@@ -246,12 +246,16 @@ impl Model {
         logits
     }
 
-    pub(crate) fn graph(&self) -> &Graph {
+    /// Its weights, in the order of its graph.
+    pub fn graph(&self) -> &Graph {
         &self.graph
     }
 
     /// Whether all tokens are in the vocabulary, and there are some.
-    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), ModelError> {
+    ///
+    /// # Errors
+    /// [`ModelError::Token`] and [`ModelError::NoTokens`].
+    pub fn check_tokens(&self, tokens: &[u32]) -> Result<(), ModelError> {
         let per_layer = self.spec.per_layer_embedding.as_ref();
         let limit = per_layer.map_or(usize::MAX, |ple| ple.vocab_size).min(self.spec.vocab_size);
         match tokens.iter().enumerate().find(|(_, token)| **token as usize >= limit) {

@@ -1,5 +1,5 @@
 //! Matrix products of f32 views: the one call of the `gemm` crate, whose interface is raw pointers, and products of
-//! fixed arithmetic of the same views.
+//! deterministic arithmetic of the same views.
 
 use gemm::{Parallelism, gemm};
 use gq_codec::{Operand, fixed_product};
@@ -65,7 +65,7 @@ pub(crate) enum Arithmetic {
     /// As this machine is fastest, spread so over threads.
     Fastest(Spread),
     /// The same everywhere ([`fixed_product`]).
-    Fixed(Isa),
+    Deterministic(Isa),
 }
 
 /// `y[i, j] = sum over k of x[i, k] w[j, k]`: activations `x [n, k]` and weights `w [m, k]` to `y [n, m]`.
@@ -77,7 +77,7 @@ pub(crate) fn multiply_transposed(x: View<'_>, w: View<'_>, y: ViewMut<'_>, arit
     let (ws, xs) = (w.stride as isize, x.stride as isize);
     match arithmetic {
         Arithmetic::Fastest(spread) => call(y, w.data, (1, ws), x.data, (xs, 1), w.cols, spread),
-        Arithmetic::Fixed(level) => fixed(level, y, x.operand(), w.operand().t(), w.cols),
+        Arithmetic::Deterministic(level) => deterministic(level, y, x.operand(), w.operand().t(), w.cols),
     }
 }
 
@@ -90,11 +90,11 @@ pub(crate) fn multiply(p: View<'_>, v: View<'_>, y: ViewMut<'_>, arithmetic: Ari
     let (vs, ps) = (v.stride as isize, p.stride as isize);
     match arithmetic {
         Arithmetic::Fastest(spread) => call(y, v.data, (vs, 1), p.data, (ps, 1), v.rows, spread),
-        Arithmetic::Fixed(level) => fixed(level, y, p.operand(), v.operand(), v.rows),
+        Arithmetic::Deterministic(level) => deterministic(level, y, p.operand(), v.operand(), v.rows),
     }
 }
 
-fn fixed(level: Isa, y: ViewMut<'_>, a: Operand<'_>, b: Operand<'_>, k: usize) {
+fn deterministic(level: Isa, y: ViewMut<'_>, a: Operand<'_>, b: Operand<'_>, k: usize) {
     for row in y.data.chunks_mut(y.stride.max(1)).take(y.rows) {
         row[..y.cols].fill(0.0);
     }
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn both_products_with_strides() {
         let shapes = [(1, 1, 1), (3, 5, 7), (17, 33, 64), (1, 70, 65), (64, 1, 31)];
-        let fixed = Isa::available().into_iter().map(Arithmetic::Fixed);
+        let fixed = Isa::available().into_iter().map(Arithmetic::Deterministic);
         let fastest = [Spread::Serial, Spread::Pool].map(Arithmetic::Fastest);
         let ways: Vec<_> = fastest.into_iter().chain(fixed).collect();
         for ((n, m, k), how) in shapes.into_iter().flat_map(|shape| ways.iter().map(move |&how| (shape, how)))

@@ -6,7 +6,7 @@ use crate::jobs::evaluate;
 use crate::{clock, source};
 use gq_checkpoint::parse_config;
 use gq_container::Container;
-use gq_model::{ChatMessage, ChatOptions, ChatTemplate, ModelTexts, SpecialText, Tokenizer};
+use gq_text::{ChatMessage, ChatOptions, ChatTemplate, ModelTexts, SpecialText, Tokenizer};
 use jiff::civil::DateTime;
 use serde::Deserialize;
 use serde_json::{Map, Value};

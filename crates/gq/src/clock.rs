@@ -1,6 +1,6 @@
 //! The time that chat templates are told: now, or what `--date` says.
 
-use gq_model::Clock;
+use gq_text::Clock;
 use jiff::Zoned;
 use jiff::civil::DateTime;
 use jiff::fmt::strtime;

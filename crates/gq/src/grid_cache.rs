@@ -23,7 +23,7 @@ impl GridCache {
             let found = std::fs::metadata(&path).ok()?;
             hash.update(format!("{} {} {:?}\n", path.display(), found.len(), changed(&found)?));
         }
-        for (name, bytes) in gq_convert::source_files(checkpoint) {
+        for (name, bytes) in gq_calibrate::source_files(checkpoint) {
             hash.update(format!("{name} {bytes}\n"));
         }
         // Of the policy, what grids are looked for by.

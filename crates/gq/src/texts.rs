@@ -5,7 +5,7 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use gq_checkpoint::{Texts, parse_config};
 use gq_container::{Container, FormatError, TextKind};
-use gq_model::{ChatTemplate, ModelTexts, SpecialText, Tokenizer};
+use gq_text::{ChatTemplate, ModelTexts, SpecialText, Tokenizer};
 use serde_json::Value;
 use std::collections::BTreeMap;
 

@@ -134,6 +134,12 @@ impl Adapter {
     pub fn files(&self) -> &[AdapterFile] {
         &self.files
     }
+
+    /// `NAME x WEIGHT (DIGESTS)`.
+    pub fn identity(&self) -> String {
+        let digests: Vec<&str> = self.files.iter().map(|file| file.sha256.as_str()).collect();
+        format!("{} x {} ({})", self.name, self.weight, digests.join(" "))
+    }
 }
 
 fn open_file(dir: &Path, file: &'static str) -> Result<(PathBuf, File), AdapterError> {

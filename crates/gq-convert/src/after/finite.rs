@@ -1,6 +1,7 @@
 //! Models that compute what is no finite number: nothing is measured against them, and nothing is said of them but that.
 
-use gq_model::{Model, ModelError, Teacher};
+use gq_calibrate::{Teacher, check_activations};
+use gq_model::{Model, ModelError};
 use std::fmt;
 
 /// One of two models that are compared.
@@ -61,7 +62,7 @@ pub(crate) fn check<E: From<NotFinite> + From<ModelError>>(
     tokens: &[u32],
 ) -> Result<(), E> {
     check_reference::<E>(reference, tokens)?;
-    file.check_activations(tokens).map_err(|source| of(Side::File, source))
+    check_activations(file, tokens).map_err(|source| of(Side::File, source))
 }
 
 /// The same of the reference alone.
@@ -72,7 +73,7 @@ pub(crate) fn check_reference<E: From<NotFinite> + From<ModelError>>(
     reference: &Model,
     tokens: &[u32],
 ) -> Result<(), E> {
-    reference.check_activations(tokens).map_err(|source| of(Side::Reference, source))
+    check_activations(reference, tokens).map_err(|source| of(Side::Reference, source))
 }
 
 fn of<E: From<NotFinite> + From<ModelError>>(side: Side, source: ModelError) -> E {

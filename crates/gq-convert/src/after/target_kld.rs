@@ -1,9 +1,9 @@
 //! Finds the smallest file that stays as close as asked for, by what finished files measure.
 
 use super::finite::{NotFinite, check_reference, teacher};
-use crate::measurements::{Measurements, MeasurementsError};
+use gq_calibrate::{Factors, MeasurementsDir, MeasurementsError};
 use gq_container::Container;
-use gq_model::{Factors, LoadError, Model, ModelError};
+use gq_model::{LoadError, Model, ModelError};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -100,7 +100,7 @@ pub enum TargetKldError {
 /// # Errors
 /// [`TargetKldError`].
 pub fn held_out_divergence(
-    measurements: &Measurements,
+    measurements: &MeasurementsDir,
     reference: &Model,
     path: &Path,
 ) -> Result<Option<(f64, usize)>, TargetKldError> {
@@ -155,7 +155,7 @@ mod tests {
         for measure in measures {
             for limit in [0.01, 0.05, 0.3] {
                 let seen = search(limit, measure);
-                assert!(seen.len() <= ROUNDS, "{seen:?}");
+                assert!(seen.len() <= TargetKld::MOST_FILES, "{seen:?}");
                 let best = best(&seen, limit);
                 assert!(best >= 0.75 * limit && best <= limit, "{limit} {seen:?}");
             }
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn what_never_meets_the_limit_ends() {
         let seen = search(0.01, |_| 0.5);
-        assert!(seen.len() <= ROUNDS && best(&seen, 0.01) == 0.0, "{seen:?}");
+        assert!(seen.len() <= TargetKld::MOST_FILES && best(&seen, 0.01) == 0.0, "{seen:?}");
         // A file that computes no numbers keeps to no limit; nearer ones may.
         for broken in [f64::INFINITY, f64::NAN] {
             let seen = search(0.1, |allowed| if allowed > 0.02 { broken } else { allowed });

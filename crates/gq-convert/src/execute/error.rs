@@ -2,8 +2,8 @@
 
 use super::journal::JournalError;
 use super::options::CheckError;
-use crate::measurements::MeasurementsError;
 use crate::round::{CoderError, RoundError};
+use gq_calibrate::MeasurementsError;
 use gq_checkpoint::{CheckpointError, ReadError};
 use gq_codec::NotPositive;
 use gq_container::{ProvenanceError, WriteError, WriteRule};

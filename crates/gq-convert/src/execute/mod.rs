@@ -17,9 +17,9 @@ pub use options::{Check, CheckError, ExecuteOptions, Origin};
 pub(crate) use output::stored_text_bytes;
 pub use report::{Report, TensorReport};
 
-use crate::measurements::Measurements;
 use crate::plan::{Plan, Shared, Step, shared};
 use crate::round::{CalibratedCoder, CalibratedError, Coded, Factors, RowCoder, StripBuffer};
+use gq_calibrate::MeasurementsDir;
 use gq_checkpoint::{Checkpoint, ReadError, Role, SourceTensor, TensorReader};
 use gq_codec::Coders;
 use gq_tensor::{Isa, decode_f32, encode_f32};
@@ -208,7 +208,7 @@ fn steps<'a>(
     plan: &Plan,
     checkpoint: &'a Checkpoint,
     finished: usize,
-    measurements: Option<&'a Measurements>,
+    measurements: Option<&'a MeasurementsDir>,
 ) -> Result<Vec<(TensorReader<'a>, Coder<'a>)>, ConvertError> {
     let mut coders = Coders::default();
     let work = |(index, step): (usize, &Step)| {

@@ -1,6 +1,6 @@
 //! How to execute a plan.
 
-use crate::measurements::Measurements;
+use gq_calibrate::MeasurementsDir;
 use gq_files::Existing;
 use gq_tensor::Isa;
 use std::path::Path;
@@ -13,7 +13,7 @@ pub struct ExecuteOptions<'a> {
     /// Discard an interrupted conversion to the same output.
     pub restart: bool,
     /// Measurements on the same source that the plan was made with; they decide codes.
-    pub measurements: Option<&'a Measurements>,
+    pub measurements: Option<&'a MeasurementsDir>,
     /// Where the source was fetched from, for the file's provenance.
     pub origin: Option<&'a Origin>,
     /// Looks at every file when it is whole and has no name yet.

@@ -5,9 +5,9 @@ use super::journal::{Entry, Fingerprint, Journal};
 use super::options::{Check, ExecuteOptions};
 use super::report::{Report, Sums};
 use crate::plan::{Budget, Plan, Step};
-use crate::provenance::{adapter_file, adapters, digest_of, identity};
+use crate::provenance::{adapter_file, adapters, digest_of};
 use crate::round::{Coded, OutputSums};
-use gq_checkpoint::{Checkpoint, FileKind, Texts};
+use gq_checkpoint::{Adapter, Checkpoint, FileKind, Texts};
 use gq_codec::code_of;
 use gq_container::{
     Digest, Provenance, Source, SourceFile, SourceTexts, StoredText, TensorEntry, TensorSpec, TextKind,
@@ -305,7 +305,7 @@ fn fingerprint(plan: &Plan, checkpoint: &Checkpoint, texts: &Texts) -> Fingerpri
         version: env!("CARGO_PKG_VERSION").to_owned(),
         policy: plan.policy.clone(),
         files: weights.map(|file| (file.name.clone(), file.bytes)).collect(),
-        adapters: checkpoint.adapters().iter().map(identity).collect(),
+        adapters: checkpoint.adapters().iter().map(Adapter::identity).collect(),
         facts: hex::encode(facts.finalize()),
     }
 }

@@ -4,8 +4,8 @@ use super::error::PlanError;
 use super::grid::Grids;
 use super::policy::{Budget, Codes};
 use super::step::Step;
-use crate::measurements::Measurements;
 use crate::round;
+use gq_calibrate::Measurements;
 use gq_codec::code_of;
 use gq_tensor::{Encoding, RotationSpec, ScaleGroup, States, Storage};
 use std::cmp::Reverse;
@@ -155,7 +155,7 @@ pub(crate) fn allocate(
         }
     }
     if spent > limit {
-        let beside = if matches!(budget, Budget::FileBytes(_)) { fixed_bytes } else { 0 };
+        let beside = if matches!(budget, Budget::FileBytes(_)) { spending.fixed_bytes } else { 0 };
         let chosen: BTreeSet<usize> = choices.iter().map(|choice| choice.step).collect();
         let fixed = steps.iter().enumerate().filter(|(index, step)| counted(step) && !chosen.contains(index));
         let mut by_role: BTreeMap<&str, u64> = BTreeMap::new();
@@ -266,7 +266,7 @@ fn hull(mut options: Vec<(u64, f64, Encoding)>) -> Vec<(u64, f64, Encoding)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measurements::{Corrections, GroupTrial, TensorMeasured, WholeTrial};
+    use gq_calibrate::{Corrections, GroupTrial, TensorMeasured, WholeTrial};
     use gq_tensor::{DType, RotationSpec};
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a budget is spent by where nothing was measured.
 
-use crate::measurements::{Measurements, TensorMeasured};
+use gq_calibrate::{Measurements, TensorMeasured};
 use gq_checkpoint::{Role, SourceTensor};
 use std::collections::BTreeMap;
 

@@ -133,7 +133,10 @@ const FACTOR: u64 = 4 + 4;
 const FACTOR_IN_MAKING: u64 = 4 + 4 + 8 + 4;
 
 /// Bytes of factors at most, over the square of the widest input, whatever comes after what.
-pub(crate) const FACTORS_AT_WORK: u64 = FACTOR * (FACTORS as u64 - 1) + FACTOR_IN_MAKING;
+const FACTORS_AT_WORK: u64 = FACTOR * (FACTORS as u64 - 1) + FACTOR_IN_MAKING;
+
+// What calibration promises for trials, whose weights are rounded here.
+const _: () = assert!(FACTORS_AT_WORK == gq_calibrate::FACTORS_AT_WORK);
 
 /// Inputs after which it is taken not to matter where a conversion began.
 const FORGOTTEN: usize = 64;

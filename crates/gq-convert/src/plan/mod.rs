@@ -16,17 +16,16 @@ pub use effort::{Amounts, Effort, Speed};
 pub use error::PlanError;
 pub use estimate::Estimate;
 pub use grid::{GridError, Grids, Lossless};
-pub(crate) use memory::FACTORS_AT_WORK;
 pub use memory::Memory;
 pub use passes::passes;
 pub(crate) use passes::{Shared, shared};
 pub use policy::{Budget, Calibration, Choice, Codes, Override, Policy, PolicyError, Resources};
 pub use step::{Dropped, LeftOut, Step};
 
-use crate::measurements::Measurements;
 use crate::round;
 use allocate::{BUDGET, Spending, allocate, expected_divergence};
 use default_sensitivities::default_sensitivities;
+use gq_calibrate::Measurements;
 use gq_checkpoint::{ModelSpec, Role, SourceTensor, When};
 use gq_codec::Rotation;
 use gq_tensor::{Encoding, MatrixShape, RotationKind, RotationSpec};

@@ -3,7 +3,7 @@
 use super::error::{CoderError, RoundError};
 use super::row_coder::{Coded, RowCoder, squared_error};
 use super::sums::OutputSums;
-use crate::measurements::{Measurements, MeasurementsError, rotate};
+use gq_calibrate::{MeasurementsDir, MeasurementsError, rotate};
 use gq_checkpoint::{Role, SourceTensor, TensorReader};
 use gq_codec::{
     Coders, ColumnCode, Encoder, Factor, Operand, StripOutcome, code_of, fixed_product, serially,
@@ -72,7 +72,7 @@ impl ColumnCoder {
     /// `None` for an encoding that is rounded row by row; without `measurements`, all rows count the same.
     pub(crate) fn new(
         encoder: &Encoder,
-        measurements: Option<&Measurements>,
+        measurements: Option<&MeasurementsDir>,
         tensor: &SourceTensor,
     ) -> Result<Option<ColumnCoder>, MeasurementsError> {
         let Some(code) = encoder.columns() else { return Ok(None) };
@@ -107,7 +107,7 @@ pub(crate) struct CalibratedCoder<'a> {
     tensor: String,
     rows: RowCoder,
     code: ColumnCoder,
-    measurements: &'a Measurements,
+    measurements: &'a MeasurementsDir,
     /// One, or one per expert.
     inputs: &'a [String],
     /// Rows that share an input.
@@ -146,13 +146,14 @@ impl<'a> CalibratedCoder<'a> {
 
     /// `None` when nothing was measured for the tensor or its encoding is rounded row by row.
     pub(crate) fn new(
-        measurements: &'a Measurements,
+        measurements: &'a MeasurementsDir,
         tensor: &SourceTensor,
         storage: Storage,
         shape: MatrixShape,
         coders: &mut Coders,
     ) -> Result<Option<CalibratedCoder<'a>>, CalibratedError> {
-        let measured = measurements.tensors.get(&tensor.name).filter(|measured| !measured.inputs.is_empty());
+        let measured =
+            measurements.value().tensors.get(&tensor.name).filter(|measured| !measured.inputs.is_empty());
         let Some(measured) = measured else { return Ok(None) };
         let rows = RowCoder::new(coders, storage, shape.cols)?;
         let Some(code) = ColumnCoder::new(&rows.encoder, Some(measurements), tensor)? else {
@@ -316,7 +317,7 @@ impl<'a> CalibratedCoder<'a> {
         let (mut moment, mut held_out) = self.measurements.moments(name)?;
         rotate(level, &mut moment, &self.rows.rotation);
         rotate(level, &mut held_out, &self.rows.rotation);
-        let damping = self.measurements.inputs.get(name).map_or(0.1, |measured| measured.damping);
+        let damping = self.measurements.value().inputs.get(name).map_or(0.1, |measured| measured.damping);
         let factor = Factor::new(level, &moment, self.rows.cols, damping)
             .map_err(|source| RoundError::Moment { tensor: self.tensor.clone(), source })?;
         let input = Arc::new(Input { name: name.clone(), rotation, factor, held_out });

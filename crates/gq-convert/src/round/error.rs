@@ -1,6 +1,6 @@
 //! What can go wrong while a tensor is rounded.
 
-use crate::measurements::MeasurementsError;
+use gq_calibrate::{CalibrateError, MeasurementsError};
 use gq_checkpoint::ReadError;
 use gq_codec::{CodecError, NotPositive, RotationError};
 
@@ -32,4 +32,14 @@ pub(crate) enum RoundError {
         /// Where it stopped.
         source: NotPositive,
     },
+}
+
+impl From<RoundError> for CalibrateError {
+    fn from(error: RoundError) -> CalibrateError {
+        match error {
+            RoundError::Values(source) => CalibrateError::Read(source),
+            RoundError::Measurements(source) => CalibrateError::File(source),
+            RoundError::Moment { tensor, source } => CalibrateError::Moment { tensor, source },
+        }
+    }
 }

@@ -1,11 +1,14 @@
 //! Measurements, codes rounded by them, and budgets spent by them.
 
 use crate::support::{bf16, policy, testdata, write_llama};
+use gq_calibrate::{
+    CalibrateOptions, CalibrationInput, ExpertMoments, MeasurementsDir, MeasuringMemory, MeasuringSize,
+    measure,
+};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{
-    Budget, CalibrateOptions, Calibration, CalibrationInput, ExecuteOptions, ExpertMoments, Measurements,
-    MeasuringMemory, MeasuringSize, PlanError, Policy, Report, Resources, execute, measure, plan_measured,
+    Budget, Calibration, ExecuteOptions, PlanError, Policy, Report, Resources, execute, plan_measured,
 };
 use gq_model::{ActivationMode, KvType, LogitRows, Model, RunOptions};
 use gq_tensor::Isa;
@@ -32,7 +35,7 @@ pub(crate) fn tokens(vocab: usize, count: usize, seed: usize) -> Vec<u32> {
 }
 
 /// Measures on sequences of the model's own greedy-like noise.
-pub(crate) fn tuned(checkpoint: &Arc<Checkpoint>, dir: &Path, level: Isa, threads: usize) -> Measurements {
+pub(crate) fn tuned(checkpoint: &Arc<Checkpoint>, dir: &Path, level: Isa, threads: usize) -> MeasurementsDir {
     tuned_with(ExpertMoments::default(), checkpoint, dir, (level, threads))
 }
 
@@ -41,7 +44,7 @@ fn tuned_with(
     checkpoint: &Arc<Checkpoint>,
     dir: &Path,
     (level, threads): (Isa, usize),
-) -> Measurements {
+) -> MeasurementsDir {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let model = Model::from_checkpoint(checkpoint.clone(), options(level)).unwrap();
     let sequences: Vec<_> = (0..13).map(|seed| tokens(model.vocab_size(), 64, seed)).collect();
@@ -59,11 +62,11 @@ fn tuned_with(
     pool.install(|| measure(checkpoint, &model, text, &wanted, &options, dir, &mut |_| ()).unwrap())
 }
 
-pub(crate) fn with(policy: Policy, measurements: &Measurements, budget: Option<Budget>) -> Policy {
+pub(crate) fn with(policy: Policy, measurements: &MeasurementsDir, budget: Option<Budget>) -> Policy {
     let calibration = Calibration {
-        text_sha256: measurements.text_sha256.clone(),
-        tokens: measurements.tokens,
-        sha256: measurements.sha256(),
+        text_sha256: measurements.value().text_sha256.clone(),
+        tokens: measurements.value().tokens,
+        sha256: measurements.value().sha256(),
     };
     Policy { calibration: Some(calibration), budget, ..policy }
 }
@@ -71,12 +74,13 @@ pub(crate) fn with(policy: Policy, measurements: &Measurements, budget: Option<B
 pub(crate) fn converted(
     checkpoint: &Checkpoint,
     policy: &Policy,
-    measurements: Option<&Measurements>,
+    measurements: Option<&MeasurementsDir>,
     path: &Path,
     (level, threads): (Isa, usize),
 ) -> Report {
     let resources = Resources { threads, max_memory: None };
-    let plan = plan_measured(checkpoint, policy, resources, measurements, None).unwrap();
+    let plan =
+        plan_measured(checkpoint, policy, resources, measurements.map(MeasurementsDir::value), None).unwrap();
     let options = ExecuteOptions {
         level,
         restart: false,
@@ -203,7 +207,7 @@ fn budgets_are_kept_and_spent() {
     assert!(report.body_bits <= 3.5 && report.body_bits > 3.45, "{}", report.body_bits);
     let resources = Resources { threads: 1, max_memory: None };
     let small = with(policy("tq4", &[]), &measurements, Some(Budget::FileBytes(300_000)));
-    let error = plan_measured(&checkpoint, &small, resources, Some(&measurements), None).unwrap_err();
+    let error = plan_measured(&checkpoint, &small, resources, Some(measurements.value()), None).unwrap_err();
     assert!(matches!(error, PlanError::Budget { .. }), "{error}");
     let close = with(policy("tq4", &[]), &measurements, Some(Budget::Divergence(0.1)));
     let error = plan_measured(&checkpoint, &close, resources, None, None).unwrap_err();
@@ -216,11 +220,11 @@ fn measurements_are_known_by_their_source_and_checked() {
     let checkpoint = Arc::new(testdata("tiny/llama"));
     let place = dir.path().join("measurements");
     let measurements = tuned(&checkpoint, &place, Isa::detect(), 2);
-    assert_eq!(Measurements::open(&place).unwrap().sha256(), measurements.sha256());
-    let other = gq_convert::source_files(&testdata("tiny/gemma3"));
+    assert_eq!(MeasurementsDir::open(&place).unwrap().value().sha256(), measurements.value().sha256());
+    let other = gq_calibrate::source_files(&testdata("tiny/gemma3"));
     let error = measurements.check_source(&other).unwrap_err().to_string();
     assert!(error.contains("another checkpoint") && !error.contains("(0 bytes)"), "{error}");
-    let mut files = gq_convert::source_files(&checkpoint);
+    let mut files = gq_calibrate::source_files(&checkpoint);
     assert!(measurements.check_source(&files).is_ok());
     // The same files with other weights: of digests nothing is said.
     files.last_mut().unwrap().0.push('0');
@@ -238,7 +242,7 @@ fn measurements_are_known_by_their_source_and_checked() {
         &checkpoint,
         &recipe,
         Resources { threads: 1, max_memory: None },
-        Some(&measurements),
+        Some(measurements.value()),
         None,
     )
     .unwrap();
@@ -267,24 +271,24 @@ fn gates_of_experts_have_moments_of_their_own_or_their_layers() {
     let files = [ExpertMoments::Own, ExpertMoments::Layer].map(|which| {
         let measurements = tuned_with(which, &checkpoint, &place, how);
         for (name, measured) in
-            measurements.tensors.iter().filter(|(name, _)| name.contains("experts.gate_up"))
+            measurements.value().tensors.iter().filter(|(name, _)| name.contains("experts.gate_up"))
         {
             let seen: Vec<usize> =
-                measured.inputs.iter().map(|input| measurements.inputs[input].tokens).collect();
-            assert_eq!(seen.iter().sum::<usize>(), measurements.tokens * moe.router.top_k, "{name}");
+                measured.inputs.iter().map(|input| measurements.value().inputs[input].tokens).collect();
+            assert_eq!(seen.iter().sum::<usize>(), measurements.value().tokens * moe.router.top_k, "{name}");
             assert_eq!(seen.len(), if which == ExpertMoments::Own { moe.experts } else { 1 }, "{name}");
         }
         let there = std::fs::read_dir(&place).unwrap().count();
-        assert_eq!(there, measurements.digests.len() + 1, "{which:?}");
+        assert_eq!(there, measurements.value().digests.len() + 1, "{which:?}");
         let size =
             MeasuringSize { sequences: 13, ctx: 64, gradients: true, trial_tokens: 0, threads: 2, held: 0 };
         let promised = MeasuringMemory::new(checkpoint.spec(), size, which, None).unwrap().saved;
         // `tuned` measures routers too, which the program does not.
-        let inputs = measurements.inputs.iter().filter(|(name, _)| !name.contains("router"));
+        let inputs = measurements.value().inputs.iter().filter(|(name, _)| !name.contains("router"));
         let moments = inputs.map(|(_, input)| std::fs::metadata(place.join(&input.file)).unwrap());
         let saved = moments.map(|file| file.len()).sum::<u64>();
         // Names and offsets stand before the numbers of each file.
-        let most = promised + 512 * measurements.inputs.len() as u64;
+        let most = promised + 512 * measurements.value().inputs.len() as u64;
         assert!(saved > promised && saved < most, "{which:?}: {saved} bytes, {promised} promised");
         let path = dir.path().join(format!("{which:?}.gq"));
         let report = converted(
@@ -329,13 +333,13 @@ fn an_expert_that_was_never_chosen_is_rounded_by_what_others_see() {
     let place = dir.path().join("measurements");
     let measurements = measure(&checkpoint, &model, text, &wanted, &options, &place, &mut |_| ()).unwrap();
     for part in ["down", "gate_up"] {
-        assert!(measurements.tensors.keys().any(|name| name.contains(part)));
+        assert!(measurements.value().tensors.keys().any(|name| name.contains(part)));
     }
-    for (name, measured) in &measurements.tensors {
+    for (name, measured) in &measurements.value().tensors {
         let experts = checkpoint.tensor(name).unwrap().shape[0];
         assert_eq!(measured.inputs.len(), experts, "{name}");
         assert!(
-            measured.inputs.iter().any(|input| measurements.inputs[input].tokens == 0),
+            measured.inputs.iter().any(|input| measurements.value().inputs[input].tokens == 0),
             "{name}: all were chosen"
         );
     }
@@ -356,9 +360,9 @@ fn memory_limits_leave_the_bytes_alone() {
     for encoding in ["tq3", "tq3-g32", "tt3"] {
         let recipe = with(policy(encoding, &[]), &measurements, None);
         let free = Resources { threads: 2, max_memory: None };
-        let plan = plan_measured(&checkpoint, &recipe, free, Some(&measurements), None).unwrap();
+        let plan = plan_measured(&checkpoint, &recipe, free, Some(measurements.value()), None).unwrap();
         let tight = Resources { max_memory: Some(plan.memory.peak - 1), ..free };
-        let small = plan_measured(&checkpoint, &recipe, tight, Some(&measurements), None).unwrap();
+        let small = plan_measured(&checkpoint, &recipe, tight, Some(measurements.value()), None).unwrap();
         assert!(small.memory.block < plan.memory.block);
         let bytes = [plan, small].map(|plan| {
             let path = dir.path().join(format!("{encoding}-{}.gq", plan.memory.block));

@@ -2,11 +2,12 @@
 
 use crate::calibrated::{options, tokens, tuned};
 use crate::support::{convert, policy, testdata};
+use gq_calibrate::{CalibrateError, MeasurementsDir, TrialOptions};
 use gq_checkpoint::Checkpoint;
 use gq_container::{Container, StoredText, TextKind, Writer};
 use gq_convert::{
-    CalibrateError, Measurements, NotFinite, RoundAgain, RoundAgainError, RoundAgainOptions, ScalesError,
-    ScalesOptions, Side, TargetKldError, TrialOptions, correct, held_out_divergence, tune_scales,
+    NotFinite, RoundAgain, RoundAgainError, RoundAgainOptions, ScalesError, ScalesOptions, Side,
+    TargetKldError, correct, held_out_divergence, tune_scales,
 };
 use gq_model::{Model, ModelError};
 use gq_tensor::Isa;
@@ -116,7 +117,7 @@ impl Pair {
         let options = RoundAgainOptions {
             level: Isa::detect(),
             measurements: None,
-            text_sha256: gq_convert::texts_digest(&[]),
+            text_sha256: gq_calibrate::texts_digest(&[]),
             max_memory: None,
         };
         let what = RoundAgain { checkpoint, reference, container, model };
@@ -171,10 +172,11 @@ fn a_reference_that_computes_no_numbers_is_an_error_of_every_job() {
             }
             other => panic!("{kind:?}: {other:?}"),
         }
-        let trials = TrialOptions { level: Isa::detect(), tokens: 64, max_memory: None };
+        let trials = TrialOptions { tokens: 64, max_memory: None };
         let sequences: Vec<_> = (0..13).map(|seed| tokens(pair.reference.vocab_size(), 64, seed)).collect();
+        let (reference, level) = (&pair.reference, Isa::detect());
         let tried =
-            correct(&checkpoint, &pair.reference, &sequences, &trials, &mut measurements, &mut |_| ());
+            correct(&checkpoint, reference, &sequences, &trials, level, &mut measurements, &mut |_| ());
         match tried {
             Err(CalibrateError::Model(error)) => {
                 assert_eq!(value(&error), Some(kind.value));
@@ -182,7 +184,7 @@ fn a_reference_that_computes_no_numbers_is_an_error_of_every_job() {
             }
             other => panic!("{kind:?}: {other:?}"),
         }
-        assert!(Measurements::open(&place).unwrap().corrections.is_none(), "nothing was saved");
+        assert!(MeasurementsDir::open(&place).unwrap().value().corrections.is_none(), "nothing was saved");
     }
 }
 

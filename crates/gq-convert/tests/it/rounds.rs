@@ -1,10 +1,11 @@
 //! Layers rounded again behind rounded layers.
 
 use crate::support::{convert, policy, testdata};
+use gq_calibrate::{Factors, Teacher};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{RoundAgain, RoundAgainError, RoundAgainOptions, RoundedAgainOutcome};
-use gq_model::{ActivationMode, Factors, KvType, Model, RunOptions, Teacher};
+use gq_model::{ActivationMode, KvType, Model, RunOptions};
 use gq_tensor::Isa;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ impl Pair {
         let vocab = self.reference.vocab_size();
         let sequences: Vec<_> = (0..sequences).map(|seed| tokens(vocab, length, seed)).collect();
         let level = self.reference.options().level;
-        let text_sha256 = gq_convert::texts_digest(&[]);
+        let text_sha256 = gq_calibrate::texts_digest(&[]);
         let options = RoundAgainOptions { level, measurements: None, text_sha256, max_memory };
         let Pair { checkpoint, reference, container, model } = self;
         let what = RoundAgain { checkpoint, reference, container, model };
@@ -112,7 +113,7 @@ fn the_same_bytes_on_every_level_and_thread_count_and_from_the_disk() {
             let pair = Pair::new(name, name, encoding, &file, level);
             // The least that the limit allows is what the refusal says.
             let memory = memory.map(|limit| match pair.again((5, 40), Some(limit), &out, threads) {
-                Err(RoundAgainError::Measure(gq_convert::CalibrateError::Memory { actual, .. })) => actual,
+                Err(RoundAgainError::Measure(gq_calibrate::CalibrateError::Memory { actual, .. })) => actual,
                 other => panic!("{other:?}"),
             });
             let outcome = pair.again((5, 40), memory, &out, threads).unwrap();

@@ -2,13 +2,12 @@
 
 use crate::calibrated::{converted, options, tokens, tuned, with};
 use crate::support::{policy, testdata};
+use gq_calibrate::{ExpertMoments, MeasurementsDir, MeasuringMemory, MeasuringSize, TrialOptions};
+use gq_calibrate::{Factors, Teacher};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
-use gq_convert::{
-    Budget, ExpertMoments, Measurements, MeasuringMemory, MeasuringSize, Resources, TrialOptions, correct,
-    plan_measured,
-};
-use gq_model::{Factors, Model, Teacher};
+use gq_convert::{Budget, Resources, correct, plan_measured};
+use gq_model::Model;
 use gq_tensor::Isa;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,15 +17,15 @@ fn corrected(
     dir: &Path,
     (level, threads): (Isa, usize),
     max_memory: Option<u64>,
-) -> Measurements {
-    let mut measurements = Measurements::open(dir).unwrap();
+) -> MeasurementsDir {
+    let mut measurements = MeasurementsDir::open(dir).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let model = Model::from_checkpoint(checkpoint.clone(), options(level)).unwrap();
     // As `tuned` has them.
     let sequences: Vec<_> = (0..13).map(|seed| tokens(model.vocab_size(), 64, seed)).collect();
-    let options = TrialOptions { level, tokens: 256, max_memory };
+    let options = TrialOptions { tokens: 256, max_memory };
     pool.install(|| {
-        correct(checkpoint, &model, &sequences, &options, &mut measurements, &mut |_| ()).unwrap()
+        correct(checkpoint, &model, &sequences, &options, level, &mut measurements, &mut |_| ()).unwrap()
     });
     measurements
 }
@@ -52,7 +51,7 @@ fn the_same_corrections_on_every_level_and_thread_count() {
         let dir = tempfile::tempdir().unwrap();
         let checkpoint = Arc::new(testdata(name));
         let before = tuned(&checkpoint, dir.path(), Isa::detect(), 2);
-        assert!(before.corrections.is_none());
+        assert!(before.value().corrections.is_none());
         let index = dir.path().join("measurements.json");
         let plain = std::fs::read_to_string(&index).unwrap();
         assert!(!plain.contains("corrections"), "measurements without trials are as they were");
@@ -65,20 +64,20 @@ fn the_same_corrections_on_every_level_and_thread_count() {
         }
         assert!(!dir.path().join("trials.partial").exists());
         // Found again, and without them it is what it was.
-        let found = Measurements::open(dir.path()).unwrap();
-        assert_eq!(found.sha256(), first.sha256());
-        assert_ne!(found.sha256(), before.sha256());
-        assert_eq!(found.without_corrections().sha256(), before.sha256());
-        let corrections = first.corrections.unwrap();
+        let found = MeasurementsDir::open(dir.path()).unwrap();
+        assert_eq!(found.value().sha256(), first.value().sha256());
+        assert_ne!(found.value().sha256(), before.value().sha256());
+        assert_eq!(found.without_corrections().value().sha256(), before.value().sha256());
+        let corrections = first.value().corrections.clone().unwrap();
         let tried: usize = corrections.groups.iter().map(|group| group.tensors.len()).sum();
-        assert_eq!(tried, before.tensors.len(), "{name}: {corrections:?}");
+        assert_eq!(tried, before.value().tensors.len(), "{name}: {corrections:?}");
         assert!(corrections.groups.iter().any(|group| group.measured > 0.0), "{name}");
         // Rules of another version are refused.
         let other = String::from_utf8(made).unwrap();
         let (head, rest) = other.split_once("\"corrections\"").unwrap();
         let rest = rest.replacen("\"format\": 1", "\"format\": 99", 1);
         std::fs::write(&index, format!("{head}\"corrections\"{rest}")).unwrap();
-        assert!(Measurements::open(dir.path()).unwrap_err().to_string().contains("other rules"));
+        assert!(MeasurementsDir::open(dir.path()).unwrap_err().to_string().contains("other rules"));
     }
 }
 
@@ -92,9 +91,9 @@ fn the_corrected_expectation_is_nearer_to_what_is_measured() {
     let resources = Resources { threads: 2, max_memory: None };
     let reference = Model::from_checkpoint(checkpoint.clone(), options(level)).unwrap();
     for budget in [1_500_000, 2_000_000] {
-        let plan = |measurements: &Measurements| {
+        let plan = |measurements: &MeasurementsDir| {
             let recipe = with(policy("tq4", &[]), measurements, Some(Budget::FileBytes(budget)));
-            plan_measured(&checkpoint, &recipe, resources, Some(measurements), None).unwrap()
+            plan_measured(&checkpoint, &recipe, resources, Some(measurements.value()), None).unwrap()
         };
         let path = dir.path().join("x.gq");
         let recipe = with(policy("tq4", &[]), &corrected, Some(Budget::FileBytes(budget)));
@@ -119,7 +118,7 @@ fn the_corrected_expectation_is_nearer_to_what_is_measured() {
                     encoding: gq_convert::Choice::Coded(step.encoding),
                 })
                 .collect();
-            let plan = plan_measured(&checkpoint, &same, resources, Some(&plain), None).unwrap();
+            let plan = plan_measured(&checkpoint, &same, resources, Some(plain.value()), None).unwrap();
             plan.expected_divergence.unwrap()
         };
         eprintln!("measured {measured:.4}, expected {expected:.4}, uncorrected {uncorrected:.4}");

@@ -7,8 +7,9 @@ use crate::ops::{Ops, Router};
 use crate::source::Source;
 use gq_checkpoint::{Activation, ModelSpec, MoeSpec, Part};
 
+/// A router and what it chooses among.
 #[derive(Debug)]
-pub(crate) struct Experts {
+pub struct Experts {
     router: Linear,
     pub(crate) choice: Router,
     /// `[experts * 2 * width, hidden]`: the gate rows of an expert, then its up rows.
@@ -50,8 +51,7 @@ impl Experts {
     }
 
     /// Of weights in memory: router, gate and up rows of all experts, down rows of all experts.
-    #[cfg(test)]
-    pub(crate) fn of(
+    pub fn of(
         choice: Router,
         [router, gate_up, down]: [Linear; 3],
         activation: Activation,
@@ -62,7 +62,7 @@ impl Experts {
     }
 
     /// From what the router takes and what the experts take, `[tokens, hidden]` to the same shape.
-    pub(crate) fn forward<O: Ops>(&self, ops: &mut O, router_input: &O::Value, x: &O::Value) -> O::Value {
+    pub fn forward<O: Ops>(&self, ops: &mut O, router_input: &O::Value, x: &O::Value) -> O::Value {
         let [scores] = ops.linear(router_input, [&self.router]); // [tokens, experts]
         let routes = ops.route(&scores, &self.choice);
         let both = ops.grouped_linear(x, &routes, &self.gate_up); // [tokens * top_k, 2 * width]

@@ -6,10 +6,14 @@ use crate::ops::Ops;
 use crate::source::Source;
 use gq_checkpoint::{LayerSpec, ModelSpec, NormPlacement};
 
+/// What follows attention.
 #[derive(Debug)]
-pub(crate) enum FeedForward {
+pub enum FeedForward {
+    /// An MLP that every token takes.
     Dense(Mlp),
+    /// Experts that each token chooses.
     Sparse(Box<Experts>),
+    /// The sum of both.
     Both(Mlp, Box<Experts>),
 }
 
@@ -37,7 +41,7 @@ impl FeedForward {
     }
 
     /// `[tokens, hidden]` to the same shape.
-    pub(crate) fn forward<O: Ops>(&self, ops: &mut O, x: &O::Value) -> O::Value {
+    pub fn forward<O: Ops>(&self, ops: &mut O, x: &O::Value) -> O::Value {
         match self {
             FeedForward::Dense(mlp) => mlp.forward(ops, x),
             FeedForward::Sparse(experts) => experts.forward(ops, x, x),

@@ -6,8 +6,9 @@ use crate::ops::Ops;
 use crate::source::Source;
 use gq_checkpoint::{Activation, LayerSpec, Part};
 
+/// `down(activation(gate(x), up(x)))`.
 #[derive(Debug)]
-pub(crate) struct Mlp {
+pub struct Mlp {
     activation: Activation,
     gate: Linear,
     up: Linear,
@@ -47,13 +48,13 @@ impl Mlp {
         Ok(Mlp { activation, gate, up, down: load(Part::SharedDown)? })
     }
 
-    #[cfg(test)]
-    pub(crate) fn of(activation: Activation, [gate, up, down]: [Linear; 3]) -> Mlp {
+    /// Of weights in memory.
+    pub fn of(activation: Activation, [gate, up, down]: [Linear; 3]) -> Mlp {
         Mlp { activation, gate, up, down }
     }
 
     /// `[tokens, hidden]` to the same shape.
-    pub(crate) fn forward<O: Ops>(&self, ops: &mut O, x: &O::Value) -> O::Value {
+    pub fn forward<O: Ops>(&self, ops: &mut O, x: &O::Value) -> O::Value {
         let [gate, up] = ops.linear(x, [&self.gate, &self.up]); // [tokens, width]
         let h = ops.gated(self.activation, gate, &up); // [tokens, width]
         let [y] = ops.linear(&h, [&self.down]); // [tokens, hidden]

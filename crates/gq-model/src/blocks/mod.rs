@@ -13,9 +13,9 @@ pub(crate) use attention::Attention;
 #[cfg(test)]
 pub(crate) use attention::KeysValues;
 pub(crate) use ends::Ends;
-pub(crate) use experts::Experts;
-pub(crate) use feed_forward::FeedForward;
-pub(crate) use mlp::Mlp;
+pub use experts::Experts;
+pub use feed_forward::FeedForward;
+pub use mlp::Mlp;
 pub(crate) use parallel_experts::ParallelExperts;
 pub(crate) use per_layer::{PerLayer, PerLayerInputs};
 pub(crate) use residual::Residual;

@@ -1,10 +1,10 @@
 //! Causal attention with grouped heads, sliding windows, softcap and sinks.
 
+use crate::arithmetic::softmax_with_sink;
 use crate::cache::{HeadRows, HeadScratch, LayerCache};
 use crate::matrix::Matrix;
 use crate::ops::Attention;
 use crate::product::{Arithmetic, View, ViewMut, multiply, multiply_transposed};
-use crate::softmax::softmax_with_sink;
 use gq_tensor::math;
 use rayon::prelude::*;
 use std::ops::Range;

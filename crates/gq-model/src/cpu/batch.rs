@@ -1,13 +1,12 @@
 //! New tokens of one or more sequences on their way through a graph, each sequence after what its own cache has.
 
-use super::{ActivationMode, Turns, attention::attention, elementwise, grouped, products};
+use super::{ActivationMode, attention::attention, grouped, products};
+use crate::arithmetic::{RopeTable, Routes, elementwise, stored};
 use crate::cache::KvCache;
 use crate::linear::Linear;
 use crate::matrix::Matrix;
 use crate::ops::{Attention, Norm, Ops, Router};
 use crate::product::{Arithmetic, Spread};
-use crate::routing::Routes;
-use crate::stored;
 use gq_checkpoint::{Activation, RopeSpec};
 use gq_codec::serially;
 use gq_tensor::Isa;
@@ -16,21 +15,21 @@ use std::ops::Range;
 
 /// In what order sums are taken, of products and of attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sums {
+pub enum Sums {
     /// As this machine is fastest.
     Fastest(ActivationMode),
     /// The same on every CPU and thread count, whichever sequences are in the batch; activations are f32.
-    Fixed,
+    Deterministic,
 }
 
 /// Rows of one sequence after those of the other.
 #[derive(Debug)]
-pub(crate) struct Batch<'a> {
+pub struct Batch<'a> {
     level: Isa,
     sums: Sums,
     parts: Vec<Part<'a>>,
     /// One table per rotary embedding, for every row.
-    turns: Vec<Turns>,
+    ropes: Vec<RopeTable>,
 }
 
 /// One sequence's tokens.
@@ -42,12 +41,7 @@ struct Part<'a> {
 
 impl<'a> Batch<'a> {
     /// So many new tokens of each sequence, with its cache.
-    pub(crate) fn new(
-        level: Isa,
-        sums: Sums,
-        ropes: &[RopeSpec],
-        sequences: Vec<(usize, &'a mut KvCache)>,
-    ) -> Self {
+    pub fn new(level: Isa, sums: Sums, ropes: &[RopeSpec], sequences: Vec<(usize, &'a mut KvCache)>) -> Self {
         let mut end = 0;
         let parts = sequences.into_iter().map(|(count, cache)| {
             end += count;
@@ -56,12 +50,12 @@ impl<'a> Batch<'a> {
         let parts: Vec<_> = parts.collect();
         let positions =
             || parts.iter().flat_map(|part| (0..part.rows.len()).map(|row| part.cache.len() + row));
-        let turns = ropes.iter().map(|rope| Turns::at(rope, positions())).collect();
-        Batch { level, sums, parts, turns }
+        let ropes = ropes.iter().map(|rope| RopeTable::at(rope, positions())).collect();
+        Batch { level, sums, parts, ropes }
     }
 
     /// The last row of each sequence.
-    pub(crate) fn last_rows(&self, x: &Matrix) -> Matrix {
+    pub fn last_rows(&self, x: &Matrix) -> Matrix {
         let last = self.parts.iter().flat_map(|part| {
             let row = part.rows.end.saturating_sub(1);
             &x.data[row * x.width..(row + 1) * x.width]
@@ -70,7 +64,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Ends the batch: its tokens have passed all layers.
-    pub(crate) fn advance(self) {
+    pub fn advance(self) {
         self.parts.into_iter().for_each(|part| part.cache.advance(part.rows.len()));
     }
 
@@ -78,7 +72,7 @@ impl<'a> Batch<'a> {
     fn arithmetic(&self) -> Arithmetic {
         match self.sums {
             Sums::Fastest(_) => Arithmetic::Fastest(Spread::Serial),
-            Sums::Fixed => Arithmetic::Fixed(self.level),
+            Sums::Deterministic => Arithmetic::Deterministic(self.level),
         }
     }
 }
@@ -94,7 +88,7 @@ impl Ops for Batch<'_> {
     fn linear<const N: usize>(&mut self, x: &Matrix, weights: [&Linear; N]) -> [Matrix; N] {
         match self.sums {
             Sums::Fastest(mode) => products::linear(self.level, mode, x, weights),
-            Sums::Fixed => weights.map(|weight| stored::linear(self.level, weight, x)),
+            Sums::Deterministic => weights.map(|weight| stored::linear(self.level, weight, x)),
         }
     }
 
@@ -103,8 +97,8 @@ impl Ops for Batch<'_> {
     }
 
     fn rope(&mut self, x: Matrix, rope: usize) -> Matrix {
-        match self.turns.get(rope) {
-            Some(turns) => turns.apply(x),
+        match self.ropes.get(rope) {
+            Some(table) => table.apply(x),
             None => x,
         }
     }
@@ -141,7 +135,7 @@ impl Ops for Batch<'_> {
     fn grouped_linear(&mut self, x: &Matrix, routes: &Routes, weight: &Linear) -> Matrix {
         match self.sums {
             Sums::Fastest(mode) => grouped::grouped(self.level, mode, x, routes, weight),
-            Sums::Fixed => stored::grouped(self.level, weight, x, routes, &mut |_, _| ()),
+            Sums::Deterministic => stored::grouped(self.level, weight, x, routes, &mut |_, _| ()),
         }
     }
 

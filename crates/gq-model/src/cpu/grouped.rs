@@ -2,9 +2,9 @@
 
 use super::ActivationMode;
 use super::products::{Basis, Job, input, inputs, multiply_rows, run};
+use crate::arithmetic::{Routes, scatter};
 use crate::linear::Linear;
 use crate::matrix::Matrix;
-use crate::routing::{Routes, scatter};
 use gq_tensor::Isa;
 
 /// `x W_e^T + bias_e` for each token's experts e: `[tokens, cols]` or `[places, cols]` to `[places, rows]`.

@@ -2,13 +2,10 @@
 
 mod attention;
 mod batch;
-pub(crate) mod elementwise;
 mod grouped;
-pub(crate) mod products;
-mod rope;
+mod products;
 
-pub(crate) use batch::{Batch, Sums};
-pub(crate) use rope::Turns;
+pub use batch::{Batch, Sums};
 
 use serde::{Deserialize, Serialize};
 

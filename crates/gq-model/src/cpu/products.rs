@@ -5,9 +5,10 @@
 //! rounded to the same int8 grid whichever way they go, so all of them agree.
 
 use super::ActivationMode;
-use crate::linear::{Input, Linear};
+use crate::arithmetic::in_pieces;
+use crate::input::Input;
+use crate::linear::Linear;
 use crate::matrix::Matrix;
-use crate::pieces::in_pieces;
 use crate::product::{Arithmetic, Spread, View, ViewMut, multiply_transposed};
 use gq_codec::{ActivationBlocks, Activations, LevelTile};
 use gq_tensor::{Isa, RotationSpec};

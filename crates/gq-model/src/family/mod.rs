@@ -14,7 +14,7 @@ use gq_checkpoint::{Family, ModelSpec};
 
 /// A model's weights in the order of its graph.
 #[derive(Debug)]
-pub(crate) struct Graph {
+pub struct Graph {
     ends: Ends,
     per_layer: Option<PerLayerInputs>,
     layers: Layers,
@@ -29,11 +29,11 @@ enum Layers {
 
 /// What flows from layer to layer.
 #[derive(Clone, Debug)]
-pub(crate) struct Stream<V> {
+pub struct Stream<V> {
     /// The residual stream, `[tokens, hidden]`.
-    pub(crate) x: V,
+    pub x: V,
     /// Vectors that each layer takes its columns of (Gemma 4 E models), `[tokens, layers * width]`.
-    pub(crate) per_layer: Option<V>,
+    pub per_layer: Option<V>,
 }
 
 impl Graph {
@@ -57,7 +57,7 @@ impl Graph {
     }
 
     /// The residual stream after the last layer, `[tokens, hidden]`.
-    pub(crate) fn hidden<O: Ops>(&self, ops: &mut O, tokens: &[u32]) -> O::Value {
+    pub fn hidden<O: Ops>(&self, ops: &mut O, tokens: &[u32]) -> O::Value {
         let Stream { mut x, per_layer } = self.start(ops, tokens);
         for index in 0..self.layers() {
             x = self.layer(ops, index, x, per_layer.as_ref());
@@ -66,7 +66,7 @@ impl Graph {
     }
 
     /// Layers.
-    pub(crate) fn layers(&self) -> usize {
+    pub fn layers(&self) -> usize {
         match &self.layers {
             Layers::Llama(layers) => layers.len(),
             Layers::Gemma4(layers) => layers.len(),
@@ -74,14 +74,14 @@ impl Graph {
     }
 
     /// What enters the first layer.
-    pub(crate) fn start<O: Ops>(&self, ops: &mut O, tokens: &[u32]) -> Stream<O::Value> {
+    pub fn start<O: Ops>(&self, ops: &mut O, tokens: &[u32]) -> Stream<O::Value> {
         let x = self.ends.embed(ops, tokens); // [tokens, hidden]
         let per_layer = self.per_layer.as_ref().map(|inputs| inputs.forward(ops, &x, tokens)); // [tokens, layers * width]
         Stream { x, per_layer }
     }
 
     /// One layer: `x [tokens, hidden]` to the same shape.
-    pub(crate) fn layer<O: Ops>(
+    pub fn layer<O: Ops>(
         &self,
         ops: &mut O,
         index: usize,
@@ -95,17 +95,17 @@ impl Graph {
     }
 
     /// Rows of the residual stream as the head takes them.
-    pub(crate) fn head_input<O: Ops>(&self, ops: &mut O, hidden: &O::Value) -> O::Value {
+    pub fn head_input<O: Ops>(&self, ops: &mut O, hidden: &O::Value) -> O::Value {
         self.ends.head_input(ops, hidden)
     }
 
     /// The head's weights; the embedding's where they are tied.
-    pub(crate) fn head(&self) -> &Linear {
+    pub fn head(&self) -> &Linear {
         self.ends.head()
     }
 
     /// Logits of rows of the residual stream: `[rows, hidden]` to `[rows, vocab]`.
-    pub(crate) fn logits<O: Ops>(&self, ops: &mut O, hidden: &O::Value) -> O::Value {
+    pub fn logits<O: Ops>(&self, ops: &mut O, hidden: &O::Value) -> O::Value {
         self.ends.logits(ops, hidden)
     }
 }

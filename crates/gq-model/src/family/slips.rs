@@ -4,6 +4,7 @@
 //! checkpoint that has the term must then miss the reference by many times what the parity test tolerates. Each family's
 //! mutations stand next to its graph.
 
+use crate::arithmetic::Routes;
 use crate::blocks::Experts;
 use crate::cache::{KvCache, KvType};
 use crate::cpu::{ActivationMode, Batch, Sums};
@@ -11,7 +12,6 @@ use crate::family::Graph;
 use crate::linear::{Bytes, Linear};
 use crate::matrix::Matrix;
 use crate::ops::{Attention, Norm, Ops, Router};
-use crate::routing::Routes;
 use crate::source::Source;
 use gq_checkpoint::{Activation, AttentionSpec, Checkpoint, ModelSpec, MoeSpec, RouterSpec};
 use gq_tensor::Isa;

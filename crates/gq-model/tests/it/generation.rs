@@ -2,10 +2,9 @@
 
 use crate::fixtures::{exact, testdata, tiny_model};
 use gq_checkpoint::Checkpoint;
-use gq_model::{
-    Asked, Generation, GenerationOptions, Model, RunOptions, Sampling, SpecialText, StopReason, Tokenizer,
-};
+use gq_model::{Asked, Generation, GenerationOptions, Model, RunOptions, Sampling, StopReason};
 use gq_tensor::Isa;
+use gq_text::{SpecialText, Tokenizer};
 use std::sync::Arc;
 
 fn options(max_tokens: usize, stop: Vec<u32>) -> GenerationOptions {

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod cache;
-mod chat;
 mod codes;
 mod fixtures;
 mod generation;
@@ -10,4 +9,5 @@ mod parity;
 mod range;
 mod refusals;
 mod sampling;
-mod tokenizer;
+mod sequences;
+mod suite;

@@ -1,10 +1,9 @@
 //! What a model refuses, and with which facts.
 
 use crate::fixtures::{exact, tiny_model};
-use gq_model::{
-    ChatError, ChatTemplate, LogitRows, Model, ModelError, ModelTexts, Tokenizer, TokenizerError,
-};
+use gq_model::{LogitRows, Model, ModelError};
 use gq_tensor::Isa;
+use gq_text::{ChatError, ChatTemplate, ModelTexts, Tokenizer, TokenizerError};
 
 fn model() -> Model {
     tiny_model("llama", exact(Isa::detect()))

@@ -14,8 +14,8 @@ use crate::progress::{Progress, expectation};
 use crate::signals::Work;
 use crate::table::Table;
 use crate::{expected, guard, signals, source, units};
+use gq_calibrate::{Corrections, Measurements, MeasurementsDir};
 use gq_checkpoint::{Checkpoint, Role};
-use gq_convert::{Corrections, Measurements};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<(), Failure> {
         room(&checkpoint, &how, &args.output, args.max_memory, global)?.refuse(&args.output, 0)?;
     }
     let place = (args.output.as_path(), lacking);
-    let [saved, _] = Measurements::marks(&args.output);
+    let [saved, _] = MeasurementsDir::marks(&args.output);
     let work = keeping(Work::that_continues([]), &args.output);
     let work = work.making([saved.clone()], "only its summary was not shown");
     let _work = signals::during(work);
@@ -87,10 +87,10 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<(), Failure> {
         return output.document(&serde_json::json!({
             "output": args.output.display().to_string(),
             "seconds": seconds,
-            "measurements": measurements,
+            "measurements": measurements.value(),
         }));
     }
-    output.data(&summary(&measurements, &checkpoint, &args.output, seconds))
+    output.data(&summary(measurements.value(), &checkpoint, &args.output, seconds))
 }
 
 /// What measuring is going to take, from what is asked for: the text may turn out to be shorter.
@@ -122,11 +122,11 @@ fn lacks_trials(
     how: &Measuring,
     args: &CalibrateArgs,
     global: &Global,
-) -> Result<Option<Measurements>, Failure> {
+) -> Result<Option<MeasurementsDir>, Failure> {
     let dir = &args.output;
     let of = match finished(checkpoint, how, dir, global)? {
         Finished::None => return Ok(None),
-        Finished::AsAsked(measurements) if !how.has_trials(&measurements) => {
+        Finished::AsAsked(measurements) if !how.has_trials(measurements.value()) => {
             global.output().note(&format!("adding trials to the measurements in {}", dir.display()));
             return Ok(Some(*measurements));
         }

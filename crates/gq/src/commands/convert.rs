@@ -16,7 +16,8 @@ use crate::search_folder::SearchFolder;
 use crate::seen::{Checker, NoCheck};
 use crate::signals::Work;
 use crate::{encodings, guard, outcome, progress, signals, source, typed, units};
-use gq_convert::{Check, ExecuteOptions, Measurements, Resources};
+use gq_calibrate::MeasurementsDir;
+use gq_convert::{Check, ExecuteOptions, Resources};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -126,7 +127,8 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         output.note(&format!("with what needs no measuring left out, convert takes {line}"));
     }
     let measurements = job.measurements(&place, &mut progress, global)?;
-    let policy = args.recipe.policy(&checkpoint, measurements.as_ref());
+    let value = measurements.as_ref().map(MeasurementsDir::value);
+    let policy = args.recipe.policy(&checkpoint, value);
     let how = ExecuteOptions {
         level: global.isa()?,
         restart: args.restart,
@@ -150,8 +152,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         }
         _ => {
             let grids = Some(&job.grids);
-            let plan =
-                gq_convert::plan_measured(&checkpoint, &policy, resources, measurements.as_ref(), grids)?;
+            let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, value, grids)?;
             let report = execute(&checkpoint, &plan, &output_path, how, &mut progress, global)?;
             progress.finish();
             outcome::notes(&plan, &job.grids, output);
@@ -206,7 +207,7 @@ fn guarded(args: &ConvertArgs, output: &Path, measures: bool) -> Result<(), Fail
 }
 
 /// Whether the text that a finished file is measured on was kept.
-fn keeps_text(measurements: &Measurements, global: &Global) -> Result<bool, Failure> {
+fn keeps_text(measurements: &MeasurementsDir, global: &Global) -> Result<bool, Failure> {
     let kept = !measurements.held_out()?.is_empty();
     if !kept {
         global.output().note(

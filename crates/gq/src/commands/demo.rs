@@ -14,9 +14,10 @@ use crate::source::Loaded;
 use crate::table::Table;
 use crate::talk::Answer;
 use crate::{expected, guard, signals, source, units};
+use gq_calibrate::MeasurementsDir;
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
-use gq_convert::{Budget, Choice, ExecuteOptions, Measurements, Policy, Resources};
+use gq_convert::{Budget, Choice, ExecuteOptions, Policy, Resources};
 use gq_eval::TextOptions;
 use gq_files::Existing;
 use gq_model::Sampling;
@@ -132,7 +133,7 @@ fn in_directory(dir: &Path, prompt: &str, global: &Global) -> Result<(), Failure
 struct Made {
     name: String,
     policy: Policy,
-    measurements: Option<Measurements>,
+    measurements: Option<MeasurementsDir>,
 }
 
 fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(), Failure> {
@@ -228,7 +229,7 @@ fn files(checkpoint: &Arc<Checkpoint>, dir: &Path, global: &Global) -> Result<Ve
     let body = |bits| Choice::Coded(Encoding::Turbo { bits, group: ScaleGroup::Row });
     let policy = Policy {
         budget: Some(Budget::DEFAULT),
-        calibration: Some(calibration(&measurements)),
+        calibration: Some(calibration(measurements.value())),
         ..Policy::new(body(4))
     };
     let first = Made { name: DEFAULT.to_owned(), policy, measurements: Some(measurements) };

@@ -43,7 +43,7 @@ pub struct EvalArgs {
     /// languages under its chat template, which is told that it is 1 January 2025 whatever the day; 8 windows unless
     /// --windows says otherwise. Kept in --cache.
     #[arg(long = "self", conflicts_with = "text")]
-    own_text: bool,
+    self_text: bool,
     /// Tokens of a window.
     #[arg(long, default_value_t = 512, value_name = "N")]
     ctx: usize,
@@ -142,7 +142,7 @@ fn gate_failed(gate: &Gate, report: &EvalReport) -> Failure {
 
 /// Names for the report: what was given, without directories.
 fn names(args: &EvalArgs, model: Found, reference: Found) -> Names {
-    let text = match args.own_text {
+    let text = match args.self_text {
         true => Some("what the reference writes".to_owned()),
         false => {
             args.text.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned())
@@ -224,7 +224,7 @@ fn measure(
         let tokens_sha256 = tokens_sha256(reference.input_ids());
         return Ok(EvalReport { tokens_sha256, computed: loaded.computed(), ..report });
     }
-    if args.text.is_none() && !args.own_text {
+    if args.text.is_none() && !args.self_text {
         let message = "--text or --self is needed unless --reference is a file of reference outputs";
         return Err(Failure::new(Exit::Usage, "eval.no_text", message)
             .at("--text")

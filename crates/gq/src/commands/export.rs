@@ -15,7 +15,7 @@ use crate::{texts, units};
 use gq_checkpoint::gguf::{ExportOptions, ExportPlan, ExportSource, ExportTensor, GgmlType, is_encodable};
 use gq_eval::EvalReport;
 use gq_files::Existing;
-use gq_model::{ModelTexts, Tokenizer};
+use gq_text::{ModelTexts, Tokenizer};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -9,7 +9,7 @@ use crate::{chat, clock, source, units};
 use gq_checkpoint::{ModelSpec, SourceTensor, parse_config};
 use gq_container::{Container, TextKind};
 use gq_convert::Report;
-use gq_model::{ModelTexts, Tokenizer};
+use gq_text::{ModelTexts, Tokenizer};
 use jiff::civil::DateTime;
 use std::path::{Path, PathBuf};
 

@@ -10,7 +10,7 @@ use crate::texts::is_json;
 use crate::{chat, guard, seen, signals, source, texts, units};
 use gq_container::{Container, Finished, StoredText, TextKind, WriteError};
 use gq_files::Existing;
-use gq_model::{ChatOptions, ChatTemplate, ModelTexts};
+use gq_text::{ChatOptions, ChatTemplate, ModelTexts};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

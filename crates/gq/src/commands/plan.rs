@@ -66,11 +66,11 @@ pub fn show(
         return Err(failure.at("--target-kld").limit(limit).actual("no measurements"));
     }
     let measurements = recipe.measurements(&checkpoint, None)?;
-    let policy = recipe.policy(&checkpoint, measurements.as_ref());
+    let measured = measurements.as_ref().map(gq_calibrate::MeasurementsDir::value);
+    let policy = recipe.policy(&checkpoint, measured);
     recipe.asked().check(&checkpoint, &policy, resources)?;
     let grids = convert::grids_shown(&checkpoint, &policy, resources, global)?;
-    let plan =
-        gq_convert::plan_measured(&checkpoint, &policy, resources, measurements.as_ref(), Some(&grids))?;
+    let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, measured, Some(&grids))?;
     let first = match &calibrate {
         Calibrate::Measure(how) => Some(how.clone().leaving_out(plan.certain(), &checkpoint)),
         Calibrate::Measured | Calibrate::Without(_) => None,

@@ -2,7 +2,7 @@
 
 use crate::failure::{Exit, Failure};
 use crate::units;
-use gq_convert::{CalibrateError, MeasurementsError};
+use gq_calibrate::{CalibrateError, MeasurementsError};
 
 impl From<CalibrateError> for Failure {
     fn from(error: CalibrateError) -> Failure {
@@ -41,24 +41,24 @@ impl From<MeasurementsError> for Failure {
     }
 }
 
-impl From<gq_convert::BuiltinError> for Failure {
-    fn from(error: gq_convert::BuiltinError) -> Failure {
+impl From<gq_calibrate::BuiltinError> for Failure {
+    fn from(error: gq_calibrate::BuiltinError) -> Failure {
         match error {
-            gq_convert::BuiltinError::Chat(error) => error.into(),
+            gq_calibrate::BuiltinError::Chat(error) => error.into(),
             damaged => Failure::internal("builtin text", &damaged),
         }
     }
 }
 
-impl From<gq_convert::SequenceError> for Failure {
-    fn from(error: gq_convert::SequenceError) -> Failure {
+impl From<gq_calibrate::SequenceError> for Failure {
+    fn from(error: gq_calibrate::SequenceError) -> Failure {
         let message = error.to_string();
         match error {
-            gq_convert::SequenceError::TooShort { limit, actual, .. } => {
+            gq_calibrate::SequenceError::TooShort { limit, actual, .. } => {
                 let failure = Failure::new(Exit::Input, "calibration.too_short", message);
                 failure.at("--calibration").limit(limit).actual(actual)
             }
-            gq_convert::SequenceError::Tokenizer { .. } => {
+            gq_calibrate::SequenceError::Tokenizer { .. } => {
                 Failure::new(Exit::Input, "calibration.text", message)
             }
         }

@@ -4,17 +4,26 @@ use super::sentence;
 use crate::failure::{Exit, Failure};
 use gq_convert::NotFinite;
 use gq_eval::{EvalError, GateError, WindowError};
-use gq_model::{ChatError, GenerationError, LoadError, ModelError, OutsidePanic, TokenizerError};
+use gq_model::{GenerationError, LoadError, ModelError};
+use gq_text::{ChatError, OutsidePanic, TextsError, TokenizerError};
 
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Failure {
         let message = sentence(&error);
         match error {
-            LoadError::CheckpointText(error) => error.into(),
             LoadError::Read(error) => error.into(),
             LoadError::Config(error) => error.into(),
-            LoadError::Text(error) => error.into(),
+            LoadError::Texts(error) => error.into(),
             _ => Failure::new(Exit::Input, "model.load", message),
+        }
+    }
+}
+
+impl From<TextsError> for Failure {
+    fn from(error: TextsError) -> Failure {
+        match error {
+            TextsError::Container(error) => error.into(),
+            TextsError::Checkpoint(error) => error.into(),
         }
     }
 }
@@ -136,7 +145,7 @@ mod tests {
     /// A panic of our own, as one of the tokenizer's library would be.
     #[test]
     fn a_panic_of_another_crate_is_bad_input() {
-        let caught = gq_model::guarded("tokenizer.json", || -> u8 { panic!("index {} of a table", 7) });
+        let caught = gq_text::guarded("tokenizer.json", || -> u8 { panic!("index {} of a table", 7) });
         let failure = Failure::from(TokenizerError::from(caught.unwrap_err()));
         assert_eq!((failure.exit, failure.code), (Exit::Input, "outside.panic"));
         let json = serde_json::to_value(&failure).unwrap();

@@ -12,7 +12,8 @@ use crate::source::Found;
 use crate::{expected, source, units};
 use gq_checkpoint::FileKind;
 use gq_eval::{EvalReport, ModelLogits, Names, ReferenceRun, TextOptions, Windows, compare_on_text};
-use gq_model::{KvType, ModelTexts, SpecialText, Tokenizer, kv_cache_bytes, work_bytes};
+use gq_model::{KvType, kv_cache_bytes, work_bytes};
+use gq_text::{ModelTexts, SpecialText, Tokenizer};
 use std::path::{Path, PathBuf};
 
 /// Tokens of a window.
@@ -124,8 +125,8 @@ impl CostArgs {
                 (Windows::new(&tokens, CTX, Some(count), tokenizer.bos()), name)
             }
             None => {
-                let texts = gq_convert::builtin(calibration_text::template(&texts)?.as_ref())?;
-                let sequences = gq_convert::sequences(&tokenizer, &texts, CTX * count, CTX)?;
+                let texts = gq_calibrate::builtin(calibration_text::template(&texts)?.as_ref())?;
+                let sequences = gq_calibrate::sequences(&tokenizer, &texts, CTX * count, CTX)?;
                 // Each begins with what it begins with: no window gets another BOS.
                 (Windows::new(&sequences.concat(), CTX, Some(count), None), BUILTIN.to_owned())
             }

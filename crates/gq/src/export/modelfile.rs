@@ -3,7 +3,7 @@
 //! The template is not translated but learned: the model's own template is rendered with marked words, and what stands
 //! between the words is what Ollama has to write there. Longer conversations then have to come out the same.
 
-use gq_model::{ChatMessage, ChatOptions, ChatTemplate, ModelTexts, Tokenizer};
+use gq_text::{ChatMessage, ChatOptions, ChatTemplate, ModelTexts, Tokenizer};
 use serde_json::Value;
 use std::cell::Cell;
 use std::fmt::Write;

@@ -7,7 +7,7 @@ use crate::source;
 use crate::units;
 use gq_checkpoint::gguf::{ExportPlan, TokenizerTexts, Value, ends_of_generation, tokenizer_texts};
 use gq_checkpoint::{OpenOptions, SpecialSettings};
-use gq_model::{ModelTexts, TokenDifference, Tokenizer, token_difference};
+use gq_text::{ModelTexts, TokenDifference, Tokenizer, token_difference};
 
 /// What is different about a tokenizer that composes text.
 const COMPOSED: &str = "the tokenizer composes text first (NFC), llama.cpp does not, and its own converter says nothing \

@@ -7,11 +7,10 @@ use crate::options::amounts::{Measuring, NONE, TextSource};
 use crate::options::recipe::Recipe;
 use crate::progress::Progress;
 use crate::{expected, source};
+use gq_calibrate::{CalibrationText, SelfTextOptions, self_text};
 use gq_checkpoint::Checkpoint;
-use gq_convert::CalibrationText;
-use gq_model::{
-    ChatError, ChatTemplate, Model, ModelTexts, OwnTextOptions, SpecialText, Tokenizer, own_text,
-};
+use gq_model::Model;
+use gq_text::{ChatError, ChatTemplate, ModelTexts, SpecialText, Tokenizer};
 use std::path::{Path, PathBuf};
 
 /// Bytes of a token, where many follow one another, at the most.
@@ -32,7 +31,7 @@ pub fn sequences(
     match given_texts(&TextSource::of(calibration), model.texts(), global)? {
         None => own_sequences(model, tokenizer, (tokens, ctx), max_memory, global, seen),
         Some(texts) => {
-            let sequences = gq_convert::sequences(tokenizer, &texts, tokens, ctx)?;
+            let sequences = gq_calibrate::sequences(tokenizer, &texts, tokens, ctx)?;
             Ok((texts, sequences))
         }
     }
@@ -48,7 +47,7 @@ pub fn refuse_short(checkpoint: &Checkpoint, how: &Measuring) -> Result<(), Fail
         return Ok(());
     }
     let tokenizer = Tokenizer::new(&ModelTexts::from_checkpoint(checkpoint)?, checkpoint.spec())?;
-    gq_convert::sequences(&tokenizer, &texts, how.tokens, how.ctx)?;
+    gq_calibrate::sequences(&tokenizer, &texts, how.tokens, how.ctx)?;
     Ok(())
 }
 
@@ -68,12 +67,12 @@ pub fn given_texts(
 /// The text that comes with the program, its conversations as the model's chat template renders them; a template that
 /// cannot is no reason to do without.
 fn builtin(model: &ModelTexts, global: &Global) -> Result<Vec<CalibrationText>, Failure> {
-    let rendered = template(model).and_then(|chat| Ok(gq_convert::builtin(chat.as_ref())?));
+    let rendered = template(model).and_then(|chat| Ok(gq_calibrate::builtin(chat.as_ref())?));
     match rendered {
         Err(failure) if failure.exit == Exit::Input => {
             let sentence = failure.sentence();
             global.output().note(&format!("conversations are calibrated on as plain text: {sentence}"));
-            Ok(gq_convert::builtin(None)?)
+            Ok(gq_calibrate::builtin(None)?)
         }
         rendered => rendered,
     }
@@ -118,9 +117,9 @@ pub fn own_tokens(
 ) -> Result<Vec<u32>, Failure> {
     let chat = template(model.texts())?;
     let memory = Writing::new(model.spec(), answer, max_memory, global)?.conversations;
-    let options = OwnTextOptions { tokens, answer, seed: 0, memory };
+    let options = SelfTextOptions { tokens, answer, seed: 0, memory };
     let mut step = |done: usize| seen(done as u64, tokens as u64);
-    let written = own_text(model, tokenizer, chat.as_ref(), options, &mut step);
+    let written = self_text(model, tokenizer, chat.as_ref(), options, &mut step);
     written.map_err(|e| Failure::new(Exit::Input, "calibration.self", e.to_string()))
 }
 

@@ -9,8 +9,9 @@ use crate::options::decision::{Calibrate, Why};
 use crate::options::recipe::Recipe;
 use crate::progress::{Progress, Stage, Unit};
 use crate::{expected, guard, outcome, progress};
+use gq_calibrate::MeasurementsDir;
 use gq_checkpoint::Checkpoint;
-use gq_convert::{Event, ExecuteOptions, Grids, Measurements, Plan, PlanError, Policy, Report, Resources};
+use gq_convert::{Event, ExecuteOptions, Grids, Plan, PlanError, Policy, Report, Resources};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -120,7 +121,7 @@ impl<'a> Job<'a> {
         place: &Place<'_>,
         progress: &mut Progress,
         global: &Global,
-    ) -> Result<Option<Measurements>, Failure> {
+    ) -> Result<Option<MeasurementsDir>, Failure> {
         let max_memory = self.resources.max_memory;
         let dir = measurements_path(place.path);
         let measured = match (&self.calibrate, self.measuring(place.keep)) {
@@ -131,7 +132,7 @@ impl<'a> Job<'a> {
             }
             (Calibrate::Measure(_), Some(how)) => {
                 if place.restart {
-                    Measurements::discard(&dir)?;
+                    MeasurementsDir::discard(&dir)?;
                 }
                 let (source, dir) = (self.checkpoint, (&*dir, place.keep));
                 Some(measure::finished_or_measured(source, &how, dir, max_memory, progress, global)?)
@@ -143,7 +144,7 @@ impl<'a> Job<'a> {
     /// What becomes of the measurements, in a line.
     pub fn tidy(
         &self,
-        measurements: Option<&Measurements>,
+        measurements: Option<&MeasurementsDir>,
         place: &Place<'_>,
         command: &str,
     ) -> Result<String, Failure> {
@@ -189,7 +190,8 @@ pub fn convert(
     global: &Global,
 ) -> Result<Report, Failure> {
     let grids = grids_shown(checkpoint, policy, resources, global)?;
-    let plan = gq_convert::plan_measured(checkpoint, policy, resources, options.measurements, Some(&grids))?;
+    let measured = options.measurements.map(MeasurementsDir::value);
+    let plan = gq_convert::plan_measured(checkpoint, policy, resources, measured, Some(&grids))?;
     guard::space(path, plan.payload_bytes)?;
     let output = global.output();
     let stages = vec![expected::coding(&plan, options.measurements.is_some(), global)?];

@@ -9,7 +9,7 @@ use crate::source::Loaded;
 use crate::{expected, guard, source};
 use gq_checkpoint::{FileKind, SourceFile};
 use gq_eval::{EvalReport, Identity, LogitCache, OutputsWriter, TextOptions, Windows, evaluate_text};
-use gq_model::{SpecialText, Tokenizer};
+use gq_text::{SpecialText, Tokenizer};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 

@@ -8,12 +8,13 @@ use crate::options::amounts::Measuring;
 use crate::progress::Progress;
 use crate::signals::Work;
 use crate::source;
-use gq_checkpoint::Checkpoint;
-use gq_convert::{
-    CalibrateError, CalibrateEvent, CalibrateOptions, CalibrationInput, Measurements, MeasurementsError,
+use gq_calibrate::{
+    CalibrateError, CalibrateEvent, CalibrateOptions, CalibrationInput, MeasurementsDir, MeasurementsError,
     TrialOptions,
 };
-use gq_model::{ActivationMode, KvType, Model, ModelTexts, RunOptions, Tokenizer};
+use gq_checkpoint::Checkpoint;
+use gq_model::{ActivationMode, KvType, Model, RunOptions};
+use gq_text::{ModelTexts, Tokenizer};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -21,13 +22,14 @@ use std::sync::Arc;
 
 /// The same work, with what is measured in `dir`.
 pub fn keeping(work: Work, dir: &Path) -> Work {
-    work.keeping_in(dir, Measurements::marks(dir), Measurements::scratch(dir))
+    work.keeping_in(dir, MeasurementsDir::marks(dir), MeasurementsDir::scratch(dir))
 }
 
 /// Refuses a folder that holds something else than measurements.
 pub fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let Some(other) = entries.map(|entry| entry.file_name()).find(|name| !Measurements::is_file_name(name))
+    let Some(other) =
+        entries.map(|entry| entry.file_name()).find(|name| !MeasurementsDir::is_file_name(name))
     else {
         return Ok(());
     };
@@ -41,11 +43,11 @@ pub fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
 pub fn measure(
     checkpoint: &Arc<Checkpoint>,
     how: &Measuring,
-    (dir, found): (&Path, Option<Measurements>),
+    (dir, found): (&Path, Option<MeasurementsDir>),
     max_memory: Option<u64>,
     progress: &mut Progress,
     global: &Global,
-) -> Result<Measurements, Failure> {
+) -> Result<MeasurementsDir, Failure> {
     let level = global.isa()?;
     let options = RunOptions { level, activations: ActivationMode::F32, kv: KvType::F32 };
     let model = Model::from_checkpoint_unheld(checkpoint.clone(), options)?;
@@ -73,7 +75,7 @@ pub fn measure(
     let _keeping = keep_buffers(kept);
     global.output().note(&memory_line(memory));
     // Moments that are there, on the same text, are not measured again.
-    let found = found.filter(|measurements| measurements.text_sha256 == gq_convert::texts_digest(&texts));
+    let found = found.filter(|found| found.value().text_sha256 == gq_calibrate::texts_digest(&texts));
     let output = global.output();
     let mut report = |event| {
         let (stage, done, of) = match event {
@@ -102,12 +104,13 @@ pub fn measure(
             Some(measurements) => measurements,
             None => {
                 let wanted = |name: &str| wanted.contains(name);
-                gq_convert::measure(checkpoint, &model, text, &wanted, &options, dir, &mut report)?
+                gq_calibrate::measure(checkpoint, &model, text, &wanted, &options, dir, &mut report)?
             }
         };
         if how.trial_tokens > 0 {
-            let options = TrialOptions { level, tokens: how.trial_tokens, max_memory };
-            gq_convert::correct(checkpoint, &model, &sequences, &options, &mut measurements, &mut report)?;
+            let options = TrialOptions { tokens: how.trial_tokens, max_memory };
+            let trials = &mut measurements;
+            gq_convert::correct(checkpoint, &model, &sequences, &options, level, trials, &mut report)?;
         }
         Ok::<_, CalibrateError>(measurements)
     })?
@@ -122,9 +125,9 @@ pub fn finished_or_measured(
     max_memory: Option<u64>,
     progress: &mut Progress,
     global: &Global,
-) -> Result<Measurements, Failure> {
+) -> Result<MeasurementsDir, Failure> {
     let found = match finished(checkpoint, how, dir, global)? {
-        Finished::AsAsked(measurements) if how.has_trials(&measurements) => {
+        Finished::AsAsked(measurements) if how.has_trials(measurements.value()) => {
             global.output().note(&format!("taking up the measurements in {}", dir.display()));
             // Trials that an earlier run made are not what this one asks for.
             return Ok(match how.trial_tokens {
@@ -152,7 +155,7 @@ pub enum Finished {
     /// Nothing.
     None,
     /// What is asked for, of this checkpoint and these texts.
-    AsAsked(Box<Measurements>),
+    AsAsked(Box<MeasurementsDir>),
     /// Something else, and what.
     Other(String),
 }
@@ -164,7 +167,7 @@ pub fn finished(
     dir: &Path,
     global: &Global,
 ) -> Result<Finished, Failure> {
-    let measurements = match Measurements::open(dir) {
+    let measurements = match MeasurementsDir::open(dir) {
         Ok(measurements) => measurements,
         // Nothing was finished there.
         Err(MeasurementsError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
@@ -173,13 +176,14 @@ pub fn finished(
         Err(error) => return Ok(Finished::Other(format!("not usable here ({error})"))),
     };
     let anew = |what: &str| Ok(Finished::Other(format!("measured {what}")));
-    if measurements.asked != how.asked(checkpoint.spec()) {
+    if measurements.value().asked != how.asked(checkpoint.spec()) {
         return anew("with other options");
     }
-    if measurements.check_source(&gq_convert::source_files(checkpoint)).is_err() {
+    if measurements.check_source(&gq_calibrate::source_files(checkpoint)).is_err() {
         return anew("on other weights");
     }
     let texts = given_texts(&how.source(), &ModelTexts::from_checkpoint(checkpoint)?, global)?;
-    let same = texts.is_none_or(|texts| measurements.text_sha256 == gq_convert::texts_digest(&texts));
+    let same =
+        texts.is_none_or(|texts| measurements.value().text_sha256 == gq_calibrate::texts_digest(&texts));
     if same { Ok(Finished::AsAsked(Box::new(measurements))) } else { anew("on another text") }
 }

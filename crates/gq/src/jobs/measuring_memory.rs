@@ -4,9 +4,9 @@ use crate::failure::Failure;
 use crate::global::Global;
 use crate::options::amounts::{Measuring, TextSource};
 use crate::{guard, units};
+use gq_calibrate::{CalibrateError, MOST_CONVERSATIONS, MeasuringMemory, MeasuringSize, conversation_bytes};
 use gq_checkpoint::{Checkpoint, ModelSpec};
-use gq_convert::{CalibrateError, MeasuringMemory, MeasuringSize};
-use gq_model::{KvType, MOST_CONVERSATIONS, conversation_bytes, work_bytes};
+use gq_model::{KvType, work_bytes};
 use std::path::Path;
 
 /// Bytes for conversations that a model writes side by side, where there is room.

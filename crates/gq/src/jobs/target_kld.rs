@@ -8,12 +8,10 @@ use crate::options::recipe::Recipe;
 use crate::progress::Progress;
 use crate::search_folder::{Round, SearchFolder};
 use crate::{expected, guard, outcome, progress, source, units};
+use gq_calibrate::{MeasurementsDir, MeasuringMemory};
 use gq_checkpoint::Checkpoint;
 use gq_container::{Container, TextKind};
-use gq_convert::{
-    Budget, ExecuteOptions, Grids, Measurements, MeasuringMemory, Plan, PlanError, Policy, Report, Resources,
-    TargetKld,
-};
+use gq_convert::{Budget, ExecuteOptions, Grids, Plan, PlanError, Policy, Report, Resources, TargetKld};
 use gq_files::Existing;
 use gq_model::{ActivationMode, KvType, Model, RunOptions};
 use gq_tensor::{Encoding, Isa};
@@ -41,7 +39,7 @@ pub struct Job<'a> {
     /// The recipe; its budget is the search's own.
     pub policy: &'a Policy,
     /// Measurements that keep held-out text.
-    pub measurements: &'a Measurements,
+    pub measurements: &'a MeasurementsDir,
     /// Most nats per token.
     pub limit: f64,
     /// Grids that its weights sit on.
@@ -63,10 +61,11 @@ pub fn expectation(
     let (sequences, ctx) = match calibrate {
         Calibrate::Measure(how) => (how.sequences(), how.ctx),
         _ => recipe.measurements(checkpoint, None)?.map_or((0, 0), |found| {
+            let found = found.value();
             ((found.tokens + found.held_out_tokens).div_ceil(found.ctx.max(1)), found.ctx)
         }),
     };
-    let tokens = gq_convert::compared_tokens(sequences, ctx);
+    let tokens = gq_calibrate::compared_tokens(sequences, ctx);
     // Of the usual size: which files are made is known when they are.
     let policy = Policy { budget: Some(Budget::DEFAULT), ..recipe.policy(checkpoint, None) };
     let plan = gq_convert::plan_measured(checkpoint, &policy, resources, None, None).ok();
@@ -106,12 +105,18 @@ pub fn convert(
 ) -> Result<(Report, Plan, Measured), Failure> {
     let spec = job.checkpoint.spec();
     let held = job.checkpoint.held_bytes(resources.threads);
-    MeasuringMemory::comparing(spec, job.measurements.ctx, resources.threads, held, resources.max_memory)?;
+    MeasuringMemory::comparing(
+        spec,
+        job.measurements.value().ctx,
+        resources.threads,
+        held,
+        resources.max_memory,
+    )?;
     let asked = serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"),
         "limit": job.limit,
         "policy": job.policy,
-        "files": gq_convert::source_files(job.checkpoint),
+        "files": gq_calibrate::source_files(job.checkpoint),
     });
     let mut folder = SearchFolder::open(path, &asked.to_string(), options.restart)?;
     let found = search(job, resources, &mut folder, options, global);
@@ -151,7 +156,7 @@ fn search(
             checkpoint,
             &policy,
             resources,
-            Some(measurements),
+            Some(measurements.value()),
             Some(grids),
         ) {
             // No closer file is expected than this one: what it measures decides.

@@ -1,7 +1,8 @@
 //! What is measured, on which text and how much of it, decided.
 
+use gq_calibrate::{ExpertMoments, Measurements};
 use gq_checkpoint::{Checkpoint, ModelSpec, Role};
-use gq_convert::{Amounts, ExpertMoments, Measurements};
+use gq_convert::Amounts;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -243,7 +244,7 @@ fn quick_tokens(checkpoint: &Checkpoint) -> usize {
 }
 
 /// Whether the model writes the calibration text itself.
-pub fn is_own_text(given: Option<&Path>) -> bool {
+pub fn is_self_text(given: Option<&Path>) -> bool {
     matches!(TextSource::of(given), TextSource::Own)
 }
 

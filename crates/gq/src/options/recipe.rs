@@ -6,8 +6,9 @@ use crate::options::budget::Asked;
 use crate::options::decision::Calibrate;
 use crate::options::kinds::Kv;
 use crate::{encodings, units};
+use gq_calibrate::{Measurements, MeasurementsDir};
 use gq_checkpoint::{Checkpoint, Role};
-use gq_convert::{Budget, Calibration, Choice, Codes, Measurements, Override, Policy};
+use gq_convert::{Budget, Calibration, Choice, Codes, Override, Policy};
 use gq_tensor::{Encoding, RotationKind, ScaleGroup};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
@@ -122,8 +123,8 @@ impl Recipe {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn open_measurements(&self) -> Result<Option<Measurements>, Failure> {
-        Ok(self.measurements.as_deref().map(Measurements::open).transpose()?)
+    pub fn open_measurements(&self) -> Result<Option<MeasurementsDir>, Failure> {
+        Ok(self.measurements.as_deref().map(MeasurementsDir::open).transpose()?)
     }
 
     /// The measurements these options name.
@@ -133,17 +134,17 @@ impl Recipe {
     pub fn measurements(
         &self,
         checkpoint: &Checkpoint,
-        measured: Option<Measurements>,
-    ) -> Result<Option<Measurements>, Failure> {
+        measured: Option<MeasurementsDir>,
+    ) -> Result<Option<MeasurementsDir>, Failure> {
         let measurements = match (&self.measurements, measured) {
             (Some(_), None) => self.open_measurements()?,
             (_, measured) => measured,
         };
         if let Some(measurements) = &measurements {
-            measurements.check_source(&gq_convert::source_files(checkpoint))?;
+            measurements.check_source(&gq_calibrate::source_files(checkpoint))?;
         }
         Ok(if self.no_corrections {
-            measurements.map(Measurements::without_corrections)
+            measurements.map(MeasurementsDir::without_corrections)
         } else {
             measurements
         })

@@ -11,8 +11,8 @@ use crate::seen::{Checker, NoCheck};
 use crate::source::Found;
 use crate::sums;
 use crate::{expected, source, texts};
+use gq_calibrate::MeasurementsDir;
 use gq_checkpoint::Checkpoint;
-use gq_convert::Measurements;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -49,7 +49,7 @@ pub struct Job<'a> {
     /// The source with its adapters.
     pub checkpoint: Checkpoint,
     /// What it is rounded by.
-    pub measurements: Option<Measurements>,
+    pub measurements: Option<MeasurementsDir>,
     /// Of the release.
     pub name: String,
     /// The repository that the card names.
@@ -90,10 +90,13 @@ pub fn prepare<'a>(asked: Asked<'a>, global: &'a Global) -> Result<Job<'a>, Fail
         let place = checkpoint.dir().display().to_string();
         texts::or_refuse(Err(broken), Exit::Input, "text.broken", &place)?;
     }
-    let measurements = recipe.measurements.as_deref().map(Measurements::open).transpose()?;
+    let measurements = recipe.measurements.as_deref().map(MeasurementsDir::open).transpose()?;
     if let Some(measurements) = &measurements {
-        measurements.check_source(&gq_convert::source_files(&checkpoint))?;
-        recipe.variants.iter_mut().for_each(|v| v.policy.calibration = Some(calibration(measurements)));
+        measurements.check_source(&gq_calibrate::source_files(&checkpoint))?;
+        recipe
+            .variants
+            .iter_mut()
+            .for_each(|v| v.policy.calibration = Some(calibration(measurements.value())));
     }
     let texts = checkpoint.texts()?;
     let lacking = |field: &str, why: &str| {

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 fn convert_missing(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Failure> {
     let Job { asked, global, recipe, found, checkpoint, measurements, .. } = job;
     let output = global.output();
+    let measured = measurements.as_ref().map(gq_calibrate::MeasurementsDir::value);
     let resources = Resources { threads: global.threads(), max_memory: asked.max_memory };
     let (mut plans, mut paths) = (Vec::new(), Vec::new());
     let named = recipe.variants.iter().map(|variant| (variant, Names::new(&job.name, &variant.name).file));
@@ -39,13 +40,13 @@ fn convert_missing(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Fai
     // Before grids are looked for, as far as it is known then.
     room(&mut missing.iter().filter_map(|(variant, _)| {
         let policy = &variant.policy;
-        let draft = gq_convert::plan_measured(checkpoint, policy, resources, measurements.as_ref(), None);
+        let draft = gq_convert::plan_measured(checkpoint, policy, resources, measured, None);
         Some(draft.ok()?.payload_bytes)
     }))?;
     for (variant, name) in missing {
-        let (policy, measurements) = (&variant.policy, measurements.as_ref());
+        let policy = &variant.policy;
         let grids = convert::grids_shown(checkpoint, policy, resources, global)?;
-        plans.push(gq_convert::plan_measured(checkpoint, policy, resources, measurements, Some(&grids))?);
+        plans.push(gq_convert::plan_measured(checkpoint, policy, resources, measured, Some(&grids))?);
         paths.push(dir.join(name));
     }
     room(&mut plans.iter().map(|plan| plan.payload_bytes))?;

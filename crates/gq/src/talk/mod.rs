@@ -9,9 +9,8 @@ pub use terminal::chat;
 
 use crate::failure::{Exit, Failure};
 use crate::source::Loaded;
-use gq_model::{
-    Asked, ChatMessage, ChatOptions, ChatTemplate, Generation, Sampling, SpecialText, StopReason, Tokenizer,
-};
+use gq_model::{Asked, Generation, Sampling, StopReason};
+use gq_text::{ChatMessage, ChatOptions, ChatTemplate, SpecialText, Tokenizer};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 

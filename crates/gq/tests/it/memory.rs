@@ -4,8 +4,9 @@
 
 use crate::checkpoints::{Shape, write_adapter, write_f8, write_llama};
 use crate::run::{Gq, testdata};
+use gq_calibrate::fisher_diagonal;
 use gq_checkpoint::{Adapter, Checkpoint};
-use gq_model::{KvType, LogitRows, Model, RunOptions, output_moments};
+use gq_model::{KvType, LogitRows, Model, RunOptions};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -283,7 +284,7 @@ fn weights_decoded_as_they_are_used_have_the_bits_of_held_ones() {
             let (mut cache, mut many, mut one) = (model.new_cache(64), Vec::new(), Vec::new());
             model.forward(&tokens, &mut cache, LogitRows::All, &mut many).unwrap();
             model.forward(&[5], &mut cache, LogitRows::Last, &mut one).unwrap();
-            let measured = output_moments(&model, &[tokens], 3, &mut |_| ()).unwrap();
+            let measured = fisher_diagonal(&model, &[tokens], 3, &mut |_| ()).unwrap();
             (many, one, measured)
         };
         let held = logits(Model::from_checkpoint(checkpoint.clone(), options).unwrap());

@@ -11,18 +11,18 @@ mod rewrite;
 mod strength;
 
 use super::finite::{NotFinite, Side, check, teacher};
-use crate::calibrate::{
-    CalibrateError, MeasuringMemory, MeasuringSize, choose_damping, compared, is_held_out,
-};
-use crate::measurements::{Measurements, MeasurementsError};
 use crate::round::{self, CoderError, ColumnCoder, RowCoder};
+use gq_calibrate::{
+    CalibrateError, DualObservation, DualPass, Factors, MeasurementsDir, MeasurementsError, MeasuringMemory,
+    MeasuringSize, choose_damping, compared, is_held_out,
+};
 use gq_checkpoint::{Checkpoint, ReadError, Role};
 use gq_codec::{Coders, Factor, NotPositive};
 use gq_container::{
     Container, ContainerError, FormatError, ProvenanceError, RoundedAgain, TensorEntry, WriteError,
     WriteRule, partial_path, put_in_place,
 };
-use gq_model::{Factors, Linear, LoadError, Model, ModelError, PairedObservation, PairedPass};
+use gq_model::{Linear, LoadError, Model, ModelError};
 use gq_tensor::{Isa, RotationSpec};
 use objective::{Form, Joint};
 use rewrite::Payloads;
@@ -37,7 +37,7 @@ pub struct RoundAgainOptions<'a> {
     /// Kernels; the result is the same on all.
     pub level: Isa,
     /// Measurements whose gradients weigh the rows of a strip; without them, all count the same.
-    pub measurements: Option<&'a Measurements>,
+    pub measurements: Option<&'a MeasurementsDir>,
     /// Digest of the text.
     pub text_sha256: String,
     /// Most bytes of memory; the result does not depend on it.
@@ -274,7 +274,7 @@ impl RoundAgain<'_> {
             let path = path.to_owned();
             move |source| RoundAgainError::Io { path, source }
         };
-        let mut pass = PairedPass::new(self.reference, self.model, sequences.to_vec())?;
+        let mut pass = DualPass::new(self.reference, self.model, sequences.to_vec())?;
         if spilled {
             pass = pass.spilled_to(gq_files::begin(states).map_err(io(states))?);
         }
@@ -316,7 +316,7 @@ impl RoundAgain<'_> {
             tokens: (tokens + held_out_tokens) as u64,
             measurements_sha256: options
                 .measurements
-                .and_then(|measurements| measurements.sha256().parse().ok()),
+                .and_then(|measurements| measurements.value().sha256().parse().ok()),
         };
         rewrite::write(self.container, (&payloads, codes), &tensors, what, trial)?;
         let (before, after, compared_tokens) = self.compare(sequences, trial)?;
@@ -336,7 +336,7 @@ impl RoundAgain<'_> {
     /// Rounds the weights of one product again.
     fn product(
         self,
-        pass: &mut PairedPass<'_>,
+        pass: &mut DualPass<'_>,
         product: Product<'_>,
         (options, states): (&RoundAgainOptions<'_>, &Path),
         (coders, tensors): (&mut Coders, &mut Vec<TensorAgain>),
@@ -402,7 +402,7 @@ impl RoundAgain<'_> {
 }
 
 /// Which model's input to a product is not finite, if one is.
-fn not_finite(weights: &[Linear], seen: &PairedObservation<'_>) -> Option<NotFinite> {
+fn not_finite(weights: &[Linear], seen: &DualObservation<'_>) -> Option<NotFinite> {
     let tensor = weights.first()?.name();
     let of = |side, input: &gq_model::Matrix| {
         Some(NotFinite { side, source: ModelError::of_input(tensor, input)? })

@@ -6,9 +6,9 @@
 //! calibration (GPTAQ, arXiv 2504.02692), here with the damping of H pulling toward w. Where a norm comes right after the
 //! product, x and x~ are both over the size of the original's outputs at the token.
 
-use crate::measurements::{Moment, rotate, square};
+use gq_calibrate::{DualObservation, Moment, rotate, square};
 use gq_codec::{Factor, Operand, Rotation, fixed_product};
-use gq_model::{Matrix, PairedObservation};
+use gq_model::Matrix;
 use gq_tensor::Isa;
 
 /// Sums over tokens of both models' inputs to one product.
@@ -24,7 +24,7 @@ impl Joint {
         Joint { rounded: Moment::new(n), original: Moment::new(n), cross: vec![0.0; n * n] }
     }
 
-    pub(super) fn add(&mut self, level: Isa, seen: &PairedObservation<'_>) {
+    pub(super) fn add(&mut self, level: Isa, seen: &DualObservation<'_>) {
         let (x, y) = (seen.original, seen.rounded);
         self.original.add(level, x);
         self.rounded.add(level, y);
@@ -170,7 +170,7 @@ mod tests {
     fn joint(tokens: usize, seed: u32) -> (Joint, Matrix, Matrix) {
         let (original, rounded) = inputs(tokens, seed);
         let mut joint = Joint::new(N);
-        joint.add(Isa::detect(), &PairedObservation { sequence: 0, original: &original, rounded: &rounded });
+        joint.add(Isa::detect(), &DualObservation { sequence: 0, original: &original, rounded: &rounded });
         (joint, original, rounded)
     }
 

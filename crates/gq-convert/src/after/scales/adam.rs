@@ -1,6 +1,6 @@
 //! Adam (arXiv 1412.6980, algorithm 1) in f64 on factors by tensor.
 
-use gq_model::{FactorGradients, Factors};
+use gq_calibrate::{FactorGradients, Factors};
 use std::collections::BTreeMap;
 
 const BETA1: f64 = 0.9;

@@ -10,9 +10,10 @@ mod rewrite;
 
 use super::finite::{NotFinite, check, teacher};
 use adam::Adam;
+use gq_calibrate::{FactorGradients, Factors};
 use gq_checkpoint::Role;
 use gq_container::{Container, ContainerError, ProvenanceError, WriteError, WriteRule};
-use gq_model::{FactorGradients, Factors, Model, ModelError};
+use gq_model::{Model, ModelError};
 pub use rewrite::ScalesTuned;
 
 /// How to tune.

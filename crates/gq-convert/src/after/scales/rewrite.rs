@@ -1,9 +1,10 @@
 //! Factors into a file: multiplied into the scales of rows and the weights of norms.
 
 use super::{ScalesError, TunedScales};
+use gq_calibrate::Factors;
 use gq_codec::code_of;
 use gq_container::{Container, Finished, Provenance, StoredText, TensorEntry, TextKind, Writer};
-use gq_model::{Factors, Model};
+use gq_model::Model;
 use gq_tensor::{DType, Encoding, decode_f32};
 use half::f16;
 use std::path::Path;

@@ -108,7 +108,7 @@ fn all_gates_first(experts: &mut Experts) {
 
 /// 0, 1, 10, 11, 2, ...: as files list them.
 fn downs_by_name(experts: &mut Experts) {
-    let height = experts.down.height;
+    let height = experts.down.shape.rows_each();
     reordered(&mut experts.down, |rows| {
         let mut order: Vec<usize> = (0..rows.len() / height).collect();
         order.sort_by_key(ToString::to_string);

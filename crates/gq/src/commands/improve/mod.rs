@@ -14,10 +14,12 @@ use crate::progress::Progress;
 use crate::seen::{Checker, NoCheck};
 use crate::signals::Work;
 use crate::{guard, seen, signals, source, units};
+use gq_calibrate::{CalibrationText, MeasurementsDir};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
-use gq_convert::{CalibrationText, Effort, Measurements, RoundedAgainOutcome, TunedScales};
-use gq_model::{ActivationMode, KvType, Model, RunOptions, Tokenizer};
+use gq_convert::{Effort, RoundedAgainOutcome, TunedScales};
+use gq_model::{ActivationMode, KvType, Model, RunOptions};
+use gq_text::Tokenizer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -127,7 +129,7 @@ struct Original<'a> {
     model: Model,
     tokenizer: Tokenizer,
     options: RunOptions,
-    measurements: Option<Measurements>,
+    measurements: Option<MeasurementsDir>,
 }
 
 /// Sequences of a step, and the texts that they are known by.
@@ -151,7 +153,7 @@ impl Original<'_> {
     fn text(&self, tokens: usize) -> Result<Text, Failure> {
         let ctx = self.args.calibration_ctx;
         let pass = || Effort::new(&self.checkpoint, &|_| false).pass;
-        let own = amounts::is_own_text(self.args.calibration.as_deref());
+        let own = amounts::is_self_text(self.args.calibration.as_deref());
         let progress = own.then(|| calibration_text::writing(self.global, tokens, pass()));
         let mut progress = progress.transpose()?;
         let mut seen = |done: u64, of: u64| {
@@ -175,7 +177,7 @@ impl Original<'_> {
         rounds: Option<usize>,
         scales: Option<usize>,
     ) -> Result<(Option<Text>, Option<Text>), Failure> {
-        let own = amounts::is_own_text(self.args.calibration.as_deref());
+        let own = amounts::is_self_text(self.args.calibration.as_deref());
         if let (Some(rounds), Some(scales), true) = (rounds, scales, own) {
             let text = self.text(rounds.max(scales))?;
             return Ok((Some(text.clone()), Some(text)));
@@ -216,9 +218,9 @@ pub fn run(args: &ImproveArgs, global: &Global) -> Result<(), Failure> {
     let model = Model::from_container(container.clone(), options)?;
     let found = source::find(&args.reference, global)?;
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.loras, global)?);
-    let measurements = args.measurements.as_deref().map(Measurements::open).transpose()?;
+    let measurements = args.measurements.as_deref().map(MeasurementsDir::open).transpose()?;
     if let Some(measurements) = &measurements {
-        measurements.check_source(&gq_convert::source_files(&checkpoint))?;
+        measurements.check_source(&gq_calibrate::source_files(&checkpoint))?;
     }
     if args.does_rounds() {
         // Before a text is written for it, or anything said of the time.

@@ -7,11 +7,9 @@ use crate::options::amounts;
 use crate::progress::Progress;
 use crate::table::Table;
 use crate::{expected, units};
+use gq_calibrate::{MeasuringMemory, MeasuringSize};
 use gq_container::Container;
-use gq_convert::{
-    Effort, MeasuringMemory, MeasuringSize, RoundAgain, RoundAgainEvent, RoundAgainOptions,
-    RoundedAgainOutcome,
-};
+use gq_convert::{Effort, RoundAgain, RoundAgainEvent, RoundAgainOptions, RoundedAgainOutcome};
 use gq_model::Model;
 use std::path::Path;
 
@@ -65,7 +63,7 @@ pub fn run(
     let options = RoundAgainOptions {
         level: original.options.level,
         measurements: original.measurements.as_ref(),
-        text_sha256: gq_convert::texts_digest(texts),
+        text_sha256: gq_calibrate::texts_digest(texts),
         max_memory: original.args.max_memory,
     };
     let of = checkpoint.spec().layers.len() as u64 + 1;

@@ -57,7 +57,7 @@ pub fn run(
     original.checkpoint.check_unchanged()?;
     if outcome.helps() {
         let tuned = ScalesTuned {
-            text_sha256: gq_convert::texts_digest(texts).parse().map_err(|_| digest_failure())?,
+            text_sha256: gq_calibrate::texts_digest(texts).parse().map_err(|_| digest_failure())?,
             ctx: ctx as u64,
             batch: settings.batch as u64,
             steps: settings.steps as u64,
