@@ -2,7 +2,6 @@
 
 use super::corrections::Corrections;
 use super::moment::square;
-use super::unfinished;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
@@ -240,23 +239,6 @@ impl Measurements {
             limit: differing(files, &self.files),
             actual: differing(&self.files, files),
         })
-    }
-
-    /// Whether it was measured for one file, and goes when that is made.
-    pub fn is_temporary(&self) -> bool {
-        self.dir.join(TEMPORARY).exists()
-    }
-
-    /// Notes that it was measured for one file, whoever measured there before; or that it is to stay.
-    ///
-    /// # Errors
-    /// When the note cannot be written or removed.
-    pub fn set_temporary(&self, temporary: bool) -> Result<(), MeasurementsError> {
-        let path = self.dir.join(TEMPORARY);
-        match temporary {
-            true => write(&path, b""),
-            false => unfinished::remove(&path),
-        }
     }
 
     /// Removes what was saved, and the directory when nothing else is in it.
