@@ -14,7 +14,7 @@ use gq_model::{ActivationMode, KvType, Model, RunOptions};
 use gq_tensor::{DType, Encoding, decode_f32};
 use gq_text::{SpecialText, Tokenizer};
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes above which only one layer of each kind is run.
@@ -193,7 +193,7 @@ impl<'a> Checker<'a> {
         unchanged: &dyn Fn() -> Result<(), Failure>,
         write: impl FnOnce(&Path) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let candidate = candidate(path);
+        let candidate = guard::candidate(path);
         // Another run's may lie there by now; what a run that was killed left goes.
         let _mark = guard::take_candidate(path)?;
         let outcome = write(&candidate).and_then(|written| {
@@ -210,16 +210,6 @@ impl<'a> Checker<'a> {
         }
         outcome
     }
-}
-
-/// Where a file lies until it was looked at.
-pub fn candidate(path: &Path) -> PathBuf {
-    gq_files::sibling(path, ".unchecked")
-}
-
-/// The file next to it that whoever makes it holds.
-pub fn candidate_mark(path: &Path) -> PathBuf {
-    gq_files::sibling(path, ".unchecked.mark")
 }
 
 /// What was read of a model's texts.

@@ -1,7 +1,6 @@
 //! A directory of measurements: `measurements.json`, and moments, gradients and held-out text next to it.
 
 use super::moment::square;
-use super::unfinished;
 use super::value::{FORMAT, Measurements};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -176,23 +175,6 @@ impl MeasurementsDir {
             limit: differing(files, &self.value.files),
             actual: differing(&self.value.files, files),
         })
-    }
-
-    /// Whether it was measured for one file, and goes when that is made.
-    pub fn is_temporary(&self) -> bool {
-        self.dir.join(TEMPORARY).exists()
-    }
-
-    /// Notes that it was measured for one file, whoever measured there before; or that it is to stay.
-    ///
-    /// # Errors
-    /// When the note cannot be written or removed.
-    pub fn set_temporary(&self, temporary: bool) -> Result<(), MeasurementsError> {
-        let path = self.dir.join(TEMPORARY);
-        match temporary {
-            true => write(&path, b""),
-            false => unfinished::remove(&path),
-        }
     }
 
     /// Removes what was saved, and the directory when nothing else is in it.

@@ -86,6 +86,23 @@ impl MeasurementsDir {
         write(&path, &json)
     }
 
+    /// Whether it was measured for one file, and goes when that is made.
+    pub fn is_temporary(&self) -> bool {
+        self.dir.join(TEMPORARY).exists()
+    }
+
+    /// Notes that it was measured for one file, whoever measured there before; or that it is to stay.
+    ///
+    /// # Errors
+    /// When the note cannot be written or removed.
+    pub fn set_temporary(&self, temporary: bool) -> Result<(), MeasurementsError> {
+        let path = self.dir.join(TEMPORARY);
+        match temporary {
+            true => write(&path, b""),
+            false => remove(&path),
+        }
+    }
+
     /// Removes what says that it is not finished.
     pub(super) fn remove_unfinished(&self) -> Result<(), MeasurementsError> {
         remove(&self.dir.join(UNFINISHED))
@@ -111,7 +128,7 @@ fn take_up(dir: &Path, asked_sha256: &str) -> Option<(MeasurementsDir, Done)> {
 }
 
 /// Removes a file that may not be there.
-pub(super) fn remove(path: &Path) -> Result<(), MeasurementsError> {
+fn remove(path: &Path) -> Result<(), MeasurementsError> {
     match gq_files::remove(path) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             Err(MeasurementsError::Io { path: path.to_owned(), source })

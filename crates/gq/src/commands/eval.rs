@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::signals::Work;
 use crate::source::Found;
 use crate::table::Table;
-use crate::{expected, guard, seen, signals, source, units};
+use crate::{expected, guard, signals, source, units};
 use gq_eval::{
     CachedReference, EvalReport, Gate, LogitCache, Names, OutputsReader, ReferenceLogits, TextOptions,
     Windows, evaluate_outputs,
@@ -88,9 +88,9 @@ pub fn run(args: &EvalArgs, global: &Global) -> Result<(), Failure> {
     let gates = args.fail_above.iter().map(|gate| gate.parse()).collect::<Result<Vec<Gate>, _>>()?;
     let model = source::find(&args.model, global)?;
     let reference = source::find(&args.reference, global)?;
-    let saved = args.save_outputs.as_deref().map(seen::candidate);
+    let saved = args.save_outputs.as_deref().map(guard::candidate);
     let useless = saved.iter().flat_map(|path| [path.clone(), gq_files::partial_path(path)]);
-    let useless = useless.chain(args.save_outputs.as_deref().map(seen::candidate_mark));
+    let useless = useless.chain(args.save_outputs.as_deref().map(guard::candidate_mark));
     let outputs = [&args.save_outputs, &args.html].into_iter().flatten().cloned();
     let work = Work::begun_again(useless).making(outputs, "its figures were not shown");
     let work = match cache_dir(args.cache.as_deref(), args.cache_limit) {
@@ -199,7 +199,7 @@ fn measure(
     let reference_path = &reference.path;
     let loaded = source::model_how(&model.path, &Adapters::default(), (args.activations, args.kv), global)?;
     // Saved under another name first: what was read may turn out to have changed.
-    let saved = args.save_outputs.as_deref().map(seen::candidate);
+    let saved = args.save_outputs.as_deref().map(guard::candidate);
     let options = TextOptions { save_outputs: saved.as_deref(), ..TextOptions::default() };
     let vocab = loaded.model.vocab_size();
     if is_outputs(reference_path)? {

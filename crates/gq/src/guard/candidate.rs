@@ -2,10 +2,19 @@
 
 use super::{busy, free};
 use crate::failure::{Exit, Failure};
-use crate::seen::{candidate, candidate_mark};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+/// Where a file lies until it was looked at.
+pub fn candidate(path: &Path) -> PathBuf {
+    gq_files::sibling(path, ".unchecked")
+}
+
+/// The file next to it that whoever makes it holds.
+pub fn candidate_mark(path: &Path) -> PathBuf {
+    gq_files::sibling(path, ".unchecked.mark")
+}
 
 /// The mark of this run: held while it lives, taken away when it is dropped.
 #[must_use = "another run may take the name when it is dropped"]

@@ -16,7 +16,7 @@ mod tests;
 use crate::export_mark;
 use crate::failure::{Exit, Failure};
 use candidate::free_candidate;
-pub use candidate::take_candidate;
+pub use candidate::{candidate, candidate_mark, take_candidate};
 use gq_files::{Existing, Kind, kind, sibling};
 pub use name::{place, write_whole};
 use read::Read;

@@ -124,7 +124,12 @@ impl<'a> Job<'a> {
     ) -> Result<Option<MeasurementsDir>, Failure> {
         let max_memory = self.resources.max_memory;
         let dir = measurements_path(place.path);
-        let measured = match (&self.calibrate, self.measuring(place.keep)) {
+        // What an earlier command kept was measured for any size, and whatever takes its place stays as well.
+        let found = || MeasurementsDir::open(&dir).is_ok_and(|found| !found.is_temporary());
+        let keep = place.keep || (!place.restart && found());
+        let how =
+            self.measuring(place.keep).and_then(|how| if keep { self.measuring(true) } else { Some(how) });
+        let measured = match (&self.calibrate, how) {
             (Calibrate::Measured | Calibrate::Without(_), _) => None,
             (Calibrate::Measure(_), None) => {
                 global.output().note("every weight is stored without loss: nothing is measured");
@@ -134,7 +139,7 @@ impl<'a> Job<'a> {
                 if place.restart {
                     MeasurementsDir::discard(&dir)?;
                 }
-                let (source, dir) = (self.checkpoint, (&*dir, place.keep));
+                let (source, dir) = (self.checkpoint, (&*dir, keep));
                 Some(measure::finished_or_measured(source, &how, dir, max_memory, progress, global)?)
             }
         };
@@ -161,7 +166,7 @@ impl<'a> Job<'a> {
         }
         if !measurements.is_temporary() {
             // An earlier command left them for further sizes.
-            return Ok(format!("measurements in {dir} were there before: they stay\n"));
+            return Ok(format!("measurements in {dir} stay: an earlier command kept some there\n"));
         }
         measurements.remove()?;
         Ok("measurements removed; --keep-measurements, or `gq calibrate`, leaves them for further sizes\n"

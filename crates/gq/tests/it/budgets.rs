@@ -21,7 +21,10 @@ fn a_size_names_texts_and_what_is_fixed() {
     let said = refused(&["--size", "100kB"]);
     assert!(said.contains("--size 100 kB leaves 46.6 kB for the weights, which take at least"), "{said}");
     assert!(said.contains("; texts and tables of contents take 53.4 kB"), "{said}");
-    assert!(said.contains("; fixed among the weights: norm ") && !said.contains("embedding"), "{said}");
+    assert!(
+        said.contains("; fixed among the weights: per_layer_projection ") && !said.contains("embedding"),
+        "{said}"
+    );
     // A table that is named has no choice.
     let said = refused(&["--size", "900kB", "--embedding", "tq8"]);
     assert!(said.contains("; texts and tables of contents take 53."), "{said}");
@@ -32,8 +35,9 @@ fn a_size_names_texts_and_what_is_fixed() {
 fn bits_of_the_body_name_what_is_fixed() {
     let said = refused(&["--bpw", "1"]);
     assert!(said.contains("--bpw 1 leaves") && said.contains("for the body, which takes at least"), "{said}");
-    // No part of the body is, and texts do not count.
-    assert!(!said.contains("fixed") && !said.contains("texts"), "{said}");
+    // Texts and tables do not count, nor does the embedding.
+    assert!(said.contains("; fixed among the weights: per_layer_projection 39.6 kB, "), "{said}");
+    assert!(!said.contains("texts") && !said.contains("embedding"), "{said}");
     let said = refused(&["--bpw", "2.5", "--override", "down_proj=exact"]);
     assert!(said.contains("; fixed among the weights: down 1.22 MB"), "{said}");
 }

@@ -29,15 +29,17 @@ fn measurements_that_were_kept_stay_when_they_are_taken_up() {
     let before = names(&gq.path("a.gq.measurements"));
     fs::rename(gq.path("a.gq"), gq.path("first.gq")).unwrap();
     let said = gq.ok(&convert);
-    assert!(said.contains("measurements in a.gq.measurements were there before: they stay"), "{said}");
+    assert!(
+        said.contains("measurements in a.gq.measurements stay: an earlier command kept some there"),
+        "{said}"
+    );
     assert_eq!(names(&gq.path("a.gq.measurements")), before);
     assert!(fs::read(gq.path("a.gq")).unwrap() == fs::read(gq.path("first.gq")).unwrap());
     gq.ok(&["convert", &demo, "--measurements", "a.gq.measurements", "-o", "again.gq"]);
-    // What is measured anew in their place, with other options, is this run's own.
-    fs::remove_file(gq.path("a.gq")).unwrap();
-    let said = gq.ok(&[&convert[..], &["--calibration", "self"]].concat());
+    // Those of one conversion go with it.
+    let said = gq.ok(&[&["convert", &demo, "-o", "b.gq"][..], &FAST].concat());
     assert!(said.contains("measurements removed"), "{said}");
-    assert!(!gq.path("a.gq.measurements").exists());
+    assert!(!gq.path("b.gq.measurements").exists());
 }
 
 /// Measured by a run that was ended while it wrote: of its own command's.

@@ -13,7 +13,7 @@ use crate::options::{amounts, calibration};
 use crate::progress::Progress;
 use crate::seen::{Checker, NoCheck};
 use crate::signals::Work;
-use crate::{guard, seen, signals, source, units};
+use crate::{guard, signals, source, units};
 use gq_calibrate::{CalibrationText, MeasurementsDir};
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
@@ -209,7 +209,7 @@ pub fn run(args: &ImproveArgs, global: &Global) -> Result<(), Failure> {
     guard::check(&[Out::or_in_place(args.output.as_deref(), &args.file, args.force)], &reads)?;
     let path = args.output.as_ref().unwrap_or(&args.file);
     let useless = ["", ".mark", ".partial", ".states.partial", ".codes.partial", ".trial", ".trial.partial"];
-    let useless = useless.map(|end| gq_files::sibling(&seen::candidate(path), end));
+    let useless = useless.map(|end| gq_files::sibling(&guard::candidate(path), end));
     let work = Work::begun_again(useless).leaving(&args.file);
     let _work = signals::during(work.making([path.clone()], "only its summary was not shown"));
     let settings = scales::settings(args)?;
