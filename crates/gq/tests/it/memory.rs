@@ -102,11 +102,8 @@ fn no_more_memory_is_taken_than_was_promised() {
         let promise = promised(&gq, &[&["plan"][..], &recipe].concat());
         let most = taken(&gq, &[&["convert", "--no-check"][..], &recipe, &["-o", file]].concat());
         eprintln!("convert {recipe:?}: {most} bytes taken, {promise} promised");
-        // Of a model of 6 MB, whose conversions take 4 to 20 MB, not within a tenth but within five. Without measurements,
-        // a fifth is the program and the texts' compression, which do not grow with the model. With them, strips in work
-        // are counted on top of the factor that is made, although no strip waits for a factor: of inputs as narrow as
-        // here (192 columns), each buffer is below `gq_files::MAPPED_ALONE`, and the threads' heaps probably keep it. Counted
-        // apart, tt3 is promised 16.3 MB and takes 16.5. How much stays is not known well enough to promise less.
+        // Of a model of 6 MB, whose conversions take 4 to 20 MB, not within a tenth: the program, the texts' compression and
+        // what threads' heaps keep are a third of that and do not grow with the model. A tenth is tested on larger ones.
         let ratio = promise as f64 / most as f64;
         assert!((1.0..1.5).contains(&ratio), "gq convert {recipe:?}: {most} bytes taken, {promise} promised");
     }
