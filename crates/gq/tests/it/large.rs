@@ -48,7 +48,7 @@ fn the_calibrated_command_stands_in_the_output_with_its_estimate() {
     );
     assert!(document["calibrated"]["seconds"].as_f64().unwrap() > 1.0);
     // The conversion itself says so before it begins.
-    let said = gq.until("that takes", &[&["convert"], &options[..], &["-o", "my.gq"]].concat());
+    let said = gq.until("that takes about", &[&["convert"], &options[..], &["-o", "my.gq"]].concat());
     estimated(&said, "gq convert big --size 1GB --no-grid -o my.gq --calibration builtin");
     // Smaller models, and one that is told what to do, have nothing of the kind.
     let asked = gq.json(&[&["plan"], &options[..], &["--calibration", "none"]].concat());
