@@ -22,8 +22,8 @@ const BASE: u64 = 12 << 18;
 const COPY: u64 = 64 << 10;
 /// Most that the compression of a text needs in addition to the text and its result; shorter texts need less.
 const COMPRESSION: u64 = 16 << 20;
-/// What a thread's heap keeps of buffers that are too small to go back to the system: two of the largest of them.
-const HEAP: u64 = 2 * gq_files::MAPPED_ALONE as u64;
+/// What a thread's heap keeps of buffers that are too small to go back to the system: one of the largest of them.
+const HEAP: u64 = gq_files::MAPPED_ALONE as u64;
 /// What is touched of a thread's stack, and its small allocations.
 const THREAD: u64 = 144 << 10;
 

@@ -314,7 +314,8 @@ fn memory_is_promised_and_a_limit_changes_no_bytes() {
     let peak = promised["peak_memory_bytes"].as_u64().unwrap();
     assert_eq!(promised["spilled_bytes"], 0);
     assert!(!gq.path("a").exists());
-    let limit = (peak - 1).to_string();
+    // A ninth is freed buffers that are kept: a limit does without them first.
+    let limit = (peak / 9 * 8 - 9).to_string();
     let tight = ["--max-memory", &limit];
     let spilled = gq.json(&[&measurements("b")[..], &tight, &["--dry-run"]].concat());
     assert!(spilled["peak_memory_bytes"].as_u64().unwrap() < peak);

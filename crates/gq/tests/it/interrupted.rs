@@ -176,14 +176,17 @@ fn an_evaluation_says_that_nothing_is_kept() {
     let args = ["eval", &demo, "--reference", &demo, "--text", "text", "--cache", "cache"];
     let args = [&args[..], &SLOW].concat();
     let mut child = started(&gq, &args);
-    let begun = || gq.path("cache").is_dir() && !names(&gq.path("cache")).is_empty();
+    let logits = |name: &String| name.ends_with(".partial") && !name.starts_with("digests");
+    let begun = || gq.path("cache").is_dir() && names(&gq.path("cache")).iter().any(logits);
     assert!(until(&mut child, begun), "it was over before it could be interrupted");
     let code = interrupt(&child);
     let output = child.wait_with_output().unwrap();
     let said = shown(&output);
     assert_eq!(output.status.code(), Some(code), "{said}");
     assert!(said.contains("nothing is kept but what cache holds; the same command begins again"), "{said}");
-    assert!(names(&gq.path("cache")).is_empty(), "{:?}", names(&gq.path("cache")));
+    // Digests of files are whole by then, and are what may stay.
+    let kept = names(&gq.path("cache"));
+    assert!(kept.iter().all(|name| name == "digests.json"), "{kept:?}");
 }
 
 #[test]
