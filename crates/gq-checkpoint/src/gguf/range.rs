@@ -12,10 +12,8 @@ const F16_COARSE: f64 = 1.5e-5;
 /// Largest weight below which scales of blocks may be too small for f16: they are down to a four-thousandth of it, and
 /// below 2^-14 they lose bits.
 const SMALL: f32 = 0.25;
-/// What small weights are multiplied by, without rounding.
-const LARGER: f32 = 4096.0 * 4096.0;
 /// Squared error of small weights by that of the larger ones from which on their type does not hold them.
-const COARSER: f64 = 1.5;
+const COARSER: f64 = 6.0;
 
 /// A tensor that its type does not hold.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +35,7 @@ pub(super) struct Reach {
     largest: f32,
     energy: f64,
     count: usize,
-    /// Squared error of blocks of small weights, and what it is of the same weights [`LARGER`] times as large.
+    /// Squared error of blocks of small weights, and what it is of the same weights made larger.
     error: (f64, f64),
     /// Bits that bf16 cuts off, of all values.
     cut_bits: u32,
@@ -77,7 +75,7 @@ impl Reach {
             // Scales are f16 there: of at most the largest weight, and of a small part of it at the least.
             _ if (SMALL..65504.0).contains(&largest) => false,
             kind if largest < SMALL => {
-                self.small(kind, values, bytes);
+                self.small(kind, values, bytes, largest);
                 false
             }
             kind => {
@@ -90,18 +88,21 @@ impl Reach {
     }
 
     /// Compares what blocks lose of small weights with what they lose of larger ones of the same kind.
-    fn small(&mut self, kind: GgmlType, values: &[f32], bytes: &[u8]) {
-        let larger: Vec<f32> = values.iter().map(|value| value * LARGER).collect();
+    fn small(&mut self, kind: GgmlType, values: &[f32], bytes: &[u8], largest: f32) {
+        // A power of two: nothing is rounded.
+        let up = if largest > 0.0 { 2f32.powi((-largest.log2().floor() as i32).clamp(0, 120)) } else { 1.0 };
+        let larger: Vec<f32> = values.iter().map(|value| value * up).collect();
         let (mut encoded, mut decoded) = (vec![0; bytes.len()], vec![0.0; values.len()]);
         encode_blocks(kind, &larger, &mut encoded);
         decode_blocks(kind, &encoded, &mut decoded);
         let error = |decoded: &[f32], by: f64| -> f64 {
             let pairs = larger.iter().zip(decoded);
-            pairs.map(|(&large, &is)| (f64::from(large) - by * f64::from(is)).powi(2)).sum()
+            let sum: f64 = pairs.map(|(&large, &is)| (f64::from(large) - by * f64::from(is)).powi(2)).sum();
+            sum / f64::from(up).powi(2)
         };
         self.error.1 += error(&decoded, 1.0);
         decode_blocks(kind, bytes, &mut decoded);
-        self.error.0 += error(&decoded, f64::from(LARGER));
+        self.error.0 += error(&decoded, f64::from(up));
     }
 
     /// A type that holds what this one does not: BF16 where that is exact, else F32.
@@ -156,7 +157,7 @@ mod tests {
             assert_eq!(beyond(kind, &scaled(2f32.powi(-34))), lost, "{kind}");
             assert_eq!(beyond(kind, &vec![0.0; 256]), None, "{kind}");
         }
-        assert_eq!(beyond(G::Q8_0, &scaled(2f32.powi(-8))), None);
+        assert_eq!(beyond(G::Q8_0, &scaled(2f32.powi(-4))), None);
         // A block's scale is a part of its largest weight.
         assert_eq!(beyond(G::Q8_0, &with(98304.0)), None);
         assert_eq!(beyond(G::Q8_0, &with(1e7)), Some(G::F32));

@@ -187,11 +187,15 @@ fn what_a_killed_run_left_is_removed_after_a_day() {
     let work = Work::new();
     let (cache, identity) = (work.cache(1 << 20), work.identity("1"));
     run(Some((&cache, &identity)), 0);
-    let stale = work.dir.path().join("cache/old.1.partial");
-    let fresh = work.dir.path().join("cache/new.2.partial");
-    std::fs::write(&stale, b"x").unwrap();
-    std::fs::write(&fresh, b"x").unwrap();
-    age(&stale, 90_000);
+    let at = |name: &str| work.dir.path().join("cache").join(name);
+    let [stale, fresh] = ["0123456789abcdef.1.partial", "0123456789abcde0.2.partial"].map(at);
+    // What somebody else keeps there.
+    let others = ["model.gq.partial", "run.1.partial", "mine.logits"].map(at);
+    for path in [&stale, &fresh].into_iter().chain(&others) {
+        std::fs::write(path, b"x").unwrap();
+    }
+    others.iter().chain([&stale]).for_each(|path| age(path, 90_000));
     run(Some((&cache, &identity)), 1);
     assert!(!stale.exists() && fresh.exists());
+    assert!(others.iter().all(|path| path.exists()));
 }

@@ -49,12 +49,13 @@ fn measurements_of_an_interrupted_conversion_go_with_it_or_are_kept() {
     let demo = testdata("demo");
     let convert = [&["convert", &demo, "-o", "a.gq"][..], &FAST].concat();
     for keep in [false, true] {
+        let more: &[&str] = if keep { &["--keep-measurements"] } else { &[] };
+        let convert = [&convert[..], more].concat();
         let mut child = started(&gq, &convert);
         assert!(until(&mut child, || gq.path("a.gq.journal").exists()), "it was over before it was killed");
         child.kill().unwrap();
         child.wait().unwrap();
-        let more: &[&str] = if keep { &["--keep-measurements"] } else { &[] };
-        gq.ok(&[&convert[..], more].concat());
+        gq.ok(&convert);
         let left = if keep { &["a.gq", "a.gq.measurements"][..] } else { &["a.gq"] };
         assert_eq!(names(gq.dir.path()), left);
         fs::remove_file(gq.path("a.gq")).unwrap();
