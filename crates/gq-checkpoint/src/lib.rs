@@ -29,6 +29,7 @@ mod note;
 mod open_options;
 mod read;
 mod read_at;
+mod read_error;
 mod reader;
 mod role;
 pub mod safetensors;

@@ -193,9 +193,9 @@ mod tests {
         assert_eq!(again.known(0.1 / 3.0), Some(round));
         assert_eq!(again.known(0.03), None);
         drop(again);
-        let anew = SearchFolder::open(&path, "that", true).unwrap();
-        assert_eq!(anew.known(0.1 / 3.0), None);
-        anew.remove();
+        let restarted = SearchFolder::open(&path, "that", true).unwrap();
+        assert_eq!(restarted.known(0.1 / 3.0), None);
+        restarted.remove();
         assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
     }
 

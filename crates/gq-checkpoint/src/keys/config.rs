@@ -90,7 +90,7 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
     row("per_layer_config.N.num_key_value_heads", GEMMA4, "its key-value heads", ("num_key_value_heads", Absent), "divisors of the query heads", "attention.head_count_kv"),
     row("num_kv_shared_layers", GEMMA4, "last layers that read the cache of an earlier one", ("0", Refused), "0 to the layers", "attention.shared_kv_layers"),
     row("use_double_wide_mlp", GEMMA4, "those layers' MLP is twice as wide", ("false", Refused), "true, false", "feed_forward_length"),
-    row("enable_moe_block", GEMMA4, "experts beside the MLP", ("false", Refused), "true, false", "expert_count"),
+    row("enable_moe_block", GEMMA4, "experts next to the MLP", ("false", Refused), "true, false", "expert_count"),
     row("num_experts", QWEN3_MOE, "experts of a layer", ("num_local_experts", Absent), "1 to 2^14", "expert_count"),
     row("num_local_experts", QWEN3_MOE, "the same, as transformers 5 saves it; where both stand they must agree", ("num_experts", Refused), "1 to 2^14", "expert_count"),
     row("num_experts_per_tok", QWEN3_MOE, "experts for each token", ("refused", Refused), "1 to num_experts", "expert_used_count"),

@@ -155,14 +155,14 @@ pub(crate) fn allocate(
         }
     }
     if spent > limit {
-        let beside = if matches!(budget, Budget::FileBytes(_)) { spending.fixed_bytes } else { 0 };
+        let around = if matches!(budget, Budget::FileBytes(_)) { spending.fixed_bytes } else { 0 };
         let chosen: BTreeSet<usize> = choices.iter().map(|choice| choice.step).collect();
         let fixed = steps.iter().enumerate().filter(|(index, step)| counted(step) && !chosen.contains(index));
         let mut by_role: BTreeMap<&str, u64> = BTreeMap::new();
         fixed.for_each(|(_, step)| *by_role.entry(&step.role).or_default() += stored(step.bytes));
         let mut fixed: Vec<_> = by_role.into_iter().map(|(role, bytes)| (role.to_owned(), bytes)).collect();
         fixed.sort_by_key(|(_, bytes)| Reverse(*bytes));
-        return Err(PlanError::Budget { limit, actual: spent, beside, fixed });
+        return Err(PlanError::Budget { limit, actual: spent, around, fixed });
     }
     while expected > enough {
         // The next step down a hull that gains most per byte, of those that fit.

@@ -92,7 +92,7 @@ pub enum PlanError {
         /// Bytes of the smallest.
         actual: u64,
         /// Bytes that the file takes next to payloads: texts and tables of contents; 0 where none are counted.
-        beside: u64,
+        around: u64,
         /// Bytes of what is counted and has no choice, by role, the largest first.
         fixed: Vec<(String, u64)>,
     },

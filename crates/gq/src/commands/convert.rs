@@ -194,8 +194,8 @@ fn guarded(args: &ConvertArgs, output: &Path, measures: bool) -> Result<(), Fail
     let measurements = measurements_path(output);
     let search = SearchFolder::path(output);
     let mut outs = vec![Out::file(output, args.force)];
-    outs.extend(measures.then(|| Out::beside(&measurements)));
-    outs.extend(args.recipe.target_kld.map(|_| Out::beside(&search)));
+    outs.extend(measures.then(|| Out::companion(&measurements)));
+    outs.extend(args.recipe.target_kld.map(|_| Out::companion(&search)));
     guard::check(&outs, &reads)?;
     if measures {
         measure::refuse_foreign(&measurements)?;

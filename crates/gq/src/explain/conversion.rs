@@ -8,13 +8,13 @@ use gq_convert::{
 };
 use std::path::Path;
 
-/// What took a budget's room, to append to a sentence: `beside` the weights, and of those what has no choice of codes, by
+/// What took a budget's room, to append to a sentence: `around` the weights, and of those what has no choice of codes, by
 /// role and the largest first. In bytes; parts below a hundredth of the largest are left out.
-pub fn took_room(beside: u64, fixed: &[(String, u64)]) -> String {
+pub fn took_room(around: u64, fixed: &[(String, u64)]) -> String {
     let part = |(role, bytes): &(String, u64)| format!("{role} {}", units::bytes(*bytes));
     let largest = fixed.first().map_or(0, |(_, bytes)| *bytes);
     let named: Vec<String> = fixed.iter().filter(|(_, bytes)| bytes * 100 >= largest).map(part).collect();
-    let texts = (beside > 0).then(|| format!("; texts and tables of contents take {}", units::bytes(beside)));
+    let texts = (around > 0).then(|| format!("; texts and tables of contents take {}", units::bytes(around)));
     let fixed = (largest > 0).then(|| format!("; fixed among the weights: {}", named.join(", ")));
     texts.into_iter().chain(fixed).collect()
 }
@@ -51,12 +51,12 @@ impl From<PlanError> for Failure {
             PlanError::Rotation { tensor, source } => {
                 bad(Exit::Usage, "plan.rotation", &tensor).limit("--rotation hadamard").actual(source)
             }
-            PlanError::Budget { limit, actual, beside, fixed } => {
+            PlanError::Budget { limit, actual, around, fixed } => {
                 let message = format!(
                     "the smallest file needs {} for its weights, the budget leaves {}{}",
                     units::bytes(actual),
                     units::bytes(limit),
-                    took_room(beside, &fixed),
+                    took_room(around, &fixed),
                 );
                 Failure::new(Exit::Usage, "plan.budget", message)
                     .at("--size, --bpw")

@@ -109,7 +109,7 @@ impl Out {
     }
 
     /// A folder next to an output that nobody named: a link is not followed there.
-    pub fn beside(path: &Path) -> Out {
+    pub fn companion(path: &Path) -> Out {
         Out { path: path.to_owned(), shape: Shape::Beside }
     }
 }
@@ -192,12 +192,12 @@ fn one(out: &Out, read: &Read) -> Result<(), Failure> {
             let above = path.ancestors().skip(1).find(|above| above.exists()).unwrap_or(Path::new("."));
             gq_files::may_write(above).map_err(|error| cannot(path, &error))
         }
-        (Shape::File { .. } | Shape::InPlace | Shape::NewFolder, _) => beside(path, out.shape),
+        (Shape::File { .. } | Shape::InPlace | Shape::NewFolder, _) => companion_is_free(path, out.shape),
     }
 }
 
 /// Whether a file can be made and begun at `path`.
-fn beside(path: &Path, shape: Shape) -> Result<(), Failure> {
+fn companion_is_free(path: &Path, shape: Shape) -> Result<(), Failure> {
     let folder = folder_of(path);
     match kind(folder).map_err(|error| cannot(path, &error))? {
         Kind::Folder => gq_files::may_write(folder).map_err(|error| cannot(path, &error))?,

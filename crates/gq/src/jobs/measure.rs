@@ -175,15 +175,15 @@ pub fn finished(
         }
         Err(error) => return Ok(Finished::Other(format!("not usable here ({error})"))),
     };
-    let anew = |what: &str| Ok(Finished::Other(format!("measured {what}")));
+    let other = |what: &str| Ok(Finished::Other(format!("measured {what}")));
     if measurements.value().asked != how.asked(checkpoint.spec()) {
-        return anew("with other options");
+        return other("with other options");
     }
     if measurements.check_source(&gq_calibrate::source_files(checkpoint)).is_err() {
-        return anew("on other weights");
+        return other("on other weights");
     }
     let texts = given_texts(&how.source(), &ModelTexts::from_checkpoint(checkpoint)?, global)?;
     let same =
         texts.is_none_or(|texts| measurements.value().text_sha256 == gq_calibrate::texts_digest(&texts));
-    if same { Ok(Finished::AsAsked(Box::new(measurements))) } else { anew("on another text") }
+    if same { Ok(Finished::AsAsked(Box::new(measurements))) } else { other("on another text") }
 }

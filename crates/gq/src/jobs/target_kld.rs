@@ -46,7 +46,7 @@ pub struct Job<'a> {
     pub grids: &'a Grids,
 }
 
-/// What looking for a file within `--target-kld` takes at the most, beside what the conversion says of itself; `None`: it
+/// What looking for a file within `--target-kld` takes at the most, in addition to what the conversion says of itself; `None`: it
 /// is not asked for.
 pub fn expectation(
     checkpoint: &Checkpoint,

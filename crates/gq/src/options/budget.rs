@@ -28,7 +28,7 @@ pub struct Asked {
 
 impl Asked {
     /// Bytes of keys and values, and of buffers, that `--fit` has to hold next to the weights.
-    pub fn beside(&self, spec: &ModelSpec) -> (u64, u64) {
+    pub fn around(&self, spec: &ModelSpec) -> (u64, u64) {
         (kv_cache_bytes(spec, self.ctx, self.kv), work_bytes(spec, self.ctx, self.kv, FIT_THREADS))
     }
 
@@ -61,8 +61,8 @@ impl Asked {
             ..policy.clone()
         };
         match gq_convert::plan_measured(checkpoint, &optimistic, resources, None, None) {
-            Err(PlanError::Budget { limit, actual, beside, fixed }) => {
-                Err(self.refusal(checkpoint.spec(), (limit, actual), &took_room(beside, &fixed)))
+            Err(PlanError::Budget { limit, actual, around, fixed }) => {
+                Err(self.refusal(checkpoint.spec(), (limit, actual), &took_room(around, &fixed)))
             }
             _ => Ok(()),
         }
@@ -85,7 +85,7 @@ impl Asked {
                 ),
             ),
             (_, Some(fit), _) => {
-                let (cache, work) = self.beside(spec);
+                let (cache, work) = self.around(spec);
                 let message = format!(
                     "--fit {} leaves {left} for the weights, which take at least {least}: keys and values of {} tokens \
                      take {}, buffers {}{room}",

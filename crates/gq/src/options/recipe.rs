@@ -162,7 +162,7 @@ impl Recipe {
 
     /// What is to be spent; `None`: encodings are asked for by name.
     fn budget(&self, checkpoint: &Checkpoint) -> Option<Budget> {
-        let (cache, work) = self.asked().beside(checkpoint.spec());
+        let (cache, work) = self.asked().around(checkpoint.spec());
         let fit = self.fit.map(|bytes| bytes.saturating_sub(cache + work));
         let bytes = self.size.or(fit).map(Budget::FileBytes);
         let budget = bytes.or(self.bpw.map(Budget::BodyBits)).or(self.target_kld.map(Budget::Divergence));

@@ -228,12 +228,13 @@ impl RoundAgain<'_> {
             held: self.checkpoint.held_bytes(rayon::current_num_threads()),
         };
         let memory = MeasuringMemory::rounding_again(self.reference.spec(), size, options.max_memory)?;
-        let beside = |suffix: &str| {
+        let sibling = |suffix: &str| {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);
             PathBuf::from(name)
         };
-        let (states, codes, trial) = (beside(".states.partial"), beside(".codes.partial"), beside(".trial"));
+        let (states, codes, trial) =
+            (sibling(".states.partial"), sibling(".codes.partial"), sibling(".trial"));
         let outcome =
             self.run_beside(sequences, options, (memory.spilled > 0, &states, &codes), &trial, progress);
         let outcome = outcome.and_then(|outcome| {
