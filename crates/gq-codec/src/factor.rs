@@ -43,17 +43,18 @@ impl Factor {
     /// # Errors
     /// [`NotPositive`] when even that does not help, or entries are not finite.
     pub fn new(level: Isa, h: &[f32], n: usize, damping: f64) -> Result<Factor, NotPositive> {
-        let mean = (0..n).map(|i| f64::from(h[i * n + i])).sum::<f64>() / n.max(1) as f64;
-        let mut damping = damping;
-        loop {
-            match eliminate(level, h, n, mean, damping) {
-                Ok((a, diagonal)) => return Ok(finish(&a, n, diagonal, damping)),
-                Err(column) if damping >= 10.0 || !damping.is_finite() || !mean.is_finite() => {
-                    return Err(NotPositive { column, damping });
-                }
-                Err(_) => damping = (damping * 2.0).max(1e-3),
-            }
-        }
+        let (a, diagonal, damping) = eliminate_damped(level, h, n, damping)?;
+        Ok(finish(&a, n, diagonal, damping))
+    }
+
+    /// The same of a matrix that is needed no more: it is gone before U takes memory.
+    ///
+    /// # Errors
+    /// Those of [`new`](Factor::new).
+    pub fn from_moment(level: Isa, h: Vec<f32>, n: usize, damping: f64) -> Result<Factor, NotPositive> {
+        let (a, diagonal, damping) = eliminate_damped(level, &h, n, damping)?;
+        drop(h);
+        Ok(finish(&a, n, diagonal, damping))
     }
 
     /// Width.
@@ -138,6 +139,26 @@ fn gather(rows: &[f32], n: usize) -> Vec<[f64; STRIP]> {
 fn scatter(x: &[[f64; STRIP]], rows: &mut [f32]) {
     for (lane, row) in rows.chunks_exact_mut(x.len()).enumerate() {
         row.iter_mut().zip(x).for_each(|(b, x)| *b = x[lane] as f32);
+    }
+}
+
+/// Eliminates with the damping that it takes: matrix and diagonal as [`eliminate`] gives them, and that damping.
+fn eliminate_damped(
+    level: Isa,
+    h: &[f32],
+    n: usize,
+    damping: f64,
+) -> Result<(Vec<f64>, Vec<f64>, f64), NotPositive> {
+    let mean = (0..n).map(|i| f64::from(h[i * n + i])).sum::<f64>() / n.max(1) as f64;
+    let mut damping = damping;
+    loop {
+        match eliminate(level, h, n, mean, damping) {
+            Ok((a, diagonal)) => return Ok((a, diagonal, damping)),
+            Err(column) if damping >= 10.0 || !damping.is_finite() || !mean.is_finite() => {
+                return Err(NotPositive { column, damping });
+            }
+            Err(_) => damping = (damping * 2.0).max(1e-3),
+        }
     }
 }
 

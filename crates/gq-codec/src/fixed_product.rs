@@ -112,6 +112,11 @@ fn pack(x: Operand<'_>, first: usize, limit: usize, k0: usize, kc: usize, width:
     }
 }
 
+/// Bytes of the packed panels of a product with `n` columns, `k` deep.
+pub(crate) fn packed_bytes(n: usize, k: usize) -> u64 {
+    4 * (NC.min(n.next_multiple_of(NR)) * KC.min(k)) as u64
+}
+
 fn tile(level: Isa, a: &[f32], b: &[f32], c: &mut [f32], c_stride: usize, rows: usize, cols: usize) {
     let mut acc = [[0.0f32; NR]; MR];
     for (row, acc) in acc.iter_mut().enumerate().take(rows) {

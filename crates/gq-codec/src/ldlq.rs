@@ -4,7 +4,7 @@
 //! this driver feeds errors back through U of `H = U D U^T`.
 
 use crate::factor::Factor;
-use crate::fixed_product::{Operand, fixed_product};
+use crate::fixed_product::{Operand, fixed_product, packed_bytes};
 use gq_tensor::Isa;
 
 /// Columns between two updates by all columns before them.
@@ -12,6 +12,13 @@ const BLOCK: usize = 32;
 
 /// Columns of `w U` computed together.
 const PROJECTED: usize = 256;
+
+/// Bytes at most of a strip `[rows, cols]` that is rounded column after column, but for what the code holds of it: weights
+/// and errors, buffers of some columns, panels of the products.
+pub(crate) fn round_strip_bytes(rows: usize, cols: usize) -> u64 {
+    let buffers = BLOCK + 2 * PROJECTED.min(cols);
+    4 * (rows * (2 * cols + buffers)) as u64 + packed_bytes(rows, cols)
+}
 
 /// A code for the columns of a strip of rows.
 pub(crate) trait ColumnQuantizer {
@@ -34,7 +41,6 @@ pub struct StripOutcome {
 ///
 /// `weights` is `[rows, n]` row-major in the basis of `factor`, `scales` `[groups, rows]` one scale for every row in each
 /// of as many groups of columns, where 0 stands for a group without energy.
-/// `values` `[n, rows]` (column after column) receives the rounded weights in units of the scale.
 ///
 /// # Panics
 /// When the slices are not of these lengths.
@@ -44,7 +50,6 @@ pub(crate) fn round_strip(
     weights: &[f32],
     scales: &[f32],
     quantizer: &mut dyn ColumnQuantizer,
-    values: &mut [f32],
 ) -> StripOutcome {
     let n = factor.n();
     let rows = weights.len() / n.max(1);
@@ -52,16 +57,16 @@ pub(crate) fn round_strip(
         return StripOutcome::default();
     }
     let group = n * rows / scales.len().max(1);
-    assert!(weights.len() == rows * n && values.len() == weights.len(), "strip of {rows} rows");
+    assert!(weights.len() == rows * n, "strip of {rows} rows");
     assert!(
         group > 0 && scales.len() * group == weights.len() && n.is_multiple_of(group),
         "scales of a strip"
     );
     let upper = factor.upper();
     let mut errors = vec![0.0f32; n * rows]; // e_k = w_k - q_k, [n, rows]
-    let mut residuals = vec![0.0f32; n * rows]; // (e U)_j = target_j - q_j, [n, rows]
+    let mut refit = Refit::new(n, rows);
     let mut block = vec![0.0f32; BLOCK * rows];
-    let mut targets = vec![0.0f32; rows];
+    let (mut targets, mut value) = (vec![0.0f32; rows], vec![0.0f32; rows]);
     let inverse: Vec<f32> = scales.iter().map(|&s| if s > 0.0 { 1.0 / s } else { 0.0 }).collect();
     for start in (0..n).step_by(BLOCK) {
         let width = BLOCK.min(n - start);
@@ -79,10 +84,9 @@ pub(crate) fn round_strip(
             for ((t, &b), &inverse) in targets.iter_mut().zip(target.iter()).zip(&inverse[own.clone()]) {
                 *t = b * inverse;
             }
-            let value = &mut values[col * rows..(col + 1) * rows];
-            quantizer.round_column(level, col, &targets, value);
+            quantizer.round_column(level, col, &targets, &mut value);
             let error = &mut errors[col * rows..(col + 1) * rows];
-            let residual = &mut residuals[col * rows..(col + 1) * rows];
+            let residual = refit.residual(col);
             for (row, scale) in scales[own].iter().enumerate() {
                 let rounded = scale * value[row];
                 error[row] = weights[row * n + col] - rounded;
@@ -95,39 +99,70 @@ pub(crate) fn round_strip(
                 }
             }
         }
-    }
-    refit(level, factor, weights, rows, &residuals)
-}
-
-/// Least-squares scale of every row in the metric of H: with `wU` and `qU = wU - residual`,
-/// `w H q^T = sum_j D_j (wU)_j (qU)_j`.
-fn refit(level: Isa, factor: &Factor, weights: &[f32], rows: usize, residuals: &[f32]) -> StripOutcome {
-    let n = factor.n();
-    let mut projected = vec![0.0f32; n * rows]; // (w U)^T, [n, rows]
-    for start in (0..n).step_by(PROJECTED) {
-        // U is zero below its diagonal.
-        let end = n.min(start + PROJECTED);
-        let upper = Operand::rows(&factor.upper()[start..], n).t();
-        let projected = &mut projected[start * rows..end * rows];
-        fixed_product(level, (end - start, rows, end), upper, Operand::rows(weights, n).t(), projected, rows);
-    }
-    let (mut wq, mut qq, mut ww) = (vec![0.0f64; rows], vec![0.0f64; rows], vec![0.0f64; rows]);
-    for (j, &d) in factor.diagonal().iter().enumerate() {
-        for row in 0..rows {
-            let w = f64::from(projected[j * rows + row]);
-            let q = w - f64::from(residuals[j * rows + row]);
-            wq[row] += d * w * q;
-            qq[row] += d * q * q;
-            ww[row] += d * w * w;
+        let end = start + width;
+        if end.is_multiple_of(PROJECTED) || end == n {
+            refit.project(level, factor, weights, end);
         }
     }
-    let refit = |row: usize| if qq[row] > 0.0 && wq[row] > 0.0 { (wq[row] / qq[row]) as f32 } else { 1.0 };
-    let refit: Vec<f32> = (0..rows).map(refit).collect();
-    let error = |row: usize| {
-        let f = f64::from(refit[row]);
-        let error = ww[row] - 2.0 * f * wq[row] + f * f * qq[row];
-        // A hair below zero is rounding. What is no number is no small error: it is infinite.
-        if error.is_finite() { error.max(0.0) } else { f64::INFINITY }
-    };
-    StripOutcome { errors: (0..rows).map(error).collect(), energies: ww, refit }
+    refit.outcome()
+}
+
+/// What rounding cost each row, and the scale that would have cost least, summed up column after column.
+struct Refit {
+    /// Of columns since the last projection: `(e U)_j = target_j - q_j`, `[PROJECTED, rows]`.
+    residuals: Vec<f32>,
+    /// `(w U)^T` of the same columns.
+    projected: Vec<f32>,
+    /// Sums over columns of `D (w U) (q U)`, `D (q U)^2` and `D (w U)^2`, for each row.
+    wq: Vec<f64>,
+    qq: Vec<f64>,
+    ww: Vec<f64>,
+}
+
+impl Refit {
+    fn new(n: usize, rows: usize) -> Refit {
+        let [residuals, projected] = [(); 2].map(|()| vec![0.0; PROJECTED.min(n) * rows]);
+        let [wq, qq, ww] = [(); 3].map(|()| vec![0.0; rows]);
+        Refit { residuals, projected, wq, qq, ww }
+    }
+
+    /// Where the residuals of a column go.
+    fn residual(&mut self, col: usize) -> &mut [f32] {
+        let (rows, at) = (self.wq.len(), col % PROJECTED);
+        &mut self.residuals[at * rows..(at + 1) * rows]
+    }
+
+    /// Takes in the columns before `end` that were not taken in yet, of which all residuals are there.
+    fn project(&mut self, level: Isa, factor: &Factor, weights: &[f32], end: usize) {
+        let (n, rows, start) = (factor.n(), self.wq.len(), (end - 1) / PROJECTED * PROJECTED);
+        // U is zero below its diagonal.
+        let upper = Operand::rows(&factor.upper()[start..], n).t();
+        self.projected.fill(0.0);
+        let shape = (end - start, rows, end);
+        fixed_product(level, shape, upper, Operand::rows(weights, n).t(), &mut self.projected, rows);
+        let columns = self.projected.chunks_exact(rows).zip(self.residuals.chunks_exact(rows));
+        for ((projected, residuals), &d) in columns.zip(&factor.diagonal()[start..end]) {
+            for (row, (&projected, &residual)) in projected.iter().zip(residuals).enumerate() {
+                let w = f64::from(projected);
+                let q = w - f64::from(residual);
+                self.wq[row] += d * w * q;
+                self.qq[row] += d * q * q;
+                self.ww[row] += d * w * w;
+            }
+        }
+    }
+
+    fn outcome(self) -> StripOutcome {
+        let Refit { wq, qq, ww, .. } = self;
+        let refit =
+            |row: usize| if qq[row] > 0.0 && wq[row] > 0.0 { (wq[row] / qq[row]) as f32 } else { 1.0 };
+        let refit: Vec<f32> = (0..ww.len()).map(refit).collect();
+        let error = |row: usize| {
+            let f = f64::from(refit[row]);
+            let error = ww[row] - 2.0 * f * wq[row] + f * f * qq[row];
+            // A hair below zero is rounding. What is no number is no small error: it is infinite.
+            if error.is_finite() { error.max(0.0) } else { f64::INFINITY }
+        };
+        StripOutcome { errors: (0..ww.len()).map(error).collect(), energies: ww, refit }
+    }
 }

@@ -10,6 +10,7 @@ use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
 use serde::de::DeserializeOwned;
 use std::collections::HashSet;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::http::Response;
@@ -55,6 +56,22 @@ impl Control<'_> {
             }
             std::thread::sleep(left.min(Duration::from_millis(50)));
         }
+    }
+
+    /// Does `work`, and says that `url` has not answered when it takes longer than that goes without saying.
+    fn unless_quiet<T>(&self, url: &str, work: impl FnOnce() -> T) -> T {
+        let (done, waiting) = mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // Nothing is ever sent: the other end goes away when the work is done.
+                if waiting.recv_timeout(self.retry.quiet) == Err(RecvTimeoutError::Timeout) {
+                    (self.progress)(Event::Unanswered { url: &without_query(url) });
+                }
+            });
+            let result = work();
+            drop(done);
+            result
+        })
     }
 
     /// Waits before the next try after a further failure, or turns it into an error.
@@ -206,7 +223,7 @@ impl Hub {
         let mut failures = Failures::default();
         loop {
             control.check()?;
-            let failure = match send() {
+            let failure = match control.unless_quiet(url, &mut send) {
                 Ok(response) => return Ok(response),
                 Err(Refused::MayPass(failure)) => failure,
                 Err(Refused::Final(error)) => return Err(*error),

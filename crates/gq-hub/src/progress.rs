@@ -37,6 +37,11 @@ pub enum Event<'a> {
         /// What went wrong.
         reason: &'a str,
     },
+    /// A question to the Hub has no whole answer yet, and is waited for. Told once for each try.
+    Unanswered {
+        /// The address, without its query.
+        url: &'a str,
+    },
     /// Another process fetches the same file: it is waited for. Told once.
     Waiting {
         /// Path in the repository.

@@ -15,6 +15,8 @@ pub struct RetryPolicy {
     pub longest_asked: Duration,
     /// Windows in a row that are slower than the least rate, after which a transfer is given up.
     pub slow_attempts: u32,
+    /// Time after which it is said that a question has no answer yet.
+    pub quiet: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -25,6 +27,7 @@ impl Default for RetryPolicy {
             cap: Duration::from_secs(30),
             longest_asked: Duration::from_secs(300), // the Hub counts requests in windows of five minutes
             slow_attempts: 3,
+            quiet: Duration::from_secs(5),
         }
     }
 }

@@ -24,6 +24,9 @@ pub fn chatter(event: &Event<'_>, output: Output) {
             let (path, wait) = (units::printable(path), units::seconds(wait.as_secs_f64()));
             output.note(&format!("{path}: {reason}; again in {wait} (failure {attempt})"));
         }
+        Event::Unanswered { url } => {
+            output.note(&format!("{}: no answer yet; still waiting", units::printable(url)));
+        }
         Event::Waiting { path, lock } => {
             let (path, lock) = (units::printable(path), units::printable(&lock.display().to_string()));
             output.note(&format!("{path}: another process is fetching it; waiting for its lock, {lock}"));

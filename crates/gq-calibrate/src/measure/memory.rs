@@ -24,7 +24,7 @@ const HEAD_ROWS: u64 = 128;
 
 /// Bytes of factors of inputs that rounding for a trial holds at most, over the square of the widest input: two that are
 /// kept, and one in the making.
-pub const FACTORS_AT_WORK: u64 = 36;
+pub const FACTORS_AT_WORK: u64 = 28;
 
 /// Groups of a role's layers, by depth: a few where gradients tell tensors apart, more where trials alone do.
 pub(super) const fn depths(gradients: bool) -> usize {

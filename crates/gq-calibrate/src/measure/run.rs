@@ -351,7 +351,8 @@ fn choose(
     n: usize,
     one_of_many: bool,
 ) -> Result<Chosen, NotPositive> {
-    let (mut train, mut held) = (square(train, n), square(held, n));
+    let both = |triangle: &[f32]| square(triangle.iter().copied(), n);
+    let (mut train, mut held) = (both(train), both(held));
     if let Ok(rotation) = Rotation::new(RotationSpec { kind: RotationKind::Hadamard, seed: 0 }, n) {
         rotate(level, &mut train, &rotation);
         rotate(level, &mut held, &rotation);

@@ -196,8 +196,24 @@ impl MeasurementsDir {
         }
     }
 
-    /// The moment of an input's tokens, and that of the held-out ones: `[n, n]` each.
-    pub fn moments(&self, input: &str) -> Result<(Vec<f32>, Vec<f32>), MeasurementsError> {
+    /// The second moment `[n, n]` of an input's tokens.
+    ///
+    /// # Errors
+    /// [`MeasurementsError`]: a file that cannot be read or is not the one that was written.
+    pub fn moment(&self, input: &str) -> Result<Vec<f32>, MeasurementsError> {
+        self.square(input, "moment")
+    }
+
+    /// The second moment `[n, n]` of the tokens that were held out.
+    ///
+    /// # Errors
+    /// Those of [`moment`](MeasurementsDir::moment).
+    pub fn held_out_moment(&self, input: &str) -> Result<Vec<f32>, MeasurementsError> {
+        self.square(input, "held_out")
+    }
+
+    /// One of an input's two moments.
+    fn square(&self, input: &str, part: &str) -> Result<Vec<f32>, MeasurementsError> {
         let index = self.dir.join(INDEX);
         let malformed =
             |path: &Path, actual: String| MeasurementsError::Malformed { path: path.to_owned(), actual };
@@ -210,17 +226,13 @@ impl MeasurementsDir {
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| malformed(&path, e.to_string()))?;
         let n = measured.cols;
-        let half = |part: &str| {
-            let name = format!("{input}.{part}");
-            let tensor = tensors.tensor(&name).map_err(|e| malformed(&path, e.to_string()))?;
-            let values: Vec<f32> =
-                tensor.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-            match values.len() == n * (n + 1) / 2 {
-                true => Ok(square(&values, n)),
-                false => Err(malformed(&path, format!("{name} has {} elements", values.len()))),
-            }
-        };
-        Ok((half("moment")?, half("held_out")?))
+        let name = format!("{input}.{part}");
+        let tensor = tensors.tensor(&name).map_err(|e| malformed(&path, e.to_string()))?;
+        let values = tensor.data().as_chunks::<4>().0;
+        match values.len() == n * (n + 1) / 2 {
+            true => Ok(square(values.iter().map(|&bytes| f32::from_le_bytes(bytes)), n)),
+            false => Err(malformed(&path, format!("{name} has {} elements", values.len()))),
+        }
     }
 
     /// What an error in each row of a tensor costs, relative to the costliest, where gradients were measured.

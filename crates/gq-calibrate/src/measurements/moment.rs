@@ -58,16 +58,13 @@ impl Moment {
     }
 }
 
-/// The symmetric matrix `[n, n]` of a lower triangle.
-pub fn square(triangle: &[f32], n: usize) -> Vec<f32> {
+/// The symmetric matrix `[n, n]` of a lower triangle, row after row.
+pub fn square(triangle: impl IntoIterator<Item = f32>, n: usize) -> Vec<f32> {
     let mut square = vec![0.0; n * n];
-    let mut at = 0;
-    for i in 0..n {
-        for j in 0..=i {
-            square[i * n + j] = triangle[at];
-            square[j * n + i] = triangle[at];
-            at += 1;
-        }
+    let places = (0..n).flat_map(|i| (0..=i).map(move |j| (i, j)));
+    for ((i, j), value) in places.zip(triangle) {
+        square[i * n + j] = value;
+        square[j * n + i] = value;
     }
     square
 }
@@ -105,7 +102,7 @@ mod tests {
         for level in Isa::available() {
             let mut moment = Moment::new(n);
             moment.add(level, &x);
-            let h = square(&moment.triangle(), n);
+            let h = square(moment.triangle(), n);
             for (i, j) in [(0, 0), (5, 300), (319, 2), (256, 255), (255, 256), (319, 319)] {
                 let expected: f32 = x.data.chunks(n).map(|row| row[i] * row[j]).sum::<f32>() / 40.0;
                 assert!((h[i * n + j] - expected).abs() < 1e-5, "{i} {j}");
@@ -121,12 +118,12 @@ mod tests {
         let mut x = inputs(50, n);
         let mut moment = Moment::new(n);
         moment.add(level, &x);
-        let mut h = square(&moment.triangle(), n);
+        let mut h = square(moment.triangle(), n);
         rotate(level, &mut h, &rotation);
         rotation.forward(level, &mut x.data, &mut Vec::new());
         let mut moment = Moment::new(n);
         moment.add(level, &x);
-        let expected = square(&moment.triangle(), n);
+        let expected = square(moment.triangle(), n);
         assert!(h.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4));
     }
 }

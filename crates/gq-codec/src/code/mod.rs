@@ -13,7 +13,7 @@ mod turbo;
 use crate::error::CodecError;
 use crate::factor::Factor;
 use crate::kernel::Activations;
-use crate::ldlq::StripOutcome;
+use crate::ldlq::{StripOutcome, round_strip_bytes};
 use gq_tensor::{CodedRows, Encoding, Isa, Storage};
 pub use grid::on_grid;
 use half::f16;
@@ -112,6 +112,12 @@ pub trait ColumnCode: Send + Sync {
         codes: &mut [u8],
         scales: &mut [u8],
     ) -> StripOutcome;
+
+    /// Bytes at most while a strip of `rows` rows of `cols` elements is rounded, its weights among them; its codes and
+    /// scales and [`scratch_bytes`](Code::scratch_bytes) come in addition.
+    fn strip_bytes(&self, rows: usize, cols: usize) -> u64 {
+        round_strip_bytes(rows, cols)
+    }
 
     /// Multiplications that a code of one weight takes, those of the feedback aside.
     fn multiplications(&self) -> f64;

@@ -148,8 +148,7 @@ impl ColumnCode for TrellisCode {
         let start = start_scales(rotated, factor, trellis.gaussian_scale(), inflation);
         let weights = strip_weights(&start, row_weights);
         let mut columns = TrellisColumns::new(trellis, weights, codes);
-        let mut values = vec![0.0; rotated.len()];
-        let outcome = round_strip(level, factor, rotated, &start, &mut columns, &mut values);
+        let outcome = round_strip(level, factor, rotated, &start, &mut columns);
         for (row, scale) in scales.as_chunks_mut::<2>().0.iter_mut().enumerate() {
             let fitted = start[row] * outcome.refit[row];
             *scale = stored_scale(fitted, broken.contains(&row)).to_le_bytes();

@@ -5,7 +5,7 @@ use crate::calibrated::{finite_rows, gaussian, inflation, stored_scale};
 use crate::codebook::{Codebook, LevelTables};
 use crate::factor::Factor;
 use crate::kernel::{self, Activations, Fit, TurboRows};
-use crate::ldlq::{ColumnQuantizer, StripOutcome, round_strip};
+use crate::ldlq::{ColumnQuantizer, StripOutcome, round_strip, round_strip_bytes};
 use crate::packing;
 use crate::scale::to_scale;
 use gq_tensor::{CodedRows, Isa, ScaleGroup};
@@ -143,8 +143,7 @@ impl ColumnCode for Turbo {
             start[at % groups * rows + at / groups] = if scale.is_finite() { scale } else { 0.0 };
         }
         let mut quantizer = ScalarColumns { book, codes: vec![0; rotated.len()] };
-        let mut values = vec![0.0; rotated.len()];
-        let outcome = round_strip(level, factor, rotated, &start, &mut quantizer, &mut values);
+        let outcome = round_strip(level, factor, rotated, &start, &mut quantizer);
         let mut row_codes = vec![0; n];
         let rows_out = codes.chunks_exact_mut(row_bytes).zip(scales.chunks_exact_mut(2 * groups));
         for (row, (codes, scales)) in rows_out.enumerate() {
@@ -158,6 +157,11 @@ impl ColumnCode for Turbo {
             }
         }
         outcome
+    }
+
+    /// A byte for each code until rows are packed.
+    fn strip_bytes(&self, rows: usize, cols: usize) -> u64 {
+        round_strip_bytes(rows, cols) + (rows * cols) as u64
     }
 
     fn multiplications(&self) -> f64 {

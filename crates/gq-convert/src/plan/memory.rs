@@ -50,11 +50,11 @@ pub(crate) struct Held {
 impl Memory {
     /// Memory for these steps, with the largest block that stays below `limit` where possible.
     ///
-    /// Factors take `factors`.
+    /// Factors take `factors`, for each step those that are there while it is coded.
     pub(crate) fn new(
         steps: &[Step],
         held: Held,
-        factors: FactorBytes,
+        factors: &[FactorBytes],
         threads: usize,
         limit: Option<u64>,
     ) -> Memory {
@@ -80,9 +80,10 @@ pub(crate) fn block_rows(step: &Step, block: u64) -> usize {
     (fit / strip * strip).clamp(strip, most.max(strip))
 }
 
-fn peak(steps: &[Step], held: Held, factors: FactorBytes, threads: usize, block: u64) -> u64 {
+fn peak(steps: &[Step], held: Held, factors: &[FactorBytes], threads: usize, block: u64) -> u64 {
     let largest = |of: &dyn Fn(&Step) -> u64| steps.iter().map(of).max().unwrap_or(0);
-    // Two blocks are read ahead of the encoder, two are on their way to the file: of one tensor, where it has them.
+    // Two blocks are read ahead of the encoder, two are on their way to the file: of one tensor, where it has them. Buffers
+    // keep the size of the largest.
     let two_largest = |of: &dyn Fn(&Step) -> u64| {
         steps.iter().fold((0, 0), |(first, second), step| {
             let (size, more) = (of(step), step.matrix().rows as u64 > held_rows(step, block));
@@ -95,21 +96,24 @@ fn peak(steps: &[Step], held: Held, factors: FactorBytes, threads: usize, block:
     let sum = |(first, second): (u64, u64)| first + second;
     let source = sum(two_largest(&|step| source_block(step, block)));
     let coded = sum(two_largest(&|step| coded_block(step, block)));
+    let strips = largest(&|step| strip_block(step, block));
+    // No strip waits for a factor: the next one is made when those before it are coded.
+    let feedback = steps
+        .iter()
+        .zip(factors)
+        .map(|(step, factors)| factors.making.max(factors.at_hand + calibrated(step, threads as u64)));
+    let feedback = feedback.max().unwrap_or(0);
+    // Scales wait for the codes.
     let scales = largest(&|step| {
         let shape = step.matrix();
         shape.rows as u64 * step.encoding.scales_row_bytes(shape.cols) as u64
     });
-    let strips = largest(&|step| strip_block(step, block));
-    let scratch = largest(&scratch);
-    // Scales wait for the codes. Dense matrices are made before there are blocks.
-    let tables = tables(steps);
-    // No strip waits for a factor: the next one is made when those before it are coded. What threads' heaps keep of small
-    // buffers comes on top.
-    let feedback = calibrated(steps, threads as u64);
+    // What threads' heaps keep of small buffers comes on top.
     let heaps = if feedback > 0 { (threads as u64 + 1) * HEAP } else { 0 };
-    let coding = factors.at_hand + feedback + strips + 2 * scales;
-    let work = factors.making.max(coding) + heaps + source + coded;
-    let blocks = tables.kept + tables.making.max(work) + threads as u64 * (scratch + THREAD);
+    // Dense matrices are made before there are blocks.
+    let tables = tables(steps);
+    let work = feedback + strips + 2 * scales + heaps + source + coded;
+    let blocks = tables.kept + tables.making.max(work) + threads as u64 * (largest(&scratch) + THREAD);
     // The blocks are gone when the texts are compressed.
     let texts = held.texts;
     let end = texts + COMPRESSION.min(8 * texts) + threads as u64 * THREAD;
@@ -120,6 +124,8 @@ fn peak(steps: &[Step], held: Held, factors: FactorBytes, threads: usize, block:
 fn scratch(step: &Step) -> u64 {
     let cols = step.matrix().cols;
     match code_of(step.storage()) {
+        // Its strips are counted by themselves.
+        Ok(code) if step.calibrated => code.scratch_bytes(cols),
         Ok(code) if !step.encoding.is_exact() => {
             RowCoder::rows_held(step.storage()) as u64 * 4 * cols as u64 + code.scratch_bytes(cols)
         }
@@ -129,8 +135,10 @@ fn scratch(step: &Step) -> u64 {
 
 /// Bytes of one, over the square of its width: U and the held-out moment in f32.
 const FACTOR: u64 = 4 + 4;
-/// While it is made: both moments, the elimination in f64, and U.
-const FACTOR_IN_MAKING: u64 = 4 + 4 + 8 + 4;
+/// While it is made: a moment and the elimination in f64; that and U; U, the file of the moments and the held-out one.
+const FACTOR_IN_MAKING: u64 = 4 + 8;
+/// And over its width: the columns that are eliminated together.
+const ELIMINATED: u64 = 128 * 8;
 
 /// Bytes of factors at most, over the square of the widest input, whatever comes after what.
 const FACTORS_AT_WORK: u64 = FACTOR * (FACTORS as u64 - 1) + FACTOR_IN_MAKING;
@@ -156,43 +164,52 @@ impl FactorBytes {
     }
 }
 
-/// Bytes of factors at most, for inputs in the order that they are used in: each with its width, and something that it is
-/// known by. A conversion that is taken up begins with any of them.
-pub(crate) fn factor_bytes<Key: PartialEq>(inputs: &[(Key, u64)]) -> FactorBytes {
-    let from = |start: usize, end: usize| {
-        let mut kept: VecDeque<&(Key, u64)> = VecDeque::new();
-        let mut most = FactorBytes::default();
+/// An input whose factor a step takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FactorUse<Key> {
+    /// Index of the step.
+    pub(crate) step: usize,
+    /// What the factor is known by.
+    pub(crate) key: Key,
+    /// Width of the input.
+    pub(crate) width: u64,
+}
+
+/// Bytes of factors at most while each of `steps` steps is coded, for inputs in the order that they are used in. A
+/// conversion that is taken up begins with any of them.
+pub(crate) fn factor_bytes<Key: PartialEq>(inputs: &[FactorUse<Key>], steps: usize) -> Vec<FactorBytes> {
+    let mut most = vec![FactorBytes::default(); steps];
+    let mut from = |start: usize, end: usize| {
+        let mut kept: VecDeque<&FactorUse<Key>> = VecDeque::new();
         for input in inputs.iter().take(end).skip(start) {
-            if kept.iter().any(|other| other.0 == input.0) {
-                continue;
+            let bytes = |kept: &VecDeque<&FactorUse<Key>>| -> u64 {
+                kept.iter().map(|input| FACTOR * input.width * input.width).sum()
+            };
+            let mut making = 0;
+            if !kept.iter().any(|other| other.key == input.key) {
+                if kept.len() >= FACTORS {
+                    kept.pop_front();
+                }
+                making = bytes(&kept) + (FACTOR_IN_MAKING * input.width + ELIMINATED) * input.width;
+                kept.push_back(input);
             }
-            if kept.len() >= FACTORS {
-                kept.pop_front();
+            if let Some(most) = most.get_mut(input.step) {
+                *most = most.or(FactorBytes { making, at_hand: bytes(&kept) });
             }
-            let others: u64 = kept.iter().map(|(_, width)| FACTOR * width * width).sum();
-            let square = input.1 * input.1;
-            most = most.or(FactorBytes {
-                making: others + FACTOR_IN_MAKING * square,
-                at_hand: others + FACTOR * square,
-            });
-            kept.push_back(input);
         }
-        most
     };
-    let later = (1..inputs.len()).map(|start| from(start, start + FORGOTTEN));
-    later.fold(from(0, inputs.len()), FactorBytes::or)
+    from(0, inputs.len());
+    (1..inputs.len()).for_each(|start| from(start, start + FORGOTTEN));
+    most
 }
 
 /// Strips with what is fed back: one for each thread, of as many as a tensor has.
-fn calibrated(steps: &[Step], threads: u64) -> u64 {
-    let strips = steps.iter().filter(|step| step.calibrated).map(|step| {
-        let shape = step.matrix();
-        let (rows, cols, most) = (shape.rows as u64, shape.cols as u64, Encoding::STRIP_ROWS as u64);
-        // Weights, errors, residuals, projections, values and decoded rows of a strip; sampled rows twice.
-        let strip = rows.min(most) * cols * (4 * 6 + 1);
-        threads.min(rows.div_ceil(most)) * strip
-    });
-    strips.max().unwrap_or(0)
+fn calibrated(step: &Step, threads: u64) -> u64 {
+    let code = code_of(step.storage()).ok().filter(|_| step.calibrated);
+    let (shape, most) = (step.matrix(), Encoding::STRIP_ROWS);
+    code.and_then(|code| code.columns()).map_or(0, |code| {
+        threads.min(shape.rows.div_ceil(most) as u64) * code.strip_bytes(shape.rows.min(most), shape.cols)
+    })
 }
 
 /// Rows that are coded together are held as f32; one strip's sums per 32 columns.
@@ -200,6 +217,7 @@ fn strip_block(step: &Step, block: u64) -> u64 {
     let (rows, cols) = (held_rows(step, block), step.matrix().cols as u64);
     match step.encoding.strip_rows() as u64 {
         1 => 0,
+        _ if step.calibrated => 0,
         strip => rows * 4 * cols + strip * cols / 2,
     }
 }
@@ -260,19 +278,23 @@ mod tests {
         let layer = |n: u64| {
             [("down", 20), ("up", 5), ("gate", 5), ("output", 16), ("query", 5)].map(|(i, w)| ((n, i), w))
         };
-        let inputs = (0..3).flat_map(layer).map(|((n, input), width)| {
-            // One input for both.
-            ((n, if input == "gate" { "up" } else { input }), width)
-        });
+        // One input for both.
+        let shared = |(n, input)| (n, if input == "gate" { "up" } else { input });
+        let inputs = (0..3).flat_map(layer).enumerate();
+        let inputs = inputs.map(|(step, (key, width))| FactorUse { step, key: shared(key), width });
         let inputs: Vec<_> = inputs.collect();
-        let widest = 20 * 20 * FACTOR_IN_MAKING;
+        let bytes = factor_bytes(&inputs, 15);
         // The second layer's down is made next to the first one's queries and outputs.
-        assert_eq!(factor_bytes(&inputs).making, widest + FACTOR * (16 * 16 + 5 * 5));
-        assert_eq!(factor_bytes(&inputs).at_hand, FACTOR * (20 * 20 + 16 * 16 + 5 * 5));
-        let two = FactorBytes { making: 9 * FACTOR_IN_MAKING, at_hand: 9 * FACTOR };
-        assert_eq!(factor_bytes(&[("a", 3), ("a", 3)]), two);
-        let many: Vec<_> = (0..9).map(|expert| (expert, 7)).collect();
-        assert_eq!(factor_bytes(&many).making, 49 * FACTORS_AT_WORK);
-        assert_eq!(factor_bytes(&[("", 0); 0]), FactorBytes::default());
+        assert_eq!(bytes[5].making, 20 * (20 * FACTOR_IN_MAKING + ELIMINATED) + FACTOR * (16 * 16 + 5 * 5));
+        assert_eq!(bytes[5].at_hand, FACTOR * (20 * 20 + 16 * 16 + 5 * 5));
+        // Its queries come after its down is gone; begun anew at outputs, they are fewer.
+        assert_eq!(bytes[9].at_hand, FACTOR * (5 * 5 + 16 * 16 + 5 * 5));
+        let pair = [("a", 3), ("a", 3)].into_iter().enumerate();
+        let pair: Vec<_> = pair.map(|(step, (key, width))| FactorUse { step, key, width }).collect();
+        let both = FactorBytes { making: 9 * FACTOR_IN_MAKING + 3 * ELIMINATED, at_hand: 9 * FACTOR };
+        assert_eq!(factor_bytes(&pair, 2), [both; 2], "the second is the first of a conversion taken up");
+        let many: Vec<_> = (0..9).map(|expert| FactorUse { step: 0, key: expert, width: 7 }).collect();
+        assert_eq!(factor_bytes(&many, 1)[0].making, 49 * FACTORS_AT_WORK + 7 * ELIMINATED);
+        assert_eq!(factor_bytes(&[] as &[FactorUse<u8>], 1), [FactorBytes::default()]);
     }
 }

@@ -30,7 +30,7 @@ use gq_checkpoint::{ModelSpec, Role, SourceTensor, When};
 use gq_codec::Rotation;
 use gq_tensor::{Encoding, MatrixShape, RotationKind, RotationSpec};
 use grid::no_larger;
-use memory::{Held, factor_bytes};
+use memory::{FactorUse, Held, factor_bytes};
 use policy::Rule;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -199,16 +199,18 @@ impl Plan {
         let source_bytes = tensors.iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);
         let payload_bytes = steps.iter().map(|step| step.bytes).fold(0, u64::saturating_add);
         // In the order of the steps, which is that of their execution.
-        let inputs = steps.iter().filter(|step| step.calibrated).flat_map(|step| {
+        let calibrated = steps.iter().enumerate().filter(|(_, step)| step.calibrated);
+        let inputs = calibrated.flat_map(|(index, step)| {
             let measured = facts.measurements.and_then(|measurements| measurements.tensors.get(&step.tensor));
             let inputs = measured.into_iter().flat_map(|measured| &measured.inputs);
-            inputs.map(|input| ((input, step.rotation), step.matrix().cols as u64))
+            let width = step.matrix().cols as u64;
+            inputs.map(move |input| FactorUse { step: index, key: (input, step.rotation), width })
         });
         let inputs: Vec<_> = inputs.collect();
         let memory = Memory::new(
             &steps,
             Held { texts: facts.text_bytes, adapters: facts.merge_bytes },
-            factor_bytes(&inputs),
+            &factor_bytes(&inputs, steps.len()),
             resources.threads,
             resources.max_memory,
         );

@@ -314,12 +314,14 @@ impl<'a> CalibratedCoder<'a> {
         if kept.len() >= FACTORS {
             kept.remove(0);
         }
-        let (mut moment, mut held_out) = self.measurements.moments(name)?;
+        // One after the other: of two moments in f32, the elimination in f64 and U, never more than three are there.
+        let mut moment = self.measurements.moment(name)?;
         rotate(level, &mut moment, &self.rows.rotation);
-        rotate(level, &mut held_out, &self.rows.rotation);
         let damping = self.measurements.value().inputs.get(name).map_or(0.1, |measured| measured.damping);
-        let factor = Factor::new(level, &moment, self.rows.cols, damping)
+        let factor = Factor::from_moment(level, moment, self.rows.cols, damping)
             .map_err(|source| RoundError::Moment { tensor: self.tensor.clone(), source })?;
+        let mut held_out = self.measurements.held_out_moment(name)?;
+        rotate(level, &mut held_out, &self.rows.rotation);
         let input = Arc::new(Input { name: name.clone(), rotation, factor, held_out });
         kept.push(input.clone());
         Ok(input)

@@ -178,6 +178,26 @@ fn questions_have_a_limit_in_all() {
     assert!(matches!(error, HubError::TimeLimit { .. } | HubError::Transport { .. }), "{error:?}");
 }
 
+#[test]
+fn a_question_without_an_answer_is_told_while_it_is_waited_for() {
+    let bench = Bench::new();
+    let told = |quiet: u64| {
+        let retry = RetryPolicy { quiet: Duration::from_millis(quiet), ..options().retry };
+        let (urls, options) = (Mutex::new(Vec::new()), PullOptions { retry, ..options() });
+        let note = |event: Event<'_>| {
+            if let Event::Unanswered { url } = event {
+                urls.lock().unwrap().push(url.to_owned());
+            }
+        };
+        bench.hub().plan_pull(&repo(), "main", &options, &note).unwrap();
+        urls.into_inner().unwrap()
+    };
+    assert_eq!(told(60_000), [""; 0], "answers that come at once");
+    bench.server.faults().drip = Some((1 << 8, Duration::from_millis(50)));
+    let told = told(5);
+    assert!(!told.is_empty() && told.iter().all(|url| url.contains("/api/models/")), "{told:?}");
+}
+
 /// Redirects share the limit: each is slow, and none has all of it.
 #[test]
 fn redirects_of_a_question_have_a_limit_in_all() {

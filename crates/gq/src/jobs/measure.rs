@@ -136,6 +136,11 @@ pub fn finished_or_measured(
             });
         }
         Finished::AsAsked(measurements) => Some(*measurements),
+        Finished::Other(why) if MeasurementsDir::open(dir).is_ok_and(|found| !found.is_temporary()) => {
+            let message = format!("{} holds measurements already, {why}", dir.display());
+            let advice = "--measurements with that folder converts by them, --restart replaces them";
+            return Err(Failure::new(Exit::Usage, "output.exists", message).at(dir.display()).advise(advice));
+        }
         Finished::Other(why) => {
             global.output().note(&format!("{}: {why}: measuring again", dir.display()));
             None

@@ -36,6 +36,19 @@ fn measurements_that_were_kept_stay_when_they_are_taken_up() {
     assert_eq!(names(&gq.path("a.gq.measurements")), before);
     assert!(fs::read(gq.path("a.gq")).unwrap() == fs::read(gq.path("first.gq")).unwrap());
     gq.ok(&["convert", &demo, "--measurements", "a.gq.measurements", "-o", "again.gq"]);
+    // What was asked for otherwise takes their place only when told to.
+    let other =
+        [&["convert", &demo, "-o", "a.gq", "--force", "--gradient-tokens", "64"][..], &FAST[..4], &FAST[6..]];
+    let other = other.concat();
+    let said = gq.fails(2, &other);
+    assert!(
+        said.contains("a.gq.measurements holds measurements already, measured with other options"),
+        "{said}"
+    );
+    assert!(said.contains("--restart"), "{said}");
+    gq.ok(&["convert", &demo, "--measurements", "a.gq.measurements", "-o", "third.gq"]);
+    gq.ok(&[&other[..], &["--restart"]].concat());
+    assert!(!gq.path("a.gq.measurements").exists());
     // Those of one conversion go with it.
     let said = gq.ok(&[&["convert", &demo, "-o", "b.gq"][..], &FAST].concat());
     assert!(said.contains("measurements removed"), "{said}");

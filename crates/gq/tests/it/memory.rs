@@ -211,11 +211,11 @@ fn what_a_conversion_promises_is_what_it_takes() {
     for (source, encoding) in
         codes.iter().flat_map(|(source, all)| all.iter().map(move |one| (*source, *one)))
     {
-        keeps_its_promise(&gq, &[source, "--encoding", encoding], 1.1);
+        keeps_its_promise(&gq, &[source, "--encoding", encoding]);
     }
 }
 
-/// With measurements, of inputs wide enough that a factor's buffers go back to the system.
+/// With measurements, of inputs wide enough that a factor's buffers go back to the system: within a tenth as well.
 #[test]
 fn what_a_calibrated_conversion_promises_is_what_it_takes() {
     let gq = Gq::new();
@@ -228,27 +228,28 @@ fn what_a_calibrated_conversion_promises_is_what_it_takes() {
     let measured = ["calibrate", "wide", "-o", "t", "--calibration", &text, "--trial-tokens", "0"];
     gq.ok(&[&measured[..], &amounts].concat());
     for encoding in ["tq4", "tq4-g32", "tt2", "tt4", "tt3-s12"] {
-        // Of tq4 it is a tenth on one thread and on two; strips of more threads are promised in full and rarely all there.
-        keeps_its_promise(&gq, &["wide", "--measurements", "t", "--encoding", encoding], 1.4);
+        keeps_its_promise(&gq, &["wide", "--measurements", "t", "--encoding", encoding]);
     }
 }
 
-/// A conversion on one, two and three threads. One that takes more than was promised is run again, up to three times: of
-/// fifteen megabytes, a fiftieth depends on which threads are at work at once.
-fn keeps_its_promise(gq: &Gq, recipe: &[&str], most_promised: f64) {
-    for threads in ["1", "2", "3"] {
+/// A conversion on one, two and three threads takes what was promised, and a tenth of that at most is promised in addition.
+/// Which threads are at work at once depends on the machine: a run of three is enough for the latter, and none takes more
+/// than a fiftieth above the promise. Threads that share a core rarely have all of their buffers full at one moment: a fifth.
+fn keeps_its_promise(gq: &Gq, recipe: &[&str]) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    for (threads, count) in [("1", 1), ("2", 2), ("3", 3)] {
+        let most_promised = if count > cores { 1.2 } else { 1.1 };
         let recipe = [recipe, &["--threads", threads]].concat();
         let promise = promised(gq, &[&["plan"][..], &recipe].concat());
-        let mut most = u64::MAX;
-        for _ in 0..3 {
-            let convert = [&["convert", "--no-check"][..], &recipe, &["-o", "m.gq", "--force"]].concat();
-            most = most.min(taken(gq, &convert));
-            if most <= promise {
-                break;
-            }
+        let convert = [&["convert", "--no-check"][..], &recipe, &["-o", "m.gq", "--force"]].concat();
+        let mut seen = Vec::new();
+        while seen.len() < 3 && !seen.iter().any(|ratio| (1.0..=most_promised).contains(ratio)) {
+            seen.push(promise as f64 / taken(gq, &convert) as f64);
         }
-        let ratio = promise as f64 / most as f64;
-        assert!((1.0..=most_promised).contains(&ratio), "{recipe:?}: {most} taken, {promise} promised");
+        eprintln!("{recipe:?}: {promise} promised, {seen:.3?} times what was taken");
+        assert!(seen.iter().all(|ratio| *ratio > 0.98), "{recipe:?}: {promise} promised, {seen:.3?}");
+        let last = seen[seen.len() - 1];
+        assert!((1.0..=most_promised).contains(&last), "{recipe:?}: {promise} promised, {seen:.3?}");
     }
 }
 

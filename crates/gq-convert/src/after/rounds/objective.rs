@@ -41,8 +41,8 @@ impl Joint {
     pub(super) fn form(&self, level: Isa, rotation: &Rotation) -> Form {
         let n = self.rounded.n;
         let factor = 1.0 / self.rounded.tokens.max(1) as f64;
-        let mut h = square(&self.rounded.triangle(), n);
-        let mut k = square(&self.original.triangle(), n);
+        let mut h = square(self.rounded.triangle(), n);
+        let mut k = square(self.original.triangle(), n);
         let mut b = vec![0.0f32; n * n];
         for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
             let (ij, ji) = (self.cross[i * n + j], self.cross[j * n + i]);
