@@ -46,6 +46,12 @@ pub enum CheckpointError {
         /// File.
         path: PathBuf,
     },
+    /// Another set of weights next to `model.safetensors`.
+    #[error("{}: a second set of weights next to model.safetensors", EscapedPath(.path))]
+    SecondWeights {
+        /// File.
+        path: PathBuf,
+    },
     /// A set of numbered shards without one of its numbers.
     #[error("{}: {file} is missing, one of {of} shards", EscapedPath(.dir))]
     ShardMissing {

@@ -88,6 +88,9 @@ impl Note {
             let keys: Vec<String> = keys.map(|key| key.key.clone()).collect();
             (!keys.is_empty()).then(|| Note::Keys { path: path.to_owned(), keys, why })
         };
-        [Ignored::LeftBehind, Ignored::Unread, Ignored::Accepted].into_iter().filter_map(of).collect()
+        [Ignored::LeftBehind, Ignored::Unread, Ignored::Unapplied, Ignored::Accepted]
+            .into_iter()
+            .filter_map(of)
+            .collect()
     }
 }

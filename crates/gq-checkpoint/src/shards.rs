@@ -60,7 +60,7 @@ pub(crate) fn weights(dir: &Path, names: &[String]) -> Result<Weights, Checkpoin
     }
     if names.iter().any(|name| name == SINGLE) {
         return match there.iter().find(|name| **name != SINGLE) {
-            Some(stray) => Err(CheckpointError::StrayWeights { path: dir.join(stray) }),
+            Some(stray) => Err(CheckpointError::SecondWeights { path: dir.join(stray) }),
             None => Ok(Weights { names: all(), index: None, whole, notes: Vec::new() }),
         };
     }

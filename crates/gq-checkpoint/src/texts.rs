@@ -179,16 +179,18 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String, CheckpointErr
     let failed = |source| CheckpointError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let actual = file.metadata().map_err(failed)?.len();
-    let mut bytes = Vec::new();
-    if actual <= limit {
-        file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let too_long = |actual: u64| CheckpointError::TextTooLong { path: path.to_owned(), actual, limit };
+    if actual > limit {
+        return Err(too_long(actual));
     }
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
     if let Some(what) = StandIn::recognize(&bytes).filter(|what| matters(path, what)) {
         return Err(CheckpointError::StandIn { path: path.to_owned(), what });
     }
-    let actual = actual.max(bytes.len() as u64);
-    if actual > limit {
-        return Err(CheckpointError::TextTooLong { path: path.to_owned(), actual, limit });
+    // It grew meanwhile.
+    if bytes.len() as u64 > limit {
+        return Err(too_long(bytes.len() as u64));
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();

@@ -6,7 +6,7 @@ use crate::outside::OutsidePanic;
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     /// The model came without a tokenizer.
-    #[error("the model has no tokenizer: it takes token numbers, not text")]
+    #[error("the model came without a tokenizer, so text cannot be turned into tokens")]
     Missing,
     /// The tokenizer file is not understood.
     #[error("the tokenizer cannot be read")]

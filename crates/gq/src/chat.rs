@@ -80,6 +80,11 @@ pub fn show(
 
 fn read(path: &Path) -> Result<Conversation, Failure> {
     let text = evaluate::read_text(path)?;
+    if let Some(number) = wide_integer(&text) {
+        let message = format!("{}: the integer {number} is beyond 64 bits", path.display());
+        let failure = Failure::new(Exit::Input, "chat.wide_integer", message).at(path.display());
+        return Err(failure.limit("integers of 64 bits").actual(number));
+    }
     serde_json::from_str(&text).map_err(|_| {
         let place = path.display();
         let message =
@@ -88,4 +93,49 @@ fn read(path: &Path) -> Result<Conversation, Failure> {
             .at(place)
             .limit("[{\"role\": …, \"content\": …}]")
     })
+}
+
+/// The first integer of a JSON text that 64 bits do not hold: it would become a rounded one without a word.
+fn wide_integer(json: &str) -> Option<&str> {
+    let (mut at, bytes) = (0, json.as_bytes());
+    while let Some(&byte) = bytes.get(at) {
+        let start = at;
+        at += 1;
+        if byte == b'"' {
+            // To the end of the text: nothing in it is a number.
+            while let Some(&inner) = bytes.get(at) {
+                at += if inner == b'\\' { 2 } else { 1 };
+                if inner == b'"' {
+                    break;
+                }
+            }
+        } else if byte == b'-' || byte.is_ascii_digit() {
+            let number = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+            at = start + 1 + bytes[start + 1..].iter().take_while(|byte| number(byte)).count();
+            let number = &json[start..at];
+            let is_integer = !number.contains(['.', 'e', 'E']);
+            if is_integer && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
+                return Some(number);
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_beyond_64_bits_are_found_and_nothing_else() {
+        for (json, found) in [
+            (r#"[{"n": 18446744073709551616}]"#, Some("18446744073709551616")),
+            (r#"{"a": -9223372036854775809}"#, Some("-9223372036854775809")),
+            (r#"{"a": -9223372036854775808, "b": 18446744073709551615}"#, None),
+            (r#"{"a": 1e30, "b": 123456789012345678901234.5}"#, None),
+            (r#"{"99999999999999999999": "\\\"99999999999999999999"}"#, None),
+        ] {
+            assert_eq!(wide_integer(json), found, "{json}");
+        }
+    }
 }

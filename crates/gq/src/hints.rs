@@ -172,7 +172,10 @@ pub fn hint(code: &str) -> Option<&'static str> {
         }
         "checkpoint.unfinished" => "finish the download, or remove what it left if the other files are whole",
         "checkpoint.shard_missing" => "fetch the missing shard",
-        "checkpoint.stray_weights" => "two sets of weights are there: move away the files that are not meant",
+        "checkpoint.stray_weights" => {
+            "the index is stale, or two sets of weights are there: take away the index where the files are whole by themselves, or the files that are not meant"
+        }
+        "checkpoint.second_weights" => "move away the files that are not meant",
         "checkpoint.pickle" => {
             "convert it where you trust it: transformers' `AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(OUT)` writes safetensors"
         }
@@ -198,7 +201,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "gather the parameters before save_pretrained (FSDP: summon_full_params, ZeRO-3: GatheredParameters)"
         }
         "adapter.untargeted" => {
-            "file and adapter_config.json are not of one adapter, and PEFT would pass over these tensors: give the configuration that it was trained with"
+            "file and adapter_config.json are not of one adapter: give the configuration that it was trained with"
         }
         "adapter.no_bias" => {
             "PEFT cannot merge it either: train with lora_bias false, or take a base with biases"

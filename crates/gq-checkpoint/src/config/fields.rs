@@ -191,6 +191,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Says of keys that no engine reads them where they stand.
+    pub(crate) fn without_effect(&self, keys: &[&str]) {
+        for key in keys.iter().filter(|key| self.value(key).is_some()) {
+            let ignored = IgnoredKey { key: self.path(key), why: Ignored::LeftBehind };
+            self.reading.ignored.borrow_mut().push(ignored);
+        }
+    }
+
     /// Refuses keys that nobody read, but for those that mean nothing, and nulls that the reference refuses.
     pub(crate) fn finish(&self, model_type: &str) -> Result<(), ConfigError> {
         for switch in OFF {

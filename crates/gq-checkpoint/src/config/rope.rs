@@ -6,6 +6,17 @@ use serde_json::Value;
 use std::f32::consts::PI;
 use std::f64::consts::PI as PI_F64;
 
+/// Keys of scaled frequencies, which the reference does not read without scaling.
+const SCALING: &[&str] = &[
+    "factor",
+    "original_max_position_embeddings",
+    "low_freq_factor",
+    "high_freq_factor",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+];
+
 const SUPPORTED: &str = "default, linear, dynamic, llama3, yarn, longrope, proportional";
 
 /// Parameters of one layer type: theta and how frequencies derive from it.
@@ -58,7 +69,10 @@ impl RopeParameters {
         let fraction = fields.opt_float("partial_rotary_factor", 0.0..=1.0)?;
         let (mut attention_factor, mut factors) = (1.0, Vec::new());
         let kind = match name {
-            "default" => RopeKind::Default,
+            "default" => {
+                fields.without_effect(SCALING);
+                RopeKind::Default
+            }
             "linear" => RopeKind::Linear { factor: factor(fields)? },
             "dynamic" => RopeKind::Dynamic { factor: factor(fields)? },
             "llama3" => RopeKind::Llama3 {

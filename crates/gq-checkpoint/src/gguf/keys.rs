@@ -2,7 +2,7 @@
 
 use super::{Array, Gguf, GgufError, Value};
 use crate::Family;
-use crate::keys::{self, Ignored, IgnoredKey};
+use crate::keys::{self, Ignored, IgnoredKey, Standing};
 use std::cell::RefCell;
 use std::collections::HashSet;
 
@@ -156,12 +156,13 @@ impl<'a> Keys<'a> {
         let prefix = format!("{}.", self.architecture);
         let mut ignored = Vec::new();
         for (key, value) in self.gguf.metadata().iter().filter(|(key, _)| !seen.contains(*key)) {
-            let Some(own) = key.strip_prefix(&prefix) else { continue };
+            let own = key.strip_prefix(&prefix).unwrap_or(key);
             let accepted = accepted.iter().any(|name| name == key || name == own);
-            let why = match (keys::is_unread(own, family), accepted) {
-                (true, _) => Ignored::Unread,
-                (false, true) => Ignored::Accepted,
-                (false, false) => {
+            let why = match (keys::standing(key, own, family), accepted) {
+                (Standing::Read, _) => continue,
+                (Standing::Ignored(why), _) => why,
+                (Standing::Unknown, true) => Ignored::Accepted,
+                (Standing::Unknown, false) => {
                     return Err(GgufError::UnknownKey { key: key.to_owned(), actual: value.kind() });
                 }
             };

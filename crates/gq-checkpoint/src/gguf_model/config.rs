@@ -81,7 +81,8 @@ mod tests {
         let experts = ["expert_count", "expert_used_count"].map(four);
         let experts = experts.into_iter().filter(|_| family == "qwen3moe");
         for (key, value) in plain.into_iter().chain(swa).chain(experts).chain([length, eps]).chain(own) {
-            metadata.set(&format!("{family}.{key}"), value);
+            let whole = ["tokenizer.", "general.", "elsewhere."].iter().any(|part| key.starts_with(part));
+            metadata.set(&if whole { key } else { format!("{family}.{key}") }, value);
         }
         if family == "gemma4" {
             metadata
@@ -105,8 +106,9 @@ mod tests {
             let gguf = file(dir.path(), family.name(), &[]);
             let keys = Keys::new(&gguf, family.name());
             graph(&gguf, family, &keys).unwrap();
-            let whole =
-                |key: &str| ["general.", "tokenizer.", "split."].iter().any(|part| key.starts_with(part));
+            let whole = |key: &str| {
+                ["general.", "tokenizer.", "split.", "quantize."].iter().any(|part| key.starts_with(part))
+            };
             let rows = GGUF_KEYS.iter().filter(|row| row.families.contains(&family) && !whole(row.key));
             let rows: BTreeSet<String> = rows.map(|row| row.key.to_owned()).collect();
             assert_eq!(keys.asked(), rows, "{}", family.name());
@@ -131,6 +133,22 @@ mod tests {
                 let (_, ignored) = config_json(&gguf, &[accepted]).unwrap();
                 assert_eq!(ignored[0].key, name);
             }
+            for (key, why) in [
+                ("elsewhere.thing", crate::keys::Ignored::Unread),
+                ("tokenizer.ggml.suppress_tokens", crate::keys::Ignored::Unapplied),
+            ] {
+                let gguf = file(dir.path(), family.name(), &[(key, Metadatum::F32(0.5))]);
+                let (_, ignored) = config_json(&gguf, &[]).unwrap();
+                assert_eq!(ignored, [IgnoredKey { key: key.to_owned(), why }]);
+            }
+            let key = "tokenizer.ggml.new_thing";
+            let gguf = file(dir.path(), family.name(), &[(key, Metadatum::F32(0.5))]);
+            let error = config_json(&gguf, &[]).unwrap_err();
+            assert!(matches!(error, GgufError::UnknownKey { key: named, .. } if named == key));
+            let (_, ignored) = config_json(&gguf, &[key.to_owned()]).unwrap();
+            assert_eq!(ignored[0].key, key);
+            let gguf = file(dir.path(), family.name(), &[("general.new_thing", Metadatum::F32(0.5))]);
+            assert_eq!(config_json(&gguf, &[]).unwrap().1, []);
             let gguf = file(dir.path(), family.name(), &[("attention.causal", Metadatum::Bool(false))]);
             assert!(matches!(config_json(&gguf, &[]), Err(GgufError::Unsupported { .. })));
         }

@@ -123,6 +123,7 @@ pub const ON: &[(&str, Families)] = &[("use_qk_norm", QWEN3)];
 pub const LEFT_BEHIND: &[(&str, &str)] = &[
     ("name_or_path", "where the model was loaded from"),
     ("base_model_name_or_path", "where the model was loaded from"),
+    ("auto_map", "classes of Python code in the repository"),
     ("model_max_length", "a setting of the tokenizer"),
     ("tokenizer_model_max_length", "a setting of the tokenizer"),
     ("tokenizer_padding_side", "a setting of the tokenizer"),

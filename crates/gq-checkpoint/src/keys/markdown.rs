@@ -13,7 +13,7 @@ pub fn key_tables() -> String {
     line(&mut out, "");
     line(
         &mut out,
-        "Below `<architecture>.`, unless they begin with `general.`, `tokenizer.` or `split.`; \"refused\" is llama.cpp's word where it stands under \"absent\".",
+        "Below `<architecture>.`, unless they begin with `general.`, `tokenizer.`, `split.` or `quantize.`; \"refused\" is llama.cpp's word where it stands under \"absent\".",
     );
     line(&mut out, "");
     table(&mut out, ["key", "families", "meaning", "absent", "written", "read"]);
@@ -36,7 +36,10 @@ pub fn key_tables() -> String {
             unread.join(", ")
         ),
     );
-    line(&mut out, "Any other key is refused by name, unless `--ignore-key NAME` accepts it.");
+    line(
+        &mut out,
+        "Any other key below `<architecture>.` or `tokenizer.` is refused by name, unless `--ignore-key NAME` accepts it; one outside these is ignored with a note.",
+    );
     line(&mut out, "");
     line(&mut out, "### Keys of `config.json`, by transformers");
     line(&mut out, "");

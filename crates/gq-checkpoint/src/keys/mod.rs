@@ -113,6 +113,8 @@ pub enum Ignored {
     LeftBehind,
     /// llama.cpp has such a key, but does not read it for this architecture.
     Unread,
+    /// Programs keep the tokens that it lists from being written; nothing does that here.
+    Unapplied,
     /// Unknown; the caller accepts it by name.
     Accepted,
 }
@@ -142,7 +144,29 @@ fn is_one_of(model_type: &str, families: Families) -> bool {
     types.any(|known| known.name == model_type)
 }
 
-/// Whether llama.cpp leaves a key below the architecture unread.
-pub(crate) fn is_unread(key: &str, family: Family) -> bool {
-    GGUF_UNREAD.iter().any(|(name, families)| *name == key && families.contains(&family))
+/// What a key of GGUF metadata that no reader of the graph asked for is to us.
+pub(crate) enum Standing {
+    /// Read elsewhere, or written for people.
+    Read,
+    /// Passed over with a note.
+    Ignored(Ignored),
+    /// It may change what the model computes, or which tokens it gets.
+    Unknown,
+}
+
+/// What `key` is in a file of `family`; `own` is the key with the architecture's name taken off, or the same.
+pub(crate) fn standing(key: &str, own: &str, family: Family) -> Standing {
+    let is_own = key != own;
+    let row = || GGUF_KEYS.iter().any(|row| row.families.contains(&family) && row.matches(key));
+    match is_own {
+        true if GGUF_UNREAD.iter().any(|(name, families)| *name == own && families.contains(&family)) => {
+            Standing::Ignored(Ignored::Unread)
+        }
+        true => Standing::Unknown,
+        false if key == "tokenizer.ggml.suppress_tokens" => Standing::Ignored(Ignored::Unapplied),
+        false if row() => Standing::Read,
+        false if key.starts_with("tokenizer.") => Standing::Unknown,
+        // Of no architecture, or of another one.
+        false => Standing::Ignored(Ignored::Unread),
+    }
 }

@@ -7,10 +7,15 @@ use crate::names::canonical;
 use regex::Regex;
 use serde_json::{Map, Value};
 
+/// What MLX calls the list of modules.
+const MLX: &str = "lora_parameters.keys";
+
 /// The options that say what is trained.
 #[derive(Debug)]
 pub(super) struct Targets {
     modules: Modules,
+    /// What the library calls the list of them.
+    option: &'static str,
     excluded: Modules,
     /// Parameters trained by themselves, as ends of names.
     parameters: Vec<String>,
@@ -89,6 +94,7 @@ impl Targets {
         };
         Ok(Targets {
             modules: modules("target_modules")?,
+            option: "target_modules",
             excluded: modules("exclude_modules")?,
             parameters,
             layers,
@@ -98,7 +104,8 @@ impl Targets {
     /// Modules by ends of their names; all of them without a list.
     pub(super) fn of_names(list: Option<Vec<String>>) -> Targets {
         let modules = list.map_or(Modules::Unknown, Modules::List);
-        Targets { modules, excluded: Modules::Unknown, parameters: Vec::new(), layers: None }
+        let option = MLX;
+        Targets { modules, option, excluded: Modules::Unknown, parameters: Vec::new(), layers: None }
     }
 
     /// Whether a module is certainly named and not taken out again. `canonical` is another name of the same module.
@@ -135,7 +142,10 @@ impl Targets {
             return Some("exclude_modules takes it out");
         }
         match &self.modules {
-            Modules::List(list) if !named(list) => Some("target_modules does not name it"),
+            Modules::List(list) if !named(list) => Some(match self.option {
+                MLX => "lora_parameters.keys does not name it",
+                _ => "target_modules does not name it",
+            }),
             Modules::AllLinear if canonical(&format!("{module}.weight")) == HEAD.name => {
                 Some("target_modules all-linear leaves the head out")
             }

@@ -94,6 +94,19 @@ fn an_index_of_absent_files_beside_one_whole_file_is_passed_over() {
     assert!(matches!(error, CheckpointError::StrayWeights { .. }), "{error}");
 }
 
+#[test]
+fn a_text_above_its_limit_is_said_to_be_long_and_not_empty() {
+    for name in ["chat_template.jinja", "generation_config.json", "config.json"] {
+        let dir = scratch("tiny/llama");
+        fs::File::create(dir.path().join(name)).unwrap().set_len(100 << 20).unwrap();
+        let error = Checkpoint::open(dir.path()).unwrap_err();
+        assert!(
+            matches!(error, CheckpointError::TextTooLong { actual, .. } if actual == 100 << 20),
+            "{error}"
+        );
+    }
+}
+
 /// Writes `dir`'s weights again with other names.
 fn rename(dir: &Path, rename: impl Fn(&str) -> String) {
     let path = dir.join("model.safetensors");

@@ -128,6 +128,9 @@ pub(crate) fn allocate(
         Budget::Divergence(limit) => limit,
         Budget::FileBytes(_) | Budget::BodyBits(_) | Budget::MeanBits { .. } => 0.0,
     };
+    if !matches!(budget, Budget::Divergence(_)) && fits_exactly(steps, &counted, spending, &stored, limit) {
+        return Ok(());
+    }
     let mut expected = 0.0;
     let mut choices: Vec<Choices> = Vec::new();
     let mut spent = 0u64;
@@ -203,6 +206,32 @@ pub(crate) fn allocate(
         step.calibrated = inputs && round::rounds_columns(encoding);
     }
     Ok(())
+}
+
+/// Stores every step whose encoding nobody fixed as it is, where the budget has room for all of them so.
+fn fits_exactly(
+    steps: &mut [Step],
+    counted: Part<'_>,
+    spending: &Spending<'_>,
+    stored: &dyn Fn(u64) -> u64,
+    limit: u64,
+) -> bool {
+    let exact = |step: &Step| step.matrix().payload_bytes(Encoding::Exact(step.source_dtype));
+    let bytes = |step: &Step| match (spending.takes_part)(step) {
+        true => exact(step).map(stored),
+        false => Some(stored(step.bytes)),
+    };
+    let all = steps.iter().filter(|step| counted(step)).map(bytes);
+    let fits = all.sum::<Option<u64>>().is_some_and(|bytes| bytes <= limit);
+    if fits {
+        for step in steps.iter_mut().filter(|step| counted(step) && (spending.takes_part)(step)) {
+            step.encoding = Encoding::Exact(step.source_dtype);
+            (step.rotation, step.calibrated) = (RotationSpec::NONE, false);
+            step.bytes = exact(step).unwrap_or(step.bytes);
+            step.reason = format!("{BUDGET} room for every weight as it is, no loss");
+        }
+    }
+    fits
 }
 
 /// The last step overshoots: whatever is not needed for `enough` is given back, the largest saving first.

@@ -4,17 +4,20 @@ use crate::adapters::Adapters;
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::profile::{Profile, profile};
+use crate::progress::{Progress, Stage, Unit};
 use crate::table::Table;
-use crate::{source, units};
-use gq_codec::{Rotation, study_encoding};
+use crate::{expected, source, units};
+use gq_codec::{Rotation, code_of, study_encoding};
 use gq_container::Container;
 use gq_model::LogitRows;
-use gq_tensor::{Encoding, RotationKind, RotationSpec};
+use gq_tensor::{Encoding, RotationKind, RotationSpec, Storage};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Rows that --codec measures.
 const CODEC_ROWS: usize = 64;
+/// Multiplications of a weight in codes that no feedback is known for.
+const OTHERS: f64 = 1_500.0;
 
 /// Measure the speed of a model (prompt and generation), or of the encodings with --codec.
 #[derive(clap::Args, Debug)]
@@ -62,7 +65,23 @@ fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failur
     let prompt: Vec<u32> =
         (0..args.pp.max(1) as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocab).collect();
     let (mut prefill, mut decode, mut logits) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..args.repetitions.max(1) {
+    let repetitions = args.repetitions.max(1);
+    // A few tokens tell how long all of them take.
+    let some = &prompt[..prompt.len().min(16)];
+    let mut seconds = |tokens: &[u32]| -> Result<f64, Failure> {
+        let started = Instant::now();
+        model.forward(tokens, &mut model.new_cache(tokens.len()), LogitRows::Last, &mut logits)?;
+        Ok(started.elapsed().as_secs_f64() / tokens.len() as f64)
+    };
+    seconds(some)?; // whatever is only read once
+    let (of_prompt, of_token) = (seconds(some)?, seconds(&some[..1])?);
+    let each = of_prompt * prompt.len() as f64 + of_token * args.tg as f64;
+    let total = (repetitions * (prompt.len() + args.tg)) as u64;
+    let expected = Some(repetitions as f64 * each);
+    let stage = Stage { name: "", unit: Unit::Items("tokens"), total, seconds: expected };
+    let mut progress = Progress::staged(global, "bench", vec![stage]);
+    for done in 0..repetitions {
+        progress.set((done * (prompt.len() + args.tg)) as u64, "");
         let mut cache = model.new_cache(prompt.len());
         let started = Instant::now();
         model.forward(&prompt, &mut cache, LogitRows::Last, &mut logits)?;
@@ -75,6 +94,7 @@ fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failur
         }
         decode.push(args.tg as f64 / started.elapsed().as_secs_f64());
     }
+    progress.finish();
     let best = |rates: &[f64]| rates.iter().fold(0.0f64, |m, &r| m.max(r));
     let output = global.output();
     let profile = match source::is_checkpoint(path)? {
@@ -134,7 +154,17 @@ fn of_codec(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
     let mut table = Table::new(&["<encoding", "bits/weight", "rel. MSE", "M weights/s"]);
     let mut rows = Vec::new();
     let coded = |e: &Encoding| !e.is_exact() && !e.is_grid() && e.supports_cols(cols);
-    for encoding in Encoding::all().into_iter().filter(coded) {
+    let encodings: Vec<Encoding> = Encoding::all().into_iter().filter(coded).collect();
+    let multiplications = |encoding: &Encoding| {
+        let columns = code_of(Storage::unrotated(*encoding)).ok().and_then(|code| code.columns());
+        columns.map_or(OTHERS, |code| code.multiplications())
+    };
+    let work = data.len() as f64 * encodings.iter().map(multiplications).sum::<f64>();
+    let seconds = Some(expected::speed(global)?.seconds(work));
+    let stage = Stage { name: "", unit: Unit::Items("encodings"), total: encodings.len() as u64, seconds };
+    let mut progress = Progress::staged(global, "bench", vec![stage]);
+    for (done, encoding) in encodings.into_iter().enumerate() {
+        progress.set(done as u64, &encoding.name());
         let started = Instant::now();
         let Ok(study) = study_encoding(level, encoding, &rotation, &data) else { continue };
         let rate = data.len() as f64 / started.elapsed().as_secs_f64() / 1e6;
@@ -149,6 +179,7 @@ fn of_codec(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
             "relative_mse": study.distortion.relative_mse(), "million_weights_per_second": rate,
         }));
     }
+    progress.finish();
     match global.output().json {
         true => global.output().document(&rows),
         false => global.output().data(&table.render()),

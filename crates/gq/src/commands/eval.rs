@@ -45,7 +45,7 @@ pub struct EvalArgs {
     #[arg(long = "self", conflicts_with = "text")]
     self_text: bool,
     /// Tokens of a window.
-    #[arg(long, default_value_t = 512, value_name = "N")]
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = units::parse_tokens)]
     ctx: usize,
     /// Use the first N windows of the text [default: all].
     #[arg(long, value_name = "N", value_parser = units::parse_positive)]

@@ -7,7 +7,7 @@ use crate::outcome::shape;
 use crate::table::Table;
 use crate::{chat, clock, source, units};
 use gq_checkpoint::{ModelSpec, SourceTensor, parse_config};
-use gq_container::{Container, TextKind};
+use gq_container::{Container, Provenance, TensorEntry, TextKind};
 use gq_convert::Report;
 use gq_text::{ModelTexts, Tokenizer};
 use jiff::civil::DateTime;
@@ -255,6 +255,7 @@ fn container(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Fa
         if let Some(types) = &provenance.source.quantized {
             text += &format!("  quantized already: {types} weights\n");
         }
+        text += &calibration(&container, provenance);
     }
     text += &format!(
         "file sha256     {}\npayload sha256  {}\n",
@@ -262,6 +263,18 @@ fn container(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Fa
         container.payload_sha256()
     );
     output.data(&text)
+}
+
+/// Whether codes were rounded with measurements in view, in a line.
+fn calibration(container: &Container, provenance: &Provenance) -> String {
+    let loses = |entry: &TensorEntry| !entry.encoding.is_exact() && !entry.encoding.is_grid();
+    match &provenance.calibration_sha256 {
+        Some(digest) => format!("calibrated on text with sha256 {digest}\n"),
+        None if container.tensors().iter().any(loses) => {
+            "not calibrated: rounded without measurements\n".to_owned()
+        }
+        None => "stored without loss\n".to_owned(),
+    }
 }
 
 #[cfg(test)]

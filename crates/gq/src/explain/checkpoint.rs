@@ -27,6 +27,9 @@ impl From<CheckpointError> for Failure {
             E::StrayWeights { path } => {
                 bad("checkpoint.stray_weights", path).limit("files that the index names")
             }
+            E::SecondWeights { path } => {
+                bad("checkpoint.second_weights", path).limit("one set of weights").actual("two")
+            }
             E::ShardMissing { dir, file, of } => bad("checkpoint.shard_missing", dir)
                 .limit(format!("{of} shards"))
                 .actual(format!("no {file}")),

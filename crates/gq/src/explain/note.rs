@@ -57,6 +57,10 @@ fn sentence(note: &Note) -> (String, bool) {
                 Ignored::Unread => {
                     (format!("{path}: ignored {keys} (llama.cpp does not read it for such a model)"), false)
                 }
+                Ignored::Unapplied => {
+                    let what = "tokens that other programs keep from being written; gq run does not";
+                    (format!("{path}: ignored {keys} ({what})"), true)
+                }
                 Ignored::Accepted => (
                     format!("{path}: ignored {keys}, as --ignore-key says; what it means is not known"),
                     true,

@@ -172,5 +172,8 @@ fn an_adapter_of_mlx_is_merged_as_the_same_one_of_peft() {
     assert_eq!(payload("mlx.gq"), payload("peft.gq"));
     config(json!(["self_attn.q_proj"]));
     let shown = gq.fails(3, &["plan", &llama, "--lora", mlx]);
-    assert!(shown.contains("not name it") && shown.contains("model.layers.0.mlp"), "{shown}");
+    assert!(
+        shown.contains("lora_parameters.keys does not name it") && shown.contains("model.layers.0.mlp"),
+        "{shown}"
+    );
 }

@@ -50,3 +50,15 @@ fn a_fit_names_keys_and_values_buffers_texts_and_what_is_fixed() {
     assert!(said.contains("; texts and tables of contents take 53."), "{said}");
     assert!(said.contains("; fixed among the weights: embedding 298 kB"), "{said}");
 }
+
+#[test]
+fn a_budget_with_room_for_all_weights_stores_them_as_they_are_and_measures_nothing() {
+    let gq = Gq::new();
+    let convert = ["convert", &testdata("demo"), "-o", "m.gq", "--size", "100MB"];
+    let made = gq.json(&convert);
+    assert_eq!(made["report"]["relative_mse"].as_f64(), Some(0.0), "{made}");
+    let said = gq.ok(&[&convert[..], &["--force"]].concat());
+    assert!(!said.contains("expected divergence"), "{said}");
+    let inspected = gq.ok(&["inspect", "m.gq"]);
+    assert!(inspected.contains("stored without loss"), "{inspected}");
+}

@@ -38,6 +38,14 @@ fn long_commands_say_their_estimate_first() {
     gq.until("writing text takes about", &own);
 }
 
+#[test]
+fn a_measurement_of_speed_says_its_time_first() {
+    let gq = Gq::new();
+    gq.until("bench takes about", &["bench", "--codec", "--isa", "scalar"]);
+    let model = testdata("demo");
+    gq.until("bench takes about", &["bench", &model, "--isa", "scalar", "--pp", "2048", "--tg", "512"]);
+}
+
 /// Nothing is known of work that begins without stages: only a transfer's rate is nobody's to know.
 #[test]
 fn work_begins_with_what_is_expected_of_it() {
