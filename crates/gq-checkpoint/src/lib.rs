@@ -6,6 +6,7 @@
 //!
 //! This crate does not know the network, our container or our codecs.
 
+mod assembly;
 mod card;
 mod catalog;
 mod checkpoint;
@@ -43,6 +44,7 @@ mod stand_in;
 mod tensor;
 mod texts;
 
+pub use assembly::Assembly;
 pub use card::{Card, CardValue};
 pub use catalog::{Shard, check_tensors};
 pub use checkpoint::{Checkpoint, FileKind, SourceFile};

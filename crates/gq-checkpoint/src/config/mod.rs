@@ -142,6 +142,8 @@ mod tests {
                 Family::Qwen3 => json!({"head_dim": 16, "max_position_embeddings": 64}),
                 Family::Qwen3Moe => json!({"max_position_embeddings": 64, "num_experts": 4,
                     "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": true}),
+                Family::GptOss => json!({"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2,
+                    "sliding_window": 8}),
                 _ => json!({}),
             };
             let text = |rope: Value| {

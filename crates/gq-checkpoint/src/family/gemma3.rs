@@ -47,6 +47,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         pads_vocabulary: false,
         sliding_rope: true,
         rope_factors: RopeFactors::Never,
+        yarn_truncates: true,
     },
 };
 

@@ -40,6 +40,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         pads_vocabulary: false,
         sliding_rope: true,
         rope_factors: RopeFactors::Always,
+        yarn_truncates: true,
     },
 };
 

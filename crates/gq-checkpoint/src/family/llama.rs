@@ -33,6 +33,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         pads_vocabulary: true,
         sliding_rope: false,
         rope_factors: RopeFactors::WhereNeeded,
+        yarn_truncates: true,
     },
 };
 

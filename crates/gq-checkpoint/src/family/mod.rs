@@ -4,6 +4,7 @@
 
 mod gemma3;
 mod gemma4;
+mod gpt_oss;
 mod llama;
 mod qwen2;
 mod qwen3;
@@ -33,6 +34,8 @@ pub enum Family {
     Qwen3,
     /// `Qwen3MoeForCausalLM`.
     Qwen3Moe,
+    /// `GptOssForCausalLM`.
+    GptOss,
     /// `Gemma3ForCausalLM` and the text part of `Gemma3ForConditionalGeneration`.
     Gemma3,
     /// `Gemma4ForCausalLM` and the text part of `Gemma4ForConditionalGeneration` and the unified variant.
@@ -41,8 +44,15 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 6] =
-        [Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Gemma3, Family::Gemma4];
+    pub const ALL: [Family; 7] = [
+        Family::Llama,
+        Family::Qwen2,
+        Family::Qwen3,
+        Family::Qwen3Moe,
+        Family::GptOss,
+        Family::Gemma3,
+        Family::Gemma4,
+    ];
 
     pub(crate) const fn file(self) -> &'static FamilyFile {
         match self {
@@ -50,6 +60,7 @@ impl Family {
             Family::Qwen2 => &qwen2::FILE,
             Family::Qwen3 => &qwen3::FILE,
             Family::Qwen3Moe => &qwen3_moe::FILE,
+            Family::GptOss => &gpt_oss::FILE,
             Family::Gemma3 => &gemma3::FILE,
             Family::Gemma4 => &gemma4::FILE,
         }
@@ -122,7 +133,7 @@ pub(crate) fn read(model_type: &str, fields: &Fields<'_>) -> Result<ModelSpec, C
 /// Names of parameters that are stacks of experts' matrices, in the order of their module.
 pub(crate) fn stacks_of_experts() -> Vec<&'static str> {
     let declared = Family::ALL.into_iter().flat_map(|family| family.file().tensors);
-    let stacks = declared.filter(|declared| declared.shape.len() == 3).map(Declared::module);
+    let stacks = declared.filter(|declared| declared.shape.len() == 3 && declared.role != crate::Role::Bias).map(Declared::module);
     let mut names = Vec::new();
     stacks.for_each(|name| {
         if !names.contains(&name) {

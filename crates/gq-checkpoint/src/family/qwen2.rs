@@ -34,6 +34,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         pads_vocabulary: true,
         sliding_rope: false,
         rope_factors: RopeFactors::Never,
+        yarn_truncates: true,
     },
 };
 

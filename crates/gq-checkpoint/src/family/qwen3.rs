@@ -39,6 +39,7 @@ pub(super) const RULES: GgufRules = GgufRules {
     pads_vocabulary: true,
     sliding_rope: false,
     rope_factors: RopeFactors::Never,
+    yarn_truncates: true,
 };
 
 const TENSORS: &[Declared] = &[

@@ -30,6 +30,8 @@ pub(crate) struct GgufRules {
     pub(crate) pads_vocabulary: bool,
     /// Whether sliding layers have rotary keys of their own.
     pub(crate) sliding_rope: bool,
+    /// Whether the ramp of a YaRN that keys describe begins and ends at whole pairs in the models that these files are of.
+    pub(crate) yarn_truncates: bool,
     /// Whether engines read divisors of rotary frequencies from a tensor.
     pub(crate) rope_factors: RopeFactors,
 }
@@ -168,7 +170,10 @@ mod tests {
         let own = keys.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
         let swa = swa.into_iter().filter(|_| family.starts_with("gemma"));
         let experts = ["expert_count", "expert_used_count"].map(four);
-        let experts = experts.into_iter().filter(|_| family == "qwen3moe");
+        let sparse = ["qwen3moe", "gpt-oss"].contains(&family);
+        let window = ["expert_feed_forward_length", "attention.sliding_window"].map(four);
+        let window = window.into_iter().filter(|_| family == "gpt-oss");
+        let experts = experts.into_iter().filter(|_| sparse).chain(window);
         for (key, value) in plain.into_iter().chain(swa).chain(experts).chain([length, eps]).chain(own) {
             metadata.set(&format!("{family}.{key}"), value);
         }

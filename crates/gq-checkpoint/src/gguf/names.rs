@@ -41,7 +41,9 @@ impl Transform {
                 None => Transform::None,
             },
             Layout::PlusOne if spec.norm_plus_one => Transform::PlusOne,
-            Layout::Plain | Layout::PlusOne | Layout::Stacked { .. } => Transform::None,
+            Layout::Plain | Layout::PlusOne | Layout::Stacked { .. } | Layout::Transposed { .. } => {
+                Transform::None
+            }
         }
     }
 

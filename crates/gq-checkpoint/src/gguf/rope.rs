@@ -67,6 +67,11 @@ impl StoredRope {
         Ok(StoredRope { theta, factor, yarn, attention, factors })
     }
 
+    /// Base of the frequencies.
+    pub(crate) fn theta(&self) -> f64 {
+        self.theta
+    }
+
     /// Refuses a factor on cosines and sines: llama.cpp applies it to layers with a window as well.
     pub(crate) fn without_attention(self, keys: &Keys<'_>) -> Result<StoredRope, GgufError> {
         match self.attention == 1.0 {
@@ -299,7 +304,8 @@ pub(super) fn stored_factors(spec: &ModelSpec) -> Result<Option<Vec<f32>>, GgufE
         RopeKind::Yarn { beta_fast, beta_slow, original_max_positions, truncate, .. } => {
             let whole =
                 original_max_positions.fract() == 0.0 && original_max_positions <= f64::from(u32::MAX);
-            beta_fast == BETA_FAST && beta_slow == BETA_SLOW && truncate && whole
+            let ends = truncate == spec.family.file().gguf.yarn_truncates;
+            beta_fast == BETA_FAST && beta_slow == BETA_SLOW && ends && whole
         }
         RopeKind::Llama3 { .. } | RopeKind::Factors | RopeKind::Proportional { .. } => false,
     };
