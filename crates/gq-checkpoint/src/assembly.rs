@@ -64,6 +64,23 @@ impl Assembly {
         matches!(self, Assembly::Mxfp4 { .. })
     }
 
+    /// Values of one matrix, row after row, in the order that the file has them in; codes are not made.
+    pub fn as_stored(self, values: &[f32], height: usize) -> Vec<f32> {
+        let cols = values.len() / height.max(1);
+        let mut stored = vec![0.0; values.len()];
+        for (row, values) in values.chunks_exact(cols.max(1)).enumerate() {
+            let row = if self.alternating() { alternating_row(row, height) } else { row };
+            for (col, value) in values.iter().enumerate() {
+                let at = match self {
+                    Assembly::Transposed { .. } => col * height + row,
+                    Assembly::Mxfp4 { .. } => row * cols + col,
+                };
+                stored[at] = *value;
+            }
+        }
+        stored
+    }
+
     /// Bytes of a row that is put together.
     pub(crate) fn row_bytes(self, cols: usize, size: usize) -> usize {
         match self {
@@ -202,6 +219,9 @@ mod tests {
         for (row, stored) in [0, 2, 1, 3, 4, 6, 5, 7].into_iter().enumerate() {
             assert_eq!(alternating_row(row, 4), stored);
         }
+        let values: Vec<f32> = all[..12].iter().map(|value| f32::from(*value)).collect();
+        let stored: Vec<u8> = alternating.as_stored(&values, 4).iter().map(|value| *value as u8).collect();
+        assert_eq!(stored, file[..12]);
         let plain = Assembly::Transposed { alternating: false };
         assert_eq!(gather(plain, shape, 0..2, &[&file]), [0, 1, 2, 20, 21, 22]);
     }
@@ -224,5 +244,29 @@ mod tests {
         assert_eq!(values[34], 2f32.powi(-127) * 0.5);
         decode_mxfp4(&rows[68..102], &mut values);
         assert!(values[63].is_nan());
+    }
+
+    /// Every value, by the library that owns the format on the Hub (`scripts/make_sources.py`).
+    #[test]
+    fn values_are_those_of_transformers() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/sources/mxfp4.safetensors");
+        let bytes = std::fs::read(path).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let [codes, powers, decoded] = ["blocks", "scales", "decoded"].map(|name| file.tensor(name).unwrap());
+        // The library gives each matrix transposed, as its graph multiplies: gate and up stay in turn.
+        assert_eq!(decoded.shape(), [2, 64, 64]);
+        let shape = Matrices { height: 64, cols: 64, size: 2 };
+        let transposed = Assembly::Transposed { alternating: false };
+        let expected = gather(transposed, shape, 0..128, &[decoded.data()]);
+        let mut wanted = vec![0.0; 128 * 64];
+        gq_tensor::decode_f32(gq_tensor::DType::BF16, &expected, &mut wanted);
+        let assembly = Assembly::Mxfp4 { alternating: false };
+        let rows = gather(assembly, shape, 0..128, &[codes.data(), powers.data()]);
+        let mut values = vec![0.0; 64];
+        for (row, wanted) in rows.chunks_exact(34).zip(wanted.chunks_exact(64)) {
+            decode_mxfp4(row, &mut values);
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&values), bits(wanted));
+        }
     }
 }

@@ -124,6 +124,8 @@ pub fn every_family(subject: impl Subject) {
         "qwen3",
         "qwen3-moe",
         "qwen3-moe-mixed",
+        "gpt-oss",
+        "gpt-oss-resaved",
         "gemma3",
         "gemma4-e2b",
         "gemma4-moe",

@@ -6,7 +6,9 @@ use super::tied::{EMBEDDING, equal_bytes};
 use super::{Adapter, AdapterError};
 use crate::names::canonical;
 use crate::safetensors::HeaderEntry;
-use crate::{Role, SourceTensor};
+use crate::assembly::alternating_row;
+use crate::declared::Layout as InFiles;
+use crate::{ModelSpec, Role, SourceTensor};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -58,6 +60,8 @@ pub(super) enum Layout {
     Transposed,
     /// Of `[experts, outputs, inputs]`: `a [experts * rank, inputs]`, `b [outputs, rank * experts]`.
     Experts(usize),
+    /// The same where gate and up outputs stand in turn.
+    ExpertsInTurn(usize),
     /// Of `[experts, inputs, outputs]`, the same.
     ExpertsInputsFirst(usize),
 }
@@ -73,7 +77,9 @@ impl Factors {
     /// Matrices that have factors of their own.
     pub(super) fn experts(&self) -> usize {
         match self.layout {
-            Layout::Experts(experts) | Layout::ExpertsInputsFirst(experts) => experts.max(1),
+            Layout::Experts(experts)
+            | Layout::ExpertsInTurn(experts)
+            | Layout::ExpertsInputsFirst(experts) => experts.max(1),
             _ => 1,
         }
     }
@@ -88,6 +94,12 @@ impl Factors {
             Layout::Transposed => (transposed(&b, rank), transposed(&a, cols)),
             // PEFT counts experts slowest in the rows of `a`, and fastest in the columns of `b`.
             Layout::Experts(_) => (of_experts(&b, rank, experts), a),
+            Layout::ExpertsInTurn(_) => {
+                let left = of_experts(&b, rank, experts);
+                let height = left.len() / (rank * experts).max(1);
+                let row = |row: usize| &left[alternating_row(row, height) * rank..][..rank];
+                ((0..height * experts).flat_map(row).copied().collect(), a)
+            }
             Layout::ExpertsInputsFirst(_) => {
                 let rows = a.len() / (rank * experts).max(1);
                 let left: Vec<f32> =
@@ -145,7 +157,7 @@ impl Change {
 pub(super) fn matched(
     (index, adapter): (usize, &Adapter),
     (name, module): (&str, &Module),
-    tensors: &HashMap<&str, &SourceTensor>,
+    (spec, tensors): (&ModelSpec, &HashMap<&str, &SourceTensor>),
 ) -> Result<Vec<(String, Change)>, AdapterError> {
     let weight = canonical(&format!("{name}.weight"));
     let Some(source) = tensors.get(weight.as_str()) else {
@@ -159,7 +171,9 @@ pub(super) fn matched(
         let found = if has_factors { parameter(adapter, name, tensors)? } else { None };
         if let Some((tensor, key, source)) = found {
             let mut change = Change::new(index);
-            change.factors = Some(of_parameter(adapter, (name, module), &key, source)?);
+            let declared = spec.declaration(&tensor).map(|(declared, _)| declared.layout);
+            let declared = declared.unwrap_or(InFiles::Plain);
+            change.factors = Some(of_parameter(adapter, (name, module), &key, (source, declared))?);
             return Ok(vec![(tensor, change)]);
         }
         // A state that was saved as it is has biases of modules without weights of their own; none is in a checkpoint.

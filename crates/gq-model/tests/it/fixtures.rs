@@ -12,13 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Every tiny checkpoint; a missing one fails its tests.
-pub const TINY: [&str; 12] = [
+pub const TINY: [&str; 14] = [
     "llama",
     "llama3",
     "qwen2",
     "qwen3",
     "qwen3-moe",
     "qwen3-moe-mixed",
+    "gpt-oss",
+    "gpt-oss-resaved",
     "gemma3",
     "gemma4-e2b",
     "gemma4-e4b",

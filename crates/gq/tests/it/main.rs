@@ -12,6 +12,7 @@ mod chat_template;
 mod checkpoints;
 mod contract;
 mod experts;
+mod gpt_oss;
 mod finite;
 mod first;
 mod gguf;
