@@ -94,6 +94,26 @@ def qwen3_moe_mixed() -> Variant:
     return Variant("qwen3-moe-mixed", config, seed=12, fused=True)
 
 
+def mistral() -> Variant:
+    """A window on every layer, as 7B v0.1 has it; heads of a width of their own, as NeMo's."""
+    config = transformers.MistralConfig(
+        **COMMON, hidden_size=96, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=32, rms_norm_eps=1e-5, tie_word_embeddings=False, sliding_window=8,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000.0})
+    return Variant("mistral", config, seed=15, double=True)
+
+
+def ministral3() -> Variant:
+    """Queries that grow with their position; tied head, as 3B has it."""
+    config = transformers.Ministral3Config(
+        **COMMON, hidden_size=96, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=32, rms_norm_eps=1e-5, tie_word_embeddings=True, sliding_window=None,
+        rope_parameters={"rope_type": "yarn", "rope_theta": 1000.0, "factor": 16.0, "beta_fast": 32.0, "beta_slow": 1.0,
+                         "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 16,
+                         "llama_4_scaling_beta": 0.1})
+    return Variant("ministral3", config, seed=16, shard_bytes=200_000, double=True)
+
+
 def gpt_oss_config(**settings) -> transformers.GptOssConfig:
     """Queries wider than the residual stream; a ramp of YaRN whose ends are no whole pairs."""
     return transformers.GptOssConfig(
@@ -187,13 +207,14 @@ def gemma4_vision() -> Variant:
     return Variant("gemma4-vision", config, seed=7, hub_spelling=True)
 
 
-VARIANTS = [llama, llama3, qwen2, qwen3, qwen3_moe, qwen3_moe_mixed, gpt_oss, gpt_oss_resaved, gemma3, gemma4_e2b, gemma4_e4b, gemma4_moe,
+VARIANTS = [llama, llama3, qwen2, qwen3, qwen3_moe, qwen3_moe_mixed, gpt_oss, gpt_oss_resaved, mistral,
+            ministral3, gemma3, gemma4_e2b, gemma4_e4b, gemma4_moe,
             gemma4_dense, gemma4_vision]
 
 
 def model_class(config: transformers.PreTrainedConfig) -> type:
     names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
-             "qwen3_moe": "Qwen3MoeForCausalLM", "gpt_oss": "GptOssForCausalLM",
+             "qwen3_moe": "Qwen3MoeForCausalLM", "gpt_oss": "GptOssForCausalLM", "mistral": "MistralForCausalLM", "ministral3": "Ministral3ForCausalLM",
              "gemma3_text": "Gemma3ForCausalLM", "gemma4_text": "Gemma4ForCausalLM",
              "gemma4": "Gemma4ForConditionalGeneration"}
     return getattr(transformers, names[config.model_type])
@@ -229,7 +250,7 @@ def random_weight(name: str, shape: tuple[int, ...], seed: int, family: str, tie
     if part == "bias" and family == "qwen2":
         return 0.5 * noise
     if part == "embed_tokens":
-        untied_llama = family == "llama" and not tied
+        untied_llama = family in ("llama", "mistral") and not tied
         return noise if untied_llama else noise / np.sqrt(shape[-1])
     if part == "embed_tokens_per_layer":
         return noise / np.sqrt(32)  # comes out near one after its own scale

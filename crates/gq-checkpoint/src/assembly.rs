@@ -209,9 +209,8 @@ mod tests {
         }
         let shape = Matrices { height: 4, cols: 3, size: 1 };
         let alternating = Assembly::Transposed { alternating: true };
-        let all: Vec<u8> = (0..8)
-            .flat_map(|row| (0..3).map(move |col| element(row / 4, row % 4, col)))
-            .collect();
+        let all: Vec<u8> =
+            (0..8).flat_map(|row| (0..3).map(move |col| element(row / 4, row % 4, col))).collect();
         for rows in [0..8, 1..7, 3..4, 2..6, 5..5] {
             let expected = &all[3 * rows.start..3 * rows.end];
             assert_eq!(gather(alternating, shape, rows.clone(), &[&file]), expected, "{rows:?}");

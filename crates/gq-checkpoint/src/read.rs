@@ -165,7 +165,8 @@ impl Checkpoint {
             let rows = (range.start / row_bytes) as usize..(range.end / row_bytes) as usize;
             let fetch = |piece: usize, offset: u64, out: &mut [u8]| {
                 let span = tensor.span_of_piece(piece, offset, out.len());
-                self.read_span(span.ok_or_else(|| outside(tensor))?, out).unwrap_or_else(|| Err(outside(tensor)))
+                self.read_span(span.ok_or_else(|| outside(tensor))?, out)
+                    .unwrap_or_else(|| Err(outside(tensor)))
             };
             return assembly.gather(tensor.matrices(), rows, fetch, out);
         }
@@ -174,7 +175,8 @@ impl Checkpoint {
             let now = usize::try_from(span.bytes).unwrap_or(usize::MAX).min(out.len());
             let (part, rest) = std::mem::take(&mut out).split_at_mut(now);
             out = rest;
-            let outside = || Err(ReadError::BytesOutOfRange { name: name(), range: range.clone(), actual: 0 });
+            let outside =
+                || Err(ReadError::BytesOutOfRange { name: name(), range: range.clone(), actual: 0 });
             self.read_span(span, part).unwrap_or_else(outside)?;
         }
         Ok(())

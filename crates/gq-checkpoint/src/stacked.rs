@@ -225,7 +225,8 @@ impl ModelSpec {
         let declaration = self.declaration(canonical);
         let parts = declaration.map_or(&[][..], |(declared, _)| declared.layout.parts()[0]);
         let (&[experts, rows, cols], Some((_, layer)), false) = (shape, declaration, parts.is_empty()) else {
-            let (mut shape, rows, mut assembly) = (shape.to_vec(), shape.iter().rev().skip(1).product(), None);
+            let (mut shape, rows, mut assembly) =
+                (shape.to_vec(), shape.iter().rev().skip(1).product(), None);
             if let Some((Layout::Transposed { alternating, .. }, stored)) =
                 declaration.and_then(|(declared, _)| Some((declared.layout, transposed(declared, &shape)?)))
             {

@@ -192,7 +192,8 @@ pub fn checkpoint(path: &Path, global: &Global) -> Result<Checkpoint, Failure> {
 
 /// Refuses to quantize the blocks of a GGUF, unless that was asked for.
 pub fn refuse_quantized(checkpoint: &Checkpoint, allowed: bool) -> Result<(), Failure> {
-    let of_gguf = checkpoint.tensors().iter().any(|tensor| tensor.gguf.is_some_and(|s| s.kind().is_quantized()));
+    let of_gguf =
+        checkpoint.tensors().iter().any(|tensor| tensor.gguf.is_some_and(|s| s.kind().is_quantized()));
     match checkpoint.quantized() {
         Some(types) if of_gguf && !allowed => {
             let place = checkpoint.dir().display();

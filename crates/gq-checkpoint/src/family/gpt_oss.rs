@@ -96,11 +96,8 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     }
     let rope = rotary::read(fields, max_positions, MODEL_TYPE)?;
     check_factors(fields, &rope, dim)?;
-    let attention = AttentionSpec {
-        bias: biases(fields)?,
-        sinks: true,
-        ..AttentionSpec::new(heads, kv_heads, dim)
-    };
+    let attention =
+        AttentionSpec { bias: biases(fields)?, sinks: true, ..AttentionSpec::new(heads, kv_heads, dim) };
     check_heads(0, &attention)?;
     let moe = experts(fields)?;
     let layer = |layer_type: &LayerType| LayerSpec {

@@ -133,7 +133,9 @@ pub(crate) fn read(model_type: &str, fields: &Fields<'_>) -> Result<ModelSpec, C
 /// Names of parameters that are stacks of experts' matrices, in the order of their module.
 pub(crate) fn stacks_of_experts() -> Vec<&'static str> {
     let declared = Family::ALL.into_iter().flat_map(|family| family.file().tensors);
-    let stacks = declared.filter(|declared| declared.shape.len() == 3 && declared.role != crate::Role::Bias).map(Declared::module);
+    let stacks = declared
+        .filter(|declared| declared.shape.len() == 3 && declared.role != crate::Role::Bias)
+        .map(Declared::module);
     let mut names = Vec::new();
     stacks.for_each(|name| {
         if !names.contains(&name) {

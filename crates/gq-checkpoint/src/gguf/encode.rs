@@ -7,7 +7,8 @@ use half::{bf16, f16};
 
 /// Whether values can be rounded to this type. MXFP4 is written of values that are on its grid alone.
 pub fn is_encodable(kind: GgmlType) -> bool {
-    encoder(kind).is_some() && kind != GgmlType::MXFP4 || matches!(kind, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16)
+    encoder(kind).is_some() && kind != GgmlType::MXFP4
+        || matches!(kind, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16)
 }
 
 /// One block: values to bytes.

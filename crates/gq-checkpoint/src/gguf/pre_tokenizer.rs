@@ -174,7 +174,8 @@ mod tests {
         assert_eq!(PreTokenizer::from_name("default"), Some(PreTokenizer::Default));
         // As Phi-4-mini has it.
         let mut pre = PreTokenizer::Gpt4o.json();
-        (pre["pretokenizers"][0]["behavior"], pre["pretokenizers"][0]["invert"]) = (json!("Removed"), json!(true));
+        (pre["pretokenizers"][0]["behavior"], pre["pretokenizers"][0]["invert"]) =
+            (json!("Removed"), json!(true));
         assert_eq!(PreTokenizer::recognize(&pre, false), Some(PreTokenizer::Gpt4o));
         pre["pretokenizers"][0]["invert"] = json!(false);
         assert_eq!(PreTokenizer::recognize(&pre, false), None);

@@ -41,7 +41,7 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
     row("tie_word_embeddings", ALL, "the embedding is also the head, unless the file has another one", ("Llama, Qwen, GPT-OSS: false; Gemma: true", Refused), "true, false", "no output.weight"),
     row("attention_bias", LLAMA_GEMMA, "biases of the four projections of attention", ("false", Refused), "true, false", "blk.N.attn_*.bias; Gemma: refused"),
     row("attention_bias", QWEN3, "biases of the four projections of attention", ("false", Refused), "false", ""),
-    row("attention_bias", GPT_OSS, "biases of the four projections of attention", ("true", Refused), "true", "blk.N.attn_*.bias"),
+    row("attention_bias", GPT_OSS, "biases of the four projections of attention", ("true", Refused), "true", "always there: blk.N.attn_*.bias"),
     row("mlp_bias", LLAMA, "biases of the three projections of the MLP", ("false", Refused), "true, false", "blk.N.ffn_*.bias"),
     row("bos_token_id", ALL, "begins a sequence; null is none", ("Llama: 1; Qwen, GPT-OSS: none; Gemma: 2", Absent), "a token, -1 for none", "tokenizer.ggml.bos_token_id"),
     row("eos_token_id", ALL, "ends generation; null is none", ("Llama: 2; Qwen, GPT-OSS: none; Gemma: 1", Absent), "a token or a list", "tokenizer.ggml.eos_token_id, eot_token_id"),

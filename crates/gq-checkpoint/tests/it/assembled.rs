@@ -137,11 +137,14 @@ fn a_resave_is_transposed_with_gate_and_up_in_turn() {
 
 #[test]
 fn experts_in_parts_that_do_not_fit_are_refused() {
-    let error = |change: &dyn Fn(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>)| {
-        match changed("gpt-oss", change).map(|_| ()).unwrap_err() {
-            CheckpointError::Tensors(error) => error,
-            other => panic!("{other}"),
-        }
+    let error = |change: &dyn Fn(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>)| match changed(
+        "gpt-oss", change,
+    )
+    .map(|_| ())
+    .unwrap_err()
+    {
+        CheckpointError::Tensors(error) => error,
+        other => panic!("{other}"),
     };
     let [blocks, scales] = ["blocks", "scales"].map(|part| format!("{GATES}_{part}"));
     let missing = error(&|tensors| drop(tensors.remove(&scales)));

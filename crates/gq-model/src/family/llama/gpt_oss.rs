@@ -34,7 +34,10 @@ const MUTATIONS: &[(&str, Change)] = &[
     ("YaRN left out", Spec(|s| frequencies(s, plain))),
     ("YaRN between whole pairs", Spec(|s| frequencies(s, between_whole_pairs))),
     ("attention factor left out", Spec(|s| in_each(&mut s.ropes, |rope| rope.attention_factor = 1.0))),
-    ("attention factor squared", Spec(|s| in_each(&mut s.ropes, |rope| rope.attention_factor *= rope.attention_factor))),
+    (
+        "attention factor squared",
+        Spec(|s| in_each(&mut s.ropes, |rope| rope.attention_factor *= rope.attention_factor)),
+    ),
     ("no scale of scores", Spec(|s| attention(s, |a| a.scale = 1.0))),
     ("experts: nothing cut", Spec(|s| gates(s, |gate| gate.limit = None))),
     ("experts: cut at another limit", Spec(|s| gates(s, |gate| gate.limit = Some(5.0)))),
@@ -45,9 +48,14 @@ const MUTATIONS: &[(&str, Change)] = &[
     ("experts: no bias of gate and up", InGraph(|g| experts(g, |e| e.gate_up.bias = None))),
     ("experts: no bias of down", InGraph(|g| experts(g, |e| e.down.bias = None))),
     ("no router bias", InGraph(|g| experts(g, |e| e.router.bias = None))),
-    ("softmax over all experts before the choice", Spec(|s| routers(s, |r| {
-        (r.scoring, r.renormalize) = (Scoring::Softmax, false);
-    }))),
+    (
+        "softmax over all experts before the choice",
+        Spec(|s| {
+            routers(s, |r| {
+                (r.scoring, r.renormalize) = (Scoring::Softmax, false);
+            })
+        }),
+    ),
     ("one expert fewer", Spec(|s| moe(s, |m| m.router.top_k -= 1))),
     ("one expert more", Spec(|s| moe(s, |m| m.router.top_k += 1))),
 ];
@@ -92,9 +100,7 @@ fn plain(pair: Pair) -> f32 {
 
 /// Both checkpoints: factor 32, 4096 positions, the usual betas.
 fn between_whole_pairs(pair: Pair) -> f32 {
-    let at = |turns: f64| {
-        pair.pairs * (4096.0 / (turns * std::f64::consts::TAU)).ln() / pair.theta.ln()
-    };
+    let at = |turns: f64| pair.pairs * (4096.0 / (turns * std::f64::consts::TAU)).ln() / pair.theta.ln();
     let (low, high) = (at(32.0).floor(), at(1.0).ceil());
     let ramp = ((pair.index - low) / (high - low)).clamp(0.0, 1.0);
     let scaled = (1.0 - ramp) + ramp / 32.0;
