@@ -61,7 +61,7 @@ pub use reader::TensorReader;
 pub use role::Role;
 pub use spec::{
     Activation, AttentionSpec, Curve, ExpertGroups, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
-    PerLayerEmbedding, RopeKind, RopeSpec, RouterSpec, Scoring,
+    PerLayerEmbedding, QueryGrowth, RopeKind, RopeSpec, RouterSpec, Scoring,
 };
 pub use special_settings::SpecialSettings;
 pub use stacked::HubTensor;

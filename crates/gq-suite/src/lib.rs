@@ -126,6 +126,8 @@ pub fn every_family(subject: impl Subject) {
         "qwen3-moe-mixed",
         "gpt-oss",
         "gpt-oss-resaved",
+        "mistral",
+        "ministral3",
         "gemma3",
         "gemma4-e2b",
         "gemma4-moe",

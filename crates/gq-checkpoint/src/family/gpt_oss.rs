@@ -39,9 +39,11 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         score_width: |_, attention| attention.head_dim,
         attention_bias: true,
         pads_vocabulary: false,
+        windows: true,
         sliding_rope: false,
         rope_factors: RopeFactors::Never,
         yarn_truncates: false,
+        yarn_factor: true,
     },
 };
 

@@ -6,6 +6,7 @@ mod gemma3;
 mod gemma4;
 mod gpt_oss;
 mod llama;
+mod mistral;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
@@ -26,7 +27,7 @@ use std::sync::LazyLock;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
-    /// `LlamaForCausalLM`.
+    /// `LlamaForCausalLM`, `MistralForCausalLM`.
     Llama,
     /// `Qwen2ForCausalLM`: Qwen2 and Qwen2.5.
     Qwen2,
@@ -34,6 +35,8 @@ pub enum Family {
     Qwen3,
     /// `Qwen3MoeForCausalLM`.
     Qwen3Moe,
+    /// `Ministral3ForCausalLM`, and the text part of `Mistral3ForConditionalGeneration` where it is of that class.
+    Mistral3,
     /// `GptOssForCausalLM`.
     GptOss,
     /// `Gemma3ForCausalLM` and the text part of `Gemma3ForConditionalGeneration`.
@@ -44,11 +47,12 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 7] = [
+    pub const ALL: [Family; 8] = [
         Family::Llama,
         Family::Qwen2,
         Family::Qwen3,
         Family::Qwen3Moe,
+        Family::Mistral3,
         Family::GptOss,
         Family::Gemma3,
         Family::Gemma4,
@@ -60,6 +64,7 @@ impl Family {
             Family::Qwen2 => &qwen2::FILE,
             Family::Qwen3 => &qwen3::FILE,
             Family::Qwen3Moe => &qwen3_moe::FILE,
+            Family::Mistral3 => &mistral::FILE,
             Family::GptOss => &gpt_oss::FILE,
             Family::Gemma3 => &gemma3::FILE,
             Family::Gemma4 => &gemma4::FILE,

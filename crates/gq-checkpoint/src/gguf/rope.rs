@@ -268,7 +268,9 @@ pub(super) fn stored_keys(spec: &ModelSpec) -> Result<Vec<(&'static str, Metadat
             keys.push(("rope.scaling.type", Metadatum::String("yarn".to_owned())));
             keys.push(("rope.scaling.factor", float(factor)));
             keys.push(("rope.scaling.original_context_length", original));
-            attention /= own_factor(factor);
+            if spec.family.file().gguf.yarn_factor {
+                attention /= own_factor(factor);
+            }
         }
         _ => {}
     }

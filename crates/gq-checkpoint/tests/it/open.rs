@@ -3,7 +3,7 @@
 use crate::support::{scratch, testdata};
 use gq_checkpoint::{Checkpoint, FileKind, Role};
 
-const TINY: [&str; 13] = [
+const TINY: [&str; 15] = [
     "llama",
     "qwen2",
     "qwen3",
@@ -11,6 +11,8 @@ const TINY: [&str; 13] = [
     "qwen3-moe-mixed",
     "gpt-oss",
     "gpt-oss-resaved",
+    "mistral",
+    "ministral3",
     "gemma3",
     "gemma4-e2b",
     "gemma4-e4b",

@@ -33,8 +33,8 @@ use grid::no_larger;
 use memory::{Held, factor_bytes};
 use policy::Rule;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
 use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 /// A conversion, decided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

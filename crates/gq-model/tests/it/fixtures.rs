@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Every tiny checkpoint; a missing one fails its tests.
-pub const TINY: [&str; 14] = [
+pub const TINY: [&str; 16] = [
     "llama",
     "llama3",
     "qwen2",
@@ -21,6 +21,8 @@ pub const TINY: [&str; 14] = [
     "qwen3-moe-mixed",
     "gpt-oss",
     "gpt-oss-resaved",
+    "mistral",
+    "ministral3",
     "gemma3",
     "gemma4-e2b",
     "gemma4-e4b",

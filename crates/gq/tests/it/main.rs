@@ -29,6 +29,7 @@ mod live;
 mod lora;
 mod memory;
 mod meta;
+mod mistral;
 mod quantized;
 mod release;
 mod room;
