@@ -2,7 +2,8 @@
 //!
 //!     cargo run -p gq-checkpoint --example gguf_tokenizer -- FILE.gguf [PRE]
 
-use gq_checkpoint::gguf::{Gguf, tokenizer_texts};
+use gq_checkpoint::gguf::Gguf;
+use gq_checkpoint::gguf_model::tokenizer_texts;
 use gq_checkpoint::{OpenOptions, TurnTokens};
 use std::io::Write;
 

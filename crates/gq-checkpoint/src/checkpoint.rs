@@ -1,19 +1,19 @@
 //! A directory in the Hub's layout or a GGUF, opened as facts: files, specification, tensors. Weights stay on disk.
 
 use crate::catalog::{Catalog, Shard};
-use crate::config::{untied, without_keys};
 use crate::family::{EMBEDDING, HEAD};
 use crate::folder::{list_dir, list_templates, only_gguf, source_file};
-use crate::gguf::{GgmlType, Gguf, GgufError, GgufModel, Storage};
+use crate::gguf::{GgmlType, Gguf, GgufError, Storage};
+use crate::gguf_model::GgufModel;
 use crate::keys::Ignored;
 use crate::lora::{Adapter, AdapterError, Merge, Resize, TakenTexts, TextsFrom};
+use crate::parse_config::{untied, without_keys};
 use crate::scale::WeightScale;
 use crate::shards::{INDEX, Weights, open_weights, refuse_unfinished, weights};
-use crate::stamp::Stamp;
 use crate::texts::{Texts, is_text_name, read_text, read_texts};
 use crate::{
-    CheckpointError, ConfigError, ModelSpec, Note, OpenOptions, ReadError, Role, SourceTensor, TensorError,
-    limits, parse_config_accepting,
+    CheckpointError, ConfigError, FileKind, ModelSpec, Note, OpenOptions, ReadError, Role, SourceFile,
+    SourceTensor, TensorError, limits, parse_config_accepting,
 };
 use std::collections::HashMap;
 use std::fs::File;
@@ -42,34 +42,6 @@ pub struct Checkpoint {
     texts: Option<Texts>,
     /// The configuration, where it is not that of the file: without keys that were accepted, or untied.
     config: Option<String>,
-}
-
-/// A file of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceFile {
-    /// File name, without directory.
-    pub name: String,
-    /// Path.
-    pub path: PathBuf,
-    /// Length in bytes.
-    pub bytes: u64,
-    /// What it holds.
-    pub kind: FileKind,
-    /// Its state when it was opened.
-    pub stamp: Stamp,
-}
-
-/// What a file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileKind {
-    /// Tensors.
-    Weights,
-    /// An adapter's tensors, of which some are taken for the checkpoint's.
-    Adapter,
-    /// The index of shards.
-    Index,
-    /// Configuration, tokenizer, chat template, licence.
-    Text,
 }
 
 impl Checkpoint {

@@ -1,7 +1,6 @@
 //! A tensor as its family declares it: what it is to the graph, what it is called everywhere, its shape, when it is
 //! there. The one place that names come from; the lists are in `family/`.
 
-use crate::names::is_number;
 use crate::{LayerSpec, ModelSpec, Role};
 
 /// What a tensor is to its family's graph; the runtime asks for tensors by part. Shapes are `[rows, cols]`.
@@ -376,6 +375,9 @@ fn layer_of(spec: &ModelSpec, layer: Option<usize>) -> Option<Option<&LayerSpec>
     layer.map_or(Some(None), |layer| spec.layers.get(layer).map(Some))
 }
 
+/// Name in a GGUF of the factors on rotary frequencies, which are a part of the configuration on the Hub.
+pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
+
 /// Where a layer's number stands in declared names.
 const LAYER: &str = ".N.";
 /// Where an expert's stands.
@@ -424,23 +426,10 @@ pub(crate) fn respelled(list: &[Declared], name: String) -> String {
     list.iter().find_map(of).unwrap_or(name)
 }
 
-impl ModelSpec {
-    /// What the family declares, in the order of the graph.
-    pub fn declared(&self) -> &'static [Declared] {
-        self.family.file().tensors
-    }
-
-    /// The declaration of a canonical name, and its layer; whether or not this model has it.
-    pub fn declaration(&self, canonical: &str) -> Option<(&'static Declared, Option<usize>)> {
-        find(self.declared(), canonical)
-    }
-
-    /// The tensor that is this part of a layer, or of the model; `None` where the model has none.
-    pub fn tensor(&self, part: Part, layer: Option<usize>) -> Option<crate::ExpectedTensor> {
-        let declared = self.declared().iter().find(|declared| declared.part == part)?;
-        let shape = declared.shape_in(self, layer)?;
-        Some(crate::ExpectedTensor { name: declared.name_in(layer), shape, role: declared.role, layer })
-    }
+/// Whether digits are a number in its one spelling, without leading zeros.
+pub(crate) fn is_number(digits: &str) -> bool {
+    let plain = digits == "0" || !digits.starts_with('0');
+    plain && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]

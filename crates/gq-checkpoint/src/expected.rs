@@ -1,6 +1,6 @@
 //! Which tensors a model has: names, shapes and roles that follow from its specification and its family's declaration.
 
-use crate::declared::Declared;
+use crate::declared::{Declared, Part, find};
 use crate::{ModelSpec, Role};
 
 /// A tensor that the graph computes with.
@@ -17,6 +17,23 @@ pub struct ExpectedTensor {
 }
 
 impl ModelSpec {
+    /// What the family declares, in the order of the graph.
+    pub fn declared(&self) -> &'static [Declared] {
+        self.family.file().tensors
+    }
+
+    /// The declaration of a canonical name, and its layer; whether or not this model has it.
+    pub fn declaration(&self, canonical: &str) -> Option<(&'static Declared, Option<usize>)> {
+        find(self.declared(), canonical)
+    }
+
+    /// The tensor that is this part of a layer, or of the model; `None` where the model has none.
+    pub fn tensor(&self, part: Part, layer: Option<usize>) -> Option<ExpectedTensor> {
+        let declared = self.declared().iter().find(|declared| declared.part == part)?;
+        let shape = declared.shape_in(self, layer)?;
+        Some(ExpectedTensor { name: declared.name_in(layer), shape, role: declared.role, layer })
+    }
+
     /// Every tensor that the graph computes with, in the order of the graph.
     pub fn expected_tensors(&self) -> Vec<ExpectedTensor> {
         let declared = self.declared();

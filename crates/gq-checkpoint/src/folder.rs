@@ -1,9 +1,8 @@
 //! What lies in a checkpoint's directory.
 
-use crate::CheckpointError;
-use crate::checkpoint::{FileKind, SourceFile};
 use crate::named_templates::FOLDER;
 use crate::stamp::Stamp;
+use crate::{CheckpointError, FileKind, SourceFile};
 use std::path::{Path, PathBuf};
 
 /// Names of the files in a directory, sorted; names that are not UTF-8 are of no interest.

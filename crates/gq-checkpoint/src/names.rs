@@ -1,5 +1,6 @@
 //! Names in files to canonical names: those of the text model saved alone.
 
+use crate::declared::is_number;
 use crate::family::{is_beside_text, is_module_of_text};
 
 /// What wrappers put in the place of `model.`: newer transformers, older ones.
@@ -41,12 +42,6 @@ pub(crate) fn is_tower(canonical: &str) -> bool {
 pub(crate) fn in_layer(canonical: &str) -> Option<(usize, &str)> {
     let (number, rest) = canonical.strip_prefix("model.layers.")?.split_once('.')?;
     Some((number.parse().ok().filter(|_| is_number(number))?, rest))
-}
-
-/// Whether digits are a number in its one spelling, without leading zeros.
-pub(crate) fn is_number(digits: &str) -> bool {
-    let plain = digits == "0" || !digits.starts_with('0');
-    plain && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod formatting;
 mod json;
 mod lookups;
 mod message;
+mod methods;
 mod named;
 mod operators;
 mod python;
@@ -27,8 +28,8 @@ mod strings;
 pub use message::ChatMessage;
 
 use crate::outside::{OutsidePanic, guarded};
+use crate::special_token::special_token;
 use crate::texts::ModelTexts;
-use crate::tokenizer::special_token;
 use minijinja::{Error, ErrorKind, Value};
 use named::Templates;
 use std::sync::Arc;

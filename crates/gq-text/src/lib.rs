@@ -11,6 +11,7 @@ mod outside;
 mod same_tokens;
 mod sample_text;
 mod special_ids;
+mod special_token;
 mod texts;
 mod tokenizer;
 mod tokenizer_error;

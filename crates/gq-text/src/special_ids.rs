@@ -1,7 +1,8 @@
 //! Special tokens that a model's files do not agree on.
 
+use crate::special_token::special_token;
 use crate::texts::ModelTexts;
-use crate::tokenizer::{Tokenizer, special_token, token_ids};
+use crate::tokenizer::{Tokenizer, token_ids};
 use gq_checkpoint::ModelSpec;
 use serde_json::Value;
 

@@ -3,6 +3,7 @@
 use crate::chat::ChatTemplate;
 use crate::growth::{self, Growth};
 use crate::outside::guarded;
+use crate::special_token::special_token;
 use crate::texts::ModelTexts;
 use crate::tokenizer_error::TokenizerError;
 use crate::written;
@@ -326,12 +327,6 @@ fn parse(file: &'static str, text: &str) -> Result<Value, TokenizerError> {
 
 fn settings(file: &'static str, text: Option<&str>) -> Result<Value, TokenizerError> {
     text.map_or(Ok(Value::Null), |text| parse(file, text))
-}
-
-/// A special token of `tokenizer_config.json`: a string, or an object with its content.
-pub(crate) fn special_token(config: &Value, key: &str) -> Option<String> {
-    let value = config.get(key)?;
-    value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
 }
 
 /// One token number or a list of them.

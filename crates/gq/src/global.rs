@@ -55,7 +55,7 @@ pub enum TurnTokensArg {
 }
 
 fn pre_tokenizer(name: &str) -> Result<String, String> {
-    let known = gq_checkpoint::gguf::pre_tokenizer_names();
+    let known = gq_checkpoint::gguf_model::pre_tokenizer_names();
     match known.contains(&name) {
         true => Ok(name.to_owned()),
         false => Err(format!("expected one of {}", known.join(", "))),

@@ -14,50 +14,15 @@ mod rotary;
 mod shared;
 mod tensors;
 
-pub(crate) use tensors::{EMBEDDING, HEAD, ROPE_FREQS};
+pub(crate) use tensors::{EMBEDDING, HEAD};
 
 use crate::config::Fields;
-use crate::declared::{Declared, matched_expert};
+use crate::declared::{Declared, ROPE_FREQS, matched_expert};
 use crate::gguf::GgufRules;
-use crate::{ConfigError, ModelSpec};
-use serde::{Deserialize, Serialize};
+use crate::{ConfigError, Family, ModelSpec};
 use std::sync::LazyLock;
 
-/// A supported architecture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// `LlamaForCausalLM`, `MistralForCausalLM`.
-    Llama,
-    /// `Qwen2ForCausalLM`: Qwen2 and Qwen2.5.
-    Qwen2,
-    /// `Qwen3ForCausalLM`.
-    Qwen3,
-    /// `Qwen3MoeForCausalLM`.
-    Qwen3Moe,
-    /// `Ministral3ForCausalLM`, and the text part of `Mistral3ForConditionalGeneration` where it is of that class.
-    Mistral3,
-    /// `GptOssForCausalLM`.
-    GptOss,
-    /// `Gemma3ForCausalLM` and the text part of `Gemma3ForConditionalGeneration`.
-    Gemma3,
-    /// `Gemma4ForCausalLM` and the text part of `Gemma4ForConditionalGeneration` and the unified variant.
-    Gemma4,
-}
-
 impl Family {
-    /// Every family.
-    pub const ALL: [Family; 8] = [
-        Family::Llama,
-        Family::Qwen2,
-        Family::Qwen3,
-        Family::Qwen3Moe,
-        Family::Mistral3,
-        Family::GptOss,
-        Family::Gemma3,
-        Family::Gemma4,
-    ];
-
     pub(crate) const fn file(self) -> &'static FamilyFile {
         match self {
             Family::Llama => &llama::FILE,

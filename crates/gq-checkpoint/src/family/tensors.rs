@@ -3,9 +3,6 @@
 use crate::Role;
 use crate::declared::{Declared, Dim, Part, When};
 
-/// Name in a GGUF of the factors on rotary frequencies, which are a part of the configuration on the Hub.
-pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
-
 /// Token embedding of every family.
 pub(crate) const EMBEDDING: Declared = Declared::new(
     Part::Embedding,

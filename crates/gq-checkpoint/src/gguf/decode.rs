@@ -1,21 +1,21 @@
 //! Blocks to f32, bit for bit as gguf-py's `dequantize`: every product and difference is one rounded f32 operation.
 
+use super::half_at::half_at;
 use super::{GgmlType, decode_iq, decode_k};
 use gq_tensor::{DType, decode_f32};
-use half::f16;
 
 /// Types that can be decoded.
-pub(super) fn is_supported(kind: GgmlType) -> bool {
+pub(crate) fn is_decodable(kind: GgmlType) -> bool {
     decoder(kind).is_some() || plain(kind).is_some()
 }
 
 /// Names of the types that can be decoded.
 pub(super) fn supported_names() -> String {
-    GgmlType::all().filter(|kind| is_supported(*kind)).map(GgmlType::name).collect::<Vec<_>>().join(", ")
+    GgmlType::all().filter(|kind| is_decodable(*kind)).map(GgmlType::name).collect::<Vec<_>>().join(", ")
 }
 
 /// The dtype of types without blocks.
-pub(super) fn plain(kind: GgmlType) -> Option<DType> {
+pub(crate) fn plain(kind: GgmlType) -> Option<DType> {
     match kind {
         GgmlType::F32 => Some(DType::F32),
         GgmlType::F16 => Some(DType::F16),
@@ -61,11 +61,6 @@ pub fn decode_blocks(kind: GgmlType, bytes: &[u8], out: &mut [f32]) -> bool {
         decode(block, values);
     }
     true
-}
-
-/// The f16 at a byte offset.
-pub(super) fn half_at(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
 /// Low nibbles are the first half of 32 values, high nibbles the second.

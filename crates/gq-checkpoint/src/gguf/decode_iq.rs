@@ -1,6 +1,6 @@
 //! Types with a table of levels: IQ4_NL, IQ4_XS, MXFP4.
 
-use super::decode::half_at;
+use super::half_at::half_at;
 
 /// Levels of the IQ4 types.
 pub(super) const IQ4_LEVELS: [i8; 16] =

@@ -1,6 +1,6 @@
 //! K-quants: superblocks of 256 with coded scales.
 
-use super::decode::half_at;
+use super::half_at::half_at;
 
 /// Six-bit scales and minima of the eight sub-blocks of Q4_K and Q5_K, from their 12 bytes.
 pub(super) fn scales_and_mins(packed: &[u8]) -> [(u8, u8); 8] {

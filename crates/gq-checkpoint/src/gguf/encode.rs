@@ -2,6 +2,8 @@
 //!
 //! Only IEEE operations in a fixed order decide a code: the same values give the same bytes everywhere.
 
+use super::half_at::put_half;
+use super::rounding::{extreme, inverse};
 use super::{GgmlType, encode_k};
 use half::{bf16, f16};
 
@@ -52,20 +54,6 @@ fn each<const N: usize>(values: &[f32], out: &mut [u8], convert: impl Fn(f32) ->
     for (value, bytes) in values.iter().zip(out.as_chunks_mut::<N>().0) {
         *bytes = convert(*value);
     }
-}
-
-pub(super) fn put_half(block: &mut [u8], at: usize, value: f32) {
-    block[at..at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
-}
-
-/// 1/d, or 0 for 0.
-pub(super) fn inverse(d: f32) -> f32 {
-    if d == 0.0 { 0.0 } else { 1.0 / d }
-}
-
-/// The value of largest magnitude, with its sign; the first of equals.
-pub(super) fn extreme(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |best: f32, &v| if v.abs() > best.abs() { v } else { best })
 }
 
 fn min_max(values: &[f32]) -> (f32, f32) {

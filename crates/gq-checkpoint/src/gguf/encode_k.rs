@@ -2,7 +2,8 @@
 //! scale (and minimum) with the least squared error among a row of starts, each improved by least squares.
 
 use super::decode_k::scales_and_mins;
-use super::encode::{extreme, inverse, put_half};
+use super::half_at::put_half;
+use super::rounding::{extreme, inverse};
 use half::f16;
 
 /// Starts tried for each scale: the full range widened or narrowed by this many steps of 1/20 of a code.

@@ -144,7 +144,7 @@ impl Gguf {
         if out.len() != rows.len() * cols {
             return Err(bad(format!("a buffer of {}", out.len()), rows.len() * cols));
         }
-        if !decode::is_supported(info.kind) {
+        if !decode::is_decodable(info.kind) {
             return Err(GgufError::UndecodableType { name: info.name.clone(), kind: info.kind.name() });
         }
         let step = (CHUNK_BYTES / row_bytes.max(1)).max(1);

@@ -1,55 +1,40 @@
-//! GGUF, read and written: the format, its block types, and models in it under canonical names.
+//! GGUF, the format: headers and metadata, block types in both directions, and what families have in such a file.
 
-mod carried;
-mod config;
+mod bytes;
 mod decode;
 mod decode_iq;
 mod decode_k;
 mod encode;
 mod encode_k;
 mod error;
-mod export;
-mod export_meta;
-mod export_tokenizer;
 mod file;
+mod half_at;
 mod header;
 mod keys;
 pub mod limits;
-mod model;
-mod named_templates;
-mod names;
-mod naming;
-mod pieces;
-mod pre_tokenizer;
-mod range;
 mod rope;
-mod special_names;
-mod stacks;
+mod rounding;
+mod rules;
 mod storage;
-mod tokenizer;
-mod turn_tokens;
+mod transform;
 mod types;
 mod value;
-mod vocabulary;
-mod whole;
 mod writer;
 
-pub(crate) use config::{GgufRules, common, head_dim, named_types, number, object, softcap};
 pub use decode::decode_blocks;
+pub(crate) use decode::{is_decodable, plain};
 pub use encode::{encode_blocks, is_encodable};
 pub use error::GgufError;
-pub use export::{ExportError, ExportOptions, ExportPlan, ExportSource, ExportTensor, ReadRows};
-pub(crate) use export_meta::{Set, full_layer, head_widths, int, pattern, window};
 pub use file::{Gguf, GgufTensor};
 pub use header::{Header, Metadata, TensorInfo};
 pub(crate) use keys::Keys;
-pub(crate) use model::GgufModel;
-pub use pre_tokenizer::pre_tokenizer_names;
-pub use range::Beyond;
-pub(crate) use rope::{FREQ_BASE, RopeFactors, StoredRope};
-pub use special_names::ends_of_generation;
+pub(crate) use rope::{BETA_FAST, BETA_SLOW, FREQ_BASE, RopeFactors, STILL, StoredRope, own_factor};
+pub(crate) use rules::{
+    GgufRules, Set, common, full_layer, head_dim, head_widths, int, named_types, number, object, pattern,
+    softcap, window,
+};
 pub use storage::Storage;
-pub use tokenizer::{TokenizerTexts, tokenizer_texts};
+pub(crate) use transform::Transform;
 pub use types::GgmlType;
 pub use value::{Array, Value};
 pub use writer::{GgufWriter, NewTensor};

@@ -5,19 +5,18 @@
 //! divides the frequency of each pair by `rope_freqs.weight` (Llama on all layers, Gemma 4 on full ones, Gemma 3 none).
 
 use super::keys::Keys;
-use super::{Gguf, GgufError, Value as Metadatum};
+use super::{Gguf, GgufError};
+use crate::RopeKind;
 use crate::config::{RopeParameters, rope_spec};
-use crate::family::ROPE_FREQS;
-use crate::{ModelSpec, RopeKind, RopeSpec};
+use crate::declared::ROPE_FREQS;
 use serde_json::{Value, json};
 
-/// What llama.cpp takes when a file does not say.
 /// What llama.cpp takes for the base of frequencies, if the file does not say.
 pub(crate) const FREQ_BASE: f64 = 10_000.0;
-const BETA_FAST: f64 = 32.0;
-const BETA_SLOW: f64 = 1.0;
+pub(crate) const BETA_FAST: f64 = 32.0;
+pub(crate) const BETA_SLOW: f64 = 1.0;
 /// The divisor of a pair that does not turn; from [`UNTURNED`] on, a file's is taken for one.
-const STILL: f32 = 1e30;
+pub(crate) const STILL: f32 = 1e30;
 const UNTURNED: f64 = 1e20;
 
 /// Whether engines read divisors of rotary frequencies from a tensor of a GGUF.
@@ -196,7 +195,7 @@ impl StoredRope {
 }
 
 /// YaRN's own factor on cosines and sines.
-fn own_factor(factor: f64) -> f64 {
+pub(crate) fn own_factor(factor: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 1.0 + 0.1 * libm::log(factor) }
 }
 
@@ -233,130 +232,5 @@ fn llama3_factor(theta: f64, dim: usize, i: usize, factor: f64, original: f64) -
     } else {
         let smooth = (original / wavelength - 1.0) / 3.0;
         1.0 / ((1.0 - smooth) / factor + smooth)
-    }
-}
-
-/// The rotary embedding of layers without a window (or of the only kind there is).
-fn full_rope(spec: &ModelSpec) -> Option<&RopeSpec> {
-    let full = spec.layers.iter().find(|layer| layer.attention.window.is_none()).or(spec.layers.first());
-    full.and_then(|layer| spec.ropes.get(layer.attention.rope))
-}
-
-/// That of layers with a window, if there are any.
-fn sliding_rope(spec: &ModelSpec) -> Option<&RopeSpec> {
-    let sliding = spec.layers.iter().find(|layer| layer.attention.window.is_some())?;
-    spec.ropes.get(sliding.attention.rope)
-}
-
-/// Keys below the architecture that make llama.cpp turn as the model does.
-///
-/// # Errors
-/// When none do.
-pub(super) fn stored_keys(spec: &ModelSpec) -> Result<Vec<(&'static str, Metadatum)>, GgufError> {
-    let Some(rope) = full_rope(spec) else { return Ok(Vec::new()) };
-    let mut keys = Vec::new();
-    let float = |value: f64| Metadatum::F32(value as f32);
-    let listed = stored_factors(spec)?.is_some();
-    let mut attention = f64::from(rope.attention_factor);
-    match rope.kind {
-        RopeKind::Linear { factor } if !listed => {
-            keys.push(("rope.scaling.type", Metadatum::String("linear".to_owned())));
-            keys.push(("rope.scaling.factor", float(factor)));
-        }
-        RopeKind::Yarn { factor, original_max_positions, .. } if !listed => {
-            let original = Metadatum::U32(original_max_positions as u32);
-            keys.push(("rope.scaling.type", Metadatum::String("yarn".to_owned())));
-            keys.push(("rope.scaling.factor", float(factor)));
-            keys.push(("rope.scaling.original_context_length", original));
-            if spec.family.file().gguf.yarn_factor {
-                attention /= own_factor(factor);
-            }
-        }
-        _ => {}
-    }
-    let attention = if (attention - 1.0).abs() < 1e-6 { 1.0 } else { attention };
-    if attention != 1.0 {
-        keys.push(("rope.scaling.attn_factor", float(attention)));
-    }
-    keys.push(("rope.freq_base", float(rope.theta)));
-    if let Some(local) = sliding_rope(spec).filter(|_| spec.family.file().gguf.sliding_rope) {
-        if attention != 1.0 {
-            let key = "rope_parameters.full_attention.attention_factor";
-            let supported =
-                "the factor that the engine applies itself: another one would reach sliding layers";
-            return Err(unsupported(key, rope.attention_factor, supported));
-        }
-        if !matches!(local.kind, RopeKind::Default | RopeKind::Dynamic { .. }) {
-            let key = "rope_parameters.sliding_attention.rope_type";
-            return Err(unsupported(key, name(local.kind), "default on sliding layers"));
-        }
-        keys.push(("rope.freq_base_swa", float(local.theta)));
-    }
-    Ok(keys)
-}
-
-/// Divisors of the frequencies, one per pair, where the format keeps them as a tensor.
-///
-/// # Errors
-/// When the family's layers do not read that tensor, but need it.
-pub(super) fn stored_factors(spec: &ModelSpec) -> Result<Option<Vec<f32>>, GgufError> {
-    let Some(rope) = full_rope(spec) else { return Ok(None) };
-    let by_keys = match rope.kind {
-        RopeKind::Default | RopeKind::Dynamic { .. } | RopeKind::Linear { .. } => true,
-        RopeKind::Yarn { beta_fast, beta_slow, original_max_positions, truncate, .. } => {
-            let whole =
-                original_max_positions.fract() == 0.0 && original_max_positions <= f64::from(u32::MAX);
-            let ends = truncate == spec.family.file().gguf.yarn_truncates;
-            beta_fast == BETA_FAST && beta_slow == BETA_SLOW && ends && whole
-        }
-        RopeKind::Llama3 { .. } | RopeKind::Factors | RopeKind::Proportional { .. } => false,
-    };
-    let rules = &spec.family.file().gguf;
-    let key = if rules.sliding_rope { "rope_parameters.full_attention" } else { "rope_parameters" };
-    match rules.rope_factors {
-        RopeFactors::WhereNeeded | RopeFactors::Never if by_keys => Ok(None),
-        RopeFactors::Never => Err(unsupported(
-            key,
-            format!("{} that rope.scaling.* cannot say", name(rope.kind)),
-            &format!(
-                "default, linear, yarn with the usual betas: llama.cpp reads no {ROPE_FREQS} for {}",
-                spec.family.name()
-            ),
-        )),
-        RopeFactors::WhereNeeded | RopeFactors::Always => Ok(Some(divisors(rope))),
-    }
-}
-
-fn divisors(rope: &RopeSpec) -> Vec<f32> {
-    let plain = |pair: usize| rope.theta.powf(-2.0 * pair as f64 / rope.head_dim as f64);
-    let divisor = |(pair, &frequency): (usize, &f32)| match frequency == 0.0 {
-        true => STILL,
-        false => snap((plain(pair) / f64::from(frequency)) as f32),
-    };
-    rope.inv_freq.iter().enumerate().map(divisor).collect()
-}
-
-/// Factors that are whole but for rounding.
-fn snap(factor: f32) -> f32 {
-    if (factor - factor.round()).abs() < 1e-5 { factor.round() } else { factor }
-}
-
-fn name(kind: RopeKind) -> &'static str {
-    match kind {
-        RopeKind::Default => "default",
-        RopeKind::Linear { .. } => "linear",
-        RopeKind::Llama3 { .. } => "llama3",
-        RopeKind::Dynamic { .. } => "dynamic",
-        RopeKind::Factors => "longrope",
-        RopeKind::Yarn { .. } => "yarn",
-        RopeKind::Proportional { .. } => "proportional",
-    }
-}
-
-fn unsupported(key: &str, actual: impl ToString, supported: &str) -> GgufError {
-    GgufError::Unsupported {
-        key: key.to_owned(),
-        actual: actual.to_string(),
-        supported: supported.to_owned(),
     }
 }

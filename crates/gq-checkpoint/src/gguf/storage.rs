@@ -1,13 +1,13 @@
 //! How a tensor of a model stands in a GGUF, and back to a checkpoint's values.
 
-use super::names::Transform;
+use super::transform::Transform;
 use super::{GgmlType, decode};
 
 /// Type in the file, and what a converter changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Storage {
-    pub(super) kind: GgmlType,
-    pub(super) transform: Transform,
+    pub(crate) kind: GgmlType,
+    pub(crate) transform: Transform,
 }
 
 impl serde::Serialize for Storage {

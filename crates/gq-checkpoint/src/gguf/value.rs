@@ -1,6 +1,6 @@
 //! Metadata values, with the widths that the file gives them.
 
-use super::header::Reader;
+use super::bytes::Reader;
 use super::{GgufError, limits};
 
 /// A metadata value.

@@ -1,9 +1,10 @@
 //! `adapter_config.json`: every option is understood, known to be without effect on a merge, or refused by name.
 
+use super::AdapterError;
 use super::targets::Targets;
-use super::{AdapterError, mlx};
-use regex::{Regex, RegexBuilder};
-use serde_json::Value;
+use super::values::{ends_with, is_off, names, regex};
+use regex::Regex;
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Options that matter in training or to loaders only.
@@ -60,6 +61,15 @@ pub(super) struct AdapterConfig {
     pub mlx: bool,
 }
 
+/// The options in the text of a configuration.
+pub(super) fn options(path: &Path, text: &str) -> Result<Map<String, Value>, AdapterError> {
+    let json = |message: String| AdapterError::Json { path: path.to_owned(), message };
+    match crate::json::parse(text.as_bytes()).map_err(|e| json(e.to_string()))? {
+        Value::Object(options) => Ok(options),
+        _ => Err(json("not an object".to_owned())),
+    }
+}
+
 impl AdapterConfig {
     /// As MLX says it: factors times `scale`, for the targets.
     pub(super) fn of_mlx(scale: f64, targets: Targets) -> AdapterConfig {
@@ -79,13 +89,8 @@ impl AdapterConfig {
         }
     }
 
-    pub(super) fn parse(path: &Path, text: &str) -> Result<AdapterConfig, AdapterError> {
-        let json = |message: String| AdapterError::Json { path: path.to_owned(), message };
-        let value = crate::json::parse(text.as_bytes()).map_err(|e| json(e.to_string()))?;
-        let Value::Object(options) = value else { return Err(json("not an object".to_owned())) };
-        if mlx::is_mlx(&options) {
-            return mlx::config(&options);
-        }
+    /// As PEFT says it.
+    pub(super) fn parse(path: &Path, options: &Map<String, Value>) -> Result<AdapterConfig, AdapterError> {
         let mut config = AdapterConfig {
             rank: 8,
             alpha: 8.0,
@@ -93,7 +98,7 @@ impl AdapterConfig {
             dora: false,
             biases: false,
             saved: Vec::new(),
-            targets: Targets::parse(&options)?,
+            targets: Targets::parse(options)?,
             token_rows: Vec::new(),
             ranks: Vec::new(),
             alphas: Vec::new(),
@@ -101,9 +106,10 @@ impl AdapterConfig {
             outputs_first: options.get("peft_version").and_then(Value::as_str).and_then(outputs_first),
         };
         if !options.contains_key("peft_type") {
-            return Err(json("there is no peft_type".to_owned()));
+            let message = "there is no peft_type".to_owned();
+            return Err(AdapterError::Json { path: path.to_owned(), message });
         }
-        for (option, value) in &options {
+        for (option, value) in options {
             config.take(option, value)?;
         }
         Ok(config)
@@ -209,11 +215,6 @@ impl AdapterConfig {
     }
 }
 
-/// Whether a module is `name` or is called so in something.
-pub(super) fn ends_with(module: &str, name: &str) -> bool {
-    module.strip_suffix(name).is_some_and(|front| front.is_empty() || front.ends_with('.'))
-}
-
 /// Whether the version of PEFT takes the second dimension of three for outputs.
 fn outputs_first(version: &str) -> Option<bool> {
     let mut numbers = version.split(['.', '+']).map(str::parse::<u64>);
@@ -234,30 +235,6 @@ fn token_rows(value: &Value) -> Option<Vec<(String, Vec<usize>)>> {
             .collect(),
         _ => Some(vec![(String::new(), rows(value)?)]),
     }
-}
-
-pub(super) fn is_off(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        Value::Bool(true) | Value::Number(_) => false,
-    }
-}
-
-/// A list of names.
-pub(super) fn names(value: &Value) -> Option<Vec<String>> {
-    value.as_array()?.iter().map(|name| name.as_str().map(str::to_owned)).collect()
-}
-
-/// Compiles `whole`, made from the option's `pattern`.
-pub(super) fn regex(option: &'static str, pattern: &str, whole: &str) -> Result<Regex, AdapterError> {
-    RegexBuilder::new(whole).size_limit(1 << 20).build().map_err(|error| {
-        // The last line says what is wrong, those before it draw the pattern.
-        let message = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
-        AdapterError::Pattern { option, pattern: pattern.to_owned(), message }
-    })
 }
 
 /// Patterns with their values, in the file's order. They match the end of a name, after a dot or from the beginning.
@@ -287,7 +264,12 @@ mod tests {
     use super::*;
 
     fn parse(options: &str) -> Result<AdapterConfig, AdapterError> {
-        AdapterConfig::parse(Path::new("c"), &format!(r#"{{"peft_type": "LORA", "r": 4, {options}}}"#))
+        parse_whole(&format!(r#"{{"peft_type": "LORA", "r": 4, {options}}}"#))
+    }
+
+    fn parse_whole(text: &str) -> Result<AdapterConfig, AdapterError> {
+        let path = Path::new("c");
+        AdapterConfig::parse(path, &options(path, text)?)
     }
 
     #[test]
@@ -362,7 +344,7 @@ mod tests {
         }
         assert!(parse(r#""something_new": null, "eva_config": {"rho": 2}, "loftq_config": {}"#).is_ok());
         assert!(matches!(parse(r#""alpha_pattern": {"(": 1}"#), Err(AdapterError::Pattern { .. })));
-        assert!(AdapterConfig::parse(Path::new("c"), r#"{"peft_type": "IA3"}"#).is_err());
-        assert!(AdapterConfig::parse(Path::new("c"), "{}").is_err());
+        assert!(parse_whole(r#"{"peft_type": "IA3"}"#).is_err());
+        assert!(parse_whole("{}").is_err());
     }
 }

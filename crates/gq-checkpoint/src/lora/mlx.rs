@@ -5,9 +5,10 @@
 //! does not say which version wrote it.
 
 use super::AdapterError;
-use super::config::{AdapterConfig, names};
+use super::config::AdapterConfig;
 use super::modules::{Module, Modules};
 use super::targets::Targets;
+use super::values::names;
 use crate::safetensors::Header;
 use serde_json::{Map, Value};
 

@@ -21,6 +21,7 @@
 mod change;
 mod config;
 mod error;
+mod factors;
 mod merge;
 mod mlx;
 mod modules;
@@ -28,8 +29,10 @@ mod open;
 mod parameter;
 mod resize;
 mod targets;
+mod text_files;
 mod texts;
 mod tied;
+mod values;
 
 pub use error::AdapterError;
 pub(crate) use merge::Merge;

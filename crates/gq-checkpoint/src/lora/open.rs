@@ -1,8 +1,8 @@
 //! An adapter's folder, opened as facts.
 
-use super::config::AdapterConfig;
+use super::config::{AdapterConfig, options};
 use super::modules::{Module, Modules, modules};
-use super::texts::texts_of;
+use super::text_files::texts_of;
 use super::{AdapterError, mlx};
 use crate::read_at::read_exact_at;
 use crate::safetensors::{header_bytes, parse_header};
@@ -73,7 +73,11 @@ impl Adapter {
         let mut text = Vec::new();
         (&file).take(limits::CONFIG_BYTES).read_to_end(&mut text).map_err(io(&path))?;
         refuse_stand_in(&path, &text)?;
-        let config = AdapterConfig::parse(&path, &String::from_utf8_lossy(&text))?;
+        let options = options(&path, &String::from_utf8_lossy(&text))?;
+        let config = match mlx::is_mlx(&options) {
+            true => mlx::config(&options)?,
+            false => AdapterConfig::parse(&path, &options)?,
+        };
         let (bytes, sha256) = (text.len() as u64, hex::encode(Sha256::digest(&text)));
         let mut files = vec![AdapterFile { name: CONFIG.to_owned(), bytes, sha256, path, stamp }];
 

@@ -1,6 +1,6 @@
 //! Factors of parameters that are not a module's weight: the stacks of experts that `target_parameters` names.
 
-use super::change::{Factors, Layout, both, check_shape};
+use super::factors::{Factors, Layout, both, check_shape};
 use super::modules::Module;
 use super::{Adapter, AdapterError};
 use crate::SourceTensor;

@@ -1,7 +1,7 @@
 //! What an adapter trains, as far as its configuration says: target and excluded modules, parameters, layers.
 
 use super::AdapterError;
-use super::config::{ends_with, is_off, names, regex};
+use super::values::{ends_with, is_off, names, regex};
 use crate::family::HEAD;
 use crate::names::canonical;
 use regex::Regex;

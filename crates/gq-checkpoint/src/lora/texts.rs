@@ -1,26 +1,14 @@
 //! Texts in an adapter's folder: trainers save the tokenizer and the chat template that they trained with there.
 
+use super::text_files::{ADDED, SETTINGS, texts_of};
 use super::{Adapter, AdapterError, AdapterFile};
-use crate::named_templates::{self, DEFAULT, FOLDER, template_name};
+use crate::named_templates::{self, DEFAULT};
 use crate::texts::{path_within, read_text, texts_by};
 use crate::{CheckpointError, Note, SpecialSettings, Stamp, Texts, json, limits};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-
-/// Files that say how a model is spoken to, next to the templates with names.
-const NAMES: [&str; 7] = [
-    "tokenizer.json",
-    SETTINGS,
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-    ADDED,
-];
-const SETTINGS: &str = "tokenizer_config.json";
-const ADDED: &str = "added_tokens.json";
+use std::path::PathBuf;
 
 /// Where tokenizer, chat template and the numbers of tokens that end a turn come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,18 +34,6 @@ pub struct TakenTexts {
     named: Option<Value>,
     /// `added_tokens.json`.
     added: Option<String>,
-}
-
-/// Paths of the texts in a folder.
-pub(super) fn texts_of(dir: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = NAMES.iter().map(|name| dir.join(name)).collect();
-    let templates = std::fs::read_dir(dir.join(FOLDER)).into_iter().flatten().flatten();
-    let mut templates: Vec<PathBuf> = templates.map(|entry| entry.path()).collect();
-    templates.retain(|path| template_name(&path_within(path)).is_some());
-    templates.sort();
-    paths.append(&mut templates);
-    paths.retain(|path| path.is_file());
-    paths
 }
 
 impl TakenTexts {

@@ -1,7 +1,8 @@
 //! Experts' matrices one by one or fused, in a checkpoint or in a GGUF: the same stacks.
 
 use crate::support::{scratch, testdata};
-use gq_checkpoint::gguf::{ExportOptions, ExportPlan, ExportSource, GgmlType};
+use gq_checkpoint::gguf::GgmlType;
+use gq_checkpoint::gguf_model::{ExportOptions, ExportPlan, ExportSource};
 use gq_checkpoint::{Checkpoint, CheckpointError, ReadError, TensorError};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};

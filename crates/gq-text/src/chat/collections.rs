@@ -206,7 +206,7 @@ fn unique(state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>) -> Re
     let mut kept = Vec::new();
     for item in iterate(value)? {
         let key = folded(state, getter.get(&item)?, flag(&case))?;
-        if !super::operators::hashable(&key) {
+        if !super::python::hashable(&key) {
             return Err(fail(format!("unhashable type: '{}'", type_name(&key))));
         }
         if seen.insert(key) {

@@ -4,7 +4,9 @@ use super::arguments::{Arguments, integer, string};
 use super::dialect::Dialect;
 use super::python::{self, Dict, Kind, Range, fail, kind, nested, unsupported};
 use super::source::syntax;
-use super::{Clock, TemplateLimits, checks, collections, deadline, filters, lookups, operators, spelling};
+use super::{
+    Clock, TemplateLimits, checks, collections, deadline, filters, lookups, methods, operators, spelling,
+};
 use minijinja::machinery::{CodeGenerator, ast, make_string_output, parse};
 use minijinja::value::{Enumerator, Object, ObjectRepr, Rest, ValueOrKwargs};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
@@ -105,7 +107,7 @@ fn rules(environment: &mut Environment<'_>) {
     environment.add_filter(
         "%call",
         |state: &mut State<'_, '_>, value: &Value, name: &str, args: Rest<ValueOrKwargs>| {
-            lookups::call(state, value, name, &args.into_values())
+            methods::call(state, value, name, &args.into_values())
         },
     );
     environment.add_filter("%arg", |value: &Value| match value.is_undefined() {

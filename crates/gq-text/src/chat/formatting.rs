@@ -3,7 +3,6 @@
 use super::arguments::integer;
 use super::python::{Kind, fail, kind, room, type_name, unsupported};
 use super::spelling;
-use super::strings::centered;
 use minijinja::{Error, State, Value};
 use std::iter::Peekable;
 use std::str::Chars;
@@ -285,4 +284,11 @@ pub(super) fn pad(state: &State<'_, '_>, text: String, spec: &Spec) -> Result<St
 pub(super) fn center(state: &State<'_, '_>, text: &str, width: usize) -> Result<String, Error> {
     room(state, width.saturating_add(text.len()))?;
     Ok(centered(text, width, &|count| " ".repeat(count)))
+}
+
+/// `text` in the middle of `width` characters, with CPython's choice where both sides cannot be the same.
+pub(super) fn centered(text: &str, width: usize, fills: &dyn Fn(usize) -> String) -> String {
+    let missing = width.saturating_sub(text.chars().count());
+    let left = missing / 2 + (missing & width & 1);
+    fills(left) + text + &fills(missing - left)
 }

@@ -1,15 +1,63 @@
-//! Attributes, items, slices and methods, as Jinja finds them on Python's objects.
+//! Attributes, items and slices, as Jinja finds them on Python's objects; which methods they have.
 
-use super::arguments::Arguments;
-use super::operators::hashable;
 use super::python::{
-    Generator, Kind, Method, Part, View, fail, int, items, kind, list, tuple, type_name, unsupported,
+    Generator, Kind, Method, fail, hashable, int, kind, list, tuple, type_name, unsupported,
 };
-use super::strings;
-use minijinja::{Error, State, Value};
+use minijinja::{Error, Value};
 
 /// Methods of a dictionary; a template that names one without calling it gets the method, not the key.
 const DICT: [&str; 5] = ["copy", "get", "items", "keys", "values"];
+
+/// Methods of Python's strings; those that are not carried out are refused by name.
+const STRING: [&str; 47] = [
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "encode",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "format_map",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "maketrans",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "translate",
+    "upper",
+    "zfill",
+];
 
 /// Methods that change what they belong to: Jinja's immutable sandbox refuses them.
 const CHANGING: [&str; 14] = [
@@ -32,7 +80,7 @@ const CHANGING: [&str; 14] = [
 /// Methods that a value has, whether they are carried out here or not.
 fn has_method(value: &Value, name: &str) -> bool {
     match kind(value) {
-        Kind::Str(_) => strings::METHODS.contains(&name),
+        Kind::Str(_) => STRING.contains(&name),
         Kind::Dict(_) => {
             DICT.contains(&name)
                 || ["clear", "fromkeys", "pop", "popitem", "setdefault", "update"].contains(&name)
@@ -77,7 +125,7 @@ fn has_attribute(value: &Value, name: &str) -> bool {
 }
 
 /// What has no value cannot be looked into.
-fn defined(value: &Value, name: &str) -> Result<(), Error> {
+pub(super) fn defined(value: &Value, name: &str) -> Result<(), Error> {
     match value.is_undefined() {
         true => Err(fail(format!("the value before '{name}' is undefined"))),
         false => Ok(()),
@@ -85,7 +133,7 @@ fn defined(value: &Value, name: &str) -> Result<(), Error> {
 }
 
 /// A method or attribute, before keys are looked at.
-fn attribute(value: &Value, name: &str) -> Result<Option<Value>, Error> {
+pub(super) fn attribute(value: &Value, name: &str) -> Result<Option<Value>, Error> {
     if has_method(value, name) {
         if CHANGING.contains(&name) && !matches!(kind(value), Kind::Str(_)) {
             return Err(fail(format!("'{name}' changes a {}, which the sandbox forbids", type_name(value))));
@@ -188,76 +236,6 @@ pub(super) fn slice(value: &Value, bounds: [&Value; 3]) -> Result<Value, Error> 
         Kind::Dict(_) => Err(fail("unhashable type: 'slice'")),
         // Jinja makes undefined of what Python cannot slice.
         _ => Ok(Value::UNDEFINED),
-    }
-}
-
-/// `value.name(…)`.
-pub(super) fn call(
-    state: &mut State<'_, '_>,
-    value: &Value,
-    name: &str,
-    args: &[Value],
-) -> Result<Value, Error> {
-    defined(value, name)?;
-    if matches!(kind(value), Kind::Object) {
-        return value.call_method(state, name, args);
-    }
-    if attribute(value, name)?.is_none() {
-        // A macro kept in a dictionary may be called.
-        if let Kind::Dict(dict) = kind(value)
-            && let Some(found) = dict.get(&Value::from(name))
-        {
-            return found.call(state, args);
-        }
-        return Err(fail(format!("'{}' object has no attribute '{name}'", type_name(value))));
-    }
-    match kind(value) {
-        Kind::Str(text) => strings::call(state, value, text, name, args),
-        Kind::Dict(_) => dict_method(value, name, args),
-        _ => sequence_method(value, name, args),
-    }
-}
-
-fn dict_method(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    let args = Arguments::new(name, args)?;
-    let view = |part: Part| Ok(Value::from_object(View { part, dict: value.clone() }));
-    match (name, kind(value)) {
-        ("get", Kind::Dict(dict)) => {
-            let [key, default] = args.positional_only(1)?;
-            match key.as_ref().filter(|key| hashable(key)) {
-                Some(key) => Ok(dict.get(key).cloned().or(default).unwrap_or_else(|| Value::from(()))),
-                None => Err(fail("unhashable type")),
-            }
-        }
-        ("keys" | "values" | "items", _) => {
-            let [] = args.positional_only(0)?;
-            view(match name {
-                "keys" => Part::Keys,
-                "values" => Part::Values,
-                _ => Part::Items,
-            })
-        }
-        ("copy", _) => args.positional_only(0).map(|[]| value.clone()),
-        _ => Err(unsupported(&format!("dict.{name}"))),
-    }
-}
-
-fn sequence_method(value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    let args = Arguments::new(name, args)?;
-    let items = items(value).unwrap_or_default();
-    match name {
-        "count" => {
-            let [what] = args.positional_only(1)?;
-            Ok(Value::from(items.iter().filter(|item| Some(*item) == what.as_ref()).count()))
-        }
-        "index" => {
-            let [what] = args.positional_only(1)?;
-            let at = items.iter().position(|item| Some(item) == what.as_ref());
-            at.map(Value::from)
-                .ok_or_else(|| fail(format!("what is looked for is not in the {}", type_name(value))))
-        }
-        "copy" => args.positional_only(0).map(|[]| value.clone()),
-        _ => Err(unsupported(&format!("{}.{name}", type_name(value)))),
     }
 }
 

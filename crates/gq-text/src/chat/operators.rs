@@ -1,6 +1,8 @@
 //! Python's operators on values.
 
-use super::python::{Kind, fail, int, items, kind, list, nested, room, tuple, type_name, unsupported};
+use super::python::{
+    Kind, fail, hashable, int, items, kind, list, nested, room, tuple, type_name, unsupported,
+};
 use super::spelling;
 use super::{deadline, formatting};
 use minijinja::{Error, State, Value};
@@ -234,15 +236,6 @@ pub(super) fn contains(haystack: &Value, needle: &Value) -> Result<bool, Error> 
             Some(items) => Ok(items.contains(needle)),
             None => Err(fail(format!("argument of type '{}' is not iterable", type_name(haystack)))),
         },
-    }
-}
-
-/// Whether a value can be a key.
-pub(super) fn hashable(value: &Value) -> bool {
-    match kind(value) {
-        Kind::List(_) | Kind::Dict(_) | Kind::View(_) | Kind::Object => false,
-        Kind::Tuple(items) => items.iter().all(hashable),
-        _ => true,
     }
 }
 

@@ -98,6 +98,15 @@ pub(super) fn type_name(value: &Value) -> &'static str {
     }
 }
 
+/// Whether a value can be a key.
+pub(super) fn hashable(value: &Value) -> bool {
+    match kind(value) {
+        Kind::List(_) | Kind::Dict(_) | Kind::View(_) | Kind::Object => false,
+        Kind::Tuple(items) => items.iter().all(hashable),
+        _ => true,
+    }
+}
+
 /// A template that asks for what Python refuses as well.
 pub(super) fn fail(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message.into())
@@ -356,14 +365,4 @@ impl Object for Generator {
 pub(super) struct Method {
     pub of: Value,
     pub name: String,
-}
-
-impl Object for Method {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Plain
-    }
-
-    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
-        super::lookups::call(state, &self.of, &self.name, args)
-    }
 }

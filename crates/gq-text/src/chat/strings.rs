@@ -2,60 +2,10 @@
 
 use super::arguments::{Arguments, flag, integer, optional_string, string};
 use super::braces;
+use super::formatting::centered;
 use super::python::{Kind, fail, int, iterate, kind, list, room, tuple, type_name, unsupported};
 use super::splitting::{lines, space, split, strip};
 use minijinja::{Error, State, Value};
-
-/// Methods that Python has; those that are not carried out are refused by name.
-pub(super) const METHODS: [&str; 47] = [
-    "capitalize",
-    "casefold",
-    "center",
-    "count",
-    "encode",
-    "endswith",
-    "expandtabs",
-    "find",
-    "format",
-    "format_map",
-    "index",
-    "isalnum",
-    "isalpha",
-    "isascii",
-    "isdecimal",
-    "isdigit",
-    "isidentifier",
-    "islower",
-    "isnumeric",
-    "isprintable",
-    "isspace",
-    "istitle",
-    "isupper",
-    "join",
-    "ljust",
-    "lower",
-    "lstrip",
-    "maketrans",
-    "partition",
-    "removeprefix",
-    "removesuffix",
-    "replace",
-    "rfind",
-    "rindex",
-    "rjust",
-    "rpartition",
-    "rsplit",
-    "rstrip",
-    "split",
-    "splitlines",
-    "startswith",
-    "strip",
-    "swapcase",
-    "title",
-    "translate",
-    "upper",
-    "zfill",
-];
 
 /// Methods that leave nothing to escape in text that is escaped already.
 const SAFE: [&str; 12] = [
@@ -377,13 +327,6 @@ fn pad(state: &State<'_, '_>, text: &str, name: &str, args: Arguments<'_>) -> Re
         },
         _ => centered(text, width, &fills),
     }))
-}
-
-/// `text` in the middle of `width` characters, with CPython's choice where both sides cannot be the same.
-pub(super) fn centered(text: &str, width: usize, fills: &dyn Fn(usize) -> String) -> String {
-    let missing = width.saturating_sub(text.chars().count());
-    let left = missing / 2 + (missing & width & 1);
-    fills(left) + text + &fills(missing - left)
 }
 
 fn join(state: &State<'_, '_>, separator: &str, parts: &[Value]) -> Result<Value, Error> {

@@ -3,7 +3,8 @@
 use super::config::config;
 use super::tensors::tensors;
 use crate::failure::{Exit, Failure};
-use gq_checkpoint::gguf::{ExportError, GgufError};
+use gq_checkpoint::gguf::GgufError;
+use gq_checkpoint::gguf_model::ExportError;
 use gq_checkpoint::{CheckpointError, ReadError};
 
 /// Completes the failure of a file; `failure` has its path, `message` the whole sentence.

@@ -4,7 +4,7 @@ use super::Weights;
 use crate::failure::Failure;
 use crate::units;
 use gq_checkpoint::ReadError;
-use gq_checkpoint::gguf::{Beyond, ExportError, ExportOptions, ExportPlan, ExportSource};
+use gq_checkpoint::gguf_model::{Beyond, ExportError, ExportOptions, ExportPlan, ExportSource};
 use std::ops::Range;
 use std::path::Path;
 

@@ -5,7 +5,8 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::source;
 use crate::units;
-use gq_checkpoint::gguf::{ExportPlan, TokenizerTexts, Value, ends_of_generation, tokenizer_texts};
+use gq_checkpoint::gguf::Value;
+use gq_checkpoint::gguf_model::{ExportPlan, TokenizerTexts, ends_of_generation, tokenizer_texts};
 use gq_checkpoint::{OpenOptions, SpecialSettings};
 use gq_text::{ModelTexts, TokenDifference, Tokenizer, token_difference};
 

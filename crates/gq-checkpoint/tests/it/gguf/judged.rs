@@ -1,7 +1,8 @@
 //! Tokenizers of GGUFs as a prebuilt llama.cpp reads them; `scripts/judge_gguf_tokenizers.py` asked it.
 
 use super::support::fixture;
-use gq_checkpoint::gguf::{Array, Gguf, GgufError, Metadata, Value, pre_tokenizer_names, tokenizer_texts};
+use gq_checkpoint::gguf::{Array, Gguf, GgufError, Metadata, Value};
+use gq_checkpoint::gguf_model::{pre_tokenizer_names, tokenizer_texts};
 use gq_checkpoint::{OpenOptions, TurnTokens};
 use serde_json::Value as Json;
 use tokenizers::Tokenizer;

@@ -2,9 +2,8 @@
 
 use super::support::fixture;
 use crate::support::scratch;
-use gq_checkpoint::gguf::{
-    Array, ExportOptions, ExportPlan, ExportSource, GgmlType, Gguf, GgufError, Metadata, Value,
-};
+use gq_checkpoint::gguf::{Array, GgmlType, Gguf, GgufError, Metadata, Value};
+use gq_checkpoint::gguf_model::{ExportOptions, ExportPlan, ExportSource};
 use gq_checkpoint::{Checkpoint, CheckpointError, ReadError, Role};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};

@@ -4,7 +4,8 @@
 //! llama.cpp computed what transformers computes, or a part of the refusal.
 
 use super::support::fixture;
-use gq_checkpoint::gguf::{Array, ExportOptions, ExportPlan, ExportSource, GgmlType, Gguf, Value};
+use gq_checkpoint::gguf::{Array, GgmlType, Gguf, Value};
+use gq_checkpoint::gguf_model::{ExportOptions, ExportPlan, ExportSource};
 use gq_checkpoint::{Checkpoint, ModelSpec, ReadError, Texts, parse_config};
 use serde_json::Value as Json;
 

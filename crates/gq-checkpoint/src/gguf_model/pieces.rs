@@ -1,7 +1,7 @@
 //! Merges of a SentencePiece vocabulary, which has scores instead.
 
 use super::vocabulary::Vocabulary;
-use super::{Array, GgufError, Value as Metadatum};
+use crate::gguf::{Array, GgufError, Value as Metadatum};
 use std::collections::HashMap;
 
 /// A piece comes from every split into two pieces, best score first.

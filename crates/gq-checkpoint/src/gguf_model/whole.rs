@@ -1,8 +1,8 @@
 //! `tokenizer.huggingface.json`: a whole tokenizer next to the one that llama.cpp reads. Both are to say the same.
 
-use super::GgufError;
-use super::tokenizer::UNUSED;
+use super::token_types::UNUSED;
 use super::vocabulary::Vocabulary;
+use crate::gguf::GgufError;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -99,7 +99,8 @@ fn pair(merge: &Value) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use crate::OpenOptions;
-    use crate::gguf::{Array, GgufError, Metadata, Value as Metadatum, tokenizer_texts};
+    use crate::gguf::{Array, GgufError, Metadata, Value as Metadatum};
+    use crate::gguf_model::tokenizer_texts;
     use serde_json::{Value, json};
 
     const TOKENS: [&str; 5] = ["a", "b", "ab", "<end>", "[PAD4]"];

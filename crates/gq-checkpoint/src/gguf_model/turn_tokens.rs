@@ -1,9 +1,10 @@
 //! Tokens that a chat template writes and the file's types hide: in llama.cpp they fall into pieces.
 
-use super::tokenizer::CONTROL;
+use super::named_templates;
+use super::token_types::CONTROL;
 use super::vocabulary::Vocabulary;
-use super::{GgufError, named_templates};
 use crate::TurnTokens;
+use crate::gguf::GgufError;
 use std::collections::HashSet;
 
 /// Longest name of a token that is looked for.

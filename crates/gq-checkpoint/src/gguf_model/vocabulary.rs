@@ -1,7 +1,8 @@
 //! Tokens, types, special ids of a GGUF's tokenizer, as llama.cpp takes them.
 
-use super::tokenizer::{CONTROL, NORMAL, UNKNOWN, USER_DEFINED};
-use super::{Array, GgufError, Metadata, Value as Metadatum, named_templates, special_names};
+use super::token_types::{CONTROL, NORMAL, UNKNOWN, USER_DEFINED};
+use super::{named_templates, special_names};
+use crate::gguf::{Array, GgufError, Metadata, Value as Metadatum};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 

@@ -3,8 +3,8 @@
 //!
 //! Flags of added tokens and post-processors are judged by their effect: the tokens of the written file are compared.
 
-use super::GgufError;
-use super::tokenizer::BYTE;
+use super::token_types::BYTE;
+use crate::gguf::GgufError;
 use serde_json::Value;
 
 /// Checks every part but the pre-tokenizers of byte-level BPE, which have names of their own.

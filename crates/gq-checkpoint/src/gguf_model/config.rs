@@ -1,44 +1,11 @@
 //! Metadata to the `config.json` that the same model has on the Hub.
 
-use super::export_meta::Set;
-use super::keys::Keys;
-use super::names::gguf_name_of;
-use super::rope::RopeFactors;
-use super::{Gguf, GgufError, Value as Metadatum};
-use crate::declared::{Declared, Part};
+use crate::Family;
+use crate::declared::Part;
 use crate::family::FamilyFile;
+use crate::gguf::{Gguf, GgufError, Keys, Value as Metadatum};
 use crate::keys::IgnoredKey;
-use crate::{Activation, AttentionSpec, Family, ModelSpec};
-use serde_json::{Map, Value, json};
-
-/// Reads a GGUF's metadata as keys of `config.json`.
-type ConfigOf = fn(&Gguf, &Keys<'_>) -> Result<Map<String, Value>, GgufError>;
-
-/// How one family stands in a GGUF.
-pub(crate) struct GgufRules {
-    /// Metadata to the keys of `config.json` that are this family's.
-    pub(crate) config: ConfigOf,
-    /// Writes the keys that are this family's.
-    pub(crate) metadata: fn(&mut Set<'_>, &ModelSpec),
-    /// The activation that engines take, and the key of `config.json` that says so.
-    pub(crate) activation: (&'static str, Activation),
-    /// Engines scale scores by the inverse root of this.
-    pub(crate) score_width: fn(&ModelSpec, &AttentionSpec) -> usize,
-    /// Whether engines add biases of attention.
-    pub(crate) attention_bias: bool,
-    /// Whether rows of the embedding beyond the vocabulary get tokens that stand for nothing.
-    pub(crate) pads_vocabulary: bool,
-    /// Whether engines give layers windows.
-    pub(crate) windows: bool,
-    /// Whether sliding layers have rotary keys of their own.
-    pub(crate) sliding_rope: bool,
-    /// Whether the ramp of a YaRN that keys describe begins and ends at whole pairs in the models that these files are of.
-    pub(crate) yarn_truncates: bool,
-    /// Whether engines multiply cosines and sines by `1 + 0.1 ln(factor)` where keys say YaRN.
-    pub(crate) yarn_factor: bool,
-    /// Whether engines read divisors of rotary frequencies from a tensor.
-    pub(crate) rope_factors: RopeFactors,
-}
+use serde_json::{Value, json};
 
 /// The family of `general.architecture`.
 pub(super) fn family(gguf: &Gguf) -> Result<Family, GgufError> {
@@ -87,70 +54,8 @@ fn ends(gguf: &Gguf) -> Value {
     }
 }
 
-pub(super) fn token_id(gguf: &Gguf, key: &str) -> Option<u64> {
+fn token_id(gguf: &Gguf, key: &str) -> Option<u64> {
     gguf.metadata().get(key).and_then(Metadatum::as_u64)
-}
-
-impl Gguf {
-    /// Whether the file has this part of a family's model, or of one of its layers.
-    pub(crate) fn has(&self, list: &[Declared], part: Part, layer: impl Into<Option<usize>>) -> bool {
-        gguf_name_of(list, part, layer.into()).is_some_and(|name| self.tensor(&name).is_some())
-    }
-
-    /// Rows of a part of the model.
-    pub(crate) fn rows_of(&self, list: &[Declared], part: Part) -> Result<usize, GgufError> {
-        let name = gguf_name_of(list, part, None).unwrap_or_default();
-        let tensor = self.tensor(&name).ok_or(GgufError::MissingKey { key: name })?;
-        Ok(tensor.info.rows())
-    }
-}
-
-/// The fields of an object.
-pub(crate) fn object(value: Value) -> Map<String, Value> {
-    if let Value::Object(map) = value { map } else { Map::new() }
-}
-
-/// What all families say alike: number of layers, and keys of the configuration.
-pub(crate) fn common(keys: &Keys<'_>) -> Result<(usize, Map<String, Value>), GgufError> {
-    let layers = keys.int("block_count")?;
-    if layers == 0 || layers > crate::limits::LAYERS {
-        return Err(keys.contradiction("block_count", format!("{layers} layers")));
-    }
-    let layers = layers as usize;
-    let config = object(json!({
-        "hidden_size": keys.int("embedding_length")?,
-        "num_hidden_layers": layers,
-        "num_attention_heads": keys.alike("attention.head_count", layers)?.ok_or_else(|| keys.missing("attention.head_count"))?,
-        "rms_norm_eps": keys.float("attention.layer_norm_rms_epsilon")?,
-        "max_position_embeddings": keys.int("context_length")?,
-    }));
-    Ok((layers, config))
-}
-
-/// A whole number of a configuration.
-pub(crate) fn number(config: &Map<String, Value>, key: &str) -> u64 {
-    config.get(key).and_then(Value::as_u64).unwrap_or(0)
-}
-
-/// Width of heads, which must be that of keys, of values and of their rotary part.
-pub(crate) fn head_dim(keys: &Keys<'_>, config: &Map<String, Value>) -> Result<u64, GgufError> {
-    let heads = number(config, "num_attention_heads").max(1);
-    let derived = number(config, "hidden_size") / heads;
-    let dim = keys.opt_int("attention.key_length")?.unwrap_or(derived);
-    keys.same("attention.value_length", dim, derived)?;
-    keys.same("rope.dimension_count", dim, dim)?;
-    Ok(dim)
-}
-
-/// Types of layers by name, from whether they slide.
-pub(crate) fn named_types(sliding: &[bool]) -> Value {
-    sliding.iter().map(|&sliding| if sliding { "sliding_attention" } else { "full_attention" }).collect()
-}
-
-/// A cap of 0 is none.
-pub(crate) fn softcap(keys: &Keys<'_>, absent: f64) -> Result<Option<f64>, GgufError> {
-    let cap = keys.opt_float("final_logit_softcapping")?.unwrap_or(absent);
-    Ok(Some(cap).filter(|cap| *cap != 0.0))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Chat templates with names: a list in `tokenizer_config.json`, a key each in a GGUF, as gguf-py writes them.
 
-use super::{Array, GgufError, Metadata, Value as Metadatum};
+use crate::gguf::{Array, GgufError, Metadata, Value as Metadatum};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Whether a type holds a tensor's weights: nothing becomes infinite, and numbers in half precision, scales of blocks
 //! among them, do not lose small ones.
 
-use super::{GgmlType, decode_blocks, encode_blocks};
+use crate::gguf::{GgmlType, decode_blocks, encode_blocks};
 
 /// From here on f16 rounds to infinity.
 const F16_OVERFLOW: f32 = 65520.0;
@@ -124,8 +124,8 @@ impl Reach {
 
 #[cfg(test)]
 mod tests {
-    use super::super::encode_blocks;
     use super::*;
+    use crate::gguf::encode_blocks;
 
     fn beyond(kind: GgmlType, values: &[f32]) -> Option<GgmlType> {
         let mut bytes = vec![0; kind.row_bytes(values.len()).unwrap()];
@@ -140,7 +140,7 @@ mod tests {
         let ordinary: Vec<f32> = (0..256).map(|i| ((i * 37 % 101) as f32 - 50.0) / 1024.0).collect();
         let with = |value: f32| [&[value], &ordinary[1..]].concat();
         let scaled = |factor: f32| ordinary.iter().map(|value| value * factor).collect::<Vec<_>>();
-        for kind in GgmlType::all().filter(|kind| super::super::is_encodable(*kind)) {
+        for kind in GgmlType::all().filter(|kind| crate::gguf::is_encodable(*kind)) {
             assert_eq!(beyond(kind, &ordinary), None, "{kind}");
             assert_eq!(beyond(kind, &with(65504.0)), None, "{kind}");
         }
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(beyond(G::F16, &scaled(2f32.powi(-12))), Some(G::BF16));
         assert_eq!(beyond(G::F16, &vec![0.0; 256]), None);
         // Blocks have scales in f16, or none at all.
-        for kind in GgmlType::all().filter(|kind| super::super::is_encodable(*kind)) {
+        for kind in GgmlType::all().filter(|kind| crate::gguf::is_encodable(*kind)) {
             let lost = (!matches!(kind, G::F32 | G::BF16)).then_some(G::BF16);
             assert_eq!(beyond(kind, &scaled(2f32.powi(-34))), lost, "{kind}");
             assert_eq!(beyond(kind, &vec![0.0; 256]), None, "{kind}");

@@ -1,12 +1,12 @@
 //! A model in a GGUF as the parts of a checkpoint: specification, texts, tensors under canonical names.
 
 use super::config::config_json;
-use super::names::{Transform, canonical_name};
+use super::names::{canonical_name, transform_of};
 use super::stacks::{is_part, stacks};
 use super::tokenizer::tokenizer_texts;
-use super::{Array, Gguf, GgufError, Metadata, Storage, Value, decode};
 use crate::card::{Card, CardValue};
-use crate::family::ROPE_FREQS;
+use crate::declared::ROPE_FREQS;
+use crate::gguf::{Array, Gguf, GgufError, Metadata, Storage, Transform, Value, is_decodable, plain};
 use crate::keys::IgnoredKey;
 use crate::{ExpectedTensor, ModelSpec, OpenOptions, Role, SourceTensor, TensorError, Texts, parse_config};
 use gq_tensor::DType;
@@ -56,7 +56,7 @@ fn tensors(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<SourceTensor>, GgufError
         if part.is_none() && !spec.is_unused(&name) {
             return Err(unknown());
         }
-        if !decode::is_supported(info.kind) {
+        if !is_decodable(info.kind) {
             return Err(GgufError::UndecodableType { name: info.name.clone(), kind: info.kind.name() });
         }
         if let Some(part) = part.filter(|part| part.shape != info.shape) {
@@ -64,8 +64,8 @@ fn tensors(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<SourceTensor>, GgufError
             let source = TensorError::WrongShape { name: info.name.clone(), actual, expected };
             return Err(GgufError::Tensors { source });
         }
-        let storage = Storage { kind: info.kind, transform: Transform::of(spec, &name) };
-        let plain = decode::plain(info.kind).filter(|_| storage.transform != Transform::PlusOne);
+        let storage = Storage { kind: info.kind, transform: transform_of(spec, &name) };
+        let plain = plain(info.kind).filter(|_| storage.transform != Transform::PlusOne);
         let layer = crate::names::in_layer(&name).map(|(layer, _)| layer);
         tensors.push(SourceTensor {
             name,

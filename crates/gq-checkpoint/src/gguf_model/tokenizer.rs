@@ -2,19 +2,13 @@
 
 use super::pieces::piece_merges;
 use super::pre_tokenizer::PreTokenizer;
+use super::token_types::UNKNOWN;
 use super::vocabulary::{Vocabulary, strings};
-use super::{GgufError, Metadata, Value as Metadatum, turn_tokens, whole};
+use super::{turn_tokens, whole};
+use crate::gguf::{GgufError, Metadata, Value as Metadatum};
 use crate::{OpenOptions, TurnTokens};
 use serde_json::{Value, json};
 use std::collections::HashSet;
-
-/// Token types of the format.
-pub(super) const NORMAL: i32 = 1;
-pub(super) const UNKNOWN: i32 = 2;
-pub(super) const CONTROL: i32 = 3;
-pub(super) const USER_DEFINED: i32 = 4;
-pub(super) const UNUSED: i32 = 5;
-pub(super) const BYTE: i32 = 6;
 
 /// Texts of a tokenizer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,8 @@
 //! Stacks of experts' matrices that a GGUF has in several tensors: all gates in one, all up projections in another. Both
 //! ways without a copy: the stack knows where its rows are, and a tensor of the file which rows it takes.
 
-use super::names::Transform;
-use super::{Gguf, GgufError, GgufTensor, Storage, decode};
 use crate::declared::{Declared, matched, numbered};
+use crate::gguf::{GgmlType, Gguf, GgufError, GgufTensor, Storage, Transform, is_decodable, plain};
 use crate::{Family, ModelSpec, SourceTensor, TensorError, TensorPiece};
 use gq_tensor::DType;
 use std::ops::Range;
@@ -62,11 +61,11 @@ fn stack(
         };
         return Err(GgufError::Tensors { source });
     };
-    let kind = parts.first().map_or(super::GgmlType::F32, |part| part.info.kind);
+    let kind = parts.first().map_or(GgmlType::F32, |part| part.info.kind);
     let expected = without_one([experts, rows / parts.len().max(1), cols]);
     for part in parts {
         let (name, actual) = (part.info.name.clone(), part.info.shape.clone());
-        if !decode::is_supported(part.info.kind) {
+        if !is_decodable(part.info.kind) {
             return Err(GgufError::UndecodableType { name, kind: part.info.kind.name() });
         }
         if actual != expected {
@@ -99,7 +98,7 @@ fn stack(
     Ok(SourceTensor {
         source_name: name.clone(),
         name,
-        dtype: decode::plain(kind).unwrap_or(DType::F32),
+        dtype: plain(kind).unwrap_or(DType::F32),
         shape,
         file: begin.map_or(0, |piece| piece.file),
         offset: begin.map_or(0, |piece| piece.offset),

@@ -1,76 +1,19 @@
 //! A model as a GGUF: which tensors, of which types, with which metadata. Planned first, then written in one pass.
 
 use super::export_meta::model_metadata;
+use super::export_rope::stored_factors;
+use super::export_source::{ExportOptions, ExportSource, ExportTensor};
 use super::export_tokenizer::tokenizer_metadata;
-use super::names::Transform;
+use super::names::transform_of;
 use super::range::{Beyond, Reach};
-use super::rope::stored_factors;
-use super::stacks::{Part as PartOfStack, stored_as};
-use super::writer::{GgufWriter, NewTensor};
-use super::{GgmlType, GgufError, Metadata, encode};
-use crate::family::ROPE_FREQS;
-use crate::{ModelSpec, Part, Role, Texts};
-use std::collections::BTreeMap;
+use super::stacks::stored_as;
+use crate::declared::ROPE_FREQS;
+use crate::gguf::{
+    GgmlType, GgufError, GgufWriter, Metadata, NewTensor, Transform, encode_blocks, is_encodable,
+};
+use crate::{Part, Role};
 use std::ops::Range;
 use std::path::Path;
-
-/// What is exported: a checkpoint's or a container's model.
-#[derive(Clone, Copy, Debug)]
-pub struct ExportSource<'a> {
-    /// The model.
-    pub spec: &'a ModelSpec,
-    /// Tokenizer, chat template, generation settings, licence name.
-    pub texts: &'a Texts,
-    /// Canonical names and shapes, in the order they are to be written. Towers are left out by the caller.
-    pub tensors: &'a [(String, Vec<usize>)],
-}
-
-/// How.
-#[derive(Clone, Debug)]
-pub struct ExportOptions {
-    /// Type of matrices.
-    pub kind: GgmlType,
-    /// Types of single tensors, by canonical name.
-    pub overrides: BTreeMap<String, GgmlType>,
-    /// `general.name`; without one it is found as the other names are.
-    pub name: Option<String>,
-    /// Name of the source's folder or file, without ending: names that neither card nor configuration give come from it.
-    pub folder: String,
-    /// Rows encoded at a time by as many threads.
-    pub threads: usize,
-    /// Whether parts of the tokenizer that the format has no place for are left out, instead of refused.
-    pub allow_other_tokens: bool,
-}
-
-impl ExportOptions {
-    /// All matrices of one type.
-    pub fn new(kind: GgmlType, folder: &str) -> ExportOptions {
-        let folder = folder.to_owned();
-        ExportOptions {
-            kind,
-            overrides: BTreeMap::new(),
-            name: None,
-            folder,
-            threads: 1,
-            allow_other_tokens: false,
-        }
-    }
-}
-
-/// One tensor of the file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ExportTensor {
-    /// As it will be in the file.
-    pub new: NewTensor,
-    /// Canonical name of what it is made from; `None` for factors that the configuration gives.
-    pub source: Option<String>,
-    /// What it is to the graph.
-    pub role: Role,
-    transform: Transform,
-    /// Which rows of a stack it has.
-    part: Option<PartOfStack>,
-    values: Vec<f32>,
-}
 
 /// Everything about the file but the weights.
 #[derive(Clone, Debug)]
@@ -138,7 +81,7 @@ impl ExportPlan {
             if declared.part == Part::Head && spec.tied_head {
                 continue;
             }
-            let transform = Transform::of(spec, name);
+            let transform = transform_of(spec, name);
             for (gguf, shape, part) in stored {
                 let kind = kind_for(role, &shape, wanted)?;
                 let (new, source) = (NewTensor { name: gguf, shape, kind }, Some(name.clone()));
@@ -162,7 +105,7 @@ impl ExportPlan {
     ///
     /// # Errors
     /// As [`GgufWriter::file_bytes`].
-    pub fn set(&mut self, key: &str, value: super::Value) -> Result<(), GgufError> {
+    pub fn set(&mut self, key: &str, value: crate::gguf::Value) -> Result<(), GgufError> {
         self.metadata.set(key, value);
         let new: Vec<_> = self.tensors.iter().map(|tensor| tensor.new.clone()).collect();
         self.file_bytes = GgufWriter::file_bytes(&self.metadata, &new)?;
@@ -282,12 +225,12 @@ fn encode_rows(
     let rows = values.len() / cols.max(1);
     let share = rows.div_ceil(threads).max(1);
     if threads == 1 || rows < 2 {
-        encode::encode_blocks(kind, values, bytes);
+        encode_blocks(kind, values, bytes);
         return;
     }
     std::thread::scope(|scope| {
         for (values, bytes) in values.chunks(share * cols).zip(bytes.chunks_mut(share * row_bytes)) {
-            scope.spawn(move || encode::encode_blocks(kind, values, bytes));
+            scope.spawn(move || encode_blocks(kind, values, bytes));
         }
     });
 }
@@ -298,12 +241,12 @@ fn kind_for(role: Role, shape: &[usize], wanted: GgmlType) -> Result<GgmlType, G
     if shape.len() < 2 || matches!(role, Role::Router | Role::Bias) {
         return Ok(GgmlType::F32);
     }
-    if wanted != GgmlType::MXFP4 && !encode::is_encodable(wanted) {
+    if wanted != GgmlType::MXFP4 && !is_encodable(wanted) {
         return Err(GgufError::Unsupported {
             key: "type".to_owned(),
             actual: wanted.name().to_owned(),
             supported: GgmlType::all()
-                .filter(|kind| encode::is_encodable(*kind))
+                .filter(|kind| is_encodable(*kind))
                 .map(GgmlType::name)
                 .collect::<Vec<_>>()
                 .join(", "),

@@ -1,7 +1,7 @@
 //! Tokens whose type llama.cpp takes from their spelling, whatever the file says.
 
-use super::tokenizer::{CONTROL, NORMAL, USER_DEFINED};
-use super::{Array, Metadata, Value};
+use super::token_types::{CONTROL, NORMAL, USER_DEFINED};
+use crate::gguf::{Array, Metadata, Value};
 use std::collections::{BTreeSet, HashMap};
 
 /// Ends of generation.

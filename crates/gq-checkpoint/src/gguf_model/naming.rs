@@ -1,8 +1,8 @@
 //! What a model is called: `general.*` keys that llama.cpp's converter finds in the model card, in `_name_or_path` and
 //! in the folder's name, by the rules of its gguf-py.
 
-use super::{Array, Metadata, Value};
 use crate::card::{Card, CardValue};
+use crate::gguf::{Array, Metadata, Value};
 use regex::Regex;
 use std::sync::LazyLock;
 
@@ -309,7 +309,7 @@ fn hub_name(address: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gguf::export_meta::rounded;
+    use crate::gguf_model::export_meta::rounded;
     use serde_json::{Value as Json, json};
 
     #[test]

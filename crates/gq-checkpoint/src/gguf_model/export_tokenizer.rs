@@ -1,10 +1,11 @@
 //! `tokenizer.json` to metadata: tokens, types, merges or scores, special tokens, chat template.
 
 use super::carried;
-use super::export::ExportSource;
+use super::export_source::ExportSource;
+use super::named_templates;
 use super::pre_tokenizer::PreTokenizer;
-use super::tokenizer::{BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED};
-use super::{Array, GgufError, Metadata, Value as Metadatum, named_templates};
+use super::token_types::{BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED};
+use crate::gguf::{Array, GgufError, Metadata, Value as Metadatum};
 use crate::{Family, ModelSpec, SpecialSettings};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};

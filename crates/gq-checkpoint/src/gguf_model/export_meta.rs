@@ -1,9 +1,9 @@
 //! Metadata of a model, key by key as llama.cpp's converter writes it.
 
-use super::export::{ExportOptions, ExportSource, ExportTensor};
+use super::export_rope::stored_keys;
+use super::export_source::{ExportOptions, ExportSource, ExportTensor};
 use super::naming::{NameSources, name_metadata};
-use super::rope::stored_keys;
-use super::{Array, GgmlType, GgufError, Metadata, Value};
+use crate::gguf::{Array, GgmlType, GgufError, Metadata, Value, int};
 use crate::{Activation, LayerSpec, ModelSpec, Role};
 
 /// Version of block layouts.
@@ -54,16 +54,8 @@ pub(super) fn model_metadata(
     Ok(())
 }
 
-/// Where keys below the architecture are written to.
-pub(crate) type Set<'a> = dyn FnMut(&str, Value) + 'a;
-
 fn text(value: &str) -> Value {
     Value::String(value.to_owned())
-}
-
-/// A number as the format keeps it.
-pub(crate) fn int(value: usize) -> Value {
-    Value::U32(u32::try_from(value).unwrap_or(u32::MAX))
 }
 
 fn unsupported(key: &str, actual: impl ToString, supported: &str) -> GgufError {
@@ -139,28 +131,6 @@ fn activation_name(activation: Activation) -> String {
         Activation::GELU_TANH => "gelu_pytorch_tanh".to_owned(),
         other => format!("{other:?}"),
     }
-}
-
-/// Width of a head on full layers; readers take the hidden size divided by the heads without it.
-pub(crate) fn head_widths(set: &mut Set<'_>, spec: &ModelSpec) {
-    let width = full_layer(spec).map_or(0, |layer| layer.attention.head_dim);
-    set("attention.key_length", int(width));
-    set("attention.value_length", int(width));
-}
-
-/// The first layer that sees everything, or the first.
-pub(crate) fn full_layer(spec: &ModelSpec) -> Option<&LayerSpec> {
-    spec.layers.iter().find(|layer| layer.attention.window.is_none()).or(spec.layers.first())
-}
-
-/// Tokens that layers with a window see; 0 where no layer has one.
-pub(crate) fn window(spec: &ModelSpec) -> Option<usize> {
-    spec.layers.iter().find_map(|layer| layer.attention.window)
-}
-
-/// Whether layers have a window.
-pub(crate) fn pattern(spec: &ModelSpec) -> Vec<bool> {
-    spec.layers.iter().map(|layer| layer.attention.window.is_some()).collect()
 }
 
 /// Settings of generation that the model comes with.
