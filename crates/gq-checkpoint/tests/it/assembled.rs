@@ -1,7 +1,8 @@
 //! GPT-OSS's experts: codes of 4-bit floats with powers of two, transposed matrices, gate and up in turn.
 
 use crate::support::{scratch, testdata};
-use gq_checkpoint::gguf::{ExportOptions, ExportPlan, ExportSource, GgmlType};
+use gq_checkpoint::gguf::GgmlType;
+use gq_checkpoint::gguf_model::{ExportOptions, ExportPlan, ExportSource};
 use gq_checkpoint::{Checkpoint, CheckpointError, ReadError, SourceTensor, TensorError};
 use gq_tensor::{DType, decode_f32};
 use safetensors::tensor::TensorView;
@@ -14,6 +15,9 @@ const GATES: &str = "model.layers.1.mlp.experts.gate_up_proj";
 const DOWN: &str = "model.layers.1.mlp.experts.down_proj";
 const BIAS: &str = "model.layers.1.mlp.experts.gate_up_proj_bias";
 
+/// Types, shapes and bytes by name.
+type Stored = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
 fn open(name: &str) -> Checkpoint {
     Checkpoint::open(testdata(&format!("tiny/{name}"))).unwrap()
 }
@@ -25,7 +29,7 @@ fn rows(checkpoint: &Checkpoint, tensor: &SourceTensor, rows: Range<usize>) -> V
 }
 
 /// Everything in the files of a checkpoint, by name.
-fn stored(dir: &Path) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
+fn stored(dir: &Path) -> Stored {
     let mut all = BTreeMap::new();
     for entry in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()) {
         let name = entry.file_name().into_string().unwrap();
@@ -42,7 +46,7 @@ fn stored(dir: &Path) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
 /// The checkpoint in one file, with its tensors changed.
 fn changed(
     name: &str,
-    change: impl Fn(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>),
+    change: impl Fn(&mut Stored),
 ) -> Result<(tempfile::TempDir, Checkpoint), CheckpointError> {
     let dir = scratch(&format!("tiny/{name}"));
     let mut tensors = stored(dir.path());
@@ -137,12 +141,7 @@ fn a_resave_is_transposed_with_gate_and_up_in_turn() {
 
 #[test]
 fn experts_in_parts_that_do_not_fit_are_refused() {
-    let error = |change: &dyn Fn(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>)| match changed(
-        "gpt-oss", change,
-    )
-    .map(|_| ())
-    .unwrap_err()
-    {
+    let error = |change: &dyn Fn(&mut Stored)| match changed("gpt-oss", change).map(|_| ()).unwrap_err() {
         CheckpointError::Tensors(error) => error,
         other => panic!("{other}"),
     };
