@@ -8,7 +8,7 @@ use crate::options::kinds::{Activations, Kv};
 use crate::output::Output;
 use crate::sums::{self, SUMS};
 use crate::{hub, looks, units};
-use gq_checkpoint::{Adapter, Checkpoint, CheckpointError, ModelSpec, SourceTensor, StandIn};
+use gq_checkpoint::{Adapter, Checkpoint, CheckpointError, ModelSpec, StandIn};
 use gq_container::Container;
 use gq_convert::{Origin, Plan, Step};
 use gq_eval::{Computed, Sizes, checkpoint_sizes, container_sizes};
@@ -211,7 +211,9 @@ pub fn refuse_quantized(checkpoint: &Checkpoint, allowed: bool) -> Result<(), Fa
 /// lost.
 pub fn refuse_rounding(checkpoint: &Checkpoint, plan: &Plan, allowed: bool) -> Result<(), Failure> {
     let rounds = |step: &&Step| {
-        let coded = checkpoint.tensor(&step.tensor).is_some_and(SourceTensor::is_mxfp4);
+        let source = checkpoint.tensor(&step.tensor);
+        // What an adapter changes is on no grid any more.
+        let coded = source.is_some_and(|tensor| tensor.is_mxfp4() && !checkpoint.is_merged(tensor));
         coded && !step.encoding.is_grid() && !step.encoding.is_exact()
     };
     let rounded = plan.steps.iter().filter(rounds).count();

@@ -46,7 +46,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
     },
 };
 
-pub(super) const TENSORS: &[Declared] = &[
+const TENSORS: &[Declared] = &[
     EMBEDDING,
     ATTENTION_NORM,
     QUERY.stored(Layout::Interleaved(Dim::Heads)),

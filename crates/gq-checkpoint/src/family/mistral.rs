@@ -1,10 +1,14 @@
 //! Mistral: Llama with a window on every layer or none; Ministral 3: queries that grow with their position beside YaRN; and the
 //! wrapper with a vision tower that either stands in.
 
-use super::llama;
 use super::shared::{Defaults, SpecialTokens, activation, check_heads, head_dim_or_quotient, quantization};
+use super::tensors::{
+    ATTENTION_NORM, DOWN, EMBEDDING, FINAL_NORM, FREQUENCIES, GATE, HEAD, KEY, LAYER_FREQUENCIES, OUTPUT,
+    PRE_MLP_NORM, QUERY, UP, VALUE,
+};
 use super::{FamilyFile, ModelType, rotary};
 use crate::config::{Fields, RopeParameters, check_factors, rope_spec};
+use crate::declared::{Declared, Dim, Layout};
 use crate::gguf::{
     Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, Value as Metadatum, common, head_dim,
     head_widths, int, number, object,
@@ -25,7 +29,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         ModelType { name: MINISTRAL3, read: ministral3, architecture: Some("Ministral3ForCausalLM") },
         ModelType { name: "mistral3", read: wrapper, architecture: None },
     ],
-    tensors: llama::TENSORS,
+    tensors: TENSORS,
     gguf: GgufRules {
         config: gguf_config,
         metadata: gguf_metadata,
@@ -40,6 +44,23 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         rope_factors: RopeFactors::Never,
     },
 };
+
+const TENSORS: &[Declared] = &[
+    EMBEDDING,
+    ATTENTION_NORM,
+    QUERY.stored(Layout::Interleaved(Dim::Heads)),
+    KEY.stored(Layout::Interleaved(Dim::KvHeads)),
+    VALUE,
+    OUTPUT,
+    PRE_MLP_NORM,
+    GATE,
+    UP,
+    DOWN,
+    LAYER_FREQUENCIES,
+    FINAL_NORM,
+    HEAD,
+    FREQUENCIES,
+];
 
 /// Keys of the wrapper that concern images.
 const WRAPPER_IRRELEVANT: &[&str] = &[

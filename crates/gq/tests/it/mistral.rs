@@ -22,7 +22,7 @@ fn queries_that_grow_go_to_a_gguf_and_back() {
         assert!(error(&gq, file, "tiny/ministral3") < 1e-4, "{file}");
     }
     let shown = gq.json(&["inspect", "m.gguf"]).to_string();
-    assert!(shown.contains("mistral3"), "{shown}");
+    assert!(shown.contains("\"family\":\"Mistral3\""), "{shown}");
 }
 
 /// A copy of a tiny checkpoint in a folder, with its configuration changed.
