@@ -15,9 +15,9 @@ import gguf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 ROOT = Path(__file__).resolve().parent.parent
-PRES = ["", "default", "gpt-2", "smollm", "llama-bpe", "smaug-bpe", "qwen2", "falcon", "deepseek-coder"]
+PRES = ["", "default", "gpt-2", "smollm", "llama-bpe", "smaug-bpe", "qwen2", "falcon", "deepseek-coder", "gpt-4o", "tekken"]
 MORE = ["phi-2", "mpt", "olmo", "exaone4", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "llama3",
-        "llama-v3", "falcon3", "pixtral", "dbrx", "deepseek-r1-qwen", "stablelm2", "megrez"]
+        "llama-v3", "falcon3", "pixtral", "dbrx", "deepseek-r1-qwen", "stablelm2", "megrez", "llama4"]
 TEMPLATE = ("{{ bos_token }}{% for m in messages %}<start_of_turn>{{ m['role'] }}\n{{ m['content'] }}<end_of_turn>\n"
             "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}")
 PROMPT = "<start_of_turn>user\nhello there<end_of_turn>\n<start_of_turn>model\n"

@@ -5,6 +5,7 @@
     .venv/bin/python scripts/make_lora_experts.py          # some seconds
 
 fused   parameters of the stacks (`target_parameters`), as PEFT saves them with transformers 5.
+gpt-oss parameters of GPT-OSS's stacks, whose matrices are transposed with gate and up in turn, and of its router.
 each    a module for each matrix of each expert (`experts.5.gate_proj`) and the router, as PEFT saved them with
         transformers 4: written here by hand, read by PEFT's own conversion.
 
@@ -25,10 +26,11 @@ from transformers import AutoModelForCausalLM
 TESTDATA = Path(__file__).parent.parent / "testdata"
 OUT = TESTDATA / "lora-experts"
 CHECKPOINT, STRIDE, EXPERTS, RANK = "tiny/qwen3-moe", 29, 12, 2
+GPT_OSS = "tiny/gpt-oss-resaved"
 
 
-def load(dtype: torch.dtype):
-    return AutoModelForCausalLM.from_pretrained(TESTDATA / CHECKPOINT, dtype=dtype, experts_implementation="eager").eval()
+def load(dtype: torch.dtype, checkpoint: str = CHECKPOINT):
+    return AutoModelForCausalLM.from_pretrained(TESTDATA / checkpoint, dtype=dtype, experts_implementation="eager").eval()
 
 
 def noise(shape, generator) -> torch.Tensor:
@@ -44,6 +46,35 @@ def save(name: str, tensors: dict, config: dict) -> None:
             config[field] = sorted(config[field])
     config["base_model_name_or_path"] = CHECKPOINT
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+@torch.no_grad()
+def trained(name: str, checkpoint: str, settings: LoraConfig, seed: int) -> None:
+    model = get_peft_model(load(torch.float32, checkpoint), settings)
+    generator = torch.Generator().manual_seed(seed)
+    for key, value in model.named_parameters():
+        if "lora_" in key:
+            value.copy_(noise(value.shape, generator))
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_pretrained(scratch)
+        tensors = load_file(Path(scratch) / "adapter_model.safetensors")
+        config = json.loads((Path(scratch) / "adapter_config.json").read_text())
+        save(name, tensors, config | {"base_model_name_or_path": checkpoint})
+
+
+def gpt_oss() -> None:
+    settings = LoraConfig(
+        task_type="CAUSAL_LM", r=RANK, lora_alpha=6, target_modules=["q_proj", "o_proj"],
+        target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])
+    trained("gpt-oss", GPT_OSS, settings, 3)
+
+
+def graph_order(name: str, weight: torch.Tensor) -> torch.Tensor:
+    """GPT-OSS's stacks as `[experts, outputs, inputs]`, gate rows above up rows."""
+    if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+        return weight
+    weight = weight.transpose(1, 2)
+    return torch.cat([weight[:, ::2], weight[:, 1::2]], 1) if name.endswith("gate_up_proj") else weight
 
 
 @torch.no_grad()
@@ -80,9 +111,9 @@ def each() -> None:
 
 
 @torch.no_grad()
-def merged(name: str) -> tuple[dict, dict]:
-    before = {key: value.clone() for key, value in load(torch.float64).state_dict().items()}
-    peft = PeftModel.from_pretrained(load(torch.float64), OUT / name).to(torch.float64)
+def merged(name: str, checkpoint: str) -> tuple[dict, dict]:
+    before = {key: value.clone() for key, value in load(torch.float64, checkpoint).state_dict().items()}
+    peft = PeftModel.from_pretrained(load(torch.float64, checkpoint), OUT / name).to(torch.float64)
     return before, peft.merge_and_unload().state_dict()
 
 
@@ -90,14 +121,17 @@ def main() -> None:
     shutil.rmtree(OUT, ignore_errors=True)
     fused()
     each()
+    gpt_oss()
     cases = []
     (OUT / "merged").mkdir()
-    for name in ("fused", "each"):
-        before, after = merged(name)
+    for name, checkpoint in (("fused", CHECKPOINT), ("each", CHECKPOINT), ("gpt-oss", GPT_OSS)):
+        before, after = merged(name, checkpoint)
+        if checkpoint == GPT_OSS:
+            before, after = ({key: graph_order(key, value) for key, value in of.items()} for of in (before, after))
         changed = [key for key in after if not torch.equal(before[key], after[key])]
         rows = {key: after[key].float().reshape(-1, after[key].shape[-1])[::STRIDE].contiguous() for key in changed}
         save_file(rows, OUT / "merged" / f"{name}.safetensors")
-        cases.append({"case": name, "checkpoint": CHECKPOINT, "adapters": [{"adapter": name, "weight": 1.0}],
+        cases.append({"case": name, "checkpoint": checkpoint, "adapters": [{"adapter": name, "weight": 1.0}],
                       "row_stride": STRIDE, "vocab_size": None})
         print(f"{name}: {', '.join(changed)}")
     (OUT / "cases.json").write_text(json.dumps(cases, indent=1) + "\n")

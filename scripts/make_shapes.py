@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checkpoints with the real dimensions of Gemma 4 and Qwen3, for planning, memory and speed work. Never committed.
+"""Checkpoints with the real dimensions of Gemma 4, Qwen3 and GPT-OSS, for planning, memory and speed work. Never committed.
 
     .venv/bin/python scripts/make_shapes.py layers OUT_DIR --model 31b            # a few full-width layers
     .venv/bin/python scripts/make_shapes.py layers OUT_DIR --model e2b --layers 10 --vocab 16384
@@ -11,8 +11,8 @@ one; a smaller one (--vocab) keeps the embedding from dominating a test of the l
 `sparse` writes complete models, vision and audio towers included, whose files have the right headers and lengths but
 no data on disk (a few kilobytes each): `gq plan` reads headers only.
 Tensor names and shapes come from transformers (scripts/requirements.txt); layers that share caches also get the
-key/value weights that the Hub's files carry for them and no layer uses. Experts of Qwen3 have matrices of their own, as
-on the Hub.
+key/value weights that the Hub's files carry for them and no layer uses. Experts of Qwen3 have matrices of their own, those
+of GPT-OSS are codes and powers of two, as on the Hub.
 """
 import argparse
 import json
@@ -48,6 +48,18 @@ MODELS = {
                  hidden_size_per_layer_input=0, sliding_window=1024), 5, LARGE_VISION, False),
 }
 QWENS = {"qwen3-30b-a3b": QWEN3 | QWEN3_30B_A3B}
+GPT_OSS = dict(
+    architectures=["GptOssForCausalLM"], attention_bias=True, attention_dropout=0.0, eos_token_id=200_002, experts_per_token=4,
+    head_dim=64, hidden_act="silu", hidden_size=2880, initial_context_length=4096, initializer_range=0.02,
+    intermediate_size=2880, max_position_embeddings=131_072, model_type="gpt_oss", num_attention_heads=64,
+    num_experts_per_tok=4, num_key_value_heads=8, output_router_logits=False, pad_token_id=199_999, rms_norm_eps=1e-5,
+    rope_scaling={"beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0, "original_max_position_embeddings": 4096,
+                  "rope_type": "yarn", "truncate": False}, rope_theta=150_000, router_aux_loss_coef=0.9, sliding_window=128,
+    swiglu_limit=7.0, tie_word_embeddings=False, use_cache=True, vocab_size=201_088,
+    quantization_config={"modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router",
+                                                    "model.embed_tokens", "lm_head"], "quant_method": "mxfp4"})
+OSSES = {"gpt-oss-20b": dict(num_hidden_layers=24, num_local_experts=32),
+         "gpt-oss-120b": dict(num_hidden_layers=36, num_local_experts=128)}
 SHARD_BYTES = 5_000_000_000
 POOL = 1 << 22  # heavy-tailed values that every row is a stretch of
 
@@ -136,19 +148,45 @@ def qwen(name: str, layers: int | None, vocab: int) -> tuple[dict, dict[str, tup
     return spelled, dict(sorted(shapes.items()))
 
 
-def nbytes(shape: tuple[int, ...]) -> int:
-    return 2 * int(np.prod(shape, dtype=np.int64))
+def gpt_oss(name: str, layers: int | None, vocab: int) -> tuple[dict, dict[str, tuple[int, ...]]]:
+    """config.json as published, and the shape of every tensor; nothing is allocated."""
+    spelled = GPT_OSS | OSSES[name] | {"vocab_size": vocab}
+    spelled["num_hidden_layers"] = layers or spelled["num_hidden_layers"]
+    if vocab < GPT_OSS["vocab_size"]:
+        spelled |= {"eos_token_id": None, "pad_token_id": None}
+    spelled["layer_types"] = [FULL if layer % 2 else SLIDING for layer in range(spelled["num_hidden_layers"])]
+    plain = {key: value for key, value in spelled.items() if key != "quantization_config"}
+    with torch.device("meta"):
+        built = transformers.GptOssForCausalLM(transformers.GptOssConfig(**plain))
+    shapes = {}
+    for tensor, value in built.state_dict().items():
+        shape = tuple(value.shape)
+        if tensor.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            experts, inputs, outputs = shape
+            shapes[tensor + "_blocks"] = (experts, outputs, inputs // 32, 16)
+            shapes[tensor + "_scales"] = (experts, outputs, inputs // 32)
+        else:
+            shapes[tensor] = shape
+    return spelled, dict(sorted(shapes.items()))
+
+
+def is_bytes(name: str) -> bool:
+    return name.endswith(("_blocks", "_scales"))
+
+
+def nbytes(name: str, shape: tuple[int, ...]) -> int:
+    return (1 if is_bytes(name) else 2) * int(np.prod(shape, dtype=np.int64))
 
 
 def shards(shapes: dict[str, tuple[int, ...]]) -> list[list[str]]:
     """Tensors in order, a new file whenever the next one would not fit."""
     files, size = [[]], 0
     for name, shape in shapes.items():
-        if files[-1] and size + nbytes(shape) > SHARD_BYTES:
+        if files[-1] and size + nbytes(name, shape) > SHARD_BYTES:
             files.append([])
             size = 0
         files[-1].append(name)
-        size += nbytes(shape)
+        size += nbytes(name, shape)
     return files
 
 
@@ -156,8 +194,9 @@ def header(names: list[str], shapes: dict[str, tuple[int, ...]]) -> tuple[bytes,
     """The head of a safetensors file and the length of what follows it."""
     entries, at = {"__metadata__": {"format": "pt"}}, 0
     for name in names:
-        entries[name] = {"dtype": "BF16", "shape": shapes[name], "data_offsets": [at, at + nbytes(shapes[name])]}
-        at += nbytes(shapes[name])
+        end = at + nbytes(name, shapes[name])
+        entries[name] = {"dtype": "U8" if is_bytes(name) else "BF16", "shape": shapes[name], "data_offsets": [at, end]}
+        at = end
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text, at
@@ -180,7 +219,12 @@ class HeavyTails:
         values = (1.0 + 0.1 * self.rng.standard_normal(count)).astype(np.float32)
         return ((values.view(np.uint32) + 0x8000) >> 16).astype(np.uint16)
 
-    def write(self, file, shape: tuple[int, ...]) -> None:
+    def write(self, file, name: str, shape: tuple[int, ...]) -> None:
+        if is_bytes(name):
+            low, high = (0, 256) if name.endswith("_blocks") else (116, 122)
+            for _ in range(shape[0]):
+                file.write(self.rng.integers(low, high, shape[1:], dtype=np.uint8).tobytes())
+            return
         if len(shape) < 2:
             file.write(self.vector(int(np.prod(shape))).tobytes())
             return
@@ -203,14 +247,16 @@ def write(folder: Path, config: dict, shapes: dict[str, tuple[int, ...]], conten
                 file.truncate(len(head) + length)
             else:
                 for tensor in names:
-                    content.write(file, shapes[tensor])
+                    content.write(file, tensor, shapes[tensor])
         weight_map |= {tensor: name for tensor in names}
         total += length
     if len(files) > 1:
         (folder / "model.safetensors.index.json").write_text(
             json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=1) + "\n")
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    print(f"{folder.name}: {len(shapes)} tensors, {total / 2e9:.3f} G weights, {total / 1e9:.2f} GB, {len(files)} files")
+    weights = sum(int(np.prod(shape, dtype=np.int64)) * (2 if name.endswith("_blocks") else 1)
+                  for name, shape in shapes.items() if not name.endswith("_scales"))
+    print(f"{folder.name}: {len(shapes)} tensors, {weights / 1e9:.3f} G weights, {total / 1e9:.2f} GB, {len(files)} files")
 
 
 def main() -> None:
@@ -219,23 +265,25 @@ def main() -> None:
     for name in ("layers", "sparse"):
         command = commands.add_parser(name)
         command.add_argument("out", type=Path)
-        command.add_argument("--model", choices=[*MODELS, *QWENS], help="one model (default: all)")
+        command.add_argument("--model", choices=[*MODELS, *QWENS, *OSSES], help="one model (default: all)")
         command.add_argument("--vocab", type=int, help="default: the model's own")
         if name == "layers":
             command.add_argument("--layers", type=int, help="default: 2, or 4 where layers share caches")
     options = parser.parse_args()
-    for model in [options.model] if options.model else [*MODELS, *QWENS]:
+    for model in [options.model] if options.model else [*MODELS, *QWENS, *OSSES]:
         layers, content = None, None
         if options.command == "layers":
             settings = MODELS.get(model, [{}])[0]
-            layers = options.layers or (4 if settings.get("num_kv_shared_layers") else 1 if model in QWENS else 2)
+            layers = options.layers or (4 if settings.get("num_kv_shared_layers") else 1 if model in QWENS | OSSES else 2)
             content = HeavyTails(seed=1)
         suffix = "sparse" if layers is None else f"{layers}-layers"
         if model in QWENS:
             config, shapes = qwen(model, layers, options.vocab or QWENS[model]["vocab_size"])
+        elif model in OSSES:
+            config, shapes = gpt_oss(model, layers, options.vocab or GPT_OSS["vocab_size"])
         else:
             config, shapes = config_and_shapes(model, layers, options.vocab or 262_144)
-        write(options.out / f"{model if model in QWENS else f'gemma-4-{model}'}-{suffix}", config, shapes, content)
+        write(options.out / f"{model if model in QWENS | OSSES else f'gemma-4-{model}'}-{suffix}", config, shapes, content)
 
 
 if __name__ == "__main__":

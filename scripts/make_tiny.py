@@ -21,12 +21,14 @@ one, attention is neither flat nor one-hot, and sequences are longer than the sl
 """
 import argparse
 import json
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tiny_mutations import MUTATIONS
 from tiny_variants import COMMON, VARIANTS, VOCAB, Variant, build, model_class
@@ -40,8 +42,41 @@ TOLERANCE = 3  # a parity test allows this many floors
 MUTATION_LIMIT = 30 * TOLERANCE  # and a mutation must move the logits by this many
 
 
+F32, FLOAT = torch.float32, torch.Tensor.float
+
+
+def everywhere(dtype: torch.dtype) -> None:
+    """What the reference's own casts to float32 give from now on: its norms, softmax and angles have such casts."""
+    double = dtype == torch.float64
+    torch.float32 = torch.float = torch.float64 if double else F32
+    torch.Tensor.float = torch.Tensor.double if double else FLOAT
+
+
+def unpacked(variant: Variant, folder: Path, scratch: Path) -> None:
+    """The same checkpoint with the experts as the reference itself decodes MXFP4."""
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+    weights = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        weights.update(load_file(file))
+    for name in [n.removesuffix("_blocks") for n in weights if n.endswith("_blocks")]:
+        weights[name] = convert_moe_packed_tensors(weights.pop(name + "_blocks"), weights.pop(name + "_scales"))
+    save_file({n: w.contiguous() for n, w in weights.items()}, scratch / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    del config["quantization_config"]
+    (scratch / "config.json").write_text(json.dumps(config))
+
+
 def load(variant: Variant, folder: Path, dtype: torch.dtype):
+    everywhere(F32)
+    if variant.mxfp4:
+        with tempfile.TemporaryDirectory() as scratch:
+            unpacked(variant, folder, Path(scratch))
+            return load(replace(variant, mxfp4=False), Path(scratch), dtype)
     settings = {"attn_implementation": "sdpa"}
+    if variant.name.startswith("gpt-oss"):
+        settings = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    if variant.double:
+        everywhere(dtype)
     if "moe" in variant.name:
         settings["experts_implementation"] = "eager"  # the grouped kernel has no float64
     return model_class(variant.config).from_pretrained(folder, dtype=dtype, **settings).eval()
@@ -107,7 +142,7 @@ def watch_routers(model, chosen: int) -> list[float]:
         probabilities = output[0] if type(module).__name__ == "Gemma4TextRouter" else output[0].softmax(-1)
         leads.append(probabilities.sort(descending=True)[0].diff()[:, chosen - 1].neg().min().item())
     for module in model.modules():
-        if type(module).__name__ in ("Gemma4TextRouter", "Qwen3MoeTopKRouter"):
+        if type(module).__name__ in ("Gemma4TextRouter", "Qwen3MoeTopKRouter", "GptOssTopKRouter"):
             module.register_forward_hook(lead)
     return leads
 
@@ -120,7 +155,7 @@ def reference(variant: Variant, folder: Path) -> dict:
     chosen = [getattr(text, key, None) for key in ("top_k_experts", "num_experts_per_tok")]
     leads = watch_routers(double, next(filter(None, chosen), 1))
     logits = logits_of(double, ids)
-    floor = (logits_of(load(variant, folder, torch.float32), ids).double() - logits).abs().max().item()
+    floor = (logits_of(load(variant, folder, F32), ids).double() - logits).abs().max().item()
     if floor > FLOOR_LIMIT:
         raise SystemExit(f"{variant.name}: float32 differs from float64 by {floor:.1e}, limit {FLOOR_LIMIT:.0e}")
     save_file({"input_ids": ids, "logits": logits.contiguous()}, folder / "reference.safetensors")
@@ -130,7 +165,7 @@ def reference(variant: Variant, folder: Path) -> dict:
         "arithmetic": "float64, reloaded from the saved checkpoint",
         "floor_max_abs": floor,
         "logits_rms": logits.pow(2).mean().sqrt().item(),
-        "greedy": continuations(double, ids),
+        "greedy": continuations(load(variant, folder, torch.float64), ids),
         "mutations": mutations(variant, folder, ids, logits, floor),
     }
     if leads:
@@ -143,6 +178,7 @@ def reference(variant: Variant, folder: Path) -> dict:
 def make(variant: Variant, root: Path) -> None:
     folder = root / variant.name
     folder.mkdir(parents=True, exist_ok=True)
+    everywhere(F32)
     for old in folder.iterdir():
         old.unlink()
     build(variant, folder)

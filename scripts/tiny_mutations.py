@@ -9,6 +9,8 @@ from torch import nn
 from transformers.activations import ACT2FN
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from tiny_mutations_gpt_oss import GPT_OSS
+from tiny_mutations_mistral import MISTRAL
 from transformers.models.gemma4.modeling_gemma4 import apply_rotary_pos_emb
 
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -486,4 +488,6 @@ MUTATIONS = {
     "MoE: up and gate swapped": qwen3_halves_swapped,
     "MoE: experts in the order of their names": experts_by_name,
     "MoE: router reads the residual": router_reads_residual,
+    **GPT_OSS,
+    **MISTRAL,
 }

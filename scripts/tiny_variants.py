@@ -27,6 +27,8 @@ class Variant:
     shard_bytes: int | None = None  # None: one model.safetensors
     hub_spelling: bool = False  # Gemma 4: config keys and unused tensors as in the first checkpoints on the Hub
     fused: bool = False  # Qwen3: experts as they are in memory, and their number under the Hub's key
+    mxfp4: bool = False  # GPT-OSS: experts on the grid of MXFP4, stored as codes and powers of two
+    double: bool = False  # the reference computes in float64 throughout: norms, softmax and angles as well
 
     @property
     def family(self) -> str:
@@ -90,6 +92,48 @@ def qwen3_moe_mixed() -> Variant:
         intermediate_size=96, num_hidden_layers=4, num_key_value_heads=2, norm_topk_prob=False,
         decoder_sparse_step=2, mlp_only_layers=[1])
     return Variant("qwen3-moe-mixed", config, seed=12, fused=True)
+
+
+def mistral() -> Variant:
+    """A window on every layer, as 7B v0.1 has it; heads of a width of their own, as NeMo's."""
+    config = transformers.MistralConfig(
+        **COMMON, hidden_size=96, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=32, rms_norm_eps=1e-5, tie_word_embeddings=False, sliding_window=8,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000.0})
+    return Variant("mistral", config, seed=15, double=True)
+
+
+def ministral3() -> Variant:
+    """Queries that grow with their position; tied head, as 3B has it."""
+    config = transformers.Ministral3Config(
+        **COMMON, hidden_size=96, intermediate_size=160, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=32, rms_norm_eps=1e-5, tie_word_embeddings=True, sliding_window=None,
+        rope_parameters={"rope_type": "yarn", "rope_theta": 1000.0, "factor": 16.0, "beta_fast": 32.0, "beta_slow": 1.0,
+                         "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 16,
+                         "llama_4_scaling_beta": 0.1})
+    return Variant("ministral3", config, seed=16, shard_bytes=200_000, double=True)
+
+
+def gpt_oss_config(**settings) -> transformers.GptOssConfig:
+    """Queries wider than the residual stream; a ramp of YaRN whose ends are no whole pairs."""
+    return transformers.GptOssConfig(
+        **COMMON, hidden_size=96, num_attention_heads=4, num_key_value_heads=2, head_dim=32, num_local_experts=4,
+        num_experts_per_tok=2, sliding_window=8, rms_norm_eps=1e-5, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "yarn", "rope_theta": 150_000.0, "factor": 32.0, "beta_fast": 32.0,
+                         "beta_slow": 1.0, "truncate": False, "original_max_position_embeddings": 4096}, **settings)
+
+
+def gpt_oss() -> Variant:
+    """As published: experts as MXFP4, the older spelling of the rotary keys, several shards."""
+    config = gpt_oss_config(intermediate_size=96, num_hidden_layers=3)
+    return Variant("gpt-oss", config, seed=13, shard_bytes=150_000, mxfp4=True, double=True)
+
+
+def gpt_oss_resaved() -> Variant:
+    """As fine-tunes save it: transposed matrices in bf16; a full layer first, other constants of the gate."""
+    config = gpt_oss_config(
+        intermediate_size=64, num_hidden_layers=2, layer_types=[FULL, SLIDING], swiglu_alpha=1.3, swiglu_limit=3.0)
+    return Variant("gpt-oss-resaved", config, seed=14, double=True)
 
 
 def gemma3() -> Variant:
@@ -163,13 +207,15 @@ def gemma4_vision() -> Variant:
     return Variant("gemma4-vision", config, seed=7, hub_spelling=True)
 
 
-VARIANTS = [llama, llama3, qwen2, qwen3, qwen3_moe, qwen3_moe_mixed, gemma3, gemma4_e2b, gemma4_e4b, gemma4_moe,
+VARIANTS = [llama, llama3, qwen2, qwen3, qwen3_moe, qwen3_moe_mixed, gpt_oss, gpt_oss_resaved, mistral,
+            ministral3, gemma3, gemma4_e2b, gemma4_e4b, gemma4_moe,
             gemma4_dense, gemma4_vision]
 
 
 def model_class(config: transformers.PreTrainedConfig) -> type:
     names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
-             "qwen3_moe": "Qwen3MoeForCausalLM", "gemma3_text": "Gemma3ForCausalLM", "gemma4_text": "Gemma4ForCausalLM",
+             "qwen3_moe": "Qwen3MoeForCausalLM", "gpt_oss": "GptOssForCausalLM", "mistral": "MistralForCausalLM", "ministral3": "Ministral3ForCausalLM",
+             "gemma3_text": "Gemma3ForCausalLM", "gemma4_text": "Gemma4ForCausalLM",
              "gemma4": "Gemma4ForConditionalGeneration"}
     return getattr(transformers, names[config.model_type])
 
@@ -187,6 +233,10 @@ def random_weight(name: str, shape: tuple[int, ...], seed: int, family: str, tie
         return 1.5 * noise
     if name.endswith("mlp.gate.weight"):  # a router of normed inputs
         return 1.5 * noise / np.sqrt(shape[-1])
+    if family == "gpt_oss":
+        found = gpt_oss_weight(name, noise)
+        if found is not None:
+            return found
     if "norm" in part:
         scale = 1.0
         if part == "norm":
@@ -200,7 +250,7 @@ def random_weight(name: str, shape: tuple[int, ...], seed: int, family: str, tie
     if part == "bias" and family == "qwen2":
         return 0.5 * noise
     if part == "embed_tokens":
-        untied_llama = family == "llama" and not tied
+        untied_llama = family in ("llama", "mistral") and not tied
         return noise if untied_llama else noise / np.sqrt(shape[-1])
     if part == "embed_tokens_per_layer":
         return noise / np.sqrt(32)  # comes out near one after its own scale
@@ -208,6 +258,67 @@ def random_weight(name: str, shape: tuple[int, ...], seed: int, family: str, tie
         return noise  # its input is the un-normalized residual, and the gate is a GELU
     gain = {"q_proj": 1.3, "k_proj": 1.3, "per_layer_projection": 0.3}.get(part, 1.0)
     return gain * noise / np.sqrt(shape[-1])
+
+
+def gpt_oss_weight(name: str, noise: np.ndarray) -> np.ndarray | None:
+    """Sinks of a score's size, gates and up values beyond their limits, biases that count."""
+    part = name.rsplit(".", 1)[-1]
+    if part == "sinks":
+        return 2.5 * noise
+    if part in ("gate_up_proj_bias", "down_proj_bias") or name.endswith("router.bias"):
+        return (0.2 if part == "down_proj_bias" else 0.5) * noise
+    if part == "gate_up_proj":
+        return 4.0 * noise / np.sqrt(noise.shape[1])
+    if part == "down_proj":
+        return 0.1 * noise / np.sqrt(noise.shape[1])
+    if part == "bias":
+        return 0.5 * noise
+    if name.endswith("router.weight"):
+        return 1.5 * noise / np.sqrt(noise.shape[-1])
+    return None
+
+
+FP4 = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], dtype=np.float32)
+
+
+def to_mxfp4(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`[..., inputs]` as codes `[..., inputs / 32, 16]` and powers of two `[..., inputs / 32]`, both bytes."""
+    groups = weight.reshape(*weight.shape[:-1], -1, 32)
+    largest = np.abs(groups).max(-1)
+    power = np.floor(np.log2(np.maximum(largest, 2.0 ** -100))) - 2
+    scaled = groups / 2.0 ** power[..., None]
+    code = np.abs(np.abs(scaled)[..., None] - FP4).argmin(-1) | np.where(scaled < 0, 8, 0)
+    return (code[..., ::2] | code[..., 1::2] << 4).astype(np.uint8), (power + 127).astype(np.uint8)
+
+
+def pack_experts(folder: Path) -> None:
+    """The experts of a saved GPT-OSS as its publisher stores them, and the keys of the first files."""
+    files = {file: load_file(file) for file in sorted(folder.glob("*.safetensors"))}
+    last = files[max(files)]
+    for weights in files.values():
+        for name in [n for n in weights if n.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+            parts = to_mxfp4(weights.pop(name).transpose(1, 2).float().numpy())
+            blocks, scales = (torch.from_numpy(part.copy(order="C")) for part in parts)
+            weights[name + "_blocks"] = blocks
+            # Those of one layer lie in another file.
+            (last if ".layers.1." in name else weights)[name + "_scales"] = scales
+    for file, weights in files.items():
+        save_file(weights, file, metadata={"format": "pt"})
+    index = folder / "model.safetensors.index.json"
+    places = {name: file.name for file in sorted(folder.glob("*.safetensors")) for name in load_file(file)}
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}, indent=2, sort_keys=True) + "\n")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    config["rope_scaling"] = rope
+    config["experts_per_token"] = config["num_experts_per_tok"]
+    config["initial_context_length"] = 4096
+    del config["swiglu_alpha"]
+    config["quantization_config"] = {
+        "quant_method": "mxfp4", "modules_to_not_convert": [
+            "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def build(variant: Variant, folder: Path) -> None:
@@ -228,6 +339,8 @@ def build(variant: Variant, folder: Path) -> None:
         config = json.loads(path.read_text())
         config["num_experts"] = config.pop("num_local_experts")
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    if variant.mxfp4:
+        pack_experts(folder)
     if variant.hub_spelling:
         spell_as_on_the_hub(variant, folder)
 

@@ -10,11 +10,14 @@ use gq_tensor::Isa;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-const TINY: [&str; 9] = [
+const TINY: [&str; 12] = [
     "llama",
     "qwen2",
     "qwen3-moe",
     "qwen3-moe-mixed",
+    "gpt-oss",
+    "gpt-oss-resaved",
+    "ministral3",
     "gemma3",
     "gemma4-e2b",
     "gemma4-e4b",

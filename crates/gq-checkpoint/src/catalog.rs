@@ -5,7 +5,7 @@ use crate::family::{EMBEDDING, HEAD};
 use crate::names::{canonical, in_layer, is_tower};
 use crate::safetensors::{Header, HeaderEntry, Index};
 use crate::scale::{Convention, ScaleSource, weight_of};
-use crate::stacked::stack;
+use crate::stacked::{assemble, stack};
 use crate::{ModelSpec, Role, SourceTensor, TensorError, limits};
 use std::collections::{BTreeMap, HashMap};
 
@@ -60,6 +60,7 @@ impl Catalog {
         let prefix = wrappers(&places);
         let mut tensors = list(spec, shards, prefix.len())?;
         stack(spec.declared(), spec, &mut tensors)?;
+        assemble(spec.declared(), spec, &mut tensors)?;
         let lone_head = if spec.tied_head { take_lone_head(&mut tensors) } else { None };
         let scales = assign_roles(spec, &mut tensors)?;
         Ok(Catalog { tensors, scales, prefix, lone_head })
@@ -149,6 +150,7 @@ fn source_tensor(spec: &ModelSpec, file: usize, entry: &HeaderEntry, prefix: usi
         scaled: false,
         gguf: None,
         pieces: Vec::new(),
+        assembly: None,
     }
 }
 

@@ -229,13 +229,15 @@ impl Checkpoint {
         own || self.taken.as_ref().is_some_and(|taken| taken.texts.tokenizer.is_some())
     }
 
-    /// Types of a GGUF's matrices that are coded, with the weights in each, most first; `None` when none is.
+    /// Types of matrices that are coded, as GGUF calls them, with the weights in each, most first; `None` when none is.
     ///
     /// Coding them again loses twice.
     pub fn quantized(&self) -> Option<String> {
         let mut weights: HashMap<GgmlType, u64> = HashMap::new();
         for tensor in &self.tensors {
-            if let Some(kind) = tensor.gguf.map(Storage::kind).filter(|kind| kind.is_quantized()) {
+            let coded = tensor.is_mxfp4().then_some(GgmlType::MXFP4);
+            let kind = tensor.gguf.map(Storage::kind).filter(|kind| kind.is_quantized()).or(coded);
+            if let Some(kind) = kind {
                 *weights.entry(kind).or_default() += tensor.elements();
             }
         }

@@ -130,6 +130,8 @@ impl Part {
 pub enum Dim {
     /// One.
     One,
+    /// Two: gates and up projections.
+    Two,
     /// Rows of the embedding.
     Vocab,
     /// Width of the residual stream.
@@ -168,6 +170,7 @@ impl Dim {
         let per_layer = spec.per_layer_embedding.as_ref();
         match self {
             Dim::One => Some(1),
+            Dim::Two => Some(2),
             Dim::Vocab => Some(spec.vocab_size),
             Dim::Hidden => Some(spec.hidden_size),
             Dim::Heads => attention.map(|attention| attention.heads),
@@ -252,6 +255,14 @@ pub enum Layout {
         /// In a GGUF each of these has one of the matrices of every expert, in that order; none where the stack is one.
         gguf: &'static [&'static str],
     },
+    /// Matrices of experts, each transposed on the Hub (GPT-OSS), or blocks of 4-bit floats in `NAME_blocks` with powers of
+    /// two in `NAME_scales`, which are not.
+    Transposed {
+        /// Whether gate and up rows stand in turn on the Hub.
+        alternating: bool,
+        /// As of a stack.
+        gguf: &'static [&'static str],
+    },
 }
 
 impl Layout {
@@ -259,6 +270,7 @@ impl Layout {
     pub(crate) const fn parts(self) -> [&'static [&'static str]; 2] {
         match self {
             Layout::Stacked { hub, gguf } => [hub, gguf],
+            Layout::Transposed { gguf, .. } => [&[], gguf],
             _ => [&[], &[]],
         }
     }
@@ -316,6 +328,10 @@ impl Declared {
 
     pub(crate) const fn when(self, when: &'static [When]) -> Declared {
         Declared { when, ..self }
+    }
+
+    pub(crate) const fn spelled(self, spellings: &'static [&'static str]) -> Declared {
+        Declared { spellings, ..self }
     }
 
     pub(crate) const fn stored(self, layout: Layout) -> Declared {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
-    /// `LlamaForCausalLM`.
+    /// `LlamaForCausalLM`, `MistralForCausalLM`.
     Llama,
     /// `Qwen2ForCausalLM`: Qwen2 and Qwen2.5.
     Qwen2,
@@ -14,6 +14,10 @@ pub enum Family {
     Qwen3,
     /// `Qwen3MoeForCausalLM`.
     Qwen3Moe,
+    /// `Ministral3ForCausalLM`, and the text part of `Mistral3ForConditionalGeneration` where it is of that class.
+    Mistral3,
+    /// `GptOssForCausalLM`.
+    GptOss,
     /// `Gemma3ForCausalLM` and the text part of `Gemma3ForConditionalGeneration`.
     Gemma3,
     /// `Gemma4ForCausalLM` and the text part of `Gemma4ForConditionalGeneration` and the unified variant.
@@ -22,6 +26,14 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 6] =
-        [Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Gemma3, Family::Gemma4];
+    pub const ALL: [Family; 8] = [
+        Family::Llama,
+        Family::Qwen2,
+        Family::Qwen3,
+        Family::Qwen3Moe,
+        Family::Mistral3,
+        Family::GptOss,
+        Family::Gemma3,
+        Family::Gemma4,
+    ];
 }

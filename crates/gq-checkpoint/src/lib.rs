@@ -6,6 +6,7 @@
 //!
 //! This crate does not know the network, our container or our codecs.
 
+mod assembly;
 mod card;
 mod catalog;
 mod checkpoint;
@@ -49,6 +50,7 @@ mod tensor;
 mod tensor_error;
 mod texts;
 
+pub use assembly::Assembly;
 pub use card::{Card, CardValue};
 pub use catalog::{Shard, check_tensors};
 pub use checkpoint::Checkpoint;
@@ -67,7 +69,7 @@ pub use role::Role;
 pub use source_file::{FileKind, SourceFile};
 pub use spec::{
     Activation, AttentionSpec, Curve, ExpertGroups, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
-    PerLayerEmbedding, RopeKind, RopeSpec, RouterSpec, Scoring,
+    PerLayerEmbedding, QueryGrowth, RopeKind, RopeSpec, RouterSpec, Scoring,
 };
 pub use special_settings::SpecialSettings;
 pub use stacked::HubTensor;

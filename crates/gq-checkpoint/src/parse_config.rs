@@ -137,6 +137,9 @@ mod tests {
                 Family::Qwen3 => json!({"head_dim": 16, "max_position_embeddings": 64}),
                 Family::Qwen3Moe => json!({"max_position_embeddings": 64, "num_experts": 4,
                     "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": true}),
+                Family::GptOss => json!({"head_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2,
+                    "sliding_window": 8}),
+                Family::Mistral3 => json!({"sliding_window": null}),
                 _ => json!({}),
             };
             let text = |rope: Value| {
@@ -150,7 +153,31 @@ mod tests {
             let mut configs: Vec<Value> = ropes().into_iter().map(text).collect();
             configs[0]["quantization_config"] =
                 json!({"quant_method": "compressed-tensors", "format": "float-quantized"});
-            assert_eq!(asked(&configs), rows(family), "{}", family.name());
+            if family == Family::Llama {
+                let mut mistral = configs[0].clone();
+                mistral["model_type"] = "mistral".into();
+                configs.push(mistral);
+            }
+            if family == Family::Mistral3 {
+                // Its queries grow, and its rotary parameters are YaRN's.
+                let of_mistral = |rope: &Value| {
+                    json!({"model_type": "mistral3", "quantization_config": {"quant_method": "fp8"},
+                    "text_config": {"model_type": "mistral", "hidden_size": 32, "intermediate_size": 32,
+                       "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+                       "vocab_size": 32, "rope_parameters": rope}})
+                };
+                let others: Vec<Value> = ropes().iter().map(of_mistral).collect();
+                configs.retain(|config| config["rope_parameters"]["rope_type"] == "yarn");
+                let mut coded = configs[0].clone();
+                coded["rope_parameters"]["llama_4_scaling_beta"] = 0.1.into();
+                coded["quantization_config"] =
+                    json!({"quant_method": "compressed-tensors", "format": "float-quantized"});
+                configs = others;
+                configs.push(coded);
+            }
+            let mut asked = asked(&configs);
+            asked.retain(|key| !TOWERS.contains(&key.as_str()));
+            assert_eq!(asked, rows(family), "{}", family.name());
         }
 
         let both = |rope: Value| json!({"full_attention": rope, "sliding_attention": {"rope_theta": 10.0}});
@@ -185,7 +212,11 @@ mod tests {
     }
 
     /// Keys of the wrappers that concern images, video and sound.
-    const TOWERS: [&str; 17] = [
+    const TOWERS: [&str; 21] = [
+        "projector_hidden_act",
+        "vision_feature_layer",
+        "multimodal_projector_bias",
+        "spatial_merge_size",
         "vision_config",
         "mm_tokens_per_image",
         "boi_token_index",

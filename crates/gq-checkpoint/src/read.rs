@@ -1,6 +1,8 @@
 //! Rows and bytes of tensors by positioned reads.
 
+use crate::assembly::decode_mxfp4;
 use crate::read_at::read_exact_at;
+use crate::tensor::Span;
 use crate::{Checkpoint, MappedWeights, ReadError, SourceTensor};
 use gq_tensor::decode_f32;
 use std::ops::Range;
@@ -66,9 +68,14 @@ impl Checkpoint {
             let (name, actual) = (tensor.name.clone(), bytes.len());
             return Err(ReadError::WrongBuffer { name, expected, actual });
         }
-        match tensor.gguf {
-            Some(storage) => storage.decode(tensor.shape.len() == 1, bytes, out),
-            None => decode_f32(tensor.dtype, bytes, out),
+        match (tensor.gguf, tensor.assembly) {
+            (Some(storage), _) => storage.decode(tensor.shape.len() == 1, bytes, out),
+            (None, Some(assembly)) if assembly.is_coded() => {
+                let rows = bytes.chunks_exact(tensor.row_bytes().max(1));
+                rows.zip(out.chunks_exact_mut(tensor.cols().max(1)))
+                    .for_each(|(row, out)| decode_mxfp4(row, out));
+            }
+            _ => decode_f32(tensor.dtype, bytes, out),
         }
         if let Some(scale) = self.scale(tensor) {
             scale.apply(rows.clone(), tensor.cols(), out);
@@ -94,6 +101,18 @@ impl Checkpoint {
     ) -> Result<(), ReadError> {
         check_rows(tensor, &rows, out.len())?;
         let (row_bytes, cols) = (tensor.row_bytes(), tensor.cols());
+        if let Some(assembly) = tensor.assembly {
+            let mut bytes = vec![0; rows.len() * row_bytes];
+            let fetch = |piece: usize, offset: u64, out: &mut [u8]| {
+                let span = tensor.span_of_piece(piece, offset, out.len());
+                let read = span.map(|span| weights.span(span)).filter(|read| read.len() == out.len());
+                let read = read.ok_or_else(|| outside(tensor))?;
+                out.copy_from_slice(read);
+                Ok(())
+            };
+            assembly.gather(tensor.matrices(), rows.clone(), fetch, &mut bytes)?;
+            return self.decode_rows_f32(tensor, rows, &bytes, out);
+        }
         let spans = |rows: Range<usize>| {
             let bytes = |row: usize| row as u64 * row_bytes as u64;
             tensor.spans(bytes(rows.start)..bytes(rows.end))
@@ -118,10 +137,11 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Reads a range of a tensor's bytes, as they stand in the file, into `out`.
+    /// Reads a range of a tensor's bytes, as they stand in the file, into `out`; of a tensor that is put together those of
+    /// whole rows.
     ///
     /// # Errors
-    /// When the range is out of range, `out` has another length, or the disk fails.
+    /// When the range is out of range or no rows, `out` has another length, or the disk fails.
     pub fn read_bytes(
         &self,
         tensor: &SourceTensor,
@@ -137,20 +157,42 @@ impl Checkpoint {
             let expected = usize::try_from(expected).unwrap_or(usize::MAX);
             return Err(ReadError::WrongBuffer { name: name(), expected, actual: out.len() });
         }
+        if let Some(assembly) = tensor.assembly {
+            let row_bytes = tensor.row_bytes().max(1) as u64;
+            if !range.start.is_multiple_of(row_bytes) || !range.end.is_multiple_of(row_bytes) {
+                return Err(ReadError::BytesOutOfRange { name: name(), range, actual: tensor.bytes });
+            }
+            let rows = (range.start / row_bytes) as usize..(range.end / row_bytes) as usize;
+            let fetch = |piece: usize, offset: u64, out: &mut [u8]| {
+                let span = tensor.span_of_piece(piece, offset, out.len());
+                self.read_span(span.ok_or_else(|| outside(tensor))?, out)
+                    .unwrap_or_else(|| Err(outside(tensor)))
+            };
+            return assembly.gather(tensor.matrices(), rows, fetch, out);
+        }
         let mut out = out;
         for span in tensor.spans(range.clone()) {
             let now = usize::try_from(span.bytes).unwrap_or(usize::MAX).min(out.len());
             let (part, rest) = std::mem::take(&mut out).split_at_mut(now);
             out = rest;
-            let (Some(handle), Some(file)) = (self.handles().get(span.file), self.files().get(span.file))
-            else {
-                return Err(ReadError::BytesOutOfRange { name: name(), range, actual: 0 });
-            };
-            read_exact_at(handle, part, span.offset)
-                .map_err(|source| ReadError::Io { path: file.path.clone(), source })?;
+            let outside =
+                || Err(ReadError::BytesOutOfRange { name: name(), range: range.clone(), actual: 0 });
+            self.read_span(span, part).unwrap_or_else(outside)?;
         }
         Ok(())
     }
+
+    /// Bytes of a weight file; `None` where there is no such file.
+    fn read_span(&self, span: Span, out: &mut [u8]) -> Option<Result<(), ReadError>> {
+        let (handle, file) = self.handles().get(span.file).zip(self.files().get(span.file))?;
+        let failed = |source| ReadError::Io { path: file.path.clone(), source };
+        Some(read_exact_at(handle, out, span.offset).map_err(failed))
+    }
+}
+
+/// A piece that lies outside its file.
+fn outside(tensor: &SourceTensor) -> ReadError {
+    ReadError::BytesOutOfRange { name: tensor.name.clone(), range: 0..tensor.bytes, actual: 0 }
 }
 
 impl Checkpoint {

@@ -95,6 +95,9 @@ pub struct AttentionSpec {
     pub k_eq_v: bool,
     /// The earlier layer whose keys and values are read; this layer then has no key or value weights and no cache.
     pub kv_shared_with: Option<usize>,
+    /// How scores grow with the query's position (Ministral 3); `None`: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query_growth: Option<QueryGrowth>,
     /// Whether the four projections have biases.
     pub bias: bool,
     /// Whether each head has a score of its own in the softmax that stands for no position: what it takes of the sum
@@ -119,9 +122,18 @@ impl AttentionSpec {
             v_norm: false,
             k_eq_v: false,
             kv_shared_with: None,
+            query_growth: None,
             bias: false,
             sinks: false,
             output_gate: false,
+        }
+    }
+
+    /// Factor on `q . k` of a query at a position.
+    pub fn scale_at(&self, position: usize) -> f32 {
+        match self.query_growth {
+            None => self.scale,
+            Some(growth) => self.scale * growth.at(position),
         }
     }
 
@@ -133,6 +145,23 @@ impl AttentionSpec {
     /// Width of the keys (or values) of one token, all heads.
     pub const fn kv_width(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+}
+
+/// Queries at position p times `1 + beta ln(1 + floor(p / original_max_positions))`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueryGrowth {
+    /// Factor on the logarithm.
+    pub beta: f64,
+    /// Positions before the first step.
+    pub original_max_positions: f64,
+}
+
+impl QueryGrowth {
+    /// The factor at a position; the same bits everywhere.
+    pub fn at(self, position: usize) -> f32 {
+        let steps = (position as f64 / self.original_max_positions).floor();
+        (1.0 + self.beta * libm::log(1.0 + steps)) as f32
     }
 }
 

@@ -1,8 +1,10 @@
 //! Tensors that files have in pieces: one matrix for each expert, in any order and any of the shards, become the one
 //! stack that the family declares. Nothing is read and nothing is copied: the stack knows where its rows are.
 
+use crate::assembly::Assembly;
 use crate::declared::{Declared, Layout, numbered, of_expert};
 use crate::{ModelSpec, Role, SourceTensor, TensorError, TensorPiece};
+use gq_tensor::DType;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -57,7 +59,7 @@ fn joined(
 ) -> Result<SourceTensor, TensorError> {
     let cols = shape.last().copied().unwrap_or(1);
     let rows = shape.iter().rev().skip(1).product::<usize>() / found.len().max(1);
-    let first = found.first().map_or(gq_tensor::DType::F32, |piece| piece.dtype);
+    let first = found.first().map_or(DType::F32, |piece| piece.dtype);
     for piece in found {
         let expected = vec![rows, cols];
         if piece.shape != expected {
@@ -90,6 +92,117 @@ fn joined(
         scaled: false,
         gguf: None,
         pieces,
+        assembly: None,
+    })
+}
+
+/// Puts a tensor whose matrices are to be transposed, or that is put together from codes and powers of two, in the place
+/// of what the files have.
+///
+/// # Errors
+/// When files have both, one of two parts alone, or one of another shape or type.
+pub(crate) fn assemble(
+    list: &[Declared],
+    spec: &ModelSpec,
+    tensors: &mut Vec<SourceTensor>,
+) -> Result<(), TensorError> {
+    for declared in list {
+        let Layout::Transposed { alternating, .. } = declared.layout else { continue };
+        let mut places: HashMap<String, usize> =
+            tensors.iter().enumerate().map(|(place, tensor)| (tensor.name.clone(), place)).collect();
+        let mut taken = Vec::new();
+        for layer in 0..spec.layers.len() {
+            let Some(shape) = declared.shape_in(spec, Some(layer)) else { continue };
+            let name = declared.name_in(Some(layer));
+            let parts = ["blocks", "scales"].map(|part| format!("{name}_{part}"));
+            let found = [&name, &parts[0], &parts[1]].map(|name| places.remove(name));
+            match found {
+                [Some(whole), None, None] => {
+                    let tensor = &mut tensors[whole];
+                    let stored = transposed(declared, &shape).unwrap_or_default();
+                    has_shape(tensor, stored)?;
+                    tensor.pieces = vec![piece(tensor)];
+                    (tensor.shape, tensor.assembly) = (shape, Some(Assembly::Transposed { alternating }));
+                }
+                [Some(whole), Some(part), _] | [Some(whole), None, Some(part)] => {
+                    let of = |place: usize| tensors[place].source_name.clone();
+                    return Err(TensorError::NameClash { name, first: of(whole), second: of(part) });
+                }
+                [None, Some(blocks), Some(scales)] => {
+                    let assembly = Assembly::Mxfp4 { alternating };
+                    let joined = coded((name, shape, layer), [&tensors[blocks], &tensors[scales]], assembly)?;
+                    taken.push(scales);
+                    tensors[blocks] = joined;
+                }
+                [None, Some(_), None] => return Err(TensorError::Missing { name: parts[1].clone() }),
+                [None, None, Some(_)] => return Err(TensorError::Missing { name: parts[0].clone() }),
+                [None, None, None] => {}
+            }
+        }
+        let mut place = 0..;
+        tensors.retain(|_| !place.next().is_some_and(|place| taken.contains(&place)));
+    }
+    tensors.sort_by_key(|tensor| (tensor.file, tensor.offset));
+    Ok(())
+}
+
+/// The shape on the Hub of a tensor that is transposed there: `[experts, cols, rows]`; a bias has no dimension for its
+/// columns of one.
+fn transposed(declared: &Declared, shape: &[usize]) -> Option<Vec<usize>> {
+    let &[experts, rows, cols] = shape else { return None };
+    Some(match declared.role {
+        Role::Bias => vec![experts, cols * rows],
+        _ => vec![experts, cols, rows],
+    })
+}
+
+fn piece(tensor: &SourceTensor) -> TensorPiece {
+    let SourceTensor { source_name, file, offset, bytes, .. } = tensor.clone();
+    TensorPiece { source_name, file, offset, bytes }
+}
+
+fn has_shape(tensor: &SourceTensor, expected: Vec<usize>) -> Result<(), TensorError> {
+    match tensor.shape == expected {
+        true => Ok(()),
+        false => {
+            let (name, actual) = (tensor.source_name.clone(), tensor.shape.clone());
+            Err(TensorError::WrongShape { name, actual, expected })
+        }
+    }
+}
+
+/// Codes of 4-bit floats and their powers of two as one tensor.
+fn coded(
+    (name, shape, layer): (String, Vec<usize>, usize),
+    parts: [&SourceTensor; 2],
+    assembly: Assembly,
+) -> Result<SourceTensor, TensorError> {
+    let groups = shape.last().copied().unwrap_or(0) / 32;
+    let leading = shape.split_last().map_or(&[][..], |(_, leading)| leading).to_vec();
+    let expected = [[&leading[..], &[groups, 16]].concat(), [&leading[..], &[groups]].concat()];
+    for (part, expected) in parts.into_iter().zip(expected) {
+        has_shape(part, expected)?;
+        if part.dtype != DType::U8 {
+            return Err(TensorError::NotCodes { name: part.source_name.clone(), dtype: part.dtype });
+        }
+    }
+    let [first, second] = parts.map(piece);
+    let begin = [&first, &second].into_iter().map(|piece| (piece.file, piece.offset)).min();
+    let (file, offset) = begin.unwrap_or_default();
+    Ok(SourceTensor {
+        source_name: name.clone(),
+        name,
+        dtype: DType::BF16, // holds every value: two bits of a number, and exponents down to 2^-128
+        shape,
+        file,
+        offset,
+        bytes: first.bytes + second.bytes,
+        role: Role::Unused,
+        layer: Some(layer),
+        scaled: false,
+        gguf: None,
+        pieces: vec![first, second],
+        assembly: Some(assembly),
     })
 }
 
@@ -102,6 +215,8 @@ pub struct HubTensor {
     pub shape: Vec<usize>,
     /// Which rows of the canonical tensor it has.
     pub rows: Range<usize>,
+    /// How the canonical tensor's matrices stand in it, where that is not as they are.
+    pub assembly: Option<Assembly>,
 }
 
 impl ModelSpec {
@@ -110,15 +225,21 @@ impl ModelSpec {
         let declaration = self.declaration(canonical);
         let parts = declaration.map_or(&[][..], |(declared, _)| declared.layout.parts()[0]);
         let (&[experts, rows, cols], Some((_, layer)), false) = (shape, declaration, parts.is_empty()) else {
-            let rows = shape.iter().rev().skip(1).product();
-            return vec![HubTensor { name: canonical.to_owned(), shape: shape.to_vec(), rows: 0..rows }];
+            let (mut shape, rows, mut assembly) =
+                (shape.to_vec(), shape.iter().rev().skip(1).product(), None);
+            if let Some((Layout::Transposed { alternating, .. }, stored)) =
+                declaration.and_then(|(declared, _)| Some((declared.layout, transposed(declared, &shape)?)))
+            {
+                (shape, assembly) = (stored, Some(Assembly::Transposed { alternating }));
+            }
+            return vec![HubTensor { name: canonical.to_owned(), shape, rows: 0..rows, assembly }];
         };
         let height = rows / parts.len();
         let all = (0..experts).flat_map(|expert| parts.iter().enumerate().map(move |part| (expert, part)));
         let matrix = |(expert, (index, part)): (usize, (usize, &&str))| {
             let first = expert * rows + index * height;
             let name = of_expert(&numbered(part, layer), expert);
-            HubTensor { name, shape: vec![height, cols], rows: first..first + height }
+            HubTensor { name, shape: vec![height, cols], rows: first..first + height, assembly: None }
         };
         all.map(matrix).collect()
     }
@@ -237,7 +358,7 @@ mod tests {
         assert!(matches!(wide, TensorError::WrongShape { name, .. } if name.starts_with("language_model.")));
         let short = stacked(&|tensors| tensors[2].shape[0] -= 1).unwrap_err();
         assert!(matches!(short, TensorError::WrongShape { .. }));
-        let mixed = stacked(&|tensors| tensors[2].dtype = gq_tensor::DType::F16).unwrap_err();
+        let mixed = stacked(&|tensors| tensors[2].dtype = DType::F16).unwrap_err();
         assert!(matches!(mixed, TensorError::MixedTypes { .. }));
     }
 }

@@ -1,6 +1,7 @@
 //! One tensor of a checkpoint, as a fact.
 
 use crate::Role;
+use crate::assembly::{Assembly, Matrices};
 use crate::gguf::Storage;
 use gq_tensor::{DType, MatrixShape};
 use serde::Serialize;
@@ -38,6 +39,9 @@ pub struct SourceTensor {
     /// files, and `bytes` is the sum.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub pieces: Vec<TensorPiece>,
+    /// How rows come from the pieces, where these are no rows by themselves; its bytes are those of rows put together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assembly: Option<Assembly>,
 }
 
 /// Rows of a tensor that stand together in a file.
@@ -81,9 +85,10 @@ impl SourceTensor {
 
     /// Bytes of one row in the file.
     pub fn row_bytes(&self) -> usize {
-        match self.gguf {
-            Some(storage) => storage.row_bytes(self.cols()),
-            None => self.cols() * self.dtype.size(),
+        match (self.gguf, self.assembly) {
+            (Some(storage), _) => storage.row_bytes(self.cols()),
+            (None, Some(assembly)) => assembly.row_bytes(self.cols(), self.dtype.size()),
+            (None, None) => self.cols() * self.dtype.size(),
         }
     }
 
@@ -94,7 +99,20 @@ impl SourceTensor {
 
     /// Whether it is in several pieces whose bytes, one piece after the other, are the values as `dtype` says.
     pub fn is_plain_stack(&self) -> bool {
-        !self.scaled && !self.pieces.is_empty() && self.gguf.is_none_or(Storage::is_plain)
+        let plain = self.gguf.is_none_or(Storage::is_plain) && self.assembly.is_none();
+        !self.scaled && !self.pieces.is_empty() && plain
+    }
+
+    /// Whether elements are the 4-bit floats of MXFP4 with their powers of two, as they stand in a file.
+    pub fn is_mxfp4(&self) -> bool {
+        let of_gguf = |storage: Storage| storage.kind() == crate::gguf::GgmlType::MXFP4;
+        self.assembly.is_some_and(Assembly::is_coded) || self.gguf.is_some_and(of_gguf)
+    }
+
+    /// The matrices that rows are put together for.
+    pub(crate) fn matrices(&self) -> Matrices {
+        let shape = self.matrix();
+        Matrices { height: shape.rows_each(), cols: shape.cols, size: self.dtype.size() }
     }
 
     /// Rows that a file may keep in another order among themselves; whoever reads a file by itself reads whole units
@@ -145,6 +163,14 @@ impl SourceTensor {
             spans.push(Span { file: piece.file, offset, bytes: to - from });
         }
         spans
+    }
+
+    /// Where the files have bytes of one of its pieces; `None` outside.
+    pub(crate) fn span_of_piece(&self, piece: usize, offset: u64, bytes: usize) -> Option<Span> {
+        let piece = self.pieces.get(piece)?;
+        let bytes = bytes as u64;
+        let inside = offset.checked_add(bytes).is_some_and(|end| end <= piece.bytes);
+        inside.then_some(Span { file: piece.file, offset: piece.offset.saturating_add(offset), bytes })
     }
 
     /// Where the file keeps a row.

@@ -98,6 +98,14 @@ pub enum TensorError {
         /// Its dtype.
         dtype: DType,
     },
+    /// Codes or powers of two that are no bytes.
+    #[error("tensor {} has dtype {dtype}, codes of 4-bit floats and their powers of two are U8", Escaped(.name))]
+    NotCodes {
+        /// Name in the file.
+        name: String,
+        /// Its dtype.
+        dtype: DType,
+    },
     /// Matrices of experts that make one tensor, but differ in type.
     #[error("tensor {} has dtype {dtype}, the matrix of the first expert has {first}", Escaped(.name))]
     MixedTypes {

@@ -234,7 +234,8 @@ impl Ops for ReferenceF64<'_> {
                     x.data[at..at + dim].to_vec()
                 };
                 let q = &q[head * dim..(head + 1) * dim];
-                let scores = (first..=position).map(|row| f64::from(spec.scale) * dot(q, &part(row, k)));
+                let scale = f64::from(spec.scale) * growth(spec, position);
+                let scores = (first..=position).map(|row| scale * dot(q, &part(row, k)));
                 let mut scores: Vec<f64> = match spec.softcap.map(f64::from) {
                     Some(cap) => scores.map(|score| cap * (score / cap).tanh()).collect(),
                     None => scores.collect(),
@@ -319,4 +320,12 @@ impl Ops for ReferenceF64<'_> {
             data: x.rows().flat_map(|row| row[columns.clone()].to_vec()).collect(),
         }
     }
+}
+
+/// What queries at a position are multiplied by.
+fn growth(spec: &gq_checkpoint::AttentionSpec, position: usize) -> f64 {
+    let grown = |growth: gq_checkpoint::QueryGrowth| {
+        1.0 + growth.beta * (1.0 + (position as f64 / growth.original_max_positions).floor()).ln()
+    };
+    spec.query_growth.map_or(1.0, grown)
 }

@@ -25,6 +25,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "source.quantized" => {
             "begin with the original checkpoint if you can; --allow-requantize goes on with this one"
         }
+        "source.mxfp4" => {
+            "ask for 4.25 bits or more (--bpw), for --encoding grid, or for that of these tensors alone (--override PATTERN=grid), which loses nothing; --allow-requantize rounds them"
+        }
         "gguf.type" => {
             "make the file again with a type that is listed, or begin with the original checkpoint"
         }

@@ -10,7 +10,7 @@ use crate::sums::{self, SUMS};
 use crate::{hub, looks, units};
 use gq_checkpoint::{Adapter, Checkpoint, CheckpointError, ModelSpec, StandIn};
 use gq_container::Container;
-use gq_convert::Origin;
+use gq_convert::{Origin, Plan, Step};
 use gq_eval::{Computed, Sizes, checkpoint_sizes, container_sizes};
 use gq_hub::{Globs, Hub, HubError, Located, MODEL_FILES, PullOptions, RepoRef, Snapshot};
 use gq_model::{ActivationMode, Model, RunOptions};
@@ -190,10 +190,12 @@ pub fn checkpoint(path: &Path, global: &Global) -> Result<Checkpoint, Failure> {
     Ok(Checkpoint::open_with(path, &global.reading.options())?)
 }
 
-/// Refuses to quantize what is quantized already, unless that was asked for.
+/// Refuses to quantize the blocks of a GGUF, unless that was asked for.
 pub fn refuse_quantized(checkpoint: &Checkpoint, allowed: bool) -> Result<(), Failure> {
+    let of_gguf =
+        checkpoint.tensors().iter().any(|tensor| tensor.gguf.is_some_and(|s| s.kind().is_quantized()));
     match checkpoint.quantized() {
-        Some(types) if !allowed => {
+        Some(types) if of_gguf && !allowed => {
             let place = checkpoint.dir().display();
             let message = format!(
                 "{place}: the weights are quantized already ({types}); a second time adds to the loss"
@@ -203,6 +205,27 @@ pub fn refuse_quantized(checkpoint: &Checkpoint, allowed: bool) -> Result<(), Fa
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses a plan that rounds what the source has as 4-bit floats, unless that was asked for; kept as it is, nothing is
+/// lost.
+pub fn refuse_rounding(checkpoint: &Checkpoint, plan: &Plan, allowed: bool) -> Result<(), Failure> {
+    let rounds = |step: &&Step| {
+        let source = checkpoint.tensor(&step.tensor);
+        // What an adapter changes is on no grid any more.
+        let coded = source.is_some_and(|tensor| tensor.is_mxfp4() && !checkpoint.is_merged(tensor));
+        coded && !step.encoding.is_grid() && !step.encoding.is_exact()
+    };
+    let rounded = plan.steps.iter().filter(rounds).count();
+    let Some(first) = plan.steps.iter().find(rounds).filter(|_| !allowed) else { return Ok(()) };
+    let message = format!(
+        "{}: {rounded} tensors are stored as mxfp4 in the source, and {} would be rounded again, to {}",
+        checkpoint.dir().display(),
+        first.tensor,
+        first.encoding
+    );
+    let failure = Failure::new(Exit::Usage, "source.mxfp4", message).at(&first.tensor);
+    Err(failure.limit("mxfp4").actual(first.encoding))
 }
 
 /// Opens a checkpoint directory or a GGUF and merges adapters into it.

@@ -126,13 +126,13 @@ impl Block {
             let visible = visible.start - self.seen.start..visible.end - self.seen.start;
             scores[..visible.start].fill(0.0);
             scores[visible.end..].fill(0.0);
-            let scores = &mut scores[visible];
+            let (scores, scale) = (&mut scores[visible], spec.scale_at(query));
             match spec.softcap {
                 Some(cap) => {
-                    let scale = spec.scale / cap;
+                    let scale = scale / cap;
                     scores.iter_mut().for_each(|score| *score = cap * math::tanh(*score * scale));
                 }
-                None => scores.iter_mut().for_each(|score| *score *= spec.scale),
+                None => scores.iter_mut().for_each(|score| *score *= scale),
             }
             softmax_with_sink(scores, sinks.as_ref().map(|sinks| sinks[head]));
         }
@@ -148,11 +148,19 @@ impl Block {
         k: &Matrix,
         spec: &AttentionSpec,
     ) -> Option<Vec<f32>> {
-        let cap = spec.softcap?;
+        if spec.softcap.is_none() && spec.query_growth.is_none() {
+            return None;
+        }
         let mut slopes = self.products(level, head, q, k, spec);
-        for slope in &mut slopes {
-            let t = math::tanh(*slope * (spec.scale / cap));
-            *slope = spec.scale * (1.0 - t * t);
+        for (query, slopes) in self.queries.clone().zip(slopes.chunks_exact_mut(self.seen.len())) {
+            let scale = spec.scale_at(query);
+            match spec.softcap {
+                Some(cap) => slopes.iter_mut().for_each(|slope| {
+                    let t = math::tanh(*slope * (scale / cap));
+                    *slope = scale * (1.0 - t * t);
+                }),
+                None => slopes.fill(scale),
+            }
         }
         Some(slopes)
     }

@@ -182,8 +182,17 @@ mod tests {
     use gq_suite::{tiny as model, tiny_path};
     use gq_tensor::{DType, Encoding, Isa, MatrixShape, Storage};
 
-    const TINY: [&str; 8] =
-        ["llama", "qwen2", "qwen3-moe", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense"];
+    const TINY: [&str; 9] = [
+        "llama",
+        "qwen2",
+        "qwen3-moe",
+        "gpt-oss",
+        "gemma3",
+        "gemma4-e2b",
+        "gemma4-e4b",
+        "gemma4-moe",
+        "gemma4-dense",
+    ];
 
     fn checkpoint(name: &str) -> Checkpoint {
         Checkpoint::open(tiny_path(name)).unwrap()

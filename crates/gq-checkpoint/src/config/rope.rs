@@ -17,6 +17,8 @@ const SCALING: &[&str] = &[
     "beta_slow",
 ];
 
+/// The model type whose rotary parameters say how queries grow.
+const QUERIES_GROW: &str = "ministral3";
 const SUPPORTED: &str = "default, linear, dynamic, llama3, yarn, longrope, proportional";
 
 /// Parameters of one layer type: theta and how frequencies derive from it.
@@ -28,6 +30,8 @@ pub(crate) struct RopeParameters {
     pub attention_factor: f64,
     /// Divisors of the frequencies, one per pair, where they are listed; else empty.
     pub factors: Vec<f64>,
+    /// Growth of queries with their position (Ministral 3).
+    pub query_beta: Option<f64>,
 }
 
 /// What stands outside of the object with the parameters.
@@ -44,7 +48,13 @@ pub(crate) struct Around {
 impl RopeParameters {
     /// Plain frequencies.
     pub(crate) fn default(theta: f64) -> RopeParameters {
-        RopeParameters { theta, kind: RopeKind::Default, attention_factor: 1.0, factors: Vec::new() }
+        RopeParameters {
+            theta,
+            kind: RopeKind::Default,
+            attention_factor: 1.0,
+            factors: Vec::new(),
+            query_beta: None,
+        }
     }
 
     /// Reads `rope_parameters` (or one layer type's part of it) or `rope_scaling`.
@@ -120,8 +130,13 @@ impl RopeParameters {
             let (field, actual) = (fields.path("high_freq_factor"), high.to_string());
             return Err(ConfigError::OutOfRange { field, actual, min, max: 1e6 });
         }
+        let mut query_beta = None;
+        if model_type == QUERIES_GROW {
+            query_beta = fields.opt_float("llama_4_scaling_beta", 0.0..=1e3)?;
+            fields.irrelevant(&["max_position_embeddings"]); // as on top
+        }
         fields.finish(model_type)?;
-        Ok(RopeParameters { theta, kind, attention_factor, factors })
+        Ok(RopeParameters { theta, kind, attention_factor, factors, query_beta })
     }
 }
 
@@ -200,7 +215,7 @@ fn yarn_attention_factor(fields: &Fields<'_>, factor: f64) -> Result<f64, Config
 /// Every step is rounded to f32, as in the reference; only the power is taken in f64 and then rounded,
 /// which is within one unit in the last place of any f32 power function.
 pub(crate) fn rope_spec(parameters: &RopeParameters, head_dim: usize) -> RopeSpec {
-    let RopeParameters { theta, kind, attention_factor, ref factors } = *parameters;
+    let RopeParameters { theta, kind, attention_factor, ref factors, .. } = *parameters;
     let period = |pair: usize| power(theta, (2 * pair) as f32 / head_dim as f32);
     let plain = (0..head_dim / 2).map(|pair| 1.0 / period(pair));
     let inv_freq: Vec<f32> = match kind {

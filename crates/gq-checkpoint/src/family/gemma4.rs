@@ -38,8 +38,11 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         score_width: |_, _| 1,
         attention_bias: false,
         pads_vocabulary: false,
+        windows: true,
         sliding_rope: true,
         rope_factors: RopeFactors::Always,
+        yarn_truncates: true,
+        yarn_factor: true,
     },
 };
 

@@ -5,7 +5,7 @@ use super::tensors::{
     ATTENTION_NORM, DOWN, EMBEDDING, FINAL_NORM, FREQUENCIES, GATE, HEAD, KEY, KEY_BIAS, LAYER_FREQUENCIES,
     OUTPUT, OUTPUT_BIAS, PRE_MLP_NORM, QUERY, QUERY_BIAS, UP, VALUE, VALUE_BIAS,
 };
-use super::{FamilyFile, ModelType, rotary};
+use super::{FamilyFile, ModelType, mistral, rotary};
 use crate::config::{Fields, check_factors, rope_spec};
 use crate::declared::{Declared, Dim, Layout, Part, When};
 use crate::gguf::{
@@ -22,7 +22,14 @@ const MODEL_TYPE: &str = "llama";
 
 pub(super) const FILE: FamilyFile = FamilyFile {
     name: "llama",
-    model_types: &[ModelType { name: MODEL_TYPE, read: spec, architecture: Some("LlamaForCausalLM") }],
+    model_types: &[
+        ModelType { name: MODEL_TYPE, read: spec, architecture: Some("LlamaForCausalLM") },
+        ModelType {
+            name: mistral::MISTRAL,
+            read: mistral::mistral,
+            architecture: Some("MistralForCausalLM"),
+        },
+    ],
     tensors: TENSORS,
     gguf: GgufRules {
         config: gguf_config,
@@ -31,8 +38,11 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         score_width: |_, attention| attention.head_dim,
         attention_bias: true,
         pads_vocabulary: true,
+        windows: false,
         sliding_rope: false,
         rope_factors: RopeFactors::WhereNeeded,
+        yarn_truncates: true,
+        yarn_factor: true,
     },
 };
 

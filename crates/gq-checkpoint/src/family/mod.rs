@@ -4,7 +4,9 @@
 
 mod gemma3;
 mod gemma4;
+mod gpt_oss;
 mod llama;
+mod mistral;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
@@ -27,6 +29,8 @@ impl Family {
             Family::Qwen2 => &qwen2::FILE,
             Family::Qwen3 => &qwen3::FILE,
             Family::Qwen3Moe => &qwen3_moe::FILE,
+            Family::Mistral3 => &mistral::FILE,
+            Family::GptOss => &gpt_oss::FILE,
             Family::Gemma3 => &gemma3::FILE,
             Family::Gemma4 => &gemma4::FILE,
         }
@@ -99,7 +103,9 @@ pub(crate) fn read(model_type: &str, fields: &Fields<'_>) -> Result<ModelSpec, C
 /// Names of parameters that are stacks of experts' matrices, in the order of their module.
 pub(crate) fn stacks_of_experts() -> Vec<&'static str> {
     let declared = Family::ALL.into_iter().flat_map(|family| family.file().tensors);
-    let stacks = declared.filter(|declared| declared.shape.len() == 3).map(Declared::module);
+    let stacks = declared
+        .filter(|declared| declared.shape.len() == 3 && declared.role != crate::Role::Bias)
+        .map(Declared::module);
     let mut names = Vec::new();
     stacks.for_each(|name| {
         if !names.contains(&name) {

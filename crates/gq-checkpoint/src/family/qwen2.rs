@@ -32,8 +32,11 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         score_width: |_, attention| attention.head_dim,
         attention_bias: true,
         pads_vocabulary: true,
+        windows: false,
         sliding_rope: false,
         rope_factors: RopeFactors::Never,
+        yarn_truncates: true,
+        yarn_factor: true,
     },
 };
 

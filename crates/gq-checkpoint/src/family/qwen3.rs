@@ -37,8 +37,11 @@ pub(super) const RULES: GgufRules = GgufRules {
     score_width: |_, attention| attention.head_dim,
     attention_bias: false,
     pads_vocabulary: true,
+    windows: false,
     sliding_rope: false,
     rope_factors: RopeFactors::Never,
+    yarn_truncates: true,
+    yarn_factor: true,
 };
 
 const TENSORS: &[Declared] = &[

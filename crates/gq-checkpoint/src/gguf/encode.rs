@@ -7,9 +7,10 @@ use super::rounding::{extreme, inverse};
 use super::{GgmlType, encode_k};
 use half::{bf16, f16};
 
-/// Whether values can be written as this type.
+/// Whether values can be rounded to this type. MXFP4 is written of values that are on its grid alone.
 pub fn is_encodable(kind: GgmlType) -> bool {
-    encoder(kind).is_some() || matches!(kind, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16)
+    encoder(kind).is_some() && kind != GgmlType::MXFP4
+        || matches!(kind, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16)
 }
 
 /// One block: values to bytes.
@@ -25,6 +26,7 @@ fn encoder(kind: GgmlType) -> Option<Encoder> {
         GgmlType::Q4_K => Some(encode_k::q4_k),
         GgmlType::Q5_K => Some(encode_k::q5_k),
         GgmlType::Q6_K => Some(encode_k::q6_k),
+        GgmlType::MXFP4 => Some(mxfp4),
         _ => None,
     }
 }
@@ -110,6 +112,25 @@ fn q5_1(values: &[f32], out: &mut [u8]) {
     put_half(out, 2, min);
     out[4..8].copy_from_slice(&fifth_bits(&codes));
     pack_nibbles(&codes, &mut out[8..]);
+}
+
+/// The magnitudes of FP4 E2M1, in the order of their codes.
+const FP4: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+
+/// A power of two, then 32 4-bit floats. The largest is 4 or 6: whatever is on the grid with a larger power is on it with
+/// that one.
+fn mxfp4(values: &[f32], out: &mut [u8]) {
+    let largest = extreme(values).abs();
+    let exponent = if largest == 0.0 { -127 } else { (libm::ilogbf(largest) - 2).max(-127) };
+    let inverse = f64::from(libm::scalbnf(1.0, -exponent.clamp(-127, 127)));
+    let codes = std::array::from_fn(|i| {
+        let scaled = (f64::from(values[i]) * inverse).abs() as f32;
+        let nearest = |a: &usize, b: &usize| (FP4[*a] - scaled).abs().total_cmp(&(FP4[*b] - scaled).abs());
+        let code = (0..FP4.len()).min_by(nearest).unwrap_or(0) as u8;
+        code | if values[i].is_sign_negative() { 8 } else { 0 }
+    });
+    out[0] = (exponent + 127).clamp(0, 254) as u8;
+    pack_nibbles(&codes, &mut out[1..]);
 }
 
 fn q8_0(values: &[f32], out: &mut [u8]) {

@@ -125,6 +125,18 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// Refuses a number other than `expected`, where there is one.
+    pub(crate) fn same_float(&self, key: &str, expected: f64) -> Result<(), GgufError> {
+        match self.opt_float(key)? {
+            Some(actual) if actual != expected => Err(GgufError::Unsupported {
+                key: self.name(key),
+                actual: actual.to_string(),
+                supported: expected.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses false.
     pub(crate) fn must_be_true(&self, key: &str) -> Result<(), GgufError> {
         match self.get(key) {

@@ -66,6 +66,11 @@ impl StoredRope {
         Ok(StoredRope { theta, factor, yarn, attention, factors })
     }
 
+    /// Base of the frequencies.
+    pub(crate) fn theta(&self) -> f64 {
+        self.theta
+    }
+
     /// Refuses a factor on cosines and sines: llama.cpp applies it to layers with a window as well.
     pub(crate) fn without_attention(self, keys: &Keys<'_>) -> Result<StoredRope, GgufError> {
         match self.attention == 1.0 {

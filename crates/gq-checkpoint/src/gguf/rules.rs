@@ -24,8 +24,14 @@ pub(crate) struct GgufRules {
     pub(crate) attention_bias: bool,
     /// Whether rows of the embedding beyond the vocabulary get tokens that stand for nothing.
     pub(crate) pads_vocabulary: bool,
+    /// Whether engines give layers windows.
+    pub(crate) windows: bool,
     /// Whether sliding layers have rotary keys of their own.
     pub(crate) sliding_rope: bool,
+    /// Whether the ramp of a YaRN that keys describe begins and ends at whole pairs in the models that these files are of.
+    pub(crate) yarn_truncates: bool,
+    /// Whether engines multiply cosines and sines by `1 + 0.1 ln(factor)` where keys say YaRN.
+    pub(crate) yarn_factor: bool,
     /// Whether engines read divisors of rotary frequencies from a tensor.
     pub(crate) rope_factors: RopeFactors,
 }

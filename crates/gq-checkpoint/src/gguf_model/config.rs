@@ -79,7 +79,10 @@ mod tests {
         let own = keys.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
         let swa = swa.into_iter().filter(|_| family.starts_with("gemma"));
         let experts = ["expert_count", "expert_used_count"].map(four);
-        let experts = experts.into_iter().filter(|_| family == "qwen3moe");
+        let sparse = ["qwen3moe", "gpt-oss"].contains(&family);
+        let window = ["expert_feed_forward_length", "attention.sliding_window"].map(four);
+        let window = window.into_iter().filter(|_| family == "gpt-oss");
+        let experts = experts.into_iter().filter(|_| sparse).chain(window);
         for (key, value) in plain.into_iter().chain(swa).chain(experts).chain([length, eps]).chain(own) {
             let whole = ["tokenizer.", "general.", "elsewhere."].iter().any(|part| key.starts_with(part));
             metadata.set(&if whole { key } else { format!("{family}.{key}") }, value);

@@ -238,10 +238,10 @@ fn encode_rows(
 /// The type that a tensor gets when `wanted` is asked for: vectors, norms and routers stay f32; rows that blocks of
 /// 256 do not divide get blocks of 32 of the next larger type, rows that those do not divide get f16.
 fn kind_for(role: Role, shape: &[usize], wanted: GgmlType) -> Result<GgmlType, GgufError> {
-    if shape.len() < 2 || role == Role::Router {
+    if shape.len() < 2 || matches!(role, Role::Router | Role::Bias) {
         return Ok(GgmlType::F32);
     }
-    if !is_encodable(wanted) {
+    if wanted != GgmlType::MXFP4 && !is_encodable(wanted) {
         return Err(GgufError::Unsupported {
             key: "type".to_owned(),
             actual: wanted.name().to_owned(),

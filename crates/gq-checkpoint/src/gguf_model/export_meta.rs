@@ -114,6 +114,10 @@ fn check_graph(spec: &ModelSpec) -> Result<(), GgufError> {
         if layer.moe.is_some_and(|moe| !moe.router.renormalize) {
             return Err(unsupported("norm_topk_prob", "false", "true"));
         }
+        let never = attention.window.filter(|window| *window < spec.max_positions && !rules.windows);
+        if let Some(window) = never {
+            return Err(unsupported("sliding_window", window, "null: the engine's graph has no windows"));
+        }
         if attention.bias && !rules.attention_bias {
             return Err(unsupported("attention_bias", "true", "false"));
         }

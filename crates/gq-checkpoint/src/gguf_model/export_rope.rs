@@ -36,7 +36,9 @@ pub(super) fn stored_keys(spec: &ModelSpec) -> Result<Vec<(&'static str, Metadat
             keys.push(("rope.scaling.type", Metadatum::String("yarn".to_owned())));
             keys.push(("rope.scaling.factor", float(factor)));
             keys.push(("rope.scaling.original_context_length", original));
-            attention /= own_factor(factor);
+            if spec.family.file().gguf.yarn_factor {
+                attention /= own_factor(factor);
+            }
         }
         _ => {}
     }
@@ -72,7 +74,8 @@ pub(super) fn stored_factors(spec: &ModelSpec) -> Result<Option<Vec<f32>>, GgufE
         RopeKind::Yarn { beta_fast, beta_slow, original_max_positions, truncate, .. } => {
             let whole =
                 original_max_positions.fract() == 0.0 && original_max_positions <= f64::from(u32::MAX);
-            beta_fast == BETA_FAST && beta_slow == BETA_SLOW && truncate && whole
+            let ends = truncate == spec.family.file().gguf.yarn_truncates;
+            beta_fast == BETA_FAST && beta_slow == BETA_SLOW && ends && whole
         }
         RopeKind::Llama3 { .. } | RopeKind::Factors | RopeKind::Proportional { .. } => false,
     };

@@ -80,6 +80,7 @@ fn tensors(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<SourceTensor>, GgufError
             scaled: false,
             gguf: Some(storage),
             pieces: Vec::new(),
+            assembly: None,
         });
     }
     tensors.sort_by_key(|tensor| (tensor.file, tensor.offset));

@@ -21,7 +21,9 @@ pub(super) fn transform_of(spec: &ModelSpec, canonical: &str) -> Transform {
             None => Transform::None,
         },
         Layout::PlusOne if spec.norm_plus_one => Transform::PlusOne,
-        Layout::Plain | Layout::PlusOne | Layout::Stacked { .. } => Transform::None,
+        Layout::Plain | Layout::PlusOne | Layout::Stacked { .. } | Layout::Transposed { .. } => {
+            Transform::None
+        }
     }
 }
 

@@ -15,12 +15,22 @@ pub(super) enum PreTokenizer {
     Qwen2,
     Falcon,
     DeepSeekCoder,
+    /// Of o200k: GPT-OSS, Phi-4-mini, Llama 4. Words by case, digits in threes.
+    Gpt4o,
+    /// Of Mistral since NeMo: the same with single digits.
+    Tekken,
 }
 
 const LLAMA3: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}\
                       | ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 const QWEN2: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}\
                      | ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const GPT4O: &str = "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?\
+                     |[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?\
+                     |\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const TEKKEN: &str = "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+\
+                      |[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|\\p{N}\
+                      | ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 const GPT2: &str = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)";
 
 /// Splits, one after the other, each within the pieces of the last.
@@ -35,7 +45,7 @@ const DEEPSEEK_CODER_SPLITS: [&str; 5] = [
 ];
 
 impl PreTokenizer {
-    const ALL: [PreTokenizer; 8] = [
+    const ALL: [PreTokenizer; 10] = [
         PreTokenizer::Gpt2,
         PreTokenizer::SmolLm,
         PreTokenizer::Llama3,
@@ -43,6 +53,8 @@ impl PreTokenizer {
         PreTokenizer::Qwen2,
         PreTokenizer::Falcon,
         PreTokenizer::DeepSeekCoder,
+        PreTokenizer::Gpt4o,
+        PreTokenizer::Tekken,
         PreTokenizer::Default,
     ];
 
@@ -59,6 +71,8 @@ impl PreTokenizer {
             PreTokenizer::Qwen2 => &["qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"],
             PreTokenizer::Falcon => &["falcon"],
             PreTokenizer::DeepSeekCoder => &["deepseek-coder"],
+            PreTokenizer::Gpt4o => &["gpt-4o", "llama4"],
+            PreTokenizer::Tekken => &["tekken"],
         }
     }
 
@@ -79,12 +93,12 @@ impl PreTokenizer {
 
     /// Whether text begins with the first token when the file does not say.
     pub(super) fn adds_bos(self) -> bool {
-        self == PreTokenizer::Llama3
+        matches!(self, PreTokenizer::Llama3 | PreTokenizer::Tekken)
     }
 
     /// Whether a word that is a token is taken whole, whatever the merges say.
     pub(super) fn ignores_merges(self) -> bool {
-        self == PreTokenizer::Llama3
+        matches!(self, PreTokenizer::Llama3 | PreTokenizer::Tekken)
     }
 
     /// As `tokenizer.json` has it.
@@ -106,6 +120,8 @@ impl PreTokenizer {
             PreTokenizer::Qwen2 => splits(&[QWEN2]),
             PreTokenizer::Falcon => splits(&FALCON_SPLITS),
             PreTokenizer::DeepSeekCoder => splits(&DEEPSEEK_CODER_SPLITS),
+            PreTokenizer::Gpt4o => splits(&[GPT4O]),
+            PreTokenizer::Tekken => splits(&[TEKKEN]),
         }
     }
 
@@ -123,7 +139,17 @@ impl PreTokenizer {
                 other => other.clone(),
             }
         }
-        let wanted = essence(pre_tokenizer);
+        // The same where every character is matched, as these patterns do: pieces are kept, or what is between is dropped.
+        fn kept(mut value: Value) -> Value {
+            let steps = value.get_mut("pretokenizers").and_then(Value::as_array_mut);
+            for step in steps.into_iter().flatten().filter(|step| step["type"] == "Split") {
+                if step["behavior"] == "Removed" && step["invert"] == true {
+                    (step["behavior"], step["invert"]) = (json!("Isolated"), json!(false));
+                }
+            }
+            value
+        }
+        let wanted = essence(&kept(pre_tokenizer.clone()));
         let mut fitting = PreTokenizer::ALL.into_iter().filter(|pre| essence(&pre.json()) == wanted);
         let first = fitting.clone().next();
         fitting.find(|pre| pre.ignores_merges() == ignores_merges).or(first)
@@ -146,5 +172,12 @@ mod tests {
         assert_eq!(PreTokenizer::recognize(&pre, false), Some(PreTokenizer::Smaug));
         assert_eq!(PreTokenizer::recognize(&PreTokenizer::Gpt2.json(), true), Some(PreTokenizer::Gpt2));
         assert_eq!(PreTokenizer::from_name("default"), Some(PreTokenizer::Default));
+        // As Phi-4-mini has it.
+        let mut pre = PreTokenizer::Gpt4o.json();
+        (pre["pretokenizers"][0]["behavior"], pre["pretokenizers"][0]["invert"]) =
+            (json!("Removed"), json!(true));
+        assert_eq!(PreTokenizer::recognize(&pre, false), Some(PreTokenizer::Gpt4o));
+        pre["pretokenizers"][0]["invert"] = json!(false);
+        assert_eq!(PreTokenizer::recognize(&pre, false), None);
     }
 }

@@ -62,7 +62,7 @@ fn stack(
         return Err(GgufError::Tensors { source });
     };
     let kind = parts.first().map_or(GgmlType::F32, |part| part.info.kind);
-    let expected = vec![experts, rows / parts.len().max(1), cols];
+    let expected = without_one([experts, rows / parts.len().max(1), cols]);
     for part in parts {
         let (name, actual) = (part.info.name.clone(), part.info.shape.clone());
         if !is_decodable(part.info.kind) {
@@ -108,7 +108,13 @@ fn stack(
         scaled: false,
         gguf: Some(Storage { kind, transform: Transform::None }),
         pieces,
+        assembly: None,
     })
+}
+
+/// The shape of a part: an expert's bias is a row.
+fn without_one([experts, height, cols]: [usize; 3]) -> Vec<usize> {
+    if height == 1 { vec![experts, cols] } else { vec![experts, height, cols] }
 }
 
 /// The rows of a stack that one tensor of a file has: a matrix of every expert.
@@ -154,7 +160,8 @@ pub(super) fn stored_as(
         ([_, ..], &[experts, rows, cols]) => {
             let part = |(index, name): (usize, &&'static str)| {
                 let (of, height) = (parts.len(), rows / parts.len());
-                (numbered(name, layer), vec![experts, height, cols], Some(Part { index, of, height }))
+                let shape = without_one([experts, height, cols]);
+                (numbered(name, layer), shape, Some(Part { index, of, height }))
             };
             parts.iter().enumerate().map(part).collect()
         }

@@ -29,9 +29,33 @@ pub const QWEN3_MOE: Families = &[Family::Qwen3Moe];
 /// All Qwens.
 pub const QWEN: Families = &[Family::Qwen2, Family::Qwen3, Family::Qwen3Moe];
 /// Families with one kind of attention.
-pub const LLAMA_QWEN: Families = &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe];
+pub const LLAMA_QWEN: Families =
+    &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Mistral3];
 /// Families whose biases of attention the configuration says.
 pub const LLAMA_GEMMA: Families = &[Family::Llama, Family::Gemma3, Family::Gemma4];
+/// Ministral 3 alone.
+pub const MISTRAL3: Families = &[Family::Mistral3];
+/// Mistral (in Llama's files) and Ministral 3.
+pub const MISTRALS: Families = &[Family::Llama, Family::Mistral3];
+/// Families that stand in wrappers.
+pub const WRAPPED: Families = &[Family::Mistral3, Family::Gemma3, Family::Gemma4];
+/// All but Ministral 3.
+pub const NOT_MISTRAL3: Families = &[
+    Family::Llama,
+    Family::Qwen2,
+    Family::Qwen3,
+    Family::Qwen3Moe,
+    Family::GptOss,
+    Family::Gemma3,
+    Family::Gemma4,
+];
+/// GPT-OSS alone.
+pub const GPT_OSS: Families = &[Family::GptOss];
+/// Families with one kind of attention, and GPT-OSS.
+pub const NO_GEMMA: Families =
+    &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Mistral3, Family::GptOss];
+/// Families whose layers may have a window.
+pub const SLIDING: Families = &[Family::GptOss, Family::Gemma3, Family::Gemma4];
 /// Gemma 3 and 4.
 pub const GEMMA: Families = &[Family::Gemma3, Family::Gemma4];
 /// Gemma 3 alone.
@@ -39,8 +63,15 @@ pub const GEMMA3: Families = &[Family::Gemma3];
 /// Gemma 4 alone.
 pub const GEMMA4: Families = &[Family::Gemma4];
 /// Families with one kind of layer name for all rotary parameters, or a rule for one kind.
-pub const LLAMA_QWEN_GEMMA3: Families =
-    &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Gemma3];
+pub const NOT_GEMMA4: Families = &[
+    Family::Llama,
+    Family::Qwen2,
+    Family::Qwen3,
+    Family::Qwen3Moe,
+    Family::Mistral3,
+    Family::GptOss,
+    Family::Gemma3,
+];
 
 /// What a null in `config.json` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

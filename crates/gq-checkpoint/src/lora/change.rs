@@ -5,9 +5,10 @@ use super::modules::Module;
 use super::parameter::{of_expert, of_parameter, parameter};
 use super::tied::{EMBEDDING, equal_bytes};
 use super::{Adapter, AdapterError};
+use crate::declared::Layout as InFiles;
 use crate::names::canonical;
 use crate::safetensors::HeaderEntry;
-use crate::{Role, SourceTensor};
+use crate::{ModelSpec, Role, SourceTensor};
 use std::collections::HashMap;
 
 /// What one adapter does to one tensor.
@@ -68,7 +69,7 @@ impl Change {
 pub(super) fn matched(
     (index, adapter): (usize, &Adapter),
     (name, module): (&str, &Module),
-    tensors: &HashMap<&str, &SourceTensor>,
+    (spec, tensors): (&ModelSpec, &HashMap<&str, &SourceTensor>),
 ) -> Result<Vec<(String, Change)>, AdapterError> {
     let weight = canonical(&format!("{name}.weight"));
     let Some(source) = tensors.get(weight.as_str()) else {
@@ -82,7 +83,9 @@ pub(super) fn matched(
         let found = if has_factors { parameter(adapter, name, tensors)? } else { None };
         if let Some((tensor, key, source)) = found {
             let mut change = Change::new(index);
-            change.factors = Some(of_parameter(adapter, (name, module), &key, source)?);
+            let declared = spec.declaration(&tensor).map(|(declared, _)| declared.layout);
+            let declared = declared.unwrap_or(InFiles::Plain);
+            change.factors = Some(of_parameter(adapter, (name, module), &key, (source, declared))?);
             return Ok(vec![(tensor, change)]);
         }
         // A state that was saved as it is has biases of modules without weights of their own; none is in a checkpoint.

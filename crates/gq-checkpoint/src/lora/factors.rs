@@ -2,6 +2,7 @@
 
 use super::AdapterError;
 use super::modules::Module;
+use crate::assembly::alternating_row;
 use crate::safetensors::HeaderEntry;
 use std::ops::Range;
 
@@ -32,6 +33,8 @@ pub(super) enum Layout {
     Transposed,
     /// Of `[experts, outputs, inputs]`: `a [experts * rank, inputs]`, `b [outputs, rank * experts]`.
     Experts(usize),
+    /// The same where gate and up outputs stand in turn.
+    ExpertsInTurn(usize),
     /// Of `[experts, inputs, outputs]`, the same.
     ExpertsInputsFirst(usize),
 }
@@ -40,7 +43,9 @@ impl Factors {
     /// Matrices that have factors of their own.
     pub(super) fn experts(&self) -> usize {
         match self.layout {
-            Layout::Experts(experts) | Layout::ExpertsInputsFirst(experts) => experts.max(1),
+            Layout::Experts(experts)
+            | Layout::ExpertsInTurn(experts)
+            | Layout::ExpertsInputsFirst(experts) => experts.max(1),
             _ => 1,
         }
     }
@@ -55,6 +60,12 @@ impl Factors {
             Layout::Transposed => (transposed(&b, rank), transposed(&a, cols)),
             // PEFT counts experts slowest in the rows of `a`, and fastest in the columns of `b`.
             Layout::Experts(_) => (of_experts(&b, rank, experts), a),
+            Layout::ExpertsInTurn(_) => {
+                let left = of_experts(&b, rank, experts);
+                let height = left.len() / (rank * experts).max(1);
+                let row = |row: usize| &left[alternating_row(row, height) * rank..][..rank];
+                ((0..height * experts).flat_map(row).copied().collect(), a)
+            }
             Layout::ExpertsInputsFirst(_) => {
                 let rows = a.len() / (rank * experts).max(1);
                 let left: Vec<f32> =

@@ -59,7 +59,7 @@ impl Merge {
                     }
                     continue; // compared with the embedding below
                 }
-                for (tensor, change) in matched((index, adapter), (name, module), &by_name)? {
+                for (tensor, change) in matched((index, adapter), (name, module), (spec, &by_name))? {
                     let list = changes.entry(tensor).or_default();
                     change.check_after(name, list)?;
                     list.push(change);

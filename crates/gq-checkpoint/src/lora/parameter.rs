@@ -4,6 +4,7 @@ use super::factors::{Factors, Layout, both, check_shape};
 use super::modules::Module;
 use super::{Adapter, AdapterError};
 use crate::SourceTensor;
+use crate::declared::Layout as InFiles;
 use crate::family::{matrix_of_stack, stacks_of_experts};
 use crate::names::canonical;
 use std::collections::HashMap;
@@ -74,7 +75,7 @@ pub(super) fn of_parameter(
     adapter: &Adapter,
     (name, module): (&str, &Module),
     key: &str,
-    source: &SourceTensor,
+    (source, declared): (&SourceTensor, InFiles),
 ) -> Result<Factors, AdapterError> {
     let incomplete = AdapterError::Incomplete { module: name.to_owned(), missing: "A" };
     let (a, b) = both(name, module)?.ok_or(incomplete)?;
@@ -95,6 +96,14 @@ pub(super) fn of_parameter(
     let (rank, scale) = adapter.config.rank_and_scale(key);
     let rank = usize::try_from(rank).unwrap_or(usize::MAX);
     let all = rank.saturating_mul(experts);
+    if let InFiles::Transposed { alternating, .. } = declared {
+        // The library's own graph has outputs last, so that there is one order alone.
+        check_shape(&a, &[all, second])?;
+        check_shape(&b, &[first, all])?;
+        let layout = if alternating { Layout::ExpertsInTurn(experts) } else { Layout::Experts(experts) };
+        let scale = scale * adapter.weight();
+        return Ok(Factors { a, b, magnitude: None, rank, scale, layout, rows: None });
+    }
     let fits = |inputs: usize, outputs: usize| a.shape == [all, inputs] && b.shape == [outputs, all];
     let layout = match (fits(second, first), fits(first, second), adapter.config.outputs_first) {
         (true, false, _) | (true, true, Some(true)) => Layout::Experts(experts),

@@ -1,6 +1,7 @@
 //! Integration tests: one binary, one module per behavior.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)] // helpers of tests fail as tests do
 
+mod assembled;
 mod configs;
 mod f8;
 mod gguf;

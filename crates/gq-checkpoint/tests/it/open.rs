@@ -3,12 +3,16 @@
 use crate::support::{scratch, testdata};
 use gq_checkpoint::{Checkpoint, FileKind, Role};
 
-const TINY: [&str; 11] = [
+const TINY: [&str; 15] = [
     "llama",
     "qwen2",
     "qwen3",
     "qwen3-moe",
     "qwen3-moe-mixed",
+    "gpt-oss",
+    "gpt-oss-resaved",
+    "mistral",
+    "ministral3",
     "gemma3",
     "gemma4-e2b",
     "gemma4-e4b",

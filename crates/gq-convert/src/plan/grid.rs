@@ -167,6 +167,10 @@ fn smallest(
     let mut grids: Vec<_> = Encoding::grids().into_iter().filter_map(bytes).collect();
     grids.sort_unstable_by_key(|(bytes, code, _)| (*bytes, *code));
     let mut grids: Vec<Encoding> = grids.into_iter().map(|(.., grid)| grid).collect();
+    // Codes of the source itself: they need not be looked at.
+    if tensor.is_mxfp4() && !checkpoint.is_merged(tensor) && grids.contains(&Encoding::Mxfp4) {
+        return Ok(Some(Encoding::Mxfp4));
+    }
     let rows = tensor.rows();
     for row in [0, rows / 2, rows.saturating_sub(1)] {
         if grids.is_empty() {

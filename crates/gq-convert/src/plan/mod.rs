@@ -34,6 +34,7 @@ use memory::{FactorUse, Held, factor_bytes};
 use policy::Rule;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 /// A conversion, decided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -162,12 +163,17 @@ impl Plan {
                     &assumed
                 }
             };
-            if let Budget::MeanBits { .. } = budget {
-                let named = |step: &Step| rules.last_match(&step.tensor).is_some();
-                steps.iter_mut().filter(|step| !named(step)).for_each(|step| keep_grid(step, facts.grids));
-            }
+            // What the source has in four bits already is not rounded for any budget.
+            let coded: HashSet<&str> =
+                tensors.iter().filter(|t| t.is_mxfp4()).map(|tensor| tensor.name.as_str()).collect();
+            let keeps = |step: &Step| {
+                matches!(budget, Budget::MeanBits { .. }) || coded.contains(step.tensor.as_str())
+            };
+            let named = |step: &Step| rules.last_match(&step.tensor).is_some();
+            let kept = steps.iter_mut().filter(|step| !named(step) && keeps(step));
+            kept.for_each(|step| keep_grid(step, facts.grids));
             let takes_part = |step: &Step| {
-                let kept = matches!(budget, Budget::MeanBits { .. }) && step.encoding.is_grid();
+                let kept = keeps(step) && step.encoding.is_grid();
                 rules.last_match(&step.tensor).is_none() && !kept && !step.encoding.is_exact()
             };
             let free = |step: &Step| takes_part(step) && measurements.tensors.contains_key(&step.tensor);

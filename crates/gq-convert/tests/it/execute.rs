@@ -168,7 +168,7 @@ fn a_plan_of_another_checkpoint_is_refused() {
 #[test]
 fn several_outputs_of_one_pass_are_those_of_single_ones() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["tiny/llama", "tiny/gemma4-moe", "tiny/qwen3-moe", "tiny/gemma4-e4b"] {
+    for name in ["tiny/llama", "tiny/gemma4-moe", "tiny/qwen3-moe", "tiny/gpt-oss", "tiny/gemma4-e4b"] {
         let checkpoint = testdata(name);
         let policies = [
             policy("tq4", &[("o_proj", "exact")]),

@@ -102,6 +102,7 @@ fn the_same_bytes_on_every_level_and_thread_count_and_from_the_disk() {
         ("tiny/gemma4-e2b", "tq3"),
         ("tiny/gemma4-moe", "tt2"),
         ("tiny/qwen3-moe", "tt2"),
+        ("tiny/gpt-oss", "tt2"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let mut first: Option<(RoundedAgainOutcome, Option<Vec<u8>>)> = None;

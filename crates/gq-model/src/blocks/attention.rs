@@ -10,7 +10,7 @@ use gq_checkpoint::{Activation, AttentionSpec, LayerSpec, NormPlacement, Part};
 
 #[derive(Debug)]
 pub(crate) struct Attention {
-    operator: ops::Attention,
+    pub(crate) operator: ops::Attention,
     /// The layer whose keys and values are read.
     cache: usize,
     pub(crate) query: Linear,

@@ -10,7 +10,7 @@ use gq_checkpoint::{Activation, ModelSpec, MoeSpec, Part};
 /// A router and what it chooses among.
 #[derive(Debug)]
 pub struct Experts {
-    router: Linear,
+    pub(crate) router: Linear,
     pub(crate) choice: Router,
     /// `[experts * 2 * width, hidden]`: the gate rows of an expert, then its up rows.
     pub(crate) gate_up: Linear,

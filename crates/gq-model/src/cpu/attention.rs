@@ -100,8 +100,9 @@ impl Task<'_> {
         multiply_transposed(block, seen_keys, scores, self.arithmetic);
         for (row, scores) in scratch.scores.chunks_exact_mut(len).enumerate() {
             let seen = visible((self.positions.start + row).min(self.positions.end - 1));
+            let position = (self.positions.start + row).min(self.positions.end - 1);
             let head = if self.positions.len() == 1 { head + row } else { head };
-            self.softmax(head, scores, seen.start - from..seen.end - from);
+            self.softmax((head, position), scores, seen.start - from..seen.end - from);
         }
         let weights = View::new(&scratch.scores, rows, len, len);
         let seen_values = View::new(&values[from * dim..to * dim], len, dim, dim);
@@ -109,17 +110,17 @@ impl Task<'_> {
     }
 
     /// Softmax of the visible scores; the others become 0.
-    fn softmax(&self, head: usize, scores: &mut [f32], visible: Range<usize>) {
+    fn softmax(&self, (head, position): (usize, usize), scores: &mut [f32], visible: Range<usize>) {
         let Attention { spec, sinks } = self.layer;
         scores[..visible.start].fill(0.0);
         scores[visible.end..].fill(0.0);
-        let scores = &mut scores[visible];
+        let (scores, scale) = (&mut scores[visible], spec.scale_at(position));
         match spec.softcap {
             Some(cap) => {
-                let scale = spec.scale / cap;
+                let scale = scale / cap;
                 scores.iter_mut().for_each(|score| *score = cap * math::tanh(*score * scale));
             }
-            None => scores.iter_mut().for_each(|score| *score *= spec.scale),
+            None => scores.iter_mut().for_each(|score| *score *= scale),
         }
         softmax_with_sink(scores, sinks.as_ref().map(|sinks| sinks[head]));
     }

@@ -1,7 +1,8 @@
 //! Llama: grouped-query attention, then a gated MLP, each behind one norm.
 //!
 //! The same order serves Qwen2 (biases on queries, keys and values), Qwen3 (norms of queries and keys, experts in place of
-//! the MLP) and Gemma 3 (norms after both, norms of queries and keys, sliding windows): blocks have what the
+//! the MLP), Mistral (windows, queries that
+//! grow), GPT-OSS (sinks, windows, experts with biases) and Gemma 3 (norms after both, norms of queries and keys, sliding windows): blocks have what the
 //! specification says.
 
 use crate::LoadError;
@@ -42,5 +43,9 @@ impl Layer {
 
 #[cfg(test)]
 mod biases;
+#[cfg(test)]
+mod gpt_oss;
+#[cfg(test)]
+mod mistral;
 #[cfg(test)]
 mod qwen3;

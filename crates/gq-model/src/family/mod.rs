@@ -44,7 +44,13 @@ impl Graph {
             ends: Ends::load(spec, source)?,
             per_layer: per_layer.map(|spec| PerLayerInputs::load(spec, source)).transpose()?,
             layers: match spec.family {
-                Family::Llama | Family::Qwen2 | Family::Qwen3 | Family::Qwen3Moe | Family::Gemma3 => {
+                Family::Llama
+                | Family::Qwen2
+                | Family::Qwen3
+                | Family::Qwen3Moe
+                | Family::Mistral3
+                | Family::GptOss
+                | Family::Gemma3 => {
                     let load = layers.map(|(index, layer)| llama::Layer::load(spec, index, layer, source));
                     Layers::Llama(load.collect::<Result<_, _>>()?)
                 }

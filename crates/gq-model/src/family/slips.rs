@@ -168,11 +168,16 @@ pub(super) fn swap_halves(experts: &mut Experts) {
 
 /// The same rows in another order.
 pub(super) fn reordered(weight: &mut Linear, change: impl Fn(&mut [&[u8]])) {
-    let (Bytes::Mapped(weights, tensor) | Bytes::Stacked(weights, tensor)) = &weight.bytes else {
-        panic!("weights in memory")
+    let rows = weight.shape.rows;
+    let bytes = match &weight.bytes {
+        Bytes::Mapped(weights, tensor) | Bytes::Stacked(weights, tensor) => {
+            weights.pieces_of_rows(tensor, 0..rows).concat()
+        }
+        // Decoded when it was loaded.
+        Bytes::Owned(bytes) => bytes.to_vec(),
+        _ => panic!("weights elsewhere"),
     };
-    let bytes = weights.pieces_of_rows(tensor, 0..tensor.rows()).concat();
-    let mut rows: Vec<&[u8]> = bytes.chunks_exact(tensor.row_bytes()).collect();
+    let mut rows: Vec<&[u8]> = bytes.chunks_exact(bytes.len() / rows).collect();
     change(&mut rows);
     weight.bytes = Bytes::Owned(rows.concat().into());
 }

@@ -153,6 +153,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         _ => {
             let grids = Some(&job.grids);
             let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, value, grids)?;
+            source::refuse_rounding(&checkpoint, &plan, args.recipe.allow_requantize)?;
             let report = execute(&checkpoint, &plan, &output_path, how, &mut progress, global)?;
             progress.finish();
             outcome::notes(&plan, &job.grids, output);

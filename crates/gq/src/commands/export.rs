@@ -230,6 +230,11 @@ fn gguf(
             options.kind = most(weights, &options.overrides).unwrap_or(GgmlType::F16);
         }
     }
+    if args.kind.is_none() {
+        // As they are, without loss.
+        let coded = weights.tensors.iter().filter(|tensor| tensor.mxfp4);
+        options.overrides.extend(coded.map(|tensor| (tensor.name.clone(), GgmlType::MXFP4)));
+    }
     let tensors: Vec<_> = weights.tensors.iter().map(|t| (t.name.clone(), t.shape.clone())).collect();
     let source = ExportSource { spec: &weights.spec, texts: &weights.texts, tensors: &tensors };
     let own = tokens::own(weights)?;

@@ -71,6 +71,7 @@ pub fn show(
     recipe.asked().check(&checkpoint, &policy, resources)?;
     let grids = convert::grids_shown(&checkpoint, &policy, resources, global)?;
     let plan = gq_convert::plan_measured(&checkpoint, &policy, resources, measured, Some(&grids))?;
+    source::refuse_rounding(&checkpoint, &plan, recipe.allow_requantize)?;
     let first = match &calibrate {
         Calibrate::Measure(how) => Some(how.clone().leaving_out(plan.certain(), &checkpoint)),
         Calibrate::Measured | Calibrate::Without(_) => None,

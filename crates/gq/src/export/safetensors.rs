@@ -238,8 +238,10 @@ fn tensors(
     file.write_all(header.as_bytes()).map_err(failed)?;
     let (mut values, mut bytes) = (Vec::new(), Vec::new());
     for Written { of, part } in shard {
-        let (cols, rows) = (part.shape.last().copied().unwrap_or(1), part.rows.clone());
-        let step = (STEP / cols.max(1)).max(1);
+        let rows = part.rows.clone();
+        let cols = part.shape.iter().product::<usize>() / rows.len().max(1);
+        let height = rows.len() / part.shape.first().copied().unwrap_or(1).max(1);
+        let step = if part.assembly.is_some() { height.max(1) } else { (STEP / cols.max(1)).max(1) };
         for first in rows.clone().step_by(step) {
             let now = first..(first + step).min(rows.end);
             values.resize(now.len() * cols, 0.0);
@@ -252,6 +254,9 @@ fn tensors(
                 let message = format!("{of}: a weight in row {row} is {value:e}, which bf16 cannot hold");
                 let failure = Failure::new(Exit::Input, "tensor.not_finite", message).at(of);
                 return Err(failure.limit("finite numbers of bf16").actual(value));
+            }
+            if let Some(assembly) = part.assembly {
+                values = assembly.as_stored(&values, height);
             }
             let chunks = values.par_chunks(CHUNK).zip(bytes.par_chunks_mut(2 * CHUNK));
             chunks.for_each(|(values, bytes)| {

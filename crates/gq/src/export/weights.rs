@@ -35,6 +35,8 @@ pub struct WeightTensor {
     pub shape: Vec<usize>,
     /// Bits per weight in the source, scales included.
     pub bits: f64,
+    /// Whether they are the 4-bit floats of MXFP4.
+    pub mxfp4: bool,
 }
 
 enum Kind {
@@ -67,6 +69,7 @@ impl Weights {
             name: tensor.name.clone(),
             shape: tensor.shape.clone(),
             bits: 8.0 * tensor.bytes as f64 / tensor.elements().max(1) as f64,
+            mxfp4: tensor.is_mxfp4() && !checkpoint.is_merged(tensor),
         });
         Ok(Weights { spec, texts, tensors: tensors.collect(), kind: Kind::Checkpoint(Box::new(checkpoint)) })
     }
@@ -107,7 +110,8 @@ impl Weights {
                 Failure::new(Exit::Input, "container.encoding", message).at(&entry.name)
             })?;
             readers.insert(entry.name.clone(), reader);
-            tensors.push(WeightTensor { name: entry.name.clone(), shape, bits });
+            let mxfp4 = entry.storage().encoding == Encoding::Mxfp4;
+            tensors.push(WeightTensor { name: entry.name.clone(), shape, bits, mxfp4 });
         }
         Ok(Weights {
             spec,

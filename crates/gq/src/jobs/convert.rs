@@ -8,6 +8,7 @@ use crate::options::amounts::Measuring;
 use crate::options::decision::{Calibrate, Why};
 use crate::options::recipe::Recipe;
 use crate::progress::{Progress, Stage, Unit};
+use crate::source;
 use crate::{expected, guard, outcome, progress};
 use gq_calibrate::MeasurementsDir;
 use gq_checkpoint::Checkpoint;
@@ -61,6 +62,9 @@ impl<'a> Job<'a> {
         let plan =
             || gq_convert::plan_measured(self.checkpoint, &policy, self.resources, None, Some(&self.grids));
         self.draft = if self.recipe.target_kld.is_none() { Some(plan()?) } else { None };
+        if let Some(draft) = &self.draft {
+            source::refuse_rounding(self.checkpoint, draft, self.recipe.allow_requantize)?;
+        }
         let left_out = self.measuring(false).map_or(0, |how| how.without.len());
         let exact = self.checkpoint.tensors().iter().filter(|tensor| tensor.shape.len() < 2).count();
         if left_out > exact {

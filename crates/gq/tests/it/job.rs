@@ -43,7 +43,16 @@ fn a_converted_model_is_verified_measured_and_run() {
 #[test]
 fn checkpoints_agree_with_the_reference_outputs_of_every_family() {
     let gq = Gq::new();
-    let qwens = ["qwen2", "qwen3", "qwen3-moe", "qwen3-moe-mixed"];
+    let qwens = [
+        "qwen2",
+        "qwen3",
+        "qwen3-moe",
+        "qwen3-moe-mixed",
+        "gpt-oss",
+        "gpt-oss-resaved",
+        "mistral",
+        "ministral3",
+    ];
     let others = ["llama", "llama3", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense"];
     for name in others.into_iter().chain(qwens) {
         let dir = testdata(&format!("tiny/{name}"));
