@@ -8,8 +8,8 @@ use super::state::State;
 use super::states::States;
 use super::walk::{Run, Walk};
 use crate::deterministic::{Overlay, Replacements};
-use crate::divergence::row_divergence;
 use gq_model::{Model, ModelError};
+use gq_tensor::divergence::divergence_and_slopes;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -151,7 +151,7 @@ impl<'m> TrialPass<'m> {
                     let rows = logits.data.par_chunks_exact_mut(width);
                     let each: Vec<f64> = rows
                         .zip(reference.data.par_chunks_exact(width))
-                        .map(|(q, p)| row_divergence(&mut p.to_vec(), q))
+                        .map(|(q, p)| divergence_and_slopes(&mut p.to_vec(), q))
                         .collect();
                     *sum += each.iter().sum::<f64>();
                 }
