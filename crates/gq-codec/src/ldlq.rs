@@ -4,7 +4,7 @@
 //! this driver feeds errors back through U of `H = U D U^T`.
 
 use crate::factor::Factor;
-use crate::fixed_product::{Operand, fixed_product};
+use crate::fixed_product::{Operand, ProductShape, fixed_product};
 use gq_tensor::Isa;
 
 /// Columns between two updates by all columns before them.
@@ -71,7 +71,14 @@ pub(crate) fn round_strip(
             }
         }
         let feedback = Operand { data: &upper[start.min(upper.len())..], row_stride: 1, col_stride: n };
-        fixed_product(level, (width, rows, start), feedback, Operand::rows(&errors, rows), &mut block, rows);
+        fixed_product(
+            level,
+            ProductShape { rows: width, cols: rows, depth: start },
+            feedback,
+            Operand::rows(&errors, rows),
+            &mut block,
+            rows,
+        );
         for c in 0..width {
             let col = start + c;
             let (target, later) = block[c * rows..].split_at_mut(rows);
@@ -109,7 +116,14 @@ fn refit(level: Isa, factor: &Factor, weights: &[f32], rows: usize, residuals: &
         let end = n.min(start + PROJECTED);
         let upper = Operand::rows(&factor.upper()[start..], n).t();
         let projected = &mut projected[start * rows..end * rows];
-        fixed_product(level, (end - start, rows, end), upper, Operand::rows(weights, n).t(), projected, rows);
+        fixed_product(
+            level,
+            ProductShape { rows: end - start, cols: rows, depth: end },
+            upper,
+            Operand::rows(weights, n).t(),
+            projected,
+            rows,
+        );
     }
     let (mut wq, mut qq, mut ww) = (vec![0.0f64; rows], vec![0.0f64; rows], vec![0.0f64; rows]);
     for (j, &d) in factor.diagonal().iter().enumerate() {
