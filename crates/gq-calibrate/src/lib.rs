@@ -16,7 +16,6 @@
 #![forbid(unsafe_code)]
 
 mod deterministic;
-mod divergence;
 mod finite;
 mod fisher;
 mod measure;

@@ -1,10 +1,10 @@
 //! How far a model is from its reference, and the gradient of that by factors on rows and norms.
 
 use crate::deterministic::{Deterministic, FactorGradients, Factors, Gradients, Overlay, add_gradients};
-use crate::divergence::row_divergence;
 use crate::finite::check_activations;
 use crate::pass::{HEAD_ROWS, Seen, back, block_rows, logits, rope_tables};
 use gq_model::{Matrix, Model, ModelError};
+use gq_tensor::divergence::divergence_and_slopes;
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -113,7 +113,7 @@ impl<'m> Teacher<'m> {
         let mut reference = self::logits(self.model, &self.hidden, block, Overlay::default());
         let width = logits.width;
         let pairs = logits.data.par_chunks_exact_mut(width).zip(reference.data.par_chunks_exact_mut(width));
-        let each: Vec<f64> = pairs.map(|(q, p)| row_divergence(p, q)).collect();
+        let each: Vec<f64> = pairs.map(|(q, p)| divergence_and_slopes(p, q)).collect();
         each.iter().sum()
     }
 }

@@ -1,6 +1,6 @@
 //! What can be wrong with a `config.json`. Foreign text is escaped when shown.
 
-use crate::escape::{Escaped, Sentence};
+use gq_files::{Escaped, Sentence};
 
 /// A `config.json` that is not understood in full.
 #[derive(Debug, thiserror::Error)]

@@ -1,11 +1,11 @@
 //! What can go wrong, per family of operations. Foreign text is escaped when shown.
 
-use crate::escape::{EscapedPath, Sentence};
 use crate::gguf::GgufError;
 pub use crate::read_error::ReadError;
 use crate::safetensors::{HeaderError, IndexError};
 use crate::stand_in::StandIn;
 use crate::{ConfigError, TensorError};
+use gq_files::{EscapedPath, Sentence};
 use std::path::PathBuf;
 
 /// A checkpoint that cannot be opened.

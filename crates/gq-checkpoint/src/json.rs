@@ -1,6 +1,6 @@
 //! JSON values in which a repeated key is an error (the usual parsers keep the last one silently).
 
-use crate::escape::Escaped;
+use gq_files::Escaped;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;

@@ -15,7 +15,6 @@ mod config_error;
 mod declared;
 mod digest;
 mod error;
-mod escape;
 mod expected;
 mod family;
 mod family_kind;

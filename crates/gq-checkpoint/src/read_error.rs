@@ -1,6 +1,6 @@
 //! What can go wrong while weights are read.
 
-use crate::escape::{Escaped, EscapedPath};
+use gq_files::{Escaped, EscapedPath};
 use std::ops::Range;
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! What can be wrong with the tensors of a checkpoint, by their headers. Foreign text is escaped when shown.
 
-use crate::escape::Escaped;
+use gq_files::Escaped;
 use gq_tensor::DType;
 
 /// Tensors that contradict the index, each other or the configuration.

@@ -34,7 +34,18 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// `C[m, n] += A[m, k] B[k, n]`; `c` is row-major with rows `c_stride` apart.
+/// The shape of a product `C[rows, cols] += A[rows, depth] B[depth, cols]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProductShape {
+    /// Rows of A and C.
+    pub rows: usize,
+    /// Columns of B and C.
+    pub cols: usize,
+    /// Columns of A, rows of B: products in each sum.
+    pub depth: usize,
+}
+
+/// `C[m, n] += A[m, k] B[k, n]`, m, n and k the rows, columns and depth of `shape`; `c` is row-major with rows `c_stride` apart.
 ///
 /// Element (i, j) becomes `fma(a[i][k-1], b[k-1][j], … fma(a[i][0], b[0][j], c[i][j]))` in f32.
 /// Threads of the current rayon pool share the rows of C, but under [`serially`](crate::serially).
@@ -43,12 +54,13 @@ impl<'a> Operand<'a> {
 /// When an operand does not reach as far as the shape says, or rows of C overlap.
 pub fn fixed_product(
     level: Isa,
-    (m, n, k): (usize, usize, usize),
+    shape: ProductShape,
     a: Operand<'_>,
     b: Operand<'_>,
     c: &mut [f32],
     c_stride: usize,
 ) {
+    let ProductShape { rows: m, cols: n, depth: k } = shape;
     if m == 0 || n == 0 || k == 0 {
         return;
     }

@@ -4,7 +4,7 @@
 //! this driver feeds errors back through U of `H = U D U^T`.
 
 use crate::factor::Factor;
-use crate::fixed_product::{Operand, fixed_product, packed_bytes};
+use crate::fixed_product::{Operand, ProductShape, fixed_product, packed_bytes};
 use gq_tensor::Isa;
 
 /// Columns between two updates by all columns before them.
@@ -76,7 +76,8 @@ pub(crate) fn round_strip(
             }
         }
         let feedback = Operand { data: &upper[start.min(upper.len())..], row_stride: 1, col_stride: n };
-        fixed_product(level, (width, rows, start), feedback, Operand::rows(&errors, rows), &mut block, rows);
+        let shape = ProductShape { rows: width, cols: rows, depth: start };
+        fixed_product(level, shape, feedback, Operand::rows(&errors, rows), &mut block, rows);
         for c in 0..width {
             let col = start + c;
             let (target, later) = block[c * rows..].split_at_mut(rows);
@@ -138,7 +139,7 @@ impl Refit {
         // U is zero below its diagonal.
         let upper = Operand::rows(&factor.upper()[start..], n).t();
         self.projected.fill(0.0);
-        let shape = (end - start, rows, end);
+        let shape = ProductShape { rows: end - start, cols: rows, depth: end };
         fixed_product(level, shape, upper, Operand::rows(weights, n).t(), &mut self.projected, rows);
         let columns = self.projected.chunks_exact(rows).zip(self.residuals.chunks_exact(rows));
         for ((projected, residuals), &d) in columns.zip(&factor.diagonal()[start..end]) {

@@ -42,7 +42,7 @@ pub use decoder::Decoder;
 pub use encoder::Encoder;
 pub use error::{CodecError, RotationError};
 pub use factor::{Factor, NotPositive};
-pub use fixed_product::{Operand, fixed_product};
+pub use fixed_product::{Operand, ProductShape, fixed_product};
 pub use kernel::Activations;
 pub use ldlq::StripOutcome;
 pub use level_tile::{ActivationBlocks, LevelTile};

@@ -1,9 +1,9 @@
 //! What can go wrong, per family of operations. Foreign text is escaped when shown.
 
 use crate::digest::Digest;
-use crate::escape::{Escaped, EscapedPath};
 use crate::rule::{FormatError, TensorRule};
 use crate::text_kind::TextKind;
+use gq_files::{Escaped, EscapedPath};
 use std::path::PathBuf;
 
 /// A file that cannot be opened.

@@ -10,7 +10,6 @@ mod digest;
 mod edit;
 mod entry;
 mod error;
-mod escape;
 mod header;
 pub mod layout;
 pub mod limits;

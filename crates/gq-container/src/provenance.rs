@@ -2,9 +2,9 @@
 
 use crate::digest::Digest;
 use crate::error::WriteRule;
-use crate::escape::Escaped;
 use crate::text::StoredText;
 use crate::text_kind::TextKind;
+use gq_files::Escaped;
 use serde::{Deserialize, Serialize};
 
 /// What made the file, from what.

@@ -1,7 +1,7 @@
 //! The rules of `formats/container.md`, as errors. Foreign text is escaped when shown.
 
 use crate::digest::Digest;
-use crate::escape::Escaped;
+use gq_files::Escaped;
 use gq_tensor::{Encoding, RotationKind};
 
 /// A rule of `formats/container.md` that a file breaks. Offsets and lengths are in bytes.

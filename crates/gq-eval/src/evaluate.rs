@@ -1,7 +1,6 @@
 //! Runs a model and its reference over the same tokens and compares what they say.
 
 use crate::cache::{CacheReader, CacheWriter, LogitCache};
-use crate::divergence::{Divergence, compare};
 use crate::error::EvalError;
 use crate::identity::Identity;
 use crate::outputs::OutputsReader;
@@ -12,6 +11,7 @@ use crate::sizes::Sizes;
 use crate::source::{LogitSource, ModelLogits};
 use crate::windows::Windows;
 use gq_model::{KvType, Model};
+use gq_tensor::divergence::{Divergence, compare};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::path::Path;

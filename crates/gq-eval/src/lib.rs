@@ -7,10 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod cache;
-mod divergence;
 mod error;
 mod evaluate;
-mod exponential;
 mod gate;
 mod histogram;
 pub mod html;
@@ -26,13 +24,13 @@ mod statistics;
 mod windows;
 
 pub use cache::LogitCache;
-pub use divergence::{Divergence, compare};
 pub use error::EvalError;
 pub use evaluate::{
     CachedReference, ReferenceRun, TextOptions, compare_on_text, compare_with_outputs, evaluate_outputs,
     evaluate_text,
 };
 pub use gate::{Gate, GateError};
+pub use gq_tensor::divergence::{Divergence, compare};
 pub use histogram::Histogram;
 pub use identity::Identity;
 pub use outputs::{OutputsError, OutputsReader};

@@ -1,9 +1,9 @@
 //! What an evaluation found.
 
-use crate::divergence::Divergence;
 use crate::histogram::Histogram;
 use crate::sizes::{Bits, Bytes, Sizes};
 use crate::statistics::{Estimate, estimate, quantile};
+use gq_tensor::divergence::Divergence;
 use serde::{Deserialize, Serialize};
 
 /// Perplexities: exp of the mean negative log-likelihood.

@@ -2,7 +2,7 @@
 //! deterministic arithmetic of the same views.
 
 use gemm::{Parallelism, gemm};
-use gq_codec::{Operand, fixed_product};
+use gq_codec::{Operand, ProductShape, fixed_product};
 use gq_tensor::Isa;
 
 /// A borrowed matrix: `rows` rows of `cols` elements, `stride` apart.
@@ -98,7 +98,7 @@ fn deterministic(level: Isa, y: ViewMut<'_>, a: Operand<'_>, b: Operand<'_>, k: 
     for row in y.data.chunks_mut(y.stride.max(1)).take(y.rows) {
         row[..y.cols].fill(0.0);
     }
-    fixed_product(level, (y.rows, y.cols, k), a, b, y.data, y.stride);
+    fixed_product(level, ProductShape { rows: y.rows, cols: y.cols, depth: k }, a, b, y.data, y.stride);
 }
 
 /// `y^T = left right`, with `left [y.cols, k]` and `right [k, y.rows]` and their (column, row) strides.

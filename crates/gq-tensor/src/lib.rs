@@ -1,10 +1,12 @@
 //! Vocabulary shared by every `gq` crate: dtypes, the encoding table, rotations' names, borrowed views,
-//! exact float conversions, elementary functions of one result, distortion metrics and instruction-set tokens.
+//! exact float conversions, elementary functions of one result, softmax, distortion metrics,
+//! the divergence of two rows of logits and instruction-set tokens.
 //!
 //! This crate does not know files, threads, devices or models.
 #![forbid(unsafe_code)]
 
 mod distortion;
+pub mod divergence;
 mod dtype;
 mod encoding;
 mod float;
@@ -13,6 +15,7 @@ mod isa;
 pub mod math;
 mod matrix;
 mod rotation;
+mod softmax;
 mod split_mix;
 mod storage;
 
@@ -24,5 +27,6 @@ pub use grid::{Grid, Rounding, Spacing};
 pub use isa::{Avx2, Avx512, Isa};
 pub use matrix::{CodedRows, MatrixShape, ShapeMismatch};
 pub use rotation::{RotationKind, RotationSpec};
+pub use softmax::{softmax, softmax_with_sink};
 pub use split_mix::SplitMix64;
 pub use storage::Storage;

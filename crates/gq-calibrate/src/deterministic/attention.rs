@@ -1,7 +1,7 @@
 //! Causal attention over one whole sequence, forward and backward, a head and a block of queries at a time.
 
 use gq_checkpoint::AttentionSpec;
-use gq_codec::{Operand, fixed_product};
+use gq_codec::{Operand, ProductShape, fixed_product};
 use gq_model::arithmetic::softmax_with_sink;
 use gq_model::{Attention, Matrix};
 use gq_tensor::{Isa, math};
@@ -22,7 +22,14 @@ pub(super) fn attention(level: Isa, q: &Matrix, k: &Matrix, v: &Matrix, layer: &
             let weights = block.weights(level, head, q, k, layer);
             let v = operand(v, block.seen.start, head / (spec.heads / spec.kv_heads) * dim);
             let (m, n) = (block.queries.len(), block.seen.len());
-            fixed_product(level, (m, dim, n), Operand::rows(&weights, n), v, &mut out[head * dim..], q.width);
+            fixed_product(
+                level,
+                ProductShape { rows: m, cols: dim, depth: n },
+                Operand::rows(&weights, n),
+                v,
+                &mut out[head * dim..],
+                q.width,
+            );
         }
     });
     out
@@ -58,9 +65,23 @@ pub(super) fn backward(
             let weights = block.weights(level, head, q, k, layer);
             let dy = operand(dy, block.queries.start, head * dim);
             let mut ds = vec![0.0f32; m * n]; // gradient of the weights, then of the scores
-            fixed_product(level, (m, n, dim), dy, operand(v, from, kv_head * dim).t(), &mut ds, n);
+            fixed_product(
+                level,
+                ProductShape { rows: m, cols: n, depth: dim },
+                dy,
+                operand(v, from, kv_head * dim).t(),
+                &mut ds,
+                n,
+            );
             let weights_t = Operand::rows(&weights, n).t();
-            fixed_product(level, (n, dim, m), weights_t, dy, &mut dv[from * dim..], dim);
+            fixed_product(
+                level,
+                ProductShape { rows: n, cols: dim, depth: m },
+                weights_t,
+                dy,
+                &mut dv[from * dim..],
+                dim,
+            );
             let slopes = block.slopes(level, head, q, k, spec);
             for (row, (ds, p)) in ds.chunks_exact_mut(n).zip(weights.chunks_exact(n)).enumerate() {
                 let mean: f64 = ds.iter().zip(p).map(|(&d, &p)| f64::from(d) * f64::from(p)).sum();
@@ -71,9 +92,23 @@ pub(super) fn backward(
             }
             let keys = operand(k, from, kv_head * dim);
             let at = (block.queries.start * group + member) * dim;
-            fixed_product(level, (m, dim, n), Operand::rows(&ds, n), keys, &mut dq[at..], group * dim);
+            fixed_product(
+                level,
+                ProductShape { rows: m, cols: dim, depth: n },
+                Operand::rows(&ds, n),
+                keys,
+                &mut dq[at..],
+                group * dim,
+            );
             let queries = operand(q, block.queries.start, head * dim);
-            fixed_product(level, (n, dim, m), Operand::rows(&ds, n).t(), queries, &mut dk[from * dim..], dim);
+            fixed_product(
+                level,
+                ProductShape { rows: n, cols: dim, depth: m },
+                Operand::rows(&ds, n).t(),
+                queries,
+                &mut dk[from * dim..],
+                dim,
+            );
         }
         [dq, dk, dv]
     });
@@ -113,7 +148,14 @@ impl Block {
         let mut products = vec![0.0; m * n];
         let keys = operand(k, self.seen.start, head / (spec.heads / spec.kv_heads) * dim);
         let queries = operand(q, self.queries.start, head * dim);
-        fixed_product(level, (m, n, dim), queries, keys.t(), &mut products, n);
+        fixed_product(
+            level,
+            ProductShape { rows: m, cols: n, depth: dim },
+            queries,
+            keys.t(),
+            &mut products,
+            n,
+        );
         products
     }
 

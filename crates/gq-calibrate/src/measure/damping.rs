@@ -1,6 +1,6 @@
 //! How much a second moment is damped, chosen on tokens that were held out.
 
-use gq_codec::{Factor, NotPositive, Operand, fixed_product};
+use gq_codec::{Factor, NotPositive, Operand, ProductShape, fixed_product};
 use gq_tensor::Isa;
 
 /// Candidates, in units of the mean diagonal.
@@ -87,7 +87,14 @@ fn probed_error(level: Isa, factor: &Factor, h: &[f32]) -> f64 {
     let mut errors: Vec<f32> = (0..PROBES * n).map(|_| sign()).collect();
     factor.errors(&mut errors);
     let mut product = vec![0.0f32; errors.len()];
-    fixed_product(level, (PROBES, n, n), Operand::rows(&errors, n), Operand::rows(h, n), &mut product, n);
+    fixed_product(
+        level,
+        ProductShape { rows: PROBES, cols: n, depth: n },
+        Operand::rows(&errors, n),
+        Operand::rows(h, n),
+        &mut product,
+        n,
+    );
     let sum: f64 = product.iter().zip(&errors).map(|(&p, &e)| f64::from(p) * f64::from(e)).sum();
     sum / PROBES as f64
 }
@@ -104,7 +111,14 @@ fn expected_error(level: Isa, factor: &Factor, h: &[f32]) -> f64 {
         let (product, left) = (&mut product[..rows * width], &inverse[start * n + start..]);
         product.fill(0.0);
         let moment = Operand::rows(&h[start * n + start..], n);
-        fixed_product(level, (rows, width, width), Operand::rows(left, n), moment, product, width);
+        fixed_product(
+            level,
+            ProductShape { rows, cols: width, depth: width },
+            Operand::rows(left, n),
+            moment,
+            product,
+            width,
+        );
         for (product, row) in product.chunks_exact(width).zip(left.chunks(n)) {
             sum += product.iter().zip(row).map(|(&p, &v)| f64::from(p) * f64::from(v)).sum::<f64>();
         }
@@ -138,9 +152,16 @@ fn inverse(level: Isa, upper: &[f32], n: usize) -> Vec<f32> {
         let right = &mut right[..size * width];
         right.fill(0.0);
         let (u, v) = (Operand::rows(&upper[start * n + end..], n), Operand::rows(&below[end..], n));
-        fixed_product(level, (size, width, width), u, v, right, width);
+        fixed_product(level, ProductShape { rows: size, cols: width, depth: width }, u, v, right, width);
         let (own, right) = (Operand::rows(&own, size), Operand::rows(right, width));
-        fixed_product(level, (size, width, size), own, right, &mut rows[end..], n);
+        fixed_product(
+            level,
+            ProductShape { rows: size, cols: width, depth: size },
+            own,
+            right,
+            &mut rows[end..],
+            n,
+        );
     }
     inverse
 }

@@ -1,6 +1,6 @@
 //! Second moments of a product's inputs.
 
-use gq_codec::{Operand, Rotation, fixed_product};
+use gq_codec::{Operand, ProductShape, Rotation, fixed_product};
 use gq_model::Matrix;
 use gq_tensor::Isa;
 use rayon::prelude::*;
@@ -37,7 +37,14 @@ impl Moment {
             let first = block * BLOCK;
             let count = rows.len() / n;
             let left = Operand { data: &x.data[first..], row_stride: 1, col_stride: n };
-            fixed_product(level, (count, first + count, x.rows()), left, Operand::rows(&x.data, n), rows, n);
+            fixed_product(
+                level,
+                ProductShape { rows: count, cols: first + count, depth: x.rows() },
+                left,
+                Operand::rows(&x.data, n),
+                rows,
+                n,
+            );
         }
         self.tokens += x.rows();
         self.seen += x.rows();

@@ -1,7 +1,7 @@
 //! What can be wrong with a GGUF file.
 
-use crate::escape::{Escaped, EscapedPath};
 use crate::{ConfigError, StandIn, TensorError};
+use gq_files::{Escaped, EscapedPath};
 use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
 

@@ -1,8 +1,8 @@
 //! Why an adapter cannot be merged.
 
-use crate::escape::{Escaped, EscapedPath, Sentence};
 use crate::safetensors::HeaderError;
 use crate::{CheckpointError, StandIn};
+use gq_files::{Escaped, EscapedPath, Sentence};
 use std::path::PathBuf;
 
 /// An adapter that is not understood in full, or does not fit the checkpoint.

@@ -3,8 +3,8 @@
 //! The `safetensors` crate's parser keeps the last of two tensors of one name and reports gaps and overlaps alike;
 //! this one names the tensor and the offsets. A test holds both to the same verdict on valid and broken headers.
 
-use crate::escape::{Escaped, Sentence};
 use crate::limits;
+use gq_files::{Escaped, Sentence};
 use gq_tensor::DType;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;

@@ -1,7 +1,7 @@
 //! `model.safetensors.index.json`: which tensor is in which shard.
 
-use crate::escape::{Escaped, Sentence};
 use crate::limits;
+use gq_files::{Escaped, Sentence};
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use std::collections::HashMap;
 use std::fmt;

@@ -2,7 +2,7 @@
 
 use gq_checkpoint::limits;
 use gq_checkpoint::safetensors::{header_bytes, parse_header};
-use safetensors::SafeTensors;
+use safetensors::{SafeTensorError, SafeTensors};
 
 fn file(json: &str, data: usize) -> Vec<u8> {
     let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
@@ -52,6 +52,23 @@ fn both_parsers_judge_alike_but_for_what_we_refuse_on_purpose() {
     ] {
         assert_eq!(verdicts(&file(&json, data)), (ours, theirs), "{json} {data}");
     }
+}
+
+/// With [`both_parsers_judge_alike_but_for_what_we_refuse_on_purpose`] the reasons of
+/// `docs/decisions/safetensors-headers.md`: where the crate does as well as this reader, the page goes.
+#[test]
+fn what_the_crate_does_not_give() {
+    // It judges a whole file in memory; of weights only the header is read, and the file's length.
+    let whole = file(r#"{"a":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]}}"#, 8);
+    let head = &whole[..whole.len() - 8];
+    assert_eq!(parse_header(head, whole.len() as u64).unwrap().entries.len(), 1);
+    assert!(matches!(SafeTensors::read_metadata(head), Err(SafeTensorError::MetadataIncompleteBuffer)));
+    // It does not say which tensor contradicts itself, nor how.
+    let wrong = file(r#"{"a":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,7]}}"#, 7);
+    let ours = parse_header(&wrong, wrong.len() as u64).unwrap_err().to_string();
+    assert_eq!(ours, r#"tensor "a" has offsets 0..7, shape and dtype call for 8 bytes"#);
+    let theirs = SafeTensors::read_metadata(&wrong).map(|_| ()).unwrap_err().to_string();
+    assert!(!theirs.contains("\"a\"") && !theirs.contains('7') && !theirs.contains('8'), "{theirs}");
 }
 
 #[test]

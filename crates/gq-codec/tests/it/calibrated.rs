@@ -1,6 +1,6 @@
 //! Rounding with second moments in view: the factorization, the product under it, and what is gained.
 
-use gq_codec::{ColumnCode, Factor, Operand, code_of, fixed_product, serially};
+use gq_codec::{ColumnCode, Factor, Operand, ProductShape, code_of, fixed_product, serially};
 use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, ScaleGroup, Storage};
 use std::sync::Arc;
 
@@ -23,9 +23,23 @@ fn moments(n: usize) -> Vec<f32> {
     let (tokens, strong) = (6 * n, 8);
     let (z, mix, mut x) = (normal(tokens * strong, 1), normal(strong * n, 2), normal(tokens * n, 3));
     let level = Isa::detect();
-    fixed_product(level, (tokens, n, strong), Operand::rows(&z, strong), Operand::rows(&mix, n), &mut x, n);
+    fixed_product(
+        level,
+        ProductShape { rows: tokens, cols: n, depth: strong },
+        Operand::rows(&z, strong),
+        Operand::rows(&mix, n),
+        &mut x,
+        n,
+    );
     let mut h = vec![0.0; n * n];
-    fixed_product(level, (n, n, tokens), Operand::rows(&x, n).t(), Operand::rows(&x, n), &mut h, n);
+    fixed_product(
+        level,
+        ProductShape { rows: n, cols: n, depth: tokens },
+        Operand::rows(&x, n).t(),
+        Operand::rows(&x, n),
+        &mut h,
+        n,
+    );
     h
 }
 
@@ -43,9 +57,15 @@ fn the_product_is_one_chain_per_element_at_every_level_and_thread_count() {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let (mut c, mut alone) = (start.clone(), start.clone());
                 let (a, b) = (Operand::rows(&a, k), Operand::rows(&b, n));
-                pool.install(|| fixed_product(level, (m, n, k), a, b, &mut c, n));
+                pool.install(|| {
+                    fixed_product(level, ProductShape { rows: m, cols: n, depth: k }, a, b, &mut c, n)
+                });
                 assert_eq!(c, expected, "{m} {n} {k} {level:?} {threads}");
-                pool.install(|| serially(|| fixed_product(level, (m, n, k), a, b, &mut alone, n)));
+                pool.install(|| {
+                    serially(|| {
+                        fixed_product(level, ProductShape { rows: m, cols: n, depth: k }, a, b, &mut alone, n)
+                    })
+                });
                 assert_eq!(alone, expected, "{m} {n} {k} {level:?} {threads}, in one thread");
             }
         }
@@ -85,7 +105,14 @@ fn proxy(h: &[f32], w: &[f32], decoded: &[f32], n: usize) -> f64 {
         let rows = x.len() / n;
         let mut xh = vec![0.0; x.len()];
         let level = Isa::detect();
-        fixed_product(level, (rows, n, n), Operand::rows(x, n), Operand::rows(h, n), &mut xh, n);
+        fixed_product(
+            level,
+            ProductShape { rows, cols: n, depth: n },
+            Operand::rows(x, n),
+            Operand::rows(h, n),
+            &mut xh,
+            n,
+        );
         xh.iter().zip(x).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     };
     let error: Vec<f32> = w.iter().zip(decoded).map(|(w, d)| w - d).collect();

@@ -3,7 +3,7 @@
 
 use super::{Plan, Step};
 use gq_checkpoint::{Checkpoint, Role, SourceTensor};
-use gq_codec::{Operand, code_of, fixed_product};
+use gq_codec::{Operand, ProductShape, code_of, fixed_product};
 use gq_tensor::{Encoding, Isa, States, Storage};
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -27,7 +27,7 @@ const TUNING_PASSES: f64 = 10.0;
 /// Passes that rounding again costs for each token of its text.
 const AGAIN_PASSES: f64 = 5.0;
 /// Shape of the products that are tried: below a megabyte, which no promise of memory has to count.
-const PROBE: (usize, usize, usize) = (96, 384, 384);
+const PROBE: ProductShape = ProductShape { rows: 96, cols: 384, depth: 384 };
 /// The least number of products that are timed, and the seconds for which more of them are. Threads that start and
 /// processors that speed up make the first ones up to twice as slow: the fastest counts, unless something else runs.
 const TIMES: usize = 5;
@@ -43,7 +43,7 @@ pub struct Speed(f64);
 impl Speed {
     /// Tries products for some tenths of a second on rayon's current pool.
     pub fn probe(level: Isa) -> Speed {
-        let (m, n, k) = PROBE;
+        let ProductShape { rows: m, cols: n, depth: k } = PROBE;
         let a: Vec<f32> = (0..m * k).map(|i| ((i * 7919) % 1009) as f32 / 504.5 - 1.0).collect();
         let b: Vec<f32> = (0..k * n).map(|i| ((i * 104_729) % 1013) as f32 / 506.5 - 1.0).collect();
         let mut c = vec![0.0; m * n];

@@ -6,7 +6,8 @@ use super::sums::OutputSums;
 use gq_calibrate::{MeasurementsDir, MeasurementsError, rotate};
 use gq_checkpoint::{Role, SourceTensor, TensorReader};
 use gq_codec::{
-    Coders, ColumnCode, Encoder, Factor, Operand, StripOutcome, code_of, fixed_product, serially,
+    Coders, ColumnCode, Encoder, Factor, Operand, ProductShape, StripOutcome, code_of, fixed_product,
+    serially,
 };
 use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, RotationSpec, Storage};
 use rayon::prelude::*;
@@ -334,7 +335,7 @@ fn squares(level: Isa, h: &[f32], x: &[f32], cols: usize) -> Vec<f64> {
     let rows = x.len() / cols.max(1);
     fixed_product(
         level,
-        (rows, cols, cols),
+        ProductShape { rows, cols, depth: cols },
         Operand::rows(x, cols),
         Operand::rows(h, cols),
         &mut products,

@@ -8,11 +8,10 @@ pub mod elementwise;
 mod pieces;
 mod rope;
 mod routing;
-mod softmax;
 pub mod stored;
 
+pub use gq_tensor::{softmax, softmax_with_sink};
 pub use pieces::in_pieces;
 pub use rope::RopeTable;
 pub(crate) use routing::scatter;
 pub use routing::{Choice, Routes, weigh};
-pub use softmax::{softmax, softmax_with_sink};

@@ -3,7 +3,7 @@
 use super::{Routes, in_pieces, scatter};
 use crate::linear::Linear;
 use crate::matrix::Matrix;
-use gq_codec::{Operand, fixed_product};
+use gq_codec::{Operand, ProductShape, fixed_product};
 use gq_tensor::Isa;
 use std::ops::Range;
 
@@ -39,7 +39,14 @@ pub fn rows(level: Isa, weight: &Linear, rows: Range<usize>, x: &Matrix) -> Matr
     let mut y = Matrix { width, data: vec![0.0; x.rows() * width] };
     tiles(level, weight, rows, |first, tile, count| {
         let (a, b) = (Operand::rows(&x.data, x.width), Operand::rows(tile, x.width).t());
-        fixed_product(level, (x.rows(), count, x.width), a, b, &mut y.data[first..], width);
+        fixed_product(
+            level,
+            ProductShape { rows: x.rows(), cols: count, depth: x.width },
+            a,
+            b,
+            &mut y.data[first..],
+            width,
+        );
     });
     y
 }
@@ -68,7 +75,14 @@ pub fn back(level: Isa, weight: &Linear, rows: Range<usize>, dy: &Matrix, dx: &m
     let cols = dx.width;
     tiles(level, weight, rows, |first, tile, count| {
         let a = Operand { data: &dy.data[first..], row_stride: dy.width, col_stride: 1 };
-        fixed_product(level, (dy.rows(), cols, count), a, Operand::rows(tile, cols), &mut dx.data, cols);
+        fixed_product(
+            level,
+            ProductShape { rows: dy.rows(), cols, depth: count },
+            a,
+            Operand::rows(tile, cols),
+            &mut dx.data,
+            cols,
+        );
     });
 }
 

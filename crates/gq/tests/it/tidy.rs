@@ -137,6 +137,32 @@ fn test_data_is_listed_with_its_digest() {
     assert!(stale.is_empty(), "run scripts/list_testdata.py: {stale:?}");
 }
 
+/// What `scripts/test` leaves to `scripts/test_full`: every line names a test, once and in order.
+#[test]
+fn slow_tests_are_listed_by_names_that_exist() {
+    let list = std::fs::read_to_string(root().join("scripts/slow_tests.txt")).unwrap();
+    let names: Vec<&str> = list.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    assert!(names.len() > 20, "{}", names.len());
+    let sorted: BTreeSet<&str> = names.iter().copied().collect();
+    assert_eq!(names, sorted.into_iter().collect::<Vec<_>>(), "in order, each once");
+    let sources = with_extension("rs");
+    for name in names {
+        let (modules, test) = name.rsplit_once("::").unwrap_or_else(|| panic!("{name}: without its module"));
+        let module = modules.rsplit("::").find(|module| *module != "tests").unwrap();
+        let found = sources.iter().any(|(path, text)| {
+            let stem = |path: &Path| path.file_stem().is_some_and(|stem| stem == module);
+            let lies_there = stem(path) || path.ends_with("mod.rs") && path.parent().is_some_and(stem);
+            lies_there && text.contains(&format!("#[test]\n{}fn {test}()", indentation(modules)))
+        });
+        assert!(found, "scripts/slow_tests.txt: no test {name}");
+    }
+}
+
+/// Before a test's `fn`: those next to what they test are in a module.
+fn indentation(modules: &str) -> &'static str {
+    if modules.ends_with("tests") { "    " } else { "" }
+}
+
 #[test]
 fn the_registry_lists_every_encoding() {
     let registry = std::fs::read_to_string(root().join("formats/registry.md")).unwrap();

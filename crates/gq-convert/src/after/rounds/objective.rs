@@ -7,7 +7,7 @@
 //! product, x and x~ are both over the size of the original's outputs at the token.
 
 use gq_calibrate::{DualObservation, Moment, rotate, square};
-use gq_codec::{Factor, Operand, Rotation, fixed_product};
+use gq_codec::{Factor, Operand, ProductShape, Rotation, fixed_product};
 use gq_model::Matrix;
 use gq_tensor::Isa;
 
@@ -34,7 +34,14 @@ impl Joint {
     fn add_cross(&mut self, level: Isa, x: &Matrix, y: &Matrix) {
         let n = self.rounded.n;
         let left = Operand::rows(&x.data, n).t();
-        fixed_product(level, (n, n, x.rows()), left, Operand::rows(&y.data, n), &mut self.cross, n);
+        fixed_product(
+            level,
+            ProductShape { rows: n, cols: n, depth: x.rows() },
+            left,
+            Operand::rows(&y.data, n),
+            &mut self.cross,
+            n,
+        );
     }
 
     /// The error's form in the basis of the codes.
@@ -133,7 +140,14 @@ pub(super) fn times(level: Isa, x: &[f32], m: &[f32], n: usize, transposed: bool
     let mut products = vec![0.0f32; x.len()];
     let m = Operand::rows(m, n);
     let m = if transposed { m.t() } else { m };
-    fixed_product(level, (x.len() / n.max(1), n, n), Operand::rows(x, n), m, &mut products, n);
+    fixed_product(
+        level,
+        ProductShape { rows: x.len() / n.max(1), cols: n, depth: n },
+        Operand::rows(x, n),
+        m,
+        &mut products,
+        n,
+    );
     products
 }
 

@@ -1,6 +1,7 @@
-//! Two distributions over the vocabulary at one position.
+//! Two distributions over the vocabulary at one position, for evaluation: every figure in one pass, in f64.
 
-use crate::exponential::exp;
+use super::exponential::exp;
+use super::of_sum;
 
 /// Sums run over this many lanes in a fixed order, so that they are the same at any thread count and vectorize.
 const LANES: usize = 16;
@@ -37,7 +38,7 @@ impl Divergence {
     };
 }
 
-/// Compares logits `[vocab]` of one position; `target` is the next token, where there is one. Where a logit is infinite
+/// Compares logits `[vocab]` of one position, in 16 lanes of f64; `target` is the next token, where there is one. Where a logit is infinite
 /// or not a number, the two are infinitely far apart.
 ///
 /// # Panics
@@ -70,8 +71,7 @@ pub fn compare<R: Copy + Into<f64> + PartialOrd>(
     // Logarithms of the normalizations, less the largest logits.
     let (model_norm, reference_norm) = (model_sum.ln(), reference_sum.ln());
     let mut divergence = Divergence {
-        // sum p (log p - log q); rounding can leave a hair below zero for equal distributions.
-        kld: (excess / reference_sum - reference_norm + model_norm).max(0.0),
+        kld: of_sum(excess / reference_sum - reference_norm + model_norm),
         same_top: model_top == reference_top,
         max_logit_error: sums.largest.iter().fold(0.0, |most, &error| error.max(most)),
         squared_logit_error,

@@ -1,6 +1,6 @@
 //! Softmax in one order of operations.
 
-use gq_tensor::math;
+use crate::math;
 
 /// Softmax in place.
 pub fn softmax(scores: &mut [f32]) {

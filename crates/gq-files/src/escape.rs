@@ -1,4 +1,4 @@
-//! Text from files, made safe to show.
+//! Paths, and texts from files, made safe to show.
 
 use std::fmt;
 
@@ -6,7 +6,11 @@ use std::fmt;
 const SHOWN_CHARS: usize = 160;
 
 /// Shows a foreign string in quotes, control characters escaped, overlong ones cut.
-pub(crate) struct Escaped<'a>(pub(crate) &'a str);
+#[derive(Debug)]
+pub struct Escaped<'a>(
+    /// The string.
+    pub &'a str,
+);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,7 +24,11 @@ impl fmt::Display for Escaped<'_> {
 }
 
 /// Shows a path as it is; in quotes where it is empty or has characters that do not show.
-pub(crate) struct EscapedPath<'a>(pub(crate) &'a std::path::Path);
+#[derive(Debug)]
+pub struct EscapedPath<'a>(
+    /// The path.
+    pub &'a std::path::Path,
+);
 
 impl fmt::Display for EscapedPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,7 +42,11 @@ impl fmt::Display for EscapedPath<'_> {
 }
 
 /// Shows another crate's sentence, which may quote foreign text as it is: without control characters, the middle cut.
-pub(crate) struct Sentence<'a, T>(pub(crate) &'a T);
+#[derive(Debug)]
+pub struct Sentence<'a, T>(
+    /// What has the sentence.
+    pub &'a T,
+);
 
 impl<T: fmt::Display> fmt::Display for Sentence<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
