@@ -208,7 +208,8 @@ pub(super) fn scratch_bytes(spec: &ModelSpec, context: usize) -> u64 {
     let logits =
         2 * (tokens.min(LOGIT_ROWS) as u64 * spec.vocab_size as u64).max(product(spec.vocab_size.min(2048)));
     let stream = 8 * product(spec.hidden_size);
-    grains(4 * (stream + layers.max().unwrap_or(0) + vectors + logits)) + 128 * GRAIN
+    // A quarter more: what comes back between blocks that are in use serves only what is as small.
+    grains(5 * (stream + layers.max().unwrap_or(0) + vectors + logits)) + 128 * GRAIN
 }
 
 /// Bytes of what every batch brings: rows of tables, positions, angles.

@@ -3,7 +3,8 @@
 
 use crate::fixtures::{Recipe, Reference, contained, exact, prefill, testdata, tiny};
 use gq_model::{
-    ActivationMode, Generation, GenerationOptions, KvType, LogitRows, Model, RunOptions, Sampling,
+    ActivationMode, DeviceError, Generation, GenerationOptions, KvType, LogitRows, Model, RunOptions,
+    Sampling, cuda,
 };
 use gq_suite::Cuda;
 use gq_tensor::{Encoding, Isa, RotationKind};
@@ -109,4 +110,82 @@ fn routers_gates_and_sinks_are_those_of_transformers() {
     let name = "cuda::routers_gates_and_sinks_are_those_of_transformers";
     let Some(()) = gq_stand_in::inside(name, "") else { return };
     gq_suite::every_reference(Cuda(KvType::F32));
+}
+
+/// Weights as they are: logits of every family's graph.
+#[test]
+fn every_family_is_its_definition() {
+    let Some(()) = gq_stand_in::inside("cuda::every_family_is_its_definition", "races=0") else { return };
+    gq_suite::every_family(Cuda(KvType::F32));
+}
+
+/// Weights as they are, of which no rounding to int8 can fall the other way.
+fn both_exact(name: &str, kv: KvType) -> [Model; 2] {
+    let model = || Model::from_checkpoint(tiny(name), RunOptions { kv, ..exact(Isa::detect()) }).unwrap();
+    let (cpu, mut gpu) = (model(), model());
+    gpu.move_to_gpu(0, 280).unwrap();
+    [cpu, gpu]
+}
+
+/// Windows that wrap within a prompt, more tokens than go through the layers together, and going on from there.
+#[test]
+fn long_prompts_pass_windows_and_batches() {
+    let name = "cuda::long_prompts_pass_windows_and_batches";
+    let Some(()) = gq_stand_in::inside(name, "races=0") else { return };
+    let [cpu, gpu] = both_exact("gemma3", KvType::F32);
+    let tokens: Vec<u32> = (0..270).map(|i| (i * i * 7 + 3 * i + 5) % cpu.vocab_size() as u32).collect();
+    let run = |model: &Model| {
+        let (mut cache, mut logits, mut next) = (model.new_cache(280), Vec::new(), Vec::new());
+        model.forward(&tokens, &mut cache, LogitRows::Range(253..270), &mut logits).unwrap();
+        model.forward(&tokens[..3], &mut cache, LogitRows::All, &mut next).unwrap();
+        [logits, next].concat()
+    };
+    let apart = error(&run(&gpu), &run(&cpu));
+    eprintln!("gemma3 as it is, 273 tokens: {apart:.1e}");
+    assert!(apart < 1e-5, "{apart:e}");
+}
+
+/// One token after the other, since the CPU does not round those of the batch that it is at.
+#[test]
+fn stored_keys_and_values_are_those_of_the_cpu() {
+    let name = "cuda::stored_keys_and_values_are_those_of_the_cpu";
+    let Some(()) = gq_stand_in::inside(name, "races=0") else { return };
+    // A last bit may round the other way: one step of f16, one of int8.
+    for (kind, limit) in [(KvType::F16, 2e-3), (KvType::Q8, 2e-2)] {
+        let [cpu, gpu] = both_exact("gemma3", kind);
+        let tokens: Vec<u32> = (0..40).map(|i| (i * i * 7 + 3 * i + 5) % cpu.vocab_size() as u32).collect();
+        let apart = error(&one_by_one(&gpu, &tokens), &one_by_one(&cpu, &tokens));
+        eprintln!("gemma3 as it is, {kind:?}: {apart:.1e}");
+        assert!(apart < limit, "{kind:?}: {apart:e}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_both_figures() {
+    let name = "cuda::what_does_not_fit_is_refused_with_both_figures";
+    let Some(()) = gq_stand_in::inside(name, "memory=60000000") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = Recipe { encoding: Encoding::from_name("tq4").unwrap(), rotation: RotationKind::Hadamard };
+    let container = contained(&tiny("llama"), recipe, &dir.path().join("model.gq"));
+    let mut model = Model::from_container(container.clone(), options(KvType::F32)).unwrap();
+    let refused = model.move_to_gpu(0, 1 << 20).unwrap_err();
+    let DeviceError::Room { needed, free, total, context, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!((free, total, context), (60_000_000, 60_000_000, 1 << 20));
+    assert!(needed > 60_000_000);
+    // The same plan from names, shapes and storages alone, and what is really taken.
+    let plan = model.move_to_gpu(0, 64).unwrap();
+    let shapes: Vec<_> = container.tensors().iter().map(|t| (&*t.name, &*t.shape, t.storage())).collect();
+    assert_eq!(cuda::planned(model.spec(), shapes, 64, KvType::F32), plan);
+    let mut logits = Vec::new();
+    let mut cache = model.new_cache(64);
+    model.forward(&[1, 2, 3], &mut cache, LogitRows::Last, &mut logits).unwrap();
+    assert_eq!(cache.bytes() as u64, plan.cache);
+    let free = cuda::gpus().unwrap()[0].free;
+    let taken = total - free;
+    assert!(taken <= plan.total() && taken + (49 << 20) > plan.total(), "{taken} of {plan:?}");
+    // A cache of the CPU's is no cache of this model's.
+    model.forward(&[1], &mut cache, LogitRows::Last, &mut logits).unwrap();
+    let mut host = gq_model::KvCache::new(model.spec(), 8, KvType::F32);
+    assert!(model.forward(&[1], &mut host, LogitRows::Last, &mut logits).is_err());
+    assert!(model.forward_deterministic(vec![(&[1], &mut cache)]).is_err());
 }
