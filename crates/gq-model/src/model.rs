@@ -303,7 +303,7 @@ impl Model {
                 let hidden = self.graph.hidden(ops, tokens);
                 (!wanted.is_empty()).then(|| self.graph.logits(ops, &hidden))
             };
-            return runner.step(&self.spec, cache, token, (!wanted.is_empty(), &graph));
+            return runner.step(&self.spec, cache, token, !wanted.is_empty(), &graph);
         }
         let mut ops = runner.begin(&self.spec, cache, tokens.len())?;
         let hidden = self.graph.hidden(&mut ops, tokens);

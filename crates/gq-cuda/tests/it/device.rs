@@ -77,6 +77,7 @@ impl Beside {
     }
 
     /// Everything that the interpreter has written is what the device has, NaN of any kind being equal.
+    #[allow(clippy::print_stderr)] // `scripts/gpu_check.sh` counts these lines
     fn compare(&self, machine: &Machine, launch: &Launch) {
         for (from, copy) in &self.copies {
             let there = self.gpu.read(copy).unwrap();

@@ -139,7 +139,8 @@ impl Runner {
         spec: &ModelSpec,
         cache: &KvCache,
         token: u32,
-        (logits, graph): (bool, &dyn Fn(&mut Batch<'_>) -> Option<Value>),
+        logits: bool,
+        graph: &dyn Fn(&mut Batch<'_>) -> Option<Value>,
     ) -> Result<Vec<f32>, DeviceError> {
         let place = self.cache(cache)?;
         let known = self.steps.iter().position(|step| step.is_of(cache, logits));

@@ -45,7 +45,7 @@ pub struct BenchArgs {
     #[arg(long, default_value = "f32", value_name = "KIND")]
     kv: crate::options::kinds::Kv,
     #[command(flatten)]
-    device: crate::options::device::DeviceArgs,
+    device: crate::device::DeviceArgs,
 }
 
 pub fn run(args: &BenchArgs, global: &Global) -> Result<(), Failure> {

@@ -59,7 +59,7 @@ pub struct EvalArgs {
     #[arg(long, default_value = "f32", value_name = "KIND")]
     kv: crate::options::kinds::Kv,
     #[command(flatten)]
-    device: crate::options::device::DeviceArgs,
+    device: crate::device::DeviceArgs,
     /// Write MODEL's logits as a file of reference outputs.
     #[arg(long, value_name = "FILE")]
     save_outputs: Option<PathBuf>,

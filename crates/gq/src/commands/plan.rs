@@ -1,5 +1,6 @@
 //! `gq plan`: what `gq convert` would do, without writing anything.
 
+use crate::device::Device;
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::jobs::calibration_text;
@@ -9,7 +10,6 @@ use crate::options::amounts::Measuring;
 use crate::options::budget::Asked;
 use crate::options::calibration::CalibrationArgs;
 use crate::options::decision::{Calibrate, Why};
-use crate::options::device::Device;
 use crate::options::recipe::Recipe;
 use crate::outcome::{Row, groups, left_out, lossless, shape};
 use crate::progress::Stage;

@@ -67,7 +67,7 @@ pub struct RunArgs {
     #[arg(long, default_value = "f32", value_name = "KIND")]
     kv: crate::options::kinds::Kv,
     #[command(flatten)]
-    device: crate::options::device::DeviceArgs,
+    device: crate::device::DeviceArgs,
 }
 
 fn context(text: &str) -> Result<usize, String> {

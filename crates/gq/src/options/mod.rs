@@ -4,7 +4,6 @@ pub mod amounts;
 pub mod budget;
 pub mod calibration;
 pub mod decision;
-pub mod device;
 pub mod kinds;
 pub mod recipe;
 pub mod resolve;

@@ -11,6 +11,7 @@ fn made(gq: &Gq) {
 }
 
 /// Runs the program with the stand-in as its driver; `None` where that cannot be loaded, which is said.
+#[allow(clippy::print_stderr)] // what was not tested
 fn with_driver(gq: &Gq, settings: &str, args: &[&str]) -> Option<Output> {
     let dir = tempfile::tempdir().unwrap();
     let Some(folder) = gq_stand_in::folder(dir.path()) else {
