@@ -50,6 +50,7 @@ fn greedy(model: &Model, prompt: &[u32]) -> Vec<u32> {
 }
 
 /// Logits of a prompt, in one batch and token by token, and what is generated after it.
+#[allow(clippy::print_stderr)] // the figures of the pages
 fn agrees(name: &str, encoding: &str, kv: KvType, limit: f64) {
     let [cpu, gpu] = both(name, encoding, kv);
     let reference = Reference::read(name);
