@@ -20,7 +20,7 @@ impl Backend for Deterministic<'_> {
         self.leaf(x.narrow())
     }
 
-    fn numbers(x: &Value) -> MatrixF64 {
+    fn numbers(&mut self, x: &Value) -> MatrixF64 {
         (&*x.matrix).into()
     }
 }

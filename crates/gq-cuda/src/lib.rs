@@ -29,7 +29,7 @@ mod top;
 mod trellis;
 
 pub use attention::{Attention, attention_chunk};
-pub use driver::{Buffer, Gpu, GpuError};
+pub use driver::{Buffer, Captured, Gpu, GpuError, GpuFacts};
 pub use elements::{AddScaled, Gated, Softcap};
 pub use error::LaunchError;
 pub use exact::{ExactProduct, ExactRows};

@@ -280,6 +280,9 @@ fn notes(reports: &[EvalReport]) -> String {
             computed.program,
             computed.activations
         );
+        if !computed.device.is_empty() {
+            let _ = write!(note, " on {}", computed.device);
+        }
         if !computed.model_sha256.is_empty() {
             let _ = write!(note, ", sha256 {}", computed.model_sha256);
         }

@@ -104,6 +104,9 @@ pub struct Computed {
     pub activations: String,
     /// sha256 of the model's file, in hex; empty for a checkpoint.
     pub model_sha256: String,
+    /// The GPU that computed the model; empty on the CPU.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device: String,
 }
 
 /// An evaluation.

@@ -5,6 +5,7 @@ use gq_checkpoint::{AttentionSpec, ModelSpec};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,11 +24,48 @@ pub(crate) const KV_GROUP: usize = 32;
 
 /// Keys and values of one sequence, per layer: a ring of the window's length where the layer has a window, nothing
 /// where it reads another layer's.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct KvCache {
     max_tokens: usize,
     len: usize,
+    kind: KvType,
     layers: Vec<Option<LayerCache>>,
+    /// Of a cache whose keys and values are on a device, which frees them when nobody holds this any more.
+    token: Option<Arc<Token>>,
+}
+
+/// Stands for a cache on a device.
+#[derive(Debug)]
+pub(crate) struct Token;
+
+/// One layer's keys or values on a device, `[heads, slots, dim]`; position p is in slot `p % slots`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceShape {
+    pub(crate) heads: usize,
+    pub(crate) slots: usize,
+    pub(crate) dim: usize,
+}
+
+impl DeviceShape {
+    /// For `tokens` tokens that come up to `batch` at a time: with a window, all keys of a batch are there before its first
+    /// query looks.
+    pub(crate) fn new(spec: &AttentionSpec, tokens: usize, batch: usize) -> DeviceShape {
+        let slots = match spec.window.filter(|window| *window < tokens) {
+            Some(window) => window + batch.min(tokens) - 1,
+            None => tokens,
+        };
+        DeviceShape { heads: spec.kv_heads, slots: slots.max(1), dim: spec.head_dim }
+    }
+
+    /// Bytes of keys and values.
+    pub(crate) fn bytes(&self, kind: KvType) -> u64 {
+        let row = match kind {
+            KvType::F32 => 4 * self.dim,
+            KvType::F16 => 2 * self.dim,
+            KvType::Q8 => self.dim + 2 * self.dim.div_ceil(KV_GROUP),
+        };
+        2 * (self.heads * self.slots) as u64 * row as u64
+    }
 }
 
 /// One layer's keys and values; position p is in slot `p % slots`.
@@ -58,6 +96,8 @@ enum Store {
     F32(Vec<f32>),
     F16(Vec<f16>),
     Q8(Int8Rows),
+    /// So many bytes on a device.
+    Elsewhere(usize),
 }
 
 /// Rows of `dim` elements: `x = code * scale`, `[rows, dim]` and `[rows, groups]`.
@@ -124,7 +164,36 @@ impl KvCache {
             let attention = &layer.attention;
             attention.kv_shared_with.is_none().then(|| LayerCache::new(attention, max_tokens, kind))
         });
-        KvCache { max_tokens, len: 0, layers: layers.collect() }
+        KvCache { max_tokens, len: 0, kind, layers: layers.collect(), token: None }
+    }
+
+    /// The same on a device, where tokens come up to `batch` at a time.
+    pub fn on_device(spec: &ModelSpec, max_tokens: usize, kind: KvType, batch: usize) -> KvCache {
+        let layers = spec.layers.iter().map(|layer| {
+            let attention = &layer.attention;
+            let shape = DeviceShape::new(attention, max_tokens, batch);
+            attention.kv_shared_with.is_none().then(|| LayerCache::elsewhere(shape, kind))
+        });
+        let token = Some(Arc::new(Token));
+        KvCache { max_tokens, len: 0, kind, layers: layers.collect(), token }
+    }
+
+    /// What stands for it on a device, when it is there.
+    pub(crate) fn token(&self) -> Option<&Arc<Token>> {
+        self.token.as_ref()
+    }
+
+    /// How keys and values are stored.
+    pub(crate) fn kind(&self) -> KvType {
+        self.kind
+    }
+
+    /// What each layer has there.
+    pub(crate) fn device_shapes(&self) -> impl Iterator<Item = Option<DeviceShape>> + '_ {
+        self.layers.iter().map(|layer| {
+            let layer = layer.as_ref()?;
+            Some(DeviceShape { heads: layer.heads, slots: layer.slots, dim: layer.head_dim })
+        })
     }
 
     /// Tokens in the cache; the position of the next one.
@@ -195,6 +264,12 @@ impl LayerCache {
         let (heads, head_dim) = (spec.kv_heads, spec.head_dim);
         let slots = spec.window.map_or(max_tokens, |window| window.min(max_tokens)).max(1);
         let store = || Store::new(kind, heads * slots, head_dim);
+        LayerCache { heads, head_dim, slots, keys: store(), values: store(), batch: None }
+    }
+
+    fn elsewhere(shape: DeviceShape, kind: KvType) -> LayerCache {
+        let DeviceShape { heads, slots, dim: head_dim } = shape;
+        let store = || Store::Elsewhere((shape.bytes(kind) / 2) as usize);
         LayerCache { heads, head_dim, slots, keys: store(), values: store(), batch: None }
     }
 
@@ -290,6 +365,7 @@ impl Store {
             Store::F32(values) => 4 * values.len(),
             Store::F16(values) => 2 * values.len(),
             Store::Q8(rows) => rows.codes.len() + 2 * rows.scales.len(),
+            Store::Elsewhere(bytes) => *bytes,
         }
     }
 
@@ -299,6 +375,7 @@ impl Store {
             Store::F32(values) => values[at..at + row.len()].copy_from_slice(row),
             Store::F16(values) => values[at..at + row.len()].convert_from_f32_slice(row),
             Store::Q8(rows) => rows.write(at / rows.dim.max(1), row),
+            Store::Elsewhere(_) => unreachable!("a cache on a device is refused before a batch begins"),
         }
     }
 
@@ -307,6 +384,7 @@ impl Store {
             Store::F32(values) => row.copy_from_slice(&values[at..at + row.len()]),
             Store::F16(values) => values[at..at + row.len()].convert_to_f32_slice(row),
             Store::Q8(rows) => rows.read(at / rows.dim.max(1), row),
+            Store::Elsewhere(_) => unreachable!("a cache on a device is refused before a batch begins"),
         }
     }
 
@@ -323,6 +401,7 @@ impl Store {
                 rows.read(range.start / rows.dim.max(1), scratch);
                 scratch
             }
+            Store::Elsewhere(_) => unreachable!("a cache on a device is refused before a batch begins"),
         }
     }
 }

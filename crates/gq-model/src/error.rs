@@ -3,6 +3,7 @@
 use gq_checkpoint::{ConfigError, ReadError};
 use gq_codec::{CodecError, RotationError};
 use gq_container::TextKind;
+use gq_cuda::{GpuError, LaunchError};
 use gq_text::TextsError;
 use std::ops::Range;
 
@@ -68,9 +69,61 @@ pub enum LoadError {
     },
 }
 
+/// A GPU that cannot run the model, or no longer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// The driver or the device.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// A kernel that does not take the model's shapes.
+    #[error("the GPU's kernels do not take this model")]
+    Launch(#[from] LaunchError),
+    /// The model does not fit.
+    #[error(
+        "the GPU has {free} bytes of {total} free and the model takes {needed}: {weights} for weights, {cache} for keys and \
+         values of {context} tokens, {scratch} for buffers and the driver"
+    )]
+    Room {
+        /// Bytes of all that follows.
+        needed: u64,
+        /// Bytes of weights.
+        weights: u64,
+        /// Bytes of keys and values.
+        cache: u64,
+        /// Tokens of keys and values.
+        context: usize,
+        /// Bytes of buffers.
+        scratch: u64,
+        /// Bytes of the GPU that are free.
+        free: u64,
+        /// Bytes of the GPU.
+        total: u64,
+    },
+    /// More scratch memory than was planned; a defect of the plan.
+    #[error("{needed} bytes of scratch memory are asked for, {limit} were planned for everything")]
+    Scratch {
+        /// Asked for.
+        needed: u64,
+        /// Planned.
+        limit: u64,
+    },
+    /// Codes meet int8 activations there.
+    #[error("codes such as those of {tensor:?} meet int8 activations on a GPU, and f32 was asked for")]
+    Activations {
+        /// A tensor of codes.
+        tensor: String,
+    },
+    /// Something that was to be on the device is not; a defect.
+    #[error("a weight or a cache that was brought to the GPU is not there")]
+    Missing,
+}
+
 /// Tokens that cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
+    /// The device that the model is on.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// No tokens.
     #[error("there are no tokens to run")]
     NoTokens,

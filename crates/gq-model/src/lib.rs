@@ -1,7 +1,7 @@
 //! Model graphs, KV cache, backends, sampling and generation.
 //!
-//! [`Model`] runs a checkpoint or a container. Graphs are written once, against [`Ops`]: for the CPU by [`cpu`], and by
-//! whoever brings another backend.
+//! [`Model`] runs a checkpoint or a container. Graphs are written once, against [`Ops`]: for the CPU by [`cpu`], for
+//! GPUs by [`cuda`], and by whoever brings another backend.
 //!
 //! This crate does not know calibration, conversion, the network or a terminal.
 
@@ -9,6 +9,7 @@ pub mod arithmetic;
 mod blocks;
 mod cache;
 pub mod cpu;
+pub mod cuda;
 mod decoded;
 mod error;
 mod family;
@@ -29,7 +30,7 @@ mod source;
 pub use blocks::{Experts, FeedForward, Mlp};
 pub use cache::{KvCache, KvType};
 pub use cpu::ActivationMode;
-pub use error::{LoadError, ModelError};
+pub use error::{DeviceError, LoadError, ModelError};
 pub use family::{Graph, Stream};
 pub use footprint::{kv_cache_bytes, work_bytes};
 pub use generation::{Asked, Generation, GenerationError, GenerationOptions, Piece, StopReason};

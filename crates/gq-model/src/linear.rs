@@ -8,6 +8,7 @@ use gq_checkpoint::{MappedWeights, SourceTensor};
 use gq_codec::{Decoder, Rotation};
 use gq_container::{Container, TensorEntry};
 use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, RotationKind, RotationSpec, Storage};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -200,6 +201,19 @@ impl Linear {
                 Err(_) => unreachable!("{} was checked when it was loaded", self.name),
             }
             rest = behind;
+        }
+    }
+
+    /// The payload, in one piece; `None` where there is none, but values that are made as they are read.
+    pub(crate) fn stored_bytes(&self) -> Option<Cow<'_, [u8]>> {
+        match &self.bytes {
+            Bytes::Mapped(weights, tensor) => Some(weights.bytes(tensor).into()),
+            Bytes::Contained(container, entry) => Some(container.payload(entry).into()),
+            Bytes::Owned(bytes) => Some(Cow::Borrowed(bytes)),
+            Bytes::Stacked(weights, tensor) => {
+                Some(weights.pieces_of_rows(tensor, 0..self.shape.rows).concat().into())
+            }
+            Bytes::Decoded(_) => None,
         }
     }
 

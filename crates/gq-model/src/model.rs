@@ -2,17 +2,18 @@
 
 use crate::cache::{KvCache, KvType};
 use crate::cpu::{ActivationMode, Batch, Sums};
+use crate::cuda::{self, DevicePlan, GpuFacts};
 use crate::family::Graph;
 use crate::matrix::Matrix;
 use crate::ops::Ops;
 use crate::source::{Decoded, Source};
-use crate::{LoadError, ModelError};
+use crate::{DeviceError, LoadError, ModelError};
 use gq_checkpoint::{Checkpoint, ModelSpec, parse_config};
 use gq_container::{Container, TextKind};
 use gq_tensor::Isa;
 use gq_text::ModelTexts;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Tokens that pass through the layers together; longer inputs are cut.
 pub(crate) const BATCH: usize = 512;
@@ -53,6 +54,8 @@ pub struct Model {
     graph: Graph,
     texts: ModelTexts,
     options: RunOptions,
+    /// Where it runs; `None`: on the CPU.
+    device: Option<Mutex<cuda::Runner>>,
 }
 
 impl Model {
@@ -87,7 +90,7 @@ impl Model {
         let texts = ModelTexts::from_checkpoint(&checkpoint)?;
         let mut source = Source::checkpoint(checkpoint, decoded)?;
         let graph = Graph::load(&spec, &mut source)?;
-        Ok(Model { spec, graph, texts, options })
+        Ok(Model { spec, graph, texts, options, device: None })
     }
 
     /// A container's codes, multiplied as they are.
@@ -101,7 +104,7 @@ impl Model {
         let spec = parse_config(config).map_err(LoadError::Config)?;
         let mut source = Source::container(container, &spec);
         let graph = Graph::load(&spec, &mut source)?;
-        Ok(Model { spec, graph, texts, options })
+        Ok(Model { spec, graph, texts, options, device: None })
     }
 
     /// What the model is.
@@ -124,6 +127,34 @@ impl Model {
         self.options = options;
     }
 
+    /// Brings the weights to the GPU of this number, with room for keys and values of `context` tokens; from here on
+    /// [`forward`](Model::forward) runs there, on caches made after this. Weights stay where they are for everything else.
+    ///
+    /// # Errors
+    /// Without such a GPU, when the model does not fit there, and for f32 activations of codes. The model is as before.
+    pub fn move_to_gpu(&mut self, number: usize, context: usize) -> Result<DevicePlan, DeviceError> {
+        let mut wanted = cuda::Collect::default();
+        self.graph.hidden(&mut wanted, &[0]);
+        self.graph.logits(&mut wanted, &());
+        let RunOptions { level, activations, kv } = self.options;
+        let asked = cuda::Asked { context, kv, activations, level };
+        let runner = cuda::bring(number, &self.spec, &wanted, asked)?;
+        let plan = runner.plan();
+        self.device = Some(Mutex::new(runner));
+        Ok(plan)
+    }
+
+    /// The GPU that it runs on, and what was planned for it; `None` on the CPU.
+    pub fn gpu(&self) -> Option<(GpuFacts, DevicePlan)> {
+        let runner = self.device.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some((runner.facts().clone(), runner.plan()))
+    }
+
+    /// Most bytes of the GPU's scratch memory that were in use so far, and bytes of it.
+    pub fn gpu_scratch(&self) -> Option<(u64, u64)> {
+        Some(self.device.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).scratch_used())
+    }
+
     /// Entries of a row of logits.
     pub fn vocab_size(&self) -> usize {
         self.spec.vocab_size
@@ -136,7 +167,10 @@ impl Model {
 
     /// An empty cache that stores keys and values as `kv`, whatever the options say.
     pub fn new_cache_of(&self, max_tokens: usize, kv: KvType) -> KvCache {
-        KvCache::new(&self.spec, max_tokens, kv)
+        match self.device {
+            Some(_) => KvCache::on_device(&self.spec, max_tokens, kv, cuda::BATCH),
+            None => KvCache::new(&self.spec, max_tokens, kv),
+        }
     }
 
     /// Runs `tokens` after those in `cache`, adds them to it, and replaces `out` by logits `[rows, vocab_size]`.
@@ -153,14 +187,24 @@ impl Model {
         logits: LogitRows,
         out: &mut Vec<f32>,
     ) -> Result<(), ModelError> {
-        let rows = self.check(tokens, cache, logits)?;
+        let rows = self.check(tokens, (cache, self.device.is_some()), logits)?;
         out.clear();
+        if let Some(runner) = &self.device {
+            let mut runner = runner.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut done = 0;
+            for batch in tokens.chunks(cuda::BATCH) {
+                let wanted = part_of(&rows, done..done + batch.len());
+                out.extend(self.device_batch(&mut runner, batch, cache, wanted)?);
+                cache.advance(batch.len());
+                done += batch.len();
+            }
+            return self.check_logits(out);
+        }
         // From inside the pool, a parallel region costs a microsecond; from outside, two thread switches.
         rayon::scope(|_| {
             let mut done = 0;
             for batch in tokens.chunks(BATCH) {
-                let wanted = rows.start.clamp(done, done + batch.len())..rows.end.min(done + batch.len());
-                let wanted = wanted.start - done..wanted.end.max(wanted.start) - done;
+                let wanted = part_of(&rows, done..done + batch.len());
                 let logits = self.batch(batch, cache, wanted);
                 match out.is_empty() {
                     true => *out = logits.data,
@@ -183,7 +227,7 @@ impl Model {
         mut sequences: Vec<(&[u32], &mut KvCache)>,
     ) -> Result<Matrix, ModelError> {
         for (tokens, cache) in &sequences {
-            self.check(tokens, cache, LogitRows::Last)?;
+            self.check(tokens, (cache, false), LogitRows::Last)?;
         }
         let mut logits = Matrix { width: self.spec.vocab_size, data: Vec::new() };
         while let Some((new, cache)) = sequences.first_mut() {
@@ -246,6 +290,33 @@ impl Model {
         logits
     }
 
+    /// New tokens on the device, and logits `[wanted.len(), vocab_size]` of some of them.
+    fn device_batch(
+        &self,
+        runner: &mut cuda::Runner,
+        tokens: &[u32],
+        cache: &KvCache,
+        wanted: Range<usize>,
+    ) -> Result<Vec<f32>, DeviceError> {
+        if let [token] = *tokens {
+            let graph = |ops: &mut cuda::Batch<'_>| {
+                let hidden = self.graph.hidden(ops, tokens);
+                (!wanted.is_empty()).then(|| self.graph.logits(ops, &hidden))
+            };
+            return runner.step(&self.spec, cache, token, !wanted.is_empty(), &graph);
+        }
+        let mut ops = runner.begin(&self.spec, cache, tokens.len())?;
+        let hidden = self.graph.hidden(&mut ops, tokens);
+        let mut out = Vec::with_capacity(wanted.len() * self.spec.vocab_size);
+        for first in wanted.clone().step_by(cuda::LOGIT_ROWS) {
+            let some = ops.rows(hidden.clone(), first..(first + cuda::LOGIT_ROWS).min(wanted.end));
+            let logits = self.graph.logits(&mut ops, &some);
+            out.extend(ops.read(&logits)?.data);
+        }
+        ops.end()?;
+        Ok(out)
+    }
+
     /// Its weights, in the order of its graph.
     pub fn graph(&self) -> &Graph {
         &self.graph
@@ -265,10 +336,15 @@ impl Model {
         }
     }
 
-    fn check(&self, tokens: &[u32], cache: &KvCache, logits: LogitRows) -> Result<Range<usize>, ModelError> {
+    fn check(
+        &self,
+        tokens: &[u32],
+        (cache, on_device): (&KvCache, bool),
+        logits: LogitRows,
+    ) -> Result<Range<usize>, ModelError> {
         let last = tokens.len().checked_sub(1).ok_or(ModelError::NoTokens)?;
         self.check_tokens(tokens)?;
-        if !cache.fits(&self.spec) {
+        if !cache.fits(&self.spec) || cache.token().is_some() != on_device {
             return Err(ModelError::ForeignCache);
         }
         let (needed, limit) = (cache.len() + tokens.len(), cache.max_tokens());
@@ -285,4 +361,10 @@ impl Model {
             false => Err(ModelError::Rows { rows, actual: tokens.len() }),
         }
     }
+}
+
+/// Which of the rows `range` are among `rows`, counted from its start.
+fn part_of(rows: &Range<usize>, range: Range<usize>) -> Range<usize> {
+    let wanted = rows.start.clamp(range.start, range.end)..rows.end.min(range.end);
+    wanted.start - range.start..wanted.end.max(wanted.start) - range.start
 }

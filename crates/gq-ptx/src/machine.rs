@@ -60,6 +60,16 @@ impl Machine {
         self.memory.copy_out(address, bytes)
     }
 
+    /// What the allocation that begins at `address` holds, and which of its bytes were ever written.
+    pub fn holds(&self, address: u64) -> Option<(&[u8], &[bool])> {
+        self.memory.holds(address)
+    }
+
+    /// Where the allocation begins that `address` lies in.
+    pub fn beginning(&self, address: u64) -> u64 {
+        Memory::beginning(address)
+    }
+
     /// Runs a kernel to its end.
     ///
     /// # Errors

@@ -40,6 +40,18 @@ impl Memory {
         place.filter(|_| begins).is_some_and(|place| place.take().is_some())
     }
 
+    /// Bytes of the allocation that begins at `address`, and which of them were ever written.
+    pub(crate) fn holds(&self, address: u64) -> Option<(&[u8], &[bool])> {
+        let index = ((address >> OFFSET_BITS) as usize).checked_sub(1)?;
+        let found = self.allocations.get(index)?.as_ref()?;
+        Some((&found.bytes, &found.written))
+    }
+
+    /// Where the allocation begins that an address lies in.
+    pub(crate) fn beginning(address: u64) -> u64 {
+        address >> OFFSET_BITS << OFFSET_BITS
+    }
+
     /// The allocation and the offset of `bytes` at `address`.
     fn find(&mut self, address: u64, bytes: u64) -> Result<(&mut Allocation, usize), FaultKind> {
         let index = (address >> OFFSET_BITS) as usize;

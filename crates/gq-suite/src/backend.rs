@@ -2,7 +2,7 @@
 
 use super::reference_f64::{MatrixF64, ReferenceF64};
 use gq_model::cpu::Batch;
-use gq_model::{Matrix, Ops};
+use gq_model::{Matrix, Ops, cuda};
 
 /// Operators whose values are made of numbers and read again.
 pub trait Backend: Ops {
@@ -10,7 +10,7 @@ pub trait Backend: Ops {
     fn value(&mut self, x: &MatrixF64) -> Self::Value;
 
     /// A value's numbers.
-    fn numbers(x: &Self::Value) -> MatrixF64;
+    fn numbers(&mut self, x: &Self::Value) -> MatrixF64;
 }
 
 impl Backend for Batch<'_> {
@@ -18,8 +18,18 @@ impl Backend for Batch<'_> {
         x.narrow()
     }
 
-    fn numbers(x: &Matrix) -> MatrixF64 {
+    fn numbers(&mut self, x: &Matrix) -> MatrixF64 {
         x.into()
+    }
+}
+
+impl Backend for cuda::Batch<'_> {
+    fn value(&mut self, x: &MatrixF64) -> cuda::Value {
+        self.bring(&x.narrow())
+    }
+
+    fn numbers(&mut self, x: &cuda::Value) -> MatrixF64 {
+        (&self.read(x).unwrap()).into()
     }
 }
 
@@ -28,7 +38,7 @@ impl Backend for ReferenceF64<'_> {
         x.clone()
     }
 
-    fn numbers(x: &MatrixF64) -> MatrixF64 {
+    fn numbers(&mut self, x: &MatrixF64) -> MatrixF64 {
         x.clone()
     }
 }

@@ -260,7 +260,7 @@ impl Case {
 
     /// Runs it.
     pub fn run<B: Backend>(&self, ops: &mut B, inputs: Vec<B::Value>) -> Vec<B::Value> {
-        let count = B::numbers(&inputs[0]).rows().count();
+        let count = ops.numbers(&inputs[0]).rows().count();
         let mut inputs = inputs.into_iter();
         let mut next = || inputs.next().unwrap();
         match self {

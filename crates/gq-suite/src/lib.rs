@@ -25,7 +25,7 @@ pub use backend::Backend;
 pub use cases::{CASES, Case, Choice, EXTRAS, Extra, ROPE, specification};
 pub use reference_f64::{MatrixF64, ReferenceF64, chosen, softmax};
 pub use references::{FILE, Question, RouterCase};
-pub use subject::{Cpu, Subject, logits_on, on, run_wide};
+pub use subject::{Cpu, Cuda, Subject, logits_on, on, run_wide};
 pub use weights::{coded, exact, numbers, of_values};
 
 use gq_checkpoint::Checkpoint;

@@ -153,7 +153,7 @@ impl Question<'_> {
                 vec![ops.attention(q, Some((k, v)), 0, &file.layer())]
             }
         };
-        answers.iter().map(B::numbers).collect()
+        answers.iter().map(|x| ops.numbers(x)).collect()
     }
 }
 

@@ -5,8 +5,9 @@ use super::backend::Backend;
 use super::cases::{Case, ROPE, specification, specification_of};
 use super::reference_f64::{MatrixF64, ReferenceF64};
 use super::references::Question;
+use gq_checkpoint::ModelSpec;
 use gq_model::cpu::{ActivationMode, Batch, Sums};
-use gq_model::{KvCache, KvType, Model};
+use gq_model::{KvCache, KvType, Model, cuda};
 use gq_tensor::Isa;
 use std::fmt::Debug;
 
@@ -35,7 +36,7 @@ pub trait Subject: Copy + Debug {
 /// Runs a case on an instance.
 pub fn on<B: Backend>(ops: &mut B, case: &Case, inputs: &[MatrixF64]) -> Vec<MatrixF64> {
     let inputs = inputs.iter().map(|x| ops.value(x)).collect();
-    case.run(ops, inputs).iter().map(B::numbers).collect()
+    case.run(ops, inputs).iter().map(|x| ops.numbers(x)).collect()
 }
 
 /// By definition.
@@ -48,7 +49,7 @@ pub fn run_wide(case: &Case, inputs: &[MatrixF64]) -> Vec<MatrixF64> {
 pub fn logits_on<B: Backend>(ops: &mut B, model: &Model, tokens: &[u32]) -> Vec<f64> {
     let hidden = model.graph().hidden(ops, tokens);
     let logits = model.graph().logits(ops, &hidden);
-    B::numbers(&logits).data
+    ops.numbers(&logits).data
 }
 
 pub(crate) fn logits_wide(model: &Model, tokens: &[u32]) -> Vec<f64> {
@@ -86,5 +87,50 @@ impl Subject for Cpu {
 
     fn rounding(self) -> f64 {
         STORED.iter().find(|(kind, _)| *kind == self.1).unwrap().1
+    }
+}
+
+/// The backend for GPUs, on the first one that the driver knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Cuda(pub KvType);
+
+/// Bytes of scratch memory of a case.
+const SCRATCH: usize = 64 << 20;
+
+impl Cuda {
+    fn ask<R>(
+        self,
+        level: Isa,
+        spec: &ModelSpec,
+        tokens: usize,
+        work: impl FnOnce(&mut cuda::Batch<'_>) -> R,
+    ) -> R {
+        let mut runner = cuda::Runner::bare(0, SCRATCH, level).unwrap();
+        let cache = KvCache::on_device(spec, tokens, self.0, tokens);
+        work(&mut runner.begin(spec, &cache, tokens).unwrap())
+    }
+}
+
+impl Subject for Cuda {
+    fn run(self, level: Isa, case: &Case, inputs: &[MatrixF64]) -> Vec<MatrixF64> {
+        let spec = ModelSpec { ropes: vec![ROPE.clone()], ..specification(case) };
+        self.ask(level, &spec, case.tokens(inputs), |ops| on(ops, case, inputs))
+    }
+
+    fn logits(self, level: Isa, model: &Model, tokens: &[u32]) -> Vec<f64> {
+        self.ask(level, model.spec(), tokens.len(), |ops| logits_on(ops, model, tokens))
+    }
+
+    fn answer(self, level: Isa, question: &Question<'_>) -> Vec<MatrixF64> {
+        let spec = specification_of(question.attention());
+        self.ask(level, &spec, question.tokens(), |ops| question.ask(ops))
+    }
+
+    fn is_int8(self) -> bool {
+        true
+    }
+
+    fn rounding(self) -> f64 {
+        STORED.iter().find(|(kind, _)| *kind == self.0).unwrap().1
     }
 }

@@ -20,6 +20,18 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "generation_config" => {
             "override it (--temp, --top-k, --top-p, --min-p, --repetition-penalty), or change it: gq meta set FILE.gq generation_config.KEY=VALUE"
         }
+        "device.no_driver" => "install NVIDIA's driver, or run on the CPU: --device cpu",
+        "device.old_driver" => "install a newer driver of NVIDIA's, or run on the CPU: --device cpu",
+        "device.none" => "`gq inspect --machine` lists the GPUs; --device cpu runs on the CPU",
+        "device.old" => "run on another GPU, or on the CPU: --device cpu",
+        "device.memory" => {
+            "make room on the GPU, or take less: a smaller --ctx, --kv f16 or q8, a file of fewer bits; --device cpu runs on the CPU"
+        }
+        "device.lost" => {
+            "no file was changed; run it again, on the CPU (--device cpu) if it happens again; the system's log says more"
+        }
+        "device.failed" => "no file was changed; --device cpu runs on the CPU",
+        "device.activations" => "leave --activations out, or run on the CPU: --device cpu",
         "run.context" => "allow a larger context with --ctx, or say less",
         "run.no_prompt" => "give -p TEXT, text on standard input, or run it on a terminal to chat",
         "source.quantized" => {

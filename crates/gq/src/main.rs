@@ -7,6 +7,7 @@ mod chat;
 mod cli;
 mod clock;
 mod commands;
+mod device;
 mod dispatch;
 mod encodings;
 mod eta;

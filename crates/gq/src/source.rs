@@ -309,7 +309,8 @@ impl Loaded {
             Origins::Container(container) => container.file_sha256().to_string(),
         };
         let program = concat!("gq ", env!("CARGO_PKG_VERSION")).to_owned();
-        Computed { program, activations: activations.to_owned(), model_sha256 }
+        let device = self.model.gpu().map(|(gpu, _)| gpu.name).unwrap_or_default();
+        Computed { program, activations: activations.to_owned(), model_sha256, device }
     }
 
     /// Checks that what was computed is of what is there.

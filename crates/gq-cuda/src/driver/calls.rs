@@ -1,7 +1,7 @@
 //! The driver's functions that cudarc has no safe form of.
 
 use crate::{Launch, Module};
-use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
+use cudarc::driver::{CudaContext, CudaGraph, CudaSlice, CudaStream, DriverError, result, sys};
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
 
@@ -17,6 +17,30 @@ pub(super) fn version() -> Result<i32, DriverError> {
     // SAFETY: the library is there (`is_present`), and the pointer is to an integer of ours.
     unsafe { sys::cuDriverGetVersion(&mut version) }.result()?;
     Ok(version)
+}
+
+/// Memory that holds anything: no value of `u8` is invalid.
+pub(super) fn reserve(stream: &Arc<CudaStream>, bytes: usize) -> Result<CudaSlice<u8>, DriverError> {
+    // SAFETY: whatever the memory holds is a `u8`, and nothing of the host's can be seen in it but what was copied there.
+    unsafe { stream.alloc::<u8>(bytes) }
+}
+
+/// A captured graph.
+pub(super) struct Captured(CudaGraph);
+
+// SAFETY: its handles may be used from any thread, one at a time: `launch` takes it exclusively, and binds the context.
+unsafe impl Send for Captured {}
+
+impl Captured {
+    /// Ends a capture; `None` where nothing was captured.
+    pub(super) fn end(stream: &Arc<CudaStream>) -> Result<Option<Captured>, DriverError> {
+        Ok(stream.end_capture(sys::CUgraphInstantiate_flags(0))?.map(Captured))
+    }
+
+    /// Queues all of it.
+    pub(super) fn launch(&mut self) -> Result<(), DriverError> {
+        self.0.launch()
+    }
 }
 
 /// A module in a context that it keeps.

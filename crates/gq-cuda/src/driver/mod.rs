@@ -5,13 +5,20 @@ mod calls;
 
 use crate::{Device, Launch, Module, Span};
 use calls::{Function, Loaded};
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DriverError, sys::CUresult};
+use cudarc::driver::{
+    CudaContext, CudaSlice, CudaStream, DevicePtr, DriverError,
+    sys::{CUresult, CUstreamCaptureMode},
+};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use thiserror::Error;
 
 /// The driver's own number of the first version that takes the committed PTX: 12.4.
 const NEEDED: i32 = 12040;
+
+/// The oldest major compute capability that the PTX is for.
+const OLDEST: i32 = 8;
 
 /// Why a GPU cannot be used.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -43,7 +50,27 @@ pub enum GpuError {
         /// Bytes in all.
         total: u64,
     },
-    /// The driver refused or the device was lost.
+    /// A device that is too old for the kernels.
+    #[error("GPU {number} ({name}) has compute capability {major}.{minor}, the kernels need 8.0 or newer")]
+    OldDevice {
+        /// Its number.
+        number: usize,
+        /// Its name.
+        name: String,
+        /// Compute capability.
+        major: i32,
+        /// Compute capability.
+        minor: i32,
+    },
+    /// The device stopped working, or a kernel did what it may not; nothing more can be asked of it in this process.
+    #[error("the GPU was lost at {what}: {name}")]
+    Lost {
+        /// What was asked of it.
+        what: &'static str,
+        /// The driver's name for the failure.
+        name: String,
+    },
+    /// The driver refused.
     #[error("the NVIDIA driver: {what}: {name}")]
     Failed {
         /// What was asked of it.
@@ -55,11 +82,47 @@ pub enum GpuError {
 
 /// The driver's answer as ours.
 fn failed(what: &'static str) -> impl Fn(DriverError) -> GpuError {
+    use CUresult as R;
     move |error| {
         let name = error.error_name().ok().and_then(|name| name.to_str().ok());
-        GpuError::Failed { what, name: name.map_or_else(|| format!("{:?}", error.0), str::to_owned) }
+        let name = name.map_or_else(|| format!("{:?}", error.0), str::to_owned);
+        match error.0 {
+            R::CUDA_ERROR_DEVICE_UNAVAILABLE
+            | R::CUDA_ERROR_ECC_UNCORRECTABLE
+            | R::CUDA_ERROR_NVLINK_UNCORRECTABLE
+            | R::CUDA_ERROR_ILLEGAL_ADDRESS
+            | R::CUDA_ERROR_LAUNCH_TIMEOUT
+            | R::CUDA_ERROR_CONTEXT_IS_DESTROYED
+            | R::CUDA_ERROR_ASSERT
+            | R::CUDA_ERROR_HARDWARE_STACK_ERROR
+            | R::CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | R::CUDA_ERROR_MISALIGNED_ADDRESS
+            | R::CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | R::CUDA_ERROR_INVALID_PC
+            | R::CUDA_ERROR_LAUNCH_FAILED
+            | R::CUDA_ERROR_UNKNOWN => GpuError::Lost { what, name },
+            _ => GpuError::Failed { what, name },
+        }
     }
 }
+
+/// What is known of a GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuFacts {
+    /// Its number.
+    pub number: usize,
+    /// Its name.
+    pub name: String,
+    /// Compute capability: the major and the minor number.
+    pub capability: (i32, i32),
+    /// Bytes of memory that are free.
+    pub free: u64,
+    /// Bytes of memory.
+    pub total: u64,
+}
+
+/// Launches that were captured once, to be queued together again and again.
+pub struct Captured(calls::Captured);
 
 /// A GPU with its stream and the kernels that were launched so far.
 pub struct Gpu {
@@ -83,11 +146,11 @@ impl Buffer {
 }
 
 impl Gpu {
-    /// The GPU of this number.
+    /// How many GPUs there are.
     ///
     /// # Errors
-    /// Without a driver, with one that is too old, or without such a device.
-    pub fn open(number: usize) -> Result<Gpu, GpuError> {
+    /// Without a driver, or with one that is too old.
+    pub fn count() -> Result<usize, GpuError> {
         if !calls::is_present() {
             return Err(GpuError::NoDriver);
         }
@@ -95,17 +158,48 @@ impl Gpu {
         if actual < NEEDED {
             return Err(GpuError::OldDriver { actual });
         }
-        let count = match CudaContext::device_count() {
-            Ok(count) => usize::try_from(count).unwrap_or(0),
-            Err(error) if error.0 == CUresult::CUDA_ERROR_NO_DEVICE => 0,
-            Err(error) => return Err(failed("its devices")(error)),
-        };
+        match CudaContext::device_count() {
+            Ok(count) => Ok(usize::try_from(count).unwrap_or(0)),
+            Err(error) if error.0 == CUresult::CUDA_ERROR_NO_DEVICE => Ok(0),
+            Err(error) => Err(failed("its devices")(error)),
+        }
+    }
+
+    /// The GPU of this number.
+    ///
+    /// # Errors
+    /// Without a driver, with one that is too old, without such a device, or with a device that is too old.
+    pub fn open(number: usize) -> Result<Gpu, GpuError> {
+        let gpu = Gpu::open_any(number)?;
+        let GpuFacts { name, capability: (major, minor), .. } = gpu.facts()?;
+        match major < OLDEST {
+            true => Err(GpuError::OldDevice { number, name, major, minor }),
+            false => Ok(gpu),
+        }
+    }
+
+    /// The same of any age: nothing can be launched on those before 8.0.
+    ///
+    /// # Errors
+    /// Without a driver, with one that is too old, or without such a device.
+    pub fn open_any(number: usize) -> Result<Gpu, GpuError> {
+        let count = Gpu::count()?;
         if number >= count {
             return Err(GpuError::NoDevice { asked: number, count });
         }
         let context = CudaContext::new(number).map_err(failed("a context"))?;
         let stream = context.new_stream().map_err(failed("a stream"))?;
         Ok(Gpu { functions: BTreeMap::new(), modules: BTreeMap::new(), stream, context })
+    }
+
+    /// What is known of it.
+    ///
+    /// # Errors
+    /// When the driver does not say.
+    pub fn facts(&self) -> Result<GpuFacts, GpuError> {
+        let capability = self.context.compute_capability().map_err(failed("a compute capability"))?;
+        let (free, total) = self.memory()?;
+        Ok(GpuFacts { number: self.context.ordinal(), name: self.name()?, capability, free, total })
     }
 
     /// Its name.
@@ -151,6 +245,73 @@ impl Gpu {
         Ok(self.buffer(slice))
     }
 
+    /// Memory of anything: what is read before it is written is whatever was there.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn reserve(&self, bytes: usize) -> Result<Buffer, GpuError> {
+        let slice = calls::reserve(&self.stream, bytes).map_err(self.out_of_memory(bytes))?;
+        Ok(self.buffer(slice))
+    }
+
+    /// Bytes to a place in a buffer, behind everything before.
+    ///
+    /// # Errors
+    /// When they do not lie within it, or the driver refuses.
+    pub fn write(&self, buffer: &mut Buffer, at: usize, bytes: &[u8]) -> Result<(), GpuError> {
+        let end = at.saturating_add(bytes.len());
+        let Some(mut part) = buffer.slice.try_slice_mut(at..end) else { return Err(outside(at, end)) };
+        self.stream.memcpy_htod(bytes, &mut part).map_err(failed("a copy to the device"))
+    }
+
+    /// Bytes of a part of a buffer, once everything before is done.
+    ///
+    /// # Errors
+    /// When it does not lie within the buffer, something before failed, or the device was lost.
+    pub fn read_part(&self, buffer: &Buffer, part: Range<usize>) -> Result<Vec<u8>, GpuError> {
+        let Some(view) = buffer.slice.try_slice(part.clone()) else {
+            return Err(outside(part.start, part.end));
+        };
+        let out = self.stream.clone_dtoh(&view).map_err(failed("a copy from the device"))?;
+        self.wait()?;
+        Ok(out)
+    }
+
+    /// Waits until everything is done.
+    ///
+    /// # Errors
+    /// When something failed, or the device was lost.
+    pub fn wait(&self) -> Result<(), GpuError> {
+        self.stream.synchronize().map_err(failed("waiting for the device"))
+    }
+
+    /// Launches from here on are kept, not run, until [`end_capture`](Gpu::end_capture). Every kernel among them must have
+    /// been launched before, and no memory may be taken, read or written.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn begin_capture(&self) -> Result<(), GpuError> {
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.stream.begin_capture(mode).map_err(failed("capturing launches"))
+    }
+
+    /// What was kept; `None` when nothing was.
+    ///
+    /// # Errors
+    /// When something among it cannot be captured.
+    pub fn end_capture(&self) -> Result<Option<Captured>, GpuError> {
+        let captured = calls::Captured::end(&self.stream).map_err(failed("capturing launches"))?;
+        Ok(captured.map(Captured))
+    }
+
+    /// Queues captured launches.
+    ///
+    /// # Errors
+    /// As a launch.
+    pub fn replay(&self, captured: &mut Captured) -> Result<(), GpuError> {
+        captured.0.launch().map_err(failed("launches that were captured"))
+    }
+
     /// Memory with these bytes.
     ///
     /// # Errors
@@ -169,6 +330,10 @@ impl Gpu {
         self.stream.synchronize().map_err(failed("waiting for the device"))?;
         Ok(out)
     }
+}
+
+fn outside(at: usize, end: usize) -> GpuError {
+    GpuError::Failed { what: "a part of a buffer", name: format!("{at}..{end} is outside") }
 }
 
 impl Device for Gpu {

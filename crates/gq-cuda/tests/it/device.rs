@@ -1,6 +1,6 @@
 //! The interpreter as a device.
 
-use gq_cuda::{Device, Launch, Module, Span};
+use gq_cuda::{Argument, Buffer, Device, Gpu, Launch, Module, Span};
 use gq_ptx::{Counters, Fault, Machine, Order};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -27,8 +27,12 @@ impl Device for Interpreter {
     type Error = Fault;
 
     fn launch(&mut self, launch: &Launch) -> Result<(), Fault> {
-        let bytes = |argument: &gq_cuda::Argument| gq_ptx::Argument::bytes(&argument.bytes());
+        let bytes = |argument: &Argument| gq_ptx::Argument::bytes(&argument.bytes());
         let arguments: Vec<_> = launch.arguments.iter().map(bytes).collect();
+        let beside = match self.changed {
+            None => Beside::begin(&self.machine, launch),
+            Some(_) => None,
+        };
         let module = self.changed.clone().unwrap_or_else(|| parsed(launch.module));
         let ran = self.machine.launch(
             &module,
@@ -41,7 +45,57 @@ impl Device for Interpreter {
             },
         )?;
         self.counters.add(&ran);
+        if let Some(beside) = beside {
+            beside.compare(&self.machine, launch);
+        }
         Ok(())
+    }
+}
+
+/// The same launch on the driver's first device, on copies of the same memory, where `GQ_BESIDE` asks for it
+/// (`scripts/gpu_check.sh`).
+struct Beside {
+    gpu: Gpu,
+    copies: BTreeMap<u64, Buffer>,
+}
+
+impl Beside {
+    fn begin(machine: &Machine, launch: &Launch) -> Option<Beside> {
+        std::env::var_os("GQ_BESIDE")?;
+        let mut gpu = Gpu::open(0).unwrap();
+        let mut copies = BTreeMap::new();
+        let mut here = launch.clone();
+        for argument in &mut here.arguments {
+            let Argument::Address(address) = argument else { continue };
+            let from = machine.beginning(*address);
+            let Some((bytes, _)) = machine.holds(from) else { continue };
+            let copy = copies.entry(from).or_insert_with(|| gpu.upload(bytes).unwrap());
+            *address = copy.span().address + (*address - from);
+        }
+        gpu.launch(&here).unwrap();
+        Some(Beside { gpu, copies })
+    }
+
+    /// Everything that the interpreter has written is what the device has, NaN of any kind being equal.
+    #[allow(clippy::print_stderr)] // `scripts/gpu_check.sh` counts these lines
+    fn compare(&self, machine: &Machine, launch: &Launch) {
+        for (from, copy) in &self.copies {
+            let there = self.gpu.read(copy).unwrap();
+            let (bytes, written) = machine.holds(*from).unwrap();
+            let word = |bytes: &[u8], at: usize| {
+                let four = bytes.get(at / 4 * 4..at / 4 * 4 + 4).and_then(|four| four.try_into().ok());
+                four.map_or(0.0, f32::from_le_bytes)
+            };
+            let differs = |at: &usize| {
+                written[*at]
+                    && bytes[*at] != there[*at]
+                    && !(word(bytes, *at).is_nan() && word(&there, *at).is_nan())
+            };
+            let first = (0..bytes.len()).find(differs);
+            let verdict = first.map_or("equal".to_owned(), |at| format!("NOT EQUAL at byte {at}"));
+            eprintln!("beside: {} {:?}: {verdict}", launch.kernel, launch.grid);
+            assert!(first.is_none(), "{} on the device differs from the interpreter", launch.kernel);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use gq_tensor::Encoding;
 
 #[test]
 fn a_gpu_has_the_defined_bits_or_there_is_a_clear_answer() {
-    let mut gpu = match Gpu::open(0) {
+    let gpu = match Gpu::open(0) {
         Ok(gpu) => gpu,
         Err(error) => {
             eprintln!("no GPU here, nothing was launched: {error}");
@@ -16,6 +16,11 @@ fn a_gpu_has_the_defined_bits_or_there_is_a_clear_answer() {
             return;
         }
     };
+    defined_bits(gpu);
+}
+
+/// A norm and a product, launched by the driver.
+pub(crate) fn defined_bits(mut gpu: Gpu) {
     let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
     let floats = |bytes: Vec<u8>| -> Vec<f32> {
         bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect()

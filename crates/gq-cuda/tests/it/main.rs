@@ -14,6 +14,7 @@ mod product;
 mod rotate;
 mod rows;
 mod sources;
+mod stand_in;
 mod top;
 mod trellis;
 

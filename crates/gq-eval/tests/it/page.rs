@@ -76,6 +76,7 @@ fn equal_models_and_no_models_have_a_page_too() {
         program: "gq 9.9".to_owned(),
         activations: "int8".to_owned(),
         model_sha256: "0123abcd".to_owned(),
+        device: String::new(),
     };
     let page = html::render(&[EvalReport { computed, ..report("m", 0.0) }]);
     assert!(page.contains("m: computed by gq 9.9 with int8 activations, sha256 0123abcd."), "{page}");

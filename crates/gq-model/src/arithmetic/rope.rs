@@ -32,6 +32,11 @@ impl RopeTable {
         table
     }
 
+    /// Cosines and sines, `[positions, head_dim / 2]` each.
+    pub(crate) fn parts(&self) -> [&[f32]; 2] {
+        [&self.cos, &self.sin]
+    }
+
     /// Turns every head of `x [positions, heads * head_dim]`.
     pub fn apply(&self, x: Matrix) -> Matrix {
         self.turn(x, 1.0)

@@ -3,6 +3,7 @@
 
 mod cache;
 mod codes;
+mod cuda;
 mod fixtures;
 mod generation;
 mod parity;

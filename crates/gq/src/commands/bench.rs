@@ -47,6 +47,8 @@ pub struct BenchArgs {
     /// Storage of keys and values: f16 halves their memory, q8 quarters it.
     #[arg(long, default_value = "f32", value_name = "KIND")]
     kv: crate::options::kinds::Kv,
+    #[command(flatten)]
+    device: crate::device::DeviceArgs,
 }
 
 pub fn run(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
@@ -59,8 +61,10 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
 /// Prompt and generation speed: the best of the repetitions, and all of them under `--json`.
 fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failure> {
     let path = &source::find(path, global)?.path;
-    let loaded = source::model_how(path, &Adapters::default(), (args.activations, args.kv), global)?;
+    let mut loaded = source::model_how(path, &Adapters::default(), (args.activations, args.kv), global)?;
+    args.device.place(&mut loaded, args.pp.max(1).max(args.tg + 1), global)?;
     let model = &loaded.model;
+    let gpu = model.gpu().map(|(gpu, _)| gpu.name);
     let vocab = model.vocab_size() as u32;
     let prompt: Vec<u32> =
         (0..args.pp.max(1) as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocab).collect();
@@ -97,24 +101,30 @@ fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failur
     progress.finish();
     let best = |rates: &[f64]| rates.iter().fold(0.0f64, |m, &r| m.max(r));
     let output = global.output();
-    let profile = match source::is_checkpoint(path)? {
+    // The products are measured as the CPU runs them.
+    let profile = match source::is_checkpoint(path)? || gpu.is_some() {
         true => None,
         false => Some(profile(&Container::open(path)?, model.spec(), model.options())?),
     };
     if output.json {
-        return output.document(&serde_json::json!({
+        let mut document = serde_json::json!({
             "threads": global.threads(), "isa": global.isa()?.name(), "file_bytes": loaded.sizes.file_bytes,
             "pp": {"tokens": prompt.len(), "tokens_per_second": prefill},
             "tg": {"tokens": args.tg, "tokens_per_second": decode},
             "profile": profile,
-        }));
+        });
+        if let Some(gpu) = gpu {
+            document["gpu"] = gpu.into();
+        }
+        return output.document(&document);
     }
     let mut table = Table::new(&["<test", "tokens/s"]);
     table.row([format!("pp{}", prompt.len()), format!("{:.1}", best(&prefill))]);
     table.row([format!("tg{}", args.tg), format!("{:.1}", best(&decode))]);
     let of_token = profile.map_or_else(String::new, |profile| explain(&profile, 1.0 / best(&decode)));
     let (threads, level) = (global.threads(), global.isa()?.name());
-    output.data(&format!("{}{threads} threads, {level}\n{of_token}", table.render()))
+    let place = gpu.map_or_else(String::new, |gpu| format!("GPU {}, host with ", units::printable(&gpu)));
+    output.data(&format!("{}{place}{threads} threads, {level}\n{of_token}", table.render()))
 }
 
 /// Where the time of a generated token goes: products measured by themselves, and what is left for all else.

@@ -19,6 +19,8 @@ use gq_eval::{
 use std::path::{Path, PathBuf};
 
 /// Measure perplexity and KL divergence of a model against a reference.
+///
+/// The reference is computed on the CPU, wherever MODEL runs.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -56,6 +58,8 @@ pub struct EvalArgs {
     /// Storage of MODEL's keys and values: f16 halves their memory, q8 quarters it.
     #[arg(long, default_value = "f32", value_name = "KIND")]
     kv: crate::options::kinds::Kv,
+    #[command(flatten)]
+    device: crate::device::DeviceArgs,
     /// Write MODEL's logits as a file of reference outputs.
     #[arg(long, value_name = "FILE")]
     save_outputs: Option<PathBuf>,
@@ -197,7 +201,8 @@ fn measure(
     global: &Global,
 ) -> Result<EvalReport, Failure> {
     let reference_path = &reference.path;
-    let loaded = source::model_how(&model.path, &Adapters::default(), (args.activations, args.kv), global)?;
+    let mut loaded =
+        source::model_how(&model.path, &Adapters::default(), (args.activations, args.kv), global)?;
     // Saved under another name first: what was read may turn out to have changed.
     let saved = args.save_outputs.as_deref().map(guard::candidate);
     let options = TextOptions { save_outputs: saved.as_deref(), ..TextOptions::default() };
@@ -211,6 +216,7 @@ fn measure(
         let rows = reference.input_ids().len() as u64;
         let positions = reference.input_ids().first().map_or(0, Vec::len);
         room(&options, (reference.input_ids().len(), positions), vocab)?;
+        args.device.place(&mut loaded, positions, global)?;
         let tokens = rows * positions as u64;
         let stage = expected::running(&loaded, (rows, tokens), global)?;
         let mut progress = Progress::staged(global, "eval", vec![stage]);
@@ -242,6 +248,7 @@ fn measure(
     let cached = cache.as_ref().zip(identity.as_ref());
     let cached = cached.map(|(cache, identity)| CachedReference { cache, identity });
     let options = TextOptions { cache: cached, ..options };
+    args.device.place(&mut loaded, args.ctx, global)?;
     let report = match &text {
         Some(text) => on_text(&loaded, &reference, text, (args.ctx, args.windows), options, global)?,
         None => {

@@ -52,12 +52,28 @@ pub fn run(args: &InspectArgs, global: &Global) -> Result<(), Failure> {
 fn machine(global: &Global) -> Result<(), Failure> {
     let machine = Machine::detect();
     let output = global.output();
+    let gpus = gq_model::cuda::gpus();
     if output.json {
-        return output.document(&machine);
+        let mut document = serde_json::to_value(&machine).map_err(|e| Failure::internal("machine", &e))?;
+        let found = gpus.as_deref().unwrap_or_default().iter().map(|gpu| {
+            let (major, minor) = gpu.capability;
+            serde_json::json!({
+                "number": gpu.number, "name": gpu.name, "compute_capability": format!("{major}.{minor}"),
+                "memory_bytes": gpu.total, "available_bytes": gpu.free,
+            })
+        });
+        document["gpus"] = found.collect::<Vec<_>>().into();
+        document["no_gpu"] = gpus.as_ref().err().map(ToString::to_string).into();
+        return output.document(&document);
     }
     let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "not known".to_owned(), units::bytes);
+    let gpus = match gpus {
+        Err(why) => format!("gpu        none: {why}\n"),
+        Ok(gpus) if gpus.is_empty() => "gpu        none: the driver knows none\n".to_owned(),
+        Ok(gpus) => gpus.iter().map(gpu_line).collect(),
+    };
     output.data(&format!(
-        "gq         {}\nplatform   {}\nprocessor  {}\nthreads    {}\nkernels    {} (of {})\nmemory     {}, {} available\n",
+        "gq         {}\nplatform   {}\nprocessor  {}\nthreads    {}\nkernels    {} (of {})\nmemory     {}, {} available\n{gpus}",
         machine.version,
         machine.platform,
         machine.cpu.as_deref().unwrap_or("not known"),
@@ -67,6 +83,17 @@ fn machine(global: &Global) -> Result<(), Failure> {
         bytes(machine.memory_bytes),
         bytes(machine.available_bytes),
     ))
+}
+
+fn gpu_line(gpu: &gq_model::cuda::GpuFacts) -> String {
+    let (major, minor) = gpu.capability;
+    format!(
+        "gpu {:<6} {}, compute capability {major}.{minor}, {}, {} available\n",
+        gpu.number,
+        units::printable(&gpu.name),
+        units::bytes(gpu.total),
+        units::bytes(gpu.free),
+    )
 }
 
 fn checkpoint(model: &Path, args: &InspectArgs, global: &Global) -> Result<(), Failure> {

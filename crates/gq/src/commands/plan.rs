@@ -1,11 +1,13 @@
 //! `gq plan`: what `gq convert` would do, without writing anything.
 
+use crate::device::Device;
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::jobs::calibration_text;
 use crate::jobs::convert;
 use crate::jobs::measuring_memory;
 use crate::options::amounts::Measuring;
+use crate::options::budget::Asked;
 use crate::options::calibration::CalibrationArgs;
 use crate::options::decision::{Calibrate, Why};
 use crate::options::recipe::Recipe;
@@ -15,7 +17,10 @@ use crate::seen::{Checker, NoCheck};
 use crate::source::Found;
 use crate::table::Table;
 use crate::{expected, outcome, progress, source, typed, units};
+use gq_checkpoint::Checkpoint;
 use gq_convert::{Estimate, Plan, Resources};
+use gq_model::cuda::{self, DevicePlan, GpuError};
+use gq_tensor::Storage;
 use std::path::PathBuf;
 
 /// Show what convert would do: every tensor's encoding and reason, the exact size, memory and time.
@@ -37,6 +42,10 @@ pub struct PlanArgs {
     recipe: Recipe,
     #[command(flatten)]
     calibration: CalibrationArgs,
+    /// Show what the file takes of a GPU's memory with keys and values of --ctx tokens, beside what is free on it: cuda or
+    /// cuda:N.
+    #[arg(long, value_name = "DEVICE", group = "room")]
+    device: Option<Device>,
     /// List every tensor.
     #[arg(long)]
     tensors: bool,
@@ -45,14 +54,14 @@ pub struct PlanArgs {
 pub fn run(args: &PlanArgs, global: &Global) -> Result<(), Failure> {
     calibration_text::check_names(&args.recipe, args.calibration.calibration.as_deref())?;
     let found = source::find(&args.source, global)?;
-    show(&found, (&args.recipe, &args.calibration), args.tensors, global)
+    show(&found, (&args.recipe, &args.calibration), (args.tensors, args.device), global)
 }
 
 /// Plans and prints.
 pub fn show(
     found: &Found,
     (recipe, calibration): (&Recipe, &CalibrationArgs),
-    tensors: bool,
+    (tensors, device): (bool, Option<Device>),
     global: &Global,
 ) -> Result<(), Failure> {
     let checkpoint = source::checkpoint_with(&found.path, &recipe.loras, global)?;
@@ -98,6 +107,7 @@ pub fn show(
         _ => None,
     };
     let check = Checker::new(NoCheck::default(), global).within(recipe.max_memory).memory(&checkpoint)?;
+    let on_gpu = device.and_then(|device| on_gpu(&checkpoint, &plan, recipe.asked(), device));
     let output = global.output();
     let estimate = Estimate::new(&plan, global.isa()?);
     if output.json {
@@ -113,6 +123,12 @@ pub fn show(
             })
         });
         document["check_memory_bytes"] = check.into();
+        if let Some((memory, free)) = &on_gpu {
+            document["gpu_memory"] = serde_json::json!({
+                "total_bytes": memory.total(), "weights_bytes": memory.weights, "cache_bytes": memory.cache,
+                "buffers_bytes": memory.scratch, "context": memory.context, "available_bytes": free.as_ref().ok(),
+            });
+        }
         document["calibrated"] = calibrated.map_or(serde_json::Value::Null, |stages| {
             let seconds: f64 = stages.iter().filter_map(|stage| stage.seconds).sum();
             serde_json::json!({ "command": typed::calibrated_conversion(), "seconds": seconds })
@@ -157,6 +173,9 @@ pub fn show(
         units::bytes(plan.memory.peak),
         plan.memory.threads,
     );
+    if let Some((memory, free)) = &on_gpu {
+        text += &gpu_line(memory, free.as_ref());
+    }
     if let Some(memory) = measuring {
         text += &format!("measure {}\n", measuring_memory::memory_words(memory));
     }
@@ -186,6 +205,47 @@ pub fn show(
     }
     text += &outcome::expectation(&plan).unwrap_or_default();
     output.data(&text)
+}
+
+/// What a finished file takes of a GPU, and what is free there, or why that is not known; nothing for a CPU.
+fn on_gpu(
+    checkpoint: &Checkpoint,
+    plan: &Plan,
+    asked: Asked,
+    device: Device,
+) -> Option<(DevicePlan, Result<u64, GpuError>)> {
+    let number = match device {
+        Device::Cpu => return None,
+        Device::Auto => 0,
+        Device::Cuda(number) => number,
+    };
+    let steps = plan.steps.iter();
+    let tensors = steps.map(|step| (&*step.tensor, &*step.shape, Storage::new(step.encoding, step.rotation)));
+    let memory = cuda::planned(checkpoint.spec(), tensors, asked.ctx, asked.kv);
+    let free = cuda::gpus().and_then(|gpus| {
+        let count = gpus.len();
+        let found = gpus.get(number).map(|gpu| gpu.free);
+        found.ok_or(GpuError::NoDevice { asked: number, count })
+    });
+    Some((memory, asked.fit.map_or(free, Ok)))
+}
+
+fn gpu_line(memory: &DevicePlan, free: Result<&u64, &GpuError>) -> String {
+    let fits = match free {
+        Ok(free) if *free < memory.total() => {
+            format!("{} are there: it does not fit", units::bytes(*free))
+        }
+        Ok(free) => format!("{} are there: it fits", units::bytes(*free)),
+        Err(why) => why.to_string(),
+    };
+    format!(
+        "gpu     {}: {} of weights, {} of keys and values of {} tokens, {} of buffers; {fits}\n",
+        units::bytes(memory.total()),
+        units::bytes(memory.weights),
+        units::bytes(memory.cache),
+        units::count(memory.context as u64),
+        units::bytes(memory.scratch),
+    )
 }
 
 /// What to know of a plan that measurements will change.

@@ -66,6 +66,8 @@ pub struct RunArgs {
     /// Storage of keys and values: f16 halves their memory, q8 quarters it.
     #[arg(long, default_value = "f32", value_name = "KIND")]
     kv: crate::options::kinds::Kv,
+    #[command(flatten)]
+    device: crate::device::DeviceArgs,
 }
 
 fn context(text: &str) -> Result<usize, String> {
@@ -92,7 +94,9 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
             Some(piped()?)
         }
     };
-    let loaded = source::model_how(&found.path, &args.loras, (args.activations, args.kv), global)?;
+    let mut loaded = source::model_how(&found.path, &args.loras, (args.activations, args.kv), global)?;
+    let context = args.ctx.unwrap_or(CONTEXT.min(loaded.model.spec().max_positions));
+    args.device.place(&mut loaded, context, global)?;
     let model = &loaded.model;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
     let template = match ChatTemplate::new(model.texts()) {
@@ -112,7 +116,7 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     }
     let manner = Manner {
         system: args.system.clone(),
-        context: args.ctx.unwrap_or(CONTEXT.min(own)),
+        context,
         most: args.tokens.map(Most::Asked).or(settings.most),
         sampling: settings.sampling,
     };

@@ -5,6 +5,7 @@ mod calibration;
 mod checkpoint;
 mod config;
 mod conversion;
+mod devices;
 mod files;
 mod gguf;
 mod hub;

@@ -87,6 +87,7 @@ impl From<ModelError> for Failure {
                 let failure = Failure::new(Exit::Input, "model.not_finite", message).at(tensor);
                 failure.limit("finite numbers").actual(value)
             }
+            ModelError::Device(error) => error.into(),
             ModelError::NotFinite { value, .. } => {
                 let failure = Failure::new(Exit::Input, "model.not_finite", message).at("logits");
                 failure.limit("finite numbers").actual(value)
@@ -107,7 +108,10 @@ impl From<NotFinite> for Failure {
 
 impl From<GenerationError> for Failure {
     fn from(error: GenerationError) -> Failure {
-        Failure::new(Exit::Input, "model.run", sentence(&error))
+        match error {
+            GenerationError::Model(error @ ModelError::Device(_)) => error.into(),
+            error => Failure::new(Exit::Input, "model.run", sentence(&error)),
+        }
     }
 }
 

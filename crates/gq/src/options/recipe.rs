@@ -76,13 +76,13 @@ pub struct Recipe {
     #[arg(long, value_name = "FAMILY", default_value = "trellis")]
     codes: CodeFamily,
     /// Memory that weights, keys and values of --ctx tokens, and buffers are to fit in together, such as 16GiB.
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, conflicts_with_all = ["bits", "encoding", "size", "bpw"])]
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes, conflicts_with_all = ["bits", "encoding", "size", "bpw"], group = "room")]
     fit: Option<u64>,
     /// Tokens of context that --fit leaves room for, such as 32k.
-    #[arg(long, value_name = "N", default_value = "8192", requires = "fit", value_parser = units::parse_tokens)]
+    #[arg(long, value_name = "N", default_value = "8192", requires = "room", value_parser = units::parse_tokens)]
     ctx: usize,
     /// Keys and values that --fit leaves room for; run the file with the same.
-    #[arg(long, value_name = "KIND", default_value = "f16", requires = "fit")]
+    #[arg(long, value_name = "KIND", default_value = "f16", requires = "room")]
     kv: Kv,
     /// Smallest file whose KL divergence from the original, in nats per token, is at most this. `gq convert` makes files
     /// until one measures just below it on held-out calibration text; `gq plan` prints what is expected.

@@ -11,6 +11,7 @@ mod chat;
 mod chat_template;
 mod checkpoints;
 mod contract;
+mod device;
 mod experts;
 mod finite;
 mod first;

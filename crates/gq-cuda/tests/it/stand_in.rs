@@ -1,0 +1,142 @@
+//! The driver's path, from loading its library to reading results, on a stand-in whose device is the interpreter.
+
+use super::{assert_same, bell, driver};
+use gq_cuda::{Device, Gpu, GpuError, Parts, RmsNorm, Span, define};
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
+}
+
+fn norm(x: Span, y: Span) -> gq_cuda::Launch {
+    let norm = RmsNorm { x: Parts::one(x), residual: None, weight: None, y, rows: 1, width: 64, eps: 1e-5 };
+    norm.launch().unwrap()
+}
+
+#[test]
+fn launches_by_the_driver_have_the_defined_bits() {
+    let Some(()) = gq_stand_in::inside("stand_in::launches_by_the_driver_have_the_defined_bits", "") else {
+        return;
+    };
+    let gpu = Gpu::open(0).unwrap();
+    let facts = gpu.facts().unwrap();
+    assert_eq!((facts.name.as_str(), facts.capability, facts.total), ("PTX interpreter", (8, 0), 8 << 30));
+    driver::defined_bits(gpu);
+}
+
+#[test]
+fn captured_launches_run_again_on_what_is_there_then() {
+    let name = "stand_in::captured_launches_run_again_on_what_is_there_then";
+    let Some(()) = gq_stand_in::inside(name, "") else { return };
+    let mut gpu = Gpu::open(0).unwrap();
+    let (mut x, y) = (gpu.upload(&bytes(&bell(1, 64))).unwrap(), gpu.reserve(256).unwrap());
+    gpu.launch(&norm(x.span(), y.span())).unwrap();
+    gpu.begin_capture().unwrap();
+    gpu.launch(&norm(x.span(), y.span())).unwrap();
+    // What is not allowed in between is refused.
+    assert!(matches!(gpu.reserve(16), Err(GpuError::Failed { .. })));
+    let mut captured = gpu.end_capture().unwrap().unwrap();
+    let before = floats(&gpu.read(&y).unwrap());
+    assert_same(&before, &define::rms_norm(&bell(1, 64), None, 1e-5), "nothing ran while it was captured");
+    for seed in [2, 3] {
+        gpu.write(&mut x, 0, &bytes(&bell(seed, 64))).unwrap();
+        gpu.replay(&mut captured).unwrap();
+        let made = floats(&gpu.read_part(&y, 0..256).unwrap());
+        assert_same(&made, &define::rms_norm(&bell(seed, 64), None, 1e-5), "replayed");
+    }
+    assert!(matches!(gpu.read_part(&y, 200..257), Err(GpuError::Failed { .. })));
+    assert!(gpu.write(&mut x, 250, &[0; 7]).is_err());
+}
+
+/// Tests of kernels, each launch of which is done by the driver too (`scripts/gpu_check.sh`): on the stand-in in the other
+/// order of blocks and warps.
+#[test]
+fn launches_beside_the_interpreter_are_compared() {
+    let name = "stand_in::launches_beside_the_interpreter_are_compared";
+    let Some(()) = gq_stand_in::inside(name, "reverse=1") else { return };
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["norm::", "top::", "--nocapture"]).env("GQ_BESIDE", "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    for kernel in ["rms_norm", "largest_logits"] {
+        assert!(said.contains(&format!("beside: {kernel} ")), "{said}");
+    }
+    assert!(!said.contains("NOT EQUAL"), "{said}");
+}
+
+#[test]
+fn an_old_driver_is_told_with_its_version() {
+    let Some(()) = gq_stand_in::inside("stand_in::an_old_driver_is_told_with_its_version", "version=11080")
+    else {
+        return;
+    };
+    assert_eq!(Gpu::open(0).err(), Some(GpuError::OldDriver { actual: 11080 }));
+}
+
+#[test]
+fn a_driver_without_devices_is_told() {
+    let Some(()) = gq_stand_in::inside("stand_in::a_driver_without_devices_is_told", "devices=0") else {
+        return;
+    };
+    assert_eq!(Gpu::open(0).err(), Some(GpuError::NoDevice { asked: 0, count: 0 }));
+}
+
+#[test]
+fn an_old_device_is_told() {
+    let Some(()) = gq_stand_in::inside("stand_in::an_old_device_is_told", "capability=75") else { return };
+    let name = "PTX interpreter".to_owned();
+    assert_eq!(Gpu::open(0).err(), Some(GpuError::OldDevice { number: 0, name, major: 7, minor: 5 }));
+    assert!(matches!(Gpu::open(1).err(), Some(GpuError::NoDevice { asked: 1, count: 1 })));
+}
+
+#[test]
+fn memory_that_is_not_there_is_told_with_both_figures() {
+    let name = "stand_in::memory_that_is_not_there_is_told_with_both_figures";
+    let Some(()) = gq_stand_in::inside(name, "memory=4096") else { return };
+    let gpu = Gpu::open(0).unwrap();
+    let _some = gpu.allocate(1000).unwrap();
+    let refused = gpu.reserve(4000).err();
+    assert_eq!(refused, Some(GpuError::OutOfMemory { asked: 4000, free: 3072, total: 4096 }));
+    assert_eq!(gpu.memory().unwrap(), (3072, 4096));
+}
+
+#[test]
+fn memory_comes_back() {
+    let Some(()) = gq_stand_in::inside("stand_in::memory_comes_back", "memory=4096") else { return };
+    let gpu = Gpu::open(0).unwrap();
+    for _ in 0..5 {
+        drop(gpu.reserve(4096).unwrap());
+    }
+}
+
+#[test]
+fn a_device_that_is_lost_is_told() {
+    let Some(()) = gq_stand_in::inside("stand_in::a_device_that_is_lost_is_told", "launches=2") else {
+        return;
+    };
+    let mut gpu = Gpu::open(0).unwrap();
+    let (x, y) = (gpu.upload(&bytes(&bell(1, 64))).unwrap(), gpu.reserve(256).unwrap());
+    let launch = norm(x.span(), y.span());
+    assert_eq!([gpu.launch(&launch), gpu.launch(&launch)], [Ok(()), Ok(())]);
+    let lost = |what| GpuError::Lost { what, name: "CUDA_ERROR_DEVICE_UNAVAILABLE".to_owned() };
+    assert_eq!(gpu.launch(&launch), Err(lost("a launch")));
+    assert!(matches!(gpu.read(&y), Err(GpuError::Lost { .. })));
+}
+
+/// A fault of a kernel is a lost device, as on a card, and the interpreter says which.
+#[test]
+fn a_kernel_that_leaves_its_memory_is_a_lost_device() {
+    let name = "stand_in::a_kernel_that_leaves_its_memory_is_a_lost_device";
+    let Some(()) = gq_stand_in::inside(name, "") else { return };
+    let mut gpu = Gpu::open(0).unwrap();
+    let x = gpu.upload(&[0; 100]).unwrap();
+    let claimed = Span { bytes: 256, ..x.span() };
+    let y = gpu.reserve(256).unwrap();
+    let error = gpu.launch(&norm(claimed, y.span())).unwrap_err();
+    assert!(matches!(&error, GpuError::Lost { name, .. } if name == "CUDA_ERROR_LAUNCH_FAILED"), "{error}");
+    let never_written = gpu.reserve(256);
+    assert!(never_written.is_err(), "a lost device gives nothing");
+}
