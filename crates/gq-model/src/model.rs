@@ -55,7 +55,7 @@ pub struct Model {
     texts: ModelTexts,
     options: RunOptions,
     /// Where it runs; `None`: on the CPU.
-    device: Option<Mutex<cuda::Runner>>,
+    device: Option<Mutex<(cuda::Steps, cuda::Runner)>>,
 }
 
 impl Model {
@@ -140,19 +140,20 @@ impl Model {
         let asked = cuda::Asked { context, kv, activations, level };
         let runner = cuda::bring(number, &self.spec, &wanted, asked)?;
         let plan = runner.plan();
-        self.device = Some(Mutex::new(runner));
+        self.device = Some(Mutex::new((cuda::Steps::default(), runner)));
         Ok(plan)
     }
 
     /// The GPU that it runs on, and what was planned for it; `None` on the CPU.
     pub fn gpu(&self) -> Option<(GpuFacts, DevicePlan)> {
-        let runner = self.device.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let device = self.device.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, runner) = &*device;
         Some((runner.facts().clone(), runner.plan()))
     }
 
     /// Most bytes of the GPU's scratch memory that were in use so far, and bytes of it.
     pub fn gpu_scratch(&self) -> Option<(u64, u64)> {
-        Some(self.device.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).scratch_used())
+        Some(self.device.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).1.scratch_used())
     }
 
     /// Entries of a row of logits.
@@ -189,12 +190,12 @@ impl Model {
     ) -> Result<(), ModelError> {
         let rows = self.check(tokens, (cache, self.device.is_some()), logits)?;
         out.clear();
-        if let Some(runner) = &self.device {
-            let mut runner = runner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(device) = &self.device {
+            let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
             let mut done = 0;
             for batch in tokens.chunks(cuda::BATCH) {
                 let wanted = part_of(&rows, done..done + batch.len());
-                out.extend(self.device_batch(&mut runner, batch, cache, wanted)?);
+                out.extend(self.device_batch(&mut device, batch, cache, wanted)?);
                 cache.advance(batch.len());
                 done += batch.len();
             }
@@ -293,7 +294,7 @@ impl Model {
     /// New tokens on the device, and logits `[wanted.len(), vocab_size]` of some of them.
     fn device_batch(
         &self,
-        runner: &mut cuda::Runner,
+        (steps, runner): &mut (cuda::Steps, cuda::Runner),
         tokens: &[u32],
         cache: &KvCache,
         wanted: Range<usize>,
@@ -303,9 +304,9 @@ impl Model {
                 let hidden = self.graph.hidden(ops, tokens);
                 (!wanted.is_empty()).then(|| self.graph.logits(ops, &hidden))
             };
-            return runner.step(&self.spec, cache, token, !wanted.is_empty(), &graph);
+            return steps.run(runner, (&self.spec, cache), token, !wanted.is_empty(), &graph);
         }
-        let mut ops = runner.begin(&self.spec, cache, tokens.len())?;
+        let mut ops = cuda::Batch::begin(runner, &self.spec, cache, tokens.len())?;
         let hidden = self.graph.hidden(&mut ops, tokens);
         let mut out = Vec::with_capacity(wanted.len() * self.spec.vocab_size);
         for first in wanted.clone().step_by(cuda::LOGIT_ROWS) {

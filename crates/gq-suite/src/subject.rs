@@ -107,7 +107,7 @@ impl Cuda {
     ) -> R {
         let mut runner = cuda::Runner::bare(0, SCRATCH, level).unwrap();
         let cache = KvCache::on_device(spec, tokens, self.0, tokens);
-        work(&mut runner.begin(spec, &cache, tokens).unwrap())
+        work(&mut cuda::Batch::begin(&mut runner, spec, &cache, tokens).unwrap())
     }
 }
 

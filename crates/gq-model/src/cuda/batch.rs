@@ -4,9 +4,9 @@
 //! nothing, and whoever ends the batch is told. What no kernel computes is computed on the host by the operators of the
 //! CPU, between two copies.
 
+use super::inputs::Inputs;
 use super::plan::{self, RotationKey, queries};
 use super::runner::Runner;
-use super::step::Inputs;
 use super::value::{Chosen, Value};
 use super::weights::Codes;
 use crate::arithmetic::{Choice, Routes, elementwise, stored};
@@ -47,6 +47,20 @@ struct Rounded {
 }
 
 impl<'a> Batch<'a> {
+    /// So many new tokens of a sequence.
+    ///
+    /// # Errors
+    /// When there is no room for its keys and values, or the device was lost.
+    pub fn begin(
+        runner: &'a mut Runner,
+        spec: &'a ModelSpec,
+        cache: &KvCache,
+        tokens: usize,
+    ) -> Result<Batch<'a>, DeviceError> {
+        let place = runner.cache(cache)?;
+        Batch::new(runner, spec, place, cache, tokens)
+    }
+
     pub(super) fn new(
         runner: &'a mut Runner,
         spec: &'a ModelSpec,

@@ -7,6 +7,7 @@
 mod arena;
 mod batch;
 mod collect;
+mod inputs;
 mod plan;
 mod runner;
 mod step;
@@ -17,6 +18,7 @@ pub use batch::Batch;
 pub(crate) use plan::{BATCH, LOGIT_ROWS};
 pub use plan::{DevicePlan, planned};
 pub use runner::Runner;
+pub(crate) use step::Steps;
 pub use value::{Chosen, Value};
 
 pub use gq_cuda::{GpuError, GpuFacts};

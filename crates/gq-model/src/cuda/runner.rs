@@ -2,9 +2,7 @@
 
 use super::Asked;
 use super::arena::{Arena, Block};
-use super::batch::Batch;
 use super::plan::{DevicePlan, input_bytes, scratch_bytes};
-use super::step::Step;
 use super::value::Value;
 use super::weights::{Wanted, Weights};
 use crate::cache::{KvCache, KvType, Token};
@@ -19,8 +17,6 @@ use std::sync::{Arc, Weak};
 
 /// A device that a model runs on.
 pub struct Runner {
-    /// Captured steps before what they need.
-    pub(super) steps: Vec<Step>,
     pub(super) weights: Weights,
     caches: Vec<DeviceCache>,
     pub(super) inputs: Buffer,
@@ -95,7 +91,6 @@ impl Runner {
         let (inputs, scratch) = (gpu.reserve(input_bytes(spec) as usize)?, gpu.reserve(size as usize)?);
         gpu.wait()?;
         Ok(Runner {
-            steps: Vec::new(),
             weights,
             caches: Vec::new(),
             inputs,
@@ -117,7 +112,6 @@ impl Runner {
         let gpu = Gpu::open(number)?;
         let plan = DevicePlan { scratch: 2 * scratch as u64, ..DevicePlan::default() };
         Ok(Runner {
-            steps: Vec::new(),
             weights: Weights::default(),
             caches: Vec::new(),
             inputs: gpu.reserve(scratch)?,
@@ -145,20 +139,6 @@ impl Runner {
         (self.arena.peak(), self.arena.size())
     }
 
-    /// What runs new tokens of a sequence.
-    ///
-    /// # Errors
-    /// When there is no room for its keys and values, or the device was lost.
-    pub fn begin<'a>(
-        &'a mut self,
-        spec: &'a ModelSpec,
-        cache: &KvCache,
-        tokens: usize,
-    ) -> Result<Batch<'a>, DeviceError> {
-        let place = self.cache(cache)?;
-        Batch::new(self, spec, place, cache, tokens)
-    }
-
     /// Where a cache is among those here; one that is new is made, those that nobody holds are freed.
     pub(super) fn cache(&mut self, cache: &KvCache) -> Result<usize, DeviceError> {
         let token = cache.token().ok_or(DeviceError::Missing)?;
@@ -166,7 +146,6 @@ impl Runner {
         if let Some(place) = self.caches.iter().position(|known| is(token, &known.token)) {
             return Ok(place);
         }
-        self.steps.retain(|step| step.is_of_a_cache_in_use());
         self.caches.retain(|known| known.token.strong_count() > 0);
         let kept = match cache.kind() {
             KvType::F32 => Kept::F32,
