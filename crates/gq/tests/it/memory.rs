@@ -246,7 +246,6 @@ fn keeps_its_promise(gq: &Gq, recipe: &[&str]) {
         while seen.len() < 3 && !seen.iter().any(|ratio| (1.0..=most_promised).contains(ratio)) {
             seen.push(promise as f64 / taken(gq, &convert) as f64);
         }
-        eprintln!("{recipe:?}: {promise} promised, {seen:.3?} times what was taken");
         assert!(seen.iter().all(|ratio| *ratio > 0.98), "{recipe:?}: {promise} promised, {seen:.3?}");
         let last = seen[seen.len() - 1];
         assert!((1.0..=most_promised).contains(&last), "{recipe:?}: {promise} promised, {seen:.3?}");
