@@ -8,7 +8,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen3": gguf.MODEL_ARCH.QWEN3, "qwen3moe": gguf.MODEL_ARCH.QWEN3MOE,
+ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2,
+                 "qwen3": gguf.MODEL_ARCH.QWEN3, "qwen3moe": gguf.MODEL_ARCH.QWEN3MOE,
                  "gemma3": gguf.MODEL_ARCH.GEMMA3, "gemma4": gguf.MODEL_ARCH.GEMMA4}
 SUFFIXES = (".weight", ".bias", ".scale")
 
@@ -58,14 +59,15 @@ def tensors(family: str, config: dict, weights: dict[str, np.ndarray]) -> dict[s
 
 def metadata(family: str, config: dict) -> dict:
     """Keys below the architecture, all of them said."""
-    layers, dim = config["num_hidden_layers"], config["head_dim"]
+    layers = config["num_hidden_layers"]
+    dim = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
     keys = {"block_count": layers, "context_length": config["max_position_embeddings"],
             "embedding_length": config["hidden_size"], "feed_forward_length": config["intermediate_size"],
             "attention.head_count": config["num_attention_heads"],
             "attention.head_count_kv": config["num_key_value_heads"],
             "attention.layer_norm_rms_epsilon": config["rms_norm_eps"], "attention.key_length": dim,
             "attention.value_length": dim, "rope.dimension_count": dim, "vocab_size": config["vocab_size"]}
-    if family in ("llama", "qwen3", "qwen3moe"):
+    if family in ("llama", "qwen2", "qwen3", "qwen3moe"):
         sparse = {"expert_count": config["num_experts"], "expert_used_count": config["num_experts_per_tok"],
                   "expert_feed_forward_length": config["moe_intermediate_size"]} if family == "qwen3moe" else {}
         return keys | sparse | {"rope.freq_base": config["rope_parameters"]["rope_theta"]}

@@ -14,8 +14,9 @@ SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size") 
 NOT_GRAPH = ("architectures", "bos_token_id", "eos_token_id", "pad_token_id", "model_type")
 # Keys of other spellings, absent from the bases.
 MORE = {"llama": ["rope_scaling", "rope_theta", "partial_rotary_factor"],
-        "qwen3": ["rope_scaling", "rope_theta", "layer_types"],
-        "qwen3moe": ["rope_scaling", "rope_theta", "num_local_experts", "shared_expert_intermediate_size"],
+        "qwen2": ["rope_scaling", "rope_theta", "layer_types", "max_window_layers"],
+        "qwen3": ["rope_scaling", "rope_theta", "layer_types", "use_sliding_window", "max_window_layers"],
+        "qwen3moe": ["rope_scaling", "rope_theta", "use_sliding_window", "max_window_layers", "num_local_experts", "shared_expert_intermediate_size"],
         "gemma3": ["rope_scaling", "rope_theta", "rope_local_base_freq", "sliding_window_pattern", "hidden_act",
                    "use_bidirectional_attention"],
         "gemma4": ["rope_scaling", "per_layer_config", "use_bidirectional_attention"]}

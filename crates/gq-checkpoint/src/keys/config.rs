@@ -2,7 +2,7 @@
 
 use super::{
     ALL, ConfigKey, Families, GEMMA, GEMMA3, GEMMA4, GPT_OSS, LLAMA, LLAMA_GEMMA, LLAMA_QWEN, MISTRAL3,
-    MISTRALS, NO_GEMMA, NOT_GEMMA4, Null, QWEN, QWEN3, QWEN3_MOE, WRAPPED,
+    MISTRALS, NO_GEMMA, NOT_GEMMA4, Null, QWEN, QWEN_DENSE, QWEN3, QWEN3_MOE, WRAPPED,
 };
 use Null::{Absent, Refused};
 
@@ -131,6 +131,10 @@ pub const OFF: &[&str] = &[
 
 /// Those of them that say what a family always does: anything but true is refused.
 pub const ON: &[(&str, Families)] = &[("use_qk_norm", QWEN3)];
+
+/// Keys without a meaning here that transformers refuses as null, and what they are when absent.
+pub const NOT_NULL: &[(&str, Families, &str)] =
+    &[("use_sliding_window", QWEN, "false"), ("max_window_layers", QWEN_DENSE, "28")];
 
 /// Keys that training and publishing tools leave behind and that no engine reads: ignored with a note; `*` is any rest.
 pub const LEFT_BEHIND: &[(&str, &str)] = &[

@@ -1,6 +1,8 @@
 //! The tables as Markdown, for `docs/GGUF.md`.
 
-use super::{BOOKKEEPING, CONFIG_KEYS, Families, GGUF_KEYS, GGUF_UNREAD, LEFT_BEHIND, Null, OFF, ON};
+use super::{
+    BOOKKEEPING, CONFIG_KEYS, Families, GGUF_KEYS, GGUF_UNREAD, LEFT_BEHIND, NOT_NULL, Null, OFF, ON,
+};
 use crate::Family;
 
 /// Most columns of a line outside of tables, where a list can be broken.
@@ -75,6 +77,9 @@ pub fn key_tables() -> String {
         &mut out,
         &format!("Written by transformers without a part in the graph: {}.", code(&mut BOOKKEEPING.iter())),
     );
+    let strict: Vec<String> =
+        NOT_NULL.iter().map(|(key, families, _)| format!("`{key}` ({})", names(families))).collect();
+    list(&mut out, &format!("Refused where they are null: {}.", strict.join(", ")));
     line(&mut out, "Any other key is refused by name, unless it is null or `--ignore-key NAME` accepts it.");
     out
 }

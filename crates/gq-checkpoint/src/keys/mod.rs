@@ -7,7 +7,7 @@ mod config;
 mod gguf;
 mod markdown;
 
-pub use config::{BOOKKEEPING, CONFIG_KEYS, LEFT_BEHIND, OFF, ON};
+pub use config::{BOOKKEEPING, CONFIG_KEYS, LEFT_BEHIND, NOT_NULL, OFF, ON};
 pub use gguf::{GGUF_KEYS, GGUF_UNREAD};
 pub use markdown::key_tables;
 
@@ -28,6 +28,8 @@ pub const QWEN3: Families = &[Family::Qwen3, Family::Qwen3Moe];
 pub const QWEN3_MOE: Families = &[Family::Qwen3Moe];
 /// All Qwens.
 pub const QWEN: Families = &[Family::Qwen2, Family::Qwen3, Family::Qwen3Moe];
+/// Qwen without experts.
+pub const QWEN_DENSE: Families = &[Family::Qwen2, Family::Qwen3];
 /// Families with one kind of attention.
 pub const LLAMA_QWEN: Families =
     &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Mistral3];
@@ -161,6 +163,10 @@ pub(crate) fn is_left_behind(key: &str) -> bool {
 /// What transformers takes without a key for which it refuses a null; `None` where a null is as good as leaving it out.
 pub(crate) fn refuses_null(key: &str, model_type: &str) -> Option<&'static str> {
     let of = |row: &&ConfigKey| row.key == key && is_one_of(model_type, row.families);
+    let strict = NOT_NULL.iter().find(|(name, families, _)| *name == key && is_one_of(model_type, families));
+    if let Some((.., absent)) = strict {
+        return Some(absent);
+    }
     let row = CONFIG_KEYS.iter().find(of)?;
     (row.null == Null::Refused).then_some(row.absent)
 }

@@ -401,7 +401,7 @@ fn refusals_name_the_field_the_value_and_what_is_supported() {
             "smollm2-135m",
             "rms_norm_eps",
             serde_json::Value::Null,
-            r#"field "rms_norm_eps" is null, which has no meaning there; without the key it is 1e-6"#,
+            r#"field "rms_norm_eps" is null, which has no meaning there; without the key it is 1e-6; Ministral 3, GPT-OSS: 1e-5"#,
         ),
         (
             "smollm2-135m",
@@ -450,7 +450,7 @@ fn refusals_name_the_field_the_value_and_what_is_supported() {
             "gemma4-e4b",
             "model_type",
             "gemma9".into(),
-            r#"field "model_type" is "gemma9", supported: llama, qwen2, qwen3, qwen3_moe, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified"#,
+            r#"field "model_type" is "gemma9", supported: llama, mistral, qwen2, qwen3, qwen3_moe, ministral3, mistral3, gpt_oss, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified"#,
         ),
     ];
     for (name, key, value, expected) in cases {

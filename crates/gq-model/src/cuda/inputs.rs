@@ -11,6 +11,8 @@ use gq_cuda::Span;
 
 /// What a batch brings: in one range that holds nothing else, so that it lies in the same places every time.
 pub(super) struct Inputs {
+    /// The first position.
+    pub(super) start: usize,
     /// u32 `[tokens]`.
     pub(super) positions: Span,
     /// Cosines and sines of each rotary embedding, f32 `[tokens, dim / 2]`.
@@ -60,7 +62,7 @@ impl Inputs {
         });
         let turns = turns.collect();
         let next = bytes.len().next_multiple_of(GRAIN as usize);
-        (bytes, Inputs { positions, turns, leaves_device: false, next, later: None })
+        (bytes, Inputs { start, positions, turns, leaves_device: false, next, later: None })
     }
 
     /// Rows of a table that stays on the host: `[tokens, width]`.

@@ -59,7 +59,7 @@ fn codes_are_the_weights_they_stand_for() {
                 assert!(error < 1e-4 * spread, "{name} in {encoding} on {}: {error:e}", level.name());
             }
             // Int8 moves logits by little; where it moves a router's input, another expert may be chosen.
-            let limit = if name.ends_with("moe") { 0.15 } else { 0.05 };
+            let limit = if name.ends_with("moe") || name.starts_with("gpt-oss") { 0.15 } else { 0.05 };
             model.set_options(RunOptions { activations: ActivationMode::Int8, ..exact(level) });
             for logits in both_ways(&model, tokens) {
                 let moved: Vec<_> = logits.iter().zip(&expected).map(|(a, b)| a - b).collect();

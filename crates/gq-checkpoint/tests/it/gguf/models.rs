@@ -308,7 +308,7 @@ fn metadata_that_could_change_the_graph_is_refused_by_name() {
     refused("llama.block_count", Value::String("2".into()));
     refused("llama.block_count", Value::U32(1 << 30));
     refused("tokenizer.ggml.model", Value::String("rwkv".into()));
-    refused("tokenizer.ggml.pre", Value::String("tekken".into()));
+    refused("tokenizer.ggml.pre", Value::String("chameleon".into()));
     refused("tokenizer.ggml.bos_token_id", Value::U32(1 << 20));
     refused("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![1])));
     // Of another kind is not the same as absent.

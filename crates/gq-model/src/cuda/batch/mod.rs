@@ -4,24 +4,23 @@
 //! nothing, and whoever ends the batch is told. What no kernel computes is computed on the host by the operators of the
 //! CPU, between two copies.
 
+mod experts;
+mod products;
+
 use super::inputs::Inputs;
-use super::plan::{self, RotationKey, queries};
+use super::plan::{self, queries};
 use super::runner::Runner;
 use super::value::{Chosen, Value};
-use super::weights::Codes;
-use crate::arithmetic::{Choice, Routes, elementwise, stored};
+use crate::arithmetic::elementwise;
 use crate::cache::KvCache;
 use crate::error::DeviceError;
 use crate::linear::Linear;
 use crate::matrix::Matrix;
 use crate::ops::{Attention, Norm, Ops, Router};
-use gq_checkpoint::{Activation, Curve, ModelSpec, Scoring};
+use gq_checkpoint::{Activation, AttentionSpec, Curve, ModelSpec};
 use gq_cuda as kernels;
 use gq_cuda::{HeadsTo, Parts, Span};
 use std::ops::Range;
-
-/// Tokens that a product of exact weights takes at a time.
-const EXACT_TOKENS: usize = 8;
 
 /// Largest head that kernels take.
 const MOST_DIM: usize = 512;
@@ -184,197 +183,17 @@ impl<'a> Batch<'a> {
         self.read(x)
     }
 
-    /// An input in the basis of codes, in int8.
-    fn rounded(&mut self, x: &Value, key: Option<RotationKey>) -> Result<Rounded, DeviceError> {
-        let x = if x.view.is_some() { self.whole(x)? } else { x.clone() };
-        let (rows, cols) = (x.rows, x.width);
-        let aligned = (rows * cols).next_multiple_of(256);
-        let hold = self.runner.value(1, (aligned + rows * cols / 8).div_ceil(4), 1)?;
-        let values = Span { address: hold.address, bytes: (rows * cols) as u64 };
-        let steps = Span { address: hold.address + aligned as u64, bytes: (rows * cols / 8) as u64 };
-        let launch = match key {
-            Some(key) => {
-                let rotation = self.runner.weights.rotation(key)?;
-                let [signs, factors] = rotation.spans();
-                let rotate = kernels::Rotate { x: x.all_parts(), signs, factors, values, steps, rows };
-                rotate.launch(&rotation.tables)
-            }
-            None => kernels::Quantize { x: x.all_parts(), values, steps, rows, cols }.launch(),
-        };
-        self.runner.launch(launch)?;
-        Ok(Rounded { values, steps, _hold: hold })
-    }
-
-    /// Whether kernels take its rows.
-    fn has_kernels(linear: &Linear) -> bool {
-        !linear.encoding().is_exact() || linear.shape.cols.is_multiple_of(4)
-    }
-
-    /// Products of one input with several weights.
-    fn products(&mut self, x: &Value, weights: &[&Linear]) -> Result<Vec<Value>, DeviceError> {
-        if !weights.iter().all(|linear| Self::has_kernels(linear)) {
-            let (x, level) = (self.host(x)?, self.runner.level);
-            return weights
-                .iter()
-                .map(|linear| self.runner.bring(&stored::linear(level, linear, &x)))
-                .collect();
+    /// Queries, which grow with their position in some models: no kernel has a factor for each token.
+    fn grown(&mut self, q: &Value, spec: &AttentionSpec) -> Result<Value, DeviceError> {
+        if spec.query_growth.is_none() {
+            return self.whole(q);
         }
-        let (mut rounded, mut plain): (Option<(Option<RotationKey>, Rounded)>, Option<Value>) = (None, None);
-        let joint = self.adjacent(x.rows, weights)?;
-        let mut results = Vec::with_capacity(weights.len());
-        for (index, linear) in weights.iter().enumerate() {
-            let weight = self.runner.weights.get(&self.runner.gpu, linear)?;
-            let (key, exact) = (weight.rotation, matches!(weight.codes, Codes::Exact { .. }));
-            if exact && plain.is_none() {
-                plain = Some(self.whole(x)?);
-            }
-            if !exact && rounded.as_ref().is_none_or(|(of, _)| *of != key) {
-                rounded = Some((key, self.rounded(x, key)?));
-            }
-            let y = joint.as_ref().map(|joint| joint[index].clone());
-            let input = (x.rows, rounded.as_ref().map(|(_, input)| input), plain.as_ref());
-            let y = self.product(linear, input, None, y)?;
-            results.push(self.biased(linear, y)?);
+        let mut rows = self.host(q)?;
+        for (position, row) in (self.inputs.start..).zip(rows.data.chunks_exact_mut(rows.width.max(1))) {
+            let factor = spec.scale_at(position) / spec.scale;
+            row.iter_mut().for_each(|x| *x *= factor);
         }
-        Ok(results)
-    }
-
-    /// Two results next to each other, where neither comes in parts: a gate and an up value.
-    fn adjacent(&mut self, rows: usize, weights: &[&Linear]) -> Result<Option<[Value; 2]>, DeviceError> {
-        let [gate, up] = weights else { return Ok(None) };
-        if gate.shape.rows != up.shape.rows {
-            return Ok(None);
-        }
-        let mut parts = 1;
-        for linear in [gate, up] {
-            let weight = self.runner.weights.get(&self.runner.gpu, linear)?;
-            if let Codes::Trellis { .. } = weight.codes
-                && rows <= 8
-            {
-                parts = parts.max(kernels::column_splits(linear.shape.rows, linear.shape.cols, 1));
-            }
-        }
-        if parts > 1 {
-            return Ok(None);
-        }
-        let width = gate.shape.rows;
-        let both = self.runner.value(2 * rows, width, 1)?;
-        let half = |first: usize| Value {
-            address: both.address + 4 * (first * rows * width) as u64,
-            rows,
-            ..both.clone()
-        };
-        Ok(Some([half(0), half(1)]))
-    }
-
-    /// One product, without a bias: `[rows, weight.rows]`, or with experts a row for each slot.
-    fn product(
-        &mut self,
-        linear: &Linear,
-        (rows, rounded, plain): (usize, Option<&Rounded>, Option<&Value>),
-        routes: Option<&Chosen>,
-        to: Option<Value>,
-    ) -> Result<Value, DeviceError> {
-        let shape = linear.shape;
-        let (each, cols, stacked) = (shape.rows_each(), shape.cols, shape.matrices);
-        let experts = routes.map(|routes| {
-            let slots = routes.tokens * routes.top;
-            kernels::Experts { ids: routes.ids.span(), slots, per: slots / rows.max(1), stacked }
-        });
-        // Without routes stacked matrices are one.
-        let matrix_rows = if experts.is_some() { each } else { shape.rows };
-        let outputs = experts.map_or(rows, |experts| experts.slots);
-        let tokens = if experts.is_some() { 1 } else { rows };
-        let weight = self.runner.weights.get(&self.runner.gpu, linear)?;
-        let launches = match &weight.codes {
-            Codes::Planes { code, form, codes, scales } => {
-                let input = rounded.ok_or(DeviceError::Missing)?;
-                let (code, form, codes, scales) = (*code, *form, codes.span(), scales.span());
-                let y = to.map_or_else(|| self.runner.value(outputs, matrix_rows, 1), Ok)?;
-                let product = kernels::PlaneProduct {
-                    code,
-                    form,
-                    codes,
-                    scales,
-                    values: input.values,
-                    steps: input.steps,
-                    y: y.span(),
-                    rows: matrix_rows,
-                    cols,
-                    tokens,
-                    experts,
-                };
-                (vec![product.launch()], y)
-            }
-            Codes::Trellis { code, codes, scales } => {
-                let input = rounded.ok_or(DeviceError::Missing)?;
-                let mut product = kernels::TrellisProduct {
-                    code: *code,
-                    codes: codes.span(),
-                    scales: scales.span(),
-                    values: input.values,
-                    steps: input.steps,
-                    y: Span { address: 0, bytes: 0 },
-                    rows: matrix_rows,
-                    cols,
-                    tokens,
-                    experts,
-                };
-                let parts = product.parts();
-                let y = to.map_or_else(|| self.runner.value(outputs, matrix_rows, parts), Ok)?;
-                product.y = y.span();
-                (vec![product.launch()], y)
-            }
-            Codes::Exact { dtype, values } => {
-                let x = plain.ok_or(DeviceError::Missing)?;
-                let (dtype, weights) = (*dtype, values.span());
-                let y = to.map_or_else(|| self.runner.value(outputs, matrix_rows, 1), Ok)?;
-                let some = |first: usize, count: usize, tokens: usize| {
-                    let part = |value: &Value, width: usize| Span {
-                        address: value.address + 4 * (first * width) as u64,
-                        bytes: 4 * (count * width) as u64,
-                    };
-                    let (x, y) = match experts {
-                        Some(_) => (x.span(), y.span()),
-                        None => (part(x, cols), part(&y, matrix_rows)),
-                    };
-                    kernels::ExactProduct { dtype, weights, x, y, rows: matrix_rows, cols, tokens, experts }
-                };
-                let launches = match experts {
-                    Some(_) => vec![some(0, rows, 1).launch()],
-                    None => (0..rows)
-                        .step_by(EXACT_TOKENS)
-                        .map(|first| {
-                            let count = EXACT_TOKENS.min(rows - first);
-                            some(first, count, count).launch()
-                        })
-                        .collect(),
-                };
-                (launches, y)
-            }
-        };
-        let (launches, y) = launches;
-        launches.into_iter().try_for_each(|launch| self.runner.launch(launch))?;
-        Ok(y)
-    }
-
-    /// Adds a matrix's bias to every row.
-    fn biased(&mut self, linear: &Linear, y: Value) -> Result<Value, DeviceError> {
-        let weight = self.runner.weights.get(&self.runner.gpu, linear)?;
-        let Some(bias) = weight.bias.as_ref().map(gq_cuda::Buffer::span) else { return Ok(y) };
-        let y = self.whole(&y)?;
-        for row in 0..y.rows {
-            let place = Span { address: y.address + 4 * (row * y.width) as u64, bytes: 4 * y.width as u64 };
-            let add = kernels::AddScaled {
-                x: Parts::one(bias),
-                residual: Some(place),
-                factor: 1.0,
-                y: place,
-                count: y.width,
-            };
-            self.runner.launch(add.launch())?;
-        }
-        Ok(y)
+        self.runner.bring(&rows)
     }
 
     fn attend(
@@ -404,7 +223,7 @@ impl<'a> Batch<'a> {
                 self.runner.launch(heads.launch())?;
             }
         }
-        let q = self.whole(q)?;
+        let q = self.grown(q, spec)?;
         let y = self.runner.value(q.rows, q.width, 1)?;
         let longest = plan::longest(spec, self.context);
         let sinks = match &attention.sinks {
@@ -441,69 +260,6 @@ impl<'a> Batch<'a> {
             }
         }
         Ok(y)
-    }
-
-    fn choose(&mut self, scores: &Value, router: &Router) -> Result<Chosen, DeviceError> {
-        let (spec, experts) = (&router.spec, scores.columns());
-        let (tokens, top) = (scores.rows, spec.top_k);
-        let by_kernel = spec.scoring == Scoring::Softmax
-            && spec.renormalize
-            && spec.groups.is_none()
-            && router.selection_bias.is_none()
-            && (router.scales.is_none() || spec.scale == 1.0)
-            && experts <= 512
-            && top <= experts.min(32);
-        if !by_kernel {
-            let routes = Routes::new(&self.host(scores)?, router);
-            let numbers =
-                |of: fn(&Choice) -> f32| Matrix { width: top, data: routes.choices.iter().map(of).collect() };
-            // Ids as they are: their bits are what a kernel reads.
-            let ids = self.runner.bring(&numbers(|choice| f32::from_bits(choice.expert as u32)))?;
-            let factors = self.runner.bring(&numbers(|choice| choice.factor))?;
-            return Ok(Chosen { ids, factors, tokens, top });
-        }
-        let scores = if scores.view.is_some() { self.whole(scores)? } else { scores.clone() };
-        let own = router.scales.clone().unwrap_or_else(|| vec![spec.scale; experts]);
-        let scales = self.runner.weights.constant(&self.runner.gpu, &own)?;
-        let (ids, factors) = (self.runner.value(tokens, top, 1)?, self.runner.value(tokens, top, 1)?);
-        let choose = kernels::ChooseExperts {
-            scores: scores.all_parts(),
-            scales,
-            ids: ids.span(),
-            factors: factors.span(),
-            tokens,
-            experts,
-            top,
-        };
-        self.runner.launch(choose.launch())?;
-        Ok(Chosen { ids, factors, tokens, top })
-    }
-
-    fn grouped(&mut self, x: &Value, routes: &Chosen, linear: &Linear) -> Result<Value, DeviceError> {
-        if !Self::has_kernels(linear) {
-            let (x, routes) = (self.host(x)?, self.routes(routes)?);
-            let y = stored::grouped(self.runner.level, linear, &x, &routes, &mut |_, _| ());
-            return self.runner.bring(&y);
-        }
-        let weight = self.runner.weights.get(&self.runner.gpu, linear)?;
-        let (key, exact) = (weight.rotation, matches!(weight.codes, Codes::Exact { .. }));
-        let plain = if exact { Some(self.whole(x)?) } else { None };
-        let rounded = if exact { None } else { Some(self.rounded(x, key)?) };
-        let y = self.product(linear, (x.rows, rounded.as_ref(), plain.as_ref()), Some(routes), None)?;
-        if linear.bias().is_none() {
-            return Ok(y);
-        }
-        let (routes, mut out) = (self.routes(routes)?, self.host(&y)?);
-        routes.add_biases(linear, &mut out);
-        self.runner.bring(&out)
-    }
-
-    /// Which experts were chosen, on the host.
-    fn routes(&mut self, chosen: &Chosen) -> Result<Routes, DeviceError> {
-        let (ids, factors) = (self.host(&chosen.ids)?, self.host(&chosen.factors)?);
-        let choices = ids.data.iter().zip(factors.data);
-        let choices = choices.map(|(id, factor)| Choice { expert: id.to_bits() as usize, factor });
-        Ok(Routes { tokens: chosen.tokens, choices: choices.collect() })
     }
 
     fn gate(&mut self, activation: Activation, gate: &Value, up: &Value) -> Result<Value, DeviceError> {

@@ -1,0 +1,213 @@
+//! Products with weights: in codes, of inputs rounded to int8, or as they are.
+
+use super::{Batch, Rounded};
+use crate::arithmetic::stored;
+use crate::cuda::plan::RotationKey;
+use crate::cuda::value::{Chosen, Value};
+use crate::cuda::weights::Codes;
+use crate::error::DeviceError;
+use crate::linear::Linear;
+use gq_cuda as kernels;
+use gq_cuda::{Parts, Span};
+
+/// Tokens that a product of exact weights takes at a time.
+const EXACT_TOKENS: usize = 8;
+
+impl Batch<'_> {
+    /// An input in the basis of codes, in int8.
+    pub(super) fn rounded(&mut self, x: &Value, key: Option<RotationKey>) -> Result<Rounded, DeviceError> {
+        let x = if x.view.is_some() { self.whole(x)? } else { x.clone() };
+        let (rows, cols) = (x.rows, x.width);
+        let aligned = (rows * cols).next_multiple_of(256);
+        let hold = self.runner.value(1, (aligned + rows * cols / 8).div_ceil(4), 1)?;
+        let values = Span { address: hold.address, bytes: (rows * cols) as u64 };
+        let steps = Span { address: hold.address + aligned as u64, bytes: (rows * cols / 8) as u64 };
+        let launch = match key {
+            Some(key) => {
+                let rotation = self.runner.weights.rotation(key)?;
+                let [signs, factors] = rotation.spans();
+                let rotate = kernels::Rotate { x: x.all_parts(), signs, factors, values, steps, rows };
+                rotate.launch(&rotation.tables)
+            }
+            None => kernels::Quantize { x: x.all_parts(), values, steps, rows, cols }.launch(),
+        };
+        self.runner.launch(launch)?;
+        Ok(Rounded { values, steps, _hold: hold })
+    }
+
+    /// Whether kernels take its rows.
+    pub(super) fn has_kernels(linear: &Linear) -> bool {
+        !linear.encoding().is_exact() || linear.shape.cols.is_multiple_of(4)
+    }
+
+    /// Products of one input with several weights.
+    pub(super) fn products(&mut self, x: &Value, weights: &[&Linear]) -> Result<Vec<Value>, DeviceError> {
+        if !weights.iter().all(|linear| Self::has_kernels(linear)) {
+            let (x, level) = (self.host(x)?, self.runner.level);
+            return weights
+                .iter()
+                .map(|linear| self.runner.bring(&stored::linear(level, linear, &x)))
+                .collect();
+        }
+        let (mut rounded, mut plain): (Option<(Option<RotationKey>, Rounded)>, Option<Value>) = (None, None);
+        let joint = self.adjacent(x.rows, weights)?;
+        let mut results = Vec::with_capacity(weights.len());
+        for (index, linear) in weights.iter().enumerate() {
+            let weight = self.runner.weights.get(&self.runner.gpu, linear)?;
+            let (key, exact) = (weight.rotation, matches!(weight.codes, Codes::Exact { .. }));
+            if exact && plain.is_none() {
+                plain = Some(self.whole(x)?);
+            }
+            if !exact && rounded.as_ref().is_none_or(|(of, _)| *of != key) {
+                rounded = Some((key, self.rounded(x, key)?));
+            }
+            let y = joint.as_ref().map(|joint| joint[index].clone());
+            let input = (x.rows, rounded.as_ref().map(|(_, input)| input), plain.as_ref());
+            let y = self.product(linear, input, None, y)?;
+            results.push(self.biased(linear, y)?);
+        }
+        Ok(results)
+    }
+
+    /// Two results next to each other, where neither comes in parts: a gate and an up value.
+    pub(super) fn adjacent(
+        &mut self,
+        rows: usize,
+        weights: &[&Linear],
+    ) -> Result<Option<[Value; 2]>, DeviceError> {
+        let [gate, up] = weights else { return Ok(None) };
+        if gate.shape.rows != up.shape.rows {
+            return Ok(None);
+        }
+        let mut parts = 1;
+        for linear in [gate, up] {
+            let weight = self.runner.weights.get(&self.runner.gpu, linear)?;
+            if let Codes::Trellis { .. } = weight.codes
+                && rows <= 8
+            {
+                parts = parts.max(kernels::column_splits(linear.shape.rows, linear.shape.cols, 1));
+            }
+        }
+        if parts > 1 {
+            return Ok(None);
+        }
+        let width = gate.shape.rows;
+        let both = self.runner.value(2 * rows, width, 1)?;
+        let half = |first: usize| Value {
+            address: both.address + 4 * (first * rows * width) as u64,
+            rows,
+            ..both.clone()
+        };
+        Ok(Some([half(0), half(1)]))
+    }
+
+    /// One product, without a bias: `[rows, weight.rows]`, or with experts a row for each slot.
+    pub(super) fn product(
+        &mut self,
+        linear: &Linear,
+        (rows, rounded, plain): (usize, Option<&Rounded>, Option<&Value>),
+        routes: Option<&Chosen>,
+        to: Option<Value>,
+    ) -> Result<Value, DeviceError> {
+        let shape = linear.shape;
+        let (each, cols, stacked) = (shape.rows_each(), shape.cols, shape.matrices);
+        let experts = routes.map(|routes| {
+            let slots = routes.tokens * routes.top;
+            kernels::Experts { ids: routes.ids.span(), slots, per: slots / rows.max(1), stacked }
+        });
+        // Without routes stacked matrices are one.
+        let matrix_rows = if experts.is_some() { each } else { shape.rows };
+        let outputs = experts.map_or(rows, |experts| experts.slots);
+        let tokens = if experts.is_some() { 1 } else { rows };
+        let weight = self.runner.weights.get(&self.runner.gpu, linear)?;
+        let launches = match &weight.codes {
+            Codes::Planes { code, form, codes, scales } => {
+                let input = rounded.ok_or(DeviceError::Missing)?;
+                let (code, form, codes, scales) = (*code, *form, codes.span(), scales.span());
+                let y = to.map_or_else(|| self.runner.value(outputs, matrix_rows, 1), Ok)?;
+                let product = kernels::PlaneProduct {
+                    code,
+                    form,
+                    codes,
+                    scales,
+                    values: input.values,
+                    steps: input.steps,
+                    y: y.span(),
+                    rows: matrix_rows,
+                    cols,
+                    tokens,
+                    experts,
+                };
+                (vec![product.launch()], y)
+            }
+            Codes::Trellis { code, codes, scales } => {
+                let input = rounded.ok_or(DeviceError::Missing)?;
+                let mut product = kernels::TrellisProduct {
+                    code: *code,
+                    codes: codes.span(),
+                    scales: scales.span(),
+                    values: input.values,
+                    steps: input.steps,
+                    y: Span { address: 0, bytes: 0 },
+                    rows: matrix_rows,
+                    cols,
+                    tokens,
+                    experts,
+                };
+                let parts = product.parts();
+                let y = to.map_or_else(|| self.runner.value(outputs, matrix_rows, parts), Ok)?;
+                product.y = y.span();
+                (vec![product.launch()], y)
+            }
+            Codes::Exact { dtype, values } => {
+                let x = plain.ok_or(DeviceError::Missing)?;
+                let (dtype, weights) = (*dtype, values.span());
+                let y = to.map_or_else(|| self.runner.value(outputs, matrix_rows, 1), Ok)?;
+                let some = |first: usize, count: usize, tokens: usize| {
+                    let part = |value: &Value, width: usize| Span {
+                        address: value.address + 4 * (first * width) as u64,
+                        bytes: 4 * (count * width) as u64,
+                    };
+                    let (x, y) = match experts {
+                        Some(_) => (x.span(), y.span()),
+                        None => (part(x, cols), part(&y, matrix_rows)),
+                    };
+                    kernels::ExactProduct { dtype, weights, x, y, rows: matrix_rows, cols, tokens, experts }
+                };
+                let launches = match experts {
+                    Some(_) => vec![some(0, rows, 1).launch()],
+                    None => (0..rows)
+                        .step_by(EXACT_TOKENS)
+                        .map(|first| {
+                            let count = EXACT_TOKENS.min(rows - first);
+                            some(first, count, count).launch()
+                        })
+                        .collect(),
+                };
+                (launches, y)
+            }
+        };
+        let (launches, y) = launches;
+        launches.into_iter().try_for_each(|launch| self.runner.launch(launch))?;
+        Ok(y)
+    }
+
+    /// Adds a matrix's bias to every row.
+    pub(super) fn biased(&mut self, linear: &Linear, y: Value) -> Result<Value, DeviceError> {
+        let weight = self.runner.weights.get(&self.runner.gpu, linear)?;
+        let Some(bias) = weight.bias.as_ref().map(gq_cuda::Buffer::span) else { return Ok(y) };
+        let y = self.whole(&y)?;
+        for row in 0..y.rows {
+            let place = Span { address: y.address + 4 * (row * y.width) as u64, bytes: 4 * y.width as u64 };
+            let add = kernels::AddScaled {
+                x: Parts::one(bias),
+                residual: Some(place),
+                factor: 1.0,
+                y: place,
+                count: y.width,
+            };
+            self.runner.launch(add.launch())?;
+        }
+        Ok(y)
+    }
+}
