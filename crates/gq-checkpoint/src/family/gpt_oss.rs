@@ -38,7 +38,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         activation: ("swiglu_limit", GATE),
         score_width: |_, attention| attention.head_dim,
         attention_bias: true,
-        pads_vocabulary: false,
+        pads_vocabulary: true,
         windows: true,
         sliding_rope: false,
         rope_factors: RopeFactors::Never,
