@@ -71,7 +71,12 @@ fn only_what_was_begun_here_is_removed() {
         assert!(at("link").is_symlink());
     }
     drop(held);
-    assert!(!is_held(&at("moved")));
+    // A child that another test begins has a copy of the lock until it becomes its program.
+    let freed = (0..500).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        !is_held(&at("moved"))
+    });
+    assert!(freed);
     remove_begun(&at("moved")).unwrap();
     assert!(!at("moved").exists());
     fs::create_dir(at("folder")).unwrap();
