@@ -9,8 +9,8 @@
     .venv/bin/python scripts/first_command.py --table docs/measurements/first-command.json
 
 Both sides are made from the `-smooth` checkpoint in this one run: llama.cpp's file from its bf16 GGUF, as Q4_K_M without
-an importance matrix. Both are scored by `gq eval` with f32 activations. What the conversion said beforehand that it would
-take, and what it took, stand beside. Files that are there already are not made again (delete WORK to begin again).
+an importance matrix. Both are scored by `gq eval` with f32 activations. What the conversion said first that it would
+take, and what it took, are recorded with it. Files that are there already are not made again (delete WORK to begin again).
 """
 import argparse
 import json

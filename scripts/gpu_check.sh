@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What has to be run on a machine with an NVIDIA GPU and its driver: every kernel beside the interpreter, the backend
+# What has to be run on a machine with an NVIDIA GPU and its driver: every kernel compared with the interpreter, the backend
 # against the CPU, faults of memory, speed. Needs cargo; nothing of CUDA but the driver. Ends with 1 where something differs.
 #
 #   scripts/gpu_check.sh [FILE.gq]        speed is measured on FILE.gq, or on the demo model
@@ -30,10 +30,10 @@ step "every launch of every kernel's tests, here and on the interpreter: equal o
 log=$(mktemp)
 GQ_BESIDE=1 cargo test --locked -p gq-cuda --test it -- --nocapture --test-threads 1 \
     attention:: elements:: exact:: experts:: heads:: norm:: product:: rotate:: rows:: top:: trellis:: 2>&1 | tee "$log" |
-    grep -v '^beside: .*: equal$'
+    grep -v '^card: .*: equal$'
 test "${PIPESTATUS[0]}" = 0 || failed+=("kernels")
 printf '\nkernel: launches that were equal, that were not\n'
-sed -n 's/^beside: \([a-z0-9_]*\) .*: \(equal\|NOT EQUAL\).*/\1 \2/p' "$log" |
+sed -n 's/^card: \([a-z0-9_]*\) .*: \(equal\|NOT EQUAL\).*/\1 \2/p' "$log" |
     awk '{ if ($2 == "equal") same[$1]++; else other[$1]++; all[$1] } END { for (k in all) print k ": " same[k]+0 ", " other[k]+0 }' |
     sort
 rm -f "$log"

@@ -4,7 +4,7 @@
     python3 scripts/trials/two_sided.py CHECKPOINT --text CALIBRATION_TEXT [--bits 3]
 
 Rounds the body of a model to scalar codes of one scale per row in a rotated basis, with feedback along columns by the
-inputs' moments H (LDLQ, what `gq convert --measurements` does), and beside it with feedback from rows done before by the moments G
+inputs' moments H (LDLQ, what `gq convert --measurements` does), and next to it with feedback from rows done before by the moments G
 of the gradients at the outputs too, of which a share is taken from the diagonal alone (gradients are few and noisy).
 Row by row is the most that can be done; by blocks of 256 rows is what strips of trellis codes allow, since within one
 a path already runs along the rows. Divergence is measured on the last part of the text, which is not calibrated on.

@@ -73,7 +73,7 @@ impl Sealed {
         }
         match placed {
             Placed::There => Ok(self.finished),
-            Placed::Beside(kept) => Err(WriteError::Taken { path: self.path, kept }),
+            Placed::NextTo(kept) => Err(WriteError::Taken { path: self.path, kept }),
         }
     }
 }

@@ -44,7 +44,7 @@ pub enum Placed {
     /// It has its name.
     There,
     /// Something else has that: it has this name.
-    Beside(PathBuf),
+    NextTo(PathBuf),
 }
 
 /// Where a file lies until it is whole: next to its place, with `.partial` appended.
@@ -94,7 +94,7 @@ pub fn place(finished: &Path, path: &Path, existing: Existing) -> Result<Placed>
         if rename_if_free(finished, &other)? {
             drop(naming);
             sync_folder(&other)?;
-            return Ok(Placed::Beside(other));
+            return Ok(Placed::NextTo(other));
         }
     }
     Err(Error::new(ErrorKind::AlreadyExists, "this name and a thousand others are taken"))

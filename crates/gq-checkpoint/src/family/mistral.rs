@@ -1,4 +1,4 @@
-//! Mistral: Llama with a window on every layer or none; Ministral 3: queries that grow with their position beside YaRN; and the
+//! Mistral: Llama with a window on every layer or none; Ministral 3: queries that grow with their position on top of YaRN; and the
 //! wrapper with a vision tower that either stands in.
 
 use super::shared::{Defaults, SpecialTokens, activation, check_heads, head_dim_or_quotient, quantization};

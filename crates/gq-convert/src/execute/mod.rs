@@ -61,7 +61,7 @@ struct Slot {
 
 /// Executes `plan` on its checkpoint and writes `path`, which appears only when it is complete.
 ///
-/// Beside it lie `path.partial` and `path.journal` until then: run again after an interruption, the finished
+/// Next to it lie `path.partial` and `path.journal` until then: run again after an interruption, the finished
 /// tensors are kept and the file's bytes are the same.
 ///
 /// # Errors

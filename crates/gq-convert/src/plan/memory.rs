@@ -287,7 +287,7 @@ mod tests {
         // The second layer's down is made next to the first one's queries and outputs.
         assert_eq!(bytes[5].making, 20 * (20 * FACTOR_IN_MAKING + ELIMINATED) + FACTOR * (16 * 16 + 5 * 5));
         assert_eq!(bytes[5].at_hand, FACTOR * (20 * 20 + 16 * 16 + 5 * 5));
-        // Its queries come after its down is gone; begun anew at outputs, they are fewer.
+        // Its queries come after its down is gone; where a conversion is resumed at outputs, they are fewer.
         assert_eq!(bytes[9].at_hand, FACTOR * (5 * 5 + 16 * 16 + 5 * 5));
         let pair = [("a", 3), ("a", 3)].into_iter().enumerate();
         let pair: Vec<_> = pair.map(|(step, (key, width))| FactorUse { step, key, width }).collect();

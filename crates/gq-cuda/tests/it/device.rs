@@ -29,8 +29,8 @@ impl Device for Interpreter {
     fn launch(&mut self, launch: &Launch) -> Result<(), Fault> {
         let bytes = |argument: &Argument| gq_ptx::Argument::bytes(&argument.bytes());
         let arguments: Vec<_> = launch.arguments.iter().map(bytes).collect();
-        let beside = match self.changed {
-            None => Beside::begin(&self.machine, launch),
+        let on_card = match self.changed {
+            None => OnCard::begin(&self.machine, launch),
             Some(_) => None,
         };
         let module = self.changed.clone().unwrap_or_else(|| parsed(launch.module));
@@ -45,8 +45,8 @@ impl Device for Interpreter {
             },
         )?;
         self.counters.add(&ran);
-        if let Some(beside) = beside {
-            beside.compare(&self.machine, launch);
+        if let Some(on_card) = on_card {
+            on_card.compare(&self.machine, launch);
         }
         Ok(())
     }
@@ -54,13 +54,13 @@ impl Device for Interpreter {
 
 /// The same launch on the driver's first device, on copies of the same memory, where `GQ_BESIDE` asks for it
 /// (`scripts/gpu_check.sh`).
-struct Beside {
+struct OnCard {
     gpu: Gpu,
     copies: BTreeMap<u64, Buffer>,
 }
 
-impl Beside {
-    fn begin(machine: &Machine, launch: &Launch) -> Option<Beside> {
+impl OnCard {
+    fn begin(machine: &Machine, launch: &Launch) -> Option<OnCard> {
         std::env::var_os("GQ_BESIDE")?;
         let mut gpu = Gpu::open(0).unwrap();
         let mut copies = BTreeMap::new();
@@ -73,7 +73,7 @@ impl Beside {
             *address = copy.span().address + (*address - from);
         }
         gpu.launch(&here).unwrap();
-        Some(Beside { gpu, copies })
+        Some(OnCard { gpu, copies })
     }
 
     /// Everything that the interpreter has written is what the device has, NaN of any kind being equal.
@@ -93,7 +93,7 @@ impl Beside {
             };
             let first = (0..bytes.len()).find(differs);
             let verdict = first.map_or("equal".to_owned(), |at| format!("NOT EQUAL at byte {at}"));
-            eprintln!("beside: {} {:?}: {verdict}", launch.kernel, launch.grid);
+            eprintln!("card: {} {:?}: {verdict}", launch.kernel, launch.grid);
             assert!(first.is_none(), "{} on the device differs from the interpreter", launch.kernel);
         }
     }

@@ -62,7 +62,7 @@ fn launches_beside_the_interpreter_are_compared() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     for kernel in ["rms_norm", "largest_logits"] {
-        assert!(said.contains(&format!("beside: {kernel} ")), "{said}");
+        assert!(said.contains(&format!("card: {kernel} ")), "{said}");
     }
     assert!(!said.contains("NOT EQUAL"), "{said}");
 }

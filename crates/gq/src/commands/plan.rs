@@ -42,7 +42,7 @@ pub struct PlanArgs {
     recipe: Recipe,
     #[command(flatten)]
     calibration: CalibrationArgs,
-    /// Show what the file takes of a GPU's memory with keys and values of --ctx tokens, beside what is free on it: cuda or
+    /// Show what the file takes of a GPU's memory with keys and values of --ctx tokens, versus what is free on it: cuda or
     /// cuda:N.
     #[arg(long, value_name = "DEVICE", group = "room")]
     device: Option<Device>,

@@ -24,7 +24,7 @@ pub use room::space;
 use std::path::{Path, PathBuf};
 
 /// What is left next to an output until it is whole.
-const BESIDE: [&str; 2] = [".partial", ".journal"];
+const SIBLINGS: [&str; 2] = [".partial", ".journal"];
 /// Where a file lies until it was looked at, and what is written on the way there.
 const UNCHECKED: [&str; 6] = [
     ".unchecked",
@@ -76,7 +76,7 @@ enum Shape {
     /// A folder that may be there.
     Folder,
     /// A folder that gq makes next to an output; what is in it is the command's to judge.
-    Beside,
+    WithSiblings,
 }
 
 impl Out {
@@ -110,7 +110,7 @@ impl Out {
 
     /// A folder next to an output that nobody named: a link is not followed there.
     pub fn companion(path: &Path) -> Out {
-        Out { path: path.to_owned(), shape: Shape::Beside }
+        Out { path: path.to_owned(), shape: Shape::WithSiblings }
     }
 }
 
@@ -137,7 +137,7 @@ fn one(out: &Out, read: &Read) -> Result<(), Failure> {
     let path = out.path.as_path();
     let found = kind(path).map_err(|error| cannot(path, &error))?;
     if !matches!(out.shape, Shape::InPlace) {
-        let others = BESIDE.into_iter().chain(UNCHECKED).map(|end| sibling(path, end));
+        let others = SIBLINGS.into_iter().chain(UNCHECKED).map(|end| sibling(path, end));
         for path in [path.to_owned()].into_iter().chain(others) {
             if let Some(what) = read.what(&path) {
                 let message = format!("{}: is read by this command ({what})", path.display());
@@ -158,7 +158,7 @@ fn one(out: &Out, read: &Read) -> Result<(), Failure> {
         // A new file takes the place of the old one: of the link, not of what it leads to.
         return Err(refused(path, "output.is_link", "the file itself", "a link to a file"));
     }
-    if matches!(out.shape, Shape::Beside)
+    if matches!(out.shape, Shape::WithSiblings)
         && std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
     {
         return Err(refused(path, "output.is_link", "a folder", "a link"));
@@ -182,13 +182,13 @@ fn one(out: &Out, read: &Read) -> Result<(), Failure> {
             let failure = Failure::new(Exit::Usage, "output.exists", message).at(path.display());
             Err(failure.limit("an empty folder").actual("one that holds something"))
         }
-        (Shape::Folder | Shape::Beside | Shape::WorkFolder { .. }, Kind::File | Kind::BrokenLink) => {
+        (Shape::Folder | Shape::WithSiblings | Shape::WorkFolder { .. }, Kind::File | Kind::BrokenLink) => {
             Err(refused(path, "output.is_file", "a folder", "a file"))
         }
-        (Shape::Folder | Shape::Beside | Shape::WorkFolder { .. }, Kind::Folder) => {
+        (Shape::Folder | Shape::WithSiblings | Shape::WorkFolder { .. }, Kind::Folder) => {
             gq_files::may_write(path).map_err(|error| cannot(path, &error))
         }
-        (Shape::Folder | Shape::Beside | Shape::WorkFolder { .. }, Kind::Nothing) => {
+        (Shape::Folder | Shape::WithSiblings | Shape::WorkFolder { .. }, Kind::Nothing) => {
             let above = path.ancestors().skip(1).find(|above| above.exists()).unwrap_or(Path::new("."));
             gq_files::may_write(above).map_err(|error| cannot(path, &error))
         }
@@ -215,7 +215,7 @@ fn companion_is_free(path: &Path, shape: Shape) -> Result<(), Failure> {
     }
     free_candidate(path)?;
     // What lies under the first name was looked at.
-    for begun in BESIDE.into_iter().chain(UNCHECKED.into_iter().skip(1)).map(|end| sibling(path, end)) {
+    for begun in SIBLINGS.into_iter().chain(UNCHECKED.into_iter().skip(1)).map(|end| sibling(path, end)) {
         match std::fs::symlink_metadata(&begun) {
             // What an interrupted export left.
             Ok(found)

@@ -32,6 +32,6 @@ pub fn write_whole(path: &Path, text: &str, existing: Existing) -> Result<(), Fa
 fn settled(path: &Path, placed: Placed) -> Result<(), Failure> {
     match placed {
         Placed::There => Ok(()),
-        Placed::Beside(kept) => Err(taken(path, &kept)),
+        Placed::NextTo(kept) => Err(taken(path, &kept)),
     }
 }

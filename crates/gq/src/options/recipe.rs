@@ -264,7 +264,7 @@ impl Recipe {
             name.push('-');
             name.push_str(part);
         };
-        // Beside bits per weight of the body the embedding has an encoding of its own; without, the budget spends on both.
+        // With bits per weight of the body the embedding has an encoding of its own; without, the budget spends on both.
         let fixed = self.bpw.map(|_| Policy::new(Choice::Exact).embedding);
         if let Some(embedding) = self.embedding.or(fixed) {
             add(&format!("emb-{}", embedding.name()));

@@ -59,7 +59,7 @@ fn experts_are_rounded_again_when_that_is_asked_for_alone() {
 fn a_gguf_has_the_blocks_and_a_resave_the_transposed_matrices() {
     let gq = Gq::new();
     gq.ok(&["export", &source(), "--gguf", "--no-measure", "-o", "m.gguf"]);
-    assert!(error(&gq, "m.gguf", "tiny/gpt-oss") < 5e-2, "f16 beside the blocks");
+    assert!(error(&gq, "m.gguf", "tiny/gpt-oss") < 5e-2, "f16 next to the blocks");
     let exact = ["--encoding", "exact", "--embedding", "exact", "--head", "exact"];
     let resaved = testdata("tiny/gpt-oss-resaved");
     gq.ok(&[&["convert", &resaved, "-o", "exact.gq"][..], &exact].concat());
