@@ -67,9 +67,8 @@ pub struct ExportArgs {
     /// Write a GGUF, and OUT's name with .Modelfile: template, stop strings and parameters for `ollama create`.
     #[arg(long, group = "format", conflicts_with = "safetensors")]
     ollama: bool,
-    /// Write a GGUF although text falls into other tokens in it than in SRC, which is refused otherwise.
-    #[arg(long, conflicts_with = "safetensors")]
-    allow_other_tokens: bool,
+    #[command(flatten)]
+    accepted: tokens::Accepted,
     #[command(flatten)]
     cost: CostArgs,
 }
@@ -219,7 +218,7 @@ fn gguf(
     let mut options = ExportOptions::new(GgmlType::F16, folder);
     options.name = args.name.clone();
     options.threads = global.threads();
-    options.allow_other_tokens = args.allow_other_tokens;
+    options.allow_other_tokens = args.accepted.allow_other_tokens;
     match wanted {
         Wanted::Type(kind) => options.kind = kind,
         Wanted::Nearest => {
@@ -239,7 +238,7 @@ fn gguf(
     let source = ExportSource { spec: &weights.spec, texts: &weights.texts, tensors: &tensors };
     let own = tokens::own(weights)?;
     let plan = ExportPlan::new(source, &options)?;
-    tokens::compare(own.as_ref(), weights, &plan, args.allow_other_tokens, global.output())?;
+    tokens::compare(own.as_ref(), weights, &plan, args.accepted, global.output())?;
     let coded = plan.tensors().iter().any(|tensor| tensor.new.kind.is_quantized());
     let count = |tensor: &ExportTensor| tensor.new.shape.iter().map(|&n| n as u64).product::<u64>();
     let held = if coded { 4 * plan.tensors().iter().map(count).sum::<u64>() } else { plan.file_bytes() };

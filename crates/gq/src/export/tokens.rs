@@ -10,10 +10,23 @@ use gq_checkpoint::gguf_model::{ExportPlan, TokenizerTexts, ends_of_generation, 
 use gq_checkpoint::{OpenOptions, SpecialSettings};
 use gq_text::{ModelTexts, TokenDifference, Tokenizer, token_difference};
 
-/// What is different about a tokenizer that composes text.
-const COMPOSED: &str = "the tokenizer composes text first (NFC), llama.cpp does not, and its own converter says nothing \
-    of it: text with accents as characters of their own, such as e and U+0301, gets other tokens there; text that is \
-    composed, as nearly all is, gets the same";
+/// What a tokenizer that composes text loses.
+const COMPOSED: &str = "the tokenizer composes text first (NFC), which a GGUF has no place for: llama.cpp composes no \
+    text, so accents that are characters of their own, such as e and U+0301, get other tokens there; composed text, \
+    as nearly all text is, gets the same";
+
+/// Which differences between the source's tokens and the GGUF's are accepted.
+#[derive(Clone, Copy, clap::Args, Debug)]
+pub struct Accepted {
+    /// Write a GGUF without the tokenizer's NFC, which no GGUF can carry (Qwen's tokenizers have it) and which is
+    /// refused otherwise: text with accents as characters of their own gets other tokens. Any other difference is
+    /// still refused.
+    #[arg(long, conflicts_with = "safetensors")]
+    pub drop_nfc: bool,
+    /// Write a GGUF although text falls into other tokens in it than in SRC, which is refused otherwise.
+    #[arg(long, conflicts_with = "safetensors")]
+    pub allow_other_tokens: bool,
+}
 
 /// The source's tokenizer, tried; `None` where it has none.
 pub fn own(weights: &Weights) -> Result<Option<Tokenizer>, Failure> {
@@ -31,18 +44,23 @@ pub fn own(weights: &Weights) -> Result<Option<Tokenizer>, Failure> {
 /// Reads the tokenizer out of the planned metadata as llama.cpp does, and compares tokens of texts made for it with
 /// those of the source's [`own`].
 ///
-/// A difference is an error, or a warning where `allowed`, or where llama.cpp takes a token for another kind than the
-/// file says, or leaves text as it is that the source composes.
+/// A difference is an error, or a warning where it is accepted, or where llama.cpp takes a token for another kind than
+/// the file says.
 pub fn compare(
     own: Option<&Tokenizer>,
     weights: &Weights,
     plan: &ExportPlan,
-    allowed: bool,
+    accepted: Accepted,
     output: Output,
 ) -> Result<(), Failure> {
     let Some(own) = own else { return Ok(()) };
-    if own.composes() {
-        output.warn(COMPOSED);
+    let allowed = accepted.allow_other_tokens;
+    match own.composes() {
+        true if accepted.drop_nfc || allowed => output.warn(COMPOSED),
+        true => {
+            return Err(Failure::new(Exit::Input, "export.nfc", COMPOSED).at("tokenizer.json: normalizer"));
+        }
+        false => {}
     }
     special(own, weights, plan, output)?;
     let template = weights.texts.chat_template.as_deref();

@@ -26,6 +26,8 @@ pub struct Facts<'a> {
     pub text_sha256: &'a str,
     /// Whether the model has a chat template.
     pub chat: bool,
+    /// Whether the tokenizer composes text (NFC), which a GGUF cannot say.
+    pub composes: bool,
     /// Adapters, with their weights.
     pub adapters: &'a [(String, f64)],
     /// Source files: name and digest.
@@ -173,7 +175,7 @@ fn run_lines(manifest: &Manifest, facts: &Facts<'_>) -> String {
     if facts.repo.is_some() {
         lines += "\nA file is fetched once, and found in the cache from then on.\n";
     }
-    lines += &elsewhere(&at, file, facts.chat);
+    lines += &elsewhere(&at, file, facts.chat, facts.composes);
     let _ = write!(
         lines,
         "\n## Check it\n\nIn this folder, offline: every digest, manifest and limit.\n\n```sh\ngq verify .\n\
@@ -183,14 +185,20 @@ fn run_lines(manifest: &Manifest, facts: &Facts<'_>) -> String {
 }
 
 /// Lines for llama.cpp and Ollama: a `.gq` file is written as a GGUF first.
-fn elsewhere(at: &str, file: &str, chat: bool) -> String {
+fn elsewhere(at: &str, file: &str, chat: bool, composes: bool) -> String {
     let stem = file.strip_suffix(".gq").unwrap_or(file);
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let name: String = stem.to_ascii_lowercase().chars().map(plain).collect();
     let prompt = if chat { "Why is the sky blue?" } else { "Once upon a time" };
+    let (drop_nfc, nfc) = match composes {
+        true => {
+            (" --drop-nfc", "; `--drop-nfc` because llama.cpp does not compose accents as the tokenizer does")
+        }
+        false => ("", ""),
+    };
     format!(
         "\nIn llama.cpp and Ollama, from a GGUF that is written out of the file (`--type F16` keeps all of its quality, at \
-         twice the bytes of Q8_0):\n\n```sh\ngq export {at} --gguf --type Q8_0 --ollama -o {stem}.gguf\n\
+         twice the bytes of Q8_0{nfc}):\n\n```sh\ngq export {at} --gguf --type Q8_0{drop_nfc} --ollama -o {stem}.gguf\n\
          llama-cli -m {stem}.gguf -p '{prompt}'\n\
          ollama create {name} -f {stem}.Modelfile && ollama run {name} '{prompt}'\n```\n"
     )
@@ -222,6 +230,16 @@ fn origin(manifest: &Manifest, facts: &Facts<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_for_a_gguf_is_one_that_works() {
+        let lines = |composes| elsewhere("hf://me/m/m.gq", "m.gq", true, composes);
+        assert!(lines(false).contains("gq export hf://me/m/m.gq --gguf --type Q8_0 --ollama -o m.gguf\n"));
+        assert!(
+            lines(true)
+                .contains("gq export hf://me/m/m.gq --gguf --type Q8_0 --drop-nfc --ollama -o m.gguf\n")
+        );
+    }
 
     #[test]
     fn scalars_cannot_be_misread() {

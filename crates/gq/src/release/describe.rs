@@ -6,12 +6,14 @@ use crate::release::job::file_name;
 use crate::release::manifest::{Entry, Manifest, Names, Original, tensors};
 use crate::release::verify::report_of;
 use crate::release::{CARD, MANIFEST, PAGE, card};
+use crate::source;
 use crate::sums::{self, SUMS};
 use gq_checkpoint::FileKind;
 use gq_container::Container;
 use gq_convert::Report;
 use gq_eval::html::{TensorErrors, render_with_tensors};
 use gq_eval::{EvalReport, checkpoint_sizes};
+use gq_text::ModelTexts;
 use std::path::Path;
 
 pub fn pretty(value: &impl serde::Serialize) -> Result<String, Failure> {
@@ -104,6 +106,8 @@ fn model_card(
     let source: Vec<_> = weights.map(|file| (file.name.clone(), sha256(&file.name).to_owned())).collect();
     let adapters = job.checkpoint.adapters().iter();
     let adapters: Vec<_> = adapters.map(|adapter| (adapter.name().to_owned(), adapter.weight())).collect();
+    let texts = ModelTexts::from_checkpoint(&job.checkpoint)?;
+    let tokenizer = source::try_tokenizer(&texts, job.checkpoint.spec())?;
     let lossless = reports.iter().all(|report| report.kld.mean == 0.0);
     let facts = card::Facts {
         base_model: &job.base_model,
@@ -114,7 +118,8 @@ fn model_card(
         calibrated: job.measurements.is_some() || lossless,
         text: &file_name(&job.recipe.evaluation.text),
         text_sha256: job.inputs["text"]["sha256"].as_str().unwrap_or_default(),
-        chat: job.checkpoint.texts()?.chat_template.is_some(),
+        chat: texts.chat_template.is_some(),
+        composes: tokenizer.is_some_and(|tokenizer| tokenizer.composes()),
         adapters: &adapters,
         source: &source,
         licences,

@@ -76,6 +76,29 @@ fn no_search_takes_a_file_for_close_to_what_does_not_compute() {
     }
 }
 
+/// A row whose product with the source's activations is just below the largest f32, and with those of a file of two bits per
+/// weight above it: that file, and others like it, are given up for one that computes.
+#[test]
+fn a_search_gives_up_files_that_do_not_compute() {
+    let gq = Gq::new();
+    let text = testdata("demo/eval.txt");
+    let fast = ["--calibration-ctx", "64", "--calibration-tokens", "1024", "--gradient-tokens", "64"];
+    let asked = ["calibrate", &testdata("demo"), "-o", "t", "--calibration", &text, "--trial-tokens", "0"];
+    gq.ok(&[&asked[..], &fast].concat());
+    write_broken(&gq, "near", ("model.layers.2.mlp.down_proj.weight", 3.86e36));
+    let kept = r"model\.layers\.2\.mlp\.down_proj\.weight=exact";
+    let search =
+        ["convert", "near", "--measurements", "t", "--target-kld", "0.5", "--override", kept, "-o", "m.gq"];
+    let output = gq.run(&[&search[..], &["--no-check"]].concat());
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && shown.contains("divergence inf on 64 held-out tokens, too far"),
+        "{shown}"
+    );
+    let report = gq.json(&[&search[..], &["--no-check", "--force"]].concat());
+    assert!(report["measured"]["kld"].as_f64().is_some_and(|kld| kld <= 0.5), "{report}");
+}
+
 #[test]
 fn no_file_is_improved_by_what_does_not_compute() {
     let gq = Gq::new();

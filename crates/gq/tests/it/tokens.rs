@@ -147,17 +147,30 @@ fn an_export_has_the_sources_tokens_or_is_refused_by_name() {
     checkpoint(&gq, "composed", "llama", |file| file["normalizer"] = json!({"type": "NFC"}));
     let output = export("composed", &[]);
     let shown = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && shown.contains("U+0301") && shown.contains("NFC"), "{shown}");
-    let args = ["export", "composed", "--gguf", "--no-measure", "--force", "-o", "out.gguf"];
+    assert!(
+        output.status.code() == Some(3) && shown.contains("U+0301") && shown.contains("--drop-nfc"),
+        "{shown}"
+    );
+    assert!(!gq.path("out.gguf").exists());
+    let output = export("composed", &["--drop-nfc"]);
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && shown.contains("warning") && shown.contains("NFC"), "{shown}");
+    let args = ["export", "composed", "--gguf", "--no-measure", "--force", "--drop-nfc", "-o", "out.gguf"];
     assert_eq!(gq.json(&args)["normalizer_not_carried"], "NFC");
     let tokens = |model: &str, text: &str| prompt_tokens(&gq, &[model, "--raw", "-p", text]);
     assert_eq!(tokens("composed", "caf\u{e9}"), tokens("out.gguf", "caf\u{e9}"));
     assert_ne!(tokens("composed", "cafe\u{301}"), tokens("out.gguf", "cafe\u{301}"));
     std::fs::remove_file(gq.path("out.gguf")).unwrap();
-    refused("llama", "composed and different", "added tokens", &|file| {
+    checkpoint(&gq, "composed and different", "llama", |file| {
         file["normalizer"] = json!({"type": "NFC"});
         file["added_tokens"][3]["single_word"] = json!(true);
     });
+    let output = export("composed and different", &["--drop-nfc"]);
+    let shown = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(3) && shown.contains("added tokens"), "{shown}");
+    let output = export("composed and different", &["--allow-other-tokens"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::remove_file(gq.path("out.gguf")).unwrap();
     refused("llama", "suffix", "end_of_word_suffix", &|file| {
         file["model"]["end_of_word_suffix"] = json!("</w>")
     });
