@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Does a prebuilt llama.cpp say of an exported GGUF what `gq` says of it? Token ids and logits.
+"""Does a prebuilt llama.cpp say of a GGUF what `gq` says of it? Token ids, logits and perplexity.
 
     .venv/bin/pip install --no-deps xllamacpp==2026.10.11549     # llama.cpp b11549 as PyPI ships it
     nice .venv/bin/python scripts/check_gguf_export.py CHECKPOINT... --text wikitext2-test.raw.txt \\
@@ -11,6 +11,9 @@ For each checkpoint and type: `gq export`, then
 - the logits of llama.cpp on windows of 512 tokens of the text, against `gq eval`'s on the same file: KL divergence of
   every position, from llama.cpp to gq, as `gq eval` computes it;
 - for a quantized type, also with llama.cpp on the same weights written as F32: what is left then is not of the file.
+
+A GGUF in place of a CHECKPOINT is read as it is: the ids are those of the tokenizer.json that gq makes of its metadata
+(`cargo build --release -p gq-checkpoint --example gguf_tokenizer`, found next to gq).
 
 Exit 1 when ids differ, or a mean divergence is above 1e-3 (1e-2 for a quantized type: llama.cpp rounds activations to
 8 bits before a product with one, to 16 before one with F16; gq does neither with a GGUF).
@@ -27,6 +30,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from check_tokens import mixed
 from reference_logits import windows
@@ -129,7 +133,6 @@ def save_outputs(llama: Llama, ids: np.ndarray, path: Path, threads: int) -> Non
 
 
 def compare_ids(llama: Llama, checkpoint: Path, text: str) -> dict:
-    from tokenizers import Tokenizer
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     tokenizer.encode_special_tokens = True
     ours, theirs = tokenizer.encode(text, add_special_tokens=False).ids, llama.tokenize(text)
@@ -140,9 +143,16 @@ def compare_ids(llama: Llama, checkpoint: Path, text: str) -> dict:
 
 
 def check(checkpoint: Path, kind: str, options, scratch: Path) -> dict:
-    model = scratch / f"model-{kind}.gguf"
+    shipped = checkpoint.suffix == ".gguf"
+    model = checkpoint if shipped else scratch / f"model-{kind}.gguf"
     export = lambda source, kind, to: gq(options, "export", source, "--gguf", "--type", kind, "--no-measure", "-o", to)
-    export(checkpoint, kind, model)
+    if shipped:
+        checkpoint = scratch / checkpoint.stem
+        checkpoint.mkdir()
+        reader = [options.gq.parent / "examples" / "gguf_tokenizer", model]
+        (checkpoint / "tokenizer.json").write_bytes(subprocess.run(reader, check=True, stdout=subprocess.PIPE).stdout)
+    else:
+        export(checkpoint, kind, model)
     text = options.text.read_bytes().decode()
     ids = windows(checkpoint, text, options.windows, CTX).numpy()
     llama = Llama(model)
@@ -153,7 +163,8 @@ def check(checkpoint: Path, kind: str, options, scratch: Path) -> dict:
         export(model, "F32", plain)
         result["llama_cpp_in_f32"] = compare_logits(Llama(plain), model, ids, options, scratch)
         plain.unlink()
-    model.unlink()
+    if not shipped:
+        model.unlink()
     return result
 
 
@@ -170,7 +181,8 @@ def compare_logits(llama: Llama, model: Path, ids: np.ndarray, options, scratch:
     outputs.unlink()
     return {
         "tokens": report["tokens"], "kld": {key: report["kld"][key] for key in ("mean", "stderr", "p99", "max")},
-        "top1": report["top1"], "ppl": {"gq": report["ppl"]["model"], "llama.cpp": report["ppl"]["reference"]},
+        "top1": report["top1"], "ppl": {"gq": report["ppl"]["model"], "llama.cpp": report["ppl"]["reference"],
+                "stderr": report["ppl"]["reference_stderr"], "ln_ratio": report["ln_ratio"]},
     }
 
 
@@ -193,7 +205,7 @@ def main() -> None:
     results, failed = [], False
     with tempfile.TemporaryDirectory() as scratch:
         for checkpoint in options.checkpoints:
-            for kind in options.types.split(","):
+            for kind in ["as it is"] if checkpoint.suffix == ".gguf" else options.types.split(","):
                 result = check(checkpoint, kind, options, Path(scratch))
                 results.append(result)
                 bad = not result["kld"]["mean"] <= (1e-3 if kind in FLOATS else 1e-2)
