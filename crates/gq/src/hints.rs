@@ -62,6 +62,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "export.nfc" => {
             "--drop-nfc leaves it out, as llama.cpp's own converter does; export with --safetensors keeps it"
         }
+        "source.special" => "write what comes out of it to a file first",
         "outside.panic" => "the file is not what that library can read: make or fetch it again",
         "tokenizer.ids" => {
             "write the tokens of the missing ids too, such as <unused7>, in their places, and every token and id once"

@@ -39,6 +39,13 @@ fn origin(snapshot: &Snapshot) -> Origin {
 /// Offline first: the network is used for `hf://` and `ORG/NAME` only, when the cache lacks files of it.
 pub fn find(given: &Path, global: &Global) -> Result<Found, Failure> {
     let missing = match std::fs::metadata(given) {
+        Ok(found) if !found.is_file() && !found.is_dir() => {
+            let given = crate::units::printable(&given.to_string_lossy());
+            let message =
+                format!("{given} is a pipe or a device: a model is read in any order, and more than once");
+            let failure = Failure::new(Exit::Input, "source.special", message);
+            return Err(failure.at(given).limit("a file or a folder"));
+        }
         Ok(_) => {
             let absolute = given.canonicalize().unwrap_or_else(|_| given.to_owned());
             let name =

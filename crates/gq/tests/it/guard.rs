@@ -204,6 +204,32 @@ fn what_has_the_name_of_a_file_not_looked_at_yet_is_kept() {
     }
 }
 
+/// A pipe that nobody writes to would be waited for without end.
+#[test]
+fn a_model_is_no_pipe_or_device() {
+    let gq = scene();
+    assert!(std::process::Command::new("mkfifo").arg(gq.path("pipe")).status().unwrap().success());
+    for command in [
+        &["inspect"][..],
+        &["verify"],
+        &["plan"],
+        &["run", "-p", "x"],
+        &["convert", "-o", "new.gq"],
+        &["export", "--gguf", "-o", "new.gguf"],
+        &["calibrate", "-o", "new"],
+        &["eval", "--text", "model/config.json", "--reference", "model"],
+    ] {
+        for source in ["pipe", "/dev/null"] {
+            let shown = gq.fails(3, &[command, &[source]].concat());
+            assert!(
+                shown.contains("is a pipe or a device") && shown.contains(source),
+                "{command:?}: {shown}"
+            );
+        }
+    }
+    assert!(!gq.path("new.gq").exists() && !gq.path("new.gguf").exists() && !gq.path("new").exists());
+}
+
 #[test]
 fn what_cannot_be_written_is_said_before_any_work() {
     let gq = scene();
