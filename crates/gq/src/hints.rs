@@ -76,7 +76,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         }
         "file.unreadable" => "the disk or the network file system failed; the system's log says more",
         "convert.scale" => "keep this tensor as it is: --override 'NAME=exact'",
-        "seen.broken" => "--no-check keeps such a file; what was done is kept for that",
+        "seen.broken" => {
+            "the source may be broken in the same way, which gq eval SRC --reference SRC --text FILE shows; --no-check keeps such a file, and what was done is kept for that"
+        }
         "text.broken" => "put the whole file in its place; --no-check goes on without looking at texts",
         "verify.text" => "convert again from a source whose texts are whole, or set them with `gq meta set`",
         "verify.not_finite" => "convert again; the file computes nothing that can be used",
