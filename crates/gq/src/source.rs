@@ -40,7 +40,7 @@ fn origin(snapshot: &Snapshot) -> Origin {
 pub fn find(given: &Path, global: &Global) -> Result<Found, Failure> {
     let missing = match std::fs::metadata(given) {
         Ok(found) if !found.is_file() && !found.is_dir() => {
-            let given = crate::units::printable(&given.to_string_lossy());
+            let given = units::printable(&given.to_string_lossy());
             let message =
                 format!("{given} is a pipe or a device: a model is read in any order, and more than once");
             let failure = Failure::new(Exit::Input, "source.special", message);
