@@ -35,7 +35,8 @@ pub fn describe(job: &Job<'_>, dir: &Path) -> Result<Manifest, Failure> {
         entries.push(Entry::new(
             &variant.name,
             &names,
-            (&container, sha256),
+            &container,
+            sha256,
             &report,
             &measured,
             &variant.gates,
