@@ -112,6 +112,7 @@ impl Checkpoint {
         }
         notes.extend(catalog.lone_head.clone().map(|head| Note::HeadIsEmbedding { head }));
         notes.extend(Note::of_keys(&path, &ignored));
+        notes.extend(Note::of_card(dir));
         files.append(&mut others);
         let mut checkpoint = Checkpoint::assemble(dir.to_owned(), files, handles, spec, catalog)?;
         checkpoint.notes = notes;

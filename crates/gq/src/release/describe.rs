@@ -121,5 +121,5 @@ fn model_card(
         licences,
         tool: concat!("gq ", env!("CARGO_PKG_VERSION")),
     };
-    Ok(card::render(manifest, reports, &facts))
+    card::render(manifest, reports, &facts)
 }
