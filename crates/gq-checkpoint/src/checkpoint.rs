@@ -112,8 +112,9 @@ impl Checkpoint {
         }
         notes.extend(catalog.lone_head.clone().map(|head| Note::HeadIsEmbedding { head }));
         notes.extend(Note::of_keys(&path, &ignored));
+        notes.extend(Note::of_card(dir));
         files.append(&mut others);
-        let mut checkpoint = Checkpoint::assemble(dir.to_owned(), (files, handles), spec, catalog)?;
+        let mut checkpoint = Checkpoint::assemble(dir.to_owned(), files, handles, spec, catalog)?;
         checkpoint.notes = notes;
         let accepted = ignored.iter().filter(|ignored| ignored.why == Ignored::Accepted);
         let accepted: Vec<&str> = accepted.map(|ignored| ignored.key.as_str()).collect();
@@ -127,7 +128,8 @@ impl Checkpoint {
 
     fn from_gguf(path: &Path, gguf: Gguf, options: &OpenOptions) -> Result<Checkpoint, GgufError> {
         let GgufModel { spec, texts, tensors, ignored } = GgufModel::new(&gguf, options)?;
-        let mut checkpoint = Checkpoint::bare(path.to_owned(), gguf.into_files().unzip(), spec, tensors);
+        let (files, handles) = gguf.into_files().unzip();
+        let mut checkpoint = Checkpoint::bare(path.to_owned(), files, handles, spec, tensors);
         checkpoint.texts = Some(texts);
         checkpoint.notes = Note::of_keys(path, &ignored);
         Ok(checkpoint)
@@ -136,7 +138,8 @@ impl Checkpoint {
     /// Without scales, adapters and texts.
     pub(crate) fn bare(
         dir: PathBuf,
-        (files, handles): (Vec<SourceFile>, Vec<File>),
+        files: Vec<SourceFile>,
+        handles: Vec<File>,
         spec: ModelSpec,
         tensors: Vec<SourceTensor>,
     ) -> Checkpoint {
@@ -163,11 +166,12 @@ impl Checkpoint {
 
     fn assemble(
         dir: PathBuf,
-        files: (Vec<SourceFile>, Vec<File>),
+        files: Vec<SourceFile>,
+        handles: Vec<File>,
         spec: ModelSpec,
         catalog: Catalog,
     ) -> Result<Checkpoint, CheckpointError> {
-        let mut checkpoint = Checkpoint::bare(dir, files, spec, catalog.tensors);
+        let mut checkpoint = Checkpoint::bare(dir, files, handles, spec, catalog.tensors);
         for source in catalog.scales {
             let Some(tensor) = checkpoint.tensors.get(source.scale) else { continue };
             let mut values = vec![0.0; tensor.rows() * tensor.cols()];

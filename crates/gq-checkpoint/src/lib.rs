@@ -50,7 +50,7 @@ mod tensor_error;
 mod texts;
 
 pub use assembly::Assembly;
-pub use card::{Card, CardValue};
+pub use card::{Card, CardError, CardValue};
 pub use catalog::{Shard, check_tensors};
 pub use checkpoint::Checkpoint;
 pub use config_error::ConfigError;

@@ -1,6 +1,9 @@
 //! What was noticed about a checkpoint that does not stand in the way, for people to be told.
 
+use crate::card::{Card, CardError};
 use crate::keys::{Ignored, IgnoredKey};
+use crate::limits;
+use crate::texts::{README, read_text};
 use std::path::{Path, PathBuf};
 
 /// Something that was read in the only way that it can be meant, or chosen by a rule.
@@ -40,6 +43,13 @@ pub enum Note {
         keys: Vec<String>,
         /// Why they do not matter.
         why: Ignored,
+    },
+    /// Front matter of a model card that is not read, for it is no YAML.
+    Card {
+        /// The card.
+        path: PathBuf,
+        /// How it is wrong.
+        error: CardError,
     },
     /// The configuration ties the head to the embedding, but the file has two that differ: both are used.
     Untied {
@@ -81,6 +91,13 @@ pub enum Note {
 }
 
 impl Note {
+    /// About the model card in `dir`. A card that cannot be read at all is an error to whoever asks for its text.
+    pub(crate) fn of_card(dir: &Path) -> Option<Note> {
+        let path = dir.join(README);
+        let readme = read_text(&path, limits::TEXT_BYTES).ok()?;
+        Some(Note::Card { path, error: Card::parse(&readme).err()? })
+    }
+
     /// One note for each reason.
     pub(crate) fn of_keys(path: &Path, ignored: &[IgnoredKey]) -> Vec<Note> {
         let of = |why: Ignored| {

@@ -130,7 +130,7 @@ pub(crate) fn assemble(
                 }
                 [None, Some(blocks), Some(scales)] => {
                     let assembly = Assembly::Mxfp4 { alternating };
-                    let joined = coded((name, shape, layer), [&tensors[blocks], &tensors[scales]], assembly)?;
+                    let joined = coded(name, shape, layer, [&tensors[blocks], &tensors[scales]], assembly)?;
                     taken.push(scales);
                     tensors[blocks] = joined;
                 }
@@ -173,7 +173,9 @@ fn has_shape(tensor: &SourceTensor, expected: Vec<usize>) -> Result<(), TensorEr
 
 /// Codes of 4-bit floats and their powers of two as one tensor.
 fn coded(
-    (name, shape, layer): (String, Vec<usize>, usize),
+    name: String,
+    shape: Vec<usize>,
+    layer: usize,
     parts: [&SourceTensor; 2],
     assembly: Assembly,
 ) -> Result<SourceTensor, TensorError> {
@@ -301,7 +303,8 @@ mod tests {
             let (bytes, kind, stamp) = (metadata.len(), FileKind::Weights, Stamp::of(&metadata));
             (SourceFile { name, path, bytes, kind, stamp }, handle)
         });
-        let checkpoint = Checkpoint::bare(dir.to_owned(), files.unzip(), whole.spec().clone(), Vec::new());
+        let (files, handles) = files.unzip();
+        let checkpoint = Checkpoint::bare(dir.to_owned(), files, handles, whole.spec().clone(), Vec::new());
         (checkpoint, tensors, values)
     }
 

@@ -97,6 +97,9 @@ pub struct NamedText {
     pub text: String,
 }
 
+/// The model card.
+pub(crate) const README: &str = "README.md";
+
 /// Beginnings of names of licence files, upper case.
 const LICENCE_NAMES: [&str; 5] = ["LICENSE", "LICENCE", "NOTICE", "USE_POLICY", "COPYING"];
 
@@ -111,7 +114,7 @@ pub(crate) fn is_text_name(name: &str) -> bool {
             | "chat_template.json"
             | "generation_config.json"
             | "special_tokens_map.json"
-            | "README.md"
+            | README
     ) || is_licence_name(name)
         || template_name(name).is_some()
 }
@@ -142,7 +145,10 @@ pub(crate) fn texts_by(
         special_tokens_map: text("special_tokens_map.json", limits::TEXT_BYTES)?,
         licences: Vec::new(),
         licence_name: None,
-        card: text("README.md", limits::TEXT_BYTES)?.map(|readme| Card::parse(&readme)).unwrap_or_default(),
+        // One that is no YAML is told when the checkpoint is opened (`Note::Card`); nothing else depends on it.
+        card: text(README, limits::TEXT_BYTES)?
+            .and_then(|readme| Card::parse(&readme).ok())
+            .unwrap_or_default(),
     };
     let mut others = Vec::new();
     for path in files {

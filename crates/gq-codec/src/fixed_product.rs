@@ -2,7 +2,7 @@
 //! over k, ascending. The result does not depend on instruction set, blocking or threads, so it may decide codes.
 
 use crate::kernel::{self, TILE_COLS as NR, TILE_ROWS as MR};
-use crate::serially::is_serial;
+use crate::parallelism::Parallelism;
 use gq_tensor::Isa;
 use rayon::prelude::*;
 
@@ -48,12 +48,13 @@ pub struct ProductShape {
 /// `C[m, n] += A[m, k] B[k, n]`, m, n and k the rows, columns and depth of `shape`; `c` is row-major with rows `c_stride` apart.
 ///
 /// Element (i, j) becomes `fma(a[i][k-1], b[k-1][j], … fma(a[i][0], b[0][j], c[i][j]))` in f32.
-/// Threads of the current rayon pool share the rows of C, but under [`serially`](crate::serially).
+/// Threads share the rows of C where `parallelism` says so.
 ///
 /// # Panics
 /// When an operand does not reach as far as the shape says, or rows of C overlap.
 pub fn fixed_product(
     level: Isa,
+    parallelism: Parallelism,
     shape: ProductShape,
     a: Operand<'_>,
     b: Operand<'_>,
@@ -65,7 +66,7 @@ pub fn fixed_product(
         return;
     }
     assert!(n <= c_stride && (m - 1) * c_stride + n <= c.len(), "rows of the product");
-    let serial = is_serial();
+    let serial = parallelism.is_serial();
     let mut packed_b = vec![0.0f32; NC.min(n.next_multiple_of(NR)) * KC.min(k)];
     for j0 in (0..n).step_by(NC) {
         let nc = NC.min(n - j0);

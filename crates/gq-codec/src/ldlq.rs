@@ -5,6 +5,7 @@
 
 use crate::factor::Factor;
 use crate::fixed_product::{Operand, ProductShape, fixed_product, packed_bytes};
+use crate::parallelism::Parallelism;
 use gq_tensor::Isa;
 
 /// Columns between two updates by all columns before them.
@@ -46,6 +47,7 @@ pub struct StripOutcome {
 /// When the slices are not of these lengths.
 pub(crate) fn round_strip(
     level: Isa,
+    parallelism: Parallelism,
     factor: &Factor,
     weights: &[f32],
     scales: &[f32],
@@ -77,7 +79,7 @@ pub(crate) fn round_strip(
         }
         let feedback = Operand { data: &upper[start.min(upper.len())..], row_stride: 1, col_stride: n };
         let shape = ProductShape { rows: width, cols: rows, depth: start };
-        fixed_product(level, shape, feedback, Operand::rows(&errors, rows), &mut block, rows);
+        fixed_product(level, parallelism, shape, feedback, Operand::rows(&errors, rows), &mut block, rows);
         for c in 0..width {
             let col = start + c;
             let (target, later) = block[c * rows..].split_at_mut(rows);
@@ -102,7 +104,7 @@ pub(crate) fn round_strip(
         }
         let end = start + width;
         if end.is_multiple_of(PROJECTED) || end == n {
-            refit.project(level, factor, weights, end);
+            refit.project(level, parallelism, factor, weights, end);
         }
     }
     refit.outcome()
@@ -134,13 +136,28 @@ impl Refit {
     }
 
     /// Takes in the columns before `end` that were not taken in yet, of which all residuals are there.
-    fn project(&mut self, level: Isa, factor: &Factor, weights: &[f32], end: usize) {
+    fn project(
+        &mut self,
+        level: Isa,
+        parallelism: Parallelism,
+        factor: &Factor,
+        weights: &[f32],
+        end: usize,
+    ) {
         let (n, rows, start) = (factor.n(), self.wq.len(), (end - 1) / PROJECTED * PROJECTED);
         // U is zero below its diagonal.
         let upper = Operand::rows(&factor.upper()[start..], n).t();
         self.projected.fill(0.0);
         let shape = ProductShape { rows: end - start, cols: rows, depth: end };
-        fixed_product(level, shape, upper, Operand::rows(weights, n).t(), &mut self.projected, rows);
+        fixed_product(
+            level,
+            parallelism,
+            shape,
+            upper,
+            Operand::rows(weights, n).t(),
+            &mut self.projected,
+            rows,
+        );
         let columns = self.projected.chunks_exact(rows).zip(self.residuals.chunks_exact(rows));
         for ((projected, residuals), &d) in columns.zip(&factor.diagonal()[start..end]) {
             for (row, (&projected, &residual)) in projected.iter().zip(residuals).enumerate() {

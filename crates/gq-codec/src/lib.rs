@@ -23,18 +23,18 @@ mod kernel;
 mod ldlq;
 mod level_tile;
 mod packing;
+mod parallelism;
 mod quantile;
 mod random;
 mod rotation;
 mod scale;
-mod serially;
 mod study;
 mod tables;
 mod trellis;
 mod trellis_search;
 
 pub use code::{
-    Code, ColumnCode, EncodeScratch, Family, LevelCode, Levels, TableBytes, code_of, families, on_grid,
+    Code, ColumnCode, EncodeScratch, Family, LevelCode, Levels, Strip, TableBytes, code_of, families, on_grid,
 };
 pub use codebook::Codebook;
 pub use coders::Coders;
@@ -46,8 +46,8 @@ pub use fixed_product::{Operand, ProductShape, fixed_product};
 pub use kernel::Activations;
 pub use ldlq::StripOutcome;
 pub use level_tile::{ActivationBlocks, LevelTile};
+pub use parallelism::Parallelism;
 pub use rotation::Rotation;
-pub use serially::serially;
 pub use study::{EncodingStudy, study_encoding};
 pub use trellis::Trellis;
 pub use trellis_search::TrellisScratch;

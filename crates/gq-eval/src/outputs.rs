@@ -149,8 +149,8 @@ impl OutputsReader {
         let mut file = File::open(path).map_err(io)?;
         let stamp = Stamp::of(&file.metadata().map_err(io)?);
         let header = read_header(path, &mut file)?;
-        let ids = tensor(path, &header, "input_ids", &[DType::I64], ("[n, t]", 2))?;
-        let logits = tensor(path, &header, "logits", &LOGIT_DTYPES, ("[n, t, vocab]", 3))?;
+        let ids = tensor(path, &header, "input_ids", &[DType::I64], "[n, t]", 2)?;
+        let logits = tensor(path, &header, "logits", &LOGIT_DTYPES, "[n, t, vocab]", 3)?;
         if logits.shape[..2] != ids.shape[..] {
             let (limit, actual) = (ids.shape.clone(), logits.shape.clone());
             return Err(OutputsError::ShapesDiffer { path: path.to_owned(), limit, actual });
@@ -247,13 +247,14 @@ fn read_header(path: &Path, file: &mut File) -> Result<Header, OutputsError> {
     parse_header(&head, file_bytes).map_err(broken)
 }
 
-/// The tensor of this name, if it is of one of these types and has this many dimensions.
+/// The tensor of this name, if it is of one of these types and has `rank` dimensions, which `limit` names.
 fn tensor<'a>(
     path: &Path,
     header: &'a Header,
     name: &'static str,
     dtypes: &[DType],
-    (limit, rank): (&'static str, usize),
+    limit: &'static str,
+    rank: usize,
 ) -> Result<&'a HeaderEntry, OutputsError> {
     let path = || path.to_owned();
     let entry = header.entries.iter().find(|entry| entry.name == name);

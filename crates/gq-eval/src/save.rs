@@ -25,7 +25,7 @@ impl OutputsWriter {
         let partial = gq_files::partial_path(path);
         let positions = rows.first().map_or(0, Vec::len);
         let announced = rows.len() * positions * vocab;
-        let header = header((rows.len(), positions, vocab));
+        let header = header(rows.len(), positions, vocab);
         let begin = || {
             let mut file = BufWriter::with_capacity(1 << 20, gq_files::begin(&partial)?);
             file.write_all(&(header.len() as u64).to_le_bytes())?;
@@ -43,7 +43,7 @@ impl OutputsWriter {
     pub fn file_bytes(rows: usize, positions: usize, vocab: usize) -> u64 {
         let each = 4u64.saturating_mul(vocab as u64).saturating_add(8);
         let all = (rows as u64).saturating_mul(positions as u64).saturating_mul(each);
-        all.saturating_add(8 + header((rows, positions, vocab)).len() as u64)
+        all.saturating_add(8 + header(rows, positions, vocab).len() as u64)
     }
 
     /// Adds logits of the next positions.
@@ -74,7 +74,7 @@ impl OutputsWriter {
 }
 
 /// Names, shapes and places, padded to a multiple of 8 bytes.
-fn header((rows, positions, vocab): (usize, usize, usize)) -> String {
+fn header(rows: usize, positions: usize, vocab: usize) -> String {
     let positions_in_all = (rows as u64).saturating_mul(positions as u64);
     let ids = positions_in_all.saturating_mul(8);
     let end = ids.saturating_add(positions_in_all.saturating_mul(vocab as u64).saturating_mul(4));

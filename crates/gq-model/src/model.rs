@@ -188,14 +188,15 @@ impl Model {
         logits: LogitRows,
         out: &mut Vec<f32>,
     ) -> Result<(), ModelError> {
-        let rows = self.check(tokens, (cache, self.device.is_some()), logits)?;
+        let rows = self.check(tokens, cache, self.device.is_some(), logits)?;
         out.clear();
         if let Some(device) = &self.device {
             let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
+            let (steps, runner) = &mut *device;
             let mut done = 0;
             for batch in tokens.chunks(cuda::BATCH) {
                 let wanted = part_of(&rows, done..done + batch.len());
-                out.extend(self.device_batch(&mut device, batch, cache, wanted)?);
+                out.extend(self.device_batch(steps, runner, batch, cache, wanted)?);
                 cache.advance(batch.len());
                 done += batch.len();
             }
@@ -228,7 +229,7 @@ impl Model {
         mut sequences: Vec<(&[u32], &mut KvCache)>,
     ) -> Result<Matrix, ModelError> {
         for (tokens, cache) in &sequences {
-            self.check(tokens, (cache, false), LogitRows::Last)?;
+            self.check(tokens, cache, false, LogitRows::Last)?;
         }
         let mut logits = Matrix { width: self.spec.vocab_size, data: Vec::new() };
         while let Some((new, cache)) = sequences.first_mut() {
@@ -294,7 +295,8 @@ impl Model {
     /// New tokens on the device, and logits `[wanted.len(), vocab_size]` of some of them.
     fn device_batch(
         &self,
-        (steps, runner): &mut (cuda::Steps, cuda::Runner),
+        steps: &mut cuda::Steps,
+        runner: &mut cuda::Runner,
         tokens: &[u32],
         cache: &KvCache,
         wanted: Range<usize>,
@@ -340,7 +342,8 @@ impl Model {
     fn check(
         &self,
         tokens: &[u32],
-        (cache, on_device): (&KvCache, bool),
+        cache: &KvCache,
+        on_device: bool,
         logits: LogitRows,
     ) -> Result<Range<usize>, ModelError> {
         let last = tokens.len().checked_sub(1).ok_or(ModelError::NoTokens)?;

@@ -1,8 +1,8 @@
 //! Matrix products of f32 views: the one call of the `gemm` crate, whose interface is raw pointers, and products of
 //! deterministic arithmetic of the same views.
 
-use gemm::{Parallelism, gemm};
-use gq_codec::{Operand, ProductShape, fixed_product};
+use gemm::gemm;
+use gq_codec::{Operand, Parallelism, ProductShape, fixed_product};
 use gq_tensor::Isa;
 
 /// A borrowed matrix: `rows` rows of `cols` elements, `stride` apart.
@@ -50,22 +50,13 @@ fn fits(len: usize, rows: usize, cols: usize, stride: usize) -> bool {
     cols <= stride && last.is_none_or(|end| end <= len)
 }
 
-/// How a product is spread over threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spread {
-    /// The calling thread alone.
-    Serial,
-    /// Rayon's current pool.
-    Pool,
-}
-
 /// In what order sums are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arithmetic {
     /// As this machine is fastest, spread so over threads.
-    Fastest(Spread),
+    Fastest(Parallelism),
     /// The same everywhere ([`fixed_product`]).
-    Deterministic(Isa),
+    Deterministic(Isa, Parallelism),
 }
 
 /// `y[i, j] = sum over k of x[i, k] w[j, k]`: activations `x [n, k]` and weights `w [m, k]` to `y [n, m]`.
@@ -76,8 +67,10 @@ pub(crate) fn multiply_transposed(x: View<'_>, w: View<'_>, y: ViewMut<'_>, arit
     assert_eq!((x.cols, x.rows, w.rows), (w.cols, y.rows, y.cols), "shapes of the product");
     let (ws, xs) = (w.stride as isize, x.stride as isize);
     match arithmetic {
-        Arithmetic::Fastest(spread) => call(y, w.data, (1, ws), x.data, (xs, 1), w.cols, spread),
-        Arithmetic::Deterministic(level) => deterministic(level, y, x.operand(), w.operand().t(), w.cols),
+        Arithmetic::Fastest(parallelism) => call(y, w.data, (1, ws), x.data, (xs, 1), w.cols, parallelism),
+        Arithmetic::Deterministic(level, parallelism) => {
+            deterministic(level, parallelism, y, x.operand(), w.operand().t(), w.cols)
+        }
     }
 }
 
@@ -89,16 +82,33 @@ pub(crate) fn multiply(p: View<'_>, v: View<'_>, y: ViewMut<'_>, arithmetic: Ari
     assert_eq!((p.cols, p.rows, v.cols), (v.rows, y.rows, y.cols), "shapes of the product");
     let (vs, ps) = (v.stride as isize, p.stride as isize);
     match arithmetic {
-        Arithmetic::Fastest(spread) => call(y, v.data, (vs, 1), p.data, (ps, 1), v.rows, spread),
-        Arithmetic::Deterministic(level) => deterministic(level, y, p.operand(), v.operand(), v.rows),
+        Arithmetic::Fastest(parallelism) => call(y, v.data, (vs, 1), p.data, (ps, 1), v.rows, parallelism),
+        Arithmetic::Deterministic(level, parallelism) => {
+            deterministic(level, parallelism, y, p.operand(), v.operand(), v.rows)
+        }
     }
 }
 
-fn deterministic(level: Isa, y: ViewMut<'_>, a: Operand<'_>, b: Operand<'_>, k: usize) {
+fn deterministic(
+    level: Isa,
+    parallelism: Parallelism,
+    y: ViewMut<'_>,
+    a: Operand<'_>,
+    b: Operand<'_>,
+    k: usize,
+) {
     for row in y.data.chunks_mut(y.stride.max(1)).take(y.rows) {
         row[..y.cols].fill(0.0);
     }
-    fixed_product(level, ProductShape { rows: y.rows, cols: y.cols, depth: k }, a, b, y.data, y.stride);
+    fixed_product(
+        level,
+        parallelism,
+        ProductShape { rows: y.rows, cols: y.cols, depth: k },
+        a,
+        b,
+        y.data,
+        y.stride,
+    );
 }
 
 /// `y^T = left right`, with `left [y.cols, k]` and `right [k, y.rows]` and their (column, row) strides.
@@ -110,11 +120,11 @@ fn call(
     right: &[f32],
     right_strides: (isize, isize),
     k: usize,
-    spread: Spread,
+    parallelism: Parallelism,
 ) {
-    let parallelism = match spread {
-        Spread::Serial => Parallelism::None,
-        Spread::Pool => Parallelism::Rayon(0),
+    let parallelism = match parallelism {
+        Parallelism::Serial => gemm::Parallelism::None,
+        Parallelism::Threads => gemm::Parallelism::Rayon(0),
     };
     // SAFETY: `View::new` and `ViewMut::new` have checked that every element at row * stride + column lies within the
     // slices, and both callers have checked that the shapes agree, so every address that the strides lead to is in
@@ -155,8 +165,9 @@ mod tests {
     #[test]
     fn both_products_with_strides() {
         let shapes = [(1, 1, 1), (3, 5, 7), (17, 33, 64), (1, 70, 65), (64, 1, 31)];
-        let fixed = Isa::available().into_iter().map(Arithmetic::Deterministic);
-        let fastest = [Spread::Serial, Spread::Pool].map(Arithmetic::Fastest);
+        let fixed =
+            Isa::available().into_iter().map(|level| Arithmetic::Deterministic(level, Parallelism::Threads));
+        let fastest = [Parallelism::Serial, Parallelism::Threads].map(Arithmetic::Fastest);
         let ways: Vec<_> = fastest.into_iter().chain(fixed).collect();
         for ((n, m, k), how) in shapes.into_iter().flat_map(|shape| ways.iter().map(move |&how| (shape, how)))
         {

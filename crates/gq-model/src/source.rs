@@ -138,7 +138,7 @@ impl Source {
     fn find(&self, name: &str, expected: &[usize]) -> Result<Found, LoadError> {
         let found = match &self.kind {
             Kind::Checkpoint { checkpoint, weights, decoded } => {
-                in_checkpoint((checkpoint, weights), *decoded, name)?
+                in_checkpoint(checkpoint, weights, *decoded, name)?
             }
             Kind::Container(container) => in_container(container, name),
         };
@@ -155,7 +155,8 @@ impl Source {
 }
 
 fn in_checkpoint(
-    (checkpoint, weights): (&Arc<Checkpoint>, &Arc<MappedWeights>),
+    checkpoint: &Arc<Checkpoint>,
+    weights: &Arc<MappedWeights>,
     decoded: Decoded,
     name: &str,
 ) -> Result<Option<Found>, LoadError> {

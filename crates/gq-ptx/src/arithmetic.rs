@@ -231,7 +231,7 @@ pub(crate) fn logic(a: &Row, b: &Row, c: &Row, table: u8) -> Row {
 }
 
 /// `bits` of `a` put into `b` at `start`, in words of `size` bits.
-pub(crate) fn insert(size: u32, (a, b): (u64, u64), start: u32, bits: u32) -> u64 {
+pub(crate) fn insert(size: u32, a: u64, b: u64, start: u32, bits: u32) -> u64 {
     let (start, bits) = (start & 255, bits & 255);
     let ones = |bits: u32| if bits >= 64 { u64::MAX } else { (1 << bits) - 1 };
     if start >= size || bits == 0 {

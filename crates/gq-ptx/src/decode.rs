@@ -2,7 +2,7 @@
 
 use crate::arithmetic;
 use crate::conversion::Conversion;
-use crate::instruction::{Access, Condition, Logic, Op, RowId, Shuffle, Space, Vote};
+use crate::instruction::{Access, Condition, Logic, Op, Place, RowId, Shuffle, Space, Vote};
 use crate::matrix::Product;
 use crate::operand::{LOCAL_WINDOW, Names, SHARED_WINDOW, Written, number};
 use crate::types::Type;
@@ -32,10 +32,10 @@ pub(crate) fn decode<'a>(
         (["bar", "warp", "sync"], [Written::Word(mask)]) => one(Op::WarpBarrier { mask: names.row(mask)? }),
         (["membar" | "fence", ..], []) => one(Op::Fence),
         (["ld" | "ldu", rest @ ..], [to, Written::Address(base, offset)]) => {
-            one(Op::Load(access(rest, to, (base, *offset), names)?))
+            one(Op::Load(access(rest, to, base, *offset, names)?))
         }
         (["st", rest @ ..], [Written::Address(base, offset), from]) => {
-            one(Op::Store(access(rest, from, (base, *offset), names)?))
+            one(Op::Store(access(rest, from, base, *offset, names)?))
         }
         (["cp", "async", rest @ ..], _) => one(copy(rest, operands, names)?),
         (
@@ -153,7 +153,8 @@ fn vector<'a, const N: usize>(written: &Written<'a>, names: &mut Names<'a>) -> O
 fn access<'a>(
     parts: &[&str],
     value: &Written<'a>,
-    (base, offset): (&'a str, i64),
+    base: &'a str,
+    offset: i64,
     names: &mut Names<'a>,
 ) -> Option<Access> {
     let (of, hints) = parts.split_last()?;
@@ -233,7 +234,12 @@ fn copy<'a>(parts: &[&str], operands: &[Written<'a>], names: &mut Names<'a>) -> 
                 _ => return None,
             };
             let (to, from) = (names.row(to)?, names.row(from)?);
-            Some(Op::Copy { to: (to, *to_offset), from: (from, *from_offset), bytes, from_bytes })
+            Some(Op::Copy {
+                to: Place { base: to, offset: *to_offset },
+                from: Place { base: from, offset: *from_offset },
+                bytes,
+                from_bytes,
+            })
         }
         _ => None,
     }

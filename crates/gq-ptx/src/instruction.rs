@@ -32,6 +32,13 @@ pub(crate) enum Space {
     Generic,
 }
 
+/// An address: the bytes after a base.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) base: RowId,
+    pub(crate) offset: i64,
+}
+
 /// A load or store: `count` values of `bytes` each, neighbors in memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Access {
@@ -166,8 +173,8 @@ pub(crate) enum Op {
     },
     /// `bytes` from global to shared memory, of which `from_bytes` are copied and the others zero.
     Copy {
-        to: (RowId, i64),
-        from: (RowId, i64),
+        to: Place,
+        from: Place,
         bytes: u8,
         from_bytes: Option<RowId>,
     },
@@ -245,8 +252,8 @@ impl Op {
                 }
             }
             Op::Copy { to, from, from_bytes, .. } => {
-                see(&mut to.0, false);
-                see(&mut from.0, false);
+                see(&mut to.base, false);
+                see(&mut from.base, false);
                 from_bytes.iter_mut().for_each(|row| see(row, false));
             }
             Op::Product { d, a, b, c, .. } => {

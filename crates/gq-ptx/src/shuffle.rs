@@ -6,11 +6,7 @@ use crate::lanes::{Result, lanes};
 use crate::types::Row;
 
 /// Each lane's value of another, and which lanes had one in their segment.
-pub(crate) fn shuffled(
-    how: Shuffle,
-    (from, lane, clamp): (&Row, &Row, &Row),
-    active: u32,
-) -> Result<(Row, u32)> {
+pub(crate) fn shuffled(how: Shuffle, from: &Row, lane: &Row, clamp: &Row, active: u32) -> Result<(Row, u32)> {
     let (mut out, mut inside) = (*from, 0);
     for own in lanes(active) {
         let (by, limits) = ((lane[own] & 31) as u32, clamp[own] as u32);

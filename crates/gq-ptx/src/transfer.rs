@@ -1,7 +1,7 @@
 //! Loads, stores and asynchronous copies of a warp.
 
 use crate::fault::FaultKind;
-use crate::instruction::{Access, RowId, Space};
+use crate::instruction::{Access, Place, RowId, Space};
 use crate::lanes::{Result, lanes};
 use crate::operand::{CONSTANT_WINDOW, LOCAL_WINDOW, SHARED_WINDOW};
 use crate::types::{LANES, Row};
@@ -116,13 +116,15 @@ impl Warp {
     /// Global to shared, seen when it is waited for; bytes beyond `from_bytes` become zero.
     pub(crate) fn copy(
         &mut self,
-        ((to, to_offset), (from, from_offset)): ((RowId, i64), (RowId, i64)),
-        (bytes, from_bytes): (usize, Option<RowId>),
+        to: Place,
+        from: Place,
+        bytes: usize,
+        from_bytes: Option<RowId>,
         active: u32,
         of: &mut Surroundings<'_>,
     ) -> Result<()> {
-        let to = self.addresses(to, to_offset, bytes as u64, active)?;
-        let from = self.addresses(from, from_offset, bytes as u64, active)?;
+        let to = self.addresses(to.base, to.offset, bytes as u64, active)?;
+        let from = self.addresses(from.base, from.offset, bytes as u64, active)?;
         count_access(Space::Global, &from, bytes as u64, active, of);
         for lane in lanes(active) {
             let read = from_bytes.map_or(bytes, |row| (self.row(row)[lane] as usize).min(bytes));

@@ -270,7 +270,7 @@ impl Warp {
                 let (a, b, start, bits) = (self.row(*a), self.row(*b), self.row(*start), self.row(*bits));
                 let out = std::array::from_fn(|lane| {
                     let size = if *wide { 64 } else { 32 };
-                    insert(size, (a[lane], b[lane]), start[lane] as u32, bits[lane] as u32)
+                    insert(size, a[lane], b[lane], start[lane] as u32, bits[lane] as u32)
                 });
                 self.put(*to, &out, active);
             }
@@ -303,8 +303,8 @@ impl Warp {
             }
             Op::Shuffle { how, to, valid, from, lane, clamp, mask } => {
                 self.need(self.row(*mask)[first(active)] as u32, active)?;
-                let sources = (self.row(*from), self.row(*lane), self.row(*clamp));
-                let (out, inside) = shuffled(*how, sources, active)?;
+                let (from, lane, clamp) = (self.row(*from), self.row(*lane), self.row(*clamp));
+                let (out, inside) = shuffled(*how, from, lane, clamp, active)?;
                 self.put(*to, &out, active);
                 if let Some(valid) = valid {
                     self.put_predicate(*valid, inside, active);
@@ -321,7 +321,7 @@ impl Warp {
                 }
             }
             Op::Copy { to, from, bytes, from_bytes } => {
-                self.copy((*to, *from), (*bytes as usize, *from_bytes), active, of)?;
+                self.copy(*to, *from, *bytes as usize, *from_bytes, active, of)?;
             }
             Op::CommitCopies => {
                 let group = std::mem::take(&mut self.uncommitted);

@@ -22,7 +22,7 @@ pub fn exact(count: usize, rows: usize, cols: usize, seed: u64) -> Linear {
 /// The same of these values, row after row.
 pub fn of_values(count: usize, rows: usize, cols: usize, values: &[f32]) -> Linear {
     let payload = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    linear((count, rows, cols), Encoding::Exact(DType::F32), RotationSpec::NONE, payload)
+    linear(count, rows, cols, Storage::unrotated(Encoding::Exact(DType::F32)), payload)
 }
 
 /// The same as rotated codes.
@@ -43,16 +43,11 @@ pub fn coded(count: usize, rows: usize, cols: usize, seed: u64) -> Linear {
         scales.extend(part_scales);
     }
     codes.extend(scales);
-    linear((count, rows, cols), encoding, rotation, codes)
+    linear(count, rows, cols, Storage::new(encoding, rotation), codes)
 }
 
-fn linear(
-    (count, rows, cols): (usize, usize, usize),
-    encoding: Encoding,
-    rotation: RotationSpec,
-    payload: Vec<u8>,
-) -> Linear {
+fn linear(count: usize, rows: usize, cols: usize, storage: Storage, payload: Vec<u8>) -> Linear {
     let name = format!("{count} x {rows} x {cols}");
     let shape = MatrixShape::stack(count, rows, cols).unwrap();
-    Linear::in_memory(&name, Storage::new(encoding, rotation), shape, payload).unwrap()
+    Linear::in_memory(&name, storage, shape, payload).unwrap()
 }

@@ -79,7 +79,7 @@ pub fn token_difference(
         found.count = count;
         return Ok(Some(found.clone()));
     }
-    around(first, second, count)
+    around(first, second, count.1)
 }
 
 /// The text in NFC.
@@ -93,14 +93,14 @@ fn composed(text: &str) -> String {
 fn around(
     first: &Tokenizer,
     second: &Tokenizer,
-    count: (usize, usize),
+    compared: usize,
 ) -> Result<Option<TokenDifference>, TokenizerError> {
     let told = |kind, text: &str, first: Vec<u32>, second: Vec<u32>| TokenDifference {
         kind,
         text: text.to_owned(),
         first,
         second,
-        count: (1, count.1),
+        count: (1, compared),
     };
     for (kind, a, b) in [
         ("what text begins with", first.begins_with(), second.begins_with()),

@@ -117,14 +117,14 @@ pub fn trial_file(
 }
 
 /// The stage of comparing two models of so many weights, both in single precision, on windows of `ctx` tokens.
-pub fn comparing(weights: u64, (ctx, windows): (usize, usize), global: &Global) -> Result<Stage, Failure> {
+pub fn comparing(weights: u64, ctx: usize, windows: usize, global: &Global) -> Result<Stage, Failure> {
     let seconds = speed(global)?.seconds(2.0 * SINGLE * (ctx * windows) as f64 * weights as f64);
     let (unit, total) = (Unit::Items("windows"), windows as u64);
     Ok(Stage { name: "measuring", unit, total, seconds: Some(seconds) })
 }
 
 /// The stage of running a model on rows of so many tokens in all.
-pub fn running(model: &Loaded, (rows, tokens): (u64, u64), global: &Global) -> Result<Stage, Failure> {
+pub fn running(model: &Loaded, rows: u64, tokens: u64, global: &Global) -> Result<Stage, Failure> {
     let seconds = Some(speed(global)?.seconds(tokens as f64 * pass(model)));
     Ok(Stage { name: "", unit: Unit::Items("rows"), total: rows, seconds })
 }
@@ -142,7 +142,8 @@ fn pass(loaded: &Loaded) -> f64 {
 pub fn evaluation(
     model: &Loaded,
     reference: &Loaded,
-    (ctx, windows): (usize, usize),
+    ctx: usize,
+    windows: usize,
     global: &Global,
 ) -> Result<f64, Failure> {
     let tokens = (ctx * windows) as f64;

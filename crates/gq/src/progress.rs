@@ -117,7 +117,7 @@ impl Progress {
     }
 
     /// Moves to `position` of `total` in a stage, by its name; those before it are over.
-    pub fn stage(&mut self, name: &str, (position, total): (u64, u64), item: &str) {
+    pub fn stage(&mut self, name: &str, position: u64, total: u64, item: &str) {
         let own = |stage: &Stage| stage.name == name || stage.name.is_empty();
         let found = self.stages.iter().skip(self.current).position(own);
         if let Some(index) = found.map(|index| index + self.current) {

@@ -341,14 +341,15 @@ pub fn model_with(
     activations: Option<Activations>,
     global: &Global,
 ) -> Result<Loaded, Failure> {
-    model_how(path, loras, (activations, Kv::F32), global)
+    model_how(path, loras, activations, Kv::F32, global)
 }
 
 /// The same with keys and values stored as asked for.
 pub fn model_how(
     path: &Path,
     loras: &Adapters,
-    (activations, kv): (Option<Activations>, Kv),
+    activations: Option<Activations>,
+    kv: Kv,
     global: &Global,
 ) -> Result<Loaded, Failure> {
     let mode = |default| match activations {

@@ -1,7 +1,7 @@
 //! Causal attention over one whole sequence, forward and backward, a head and a block of queries at a time.
 
 use gq_checkpoint::AttentionSpec;
-use gq_codec::{Operand, ProductShape, fixed_product};
+use gq_codec::{Operand, Parallelism, ProductShape, fixed_product};
 use gq_model::arithmetic::softmax_with_sink;
 use gq_model::{Attention, Matrix};
 use gq_tensor::{Isa, math};
@@ -24,6 +24,7 @@ pub(super) fn attention(level: Isa, q: &Matrix, k: &Matrix, v: &Matrix, layer: &
             let (m, n) = (block.queries.len(), block.seen.len());
             fixed_product(
                 level,
+                Parallelism::Threads,
                 ProductShape { rows: m, cols: dim, depth: n },
                 Operand::rows(&weights, n),
                 v,
@@ -67,6 +68,7 @@ pub(super) fn backward(
             let mut ds = vec![0.0f32; m * n]; // gradient of the weights, then of the scores
             fixed_product(
                 level,
+                Parallelism::Threads,
                 ProductShape { rows: m, cols: n, depth: dim },
                 dy,
                 operand(v, from, kv_head * dim).t(),
@@ -76,6 +78,7 @@ pub(super) fn backward(
             let weights_t = Operand::rows(&weights, n).t();
             fixed_product(
                 level,
+                Parallelism::Threads,
                 ProductShape { rows: n, cols: dim, depth: m },
                 weights_t,
                 dy,
@@ -94,6 +97,7 @@ pub(super) fn backward(
             let at = (block.queries.start * group + member) * dim;
             fixed_product(
                 level,
+                Parallelism::Threads,
                 ProductShape { rows: m, cols: dim, depth: n },
                 Operand::rows(&ds, n),
                 keys,
@@ -103,6 +107,7 @@ pub(super) fn backward(
             let queries = operand(q, block.queries.start, head * dim);
             fixed_product(
                 level,
+                Parallelism::Threads,
                 ProductShape { rows: n, cols: dim, depth: m },
                 Operand::rows(&ds, n).t(),
                 queries,
@@ -150,6 +155,7 @@ impl Block {
         let queries = operand(q, self.queries.start, head * dim);
         fixed_product(
             level,
+            Parallelism::Threads,
             ProductShape { rows: m, cols: n, depth: dim },
             queries,
             keys.t(),

@@ -1,6 +1,6 @@
 //! How much a second moment is damped, chosen on tokens that were held out.
 
-use gq_codec::{Factor, NotPositive, Operand, ProductShape, fixed_product};
+use gq_codec::{Factor, NotPositive, Operand, Parallelism, ProductShape, fixed_product};
 use gq_tensor::Isa;
 
 /// Candidates, in units of the mean diagonal.
@@ -89,6 +89,7 @@ fn probed_error(level: Isa, factor: &Factor, h: &[f32]) -> f64 {
     let mut product = vec![0.0f32; errors.len()];
     fixed_product(
         level,
+        Parallelism::Threads,
         ProductShape { rows: PROBES, cols: n, depth: n },
         Operand::rows(&errors, n),
         Operand::rows(h, n),
@@ -113,6 +114,7 @@ fn expected_error(level: Isa, factor: &Factor, h: &[f32]) -> f64 {
         let moment = Operand::rows(&h[start * n + start..], n);
         fixed_product(
             level,
+            Parallelism::Threads,
             ProductShape { rows, cols: width, depth: width },
             Operand::rows(left, n),
             moment,
@@ -152,10 +154,19 @@ fn inverse(level: Isa, upper: &[f32], n: usize) -> Vec<f32> {
         let right = &mut right[..size * width];
         right.fill(0.0);
         let (u, v) = (Operand::rows(&upper[start * n + end..], n), Operand::rows(&below[end..], n));
-        fixed_product(level, ProductShape { rows: size, cols: width, depth: width }, u, v, right, width);
+        fixed_product(
+            level,
+            Parallelism::Threads,
+            ProductShape { rows: size, cols: width, depth: width },
+            u,
+            v,
+            right,
+            width,
+        );
         let (own, right) = (Operand::rows(&own, size), Operand::rows(right, width));
         fixed_product(
             level,
+            Parallelism::Threads,
             ProductShape { rows: size, cols: width, depth: size },
             own,
             right,

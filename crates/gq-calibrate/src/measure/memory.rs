@@ -84,7 +84,7 @@ impl MeasuringMemory {
         let peak = |held: u64| base + 2 * tokens + (measuring + held).max(gradients);
         let measuring = MeasuringMemory {
             saved: saved(spec, experts),
-            ..MeasuringMemory::under(limit, (peak(states), peak(3 * sequence)), states)?
+            ..MeasuringMemory::under(limit, peak(states), peak(3 * sequence), states)?
         };
         if size.trial_tokens == 0 {
             return Ok(measuring);
@@ -127,17 +127,15 @@ impl MeasuringMemory {
         let states = trials(spec, size.gradients) * tokens * residual_token_bytes(spec);
         let peak =
             |held: u64| base + codes + tables + per_layer + rows + (coding.max(2 * work).max(logits)) + held;
-        MeasuringMemory::under(
-            limit,
-            (peak(states + 2 * sequence), peak((trials(spec, size.gradients) + 2) * sequence)),
-            states,
-        )
+        let least = peak((trials(spec, size.gradients) + 2) * sequence);
+        MeasuringMemory::under(limit, peak(states + 2 * sequence), least, states)
     }
 
-    /// In memory where it fits, else with `states` in a file.
+    /// In memory where the `whole` fits, else in the `least` bytes with `states` in a file.
     fn under(
         limit: Option<u64>,
-        (whole, least): (u64, u64),
+        whole: u64,
+        least: u64,
         states: u64,
     ) -> Result<MeasuringMemory, CalibrateError> {
         match limit {
@@ -180,8 +178,7 @@ impl MeasuringMemory {
         let rounding = 96 * square(n) + rows + 2 * codes;
         let compared = 12 * ctx * 4 * spec.hidden_size as u64 + work + 3 * 4 * 128 * spec.vocab_size as u64;
         let peak = |held: u64| base + 2 * tokens + (2 * work + rounding + held).max(compared);
-        let (whole, least) = (peak(states), peak(6 * sequence));
-        MeasuringMemory::under(limit, (whole, least), states)
+        MeasuringMemory::under(limit, peak(states), peak(6 * sequence), states)
     }
 }
 
@@ -203,7 +200,7 @@ impl MeasuringMemory {
         let work = spec.layers.iter().map(|layer| work(spec, layer, ctx, threads)).max().unwrap_or(0);
         let logits = 3 * 4 * HEAD_ROWS * spec.vocab_size as u64;
         let peak = base + 3 * ctx * residual_token_bytes(spec) + work + logits;
-        MeasuringMemory::under(limit, (peak, peak), 0)
+        MeasuringMemory::under(limit, peak, peak, 0)
     }
 }
 

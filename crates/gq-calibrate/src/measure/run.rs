@@ -101,7 +101,7 @@ pub fn measure(
         let of = model.spec().layers.len() + 1;
         progress(CalibrateEvent::Resumed { layers: done.layers, of });
     }
-    let gradients = gradients(model, sequences, options, (&mut measurements, &mut done), progress)?;
+    let gradients = gradients(model, sequences, options, &mut measurements, &mut done, progress)?;
     let held = |index: usize| is_held_out(index, sequences.len());
     let length = |keep: bool| -> usize {
         let kept = sequences.iter().enumerate().filter(|(index, _)| held(*index) == keep);
@@ -115,13 +115,8 @@ pub fn measure(
     if memory.spilled > 0 {
         pass = pass.spilled_to(gq_files::begin(&states).map_err(io)?);
     }
-    let measured = layers(
-        (checkpoint, &mut pass, &mut measurements, &mut done),
-        wanted,
-        options,
-        (&held, gradients.as_ref()),
-        progress,
-    );
+    let layers = Layers { checkpoint, wanted, options, held: &held, gradients: gradients.as_ref() };
+    let measured = layers.measure(&mut pass, &mut measurements, &mut done, progress);
     if memory.spilled > 0 {
         gq_files::remove_begun(&states).map_err(io)?;
     }
@@ -137,52 +132,61 @@ pub fn measure(
     Ok(measurements)
 }
 
-/// Runs all layers and saves the moments of each that are not kept. The inner error is of the file of hidden states.
-fn layers(
-    (checkpoint, pass, measurements, kept): (
-        &Checkpoint,
-        &mut CalibrationPass<'_>,
-        &mut MeasurementsDir,
-        &mut Done,
-    ),
-    wanted: &dyn Fn(&str) -> bool,
-    options: &CalibrateOptions,
-    (held, gradients): (&dyn Fn(usize) -> bool, Option<&FisherDiagonal>),
-    progress: &mut dyn FnMut(CalibrateEvent),
-) -> Result<std::io::Result<()>, CalibrateError> {
-    let of = pass.layers() + 1;
-    if kept.layers >= of {
-        return Ok(Ok(()));
-    }
-    for done in 0..of {
-        if done < kept.layers {
-            if let Err(error) = pass.next_layer(&mut |_| {}) {
+/// What moments of the layers depend on.
+struct Layers<'a> {
+    checkpoint: &'a Checkpoint,
+    /// Names of the tensors to measure.
+    wanted: &'a dyn Fn(&str) -> bool,
+    options: &'a CalibrateOptions,
+    /// Whether the sequence with this index is held out.
+    held: &'a dyn Fn(usize) -> bool,
+    gradients: Option<&'a FisherDiagonal>,
+}
+
+impl Layers<'_> {
+    /// Runs all layers and saves the moments of each that are not kept. The inner error is of the file of hidden states.
+    fn measure(
+        &self,
+        pass: &mut CalibrationPass<'_>,
+        measurements: &mut MeasurementsDir,
+        kept: &mut Done,
+        progress: &mut dyn FnMut(CalibrateEvent),
+    ) -> Result<std::io::Result<()>, CalibrateError> {
+        let Layers { checkpoint, wanted, options, held, gradients } = *self;
+        let of = pass.layers() + 1;
+        if kept.layers >= of {
+            return Ok(Ok(()));
+        }
+        for done in 0..of {
+            if done < kept.layers {
+                if let Err(error) = pass.next_layer(&mut |_| {}) {
+                    return Ok(Err(error));
+                }
+                progress(CalibrateEvent::Moments { done: done + 1, of });
+                continue;
+            }
+            let collected = RefCell::new(Collected::new(options.expert_moments));
+            let mut broken: Option<ModelError> = None;
+            let mut observe = |seen: Observation<'_>| {
+                if let (None, Some(weight)) = (&broken, seen.weights.first()) {
+                    broken = ModelError::of_input(weight.name(), seen.input);
+                }
+                collected.borrow_mut().add(checkpoint, options.level, wanted, held(seen.sequence), &seen);
+            };
+            let seen = pass.next_layer(&mut observe);
+            let seen = seen.and_then(|layer| if layer { Ok(()) } else { pass.head(&mut observe) });
+            if let Err(error) = seen {
                 return Ok(Err(error));
             }
+            broken.map_or(Ok(()), Err)?;
+            let collected = collected.into_inner();
+            save(measurements, checkpoint, collected, done, gradients, options.level)?;
+            kept.layers = done + 1;
+            measurements.save_unfinished(kept)?;
             progress(CalibrateEvent::Moments { done: done + 1, of });
-            continue;
         }
-        let collected = RefCell::new(Collected::new(options.expert_moments));
-        let mut broken: Option<ModelError> = None;
-        let mut observe = |seen: Observation<'_>| {
-            if let (None, Some(weight)) = (&broken, seen.weights.first()) {
-                broken = ModelError::of_input(weight.name(), seen.input);
-            }
-            collected.borrow_mut().add(checkpoint, options.level, wanted, held(seen.sequence), &seen);
-        };
-        let seen = pass.next_layer(&mut observe);
-        let seen = seen.and_then(|layer| if layer { Ok(()) } else { pass.head(&mut observe) });
-        if let Err(error) = seen {
-            return Ok(Err(error));
-        }
-        broken.map_or(Ok(()), Err)?;
-        let collected = collected.into_inner();
-        save(measurements, checkpoint, collected, done, gradients, options.level)?;
-        kept.layers = done + 1;
-        measurements.save_unfinished(kept)?;
-        progress(CalibrateEvent::Moments { done: done + 1, of });
+        Ok(Ok(()))
     }
-    Ok(Ok(()))
 }
 
 /// Weight files of a checkpoint and adapters merged into it, by which a measurement knows its source.
@@ -248,7 +252,8 @@ fn gradients(
     model: &Model,
     sequences: &[Vec<u32>],
     options: &CalibrateOptions,
-    (measurements, done): (&mut MeasurementsDir, &mut Done),
+    measurements: &mut MeasurementsDir,
+    done: &mut Done,
     progress: &mut dyn FnMut(CalibrateEvent),
 ) -> Result<Option<FisherDiagonal>, CalibrateError> {
     let kept: Vec<&Vec<u32>> = (0..sequences.len())
@@ -304,7 +309,7 @@ fn save(
         let file = moments_file(layer, index);
         let n = pair.train.n;
         let (train, held) = (pair.train.triangle(), pair.held.triangle());
-        let chosen = choose(level, (&train, &held), n, many.contains(&input));
+        let chosen = choose(level, &train, &held, n, many.contains(&input));
         let chosen = chosen.map_err(|source| CalibrateError::Moment { tensor: input.clone(), source })?;
         measurements.value.inputs.insert(
             input.clone(),
@@ -347,7 +352,8 @@ fn save(
 /// In the basis that weights are usually rounded in.
 fn choose(
     level: Isa,
-    (train, held): (&[f32], &[f32]),
+    train: &[f32],
+    held: &[f32],
     n: usize,
     one_of_many: bool,
 ) -> Result<Chosen, NotPositive> {

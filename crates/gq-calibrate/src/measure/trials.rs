@@ -5,7 +5,9 @@ use super::error::CalibrateError;
 use super::event::CalibrateEvent;
 use super::held_out::is_held_out;
 use super::memory::{MeasuringMemory, MeasuringSize, depths};
-use crate::measurements::{Corrections, GroupTrial, Measurements, MeasurementsDir, MeasurementsError};
+use crate::measurements::{
+    Corrections, GroupTrial, Measurements, MeasurementsDir, MeasurementsError, TrialConditions,
+};
 use crate::{Replacements, Trial, TrialPass, check_activations};
 use gq_checkpoint::{Checkpoint, Role, SourceTensor};
 use gq_model::Model;
@@ -131,9 +133,10 @@ pub fn correct(
         chosen.iter().try_for_each(|tokens| check_activations(model, tokens))?;
         return Err(CalibrateError::NotFinite { tensor: name.to_owned() });
     }
-    let about = (options.tokens, tokens, rounding.encoding());
+    let asked_tokens = options.tokens;
+    let of = TrialConditions { asked_tokens, tokens, encoding: rounding.encoding() };
     let comparable = measurements.value.gradient_tokens > 0;
-    measurements.value.corrections = Some(Corrections::new(about, groups, comparable, &SHARES, &measured));
+    measurements.value.corrections = Some(Corrections::new(of, groups, comparable, &SHARES, &measured));
     checkpoint.check_unchanged()?;
     measurements.finish()?;
     Ok(())

@@ -57,11 +57,21 @@ pub struct WholeTrial {
     pub standard_error: f64,
 }
 
+/// What trials were made with.
+pub(crate) struct TrialConditions {
+    /// Tokens asked for.
+    pub asked_tokens: usize,
+    /// Tokens that they were measured on.
+    pub tokens: usize,
+    /// What weights were rounded to.
+    pub encoding: String,
+}
+
 impl Corrections {
     /// From divergences by trial and sequence: the groups in order, then the wholes with the shares given.
     /// Groups have names, tensors and predictions; those are `comparable` from group to group where gradients made them.
     pub(crate) fn new(
-        (asked_tokens, tokens, encoding): (usize, usize, String),
+        of: TrialConditions,
         mut groups: Vec<GroupTrial>,
         comparable: bool,
         shares: &[f64],
@@ -80,6 +90,7 @@ impl Corrections {
             })
             .collect();
         whole.sort_by(|a, b| a.predicted.total_cmp(&b.predicted));
+        let TrialConditions { asked_tokens, tokens, encoding } = of;
         Corrections { format: FORMAT, asked_tokens, tokens, encoding, mean_factor, groups, whole }
     }
 
@@ -188,6 +199,10 @@ fn mean_and_error(each: &[f64]) -> (f64, f64) {
 mod tests {
     use super::*;
 
+    fn conditions(tokens: usize, encoding: &str) -> TrialConditions {
+        TrialConditions { asked_tokens: tokens, tokens, encoding: encoding.to_owned() }
+    }
+
     fn group(predicted: f64) -> GroupTrial {
         GroupTrial {
             name: String::new(),
@@ -210,7 +225,7 @@ mod tests {
             vec![0.03, 0.03, 0.03],
             vec![0.2, 0.2, 0.2],
         ];
-        let made = Corrections::new((12, 12, "tt3".to_owned()), groups, true, &[0.5, 1.0], &measured);
+        let made = Corrections::new(conditions(12, "tt3"), groups, true, &[0.5, 1.0], &measured);
         let mean = made.mean_factor;
         assert!((mean - 0.111 / 0.075).abs() < 1e-9, "{mean}");
         assert!((made.factor("t0.01") - 3.0).abs() < 0.1, "{made:?}");
@@ -233,7 +248,7 @@ mod tests {
         // Errors of layers' outputs are thousands apart, and so are what they are measured to cost.
         let groups = vec![group(100.0), group(0.02), group(5.0)];
         let measured = [vec![0.010, 0.011, 0.009], vec![0.020, 0.021, 0.019], vec![-1e-4, 2e-4, 0.0]];
-        let made = Corrections::new((12, 12, "tt3".to_owned()), groups, false, &[], &measured);
+        let made = Corrections::new(conditions(12, "tt3"), groups, false, &[], &measured);
         assert!((made.factor("t100") * 100.0 - 0.010).abs() < 1e-12, "{made:?}");
         assert!((made.factor("t0.02") * 0.02 - 0.020).abs() < 1e-12);
         // What was measured is within its noise: as much as that.
@@ -244,14 +259,14 @@ mod tests {
     #[test]
     fn one_sequence_and_nothing_measured_leave_the_mean() {
         let made = Corrections::new(
-            (1, 1, String::new()),
+            conditions(1, ""),
             vec![group(0.01), group(0.03)],
             true,
             &[1.0],
             &[vec![0.02], vec![0.03], vec![0.05]],
         );
         assert!(made.groups.iter().all(|group| group.factor == made.mean_factor), "{made:?}");
-        let made = Corrections::new((0, 0, String::new()), vec![], true, &[], &[]);
+        let made = Corrections::new(conditions(0, ""), vec![], true, &[], &[]);
         assert_eq!((made.mean_factor, made.level(0.3), made.sum_at(0.3)), (1.0, 0.3, 0.3));
     }
 }

@@ -9,6 +9,7 @@ mod moment;
 mod unfinished;
 mod value;
 
+pub(crate) use corrections::TrialConditions;
 pub use corrections::{Corrections, GroupTrial, WholeTrial};
 pub(crate) use directory::moments_file;
 pub use directory::{MeasurementsDir, MeasurementsError};

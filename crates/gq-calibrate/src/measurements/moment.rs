@@ -1,6 +1,6 @@
 //! Second moments of a product's inputs.
 
-use gq_codec::{Operand, ProductShape, Rotation, fixed_product};
+use gq_codec::{Operand, Parallelism, ProductShape, Rotation, fixed_product};
 use gq_model::Matrix;
 use gq_tensor::Isa;
 use rayon::prelude::*;
@@ -39,6 +39,7 @@ impl Moment {
             let left = Operand { data: &x.data[first..], row_stride: 1, col_stride: n };
             fixed_product(
                 level,
+                Parallelism::Threads,
                 ProductShape { rows: count, cols: first + count, depth: x.rows() },
                 left,
                 Operand::rows(&x.data, n),

@@ -31,12 +31,12 @@ pub(super) fn q5_k(values: &[f32], out: &mut [u8]) {
 
 /// Eight sub-blocks of 32 as `d * scale * code - dmin * min`: writes the 16 bytes of scales, gives the codes.
 fn affine(values: &[f32], top: u8, header: &mut [u8]) -> ([(u8, u8); 8], [u8; 256]) {
-    let fits: [(f32, f32); 8] = std::array::from_fn(|s| fit_affine(&values[s * 32..][..32], top));
-    let largest = |pick: fn(&(f32, f32)) -> f32| fits.iter().map(pick).fold(0.0, f32::max);
-    let (d, dmin) = (stored(largest(|f| f.0) / 63.0), stored(largest(|f| f.1) / 63.0));
+    let fits: [AffineFit; 8] = std::array::from_fn(|s| fit_affine(&values[s * 32..][..32], top));
+    let largest = |pick: fn(&AffineFit) -> f32| fits.iter().map(pick).fold(0.0, f32::max);
+    let (d, dmin) = (stored(largest(|f| f.scale) / 63.0), stored(largest(|f| f.min) / 63.0));
     let (id, imin) = (inverse(d), inverse(dmin));
     let six_bits = |value: f32| value.round().clamp(0.0, 63.0) as u8;
-    let scales = fits.map(|(scale, min)| (six_bits(scale * id), six_bits(min * imin)));
+    let scales = fits.map(|AffineFit { scale, min }| (six_bits(scale * id), six_bits(min * imin)));
     put_half(header, 0, d);
     put_half(header, 2, dmin);
     let packed = &mut header[4..16];
@@ -65,19 +65,25 @@ fn stored(value: f32) -> f32 {
     f16::from_f32(value).to_f32()
 }
 
-/// Scale and minimum, both not negative, with `scale * code - min` near the values.
-fn fit_affine(values: &[f32], top: u8) -> (f32, f32) {
+/// Scale and minimum, both not negative: values near `scale * code - min`.
+#[derive(Clone, Copy)]
+struct AffineFit {
+    scale: f32,
+    min: f32,
+}
+
+fn fit_affine(values: &[f32], top: u8) -> AffineFit {
     let low = values.iter().fold(0.0, |low: f32, &v| low.min(v)); // zero stays representable
     let high = values.iter().fold(low, |high: f32, &v| high.max(v));
     let top = f32::from(top);
     let range = high - low;
     if range == 0.0 {
-        return (0.0, -low);
+        return AffineFit { scale: 0.0, min: -low };
     }
-    let mut best = (range / top, -low);
+    let mut best = AffineFit { scale: range / top, min: -low };
     let mut least = affine_error(values, best, top);
     for step in -STEPS..=STEPS {
-        let mut fit = (range / (top + 0.05 * step as f32), -low);
+        let mut fit = AffineFit { scale: range / (top + 0.05 * step as f32), min: -low };
         for _ in 0..2 {
             fit = refit_affine(values, fit, top);
             let error = affine_error(values, fit, top);
@@ -89,17 +95,17 @@ fn fit_affine(values: &[f32], top: u8) -> (f32, f32) {
     best
 }
 
-fn affine_code(value: f32, (scale, min): (f32, f32), top: f32) -> f32 {
+fn affine_code(value: f32, AffineFit { scale, min }: AffineFit, top: f32) -> f32 {
     ((value + min) * inverse(scale)).round().clamp(0.0, top)
 }
 
-fn affine_error(values: &[f32], fit: (f32, f32), top: f32) -> f32 {
-    let error = |v: f32| fit.0 * affine_code(v, fit, top) - fit.1 - v;
+fn affine_error(values: &[f32], fit: AffineFit, top: f32) -> f32 {
+    let error = |v: f32| fit.scale * affine_code(v, fit, top) - fit.min - v;
     values.iter().map(|&v| error(v) * error(v)).sum()
 }
 
 /// Least squares of scale and minimum for the codes that `fit` gives.
-fn refit_affine(values: &[f32], fit: (f32, f32), top: f32) -> (f32, f32) {
+fn refit_affine(values: &[f32], fit: AffineFit, top: f32) -> AffineFit {
     let n = values.len() as f32;
     let (mut sl, mut sll, mut sx, mut slx) = (0.0, 0.0, 0.0, 0.0);
     for &v in values {
@@ -119,9 +125,9 @@ fn refit_affine(values: &[f32], fit: (f32, f32), top: f32) -> (f32, f32) {
         fit
     } else if min < 0.0 {
         // Minima are subtracted: the best with none.
-        (if sll > 0.0 { slx / sll } else { scale }, 0.0)
+        AffineFit { scale: if sll > 0.0 { slx / sll } else { scale }, min: 0.0 }
     } else {
-        (scale, min)
+        AffineFit { scale, min }
     }
 }
 

@@ -320,7 +320,7 @@ mod tests {
         for case in cases {
             let parameters = case["parameters"].as_u64().unwrap();
             let sources = NameSources {
-                card: &Card::parse(case["readme"].as_str().unwrap_or_default()),
+                card: &Card::parse(case["readme"].as_str().unwrap_or_default()).unwrap(),
                 config: &case["config"].to_string(),
                 folder: case["folder"].as_str().unwrap(),
                 name: None,

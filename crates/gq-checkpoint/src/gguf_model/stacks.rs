@@ -41,7 +41,7 @@ pub(super) fn stacks(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<SourceTensor>,
                 GgufError::Tensors { source }
             };
             let parts = names.iter().map(|name| gguf.tensor(name).ok_or_else(|| missing(name)));
-            stacks.push(stack(declared, (layer, shape), &parts.collect::<Result<Vec<_>, _>>()?)?);
+            stacks.push(stack(declared, layer, shape, &parts.collect::<Result<Vec<_>, _>>()?)?);
         }
     }
     Ok(stacks)
@@ -50,7 +50,8 @@ pub(super) fn stacks(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<SourceTensor>,
 /// One stack of its parts: each expert's matrix of the first, of the second, and so on.
 fn stack(
     declared: &Declared,
-    (layer, shape): (usize, Vec<usize>),
+    layer: usize,
+    shape: Vec<usize>,
     parts: &[&GgufTensor],
 ) -> Result<SourceTensor, GgufError> {
     let &[experts, rows, cols] = shape.as_slice() else {

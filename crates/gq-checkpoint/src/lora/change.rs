@@ -1,7 +1,7 @@
 //! What adapters do to tensors: each module's parts matched with the tensors they are for.
 
 use super::factors::{Factors, Layout, both, check_shape};
-use super::modules::Module;
+use super::modules::NamedModule;
 use super::parameter::{of_expert, of_parameter, parameter};
 use super::tied::{EMBEDDING, equal_bytes};
 use super::{Adapter, AdapterError};
@@ -67,16 +67,18 @@ impl Change {
 
 /// The changes that an adapter's module makes, by canonical names of tensors.
 pub(super) fn matched(
-    (index, adapter): (usize, &Adapter),
-    (name, module): (&str, &Module),
-    (spec, tensors): (&ModelSpec, &HashMap<&str, &SourceTensor>),
+    index: usize,
+    of: NamedModule<'_>,
+    spec: &ModelSpec,
+    tensors: &HashMap<&str, &SourceTensor>,
 ) -> Result<Vec<(String, Change)>, AdapterError> {
+    let NamedModule { adapter, name, module } = of;
     let weight = canonical(&format!("{name}.weight"));
     let Some(source) = tensors.get(weight.as_str()) else {
         let has_factors = module.a.is_some() || module.b.is_some();
         if let Some((tensor, part)) = of_expert(&weight, tensors).filter(|_| has_factors) {
             let mut change = Change::new(index);
-            let factors = factors(adapter, (name, module), &part.matrix)?;
+            let factors = factors(of, &part.matrix)?;
             change.factors = factors.map(|factors| Factors { rows: Some(part.rows), ..factors });
             return Ok(vec![(tensor, change)]);
         }
@@ -85,14 +87,14 @@ pub(super) fn matched(
             let mut change = Change::new(index);
             let declared = spec.declaration(&tensor).map(|(declared, _)| declared.layout);
             let declared = declared.unwrap_or(InFiles::Plain);
-            change.factors = Some(of_parameter(adapter, (name, module), &key, (source, declared))?);
+            change.factors = Some(of_parameter(of, &key, source, declared)?);
             return Ok(vec![(tensor, change)]);
         }
         // A state that was saved as it is has biases of modules without weights of their own; none is in a checkpoint.
         return Err(AdapterError::NoTensor { module: name.to_owned(), tensor: weight });
     };
     let mut changes = Vec::new();
-    let change = of_weight((index, adapter), (name, module), source)?;
+    let change = of_weight(index, of, source)?;
     if change.whole.is_some() || change.tokens.is_some() || change.factors.is_some() {
         changes.push((weight, change));
     }
@@ -101,14 +103,14 @@ pub(super) fn matched(
         let Some(source) = tensors.get(tensor.as_str()) else {
             return Err(AdapterError::NoBias { module: name.to_owned() });
         };
-        changes.push((tensor, of_bias((index, adapter), (name, module), source)?));
+        changes.push((tensor, of_bias(index, of, source)?));
     }
     Ok(changes)
 }
 
 fn of_bias(
-    (index, adapter): (usize, &Adapter),
-    (name, module): (&str, &Module),
+    index: usize,
+    NamedModule { adapter, name, module }: NamedModule<'_>,
     source: &SourceTensor,
 ) -> Result<Change, AdapterError> {
     let mut change = Change::new(index);
@@ -136,11 +138,8 @@ fn unweighted(adapter: &Adapter, module: &str) -> Result<(), AdapterError> {
     }
 }
 
-fn of_weight(
-    (index, adapter): (usize, &Adapter),
-    (name, module): (&str, &Module),
-    source: &SourceTensor,
-) -> Result<Change, AdapterError> {
+fn of_weight(index: usize, of: NamedModule<'_>, source: &SourceTensor) -> Result<Change, AdapterError> {
+    let NamedModule { adapter, name, module } = of;
     let mut change = Change::new(index);
     let conflict = |first, second| AdapterError::Conflict { module: name.to_owned(), first, second };
     if let (Some(whole), Some(saved)) = (&module.whole, &module.saved) {
@@ -181,15 +180,12 @@ fn of_weight(
         }
         change.tokens = Some(TokenRows { entry: tokens.clone(), places });
     }
-    change.factors = factors(adapter, (name, module), source)?;
+    change.factors = factors(of, source)?;
     Ok(change)
 }
 
-fn factors(
-    adapter: &Adapter,
-    (name, module): (&str, &Module),
-    source: &SourceTensor,
-) -> Result<Option<Factors>, AdapterError> {
+fn factors(of: NamedModule<'_>, source: &SourceTensor) -> Result<Option<Factors>, AdapterError> {
+    let NamedModule { adapter, name, module } = of;
     let Some((a, b)) = both(name, module)? else { return Ok(None) };
     if let Some(why) = adapter.config.targets.leave_out(name) {
         return Err(AdapterError::Untargeted { module: name.to_owned(), why });
@@ -216,14 +212,13 @@ fn factors(
     };
     check_shape(&a, &a_shape)?;
     check_shape(&b, &b_shape)?;
-    check_magnitude(adapter, (name, module), rows)?;
+    check_magnitude(of, rows)?;
     let (magnitude, scale) = (module.magnitude.clone(), scale * adapter.weight());
     Ok(Some(Factors { a, b, magnitude, rank, scale, layout, rows: None }))
 }
 
 fn check_magnitude(
-    adapter: &Adapter,
-    (name, module): (&str, &Module),
+    NamedModule { adapter, name, module }: NamedModule<'_>,
     rows: usize,
 ) -> Result<(), AdapterError> {
     match (&module.magnitude, adapter.config.dora) {

@@ -1,6 +1,7 @@
 //! Rows of the merged checkpoint, computed when they are read.
 
 use super::change::{Change, check_targets, matched};
+use super::modules::NamedModule;
 use super::tied::{HEAD, check_tied};
 use super::{Adapter, AdapterError};
 use crate::family;
@@ -59,7 +60,8 @@ impl Merge {
                     }
                     continue; // compared with the embedding below
                 }
-                for (tensor, change) in matched((index, adapter), (name, module), (spec, &by_name))? {
+                let of = NamedModule { adapter, name, module };
+                for (tensor, change) in matched(index, of, spec, &by_name)? {
                     let list = changes.entry(tensor).or_default();
                     change.check_after(name, list)?;
                     list.push(change);

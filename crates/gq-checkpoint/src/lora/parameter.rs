@@ -1,7 +1,7 @@
 //! Factors of parameters that are not a module's weight: the stacks of experts that `target_parameters` names.
 
 use super::factors::{Factors, Layout, both, check_shape};
-use super::modules::Module;
+use super::modules::NamedModule;
 use super::{Adapter, AdapterError};
 use crate::SourceTensor;
 use crate::declared::Layout as InFiles;
@@ -72,10 +72,10 @@ pub(super) fn of_expert(
 
 /// Factors of a stack of experts.
 pub(super) fn of_parameter(
-    adapter: &Adapter,
-    (name, module): (&str, &Module),
+    NamedModule { adapter, name, module }: NamedModule<'_>,
     key: &str,
-    (source, declared): (&SourceTensor, InFiles),
+    source: &SourceTensor,
+    declared: InFiles,
 ) -> Result<Factors, AdapterError> {
     let incomplete = AdapterError::Incomplete { module: name.to_owned(), missing: "A" };
     let (a, b) = both(name, module)?.ok_or(incomplete)?;

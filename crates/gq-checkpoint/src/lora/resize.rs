@@ -30,7 +30,7 @@ impl Resize {
     ) -> Result<Option<Resize>, AdapterError> {
         let mut changed = false;
         for (index, adapter) in adapters.iter().enumerate() {
-            let Some(resize) = of_adapter((index, adapter), spec, tensors)? else {
+            let Some(resize) = of_adapter(index, adapter, spec, tensors)? else {
                 let tables = adapter.modules.keys().map(|name| canonical(&format!("{name}.weight")));
                 changed |= tables.into_iter().any(|table| table == EMBEDDING || table == HEAD);
                 continue;
@@ -72,7 +72,8 @@ impl Resize {
 }
 
 fn of_adapter(
-    (index, adapter): (usize, &Adapter),
+    index: usize,
+    adapter: &Adapter,
     spec: &ModelSpec,
     tensors: &[SourceTensor],
 ) -> Result<Option<Resize>, AdapterError> {

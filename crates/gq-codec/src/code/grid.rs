@@ -4,7 +4,7 @@
 //! levels were found is nobody's concern. All of it is sums, products and quotients in f64 in a fixed order.
 
 use super::{Code, EncodeScratch, Family};
-use crate::kernel::{self, Activations, FLOATS, GridKind, GridRows, Layout, decode_group, power_of};
+use crate::kernel::{self, Activations, FLOATS, GridKind, GridRows, Layout, Step, decode_group, power_of};
 use crate::packing::{self, GROUP};
 use gq_tensor::{CodedRows, Encoding, Isa, Rounding};
 use half::{bf16, f16};
@@ -129,7 +129,7 @@ fn encode_row(kind: GridKind, x: &[f32], all: &mut Vec<u8>, codes: &mut [u8], sc
 }
 
 /// Scale and minimum of a group, and its codes; `None` when it is not on the grid.
-fn find(kind: GridKind, x: &[f32], codes: &mut Vec<u8>) -> Option<(f32, f32)> {
+fn find(kind: GridKind, x: &[f32], codes: &mut Vec<u8>) -> Option<Step> {
     if x.iter().any(|x| !x.is_finite()) {
         return None;
     }
@@ -146,7 +146,7 @@ fn find(kind: GridKind, x: &[f32], codes: &mut Vec<u8>) -> Option<(f32, f32)> {
 }
 
 /// Whether the codes decode to the weights.
-fn verified(kind: GridKind, x: &[f32], codes: &[u8], step: (f32, f32), zeros: bool) -> bool {
+fn verified(kind: GridKind, x: &[f32], codes: &[u8], step: Step, zeros: bool) -> bool {
     let (groups, rest) = x.as_chunks::<GROUP>();
     let (code_groups, _) = codes.as_chunks::<GROUP>();
     let same = |a: f32, b: f32| if zeros { a.to_bits() == b.to_bits() } else { a == b };
@@ -233,13 +233,14 @@ fn short(low: f64, high: f64) -> impl Iterator<Item = f64> {
 }
 
 /// Signed levels times one scale.
-fn symmetric(kind: GridKind, x: &[f32], zeros: bool, codes: &mut Vec<u8>) -> Option<(f32, f32)> {
+fn symmetric(kind: GridKind, x: &[f32], zeros: bool, codes: &mut Vec<u8>) -> Option<Step> {
     let largest = x.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs()))?;
     codes.clear();
     if largest == 0.0 {
         codes.resize(x.len(), 0);
         let scale = if x.iter().all(|x| x.is_sign_negative()) { -0.0 } else { 0.0 };
-        return (!zeros || verified(kind, x, codes, (scale, 0.0), true)).then_some((scale, 0.0));
+        let step = Step { scale, minimum: 0.0 };
+        return (!zeros || verified(kind, x, codes, step, true)).then_some(step);
     }
     let half = 1_i32 << (kind.bits - 1);
     // Small levels first: they leave the least choice, and narrow the scale down for the large ones.
@@ -275,8 +276,9 @@ fn symmetric(kind: GridKind, x: &[f32], zeros: bool, codes: &mut Vec<u8>) -> Opt
                 let q = (f64::from(x) / f64::from(scale)).round_ties_even();
                 *code = (q.clamp(f64::from(-half), f64::from(half - 1)) as i32 & (2 * half - 1)) as u8;
             }
-            if verified(kind, x, codes, (scale, 0.0), zeros) {
-                return Some((scale, 0.0));
+            let step = Step { scale, minimum: 0.0 };
+            if verified(kind, x, codes, step, zeros) {
+                return Some(step);
             }
         }
     }
@@ -300,7 +302,7 @@ fn narrow(ranges: &[(f64, f64)], interval: (f64, f64), last: f64, narrowed: &mut
 }
 
 /// Unsigned levels times a scale, and a minimum.
-fn affine(kind: GridKind, x: &[f32], codes: &mut Vec<u8>) -> Option<(f32, f32)> {
+fn affine(kind: GridKind, x: &[f32], codes: &mut Vec<u8>) -> Option<Step> {
     let least = x.iter().copied().min_by(f32::total_cmp)?;
     let most = x.iter().copied().max_by(f32::total_cmp)?;
     let wide = kind.layout == Layout::Wide;
@@ -316,7 +318,7 @@ fn affine(kind: GridKind, x: &[f32], codes: &mut Vec<u8>) -> Option<(f32, f32)> 
     codes.clear();
     if least == most {
         codes.resize(x.len(), 0);
-        let mut found = between(wide, first.0, first.1).map(|minimum| (0.0, minimum));
+        let mut found = between(wide, first.0, first.1).map(|minimum| Step { scale: 0.0, minimum });
         return found.find(|&step| verified(kind, x, codes, step, false));
     }
     let intervals: Vec<(f64, f64)> = x.iter().map(|&x| around(x)).collect();
@@ -357,7 +359,7 @@ fn affine(kind: GridKind, x: &[f32], codes: &mut Vec<u8>) -> Option<(f32, f32)> 
             (first.0 - f64::from(low) * largest, first.1 - f64::from(low) * smallest.max(0.0));
         let try_minimum = |minimum: f32| {
             let range = scales(f64::from(minimum));
-            let mut steps = between(wide, range.0, range.1).map(|scale| (scale, minimum));
+            let mut steps = between(wide, range.0, range.1).map(|scale| Step { scale, minimum });
             steps.find(|&step| verified(kind, x, codes, step, false))
         };
         if !wide {
@@ -394,8 +396,8 @@ fn affine(kind: GridKind, x: &[f32], codes: &mut Vec<u8>) -> Option<(f32, f32)> 
         }
         let found = short(all.0, all.1).find_map(|minimum| {
             let range = scales(minimum);
-            let mut steps =
-                short(range.0, range.1).take(TRIED / 4).map(|scale| (scale as f32, minimum as f32));
+            let step = |scale: f64| Step { scale: scale as f32, minimum: minimum as f32 };
+            let mut steps = short(range.0, range.1).take(TRIED / 4).map(step);
             steps.find(|&step| verified(kind, x, codes, step, false))
         });
         if found.is_some() {
@@ -406,12 +408,12 @@ fn affine(kind: GridKind, x: &[f32], codes: &mut Vec<u8>) -> Option<(f32, f32)> 
 }
 
 /// Four-bit floats times a power of two; the scale given is that of the level 1.
-fn power_of_two(x: &[f32], codes: &mut Vec<u8>) -> Option<(f32, f32)> {
+fn power_of_two(x: &[f32], codes: &mut Vec<u8>) -> Option<Step> {
     codes.clear();
     let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
     if largest == 0.0 {
         codes.extend(x.iter().map(|x| u8::from(x.is_sign_negative()) << 3));
-        return Some((1.0, 0.0));
+        return Some(Step { scale: 1.0, minimum: 0.0 });
     }
     // The largest is 1.0, 1.5, 2, 3, 4, 6 or 0.5 times the scale: its exponent leaves few choices.
     let exponent = i32::from((largest.to_bits() >> 23) as u8) - 127;
@@ -426,8 +428,9 @@ fn power_of_two(x: &[f32], codes: &mut Vec<u8>) -> Option<(f32, f32)> {
             codes.push(index as u8 | u8::from(x.is_sign_negative()) << 3);
         }
         let kind = GridKind::of(Encoding::Mxfp4)?;
-        if codes.len() == x.len() && verified(kind, x, codes, (scale, 0.0), true) {
-            return Some((scale, 0.0));
+        let step = Step { scale, minimum: 0.0 };
+        if codes.len() == x.len() && verified(kind, x, codes, step, true) {
+            return Some(step);
         }
     }
     None

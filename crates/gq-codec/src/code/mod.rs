@@ -14,6 +14,7 @@ use crate::error::CodecError;
 use crate::factor::Factor;
 use crate::kernel::Activations;
 use crate::ldlq::{StripOutcome, round_strip_bytes};
+use crate::parallelism::Parallelism;
 use gq_tensor::{CodedRows, Encoding, Isa, Storage};
 pub use grid::on_grid;
 use half::f16;
@@ -94,11 +95,10 @@ pub trait Code: Debug + Send + Sync {
 
 /// A code that rounds column after column, with the inputs' second moments in view.
 pub trait ColumnCode: Send + Sync {
-    /// Rounds the rotated rows `[rows, n]` of a strip of at most [`Encoding::STRIP_ROWS`] rows, and writes their codes and
+    /// Rounds the rows of a strip of at most [`Encoding::STRIP_ROWS`] rows, and writes their codes and
     /// scales.
     ///
-    /// `row_weights` say what an error in each row costs, in addition to its size, where rows are coded together; `None`:
-    /// all the same. A row (or scale group) without energy is coded as zeros; one with a value that is not finite as well,
+    /// A row (or scale group) without energy is coded as zeros; one with a value that is not finite as well,
     /// with scales that are no numbers. The same bytes at every level.
     ///
     /// # Panics
@@ -106,9 +106,9 @@ pub trait ColumnCode: Send + Sync {
     fn encode(
         &self,
         level: Isa,
+        parallelism: Parallelism,
         factor: &Factor,
-        rotated: &[f32],
-        row_weights: Option<&[f32]>,
+        strip: Strip<'_>,
         codes: &mut [u8],
         scales: &mut [u8],
     ) -> StripOutcome;
@@ -121,6 +121,15 @@ pub trait ColumnCode: Send + Sync {
 
     /// Multiplications that a code of one weight takes, those of the feedback aside.
     fn multiplications(&self) -> f64;
+}
+
+/// Rows that are rounded together.
+#[derive(Clone, Copy, Debug)]
+pub struct Strip<'a> {
+    /// Rotated weights `[rows, n]`.
+    pub rotated: &'a [f32],
+    /// What an error in each row costs, in addition to its size, where rows are coded together; `None`: all the same.
+    pub row_weights: Option<&'a [f32]>,
 }
 
 /// A code whose levels can be multiplied as integers.
@@ -169,12 +178,20 @@ pub fn families() -> impl Iterator<Item = Family> {
         .copied()
 }
 
-/// Buffers of [`Code::encode`]; keep one per thread.
+/// What [`Code::encode`] works with: threads, and buffers; keep one per thread.
 #[derive(Clone, Debug, Default)]
 pub struct EncodeScratch {
+    parallelism: Parallelism,
     codes: Vec<u8>,
     residual: Vec<f32>,
     sketch: Vec<f32>,
+}
+
+impl EncodeScratch {
+    /// Without buffers yet. By default, searches of strips are spread over threads.
+    pub fn new(parallelism: Parallelism) -> EncodeScratch {
+        EncodeScratch { parallelism, ..EncodeScratch::default() }
+    }
 }
 
 /// The code of an encoding. The seed of the rotation also seeds the sketch of `Prod`.

@@ -118,7 +118,7 @@ impl Code for Prod {
         scales: &mut [u8],
         scratch: &mut EncodeScratch,
     ) {
-        let EncodeScratch { codes: indices, residual, sketch } = scratch;
+        let EncodeScratch { codes: indices, residual, sketch, .. } = scratch;
         indices.resize(x.len(), 0);
         residual.resize(x.len(), 0.0);
         sketch.resize(x.len(), 0.0);

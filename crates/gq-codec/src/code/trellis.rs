@@ -1,13 +1,13 @@
 //! Trellis codes of strips of rows: whole strips encoded, to nearest or column after column, parts of them found and read.
 
-use super::{Code, ColumnCode, EncodeScratch, Family, LevelCode, Levels};
+use super::{Code, ColumnCode, EncodeScratch, Family, LevelCode, Levels, Strip};
 use crate::calibrated::{finite_rows, inflation, start_scales, stored_scale};
 use crate::error::CodecError;
 use crate::factor::Factor;
 use crate::kernel::{self, Activations, StripRows};
 use crate::ldlq::{ColumnQuantizer, StripOutcome, round_strip};
+use crate::parallelism::Parallelism;
 use crate::scale::to_scale;
-use crate::serially::is_serial;
 use crate::trellis::{Numbers, Trellis};
 use crate::trellis_search::TrellisScratch;
 use gq_tensor::{CodedRows, Encoding, Isa, States};
@@ -78,9 +78,9 @@ impl Code for TrellisCode {
         rotated: &[f32],
         codes: &mut [u8],
         scales: &mut [u8],
-        _: &mut EncodeScratch,
+        scratch: &mut EncodeScratch,
     ) {
-        encode_strip(level, self.trellis(), rotated, codes, scales);
+        encode_strip(level, scratch.parallelism, self.trellis(), rotated, codes, scales);
     }
 
     fn decode(&self, level: Isa, matrix: &CodedRows<'_>, rows: Range<usize>, out: &mut [f32]) {
@@ -132,9 +132,9 @@ impl ColumnCode for TrellisCode {
     fn encode(
         &self,
         level: Isa,
+        parallelism: Parallelism,
         factor: &Factor,
-        rotated: &[f32],
-        row_weights: Option<&[f32]>,
+        Strip { rotated, row_weights }: Strip<'_>,
         codes: &mut [u8],
         scales: &mut [u8],
     ) -> StripOutcome {
@@ -148,7 +148,7 @@ impl ColumnCode for TrellisCode {
         let start = start_scales(rotated, factor, trellis.gaussian_scale(), inflation);
         let weights = strip_weights(&start, row_weights);
         let mut columns = TrellisColumns::new(trellis, weights, codes);
-        let outcome = round_strip(level, factor, rotated, &start, &mut columns);
+        let outcome = round_strip(level, parallelism, factor, rotated, &start, &mut columns);
         for (row, scale) in scales.as_chunks_mut::<2>().0.iter_mut().enumerate() {
             let fitted = start[row] * outcome.refit[row];
             *scale = stored_scale(fitted, broken.contains(&row)).to_le_bytes();
@@ -234,7 +234,14 @@ fn strip_weights(scales: &[f32], row_weights: Option<&[f32]>) -> Vec<f32> {
 }
 
 /// Rounds a strip of rotated rows `[rows, n]` to trellis codes, each column by itself.
-fn encode_strip(level: Isa, trellis: &Trellis, rotated: &[f32], codes: &mut [u8], scales: &mut [u8]) {
+fn encode_strip(
+    level: Isa,
+    parallelism: Parallelism,
+    trellis: &Trellis,
+    rotated: &[f32],
+    codes: &mut [u8],
+    scales: &mut [u8],
+) {
     let rows = scales.len() / 2;
     let n = rotated.len() / rows.max(1);
     let energies: Vec<f64> = rotated.chunks_exact(n).map(|row| kernel::energy(level, row)).collect();
@@ -266,7 +273,7 @@ fn encode_strip(level: Isa, trellis: &Trellis, rotated: &[f32], codes: &mut [u8]
         fits
     };
     let size = CHUNK_COLS * column_bytes;
-    let fits: Vec<Vec<Fit>> = if is_serial() {
+    let fits: Vec<Vec<Fit>> = if parallelism.is_serial() {
         let mut scratch = TrellisScratch::default();
         codes.chunks_mut(size).enumerate().map(|chunk| code(&mut scratch, chunk)).collect()
     } else {

@@ -1,12 +1,13 @@
 //! TurboQuant_mse: scalar codes of a row, rounded to nearest at a scale found by search, or column after column.
 
-use super::{Code, ColumnCode, EncodeScratch, Family, LevelCode, Levels};
+use super::{Code, ColumnCode, EncodeScratch, Family, LevelCode, Levels, Strip};
 use crate::calibrated::{finite_rows, gaussian, inflation, stored_scale};
 use crate::codebook::{Codebook, LevelTables};
 use crate::factor::Factor;
 use crate::kernel::{self, Activations, Fit, TurboRows};
 use crate::ldlq::{ColumnQuantizer, StripOutcome, round_strip, round_strip_bytes};
 use crate::packing;
+use crate::parallelism::Parallelism;
 use crate::scale::to_scale;
 use gq_tensor::{CodedRows, Isa, ScaleGroup};
 use half::f16;
@@ -111,9 +112,9 @@ impl ColumnCode for Turbo {
     fn encode(
         &self,
         level: Isa,
+        parallelism: Parallelism,
         factor: &Factor,
-        rotated: &[f32],
-        _: Option<&[f32]>,
+        Strip { rotated, .. }: Strip<'_>,
         codes: &mut [u8],
         scales: &mut [u8],
     ) -> StripOutcome {
@@ -143,7 +144,7 @@ impl ColumnCode for Turbo {
             start[at % groups * rows + at / groups] = if scale.is_finite() { scale } else { 0.0 };
         }
         let mut quantizer = ScalarColumns { book, codes: vec![0; rotated.len()] };
-        let outcome = round_strip(level, factor, rotated, &start, &mut quantizer);
+        let outcome = round_strip(level, parallelism, factor, rotated, &start, &mut quantizer);
         let mut row_codes = vec![0; n];
         let rows_out = codes.chunks_exact_mut(row_bytes).zip(scales.chunks_exact_mut(2 * groups));
         for (row, (codes, scales)) in rows_out.enumerate() {

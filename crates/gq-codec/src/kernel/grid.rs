@@ -34,6 +34,13 @@ pub(crate) struct GridKind {
     pub(crate) rounding: Rounding,
 }
 
+/// What levels of a group are multiplied by, and what is added then; 0 where the layout stores no minimum.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Step {
+    pub(crate) scale: f32,
+    pub(crate) minimum: f32,
+}
+
 impl GridKind {
     pub(crate) fn of(encoding: Encoding) -> Option<GridKind> {
         match encoding {
@@ -92,7 +99,7 @@ impl GridKind {
 
     /// Scale and minimum of group `g` of a row.
     #[inline(always)]
-    pub(crate) fn step(self, scales: &[u8], g: usize) -> (f32, f32) {
+    pub(crate) fn step(self, scales: &[u8], g: usize) -> Step {
         let half = |at: usize| {
             let bytes = scales.get(at..).and_then(|bytes| bytes.first_chunk::<2>());
             bytes.map_or(0.0, |bytes| f16::from_le_bytes(*bytes).to_f32())
@@ -101,7 +108,7 @@ impl GridKind {
             let bytes = scales.get(at..).and_then(|bytes| bytes.first_chunk::<4>());
             bytes.map_or(0.0, |bytes| f32::from_le_bytes(*bytes))
         };
-        match self.layout {
+        let (scale, minimum) = match self.layout {
             Layout::Scale => (half(2 * g), 0.0),
             Layout::Minimum => (half(4 * g), half(4 * g + 2)),
             Layout::Wide => (single(8 * g), single(8 * g + 4)),
@@ -111,11 +118,12 @@ impl GridKind {
                 Some(&exponent) => (power_of(i32::from(exponent) - 127), 0.0),
                 None => (0.0, 0.0),
             },
-        }
+        };
+        Step { scale, minimum }
     }
 
     /// Writes what [`step`](GridKind::step) reads.
-    pub(crate) fn write_step(self, (scale, minimum): (f32, f32), out: &mut [u8]) {
+    pub(crate) fn write_step(self, Step { scale, minimum }: Step, out: &mut [u8]) {
         let bytes = match self.layout {
             Layout::Scale => f16::from_f32(scale).to_le_bytes().to_vec(),
             Layout::Minimum => {
@@ -133,7 +141,7 @@ impl GridKind {
 #[inline(always)]
 pub(crate) fn decode_group(
     kind: GridKind,
-    (scale, minimum): (f32, f32),
+    Step { scale, minimum }: Step,
     codes: &[u8; GROUP],
 ) -> [f32; GROUP] {
     let value = |code: u8| match kind.layout {

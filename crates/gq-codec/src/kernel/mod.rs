@@ -17,7 +17,7 @@ mod scalar;
 pub use activations::Activations;
 #[cfg(target_arch = "x86_64")]
 use grid::SIGNED_FLOATS;
-pub(crate) use grid::{FLOATS, GridKind, GridRows, Layout, decode_group, power_of};
+pub(crate) use grid::{FLOATS, GridKind, GridRows, Layout, Step, decode_group, power_of};
 
 use crate::{Codebook, Trellis, codebook::LevelTables, packing::GROUP};
 use gq_tensor::{DType, Encoding, Isa};

@@ -1,6 +1,6 @@
 //! Rounding with second moments in view: the factorization, the product under it, and what is gained.
 
-use gq_codec::{ColumnCode, Factor, Operand, ProductShape, code_of, fixed_product, serially};
+use gq_codec::{ColumnCode, Factor, Operand, Parallelism, ProductShape, Strip, code_of, fixed_product};
 use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, ScaleGroup, Storage};
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ fn moments(n: usize) -> Vec<f32> {
     let level = Isa::detect();
     fixed_product(
         level,
+        Parallelism::Threads,
         ProductShape { rows: tokens, cols: n, depth: strong },
         Operand::rows(&z, strong),
         Operand::rows(&mix, n),
@@ -34,6 +35,7 @@ fn moments(n: usize) -> Vec<f32> {
     let mut h = vec![0.0; n * n];
     fixed_product(
         level,
+        Parallelism::Threads,
         ProductShape { rows: n, cols: n, depth: tokens },
         Operand::rows(&x, n).t(),
         Operand::rows(&x, n),
@@ -41,6 +43,11 @@ fn moments(n: usize) -> Vec<f32> {
         n,
     );
     h
+}
+
+/// Rows whose errors cost the same.
+fn plain(rotated: &[f32]) -> Strip<'_> {
+    Strip { rotated, row_weights: None }
 }
 
 #[test]
@@ -58,13 +65,20 @@ fn the_product_is_one_chain_per_element_at_every_level_and_thread_count() {
                 let (mut c, mut alone) = (start.clone(), start.clone());
                 let (a, b) = (Operand::rows(&a, k), Operand::rows(&b, n));
                 pool.install(|| {
-                    fixed_product(level, ProductShape { rows: m, cols: n, depth: k }, a, b, &mut c, n)
+                    fixed_product(
+                        level,
+                        Parallelism::Threads,
+                        ProductShape { rows: m, cols: n, depth: k },
+                        a,
+                        b,
+                        &mut c,
+                        n,
+                    )
                 });
                 assert_eq!(c, expected, "{m} {n} {k} {level:?} {threads}");
                 pool.install(|| {
-                    serially(|| {
-                        fixed_product(level, ProductShape { rows: m, cols: n, depth: k }, a, b, &mut alone, n)
-                    })
+                    let shape = ProductShape { rows: m, cols: n, depth: k };
+                    fixed_product(level, Parallelism::Serial, shape, a, b, &mut alone, n)
                 });
                 assert_eq!(alone, expected, "{m} {n} {k} {level:?} {threads}, in one thread");
             }
@@ -107,6 +121,7 @@ fn proxy(h: &[f32], w: &[f32], decoded: &[f32], n: usize) -> f64 {
         let level = Isa::detect();
         fixed_product(
             level,
+            Parallelism::Threads,
             ProductShape { rows, cols: n, depth: n },
             Operand::rows(x, n),
             Operand::rows(h, n),
@@ -153,7 +168,8 @@ fn feedback_beats_nearest_rounding_in_the_metric_it_minimizes_with_the_same_byte
         for level in Isa::available() {
             let mut payload = vec![0; nearest.len()];
             let (codes, scales) = payload.split_at_mut(split);
-            let outcome = columns(encoding).encode(level, &factor, &w, None, codes, scales);
+            let outcome =
+                columns(encoding).encode(level, Parallelism::Threads, &factor, plain(&w), codes, scales);
             let measured = proxy(&h, &w, &decode(&payload), n);
             let told: f64 = outcome.errors.iter().sum::<f64>() / outcome.energies.iter().sum::<f64>();
             assert!(measured < 0.6 * proxy(&h, &w, &decode(&nearest), n), "{encoding:?}");
@@ -194,7 +210,14 @@ fn a_row_with_a_value_that_is_not_finite_is_marked_and_others_stay() {
                 let coded = |w: &[f32]| {
                     let mut codes = vec![0; encoding.codes_bytes(rows, n).unwrap()];
                     let mut scales = vec![0; rows * scales_row];
-                    columns(encoding).encode(level, &factor, w, None, &mut codes, &mut scales);
+                    columns(encoding).encode(
+                        level,
+                        Parallelism::Threads,
+                        &factor,
+                        plain(w),
+                        &mut codes,
+                        &mut scales,
+                    );
                     (codes, marked(scales, scales_row))
                 };
                 let (codes, (scales, is_nan)) = coded(&broken);

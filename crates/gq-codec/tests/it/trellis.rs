@@ -1,7 +1,10 @@
 //! Trellis codes: errors two-sided, the same bits at every level, strips and stacks, products, feedback.
 
 use crate::source::{self, Generator, Source};
-use gq_codec::{Activations, Decoder, EncodeScratch, Encoder, Factor, Trellis, TrellisScratch, code_of};
+use gq_codec::{
+    Activations, Decoder, EncodeScratch, Encoder, Factor, Parallelism, Strip, Trellis, TrellisScratch,
+    code_of,
+};
 use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, States, Storage};
 
 fn all() -> impl Iterator<Item = (Encoding, Trellis)> {
@@ -244,7 +247,14 @@ fn row_weights_move_errors_to_the_rows_that_weigh_less() {
         let mut bytes = vec![0; encoding.payload_bytes(rows, cols).unwrap() as usize];
         let (codes, scales) = bytes.split_at_mut(encoding.codes_bytes(rows, cols).unwrap());
         let level = Isa::detect();
-        let outcome = columns.encode(level, &factor, &data, row_weights, codes, scales);
+        let outcome = columns.encode(
+            level,
+            Parallelism::Threads,
+            &factor,
+            Strip { rotated: &data, row_weights },
+            codes,
+            scales,
+        );
         let decoded = decode(level, &view(encoding, rows, cols, &bytes));
         let of = |parity: usize| {
             (parity..rows)

@@ -58,7 +58,8 @@ pub(crate) fn teacher<E: From<NotFinite> + From<ModelError>>(
 /// # Errors
 /// [`NotFinite`]; none where both compute.
 pub(crate) fn check<E: From<NotFinite> + From<ModelError>>(
-    (reference, file): (&Model, &Model),
+    reference: &Model,
+    file: &Model,
     tokens: &[u32],
 ) -> Result<(), E> {
     check_reference::<E>(reference, tokens)?;

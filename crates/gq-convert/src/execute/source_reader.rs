@@ -60,12 +60,12 @@ pub(crate) fn pieces(
                 // What lies here is hashed with what lies around it.
                 stored
                     .into_iter()
-                    .for_each(|index| rows_of(&mut pieces, &shared[index], (index, file), Some(number)));
+                    .for_each(|index| rows_of(&mut pieces, &shared[index], index, file, Some(number)));
                 continue;
             }
             hash_only(&mut pieces, file, tensor.offset.saturating_sub(at), block);
             match stored {
-                Some(index) => rows_of(&mut pieces, &shared[index], (index, file), None),
+                Some(index) => rows_of(&mut pieces, &shared[index], index, file, None),
                 None => hash_only(&mut pieces, file, tensor.bytes, block),
             }
             at = tensor.offset + tensor.bytes;
@@ -83,7 +83,7 @@ fn hash_only(pieces: &mut Vec<Piece>, file: usize, mut bytes: u64, block: u64) {
     }
 }
 
-fn rows_of(pieces: &mut Vec<Piece>, shared: &Shared, (tensor, file): (usize, usize), stack: Option<usize>) {
+fn rows_of(pieces: &mut Vec<Piece>, shared: &Shared, tensor: usize, file: usize, stack: Option<usize>) {
     for matrix in (0..shared.rows).step_by(shared.height.max(1)) {
         let end = matrix + shared.height;
         for start in (matrix..end).step_by(shared.block_rows) {

@@ -3,7 +3,7 @@
 
 use super::{Plan, Step};
 use gq_checkpoint::{Checkpoint, Role, SourceTensor};
-use gq_codec::{Operand, ProductShape, code_of, fixed_product};
+use gq_codec::{Operand, Parallelism, ProductShape, code_of, fixed_product};
 use gq_tensor::{Encoding, Isa, States, Storage};
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -49,7 +49,15 @@ impl Speed {
         let mut c = vec![0.0; m * n];
         let mut once = || {
             let start = Instant::now();
-            fixed_product(level, PROBE, Operand::rows(&a, k), Operand::rows(&b, n), &mut c, n);
+            fixed_product(
+                level,
+                Parallelism::Threads,
+                PROBE,
+                Operand::rows(&a, k),
+                Operand::rows(&b, n),
+                &mut c,
+                n,
+            );
             start.elapsed().as_secs_f64()
         };
         let (began, mut seconds) = (Instant::now(), Vec::new());

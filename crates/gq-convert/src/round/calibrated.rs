@@ -6,8 +6,8 @@ use super::sums::OutputSums;
 use gq_calibrate::{MeasurementsDir, MeasurementsError, rotate};
 use gq_checkpoint::{Role, SourceTensor, TensorReader};
 use gq_codec::{
-    Coders, ColumnCode, Encoder, Factor, Operand, ProductShape, StripOutcome, code_of, fixed_product,
-    serially,
+    Coders, ColumnCode, Encoder, Factor, Operand, Parallelism, ProductShape, Strip, StripOutcome, code_of,
+    fixed_product,
 };
 use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, RotationSpec, Storage};
 use rayon::prelude::*;
@@ -25,12 +25,6 @@ const TRIED: usize = 32;
 
 /// Inputs whose factors are kept at once: products of one input follow each other closely in a file.
 pub(crate) const FACTORS: usize = 3;
-
-/// Does the work of one of `count` strips that are spread over threads: in one thread where there are enough for all,
-/// and so never more of them at a time than there are threads.
-pub(crate) fn of_strips<T>(count: usize, work: impl FnOnce() -> T) -> T {
-    if count >= rayon::current_num_threads() { serially(work) } else { work() }
-}
 
 /// A coder that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -87,19 +81,24 @@ impl ColumnCoder {
         Ok(Some(ColumnCoder { code, row_weights }))
     }
 
-    /// Rounds the rotated rows of a strip; `first` is the first's number in the tensor.
+    /// Rotated rows of the tensor, `n` wide, the first of which is its row `first`.
+    pub(crate) fn strip<'a>(&'a self, first: usize, rotated: &'a [f32], n: usize) -> Strip<'a> {
+        let rows = first..first + rotated.len() / n.max(1);
+        let row_weights = self.row_weights.as_ref().and_then(|weights| weights.get(rows));
+        Strip { rotated, row_weights }
+    }
+
+    /// Rounds a strip.
     pub(crate) fn encode(
         &self,
         level: Isa,
+        parallelism: Parallelism,
         factor: &Factor,
-        first: usize,
-        rotated: &[f32],
+        strip: Strip<'_>,
         codes: &mut [u8],
         scales: &mut [u8],
     ) -> StripOutcome {
-        let rows = first..first + rotated.len() / factor.n();
-        let weights = self.row_weights.as_ref().and_then(|weights| weights.get(rows));
-        self.code.encode(level, factor, rotated, weights, codes, scales)
+        self.code.encode(level, parallelism, factor, strip, codes, scales)
     }
 }
 
@@ -204,27 +203,27 @@ impl<'a> CalibratedCoder<'a> {
                 .zip(out.sums[done..end].par_chunks_mut(STRIP))
                 .zip(out.outputs[done..end].par_chunks_mut(STRIP))
                 .enumerate();
-            let count = (end - done).div_ceil(STRIP);
+            let parallelism = Parallelism::within((end - done).div_ceil(STRIP));
             strips.try_for_each(|(index, ((((source, codes), scales), sums), outputs))| {
-                of_strips(count, || {
-                    let row = first + done + index * STRIP;
-                    let mut weights = vec![0.0; sums.len() * cols];
-                    reader.decode_rows_f32(row..row + sums.len(), source, &mut weights)?;
-                    self.rows.rotation.forward(level, &mut weights, &mut Vec::new());
-                    let coded = if verdict.is_nearest() {
-                        outputs.iter_mut().for_each(|output| output.nearest_rows = 1.0);
-                        self.rows.nearest(level, &weights, codes, scales)
-                    } else {
-                        let outcome = self.code.encode(level, &input.factor, row, &weights, codes, scales);
-                        let measured = outcome.errors.iter().zip(&outcome.energies);
-                        for (output, (&error, &energy)) in outputs.iter_mut().zip(measured) {
-                            (output.error, output.energy) = (error, energy);
-                        }
-                        self.rows.encoder.rows(codes, scales)
-                    };
-                    self.measure(level, &input, row, &weights, &coded, RowErrors { sums, outputs });
-                    Ok::<_, RoundError>(())
-                })
+                let row = first + done + index * STRIP;
+                let mut weights = vec![0.0; sums.len() * cols];
+                reader.decode_rows_f32(row..row + sums.len(), source, &mut weights)?;
+                self.rows.rotation.forward(level, &mut weights, &mut Vec::new());
+                let coded = if verdict.is_nearest() {
+                    outputs.iter_mut().for_each(|output| output.nearest_rows = 1.0);
+                    self.rows.nearest(level, parallelism, &weights, codes, scales)
+                } else {
+                    let strip = self.code.strip(row, &weights, cols);
+                    let outcome = self.code.encode(level, parallelism, &input.factor, strip, codes, scales);
+                    let measured = outcome.errors.iter().zip(&outcome.energies);
+                    for (output, (&error, &energy)) in outputs.iter_mut().zip(measured) {
+                        (output.error, output.energy) = (error, energy);
+                    }
+                    self.rows.encoder.rows(codes, scales)
+                };
+                let errors = RowErrors { sums, outputs };
+                self.measure(level, parallelism, &input, row, &weights, &coded, errors);
+                Ok::<_, RoundError>(())
             })?;
             // Counted once: with the first of the rows that it is about.
             if (first + done).is_multiple_of(self.group.max(1))
@@ -252,6 +251,7 @@ impl<'a> CalibratedCoder<'a> {
             return Ok(*verdict);
         }
         let (cols, rows) = (self.rows.cols, self.group.min(TRIED));
+        let parallelism = Parallelism::Threads;
         let first = group * self.group + (self.group - rows) / 2;
         let mut weights = vec![0.0; rows * cols];
         reader.read_rows_f32(first..first + rows, &mut weights)?;
@@ -263,13 +263,14 @@ impl<'a> CalibratedCoder<'a> {
             let mut decoded = vec![0.0; weights.len()];
             self.rows.decoder.decode_rows(level, &coded, 0..rows, &mut decoded);
             decoded.iter_mut().zip(&weights).for_each(|(q, w)| *q = w - *q);
-            squares(level, &input.held_out, &decoded, cols).iter().sum()
+            squares(level, parallelism, &input.held_out, &decoded, cols).iter().sum()
         };
-        self.code.encode(level, &input.factor, first, &weights, &mut codes, &mut scales);
+        let strip = self.code.strip(first, &weights, cols);
+        self.code.encode(level, parallelism, &input.factor, strip, &mut codes, &mut scales);
         let feedback = error(self.rows.encoder.rows(&codes, &scales));
         codes.fill(0);
-        let nearest = error(self.rows.nearest(level, &weights, &mut codes, &mut scales));
-        let energy = squares(level, &input.held_out, &weights, cols).iter().sum();
+        let nearest = error(self.rows.nearest(level, parallelism, &weights, &mut codes, &mut scales));
+        let energy = squares(level, parallelism, &input.held_out, &weights, cols).iter().sum();
         let verdict = Verdict { feedback, nearest, energy };
         verdicts.insert(group, verdict);
         Ok(verdict)
@@ -279,6 +280,7 @@ impl<'a> CalibratedCoder<'a> {
     fn measure(
         &self,
         level: Isa,
+        parallelism: Parallelism,
         input: &Input,
         first: usize,
         weights: &[f32],
@@ -298,7 +300,7 @@ impl<'a> CalibratedCoder<'a> {
                 chosen.push(row);
             }
         }
-        let squares = squares(level, &input.held_out, &sampled, cols);
+        let squares = squares(level, parallelism, &input.held_out, &sampled, cols);
         for (row, pair) in chosen.into_iter().zip(squares.chunks_exact(2)) {
             (outputs[row].held_out_error, outputs[row].held_out_energy) = (pair[0], pair[1]);
         }
@@ -330,11 +332,12 @@ impl<'a> CalibratedCoder<'a> {
 }
 
 /// `x H x^T` of every row of `x`.
-fn squares(level: Isa, h: &[f32], x: &[f32], cols: usize) -> Vec<f64> {
+fn squares(level: Isa, parallelism: Parallelism, h: &[f32], x: &[f32], cols: usize) -> Vec<f64> {
     let mut products = vec![0.0f32; x.len()];
     let rows = x.len() / cols.max(1);
     fixed_product(
         level,
+        parallelism,
         ProductShape { rows, cols, depth: cols },
         Operand::rows(x, cols),
         Operand::rows(h, cols),

@@ -6,7 +6,7 @@ mod row_coder;
 mod sums;
 
 pub(crate) use calibrated::{
-    CalibratedCoder, CalibratedError, ColumnCoder, FACTORS, Factors, STRIP, of_strips, rounds_columns,
+    CalibratedCoder, CalibratedError, ColumnCoder, FACTORS, Factors, STRIP, rounds_columns,
 };
 pub use error::CoderError;
 pub(crate) use error::RoundError;

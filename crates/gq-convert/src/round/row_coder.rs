@@ -3,7 +3,7 @@
 use super::error::CoderError;
 use super::sums::OutputSums;
 use gq_checkpoint::{ReadError, TensorReader};
-use gq_codec::{Coders, Decoder, EncodeScratch, Encoder, Rotation};
+use gq_codec::{Coders, Decoder, EncodeScratch, Encoder, Parallelism, Rotation};
 use gq_tensor::{CodedRows, Isa, Storage};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -124,7 +124,7 @@ impl RowCoder {
             self.rotation.forward(level, rotated, scratch);
             Ok(())
         })?;
-        let coded = self.nearest(level, rotated, &mut out.codes, &mut out.scales);
+        let coded = self.nearest(level, Parallelism::Threads, rotated, &mut out.codes, &mut out.scales);
         let chunks = rotated.par_chunks(STRIP_CHUNK * self.cols).zip(out.sums.par_chunks_mut(STRIP_CHUNK));
         chunks.enumerate().for_each_init(Vec::new, |decoded, (chunk, (rotated, sums))| {
             let row = chunk * STRIP_CHUNK;
@@ -142,11 +142,12 @@ impl RowCoder {
     pub(crate) fn nearest<'a>(
         &self,
         level: Isa,
+        parallelism: Parallelism,
         rotated: &[f32],
         codes: &'a mut [u8],
         scales: &'a mut [u8],
     ) -> CodedRows<'a> {
-        self.encoder.encode_rows(level, rotated, codes, scales, &mut EncodeScratch::default())
+        self.encoder.encode_rows(level, rotated, codes, scales, &mut EncodeScratch::new(parallelism))
     }
 
     /// Does what coding a strip or a few rows of plain values takes, for its duration.
@@ -155,7 +156,7 @@ impl RowCoder {
         let (rows, encoding) = (values.len() / self.cols, self.storage.encoding);
         let mut codes = vec![0; encoding.codes_bytes(rows, self.cols).unwrap_or(0)];
         let mut scales = vec![0; rows * encoding.scales_row_bytes(self.cols)];
-        let coded = self.nearest(level, &values, &mut codes, &mut scales);
+        let coded = self.nearest(level, Parallelism::Threads, &values, &mut codes, &mut scales);
         let mut decoded = vec![0.0; values.len()];
         self.decoder.decode_rows(level, &coded, 0..rows, &mut decoded);
         std::hint::black_box(squared_error(&values, &decoded));

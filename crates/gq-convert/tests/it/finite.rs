@@ -129,8 +129,8 @@ impl Pair {
 
     fn scales_tuned(&self) -> ScalesError {
         let options = ScalesOptions { steps: 2, batch: 1, rate: 1e-3 };
-        let both = (&self.model, self.container.as_ref());
-        tune_scales(&self.reference, both, &self.sequences(), options, &mut |_| ()).unwrap_err()
+        let (reference, file) = (&self.reference, &self.model);
+        tune_scales(reference, file, &self.container, &self.sequences(), options, &mut |_| ()).unwrap_err()
     }
 }
 

@@ -32,7 +32,7 @@ fn scales_tuned(
     let model = Model::from_container(container.clone(), options).unwrap();
     let sequences = sequences(model.vocab_size(), 16);
     let outcome = pool
-        .install(|| tune_scales(&reference, (&model, &container), &sequences, OPTIONS, &mut |_| ()))
+        .install(|| tune_scales(&reference, &model, &container, &sequences, OPTIONS, &mut |_| ()))
         .unwrap();
     let what = ScalesTuned { text_sha256: gq_container::Digest::ZERO, ctx: 48, batch: 2, steps: 12 };
     let path = out.with_extension("tuned.gq");
@@ -79,7 +79,7 @@ fn the_file_holds_the_factors_that_were_measured() {
     // Nothing is left to tune without a step: what it measures before is what the file does.
     let none = ScalesOptions { steps: 0, ..OPTIONS };
     let container = Container::open(&dir.path().join("a.tuned.gq")).unwrap();
-    let again = tune_scales(&reference, (&model, &container), &sequences, none, &mut |_| ()).unwrap();
+    let again = tune_scales(&reference, &model, &container, &sequences, none, &mut |_| ()).unwrap();
     let mean = again.before;
     assert!((mean - outcome.after).abs() < 1e-3 * outcome.after, "{mean} {}", outcome.after);
 }
@@ -112,7 +112,7 @@ fn what_cannot_be_tuned_is_said() {
     let (model, container) = load("tiny/llama", "tq3");
     let llama = reference("tiny/llama");
     let one = sequences(model.vocab_size(), 1);
-    let outcome = tune_scales(&llama, (&model, &container), &one, OPTIONS, &mut |_| ());
+    let outcome = tune_scales(&llama, &model, &container, &one, OPTIONS, &mut |_| ());
     assert!(matches!(outcome, Err(ScalesError::TooShort { limit: 2, actual: 1 })), "{outcome:?}");
     assert!(container.tensors().iter().any(|entry| matches!(entry.encoding, Encoding::Turbo { .. })));
 }

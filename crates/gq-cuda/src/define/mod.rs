@@ -16,6 +16,6 @@ pub use heads::{cache_row, cached, head};
 pub use math::{exp, gated, tanh};
 pub use norm::rms_norm;
 pub use order::join_parts;
-pub use product::{exact_product, plane_level, plane_product, plane_product_of_many};
+pub use product::{Quantized, exact_product, plane_level, plane_product, plane_product_of_many};
 pub use rotate::quantize;
 pub use trellis::{trellis_level, trellis_product, trellis_product_of_many};

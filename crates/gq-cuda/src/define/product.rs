@@ -44,12 +44,19 @@ pub fn plane_level(code: PlaneCode, value: u8) -> i32 {
     }
 }
 
+/// What levels of a group are multiplied by, and what is added then.
+#[derive(Clone, Copy)]
+struct Step {
+    scale: f32,
+    minimum: f32,
+}
+
 /// Scale and minimum of group `group` of row `row`, whole rows aside.
-fn step(form: ScaleForm, scales: &[u8], row: usize, group: usize, groups: usize) -> (f32, f32) {
+fn step(form: ScaleForm, scales: &[u8], row: usize, group: usize, groups: usize) -> Step {
     let at = row * groups + group;
     let half = |at: usize| f16::from_le_bytes([scales[2 * at], scales[2 * at + 1]]).to_f32();
     let single = |at: usize| f32::from_le_bytes(std::array::from_fn(|byte| scales[4 * at + byte]));
-    match form {
+    let (scale, minimum) = match form {
         ScaleForm::GroupHalf { shift } => (half(at >> shift), 0.0),
         ScaleForm::GroupHalves => (half(2 * at), half(2 * at + 1)),
         ScaleForm::GroupFloats => (single(2 * at), single(2 * at + 1)),
@@ -59,7 +66,8 @@ fn step(form: ScaleForm, scales: &[u8], row: usize, group: usize, groups: usize)
             exponent => (f32::from_bits(u32::from(exponent) << 23), 0.0),
         },
         ScaleForm::RowHalf | ScaleForm::RowFloat => (1.0, 0.0),
-    }
+    };
+    Step { scale, minimum }
 }
 
 fn row_factor(form: ScaleForm, scales: &[u8], row: usize, unit: f32) -> f32 {
@@ -70,11 +78,21 @@ fn row_factor(form: ScaleForm, scales: &[u8], row: usize, unit: f32) -> f32 {
     }
 }
 
+/// Activations of one token in int8.
+#[derive(Clone, Copy)]
+pub struct Quantized<'a> {
+    /// A value for each column.
+    pub values: &'a [i8],
+    /// What 32 values one after the other are multiplied by.
+    pub steps: &'a [f32],
+}
+
 /// What a group of 32 elements adds to a sum.
 fn with_group(
     code: PlaneCode,
-    (scale, minimum): (f32, f32),
-    (levels, values): (&[i32], &[i8]),
+    Step { scale, minimum }: Step,
+    levels: &[i32],
+    values: &[i8],
     x_step: f32,
     sum: f32,
 ) -> f32 {
@@ -96,15 +114,18 @@ pub fn plane_product(
     code: PlaneCode,
     form: ScaleForm,
     scales: &[u8],
-    (row, levels): (usize, &[i32]),
-    (values, steps): (&[i8], &[f32]),
+    row: usize,
+    levels: &[i32],
+    Quantized { values, steps }: Quantized<'_>,
     split: usize,
 ) -> f32 {
     let groups = steps.len();
     let mut lanes = vec![[0.0f32; 32]; split];
-    for (group, (input, x_step)) in levels.chunks(32).zip(values.chunks(32)).zip(steps).enumerate() {
+    let pairs = levels.chunks(32).zip(values.chunks(32)).zip(steps);
+    for (group, ((levels, values), x_step)) in pairs.enumerate() {
         let sum = &mut lanes[group / 32 % split][group % 32];
-        *sum = with_group(code, step(form, scales, row, group, groups), input, *x_step, *sum);
+        let step = step(form, scales, row, group, groups);
+        *sum = with_group(code, step, levels, values, *x_step, *sum);
     }
     let warps = lanes.into_iter().map(warp_sum);
     let sum = warps.reduce(|sum, warp| sum + warp).unwrap_or(0.0);
@@ -116,12 +137,14 @@ pub fn plane_product_of_many(
     code: PlaneCode,
     form: ScaleForm,
     scales: &[u8],
-    (row, levels): (usize, &[i32]),
-    (values, steps): (&[i8], &[f32]),
+    row: usize,
+    levels: &[i32],
+    Quantized { values, steps }: Quantized<'_>,
 ) -> f32 {
     let groups = levels.chunks(32).zip(values.chunks(32)).zip(steps).enumerate();
-    let sum = groups.fold(0.0, |sum, (group, (input, x_step))| {
-        with_group(code, step(form, scales, row, group, steps.len()), input, *x_step, sum)
+    let sum = groups.fold(0.0, |sum, (group, ((levels, values), x_step))| {
+        let step = step(form, scales, row, group, steps.len());
+        with_group(code, step, levels, values, *x_step, sum)
     });
     row_factor(form, scales, row, code.unit()) * sum
 }

@@ -1,5 +1,6 @@
 //! Products of trellis codes.
 
+use super::Quantized;
 use crate::TrellisCode;
 use half::f16;
 use std::ops::Range;
@@ -29,7 +30,7 @@ pub fn trellis_level(code: TrellisCode, window: u32) -> i32 {
 pub fn trellis_product(
     scale: f16,
     levels: &[i32],
-    (values, steps): (&[i8], &[f32]),
+    Quantized { values, steps }: Quantized<'_>,
     groups: Range<usize>,
     alone: bool,
 ) -> f32 {
@@ -55,7 +56,11 @@ pub fn trellis_product(
 
 /// The product of a row and one of many tokens: groups of 32 columns in order, each an exact sum joined by one fused
 /// multiply-add; the row's factor comes last.
-pub fn trellis_product_of_many(scale: f16, levels: &[i32], (values, steps): (&[i8], &[f32])) -> f32 {
+pub fn trellis_product_of_many(
+    scale: f16,
+    levels: &[i32],
+    Quantized { values, steps }: Quantized<'_>,
+) -> f32 {
     let groups = levels.chunks(32).zip(values.chunks(32)).zip(steps);
     let sum = groups.fold(0.0f32, |sum, ((levels, values), step)| {
         let dot: i32 = levels.iter().zip(values).map(|(level, x)| level * i32::from(*x)).sum();

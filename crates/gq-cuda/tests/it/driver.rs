@@ -66,7 +66,15 @@ pub(crate) fn defined_bits(mut gpu: Gpu) {
         .map(|row| {
             let of = |col| layout::plane_code(4, rows, cols, &device_codes, row, col);
             let levels: Vec<i32> = (0..cols).map(|col| define::plane_level(code, of(col))).collect();
-            define::plane_product(code, form, &scales, (row, &levels), (&values, &steps), 1)
+            define::plane_product(
+                code,
+                form,
+                &scales,
+                row,
+                &levels,
+                define::Quantized { values: &values, steps: &steps },
+                1,
+            )
         })
         .collect();
     assert_same(&floats(gpu.read(&y).unwrap()), &defined, "tq4");

@@ -89,10 +89,10 @@ fn products_of_every_encoding() {
             let mut defined = Vec::new();
             for (values, steps) in values.chunks(cols).zip(steps.chunks(cols / 32)) {
                 for (row, levels) in levels.iter().enumerate() {
-                    let (row, input) = ((row, levels.as_slice()), (values, steps));
+                    let input = define::Quantized { values, steps };
                     defined.push(match tokens {
-                        ..=8 => define::plane_product(code, form, &stored.scales, row, input, 1),
-                        _ => define::plane_product_of_many(code, form, &stored.scales, row, input),
+                        ..=8 => define::plane_product(code, form, &stored.scales, row, levels, input, 1),
+                        _ => define::plane_product_of_many(code, form, &stored.scales, row, levels, input),
                     });
                 }
             }
@@ -121,8 +121,8 @@ fn levels_are_those_of_the_codec() {
         let mut error = 0.0f64;
         for (row, theirs) in theirs.iter().enumerate() {
             let levels = stored.levels(&device, row);
-            let ours =
-                define::plane_product(code, form, &stored.scales, (row, &levels), (&values, &steps), 1);
+            let input = define::Quantized { values: &values, steps: &steps };
+            let ours = define::plane_product(code, form, &stored.scales, row, &levels, input, 1);
             error = error.max(f64::from((ours - theirs).abs()));
             norm += f64::from(theirs * theirs);
         }
@@ -166,9 +166,16 @@ fn rows_are_split_among_warps_by_shape() {
             for (values, steps) in values.chunks(cols).zip(steps.chunks(cols / 32)) {
                 for row in 0..rows {
                     let levels = stored.levels(&bytes, row);
-                    let row = (row, levels.as_slice());
-                    let input = (values, steps);
-                    defined.push(define::plane_product(code, form, &stored.scales, row, input, split));
+                    let input = define::Quantized { values, steps };
+                    defined.push(define::plane_product(
+                        code,
+                        form,
+                        &stored.scales,
+                        row,
+                        &levels,
+                        input,
+                        split,
+                    ));
                 }
             }
             assert_same(&device.read_f32(y), &defined, &format!("{name}, {tokens} tokens"));
@@ -207,11 +214,11 @@ fn chosen_experts_multiply_their_own_rows() {
         let mut defined = Vec::new();
         for (slot, expert) in chosen.iter().enumerate() {
             let token = slot / per;
-            let input = (&values[token * cols..][..cols], &steps[token * cols / 32..][..cols / 32]);
+            let (values, steps) = (&values[token * cols..], &steps[token * cols / 32..]);
+            let input = define::Quantized { values: &values[..cols], steps: &steps[..cols / 32] };
             for row in *expert as usize * height..(*expert as usize + 1) * height {
                 let levels = stored.levels(&bytes, row);
-                let row = (row, levels.as_slice());
-                defined.push(define::plane_product(code, form, &stored.scales, row, input, 1));
+                defined.push(define::plane_product(code, form, &stored.scales, row, &levels, input, 1));
             }
         }
         assert_same(&device.read_f32(y), &defined, "experts");
@@ -244,7 +251,8 @@ fn what_an_encoder_writes_is_multiplied() {
     let (code, form) = PlaneCode::of(encoding).unwrap();
     for (row, decoded) in decoded.chunks(cols).enumerate() {
         let levels = stored.levels(&device, row);
-        let ours = define::plane_product(code, form, &stored.scales, (row, &levels), (&values, &steps), 1);
+        let input = define::Quantized { values: &values, steps: &steps };
+        let ours = define::plane_product(code, form, &stored.scales, row, &levels, input, 1);
         let x = |at: usize| f64::from(steps[at / 32]) * f64::from(values[at]);
         let exact: f64 = decoded.iter().enumerate().map(|(at, w)| f64::from(*w) * x(at)).sum();
         assert!((f64::from(ours) - exact).abs() < 1e-4, "row {row}: {ours} for {exact}");

@@ -54,7 +54,7 @@ impl Stored {
             let range = groups * part / parts..groups * (part + 1) / parts;
             for (values, steps) in values.chunks(cols).zip(steps.chunks(groups)) {
                 for (row, levels) in levels.iter().enumerate() {
-                    let (scale, input) = (self.scales[row], (values, steps));
+                    let (scale, input) = (self.scales[row], define::Quantized { values, steps });
                     out.push(match tokens {
                         ..=8 => define::trellis_product(scale, levels, input, range.clone(), tokens == 1),
                         _ => define::trellis_product_of_many(scale, levels, input),
@@ -181,7 +181,8 @@ fn chosen_experts_multiply_their_own_rows() {
         let mut defined = Vec::new();
         for (slot, expert) in chosen.into_iter().enumerate() {
             let (token, expert) = (slot / per, expert as usize);
-            let input = (&values[token * cols..][..cols], &steps[token * cols / 32..][..cols / 32]);
+            let (values, steps) = (&values[token * cols..], &steps[token * cols / 32..]);
+            let input = define::Quantized { values: &values[..cols], steps: &steps[..cols / 32] };
             for row in 0..rows {
                 let scale = stored.scales[expert * rows + row];
                 let levels = stored.levels(expert, row);

@@ -3,7 +3,7 @@
 use super::{Routes, in_pieces, scatter};
 use crate::linear::Linear;
 use crate::matrix::Matrix;
-use gq_codec::{Operand, ProductShape, fixed_product};
+use gq_codec::{Operand, Parallelism, ProductShape, fixed_product};
 use gq_tensor::Isa;
 use std::ops::Range;
 
@@ -41,6 +41,7 @@ pub fn rows(level: Isa, weight: &Linear, rows: Range<usize>, x: &Matrix) -> Matr
         let (a, b) = (Operand::rows(&x.data, x.width), Operand::rows(tile, x.width).t());
         fixed_product(
             level,
+            Parallelism::Threads,
             ProductShape { rows: x.rows(), cols: count, depth: x.width },
             a,
             b,
@@ -77,6 +78,7 @@ pub fn back(level: Isa, weight: &Linear, rows: Range<usize>, dy: &Matrix, dx: &m
         let a = Operand { data: &dy.data[first..], row_stride: dy.width, col_stride: 1 };
         fixed_product(
             level,
+            Parallelism::Threads,
             ProductShape { rows: dy.rows(), cols, depth: count },
             a,
             Operand::rows(tile, cols),

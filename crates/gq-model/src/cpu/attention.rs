@@ -102,7 +102,7 @@ impl Task<'_> {
             let seen = visible((self.positions.start + row).min(self.positions.end - 1));
             let position = (self.positions.start + row).min(self.positions.end - 1);
             let head = if self.positions.len() == 1 { head + row } else { head };
-            self.softmax((head, position), scores, seen.start - from..seen.end - from);
+            self.softmax(head, position, scores, seen.start - from..seen.end - from);
         }
         let weights = View::new(&scratch.scores, rows, len, len);
         let seen_values = View::new(&values[from * dim..to * dim], len, dim, dim);
@@ -110,7 +110,7 @@ impl Task<'_> {
     }
 
     /// Softmax of the visible scores; the others become 0.
-    fn softmax(&self, (head, position): (usize, usize), scores: &mut [f32], visible: Range<usize>) {
+    fn softmax(&self, head: usize, position: usize, scores: &mut [f32], visible: Range<usize>) {
         let Attention { spec, sinks } = self.layer;
         scores[..visible.start].fill(0.0);
         scores[visible.end..].fill(0.0);

@@ -6,9 +6,9 @@ use crate::cache::KvCache;
 use crate::linear::Linear;
 use crate::matrix::Matrix;
 use crate::ops::{Attention, Norm, Ops, Router};
-use crate::product::{Arithmetic, Spread};
+use crate::product::Arithmetic;
 use gq_checkpoint::{Activation, RopeSpec};
-use gq_codec::serially;
+use gq_codec::Parallelism;
 use gq_tensor::Isa;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -68,11 +68,11 @@ impl<'a> Batch<'a> {
         self.parts.into_iter().for_each(|part| part.cache.advance(part.rows.len()));
     }
 
-    /// Of attention: heads and queries are spread over threads, so a product is not.
-    fn arithmetic(&self) -> Arithmetic {
+    /// Of attention: heads and queries are spread over threads, so a product in the fastest arithmetic is not.
+    fn arithmetic(&self, deterministic: Parallelism) -> Arithmetic {
         match self.sums {
-            Sums::Fastest(_) => Arithmetic::Fastest(Spread::Serial),
-            Sums::Deterministic => Arithmetic::Deterministic(self.level),
+            Sums::Fastest(_) => Arithmetic::Fastest(Parallelism::Serial),
+            Sums::Deterministic => Arithmetic::Deterministic(self.level, deterministic),
         }
     }
 }
@@ -110,16 +110,16 @@ impl Ops for Batch<'_> {
         cache: usize,
         layer: &Attention,
     ) -> Matrix {
-        let arithmetic = self.arithmetic();
+        // Sequences are spread over threads as well, where there are several.
+        let pieces = if self.parts.len() > 1 { self.parts.len() } else { 0 };
+        let arithmetic = self.arithmetic(Parallelism::within(pieces));
         if let [part] = self.parts.as_mut_slice() {
             return part.attend(q, new, cache, layer, arithmetic);
         }
-        let many = self.parts.len() >= rayon::current_num_threads();
         let seen = self.parts.par_iter_mut().map(|part| {
             let rows = |x: &Matrix| x.part(part.rows.clone());
             let (q, new) = (rows(&q), new.as_ref().map(|(keys, values)| (rows(keys), rows(values))));
-            let attend = || part.attend(q, new, cache, layer, arithmetic).data;
-            if many { serially(attend) } else { attend() }
+            part.attend(q, new, cache, layer, arithmetic).data
         });
         Matrix { width: q.width, data: seen.collect::<Vec<_>>().concat() }
     }

@@ -9,8 +9,8 @@ use crate::arithmetic::in_pieces;
 use crate::input::Input;
 use crate::linear::Linear;
 use crate::matrix::Matrix;
-use crate::product::{Arithmetic, Spread, View, ViewMut, multiply_transposed};
-use gq_codec::{ActivationBlocks, Activations, LevelTile};
+use crate::product::{Arithmetic, View, ViewMut, multiply_transposed};
+use gq_codec::{ActivationBlocks, Activations, LevelTile, Parallelism};
 use gq_tensor::{Isa, RotationSpec};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -196,7 +196,7 @@ pub(super) fn multiply_rows(level: Isa, weight: &Linear, rows: Range<usize>, x: 
             x,
             View::new(tile, end - start, cols, cols),
             y,
-            Arithmetic::Fastest(Spread::Pool),
+            Arithmetic::Fastest(Parallelism::Threads),
         );
     }
 }

@@ -1,6 +1,6 @@
 //! `str.format` of Python.
 
-use super::formatting::{Spec, digits, number, pad, real, real_digits, signed};
+use super::formatting::{Shown, Spec, digits, number, pad, real, real_digits, signed};
 use super::lookups;
 use super::python::{Kind, fail, kind, room, type_name, unsupported};
 use super::spelling;
@@ -157,25 +157,26 @@ fn formatted(
             if spec.alternate {
                 return Err(unsupported("the flag '#' of str.format"));
             }
-            (number < 0, "", digits(number.unsigned_abs(), spec.kind.unwrap_or('d')))
+            let digits = digits(number.unsigned_abs(), spec.kind.unwrap_or('d'));
+            Shown { negative: number < 0, prefix: "", digits }
         }
         (_, Some(conversion @ ('e' | 'E' | 'f' | 'F' | 'g' | 'G'))) => {
             let number = real(value).unwrap_or(f64::NAN);
-            (number.is_sign_negative(), "", real_digits(number.abs(), &spec, conversion)?)
+            real_shown(number, real_digits(number.abs(), &spec, conversion)?)
         }
         (_, Some('%')) => {
             let number = real(value).unwrap_or(f64::NAN) * 100.0;
-            (number.is_sign_negative(), "", real_digits(number.abs(), &spec, 'f')? + "%")
+            real_shown(number, real_digits(number.abs(), &spec, 'f')? + "%")
         }
         (None, None) if spec.precision.is_none() => {
             let number = real(value).unwrap_or(f64::NAN);
-            (number.is_sign_negative(), "", spelling::float(number.abs()))
+            real_shown(number, spelling::float(number.abs()))
         }
         _ => return Err(unsupported("this format specifier")),
     };
     let shown = match spec.group {
         Some(_) if zero => return Err(unsupported("groups of digits behind zeros")),
-        Some(mark) => (shown.0, shown.1, grouped(&shown.2, mark)),
+        Some(mark) => Shown { digits: grouped(&shown.digits, mark), ..shown },
         None => shown,
     };
     match spec.align {
@@ -185,6 +186,10 @@ fn formatted(
         }
         _ => signed(state, shown, &spec, zero),
     }
+}
+
+fn real_shown(number: f64, digits: String) -> Shown {
+    Shown { negative: number.is_sign_negative(), prefix: "", digits }
 }
 
 /// Digits in threes.

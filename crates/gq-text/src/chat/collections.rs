@@ -28,7 +28,7 @@ pub(super) fn register(environment: &mut Environment<'_>) {
         environment.add_filter(
             name,
             move |state: &State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>| {
-                extreme(state, value, &args.into_values(), (name, wanted))
+                extreme(state, value, &args.into_values(), name, wanted)
             },
         );
     }
@@ -46,7 +46,7 @@ pub(super) fn register(environment: &mut Environment<'_>) {
         environment.add_filter(
             name,
             move |state: &mut State<'_, '_>, value: &Value, args: Rest<ValueOrKwargs>| {
-                select(state, value, &args.into_values(), (name, wanted, by_attribute))
+                select(state, value, &args.into_values(), name, wanted, by_attribute)
             },
         );
     }
@@ -220,7 +220,8 @@ fn extreme(
     state: &State<'_, '_>,
     value: &Value,
     args: &[Value],
-    (name, wanted): (&str, Ordering),
+    name: &str,
+    wanted: Ordering,
 ) -> Result<Value, Error> {
     let [case, attribute] = Arguments::new(name, args)?.bind(["case_sensitive", "attribute"], 0)?;
     let getter = Getter::new(attribute.as_ref())?;
@@ -368,7 +369,9 @@ fn select(
     state: &mut State<'_, '_>,
     value: &Value,
     args: &[Value],
-    (name, wanted, by_attribute): (&str, bool, bool),
+    name: &str,
+    wanted: bool,
+    by_attribute: bool,
 ) -> Result<Value, Error> {
     let (positional, named) = Arguments::new(name, args)?.into_parts();
     if !named.is_empty() {

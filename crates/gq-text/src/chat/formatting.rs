@@ -159,12 +159,13 @@ fn converted(
                 (true, 'o') => "0o",
                 _ => "",
             };
-            (whole < 0, prefix, digits)
+            Shown { negative: whole < 0, prefix, digits }
         }
         'e' | 'E' | 'f' | 'F' | 'g' | 'G' => {
             let number = real(value).ok_or_else(|| real_needed(conversion, value))?;
             room(state, spec.precision.unwrap_or(0))?;
-            (number.is_sign_negative() && !number.is_nan(), "", real_digits(number.abs(), &spec, conversion)?)
+            let negative = number.is_sign_negative() && !number.is_nan();
+            Shown { negative, prefix: "", digits: real_digits(number.abs(), &spec, conversion)? }
         }
         other => return Err(unsupported(&format!("%{other}"))),
     };
@@ -242,10 +243,18 @@ pub(super) fn real_digits(number: f64, spec: &Spec, conversion: char) -> Result<
     }
 }
 
+/// A number before it is put together.
+pub(super) struct Shown {
+    pub negative: bool,
+    /// Of hexadecimal and octal numbers.
+    pub prefix: &'static str,
+    pub digits: String,
+}
+
 /// Sign, prefix and digits within the width.
 pub(super) fn signed(
     state: &State<'_, '_>,
-    (negative, prefix, digits): (bool, &str, String),
+    Shown { negative, prefix, digits }: Shown,
     spec: &Spec,
     zero: bool,
 ) -> Result<String, Error> {

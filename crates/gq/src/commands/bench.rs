@@ -61,7 +61,7 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
 /// Prompt and generation speed: the best of the repetitions, and all of them under `--json`.
 fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failure> {
     let path = &source::find(path, global)?.path;
-    let mut loaded = source::model_how(path, &Adapters::default(), (args.activations, args.kv), global)?;
+    let mut loaded = source::model_how(path, &Adapters::default(), args.activations, args.kv, global)?;
     args.device.place(&mut loaded, args.pp.max(1).max(args.tg + 1), global)?;
     let model = &loaded.model;
     let gpu = model.gpu().map(|(gpu, _)| gpu.name);

@@ -71,13 +71,13 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<(), Failure> {
     if lacking.is_none() {
         room(&checkpoint, &how, &args.output, args.max_memory, global)?.refuse(&args.output, 0)?;
     }
-    let place = (args.output.as_path(), lacking);
     let [saved, _] = MeasurementsDir::marks(&args.output);
     let work = keeping(Work::that_continues([]), &args.output);
     let work = work.making([saved.clone()], "only its summary was not shown");
     let _work = signals::during(work);
     let mut progress = Progress::staged(global, "calibrate", expected::measuring(&checkpoint, &how, global)?);
-    let measurements = measure(&checkpoint, &how, place, args.max_memory, &mut progress, global)?;
+    let (dir, max_memory) = (&args.output, args.max_memory);
+    let measurements = measure(&checkpoint, &how, dir, lacking, max_memory, &mut progress, global)?;
     // Whatever they were measured for before.
     measurements.set_temporary(false)?;
     signals::whole(&saved);

@@ -81,7 +81,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     calibration_text::check_names(&args.recipe, args.calibration.calibration.as_deref())?;
     let found = source::find(&args.source, global)?;
     if args.dry_run {
-        return plan::show(&found, (&args.recipe, &args.calibration), (false, None), global);
+        return plan::show(&found, &args.recipe, &args.calibration, plan::Shown::default(), global);
     }
     let checkpoint = Arc::new(source::checkpoint_with(&found.path, &args.recipe.loras, global)?);
     source::refuse_quantized(&checkpoint, args.recipe.allow_requantize)?;

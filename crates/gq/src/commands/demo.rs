@@ -173,7 +173,7 @@ fn measure(dir: &Path, source: &Path, prompt: &str, global: &Global) -> Result<(
         output.note(&format!("{}: converted and verified, measuring", made.name));
         let loaded = source::model(&path, None, global)?;
         let options = TextOptions::default();
-        let report = evaluate::on_text(&loaded, &reference, TEXT, (CTX, Some(WINDOWS)), options, &quiet)?;
+        let report = evaluate::on_text(&loaded, &reference, TEXT, CTX, Some(WINDOWS), options, &quiet)?;
         let answer = sample(&loaded, prompt)?;
         if rows.is_empty() {
             let sizes = &reference.sizes;
@@ -222,9 +222,8 @@ fn files(checkpoint: &Arc<Checkpoint>, dir: &Path, global: &Global) -> Result<Ve
         Progress::staged(global, "calibrating", expected::measuring(checkpoint, &how, global)?);
     let place = dir.join(MEASUREMENTS);
     begin_folder(&place)?;
-    let place = (&*place, None);
     let quiet = Global { quiet: true, ..global.clone() };
-    let measurements = measure::measure(checkpoint, &how, place, None, &mut progress, &quiet)?;
+    let measurements = measure::measure(checkpoint, &how, &place, None, None, &mut progress, &quiet)?;
     progress.finish();
     let body = |bits| Choice::Coded(Encoding::Turbo { bits, group: ScaleGroup::Row });
     let policy = Policy {

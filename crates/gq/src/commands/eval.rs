@@ -201,8 +201,7 @@ fn measure(
     global: &Global,
 ) -> Result<EvalReport, Failure> {
     let reference_path = &reference.path;
-    let mut loaded =
-        source::model_how(&model.path, &Adapters::default(), (args.activations, args.kv), global)?;
+    let mut loaded = source::model_how(&model.path, &Adapters::default(), args.activations, args.kv, global)?;
     // Saved under another name first: what was read may turn out to have changed.
     let saved = args.save_outputs.as_deref().map(guard::candidate);
     let options = TextOptions { save_outputs: saved.as_deref(), ..TextOptions::default() };
@@ -215,10 +214,10 @@ fn measure(
         let reference = OutputsReader::open(reference_path)?;
         let rows = reference.input_ids().len() as u64;
         let positions = reference.input_ids().first().map_or(0, Vec::len);
-        room(&options, (reference.input_ids().len(), positions), vocab)?;
+        room(&options, reference.input_ids().len(), positions, vocab)?;
         args.device.place(&mut loaded, positions, global)?;
         let tokens = rows * positions as u64;
-        let stage = expected::running(&loaded, (rows, tokens), global)?;
+        let stage = expected::running(&loaded, rows, tokens, global)?;
         let mut progress = Progress::staged(global, "eval", vec![stage]);
         let mut step = |done: usize, _: usize| progress.set(done as u64, "");
         let report = evaluate_outputs(&loaded.model, &reference, loaded.sizes, options, &mut step);
@@ -250,12 +249,12 @@ fn measure(
     let options = TextOptions { cache: cached, ..options };
     args.device.place(&mut loaded, args.ctx, global)?;
     let report = match &text {
-        Some(text) => on_text(&loaded, &reference, text, (args.ctx, args.windows), options, global)?,
+        Some(text) => on_text(&loaded, &reference, text, args.ctx, args.windows, options, global)?,
         None => {
             let count = args.windows.unwrap_or(OWN_WINDOWS);
-            room(&options, (count, args.ctx), vocab)?;
+            room(&options, count, args.ctx, vocab)?;
             let kept = cache.as_ref().map(LogitCache::dir).zip(identity.as_ref());
-            let tokens = own_tokens(&reference, (args.ctx, count), kept, global)?;
+            let tokens = own_tokens(&reference, args.ctx, count, kept, global)?;
             // Conversations begin with what they begin with: no window gets another BOS.
             let windows =
                 Windows::new(&tokens, args.ctx, Some(count), None).map_err(gq_eval::EvalError::from)?;

@@ -226,7 +226,7 @@ fn set(args: &SetArgs, global: &Global) -> Result<(), Failure> {
     let _work = signals::during(work.making([path.to_owned()], "only its summary was not shown"));
     let _mark = guard::take_candidate(path)?;
     let existing = args.force.existing_or_in_place(args.output.as_deref());
-    let finished = named(&container, &candidate, stored, (path, existing))
+    let finished = named(&container, &candidate, stored, path, existing)
         .inspect_err(|_| drop(gq_files::remove_begun(&candidate)))?;
     let output = global.output();
     if output.json {
@@ -256,7 +256,8 @@ fn named(
     container: &Container,
     candidate: &Path,
     texts: Vec<StoredText>,
-    (path, existing): (&Path, Existing),
+    path: &Path,
+    existing: Existing,
 ) -> Result<Finished, Failure> {
     let finished = container.with_texts(candidate, texts)?;
     if existing == Existing::Replaced && path == container.path() {

@@ -54,14 +54,30 @@ pub struct PlanArgs {
 pub fn run(args: &PlanArgs, global: &Global) -> Result<(), Failure> {
     calibration_text::check_names(&args.recipe, args.calibration.calibration.as_deref())?;
     let found = source::find(&args.source, global)?;
-    show(&found, (&args.recipe, &args.calibration), (args.tensors, args.device), global)
+    show(
+        &found,
+        &args.recipe,
+        &args.calibration,
+        Shown { tensors: args.tensors, device: args.device },
+        global,
+    )
+}
+
+/// What a plan shows in addition.
+#[derive(Clone, Copy, Default)]
+pub struct Shown {
+    /// Every tensor.
+    pub tensors: bool,
+    /// The memory of this GPU, and what the file takes of it.
+    pub device: Option<Device>,
 }
 
 /// Plans and prints.
 pub fn show(
     found: &Found,
-    (recipe, calibration): (&Recipe, &CalibrationArgs),
-    (tensors, device): (bool, Option<Device>),
+    recipe: &Recipe,
+    calibration: &CalibrationArgs,
+    shown: Shown,
     global: &Global,
 ) -> Result<(), Failure> {
     let checkpoint = source::checkpoint_with(&found.path, &recipe.loras, global)?;
@@ -107,7 +123,7 @@ pub fn show(
         _ => None,
     };
     let check = Checker::new(NoCheck::default(), global).within(recipe.max_memory).memory(&checkpoint)?;
-    let on_gpu = device.and_then(|device| on_gpu(&checkpoint, &plan, recipe.asked(), device));
+    let on_gpu = shown.device.and_then(|device| on_gpu(&checkpoint, &plan, recipe.asked(), device));
     let output = global.output();
     let estimate = Estimate::new(&plan, global.isa()?);
     if output.json {
@@ -136,7 +152,7 @@ pub fn show(
         return output.document(&document);
     }
     let mut text = String::new();
-    if tensors {
+    if shown.tensors {
         let mut table = Table::new(&["<tensor", "<shape", "<source", "<encoding", "bytes", "<reason"]);
         for step in &plan.steps {
             table.row([

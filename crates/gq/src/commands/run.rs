@@ -94,7 +94,7 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
             Some(piped()?)
         }
     };
-    let mut loaded = source::model_how(&found.path, &args.loras, (args.activations, args.kv), global)?;
+    let mut loaded = source::model_how(&found.path, &args.loras, args.activations, args.kv, global)?;
     let context = args.ctx.unwrap_or(CONTEXT.min(loaded.model.spec().max_positions));
     args.device.place(&mut loaded, context, global)?;
     let model = &loaded.model;

@@ -67,6 +67,10 @@ fn sentence(note: &Note) -> (String, bool) {
                 ),
             }
         }
+        Note::Card { path, error } => {
+            let (path, error) = (printable(&path.display().to_string()), printable(&error.to_string()));
+            (format!("{path}: front matter is no YAML ({error}): licence and names in it are not read"), true)
+        }
         Note::Untied { head, embedding } => {
             let (head, embedding) = (printable(head), printable(embedding));
             (format!("{head} and {embedding} differ, although config.json ties them: both are used"), true)

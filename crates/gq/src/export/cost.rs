@@ -142,7 +142,7 @@ impl Plan {
         let Plan::Measure { windows, .. } = self else { return Ok(None) };
         let used = weights.tensors.iter().filter(|tensor| tensor.shape.len() > 1);
         let used = used.map(|tensor| tensor.shape.iter().product::<usize>() as u64).sum();
-        expected::comparing(used, (CTX, windows.windows().len()), global).map(Some)
+        expected::comparing(used, CTX, windows.windows().len(), global).map(Some)
     }
 }
 
@@ -172,7 +172,7 @@ pub fn measure(
     let measured = match plan {
         Plan::Skip(why) => return Err(why),
         Plan::Measure { reference, windows, text } => {
-            compare(reference, (&windows, text), output, progress, global)
+            compare(reference, &windows, text, output, progress, global)
         }
     };
     measured.map_err(|failure| failure.message)
@@ -180,14 +180,15 @@ pub fn measure(
 
 fn compare(
     reference: Found,
-    (windows, text): (&Windows, String),
+    windows: &Windows,
+    text: String,
     output: &Path,
     progress: &mut Progress,
     global: &Global,
 ) -> Result<EvalReport, Failure> {
     let model = source::model_with(output, &Adapters::default(), Some(Activations::F32), global)?;
     let original = source::model_with(&reference.path, &Adapters::default(), Some(Activations::F32), global)?;
-    let mut step = |done: usize, of: usize| progress.stage("measuring", (done as u64, of as u64), "");
+    let mut step = |done: usize, of: usize| progress.stage("measuring", done as u64, of as u64, "");
     // No noise floor: it would be a third run of the same weights.
     let reference_run = ReferenceRun { logits: &mut ModelLogits::new(&original.model), again: None };
     let mut report = compare_on_text(

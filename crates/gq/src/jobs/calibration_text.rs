@@ -19,21 +19,73 @@ const LONG_TOKEN: usize = 64;
 /// Takes the tokens that a model has written, and those that it is to write.
 pub type Written<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
-/// About `tokens` tokens of the text asked for, in sequences of `ctx`, and the texts that they are known by.
-pub fn sequences(
-    calibration: Option<&Path>,
-    (model, tokenizer): (&Model, &Tokenizer),
-    (tokens, ctx): (usize, usize),
-    max_memory: Option<u64>,
-    global: &Global,
-    seen: Written<'_>,
-) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
-    match given_texts(&TextSource::of(calibration), model.texts(), global)? {
-        None => own_sequences(model, tokenizer, (tokens, ctx), max_memory, global, seen),
-        Some(texts) => {
-            let sequences = gq_calibrate::sequences(tokenizer, &texts, tokens, ctx)?;
-            Ok((texts, sequences))
+/// Calibration text in tokens.
+#[derive(Clone)]
+pub struct TextSequences {
+    /// The texts that the sequences are known by.
+    pub texts: Vec<CalibrationText>,
+    /// Tokens of the model's vocabulary, each sequence of the same length but where a text ends.
+    pub sequences: Vec<Vec<u32>>,
+}
+
+/// A model that calibration text is made for, and that writes it where that is asked for.
+#[derive(Clone, Copy)]
+pub struct TextWriter<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// Bytes that writing may take.
+    pub max_memory: Option<u64>,
+    /// Threads, instruction set and output.
+    pub global: &'a Global,
+}
+
+impl TextWriter<'_> {
+    /// About `tokens` tokens of the text asked for, in sequences of `ctx`.
+    ///
+    /// # Errors
+    /// When the text cannot be read or is too short, or the model cannot write it.
+    pub fn sequences(
+        self,
+        calibration: Option<&Path>,
+        tokens: usize,
+        ctx: usize,
+        seen: Written<'_>,
+    ) -> Result<TextSequences, Failure> {
+        match given_texts(&TextSource::of(calibration), self.model.texts(), self.global)? {
+            None => self.own_sequences(tokens, ctx, seen),
+            Some(texts) => {
+                let sequences = gq_calibrate::sequences(self.tokenizer, &texts, tokens, ctx)?;
+                Ok(TextSequences { texts, sequences })
+            }
         }
+    }
+
+    /// What the model writes, as sequences, and as the text that they are known by.
+    fn own_sequences(self, tokens: usize, ctx: usize, seen: Written<'_>) -> Result<TextSequences, Failure> {
+        let written = source::with_threads(self.global, || self.own_tokens(tokens, ctx, seen))??;
+        let text = written.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+        let mut sequences: Vec<Vec<u32>> = written.chunks_exact(ctx).map(<[u32]>::to_vec).collect();
+        if let Some(bos) = self.tokenizer.bos() {
+            sequences.iter_mut().filter_map(|sequence| sequence.first_mut()).for_each(|first| *first = bos);
+        }
+        let texts = vec![CalibrationText { name: "self".to_owned(), text, special: SpecialText::Plain }];
+        Ok(TextSequences { texts, sequences })
+    }
+
+    /// `tokens` tokens that the model writes, in the threads at hand, each answer of at most `answer`.
+    ///
+    /// # Errors
+    /// When its chat template cannot be rendered, or memory is too little for one conversation.
+    pub fn own_tokens(self, tokens: usize, answer: usize, seen: Written<'_>) -> Result<Vec<u32>, Failure> {
+        let TextWriter { model, tokenizer, max_memory, global } = self;
+        let chat = template(model.texts())?;
+        let memory = Writing::new(model.spec(), answer, max_memory, global)?.conversations;
+        let options = SelfTextOptions { tokens, answer, seed: 0, memory };
+        let mut step = |done: usize| seen(done as u64, tokens as u64);
+        let written = self_text(model, tokenizer, chat.as_ref(), options, &mut step);
+        written.map_err(|e| Failure::new(Exit::Input, "calibration.self", e.to_string()))
     }
 }
 
@@ -85,42 +137,6 @@ pub fn template(texts: &ModelTexts) -> Result<Option<ChatTemplate>, Failure> {
         Err(ChatError::Missing) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// What the model writes, as sequences, and as the text that they are known by.
-fn own_sequences(
-    model: &Model,
-    tokenizer: &Tokenizer,
-    (tokens, ctx): (usize, usize),
-    max_memory: Option<u64>,
-    global: &Global,
-    seen: Written<'_>,
-) -> Result<(Vec<CalibrationText>, Vec<Vec<u32>>), Failure> {
-    let write = || own_tokens(model, tokenizer, (tokens, ctx), max_memory, global, seen);
-    let written = source::with_threads(global, write)??;
-    let text = written.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
-    let mut sequences: Vec<Vec<u32>> = written.chunks_exact(ctx).map(<[u32]>::to_vec).collect();
-    if let Some(bos) = tokenizer.bos() {
-        sequences.iter_mut().filter_map(|sequence| sequence.first_mut()).for_each(|first| *first = bos);
-    }
-    Ok((vec![CalibrationText { name: "self".to_owned(), text, special: SpecialText::Plain }], sequences))
-}
-
-/// What the model writes, in the threads at hand.
-pub fn own_tokens(
-    model: &Model,
-    tokenizer: &Tokenizer,
-    (tokens, answer): (usize, usize),
-    max_memory: Option<u64>,
-    global: &Global,
-    seen: Written<'_>,
-) -> Result<Vec<u32>, Failure> {
-    let chat = template(model.texts())?;
-    let memory = Writing::new(model.spec(), answer, max_memory, global)?.conversations;
-    let options = SelfTextOptions { tokens, answer, seed: 0, memory };
-    let mut step = |done: usize| seen(done as u64, tokens as u64);
-    let written = self_text(model, tokenizer, chat.as_ref(), options, &mut step);
-    written.map_err(|e| Failure::new(Exit::Input, "calibration.self", e.to_string()))
 }
 
 /// A bar for the tokens that a model writes, where nothing else is shown meanwhile; each takes so many multiplications.

@@ -143,8 +143,8 @@ impl<'a> Job<'a> {
                 if place.restart {
                     MeasurementsDir::discard(&dir)?;
                 }
-                let (source, dir) = (self.checkpoint, (&*dir, keep));
-                Some(measure::finished_or_measured(source, &how, dir, max_memory, progress, global)?)
+                let source = self.checkpoint;
+                Some(measure::finished_or_measured(source, &how, &dir, keep, max_memory, progress, global)?)
             }
         };
         self.recipe.measurements(self.checkpoint, measured)
@@ -225,7 +225,7 @@ pub fn execute(
         Event::Resumed { tensors } => {
             output.note(&format!("taking up an interrupted conversion: {tensors} tensors are done"));
         }
-        Event::Advanced { bytes, tensor } => progress.stage("coding", (bytes, plan.source_bytes), tensor),
+        Event::Advanced { bytes, tensor } => progress.stage("coding", bytes, plan.source_bytes, tensor),
         Event::Finished { .. } => {}
     })?;
     Ok(report)
@@ -246,7 +246,7 @@ pub fn grids(
     let total = checkpoint.tensors().iter().map(|tensor| tensor.bytes).sum();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(resources.threads).build();
     let pool = pool.map_err(gq_convert::ConvertError::from)?;
-    let mut seen = |bytes: u64, tensor: &str| progress.stage("grids", (bytes, total), tensor);
+    let mut seen = |bytes: u64, tensor: &str| progress.stage("grids", bytes, total, tensor);
     let found = pool.install(|| Grids::find(checkpoint, policy, &mut seen))?;
     if let Some(cache) = cache {
         cache.keep(&found);

@@ -3,7 +3,7 @@
 use crate::adapters::Adapters;
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
-use crate::jobs::calibration_text;
+use crate::jobs::calibration_text::{self, TextWriter};
 use crate::progress::{Progress, Stage, Unit};
 use crate::source::Loaded;
 use crate::{expected, guard, source};
@@ -14,11 +14,7 @@ use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// Refuses outputs that do not fit on the disk, before anything is run for them.
-pub fn room(
-    options: &TextOptions<'_>,
-    (rows, positions): (usize, usize),
-    vocab: usize,
-) -> Result<(), Failure> {
+pub fn room(options: &TextOptions<'_>, rows: usize, positions: usize, vocab: usize) -> Result<(), Failure> {
     let Some(path) = options.save_outputs else { return Ok(()) };
     guard::space(path, OutputsWriter::file_bytes(rows, positions, vocab))
 }
@@ -75,7 +71,8 @@ pub fn identity(
 /// What the reference writes, `count` windows of it; taken from the cache when it wrote it before.
 pub fn own_tokens(
     reference: &Loaded,
-    (ctx, count): (usize, usize),
+    ctx: usize,
+    count: usize,
     kept: Option<(&Path, &Identity)>,
     global: &Global,
 ) -> Result<Vec<u32>, Failure> {
@@ -94,8 +91,9 @@ pub fn own_tokens(
     let model = &reference.model;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
     let mut progress = calibration_text::writing(global, wanted, reference.sizes.weights as f64)?;
-    let mut seen = |done: u64, of: u64| progress.stage("", (done, of), "own text");
-    let tokens = calibration_text::own_tokens(model, &tokenizer, (wanted, ctx), None, global, &mut seen)?;
+    let mut seen = |done: u64, of: u64| progress.stage("", done, of, "own text");
+    let writer = TextWriter { model, tokenizer: &tokenizer, max_memory: None, global };
+    let tokens = writer.own_tokens(wanted, ctx, &mut seen)?;
     progress.finish();
     if let Some(file) = file {
         let kept = serde_json::to_vec(&tokens).map_err(|e| Failure::internal("tokens", &e))?;
@@ -111,7 +109,8 @@ pub fn on_text(
     model: &Loaded,
     reference: &Loaded,
     text: &str,
-    (ctx, count): (usize, Option<usize>),
+    ctx: usize,
+    count: Option<usize>,
     options: TextOptions<'_>,
     global: &Global,
 ) -> Result<EvalReport, Failure> {
@@ -129,8 +128,8 @@ pub fn on_windows(
     global: &Global,
 ) -> Result<EvalReport, Failure> {
     let (total, ctx) = (windows.windows().len(), windows.windows().first().map_or(0, Vec::len));
-    room(&options, (total, ctx), model.model.vocab_size())?;
-    let seconds = expected::evaluation(model, reference, (ctx, total), global)?;
+    room(&options, total, ctx, model.model.vocab_size())?;
+    let seconds = expected::evaluation(model, reference, ctx, total, global)?;
     let stage = Stage { name: "", unit: Unit::Items("windows"), total: total as u64, seconds: Some(seconds) };
     let mut progress = Progress::staged(global, "eval", vec![stage]);
     let mut step = |done: usize, _: usize| progress.set(done as u64, "");

@@ -2,7 +2,7 @@
 
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
-use crate::jobs::calibration_text::{given_texts, sequences};
+use crate::jobs::calibration_text::{TextSequences, TextWriter, given_texts};
 use crate::jobs::measuring_memory::{keep_buffers, memory, memory_line, room};
 use crate::options::amounts::Measuring;
 use crate::progress::Progress;
@@ -43,7 +43,8 @@ pub fn refuse_foreign(dir: &Path) -> Result<(), Failure> {
 pub fn measure(
     checkpoint: &Arc<Checkpoint>,
     how: &Measuring,
-    (dir, found): (&Path, Option<MeasurementsDir>),
+    dir: &Path,
+    found: Option<MeasurementsDir>,
     max_memory: Option<u64>,
     progress: &mut Progress,
     global: &Global,
@@ -58,10 +59,10 @@ pub fn measure(
         room.refuse(dir, 0)?;
     }
     let left = max_memory.map(|limit| limit.saturating_sub(checkpoint.held_bytes(global.threads())));
-    let mut written = |done: u64, of: u64| progress.stage("text", (done, of), "");
-    let what = (&model, &tokenizer);
-    let (texts, sequences) =
-        sequences(how.text.as_deref(), what, (how.tokens, how.ctx), left, global, &mut written)?;
+    let mut written = |done: u64, of: u64| progress.stage("text", done, of, "");
+    let writer = TextWriter { model: &model, tokenizer: &tokenizer, max_memory: left, global };
+    let TextSequences { texts, sequences } =
+        writer.sequences(how.text.as_deref(), how.tokens, how.ctx, &mut written)?;
     let options = CalibrateOptions {
         level,
         gradient_sequences: how.gradient_tokens.div_ceil(how.ctx.max(1)),
@@ -71,7 +72,7 @@ pub fn measure(
         max_memory,
     };
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
-    let (memory, kept) = memory(checkpoint, how, (sequences.len(), longest), max_memory, global)?;
+    let (memory, kept) = memory(checkpoint, how, sequences.len(), longest, max_memory, global)?;
     let _keeping = keep_buffers(kept);
     global.output().note(&memory_line(memory));
     // Moments that are there, on the same text, are not measured again.
@@ -92,9 +93,9 @@ pub fn measure(
             // Every trial has logits of its own: a step unlike the others.
             CalibrateEvent::Trials { .. } => ("logits", 1, 1),
         };
-        progress.stage(stage, (done as u64, of as u64), "");
+        progress.stage(stage, done as u64, of as u64, "");
         if (stage, done) == ("trials", of) {
-            progress.stage("logits", (0, 1), "");
+            progress.stage("logits", 0, 1, "");
         }
     };
     let wanted: BTreeSet<&str> = how.wanted(checkpoint).collect();
@@ -121,7 +122,8 @@ pub fn measure(
 pub fn finished_or_measured(
     checkpoint: &Arc<Checkpoint>,
     how: &Measuring,
-    (dir, kept): (&Path, bool),
+    dir: &Path,
+    kept: bool,
     max_memory: Option<u64>,
     progress: &mut Progress,
     global: &Global,
@@ -148,7 +150,7 @@ pub fn finished_or_measured(
         Finished::None => None,
     };
     let made = found.is_none();
-    let measurements = measure(checkpoint, how, (dir, found), max_memory, progress, global)?;
+    let measurements = measure(checkpoint, how, dir, found, max_memory, progress, global)?;
     if made {
         measurements.set_temporary(!kept)?;
     }

@@ -54,7 +54,8 @@ pub fn room(
 pub fn memory(
     checkpoint: &Checkpoint,
     how: &Measuring,
-    (sequences, ctx): (usize, usize),
+    sequences: usize,
+    ctx: usize,
     limit: Option<u64>,
     global: &Global,
 ) -> Result<(MeasuringMemory, u64), Failure> {
@@ -106,7 +107,7 @@ pub fn promised(
     limit: Option<u64>,
     global: &Global,
 ) -> Result<MeasuringMemory, Failure> {
-    Ok(memory(checkpoint, how, (how.sequences(), how.ctx), limit, global)?.0)
+    Ok(memory(checkpoint, how, how.sequences(), how.ctx, limit, global)?.0)
 }
 
 pub fn memory_line(memory: MeasuringMemory) -> String {

@@ -76,16 +76,16 @@ impl Default for Given {
 impl Given {
     /// What `gq calibrate` measures: once for every size to come.
     pub fn thorough(self, checkpoint: &Checkpoint) -> Measuring {
-        self.measuring((default_tokens(checkpoint), 8192, 3072), "default")
+        self.measuring(default_tokens(checkpoint), 8192, 3072, "default")
     }
 
     /// What `gq convert` measures for one file, in minutes.
     pub fn quick(self, checkpoint: &Checkpoint) -> Measuring {
         let tokens = quick_tokens(checkpoint);
-        self.measuring((tokens, 2048, 1024), &tokens.to_string())
+        self.measuring(tokens, 2048, 1024, &tokens.to_string())
     }
 
-    fn measuring(self, (tokens, gradients, trials): (usize, usize, usize), name: &str) -> Measuring {
+    fn measuring(self, tokens: usize, gradients: usize, trials: usize, name: &str) -> Measuring {
         Measuring {
             text: self.text,
             tokens: self.tokens.unwrap_or(tokens),

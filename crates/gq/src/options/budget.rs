@@ -62,13 +62,13 @@ impl Asked {
         };
         match gq_convert::plan_measured(checkpoint, &optimistic, resources, None, None) {
             Err(PlanError::Budget { limit, actual, around, fixed }) => {
-                Err(self.refusal(checkpoint.spec(), (limit, actual), &took_room(around, &fixed)))
+                Err(self.refusal(checkpoint.spec(), limit, actual, &took_room(around, &fixed)))
             }
             _ => Ok(()),
         }
     }
 
-    fn refusal(&self, spec: &ModelSpec, (limit, actual): (u64, u64), room: &str) -> Failure {
+    fn refusal(&self, spec: &ModelSpec, limit: u64, actual: u64, room: &str) -> Failure {
         let (least, left) = (units::bytes(actual), units::bytes(limit));
         let (place, message) = match (self.size, self.fit, self.bpw) {
             (Some(size), ..) if size < 100_000 => (

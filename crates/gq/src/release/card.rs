@@ -3,9 +3,11 @@
 use super::PAGE;
 use super::manifest::{Entry, Manifest};
 use super::recipe::CardFields;
+use crate::failure::Failure;
 use crate::sums::SUMS;
 use crate::units;
 use gq_eval::EvalReport;
+use serde::Serialize;
 use std::fmt::Write;
 
 /// What the card says beyond the manifest.
@@ -39,8 +41,11 @@ pub struct Facts<'a> {
 }
 
 /// The card.
-pub fn render(manifest: &Manifest, reports: &[EvalReport], facts: &Facts<'_>) -> String {
-    let mut card = front_matter(facts);
+///
+/// # Errors
+/// When its front matter cannot be written: a defect of gq.
+pub fn render(manifest: &Manifest, reports: &[EvalReport], facts: &Facts<'_>) -> Result<String, Failure> {
+    let mut card = front_matter(facts)?;
     let title = if facts.adapters.is_empty() { "quantized" } else { "fine-tuned and quantized" };
     // Writing to a String does not fail.
     let _ = write!(card, "\n# {}, {title}\n\n", manifest.name);
@@ -82,45 +87,54 @@ pub fn render(manifest: &Manifest, reports: &[EvalReport], facts: &Facts<'_>) ->
     }
     card += &run_lines(manifest, facts);
     card += &origin(manifest, facts);
-    card
+    Ok(card)
 }
 
-fn front_matter(facts: &Facts<'_>) -> String {
+/// What stands between the two lines `---`, in this order.
+#[derive(Serialize)]
+struct FrontMatter<'a> {
+    base_model: &'a str,
+    base_model_relation: &'a str,
+    library_name: &'a str,
+    pipeline_tag: &'a str,
+    license: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    license_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    license_link: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    language: &'a [String],
+    tags: Vec<&'a str>,
+}
+
+fn front_matter(facts: &Facts<'_>) -> Result<String, Failure> {
     let fields = facts.fields;
-    let mut yaml = format!(
-        "---\nbase_model: {}\nbase_model_relation: quantized\nlibrary_name: gq\npipeline_tag: text-generation\nlicense: {}\n",
-        scalar(facts.base_model),
-        scalar(facts.license)
-    );
-    for (key, value) in [("license_name", &fields.license_name), ("license_link", &fields.license_link)] {
-        if let Some(value) = value {
-            let _ = writeln!(yaml, "{key}: {}", scalar(value));
-        }
-    }
-    let mut tags = vec!["gq".to_owned(), "quantized".to_owned(), "turboquant".to_owned()];
+    let mut ours = vec!["gq", "quantized", "turboquant"];
     if !facts.adapters.is_empty() {
-        tags.push("lora".to_owned());
+        ours.push("lora");
     }
-    tags.extend(fields.tags.iter().filter(|tag| !tags.contains(tag)).cloned().collect::<Vec<_>>());
-    for (key, values) in [("language", &fields.language), ("tags", &tags)] {
-        if !values.is_empty() {
-            let _ = writeln!(yaml, "{key}:");
-            values.iter().for_each(|value| yaml += &format!("- {}\n", scalar(value)));
-        }
-    }
-    yaml + "---\n"
+    let others = fields.tags.iter().map(String::as_str).filter(|tag| !ours.contains(tag));
+    let tags = ours.iter().copied().chain(others).collect();
+    yaml(&FrontMatter {
+        base_model: facts.base_model,
+        base_model_relation: "quantized",
+        library_name: "gq",
+        pipeline_tag: "text-generation",
+        license: facts.license,
+        license_name: fields.license_name.as_deref(),
+        license_link: fields.license_link.as_deref(),
+        language: &fields.language,
+        tags,
+    })
 }
 
-/// A YAML scalar: plain where nothing else could be read, quoted as JSON otherwise.
-fn scalar(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
-    let letter = text.starts_with(|c: char| c.is_ascii_alphabetic());
-    let word = !["true", "false", "yes", "no", "on", "off", "null", "y", "n"]
-        .contains(&text.to_ascii_lowercase().as_str());
-    match text.chars().all(plain) && letter && word {
-        true => text.to_owned(),
-        false => serde_json::Value::from(text).to_string(),
-    }
+/// As YAML between two lines `---`. Texts that YAML 1.1 or 1.2 would read as something else are in quotes.
+fn yaml(matter: &FrontMatter<'_>) -> Result<String, Failure> {
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    let mut text = "---\n".to_owned();
+    serde_saphyr::to_fmt_writer_with_options(&mut text, matter, options)
+        .map_err(|e| Failure::internal("front matter", &e))?;
+    Ok(text + "---\n")
 }
 
 /// A repository on the Hub as a link; anything else as a name.
@@ -242,17 +256,47 @@ mod tests {
     }
 
     #[test]
-    fn scalars_cannot_be_misread() {
-        for (text, expected) in [
-            ("apache-2.0", "apache-2.0"),
-            ("org/name", "org/name"),
-            ("no", "\"no\""),
-            ("1.5", "\"1.5\""),
-            ("a: b", "\"a: b\""),
-            ("x\ny", "\"x\\ny\""),
-            ("", "\"\""),
-        ] {
-            assert_eq!(scalar(text), expected);
-        }
+    fn front_matter_cannot_be_misread() {
+        let texts = [
+            "apache-2.0",
+            "org/name",
+            "no",
+            "y",
+            "null",
+            "~",
+            "1.5",
+            "a: b",
+            "x\ny",
+            "",
+            "#a",
+            "1_000",
+            "a'b\"c",
+        ];
+        let texts = texts.map(str::to_owned);
+        let long = "word ".repeat(40);
+        let written = yaml(&FrontMatter {
+            base_model: "true",
+            base_model_relation: "quantized",
+            library_name: "gq",
+            pipeline_tag: "text-generation",
+            license: "other",
+            license_name: Some(&long),
+            license_link: None,
+            language: &texts,
+            tags: vec!["gq", "12:30", "---"],
+        })
+        .unwrap();
+        let lists = "language:\n- apache-2.0\n- org/name\n- \"no\"\n- \"y\"\n- \"null\"\n- \"~\"\n- \"1.5\"\n- \"a: b\"\n\
+                     - \"x\\ny\"\n- \"\"\n- \"#a\"\n- \"1_000\"\n- a'b\"c\ntags:\n- gq\n- \"12:30\"\n- \"---\"\n---\n";
+        assert_eq!(
+            written,
+            format!(
+                "---\nbase_model: \"true\"\nbase_model_relation: quantized\nlibrary_name: gq\n\
+                 pipeline_tag: text-generation\nlicense: other\nlicense_name: \"{long}\"\n{lists}"
+            )
+        );
+        let read = gq_checkpoint::Card::parse(&written).unwrap();
+        assert_eq!(read.get("language"), Some(&gq_checkpoint::CardValue::List(texts.to_vec())));
+        assert_eq!((read.text("base_model"), read.text("license_name")), (Some("true"), Some(&*long)));
     }
 }

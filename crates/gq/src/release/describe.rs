@@ -37,7 +37,8 @@ pub fn describe(job: &Job<'_>, dir: &Path) -> Result<Manifest, Failure> {
         entries.push(Entry::new(
             &variant.name,
             &names,
-            (&container, sha256),
+            &container,
+            sha256,
             &report,
             &measured,
             &variant.gates,
@@ -125,5 +126,5 @@ fn model_card(
         licences,
         tool: concat!("gq ", env!("CARGO_PKG_VERSION")),
     };
-    Ok(card::render(manifest, reports, &facts))
+    card::render(manifest, reports, &facts)
 }

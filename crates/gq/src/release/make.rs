@@ -136,8 +136,9 @@ pub fn make(job: &Job<'_>, dir: &Path, work: &mut Work) -> Result<(), Failure> {
             let cached = cache.as_ref().zip(identity.as_ref());
             let cache = cached.map(|(cache, identity)| CachedReference { cache, identity });
             let options = TextOptions { cache, ..TextOptions::default() };
-            let windows = (recipe.evaluation.ctx, recipe.evaluation.windows);
-            let mut report = evaluate::on_text(&loaded, &reference, &job.text, windows, options, global)?;
+            let (ctx, windows) = (recipe.evaluation.ctx, recipe.evaluation.windows);
+            let mut report =
+                evaluate::on_text(&loaded, &reference, &job.text, ctx, windows, options, global)?;
             report.names = gq_eval::Names {
                 model: names.file.clone(),
                 reference: job.found.name.clone(),

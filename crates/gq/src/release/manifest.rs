@@ -128,7 +128,8 @@ impl Entry {
     pub fn new(
         variant: &str,
         names: &Names,
-        (container, sha256): (&Container, String),
+        container: &Container,
+        sha256: String,
         report: &Report,
         measured: &EvalReport,
         gates: &[Gate],

@@ -39,6 +39,7 @@ mod seen;
 #[path = "../../../gq-hub/tests/it/server/mod.rs"]
 mod server;
 mod signals;
+mod signatures;
 mod taken;
 mod tidy;
 mod tokens;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Activations,
-    kernel::{GridKind, GridRows, Layout, SIGNED_FLOATS},
+    kernel::{GridKind, GridRows, Layout, SIGNED_FLOATS, Step},
     packing::GROUP,
 };
 use std::arch::x86_64::*;
@@ -34,7 +34,7 @@ fn dot_bits<const BITS: u8>(rows: GridRows<'_>, x: &Activations, out: &mut [f32]
         let row = Row::<BITS>::new(codes, rows.cols);
         let (mut sums, mut minima) = (_mm256_setzero_ps(), 0.0);
         for (g, ((x, x_scale), total)) in values.iter().zip(&x.scales).zip(&totals).enumerate() {
-            let (scale, minimum) = kind.step(scales, g);
+            let Step { scale, minimum } = kind.step(scales, g);
             // SAFETY: activations and rows cover the same number of groups, checked by `kernel::grid_dot`.
             let levels = levels::<BITS>(kind, unsafe { row.codes(g) });
             // Levels include -128, which has no negative: its magnitude is taken as unsigned. Pairs of products

@@ -3,7 +3,7 @@
 use super::{LANES, sum_lanes};
 use crate::{
     Activations,
-    kernel::{GridRows, decode_group},
+    kernel::{GridRows, Step, decode_group},
     packing::{GROUP, group_codes},
 };
 
@@ -26,7 +26,7 @@ pub(crate) fn grid_dot(rows: GridRows<'_>, x: &Activations, out: &mut [f32]) {
         for (g, (x, x_scale)) in x.values.chunks_exact(GROUP).zip(&x.scales).enumerate() {
             let codes = group_codes(kind.bits, codes, rows.cols, g);
             let products = codes.iter().zip(x).map(|(&code, &x)| i32::from(kind.level(code)) * i32::from(x));
-            let (scale, minimum) = kind.step(scales, g);
+            let Step { scale, minimum } = kind.step(scales, g);
             let levels = scale * kind.unit() * products.sum::<i32>() as f32;
             sum += x_scale * (levels + minimum * x.iter().map(|&x| i32::from(x)).sum::<i32>() as f32);
         }

@@ -233,19 +233,23 @@ impl RoundAgain<'_> {
             name.push(suffix);
             PathBuf::from(name)
         };
-        let (states, codes, trial) =
-            (sibling(".states.partial"), sibling(".codes.partial"), sibling(".trial"));
-        let outcome =
-            self.run_beside(sequences, options, (memory.spilled > 0, &states, &codes), &trial, progress);
+        let files = WorkFiles {
+            states: sibling(".states.partial"),
+            spilled: memory.spilled > 0,
+            codes: sibling(".codes.partial"),
+            trial: sibling(".trial"),
+        };
+        let outcome = self.write_trial(sequences, options, &files, progress);
         let outcome = outcome.and_then(|outcome| {
             self.checkpoint.check_unchanged()?;
             self.container.check_unchanged()?;
             Ok(outcome)
         });
         // What is left of them after a failure is of no use; another process's stays.
-        for stale in [&states, &codes] {
+        for stale in [&files.states, &files.codes] {
             let _ = gq_files::remove_begun(stale);
         }
+        let trial = files.trial;
         let outcome = match outcome {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -263,41 +267,38 @@ impl RoundAgain<'_> {
         Ok(outcome)
     }
 
-    fn run_beside(
+    /// Rounds again and writes the new file under the name of a trial.
+    fn write_trial(
         self,
         sequences: &[Vec<u32>],
         options: &RoundAgainOptions<'_>,
-        (spilled, states, codes): (bool, &Path, &Path),
-        trial: &Path,
+        files: &WorkFiles,
         progress: &mut dyn FnMut(RoundAgainEvent),
     ) -> Result<RoundedAgainOutcome, RoundAgainError> {
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| RoundAgainError::Io { path, source }
-        };
+        let WorkFiles { states, trial, .. } = files;
+        let of_states = |source| RoundAgainError::Io { path: states.clone(), source };
         let mut pass = DualPass::new(self.reference, self.model, sequences.to_vec())?;
-        if spilled {
-            pass = pass.spilled_to(gq_files::begin(states).map_err(io(states))?);
+        if files.spilled {
+            pass = pass.spilled_to(gq_files::begin(states).map_err(of_states)?);
         }
-        let mut payloads = Payloads::create(codes).map_err(io(codes))?;
-        let (mut tensors, mut coders) = (Vec::new(), Coders::default());
+        let payloads = Payloads::create(&files.codes)?;
+        let mut made = Made { coders: Coders::default(), tensors: Vec::new(), payloads };
         let of = pass.layers() + 1;
         for layer in 0..pass.layers() {
-            for (index, weights) in pass.products().map_err(io(states))?.into_iter().enumerate() {
+            for (index, weights) in pass.products().map_err(of_states)?.into_iter().enumerate() {
                 let wanted = weights.into_iter().filter(|weight| self.is_wanted(weight)).collect::<Vec<_>>();
+                if wanted.is_empty() {
+                    continue;
+                }
                 let product = Product { index, weights: &wanted };
-                self.product(
-                    &mut pass,
-                    product,
-                    (options, states),
-                    (&mut coders, &mut tensors),
-                    &mut |name, new| payloads.add(name, new).map_err(io(codes)),
-                )?;
+                let inputs = self.observe(&pass, product, options.level).map_err(of_states)??;
+                self.product(&mut pass, product, &inputs, options, &mut made)?;
             }
-            pass.advance().map_err(io(states))?;
+            pass.advance().map_err(of_states)?;
             progress(RoundAgainEvent::Layers { done: layer + 1, of });
         }
         drop(pass);
+        let Made { tensors, payloads, .. } = made;
         if tensors.is_empty() {
             return Err(RoundAgainError::Nothing);
         }
@@ -319,7 +320,7 @@ impl RoundAgain<'_> {
                 .measurements
                 .and_then(|measurements| measurements.value().sha256().parse().ok()),
         };
-        rewrite::write(self.container, (&payloads, codes), &tensors, what, trial)?;
+        rewrite::write(self.container, &payloads, &tensors, what, trial)?;
         let (before, after, compared_tokens) = self.compare(sequences, trial)?;
         progress(RoundAgainEvent::Layers { done: of, of });
         Ok(RoundedAgainOutcome { tensors, before, after, tokens, held_out_tokens, compared_tokens })
@@ -334,38 +335,46 @@ impl RoundAgain<'_> {
         })
     }
 
+    /// Moments of a product's inputs in both models. The outer error is of the file of hidden states.
+    fn observe(
+        self,
+        pass: &DualPass<'_>,
+        product: Product<'_>,
+        level: Isa,
+    ) -> std::io::Result<Result<Moments, NotFinite>> {
+        let n = product.weights.first().map_or(0, |weight| weight.shape().cols);
+        let of = pass.sequences();
+        let (mut train, mut held) = (Joint::new(n), Joint::new(n));
+        let mut broken: Option<NotFinite> = None;
+        pass.observe(product.index, &mut |seen| {
+            broken = broken.take().or_else(|| not_finite(product.weights, &seen));
+            let joint = if is_held_out(seen.sequence, of) { &mut held } else { &mut train };
+            joint.add(level, &seen);
+        })?;
+        Ok(broken.map_or(Ok(Moments { n, train, held }), Err))
+    }
+
     /// Rounds the weights of one product again.
     fn product(
         self,
         pass: &mut DualPass<'_>,
         product: Product<'_>,
-        (options, states): (&RoundAgainOptions<'_>, &Path),
-        (coders, tensors): (&mut Coders, &mut Vec<TensorAgain>),
-        keep: Keep<'_>,
+        moments: &Moments,
+        options: &RoundAgainOptions<'_>,
+        made: &mut Made,
     ) -> Result<(), RoundAgainError> {
-        let Some(n) = product.weights.first().map(|weight| weight.shape().cols) else { return Ok(()) };
-        let level = options.level;
-        let of = pass.sequences();
-        let (mut train, mut held) = (Joint::new(n), Joint::new(n));
-        let mut broken: Option<NotFinite> = None;
-        let seen = pass.observe(product.index, &mut |seen| {
-            broken = broken.take().or_else(|| not_finite(product.weights, &seen));
-            let joint = if is_held_out(seen.sequence, of) { &mut held } else { &mut train };
-            joint.add(level, &seen);
-        });
-        seen.map_err(|source| RoundAgainError::Io { path: states.to_owned(), source })?;
-        broken.map_or(Ok(()), Err)?;
+        let (level, n) = (options.level, moments.n);
         let mut inputs: Option<Input> = None;
         for weight in product.weights {
             let payload = || RoundAgainError::Payload { tensor: weight.name().to_owned() };
             let entry: &TensorEntry = self.container.tensor(weight.name()).ok_or_else(payload)?;
             let tensor = self.checkpoint.tensor(weight.name()).ok_or_else(payload)?;
-            let rows = RowCoder::new(coders, entry.storage(), n)?;
+            let rows = RowCoder::new(&mut made.coders, entry.storage(), n)?;
             let Some(code) = ColumnCoder::new(&rows.encoder, options.measurements, tensor)? else { continue };
             // Weights that share an input share its basis, in files that `gq` makes.
             let input = match inputs.take().filter(|input| input.rotation == entry.rotation) {
                 Some(input) => input,
-                None => Input::new(level, (&train, &held), &rows.rotation, (entry.rotation, weight.name()))?,
+                None => Input::new(level, moments, &rows.rotation, entry.rotation, weight.name())?,
             };
             let rounding = Rounding { level, checkpoint: self.checkpoint, tensor, rows: &rows, code: &code };
             let old = self.container.matrix(entry).map_err(|_| payload())?;
@@ -374,9 +383,9 @@ impl RoundAgain<'_> {
                 if !pass.replace(weight, &new) {
                     return Err(payload());
                 }
-                keep(weight.name(), &new)?;
+                made.payloads.add(weight.name(), &new)?;
             }
-            tensors.push(outcome);
+            made.tensors.push(outcome);
             inputs = Some(input);
         }
         Ok(())
@@ -391,7 +400,7 @@ impl RoundAgain<'_> {
             let teacher = teacher::<RoundAgainError>(self.reference, sequence)?;
             let was = teacher.divergence(self.model, &Factors::new())?;
             if !was.is_finite() {
-                check::<RoundAgainError>((self.reference, self.model), teacher.tokens())?;
+                check::<RoundAgainError>(self.reference, self.model, teacher.tokens())?;
             }
             before += was;
             after += teacher.divergence(&new, &Factors::new())?;
@@ -411,8 +420,31 @@ fn not_finite(weights: &[Linear], seen: &DualObservation<'_>) -> Option<NotFinit
     of(Side::Reference, seen.original).or_else(|| of(Side::File, seen.rounded))
 }
 
-/// Takes a tensor's new payload.
-type Keep<'a> = &'a mut dyn FnMut(&str, &[u8]) -> Result<(), RoundAgainError>;
+/// Files next to the output while it is made.
+struct WorkFiles {
+    /// Hidden states, where memory is too little for them.
+    states: PathBuf,
+    /// Whether it is.
+    spilled: bool,
+    /// New codes.
+    codes: PathBuf,
+    /// The whole new file, until it has proved better.
+    trial: PathBuf,
+}
+
+/// What was made so far.
+struct Made {
+    coders: Coders,
+    tensors: Vec<TensorAgain>,
+    payloads: Payloads,
+}
+
+/// Moments of a product's inputs, n columns wide, in both models.
+struct Moments {
+    n: usize,
+    train: Joint,
+    held: Joint,
+}
 
 /// A product of a layer and the weights that its input meets.
 #[derive(Clone, Copy)]
@@ -434,11 +466,13 @@ struct Input {
 impl Input {
     fn new(
         level: Isa,
-        (train, held): (&Joint, &Joint),
+        moments: &Moments,
         transform: &gq_codec::Rotation,
-        (rotation, tensor): (RotationSpec, &str),
+        rotation: RotationSpec,
+        tensor: &str,
     ) -> Result<Input, RoundAgainError> {
-        let (train, held) = (train.form(level, transform), held.form(level, transform));
+        let form = |joint: &Joint| joint.form(level, transform);
+        let (train, held) = (form(&moments.train), form(&moments.held));
         if !(train.is_finite() && held.is_finite()) {
             return Err(RoundAgainError::Overflow { tensor: tensor.to_owned() });
         }

@@ -7,7 +7,7 @@
 //! product, x and x~ are both over the size of the original's outputs at the token.
 
 use gq_calibrate::{DualObservation, Moment, rotate, square};
-use gq_codec::{Factor, Operand, ProductShape, Rotation, fixed_product};
+use gq_codec::{Factor, Operand, Parallelism, ProductShape, Rotation, fixed_product};
 use gq_model::Matrix;
 use gq_tensor::Isa;
 
@@ -36,6 +36,7 @@ impl Joint {
         let left = Operand::rows(&x.data, n).t();
         fixed_product(
             level,
+            Parallelism::Threads,
             ProductShape { rows: n, cols: n, depth: x.rows() },
             left,
             Operand::rows(&y.data, n),
@@ -101,12 +102,14 @@ impl Form {
     }
 
     /// Errors of rows `w` rounded to `q`, `[rows, n]` each.
-    pub(super) fn errors(&self, level: Isa, w: &[f32], q: &[f32]) -> Errors {
+    pub(super) fn errors(&self, level: Isa, parallelism: Parallelism, w: &[f32], q: &[f32]) -> Errors {
         let d: Vec<f32> = q.iter().zip(w).map(|(q, w)| q - w).collect();
-        let (wb, wh, wk) = (self.times(level, w, &self.b, true), self.times(level, w, &self.h, false), {
-            self.times(level, w, &self.k, false)
-        });
-        let dh = self.times(level, &d, &self.h, false);
+        let (wb, wh, wk) = (
+            self.times(level, parallelism, w, &self.b, true),
+            self.times(level, parallelism, w, &self.h, false),
+            { self.times(level, parallelism, w, &self.k, false) },
+        );
+        let dh = self.times(level, parallelism, &d, &self.h, false);
         let (of_w, of_d) = (dot(&wk, w), dot(&dh, &d) + 2.0 * dot(&wb, &d));
         // w H_x w^T, of which K and B are made.
         let energy = of_w + dot(&wh, w) - 2.0 * dot(&wb, w);
@@ -119,14 +122,24 @@ impl Form {
     }
 
     /// `(a, b)`: by how much the errors of rows `w` change where they are replaced by `w + s e`: `a s^2 + b s`.
-    pub(super) fn along(&self, level: Isa, w: &[f32], e: &[f32]) -> (f64, f64) {
-        let (eh, wb) = (self.times(level, e, &self.h, false), self.times(level, w, &self.b, true));
+    pub(super) fn along(&self, level: Isa, parallelism: Parallelism, w: &[f32], e: &[f32]) -> (f64, f64) {
+        let (eh, wb) = (
+            self.times(level, parallelism, e, &self.h, false),
+            self.times(level, parallelism, w, &self.b, true),
+        );
         (dot(&eh, e), 2.0 * dot(&wb, e))
     }
 
     /// `x M`, or `x M^T`.
-    fn times(&self, level: Isa, x: &[f32], m: &[f32], transposed: bool) -> Vec<f32> {
-        times(level, x, m, self.n, transposed)
+    fn times(
+        &self,
+        level: Isa,
+        parallelism: Parallelism,
+        x: &[f32],
+        m: &[f32],
+        transposed: bool,
+    ) -> Vec<f32> {
+        times(level, parallelism, x, m, self.n, transposed)
     }
 }
 
@@ -136,12 +149,20 @@ fn at_least_0(sum: f64) -> f64 {
 }
 
 /// `x M` of rows x `[_, n]`, or `x M^T`.
-pub(super) fn times(level: Isa, x: &[f32], m: &[f32], n: usize, transposed: bool) -> Vec<f32> {
+pub(super) fn times(
+    level: Isa,
+    parallelism: Parallelism,
+    x: &[f32],
+    m: &[f32],
+    n: usize,
+    transposed: bool,
+) -> Vec<f32> {
     let mut products = vec![0.0f32; x.len()];
     let m = Operand::rows(m, n);
     let m = if transposed { m.t() } else { m };
     fixed_product(
         level,
+        parallelism,
         ProductShape { rows: x.len() / n.max(1), cols: n, depth: n },
         Operand::rows(x, n),
         m,
@@ -176,7 +197,7 @@ mod tests {
         let mix = noise(N * N, 77);
         let x = noise(tokens * N, seed);
         let own = noise(tokens * N, seed + 1);
-        let y = times(Isa::Scalar, &x, &mix, N, false);
+        let y = times(Isa::Scalar, Parallelism::Threads, &x, &mix, N, false);
         let y = x.iter().zip(y).zip(own).map(|((x, y), own)| x + 0.05 * y + 0.02 * own).collect();
         (Matrix { width: N, data: x }, Matrix { width: N, data: y })
     }
@@ -215,12 +236,12 @@ mod tests {
         let (mut rw, mut rq) = (w.clone(), q.clone());
         rotation.forward(level, &mut rw, &mut Vec::new());
         rotation.forward(level, &mut rq, &mut Vec::new());
-        let errors = form.errors(level, &rw, &rq);
+        let errors = form.errors(level, Parallelism::Threads, &rw, &rq);
         assert!((errors.error / error - 1.0).abs() < 1e-3, "{errors:?} {error}");
         assert!((errors.energy / energy - 1.0).abs() < 1e-3, "{errors:?} {energy}");
         let e: Vec<f32> = rq.iter().zip(&rw).map(|(q, w)| q - w).collect();
-        let (a, b) = form.along(level, &rw, &e);
-        let start = form.errors(level, &rw, &rw).error;
+        let (a, b) = form.along(level, Parallelism::Threads, &rw, &e);
+        let start = form.errors(level, Parallelism::Threads, &rw, &rw).error;
         assert!(((start + a + b) / error - 1.0).abs() < 1e-3, "{a} {b}");
     }
 
@@ -233,11 +254,18 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut q = w.clone();
             q[3] = bad;
-            assert_eq!(form.errors(Isa::detect(), &w, &q).error, f64::INFINITY, "{bad}");
+            assert_eq!(
+                form.errors(Isa::detect(), Parallelism::Threads, &w, &q).error,
+                f64::INFINITY,
+                "{bad}"
+            );
         }
         let mut broken = joint.form(Isa::detect(), &rotation());
         broken.k[7] = f32::NAN;
-        assert!(!broken.is_finite() && broken.errors(Isa::detect(), &w, &w).error == f64::INFINITY);
+        assert!(
+            !broken.is_finite()
+                && broken.errors(Isa::detect(), Parallelism::Threads, &w, &w).error == f64::INFINITY
+        );
     }
 
     /// The normal equations of the ridge problem, solved by descent on the tokens themselves.
@@ -264,7 +292,7 @@ mod tests {
         }
         let mut row = w.clone();
         rotation.forward(level, &mut row, &mut Vec::new());
-        let e = times(level, &row, &form.correction(&factor), N, false);
+        let e = times(level, Parallelism::Threads, &row, &form.correction(&factor), N, false);
         let mut corrected: Vec<f32> = row.iter().zip(e).map(|(w, e)| w + e).collect();
         rotation.inverse(level, &mut corrected, &mut Vec::new());
         for (c, b) in corrected.iter().zip(&best) {

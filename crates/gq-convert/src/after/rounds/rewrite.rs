@@ -9,49 +9,56 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// New payloads, in a file until all are there: together they are as large as the output.
 pub(super) struct Payloads {
     file: File,
+    path: PathBuf,
     places: BTreeMap<String, (u64, usize)>,
     end: u64,
 }
 
 impl Payloads {
-    pub(super) fn create(path: &Path) -> std::io::Result<Payloads> {
-        let file = gq_files::begin(path)?;
-        Ok(Payloads { file, places: BTreeMap::new(), end: 0 })
+    pub(super) fn create(path: &Path) -> Result<Payloads, RoundAgainError> {
+        let path = path.to_owned();
+        match gq_files::begin(&path) {
+            Ok(file) => Ok(Payloads { file, path, places: BTreeMap::new(), end: 0 }),
+            Err(source) => Err(RoundAgainError::Io { path, source }),
+        }
     }
 
-    pub(super) fn add(&mut self, name: &str, payload: &[u8]) -> std::io::Result<()> {
-        self.file.write_all(payload)?;
+    pub(super) fn add(&mut self, name: &str, payload: &[u8]) -> Result<(), RoundAgainError> {
+        self.file.write_all(payload).map_err(|source| self.failed(source))?;
         self.places.insert(name.to_owned(), (self.end, payload.len()));
         self.end += payload.len() as u64;
         Ok(())
     }
 
-    fn get(&self, name: &str) -> std::io::Result<Option<Vec<u8>>> {
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, RoundAgainError> {
         let Some(&(offset, bytes)) = self.places.get(name) else { return Ok(None) };
         let (mut file, mut payload) = (&self.file, vec![0; bytes]);
-        file.seek(SeekFrom::Start(offset))?;
-        file.read_exact(&mut payload)?;
+        let read = file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut payload));
+        read.map_err(|source| self.failed(source))?;
         Ok(Some(payload))
+    }
+
+    fn failed(&self, source: std::io::Error) -> RoundAgainError {
+        RoundAgainError::Io { path: self.path.clone(), source }
     }
 }
 
 /// Writes `container` with the new payloads to `path`.
 pub(super) fn write(
     container: &Container,
-    (payloads, codes): (&Payloads, &Path),
+    payloads: &Payloads,
     tensors: &[TensorAgain],
     what: RoundedAgain,
     path: &Path,
 ) -> Result<(), RoundAgainError> {
     let mut writer = Writer::create_once(path)?;
     for entry in container.tensors() {
-        let new = payloads.get(&entry.name);
-        let new = new.map_err(|source| RoundAgainError::Io { path: codes.to_owned(), source })?;
+        let new = payloads.get(&entry.name)?;
         writer.write_tensor(entry.spec(), new.as_deref().unwrap_or_else(|| container.payload(entry)))?;
     }
     let mut texts = Vec::new();

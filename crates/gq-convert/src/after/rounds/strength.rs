@@ -2,8 +2,9 @@
 
 use super::objective::{Errors, times};
 use super::{Input, RoundAgainError, TensorAgain};
-use crate::round::{ColumnCoder, RowCoder, STRIP, of_strips, squared_error};
+use crate::round::{ColumnCoder, RowCoder, STRIP, squared_error};
 use gq_checkpoint::{Checkpoint, SourceTensor};
+use gq_codec::Parallelism;
 use gq_tensor::{CodedRows, Isa};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -30,6 +31,7 @@ impl Rounding<'_> {
         let (encoding, n) = (self.rows.storage.encoding, self.rows.cols);
         let rows = self.tensor.rows();
         let strength = self.strength(input)?;
+        let parallelism = self.parallelism();
         let scales_row = encoding.scales_row_bytes(n);
         let codes_bytes = |rows: usize| encoding.codes_bytes(rows, n).unwrap_or(0);
         let mut payload = vec![0u8; codes_bytes(rows) + rows * scales_row];
@@ -39,23 +41,22 @@ impl Rounding<'_> {
             .zip(scales.par_chunks_mut(STRIP * scales_row))
             .enumerate();
         parts.try_for_each(|(strip, (codes, scales))| {
-            of_strips(rows.div_ceil(STRIP), || {
-                let first = strip * STRIP;
-                let weights = self.weights(first..rows.min(first + STRIP))?;
-                let targets = self.targets(input, &weights, strength);
-                self.code.encode(self.level, &input.factor, first, &targets, codes, scales);
-                Ok::<_, RoundAgainError>(())
-            })
+            let first = strip * STRIP;
+            let weights = self.weights(first..rows.min(first + STRIP))?;
+            let targets = self.targets(parallelism, input, &weights, strength);
+            let strip = self.code.strip(first, &targets, n);
+            self.code.encode(self.level, parallelism, &input.factor, strip, codes, scales);
+            Ok::<_, RoundAgainError>(())
         })?;
         let new = self.rows.encoder.rows(codes, scales);
         let measured = self.strips(|rows| {
             let weights = self.weights(rows.clone())?;
             let mut decoded = vec![0.0; weights.len()];
             self.rows.decoder.decode_rows(self.level, old, rows.clone(), &mut decoded);
-            let before = input.held.errors(self.level, &weights, &decoded);
+            let before = input.held.errors(self.level, parallelism, &weights, &decoded);
             self.rows.decoder.decode_rows(self.level, &new, rows, &mut decoded);
-            let after = input.held.errors(self.level, &weights, &decoded);
-            let in_sample = input.train.errors(self.level, &weights, &decoded);
+            let after = input.held.errors(self.level, parallelism, &weights, &decoded);
+            let in_sample = input.train.errors(self.level, parallelism, &weights, &decoded);
             Ok((before, after, in_sample, squared_error(&weights, &decoded)))
         })?;
         let (mut before, mut after, mut in_sample) = <(Errors, Errors, Errors)>::default();
@@ -89,9 +90,12 @@ impl Rounding<'_> {
     ) -> Result<Vec<T>, RoundAgainError> {
         let rows = self.tensor.rows();
         let strips = (0..rows.div_ceil(STRIP)).into_par_iter();
-        let count = rows.div_ceil(STRIP);
-        let work = |strip| of_strips(count, || work(strip * STRIP..rows.min((strip + 1) * STRIP)));
-        strips.map(work).collect()
+        strips.map(|strip| work(strip * STRIP..rows.min((strip + 1) * STRIP))).collect()
+    }
+
+    /// Inside the work of one strip.
+    fn parallelism(&self) -> Parallelism {
+        Parallelism::within(self.tensor.rows().div_ceil(STRIP))
     }
 
     /// Rows in the basis of the codes.
@@ -103,20 +107,21 @@ impl Rounding<'_> {
     }
 
     /// What rows are rounded toward.
-    fn targets(&self, input: &Input, weights: &[f32], strength: f64) -> Vec<f32> {
+    fn targets(&self, parallelism: Parallelism, input: &Input, weights: &[f32], strength: f64) -> Vec<f32> {
         if strength == 0.0 {
             return weights.to_vec();
         }
-        let e = times(self.level, weights, &input.correction, self.rows.cols, false);
+        let e = times(self.level, parallelism, weights, &input.correction, self.rows.cols, false);
         weights.iter().zip(e).map(|(w, e)| (f64::from(*w) + strength * f64::from(e)) as f32).collect()
     }
 
     /// The part of the correction with the least error on the held-out tokens, before rounding, over all rows.
     fn strength(&self, input: &Input) -> Result<f64, RoundAgainError> {
+        let parallelism = self.parallelism();
         let along = self.strips(|rows| {
             let weights = self.weights(rows)?;
-            let e = times(self.level, &weights, &input.correction, self.rows.cols, false);
-            Ok(input.held.along(self.level, &weights, &e))
+            let e = times(self.level, parallelism, &weights, &input.correction, self.rows.cols, false);
+            Ok(input.held.along(self.level, parallelism, &weights, &e))
         })?;
         let (a, b) = along.into_iter().fold((0.0, 0.0), |(a, b), (square, slope)| (a + square, b + slope));
         let change = |s: f64| a * s * s + b * s;

@@ -125,7 +125,8 @@ pub enum ScalesError {
 /// is no finite number.
 pub fn tune_scales(
     reference: &Model,
-    (model, container): (&Model, &Container),
+    model: &Model,
+    container: &Container,
     sequences: &[Vec<u32>],
     options: ScalesOptions,
     progress: &mut dyn FnMut(ScalesEvent),
@@ -161,7 +162,7 @@ pub fn tune_scales(
     };
     let before = mean(&start, &mut advance)?;
     if !before.is_finite() {
-        held_out.iter().try_for_each(|tokens| check::<ScalesError>((reference, model), tokens))?;
+        held_out.iter().try_for_each(|tokens| check::<ScalesError>(reference, model, tokens))?;
     }
     let mut factors = start.clone();
     let is_norm = |name: &str| container.tensor(name).is_some_and(|entry| entry.shape.len() == 1);
@@ -174,7 +175,7 @@ pub fn tune_scales(
             let divergence = teacher(tokens)?.gradient(model, &factors, &mut gradients)?;
             if !divergence.is_finite() {
                 // Where both compute as they are, the factors lead astray: what is held out says so.
-                check::<ScalesError>((reference, model), tokens)?;
+                check::<ScalesError>(reference, model, tokens)?;
             }
             advance();
         }

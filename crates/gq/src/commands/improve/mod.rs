@@ -8,13 +8,14 @@ use crate::adapters::Adapters;
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::guard::{Force, Out};
+use crate::jobs::calibration_text::{TextSequences, TextWriter};
 use crate::jobs::{calibration_text, measuring_memory};
 use crate::options::{amounts, calibration};
 use crate::progress::Progress;
 use crate::seen::{Checker, NoCheck};
 use crate::signals::Work;
 use crate::{guard, signals, source, units};
-use gq_calibrate::{CalibrationText, MeasurementsDir};
+use gq_calibrate::MeasurementsDir;
 use gq_checkpoint::Checkpoint;
 use gq_container::Container;
 use gq_convert::{Effort, RoundedAgainOutcome, TunedScales};
@@ -132,9 +133,6 @@ struct Original<'a> {
     measurements: Option<MeasurementsDir>,
 }
 
-/// Sequences of a step, and the texts that they are known by.
-type Text = (Vec<CalibrationText>, Vec<Vec<u32>>);
-
 impl Original<'_> {
     /// Bytes that `--max-memory` leaves in addition to what the checkpoint keeps decoded.
     fn memory_left(&self) -> Option<u64> {
@@ -150,23 +148,23 @@ impl Original<'_> {
     }
 
     /// About `tokens` tokens of the text asked for.
-    fn text(&self, tokens: usize) -> Result<Text, Failure> {
+    fn text(&self, tokens: usize) -> Result<TextSequences, Failure> {
         let ctx = self.args.calibration_ctx;
         let pass = || Effort::new(&self.checkpoint, &|_| false).pass;
         let own = amounts::is_self_text(self.args.calibration.as_deref());
         let progress = own.then(|| calibration_text::writing(self.global, tokens, pass()));
         let mut progress = progress.transpose()?;
         let mut seen = |done: u64, of: u64| {
-            progress.iter_mut().for_each(|progress| progress.stage("", (done, of), "own text"));
+            progress.iter_mut().for_each(|progress| progress.stage("", done, of, "own text"));
         };
-        let text = calibration_text::sequences(
-            self.args.calibration.as_deref(),
-            (&self.model, &self.tokenizer),
-            (tokens, ctx),
-            self.memory_left(),
-            self.global,
-            &mut seen,
-        )?;
+        let asked = self.args.calibration.as_deref();
+        let writer = TextWriter {
+            model: &self.model,
+            tokenizer: &self.tokenizer,
+            max_memory: self.memory_left(),
+            global: self.global,
+        };
+        let text = writer.sequences(asked, tokens, ctx, &mut seen)?;
         progress.map(Progress::finish);
         Ok(text)
     }
@@ -176,7 +174,7 @@ impl Original<'_> {
         &self,
         rounds: Option<usize>,
         scales: Option<usize>,
-    ) -> Result<(Option<Text>, Option<Text>), Failure> {
+    ) -> Result<(Option<TextSequences>, Option<TextSequences>), Failure> {
         let own = amounts::is_self_text(self.args.calibration.as_deref());
         if let (Some(rounds), Some(scales), true) = (rounds, scales, own) {
             let text = self.text(rounds.max(scales))?;
@@ -252,12 +250,13 @@ pub fn run(args: &ImproveArgs, global: &Global) -> Result<(), Failure> {
             let mut improved = Improved { rounds: None, scales: None };
             if let Some(text) = &rounds {
                 let _keeping = measuring_memory::keep_buffers(kept.unwrap_or(0));
-                improved.rounds = Some(rounds::run(&original, (&*container, &model), text, path)?);
+                improved.rounds = Some(rounds::run(&original, &container, &model, text, path)?);
             }
             if let Some(text) = &scales {
                 let again = improved.helps().then(|| original.reopened(path)).transpose()?;
-                let file = again.as_ref().map_or((&*container, &model), |(file, model)| (&**file, model));
-                let scales = scales::run(&original, file, text, (&settings, path));
+                let (file, model) =
+                    again.as_ref().map_or((&container, &model), |(file, model)| (file, model));
+                let scales = scales::run(&original, file, model, text, &settings, path);
                 container.check_unchanged()?;
                 improved.scales = Some(scales?);
             }
@@ -284,10 +283,10 @@ pub fn run(args: &ImproveArgs, global: &Global) -> Result<(), Failure> {
     let mut said = String::new();
     if let Some(outcome) = &improved.rounds {
         said += &format!("{}\n", rounds::summary(outcome, &original.checkpoint).render());
-        said += &line("rounded again", (outcome.before, outcome.after), outcome.compared_tokens);
+        said += &line("rounded again", outcome.before, outcome.after, outcome.compared_tokens);
     }
     if let Some(outcome) = &improved.scales {
-        said += &line("scales tuned", (outcome.before, outcome.after), outcome.held_out_tokens);
+        said += &line("scales tuned", outcome.before, outcome.after, outcome.held_out_tokens);
     }
     let verdict = if improved.helps() { "" } else { ": left as it was" };
     let (bytes, seconds) = (units::bytes(bytes), units::seconds(seconds));
@@ -299,7 +298,7 @@ pub fn run(args: &ImproveArgs, global: &Global) -> Result<(), Failure> {
 }
 
 /// What a step did to the divergence.
-fn line(step: &str, (before, after): (f64, f64), tokens: usize) -> String {
+fn line(step: &str, before: f64, after: f64, tokens: usize) -> String {
     let verdict = match after < before {
         true => format!("{:.1} % closer", 100.0 * (1.0 - after / before)),
         false => "no closer, not used".to_owned(),

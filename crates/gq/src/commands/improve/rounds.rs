@@ -1,7 +1,8 @@
 //! `gq improve --rounds`: the layers are rounded again, each with the inputs that it gets from the layers before it.
 
-use super::{Original, Text};
+use super::Original;
 use crate::failure::Failure;
+use crate::jobs::calibration_text::TextSequences;
 use crate::jobs::measuring_memory;
 use crate::options::amounts;
 use crate::progress::Progress;
@@ -33,10 +34,10 @@ pub fn spilled(original: &Original<'_>, tokens: usize) -> Result<u64, Failure> {
 ///
 /// # Errors
 /// When `--max-memory` is too little.
-pub fn memory(original: &Original<'_>, (_, sequences): &Text) -> Result<(MeasuringMemory, u64), Failure> {
+pub fn memory(original: &Original<'_>, text: &TextSequences) -> Result<(MeasuringMemory, u64), Failure> {
     let (args, global, checkpoint) = (original.args, original.global, &original.checkpoint);
-    let ctx = sequences.iter().map(Vec::len).max().unwrap_or(0);
-    let mut memory = needed(original, sequences.len(), ctx)?;
+    let ctx = text.sequences.iter().map(Vec::len).max().unwrap_or(0);
+    let mut memory = needed(original, text.sequences.len(), ctx)?;
     let (text, left) = (args.calibration.as_deref(), original.memory_left());
     let writing = measuring_memory::Writing::of(text, checkpoint.spec(), args.calibration_ctx, left, global)?;
     memory.peak = memory.peak.max(writing.peak + checkpoint.held_bytes(global.threads()));
@@ -55,23 +56,24 @@ fn needed(original: &Original<'_>, sequences: usize, ctx: usize) -> Result<Measu
 /// Rounds again. The file is at `path` when it got closer.
 pub fn run(
     original: &Original<'_>,
-    (container, model): (&Container, &Model),
-    (texts, sequences): &Text,
+    container: &Container,
+    model: &Model,
+    text: &TextSequences,
     path: &Path,
 ) -> Result<RoundedAgainOutcome, Failure> {
     let (global, checkpoint) = (original.global, &original.checkpoint);
     let options = RoundAgainOptions {
         level: original.options.level,
         measurements: original.measurements.as_ref(),
-        text_sha256: gq_calibrate::texts_digest(texts),
+        text_sha256: gq_calibrate::texts_digest(&text.texts),
         max_memory: original.args.max_memory,
     };
     let of = checkpoint.spec().layers.len() as u64 + 1;
-    let tokens = sequences.iter().map(Vec::len).sum();
+    let tokens = text.sequences.iter().map(Vec::len).sum();
     let effort = Effort::new(checkpoint, &|_| true).rounding_again(tokens);
     let mut progress = Progress::staged(global, "improve", expected::single("layers", of, effort, global)?);
     let what = RoundAgain { checkpoint, reference: &original.model, container, model };
-    let outcome = what.run(sequences, &options, path, &mut |event| {
+    let outcome = what.run(&text.sequences, &options, path, &mut |event| {
         let RoundAgainEvent::Layers { done, .. } = event;
         progress.set(done as u64, "layers");
     });

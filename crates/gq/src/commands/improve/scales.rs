@@ -1,8 +1,9 @@
 //! `gq improve --scales`: scales and norms are tuned toward the reference, with codes as they are.
 
-use super::{ImproveArgs, Original, Text};
+use super::{ImproveArgs, Original};
 use crate::expected;
 use crate::failure::{Exit, Failure};
+use crate::jobs::calibration_text::TextSequences;
 use crate::progress::Progress;
 use gq_container::Container;
 use gq_convert::{Effort, ScalesEvent, ScalesOptions, ScalesTuned, TunedScales};
@@ -38,26 +39,29 @@ pub fn tokens(settings: &ScalesOptions, ctx: usize) -> usize {
 /// Tunes. The file is at `path` when it got closer.
 pub fn run(
     original: &Original<'_>,
-    (container, model): (&Container, &Model),
-    (texts, sequences): &Text,
-    (settings, path): (&ScalesOptions, &Path),
+    container: &Container,
+    model: &Model,
+    text: &TextSequences,
+    settings: &ScalesOptions,
+    path: &Path,
 ) -> Result<TunedScales, Failure> {
     let (global, ctx) = (original.global, original.args.calibration_ctx);
     let total = settings.steps * settings.batch;
     let effort = Effort::new(&original.checkpoint, &|_| false).tuning_scales(total * ctx);
     let stages = expected::single("sequences", total as u64, effort, global)?;
     let mut progress = Progress::staged(global, "improve", stages);
-    let file = (model, container);
-    let outcome = gq_convert::tune_scales(&original.model, file, sequences, *settings, &mut |event| {
+    let mut report = |event| {
         let ScalesEvent::Sequences { done, of } = event;
         progress.set_total(of as u64);
         progress.set(done as u64, "tuning");
-    })?;
+    };
+    let (reference, sequences) = (&original.model, &text.sequences);
+    let outcome = gq_convert::tune_scales(reference, model, container, sequences, *settings, &mut report)?;
     progress.finish();
     original.checkpoint.check_unchanged()?;
     if outcome.helps() {
         let tuned = ScalesTuned {
-            text_sha256: gq_calibrate::texts_digest(texts).parse().map_err(|_| digest_failure())?,
+            text_sha256: gq_calibrate::texts_digest(&text.texts).parse().map_err(|_| digest_failure())?,
             ctx: ctx as u64,
             batch: settings.batch as u64,
             steps: settings.steps as u64,
