@@ -12,7 +12,7 @@ use gq_checkpoint::{Adapter, Checkpoint, CheckpointError, ModelSpec, StandIn};
 use gq_container::Container;
 use gq_convert::{Origin, Plan, Step};
 use gq_eval::{Computed, Sizes, checkpoint_sizes, container_sizes};
-use gq_hub::{Globs, Hub, HubError, Located, MODEL_FILES, PullOptions, RepoRef, Snapshot};
+use gq_hub::{Globs, Hub, HubError, Located, PullOptions, RepoRef, Snapshot};
 use gq_model::{ActivationMode, Model, RunOptions};
 use gq_text::{IdDisagreement, ModelTexts, Tokenizer, id_disagreements};
 use std::io::Read;
@@ -73,7 +73,7 @@ pub fn find(given: &Path, global: &Global) -> Result<Found, Failure> {
     };
     let files = match &exact {
         Some(path) => Globs::including(&[path.clone(), format!("{path}/")]),
-        None => Globs::including(&MODEL_FILES),
+        None => Globs::model(),
     };
     fetch(&hub, &reference, files, text, global)
 }
