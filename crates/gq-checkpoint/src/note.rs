@@ -1,6 +1,8 @@
 //! What was noticed about a checkpoint that does not stand in the way, for people to be told.
 
+use crate::SourceTensor;
 use crate::keys::{Ignored, IgnoredKey};
+use crate::scale::is_of_activations;
 use std::path::{Path, PathBuf};
 
 /// Something that was read in the only way that it can be meant, or chosen by a rule.
@@ -53,6 +55,13 @@ pub enum Note {
         /// The head's name in the file.
         head: String,
     },
+    /// Scales of activations, which weights do not depend on: they were read over.
+    ActivationScales {
+        /// How many.
+        count: usize,
+        /// The first one's name in the file.
+        name: String,
+    },
     /// The vocabulary has the rows of an adapter.
     Resized {
         /// The adapter's folder name.
@@ -81,6 +90,13 @@ pub enum Note {
 }
 
 impl Note {
+    /// One note for all scales of activations; `None` where there are none.
+    pub(crate) fn of_activation_scales(tensors: &[SourceTensor]) -> Option<Note> {
+        let scales = || tensors.iter().filter(|tensor| is_of_activations(&tensor.name));
+        let name = scales().next()?.source_name.clone();
+        Some(Note::ActivationScales { count: scales().count(), name })
+    }
+
     /// One note for each reason.
     pub(crate) fn of_keys(path: &Path, ignored: &[IgnoredKey]) -> Vec<Note> {
         let of = |why: Ignored| {
