@@ -249,6 +249,7 @@ pub fn try_checkpoints_tokenizer(
     checkpoint: &Checkpoint,
     output: Output,
 ) -> Result<Option<Tokenizer>, Failure> {
+    refuse_tekken_alone(checkpoint)?;
     let texts = ModelTexts::from_checkpoint(checkpoint)?;
     let tokenizer = try_tokenizer(&texts, checkpoint.spec())?;
     for found in tokenizer.iter().flat_map(|tokenizer| id_disagreements(&texts, checkpoint.spec(), tokenizer))
@@ -256,6 +257,21 @@ pub fn try_checkpoints_tokenizer(
         output.warn(&disagreement(&found));
     }
     Ok(tokenizer)
+}
+
+/// Refuses a checkpoint whose only tokenizer is in Mistral's own format: what is made of it would read no text.
+fn refuse_tekken_alone(checkpoint: &Checkpoint) -> Result<(), Failure> {
+    const TEKKEN: &str = "tekken.json";
+    let place = checkpoint.dir().display();
+    if checkpoint.has_tokenizer() || !checkpoint.dir().join(TEKKEN).is_file() {
+        return Ok(());
+    }
+    let message =
+        format!("{place}: the tokenizer is {TEKKEN}, which gq does not read; there is no tokenizer.json");
+    Err(Failure::new(Exit::Input, "tokenizer.tekken", message)
+        .at(place)
+        .limit("tokenizer.json")
+        .actual(TEKKEN))
 }
 
 fn disagreement(found: &IdDisagreement) -> String {
