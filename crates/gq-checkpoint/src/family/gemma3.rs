@@ -49,7 +49,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         sliding_rope: true,
         rope_factors: RopeFactors::Never,
         yarn_truncates: true,
-        yarn_factor: true,
+        yarn_keys: false,
     },
 };
 

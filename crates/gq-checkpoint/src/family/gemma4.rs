@@ -42,7 +42,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         sliding_rope: true,
         rope_factors: RopeFactors::Always,
         yarn_truncates: true,
-        yarn_factor: true,
+        yarn_keys: false,
     },
 };
 
