@@ -40,6 +40,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         attention_bias: true,
         pads_vocabulary: true,
         windows: true,
+        loads: gguf_loads,
         sliding_rope: false,
         rope_factors: RopeFactors::Never,
         yarn_truncates: false,
@@ -218,6 +219,22 @@ fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufE
         "rope_parameters": rope,
     })));
     Ok(config)
+}
+
+/// llama.cpp asserts that a layer has a window, and looks for a head.
+fn gguf_loads(spec: &ModelSpec) -> Result<(), GgufError> {
+    let unsupported = |key: &str, actual: &str, supported: &str| GgufError::Unsupported {
+        key: key.to_owned(),
+        actual: actual.to_owned(),
+        supported: supported.to_owned(),
+    };
+    if !pattern(spec).contains(&true) {
+        return Err(unsupported("layer_types", "full_attention for all", "a layer with a window"));
+    }
+    match spec.tied_head {
+        true => Err(unsupported("tie_word_embeddings", "true", "false: the engine wants a head")),
+        false => Ok(()),
+    }
 }
 
 /// Keys of this architecture alone.

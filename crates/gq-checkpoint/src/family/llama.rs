@@ -38,6 +38,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         attention_bias: true,
         pads_vocabulary: true,
         windows: false,
+        loads: |_| Ok(()),
         sliding_rope: false,
         rope_factors: RopeFactors::WhereNeeded,
         yarn_truncates: true,

@@ -38,6 +38,7 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         attention_bias: false,
         pads_vocabulary: true,
         windows: false,
+        loads: |_| Ok(()),
         sliding_rope: false,
         yarn_truncates: true,
         yarn_keys: true,

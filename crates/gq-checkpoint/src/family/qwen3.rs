@@ -37,6 +37,7 @@ pub(super) const RULES: GgufRules = GgufRules {
     attention_bias: false,
     pads_vocabulary: true,
     windows: false,
+    loads: |_| Ok(()),
     sliding_rope: false,
     rope_factors: RopeFactors::Never,
     yarn_truncates: true,

@@ -26,6 +26,8 @@ pub(crate) struct GgufRules {
     pub(crate) pads_vocabulary: bool,
     /// Whether engines give layers windows.
     pub(crate) windows: bool,
+    /// Refuses models of the family that engines do not load, by the key of `config.json` and what they do load.
+    pub(crate) loads: fn(&ModelSpec) -> Result<(), GgufError>,
     /// Whether sliding layers have rotary keys of their own.
     pub(crate) sliding_rope: bool,
     /// Whether the ramp of a YaRN that keys describe begins and ends at whole pairs in the models that these files are of.

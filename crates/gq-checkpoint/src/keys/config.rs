@@ -1,7 +1,7 @@
 //! Keys of `config.json`.
 
 use super::{
-    ALL, ConfigKey, Families, GEMMA, GEMMA3, GEMMA4, GPT_OSS, LLAMA, LLAMA_GEMMA, LLAMA_QWEN, MISTRAL3,
+    ALL, ConfigKey, DERIVED_HEADS, Families, GEMMA, GEMMA3, GEMMA4, GPT_OSS, LLAMA, LLAMA_GEMMA, LLAMA_QWEN, MISTRAL3,
     MISTRALS, NO_GEMMA, NOT_GEMMA4, Null, QWEN, QWEN_DENSE, QWEN3, QWEN3_MOE, WRAPPED,
 };
 use Null::{Absent, Refused};
@@ -30,7 +30,7 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
     row("num_key_value_heads", NO_GEMMA, "key-value heads", ("as many as query heads; Qwen2: 32, and as many for null; Qwen3, Mistral, GPT-OSS: refused", Absent), "divisors of the query heads", "attention.head_count_kv"),
     row("num_key_value_heads", GEMMA, "key-value heads", ("4", Refused), "divisors of the query heads", "attention.head_count_kv"),
     row("head_dim", MISTRAL3, "width of a head", ("128", Refused), "even numbers to 4096", "attention.key_length, attention.value_length, rope.dimension_count"),
-    row("head_dim", NO_GEMMA, "width of a head", ("hidden_size / num_attention_heads; dense Qwen3, GPT-OSS: refused", Absent), "even numbers to 4096", "attention.key_length, attention.value_length, rope.dimension_count"),
+    row("head_dim", DERIVED_HEADS, "width of a head", ("hidden_size / num_attention_heads; dense Qwen3, GPT-OSS: refused", Absent), "even numbers to 4096", "attention.key_length, attention.value_length, rope.dimension_count"),
     row("head_dim", GEMMA, "width of a head (Gemma 4: on sliding layers)", ("256", Refused), "even numbers to 4096", "attention.key_length(_swa), attention.value_length(_swa)"),
     row("max_position_embeddings", ALL, "longest sequence the model was made for, tokens", ("Llama: 2048; Qwen2: 32768; Qwen3: refused; Gemma, Mistral, GPT-OSS: 131072; Ministral 3: 262144; Gemma 4 unified: 262144", Refused), "1 to 2^32", "context_length"),
     row("original_max_position_embeddings", NO_GEMMA, "context before the extension, tokens; counts before the one in rope_parameters", ("that in rope_parameters", Absent), "1 to 10^9", "rope.scaling.original_context_length"),
