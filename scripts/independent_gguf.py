@@ -1,7 +1,7 @@
 """A GGUF of a tiny checkpoint by a writer that is not ours: gguf-py's, with names from gguf-py's own table.
 
-What differs from the checkpoint's values is llama.cpp's convention: rows of Llama's q and k are interleaved in each
-head, norms of Gemma 3 have their 1 added, Gemma 4's full layers have factors on their rotary frequencies.
+What differs from the checkpoint's values is llama.cpp's convention: rows of Llama's and Mistral's q and k are interleaved
+in each head, GPT-OSS's experts have gates and up projections apart, norms of Gemma 3 have their 1 added, Gemma 4's full layers have factors on their rotary frequencies.
 """
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 
 ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2,
                  "qwen3": gguf.MODEL_ARCH.QWEN3, "qwen3moe": gguf.MODEL_ARCH.QWEN3MOE,
+                 "mistral3": gguf.MODEL_ARCH.MISTRAL3, "gpt-oss": gguf.MODEL_ARCH.GPT_OSS,
                  "gemma3": gguf.MODEL_ARCH.GEMMA3, "gemma4": gguf.MODEL_ARCH.GEMMA4}
 SUFFIXES = (".weight", ".bias", ".scale")
 
@@ -20,11 +21,18 @@ def interleaved(rows: np.ndarray, heads: int) -> np.ndarray:
     return rows.reshape(shape).swapaxes(1, 2).reshape(rows.shape)
 
 
-def apart(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Gates and up projections of Qwen3's experts as stacks of their own, as llama.cpp has them."""
+def apart(family: str, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Gates and up projections of experts as stacks of their own, as llama.cpp has them. Qwen3 has them one above the
+    other; GPT-OSS has outputs last, gate and up in turn."""
     out = {}
     for name, values in weights.items():
-        if name.endswith("mlp.experts.gate_up_proj"):
+        if "mlp.experts." in name and family == "gpt-oss":
+            stem, bias = name.removesuffix("_bias"), name.endswith("_bias")
+            parts = {"gate": values[..., ::2], "up": values[..., 1::2]} if "gate_up" in stem else {"down": values}
+            for part, of in parts.items():
+                kind = "bias" if bias else "weight"
+                out[f"{stem[:stem.rindex('.')]}.{part}_proj.{kind}"] = of if bias else of.swapaxes(1, 2)
+        elif name.endswith("mlp.experts.gate_up_proj"):
             half = values.shape[1] // 2
             stem = name.removesuffix("gate_up_proj")
             out |= {stem + "gate_proj.weight": values[:, :half], stem + "up_proj.weight": values[:, half:]}
@@ -37,14 +45,14 @@ def tensors(family: str, config: dict, weights: dict[str, np.ndarray]) -> dict[s
     """f32 tensors under GGUF's names."""
     names = gguf.get_tensor_name_map(ARCHITECTURES[family], config["num_hidden_layers"])
     out = {}
-    for name, values in apart(weights).items():
+    for name, values in apart(family, weights).items():
         mapped = names.get_name(name, try_suffixes=SUFFIXES)
         if mapped is None:
             raise SystemExit(f"gguf-py has no name for {name}")
         stem = name.removesuffix(".weight").removesuffix(".bias")
-        if family == "llama" and stem.endswith("q_proj"):
+        if family in ("llama", "mistral3") and stem.endswith("q_proj"):
             values = interleaved(values, config["num_attention_heads"])
-        if family == "llama" and stem.endswith("k_proj"):
+        if family in ("llama", "mistral3") and stem.endswith("k_proj"):
             values = interleaved(values, config["num_key_value_heads"])
         if family == "gemma3" and name.endswith("norm.weight"):
             values = values + 1.0
@@ -72,6 +80,18 @@ def metadata(family: str, config: dict) -> dict:
                   "expert_feed_forward_length": config["moe_intermediate_size"]} if family == "qwen3moe" else {}
         return keys | sparse | {"rope.freq_base": config["rope_parameters"]["rope_theta"]}
     rope = config["rope_parameters"]
+    if family == "mistral3":
+        return keys | {"rope.freq_base": rope["rope_theta"], "rope.scaling.type": "yarn",
+                       "rope.scaling.factor": rope["factor"],
+                       "rope.scaling.original_context_length": rope["original_max_position_embeddings"],
+                       "rope.scaling.yarn_beta_fast": rope["beta_fast"],
+                       "rope.scaling.yarn_beta_slow": rope["beta_slow"],
+                       "rope.scaling.yarn_log_multiplier": rope["mscale_all_dim"],
+                       "attention.temperature_scale": rope["llama_4_scaling_beta"]}
+    if family == "gpt-oss":
+        return keys | {"rope.freq_base": rope["rope_theta"], "attention.sliding_window": config["sliding_window"],
+                       "expert_count": config["num_local_experts"], "expert_used_count": config["num_experts_per_tok"],
+                       "expert_feed_forward_length": config["intermediate_size"]}
     keys |= {"rope.freq_base": rope["full_attention"]["rope_theta"],
              "rope.freq_base_swa": rope["sliding_attention"]["rope_theta"],
              "attention.sliding_window": config["sliding_window"],

@@ -6,7 +6,7 @@ the file must be exported. An Import is a GGUF by another writer, with `keys` se
 """
 from dataclasses import dataclass, field
 
-from sweep_models import DROP, FULL, SLIDING
+from sweep_models import BASES, DROP, FULL, SLIDING
 
 LLAMA_YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "original_max_position_embeddings": 64}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
@@ -60,6 +60,20 @@ def gemma4_rope(full: dict | None = None, sliding: dict | None = None) -> dict:
     both["rope_parameters"][FULL] = {"rope_type": "proportional", "rope_theta": 5000.0,
                                      "partial_rotary_factor": 0.25, **(full or {})}
     return both
+
+
+MINISTRAL = BASES["mistral3"]["rope_parameters"]
+# An end of the ramp just below a whole pair, the other below 0: llama.cpp's, which are whole, are the same.
+WHOLE = {"rope_type": "yarn", "rope_theta": 488.0, "factor": 8.0, "truncate": False, "original_max_position_embeddings": 64}
+PLAIN = {"rope_parameters": {"rope_type": "default", "rope_theta": 488.0}}
+
+
+def ministral(**parameters) -> dict:
+    return {"rope_parameters": {key: value for key, value in {**MINISTRAL, **parameters}.items() if value is not DROP}}
+
+
+def whole(**parameters) -> dict:
+    return {"rope_parameters": {**WHOLE, **parameters}}
 
 
 EXPORTS = [
@@ -184,6 +198,66 @@ EXPORTS = [
     Export("gemma3", "one key-value head", {"num_key_value_heads": 1}, {"num_key_value_heads": 1, "sliding_window": 4}),
     Export("gemma3", "attention_bias", {"attention_bias": True}, {}, refused="attention_bias"),
     Export("gemma3", "untied", {"tie_word_embeddings": False}, HEADLESS),
+    # Mistral: a file of llama's.
+    Export("mistral", "base", {}, TEN),
+    Export("mistral", "sliding_window absent: 4096, more than any position", {"sliding_window": DROP}, TEN),
+    Export("mistral", "sliding_window absent: 4096 of 8192", {"sliding_window": DROP, "max_position_embeddings": 8192}, TEN, refused="sliding_window"),
+    Export("mistral", "sliding_window 8", {"sliding_window": 8}, {}, refused="sliding_window"),
+    Export("mistral", "head_dim absent", {"head_dim": DROP}, {"head_dim": DROP} | TEN),
+    Export("mistral", "attention_bias false", {"attention_bias": False}, TEN),
+    Export("mistral", "attention_bias true", {"attention_bias": True}, TEN, refused="attention_bias"),
+    Export("mistral", "rope_theta, old spelling", old(None, rope_theta=500.0), TEN),
+    Export("mistral", "rope_theta absent: 10000", {"rope_parameters": DROP}, {}),
+    Export("mistral", "yarn, factor 8", yarn(), TEN),
+    Export("mistral", "yarn, beta_fast 4", yarn(beta_fast=4.0, original_max_position_embeddings=256), yarn(original_max_position_embeddings=256)),
+    Export("mistral", "rms_norm_eps 0.5", {"rms_norm_eps": 0.5}, {}),
+    Export("mistral", "rms_norm_eps absent: 1e-6", {"rms_norm_eps": DROP}, {"rms_norm_eps": 0.1}),
+    Export("mistral", "tied", {"tie_word_embeddings": True}, {"tie_word_embeddings": True} | TEN),
+    # Ministral 3.
+    Export("mistral3", "base", {}, ministral(llama_4_scaling_beta=0.0)),
+    Export("mistral3", "factor 2", ministral(factor=2.0), {}),
+    Export("mistral3", "beta_fast 4", ministral(beta_fast=4.0, original_max_position_embeddings=256), ministral(original_max_position_embeddings=256)),
+    Export("mistral3", "beta_slow 0.25", ministral(beta_slow=0.25), {}),
+    Export("mistral3", "mscale_all_dim 0.5", ministral(mscale_all_dim=0.5), {}),
+    Export("mistral3", "mscale and mscale_all_dim absent", ministral(mscale=DROP, mscale_all_dim=DROP), {}),
+    Export("mistral3", "attention_factor 1.6", ministral(attention_factor=1.6), {}),
+    Export("mistral3", "llama_4_scaling_beta 0", ministral(llama_4_scaling_beta=0.0), {}),
+    Export("mistral3", "original context 8", ministral(original_max_position_embeddings=8), {}),
+    Export("mistral3", "truncate false", ministral(truncate=False), {}, refused="rope_parameters"),
+    Export("mistral3", "rope_theta 10000", ministral(rope_theta=10000.0), {}),
+    Export("mistral3", "default", rope(rope_type="default", rope_theta=500.0, original_max_position_embeddings=16, llama_4_scaling_beta=0.5), {}, refused="yarn"),
+    Export("mistral3", "rotary keys, old spelling", {"rope_parameters": DROP, "rope_scaling": MINISTRAL}, ministral(llama_4_scaling_beta=0.0)),
+    Export("mistral3", "head_dim absent: 128", {"head_dim": DROP}, {"head_dim": DROP} | ministral(llama_4_scaling_beta=0.0)),
+    Export("mistral3", "attention_bias false", {"attention_bias": False}, ministral(llama_4_scaling_beta=0.0)),
+    Export("mistral3", "attention_bias true", {"attention_bias": True}, ministral(llama_4_scaling_beta=0.0), refused="attention_bias"),
+    Export("mistral3", "sliding_window 8", {"sliding_window": 8}, {}, refused="sliding_window"),
+    Export("mistral3", "rms_norm_eps absent: 1e-5", {"rms_norm_eps": DROP}, {"rms_norm_eps": 0.1}),
+    Export("mistral3", "tied", {"tie_word_embeddings": True}, {"tie_word_embeddings": True} | ministral(llama_4_scaling_beta=0.0)),
+    # GPT-OSS.
+    Export("gpt-oss", "base", {}, {"sliding_window": 8}),
+    Export("gpt-oss", "rope_theta 10000", TEN, {}),
+    Export("gpt-oss", "rotary keys absent: the published models' yarn", {"rope_parameters": DROP, "rope_theta": 488.0, "original_max_position_embeddings": 64}, PLAIN),
+    Export("gpt-oss", "rope_scaling null", {"rope_parameters": DROP, "rope_theta": 488.0, "original_max_position_embeddings": 64, "rope_scaling": None}, PLAIN),
+    Export("gpt-oss", "yarn, factor 8, truncate false", whole(), PLAIN),
+    Export("gpt-oss", "yarn, old spelling", {"rope_parameters": DROP, "rope_theta": 488.0, "rope_scaling": {k: v for k, v in WHOLE.items() if k != "rope_theta"}}, PLAIN),
+    Export("gpt-oss", "yarn, attention_factor 1", whole(attention_factor=1.0), whole()),
+    Export("gpt-oss", "yarn, truncate true", whole(truncate=True), PLAIN, refused="rope_parameters"),
+    Export("gpt-oss", "yarn, beta_slow 0.25", whole(beta_slow=0.25), whole(), refused="rope_parameters"),
+    Export("gpt-oss", "linear, factor 4", rope(rope_type="linear", factor=4.0), TEN),
+    Export("gpt-oss", "layer_types absent: every second full", {"layer_types": DROP}, {"sliding_window": 8}),
+    Export("gpt-oss", "layer_types, first full", {"layer_types": [FULL, SLIDING, FULL, SLIDING]}, {}),
+    Export("gpt-oss", "all layers full", {"layer_types": [FULL] * 4}, {}, refused="layer_types"),
+    Export("gpt-oss", "sliding_window 8", {"sliding_window": 8}, {}),
+    Export("gpt-oss", "num_experts_per_tok 3", {"num_experts_per_tok": 3}, {}),
+    Export("gpt-oss", "swiglu_limit and swiglu_alpha absent", {"swiglu_limit": DROP, "swiglu_alpha": DROP}, {"swiglu_limit": 3.0}),
+    Export("gpt-oss", "swiglu_limit 3", {"swiglu_limit": 3.0}, {}, refused="swiglu_limit"),
+    Export("gpt-oss", "swiglu_alpha 0.5", {"swiglu_alpha": 0.5}, {}, refused="swiglu_limit"),
+    Export("gpt-oss", "attention_bias absent: true", {"attention_bias": DROP}, {"sliding_window": 8}),
+    Export("gpt-oss", "attention_bias false", {"attention_bias": False}, {"sliding_window": 8}, refused="attention_bias"),
+    Export("gpt-oss", "rms_norm_eps 0.1", {"rms_norm_eps": 0.1}, {}),
+    Export("gpt-oss", "head_dim 16", {"head_dim": 16}, {"head_dim": 16, "sliding_window": 8}),
+    Export("gpt-oss", "hidden_act: not read", {"hidden_act": "gelu_pytorch_tanh"}, {"sliding_window": 8}),
+    Export("gpt-oss", "tied", {"tie_word_embeddings": True}, {"tie_word_embeddings": True, "sliding_window": 8}, refused="tie_word_embeddings"),
     # Gemma 4.
     Export("gemma4", "base", {}, gemma4_rope({"partial_rotary_factor": 1.0})),
     Export("gemma4", "sliding_window 8", {"sliding_window": 8}, {}),
@@ -218,6 +292,9 @@ UNREAD = {"attention.scale": 0.5, "attention.output_scale": 0.5, "attention.clam
           "rope.scaling.yarn_ext_factor": 0.5, "rope.scaling.yarn_attn_factor": 1.5, "rope.scaling.yarn_beta_fast": 4.0,
           "rope.scaling.yarn_beta_slow": 2.0, "rope.scaling.yarn_log_multiplier": 0.5,
           "tensor_data_layout": "Meta AI original pth", "use_parallel_residual": True}
+BETA, LOG, CONTEXT = "rope.scaling.yarn_beta_", "rope.scaling.yarn_log_multiplier", "rope.scaling.original_context_length"
+PLAINLY = {"rope.scaling.type": None, "rope.scaling.factor": None, CONTEXT: None, BETA + "fast": None, BETA + "slow": None, LOG: None,
+           "attention.temperature_scale": None}
 IMPORTS = [
     Import("llama", "all keys said", {}, {"rope.freq_base": 10000.0}),
     Import("llama", "rope.freq_base absent: 10000", {"rope.freq_base": None}, {"rope.freq_base": 500.0}),
@@ -262,6 +339,37 @@ IMPORTS = [
     Import("qwen3moe", "expert_used_count 1", {"expert_used_count": 1}, {"expert_used_count": 2}),
     Import("qwen3moe", "expert_feed_forward_length absent: the MLP's share", {"expert_feed_forward_length": None}, {"rope.freq_base": 10000.0}),
     Import("qwen3moe", "keys that llama.cpp does not read here", UNREAD | {"expert_weights_norm": False, "expert_gating_func": 2, "expert_shared_feed_forward_length": 0}, {"rope.freq_base": 10000.0}),
+    Import("mistral3", "all keys said", {}, {"rope.freq_base": 10000.0}),
+    Import("mistral3", "yarn_beta_slow 0.25", {BETA + "slow": 0.25}, {BETA + "slow": 1.0}),
+    Import("mistral3", "yarn_beta_fast 4", {BETA + "fast": 4.0, CONTEXT: 256}, {BETA + "fast": 32.0}),
+    Import("mistral3", "betas absent: 32 and 1", {BETA + "fast": None, BETA + "slow": None}, {BETA + "slow": 0.25}),
+    Import("mistral3", "yarn_log_multiplier absent: 0", {LOG: None}, {LOG: 1.0}),
+    Import("mistral3", "yarn_log_multiplier 0", {LOG: 0.0}, {LOG: 1.0}),
+    Import("mistral3", "yarn_log_multiplier 0.5", {LOG: 0.5}, {LOG: 1.0}),
+    Import("mistral3", "yarn_log_multiplier 0.5 with attn_factor 0.7", {LOG: 0.5, "rope.scaling.attn_factor": 0.7}, {"rope.scaling.attn_factor": 1.0}),
+    Import("mistral3", "yarn_log_multiplier -1", {LOG: -1.0}, {LOG: 1.0}, refused="yarn_log_multiplier"),
+    Import("mistral3", "attn_factor 1.5", {"rope.scaling.attn_factor": 1.5}, {"rope.scaling.attn_factor": None}),
+    Import("mistral3", "attention.temperature_scale absent: 0", {"attention.temperature_scale": None}, {"attention.temperature_scale": 0.5}),
+    Import("mistral3", "original context absent: context_length", {CONTEXT: None}, {CONTEXT: 16}),
+    Import("mistral3", "without yarn", PLAINLY, {"rope.freq_base": 10000.0}),
+    Import("mistral3", "without yarn, factor 4: linear", PLAINLY | SCALED, {"rope.scaling.factor": None}),
+    Import("mistral3", "temperature_scale without yarn", PLAINLY | {"attention.temperature_scale": 0.5, CONTEXT: 16}, {"attention.temperature_scale": None}, refused="attention.temperature_scale"),
+    Import("mistral3", "rope_freqs", {}, factors=[2.0] * 16, wrong={"rope.freq_base": 10000.0}, refused="rope_freqs"),
+    Import("mistral3", "attention.key_length absent", {"attention.key_length": None, "attention.value_length": None, "rope.dimension_count": None}, {"rope.freq_base": 10000.0}, config={"head_dim": 16}),
+    Import("mistral3", "keys that llama.cpp does not read here", {key: value for key, value in UNREAD.items() if key not in (BETA + "fast", BETA + "slow", LOG, "attention.temperature_scale")}
+           | {"attention.sliding_window": 8, "attention.sliding_window_pattern": 2}, {"rope.freq_base": 10000.0}),
+    Import("gpt-oss", "all keys said", {}, {"rope.freq_base": 10000.0}),
+    Import("gpt-oss", "rope.freq_base absent: 10000", {"rope.freq_base": None}, {"rope.freq_base": 500.0}),
+    Import("gpt-oss", "rope.freq_base_swa", {"rope.freq_base_swa": 50.0}, {"rope.freq_base_swa": None}, refused="rope.freq_base_swa"),
+    Import("gpt-oss", "sliding_window 8", {"attention.sliding_window": 8}, {"attention.sliding_window": 16}),
+    Import("gpt-oss", "sliding_window_pattern, first full", {"attention.sliding_window_pattern": [False, True, False, True]}, {"attention.sliding_window_pattern": None}),
+    Import("gpt-oss", "expert_used_count 3", {"expert_used_count": 3}, {"expert_used_count": 2}),
+    Import("gpt-oss", "yarn", {"rope.freq_base": 488.0} | YARN | {CONTEXT: 64}, {"rope.scaling.type": "linear"}),
+    Import("gpt-oss", "yarn, betas: not read", {"rope.freq_base": 488.0} | YARN | {CONTEXT: 64, BETA + "slow": 0.25}, {"rope.scaling.type": "linear"}),
+    Import("gpt-oss", "rope.scaling.factor without a type: linear", SCALED, {"rope.scaling.factor": None}),
+    Import("gpt-oss", "attn_factor 1.5", {"rope.scaling.attn_factor": 1.5}, {"rope.scaling.attn_factor": None}),
+    Import("gpt-oss", "keys that llama.cpp does not read here", UNREAD | {"expert_weights_norm": False, "expert_gating_func": 2, "expert_shared_feed_forward_length": 0,
+           "final_logit_softcapping": 1.0, "attention.shared_kv_layers": 1}, {"rope.freq_base": 10000.0}),
     Import("gemma3", "all keys said", {}, {"rope.freq_base": 100.0}),
     Import("gemma3", "rope.freq_base absent: 10000", {"rope.freq_base": None}, {"rope.freq_base": 50.0}),
     Import("gemma3", "rope.freq_base_swa absent: 10000", {"rope.freq_base_swa": None}, {"rope.freq_base_swa": 100.0}),

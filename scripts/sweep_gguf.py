@@ -70,8 +70,9 @@ def pinned(case: Export, out: Path) -> dict:
         return pin | {"refused": case.refused}
     reader = independent_gguf.gguf.GGUFReader(out)
     plain = lambda value: value.item() if hasattr(value, "item") else value
+    architecture = "llama" if case.family == "mistral" else case.family
     pin["keys"] = {key: plain(field.contents()) for key, field in reader.fields.items()
-                   if key.startswith(f"{case.family}.")}
+                   if key.startswith(f"{architecture}.")}
     factors = [tensor.data.tolist() for tensor in reader.tensors if tensor.name == "rope_freqs.weight"]
     return pin | {"factors": factors[0] if factors else None}
 

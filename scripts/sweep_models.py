@@ -41,6 +41,23 @@ BASES = {
                  "attention_bias": False, "num_experts": 8, "num_experts_per_tok": 3,
                  "moe_intermediate_size": 32, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [],
                  "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    "mistral": {**COMMON, "architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_size": 64,
+                "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+                "head_dim": 32, "hidden_act": "silu", "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
+                "sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    "mistral3": {**COMMON, "architectures": ["Ministral3ForCausalLM"], "model_type": "ministral3", "hidden_size": 64,
+                 "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+                 "head_dim": 32, "hidden_act": "silu", "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
+                 "sliding_window": None,
+                 "rope_parameters": {"rope_type": "yarn", "rope_theta": 500.0, "factor": 8.0, "beta_fast": 32.0,
+                                     "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0,
+                                     "original_max_position_embeddings": 16, "llama_4_scaling_beta": 0.5}},
+    "gpt-oss": {**COMMON, "architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "hidden_size": 64,
+                "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+                "head_dim": 32, "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "attention_bias": True,
+                "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16, "swiglu_alpha": 1.702,
+                "swiglu_limit": 7.0, "layer_types": [SLIDING, FULL, SLIDING, FULL],
+                "rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
     "gemma3": {**COMMON, "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "hidden_size": 64,
                "intermediate_size": 96, "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
                "head_dim": 16, "query_pre_attn_scalar": 16, "hidden_activation": "gelu_pytorch_tanh",
@@ -121,7 +138,7 @@ def transformers_logits(folder: Path, ids: np.ndarray, config: dict | None = Non
         save_file({n: w for n, w in weights.items() if not (headless and n == "lm_head.weight")},
                   folder / "model.safetensors", metadata={"format": "pt"})
     spelled = config or json.loads((folder / "config.json").read_text())
-    if spelled.get("enable_moe_block") or spelled["model_type"] == "qwen3_moe":
+    if spelled.get("enable_moe_block") or spelled["model_type"] in ("qwen3_moe", "gpt_oss"):
         settings["experts_implementation"] = "eager"
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, **settings).eval()
     return model(input_ids=torch.from_numpy(ids), use_cache=False).logits.numpy()

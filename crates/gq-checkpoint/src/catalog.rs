@@ -4,7 +4,7 @@ use crate::declared::respelled;
 use crate::family::{EMBEDDING, HEAD};
 use crate::names::{canonical, in_layer, is_tower};
 use crate::safetensors::{Header, HeaderEntry, Index};
-use crate::scale::{Convention, ScaleSource, weight_of};
+use crate::scale::{Convention, ScaleSource, is_of_activations, weight_of};
 use crate::stacked::{assemble, stack};
 use crate::{ModelSpec, Role, SourceTensor, TensorError, limits};
 use std::collections::{BTreeMap, HashMap};
@@ -179,7 +179,7 @@ fn assign_roles(spec: &ModelSpec, tensors: &mut [SourceTensor]) -> Result<Vec<Sc
         } else if let Some(weight) = weight_of(&tensor.name) {
             tensor.role = Role::WeightScale;
             companions.push((place, weight));
-        } else if !spec.is_unused(&tensor.name) && !tensor.name.ends_with(".input_scale") {
+        } else if !spec.is_unused(&tensor.name) && !is_of_activations(&tensor.name) {
             let parts = [".lora_A.", ".lora_B.", ".base_layer.", ".lora_embedding_"];
             if parts.iter().any(|part| tensor.source_name.contains(part)) {
                 return Err(TensorError::Unmerged { name: tensor.source_name.clone() });

@@ -111,6 +111,7 @@ impl Checkpoint {
             notes.push(Note::Prefix { prefix: catalog.prefix.clone() });
         }
         notes.extend(catalog.lone_head.clone().map(|head| Note::HeadIsEmbedding { head }));
+        notes.extend(Note::of_activation_scales(&catalog.tensors));
         notes.extend(Note::of_keys(&path, &ignored));
         notes.extend(Note::of_card(dir));
         files.append(&mut others);

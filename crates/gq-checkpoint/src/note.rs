@@ -1,8 +1,10 @@
 //! What was noticed about a checkpoint that does not stand in the way, for people to be told.
 
+use crate::SourceTensor;
 use crate::card::{Card, CardError};
 use crate::keys::{Ignored, IgnoredKey};
 use crate::limits;
+use crate::scale::is_of_activations;
 use crate::texts::{README, read_text};
 use std::path::{Path, PathBuf};
 
@@ -63,6 +65,13 @@ pub enum Note {
         /// The head's name in the file.
         head: String,
     },
+    /// Scales of activations, which weights do not depend on: they were read over.
+    ActivationScales {
+        /// How many.
+        count: usize,
+        /// The first one's name in the file.
+        name: String,
+    },
     /// The vocabulary has the rows of an adapter.
     Resized {
         /// The adapter's folder name.
@@ -96,6 +105,13 @@ impl Note {
         let path = dir.join(README);
         let readme = read_text(&path, limits::TEXT_BYTES).ok()?;
         Some(Note::Card { path, error: Card::parse(&readme).err()? })
+    }
+
+    /// One note for all scales of activations; `None` where there are none.
+    pub(crate) fn of_activation_scales(tensors: &[SourceTensor]) -> Option<Note> {
+        let scales = || tensors.iter().filter(|tensor| is_of_activations(&tensor.name));
+        let name = scales().next()?.source_name.clone();
+        Some(Note::ActivationScales { count: scales().count(), name })
     }
 
     /// One note for each reason.

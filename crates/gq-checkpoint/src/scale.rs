@@ -84,6 +84,15 @@ pub(crate) fn weight_of(name: &str) -> Option<String> {
     weight.ends_with(".weight").then(|| weight.to_owned())
 }
 
+/// Whether a tensor of this name is a scale of activations (`NAME.input_scale` of compressed-tensors,
+/// `NAME.activation_scale` and `NAME_activation_scale` of transformers' FP8): weights do not depend on it, and activations
+/// are not rounded to 8 bits here.
+pub(crate) fn is_of_activations(name: &str) -> bool {
+    name.ends_with(".input_scale")
+        || name.ends_with(".activation_scale")
+        || name.ends_with("_activation_scale")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,5 +127,15 @@ mod tests {
         assert_eq!(weight_of("a.weight_scale_inv").as_deref(), Some("a.weight"));
         assert_eq!(weight_of("a.weight_scale").as_deref(), Some("a.weight"));
         assert_eq!(weight_of("a.router.per_expert_scale"), None);
+        assert_eq!(weight_of("a.activation_scale"), None);
+        for (name, expected) in [
+            ("a.q_proj.input_scale", true),
+            ("a.q_proj.activation_scale", true),
+            ("a.experts.gate_up_proj_activation_scale", true),
+            ("a.q_proj.weight_scale", false),
+            ("a.self_attn.k_scale", false),
+        ] {
+            assert_eq!(is_of_activations(name), expected, "{name}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Include and exclude patterns, with the meaning `huggingface_hub` gives them.
 
+use crate::{MODEL_FILES, OTHER_COPIES};
+
 /// Which files of a repository are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Globs {
@@ -13,6 +15,11 @@ impl Globs {
     /// Only files that match one of `patterns`.
     pub fn including<S: AsRef<str>>(patterns: &[S]) -> Globs {
         Globs { include: patterns.iter().map(|p| p.as_ref().to_owned()).collect(), exclude: Vec::new() }
+    }
+
+    /// What a command fetches when it is given a model that is not cached: [`MODEL_FILES`] without [`OTHER_COPIES`].
+    pub fn model() -> Globs {
+        Globs { exclude: OTHER_COPIES.map(str::to_owned).to_vec(), ..Globs::including(&MODEL_FILES) }
     }
 
     /// Whether the file at `path` (with forward slashes) is wanted.
@@ -120,6 +127,32 @@ mod tests {
         let globs = Globs { include: vec!["*.json".into()], exclude: vec!["tok*".into()] };
         assert!(globs.accepts("config.json") && !globs.accepts("tokenizer.json") && !globs.accepts("a.bin"));
         assert!(Globs::default().accepts("anything"));
+    }
+
+    /// As openai/gpt-oss-20b and mistralai's repositories have them.
+    #[test]
+    fn another_copy_of_the_weights_is_no_part_of_a_model() {
+        let model = Globs::model();
+        let read = [
+            "config.json",
+            "model-00001-of-00003.safetensors",
+            "model.safetensors.index.json",
+            "adapter_model.safetensors",
+            "tokenizer.json",
+            "additional_chat_templates/tool_use.jinja",
+            "LICENSE",
+        ];
+        read.iter().for_each(|path| assert!(model.accepts(path), "{path}"));
+        let left = [
+            "original/model.safetensors",
+            "original/model--00001-of-00007.safetensors",
+            "original/dtypes.json",
+            "consolidated.safetensors",
+            "consolidated-00001-of-00009.safetensors",
+            "metal/model.bin",
+            "pytorch_model.bin",
+        ];
+        left.iter().for_each(|path| assert!(!model.accepts(path), "{path}"));
     }
 
     #[test]

@@ -39,8 +39,10 @@ pub use resolve::{Located, Network, Source};
 pub use retry::RetryPolicy;
 pub use tree::RemoteFile;
 
-/// Files that a model folder consists of; what a command fetches when it is given a model that is not cached.
-///
-/// Other frameworks' copies of the weights are left on the Hub.
+/// Files that a model folder consists of, but for [`OTHER_COPIES`]; see [`Globs::model`].
 pub const MODEL_FILES: [&str; 7] =
     ["*.safetensors", "*.json", "*.jinja", "LICENSE*", "LICENCE*", "NOTICE*", "README.md"];
+
+/// Of those, what no reader of a model folder reads: another program's copy of the same weights, such as GPT-OSS's
+/// `original/` and Mistral's `consolidated.safetensors`, and what else lies in folders.
+pub const OTHER_COPIES: [&str; 3] = ["*/*.safetensors", "*/*.json", "consolidated*.safetensors"];

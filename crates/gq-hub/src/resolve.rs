@@ -2,7 +2,7 @@
 
 use crate::repo::RepoRef;
 use crate::tree::RemoteFile;
-use crate::{Globs, Hub, HubError, MODEL_FILES, Progress, PullOptions, Snapshot};
+use crate::{Globs, Hub, HubError, Progress, PullOptions, Snapshot};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -85,7 +85,7 @@ impl Hub {
 
     /// Finds `text`, fetching what is missing where that is allowed.
     ///
-    /// A whole repository is fetched as [`MODEL_FILES`], unless `options` name patterns.
+    /// A whole repository is fetched as [`Globs::model`], unless `options` name patterns.
     ///
     /// # Errors
     /// As [`Hub::locate`]; [`HubError::Offline`] or [`HubError::Incomplete`] when the network would be needed
@@ -114,7 +114,7 @@ impl Hub {
         if let Some(path) = &reference.path {
             options.files = Globs::including(&[path.clone(), format!("{path}/")]);
         } else if options.files == Globs::default() {
-            options.files = Globs::including(&MODEL_FILES);
+            options.files = Globs::model();
         }
         let plan = self.plan_pull(&reference.repo, reference.revision(), &options, progress)?;
         let snapshot = self.pull(&plan, &options, progress)?;
@@ -138,7 +138,7 @@ fn completeness(dir: &Path, tree: Option<&[RemoteFile]>, path: Option<&str>) -> 
         }
         (Some(path), None) => [path.to_owned()].into(),
         (None, Some(tree)) => {
-            let model = Globs::including(&MODEL_FILES);
+            let model = Globs::model();
             tree.iter().map(|f| &f.path).filter(|p| model.accepts(p)).cloned().collect()
         }
         (None, None) => promised(dir),

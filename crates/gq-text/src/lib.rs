@@ -7,6 +7,7 @@
 
 mod chat;
 mod growth;
+mod harmony;
 mod outside;
 mod same_tokens;
 mod sample_text;
@@ -18,6 +19,7 @@ mod tokenizer_error;
 mod written;
 
 pub use chat::{ChatError, ChatMessage, ChatOptions, ChatTemplate, Clock, TemplateLimits};
+pub use harmony::{Harmony, Part};
 pub use outside::{OutsidePanic, guarded};
 pub use same_tokens::{TokenDifference, token_difference};
 pub use special_ids::{IdDisagreement, id_disagreements};

@@ -123,6 +123,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "config.unknown_key" => {
             "the key may change what the model computes, so it is not passed over; --ignore-key NAME accepts one that does not"
         }
+        "tokenizer.tekken" => {
+            "write tokenizer.json next to it: python -c \"from transformers.integrations.mistral import convert_tekken_tokenizer as c; c('DIR/tekken.json').save_pretrained('DIR')\""
+        }
         "tokenizer.missing" => {
             "convert a checkpoint that has tokenizer.json, or evaluate against reference outputs"
         }

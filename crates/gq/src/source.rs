@@ -12,7 +12,7 @@ use gq_checkpoint::{Adapter, Checkpoint, CheckpointError, ModelSpec, StandIn};
 use gq_container::Container;
 use gq_convert::{Origin, Plan, Step};
 use gq_eval::{Computed, Sizes, checkpoint_sizes, container_sizes};
-use gq_hub::{Globs, Hub, HubError, Located, MODEL_FILES, PullOptions, RepoRef, Snapshot};
+use gq_hub::{Globs, Hub, HubError, Located, PullOptions, RepoRef, Snapshot};
 use gq_model::{ActivationMode, Model, RunOptions};
 use gq_text::{IdDisagreement, ModelTexts, Tokenizer, id_disagreements};
 use std::io::Read;
@@ -80,7 +80,7 @@ pub fn find(given: &Path, global: &Global) -> Result<Found, Failure> {
     };
     let files = match &exact {
         Some(path) => Globs::including(&[path.clone(), format!("{path}/")]),
-        None => Globs::including(&MODEL_FILES),
+        None => Globs::model(),
     };
     fetch(&hub, &reference, files, text, global)
 }
@@ -256,6 +256,7 @@ pub fn try_checkpoints_tokenizer(
     checkpoint: &Checkpoint,
     output: Output,
 ) -> Result<Option<Tokenizer>, Failure> {
+    refuse_tekken_alone(checkpoint)?;
     let texts = ModelTexts::from_checkpoint(checkpoint)?;
     let tokenizer = try_tokenizer(&texts, checkpoint.spec())?;
     for found in tokenizer.iter().flat_map(|tokenizer| id_disagreements(&texts, checkpoint.spec(), tokenizer))
@@ -263,6 +264,21 @@ pub fn try_checkpoints_tokenizer(
         output.warn(&disagreement(&found));
     }
     Ok(tokenizer)
+}
+
+/// Refuses a checkpoint whose only tokenizer is in Mistral's own format: what is made of it would read no text.
+fn refuse_tekken_alone(checkpoint: &Checkpoint) -> Result<(), Failure> {
+    const TEKKEN: &str = "tekken.json";
+    let place = checkpoint.dir().display();
+    if checkpoint.has_tokenizer() || !checkpoint.dir().join(TEKKEN).is_file() {
+        return Ok(());
+    }
+    let message =
+        format!("{place}: the tokenizer is {TEKKEN}, which gq does not read; there is no tokenizer.json");
+    Err(Failure::new(Exit::Input, "tokenizer.tekken", message)
+        .at(place)
+        .limit("tokenizer.json")
+        .actual(TEKKEN))
 }
 
 fn disagreement(found: &IdDisagreement) -> String {

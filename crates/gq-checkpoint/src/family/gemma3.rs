@@ -46,10 +46,11 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         attention_bias: false,
         pads_vocabulary: false,
         windows: true,
+        loads: |_| Ok(()),
         sliding_rope: true,
         rope_factors: RopeFactors::Never,
         yarn_truncates: true,
-        yarn_factor: true,
+        yarn_keys: false,
     },
 };
 

@@ -2,22 +2,22 @@
 //! biases and a gate that is cut.
 
 use super::shared::{
-    Defaults, LayerType, SpecialTokens, check_head_dim, check_heads, layer_types, quantization,
+    Defaults, LayerType, SpecialTokens, check_head_dim, layer_types, quantization, said_heads,
 };
 use super::tensors::{
     ATTENTION_NORM, EMBEDDING, FINAL_NORM, FREQUENCIES, HEAD, KEY, KEY_BIAS, LAYER_FREQUENCIES, OUTPUT,
     OUTPUT_BIAS, QUERY, QUERY_BIAS, VALUE, VALUE_BIAS,
 };
 use super::{FamilyFile, ModelType, rotary};
-use crate::config::{Fields, check_factors, rope_spec};
+use crate::config::{Fields, RopeParameters, rope_spec};
 use crate::declared::{Declared, Dim, Layout, Part, When};
 use crate::gguf::{
-    Array, Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, Value as Metadatum, common,
-    head_dim, head_widths, int, named_types, number, object, pattern, window,
+    Array, Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, Value as Metadatum, head_widths,
+    int, named_types, object, own_factor, pattern, window, with_heads,
 };
 use crate::{
     Activation, AttentionSpec, ConfigError, Curve, Family, LayerSpec, ModelSpec, MoeSpec, NormPlacement,
-    Role, RouterSpec, Scoring, limits,
+    Role, RopeKind, RouterSpec, Scoring, limits,
 };
 use serde_json::{Map, Value, json};
 
@@ -40,10 +40,11 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         attention_bias: true,
         pads_vocabulary: true,
         windows: true,
+        loads: gguf_loads,
         sliding_rope: false,
         rope_factors: RopeFactors::Never,
         yarn_truncates: false,
-        yarn_factor: true,
+        yarn_keys: false,
     },
 };
 
@@ -83,8 +84,7 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     let dim = fields.int("head_dim", 2..=limits::HEAD_DIM)?;
     check_head_dim(fields, "head_dim", dim)?;
     let count = fields.int("num_hidden_layers", 1..=limits::LAYERS)?;
-    let heads = fields.int("num_attention_heads", 1..=limits::HEADS)?;
-    let kv_heads = fields.int("num_key_value_heads", 1..=limits::HEADS)?;
+    let heads = said_heads(fields, dim)?;
     let max_positions = fields.opt_int("max_position_embeddings", 1..=limits::POSITIONS)?.unwrap_or(131_072);
     let types = layer_types(fields, count, PERIOD)?;
     let window = fields.opt_int("sliding_window", 1..=limits::POSITIONS)?;
@@ -92,15 +92,9 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
         None if types.contains(&LayerType::Sliding) => return Err(fields.missing("sliding_window")),
         window => window,
     };
-    let said = fields.opt_object("rope_parameters")?.and_then(|rope| rope.value("rope_theta"));
-    if said.or(fields.value("rope_theta")).is_none() {
-        return Err(fields.missing("rope_theta"));
-    }
-    let rope = rotary::read(fields, max_positions, MODEL_TYPE)?;
-    check_factors(fields, &rope, dim)?;
-    let attention =
-        AttentionSpec { bias: biases(fields)?, sinks: true, ..AttentionSpec::new(heads, kv_heads, dim) };
-    check_heads(0, &attention)?;
+    rotary::must_have_theta(fields)?;
+    let rope = rope(fields, max_positions, dim)?;
+    let attention = AttentionSpec { bias: biases(fields)?, sinks: true, ..heads };
     let moe = experts(fields)?;
     let layer = |layer_type: &LayerType| LayerSpec {
         attention: AttentionSpec {
@@ -134,6 +128,25 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     };
     fields.finish(MODEL_TYPE)?;
     Ok(spec)
+}
+
+/// Rotary keys. Where neither spelling says anything they are those of the published models, as in the class.
+fn rope(fields: &Fields<'_>, max_positions: usize, dim: usize) -> Result<RopeParameters, ConfigError> {
+    let empty = fields.opt_object("rope_scaling")?.is_none_or(|old| old.keys().next().is_none());
+    if fields.opt_object("rope_parameters")?.is_some() || !empty {
+        return rotary::of_heads(fields, max_positions, MODEL_TYPE, dim);
+    }
+    let theta = fields.opt_float("rope_theta", 1.0..=1e12)?.ok_or_else(|| fields.missing("rope_theta"))?;
+    let kind = RopeKind::Yarn {
+        factor: 32.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        original_max_positions: fields
+            .opt_float("original_max_position_embeddings", 1.0..=1e9)?
+            .unwrap_or(4096.0),
+        truncate: false,
+    };
+    Ok(RopeParameters { kind, attention_factor: own_factor(32.0), ..RopeParameters::default(theta) })
 }
 
 /// Every projection of attention has a bias: engines need them.
@@ -184,9 +197,7 @@ fn stored_as(fields: &Fields<'_>) -> Result<Option<String>, ConfigError> {
 
 /// What a GGUF says, as `config.json`.
 fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
-    let (layers, mut config) = common(keys)?;
-    let dim = head_dim(keys, &config)?;
-    let heads = number(&config, "num_attention_heads");
+    let (layers, mut config, dim) = with_heads(keys)?;
     let rope = StoredRope::read(gguf, keys)?.without_factors(FILE.name)?;
     keys.same_float("rope.freq_base_swa", rope.theta())?;
     let mut rope = rope.parameters(dim)?;
@@ -201,8 +212,6 @@ fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufE
         "architectures": ["GptOssForCausalLM"],
         "model_type": MODEL_TYPE,
         "intermediate_size": width.ok_or_else(|| keys.missing("expert_feed_forward_length"))?,
-        "num_key_value_heads": keys.alike("attention.head_count_kv", layers)?.unwrap_or(heads),
-        "head_dim": dim,
         "num_local_experts": keys.int("expert_count")?,
         "num_experts_per_tok": keys.int("expert_used_count")?,
         "sliding_window": keys.int("attention.sliding_window")?,
@@ -210,6 +219,22 @@ fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufE
         "rope_parameters": rope,
     })));
     Ok(config)
+}
+
+/// llama.cpp asserts that a layer has a window, and looks for a head.
+fn gguf_loads(spec: &ModelSpec) -> Result<(), GgufError> {
+    let unsupported = |key: &str, actual: &str, supported: &str| GgufError::Unsupported {
+        key: key.to_owned(),
+        actual: actual.to_owned(),
+        supported: supported.to_owned(),
+    };
+    if !pattern(spec).contains(&true) {
+        return Err(unsupported("layer_types", "full_attention for all", "a layer with a window"));
+    }
+    match spec.tied_head {
+        true => Err(unsupported("tie_word_embeddings", "true", "false: the engine wants a head")),
+        false => Ok(()),
+    }
 }
 
 /// Keys of this architecture alone.

@@ -6,11 +6,10 @@ use super::tensors::{
     OUTPUT, OUTPUT_BIAS, PRE_MLP_NORM, QUERY, QUERY_BIAS, UP, VALUE, VALUE_BIAS,
 };
 use super::{FamilyFile, ModelType, mistral, rotary};
-use crate::config::{Fields, check_factors, rope_spec};
+use crate::config::{Fields, rope_spec};
 use crate::declared::{Declared, Dim, Layout, Part, When};
 use crate::gguf::{
-    Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, common, head_dim, head_widths, int,
-    number, object,
+    Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, head_widths, int, object, with_heads,
 };
 use crate::{
     Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, NormPlacement, Role,
@@ -39,10 +38,11 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         attention_bias: true,
         pads_vocabulary: true,
         windows: false,
+        loads: |_| Ok(()),
         sliding_rope: false,
         rope_factors: RopeFactors::WhereNeeded,
         yarn_truncates: true,
-        yarn_factor: true,
+        yarn_keys: false,
     },
 };
 
@@ -92,8 +92,7 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     let tokens = SpecialTokens::read(fields, Defaults::LLAMA)?;
     let layer =
         LayerSpec { attention, mlp: Some(mlp), moe: None, norms: NormPlacement::Pre, layer_scalar: false };
-    let rope = rotary::read(fields, max_positions, MODEL_TYPE)?;
-    check_factors(fields, &rope, head_dim)?;
+    let rope = rotary::of_heads(fields, max_positions, MODEL_TYPE, head_dim)?;
     let rope = rope_spec(&rope, head_dim);
     let spec = ModelSpec {
         family: Family::Llama,
@@ -119,17 +118,13 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
 
 /// What a GGUF says, as `config.json`.
 fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
-    let (layers, mut config) = common(keys)?;
+    let (layers, mut config, dim) = with_heads(keys)?;
     keys.only("expert_count", 0)?;
     keys.only("expert_used_count", 0)?;
-    let dim = head_dim(keys, &config)?;
-    let heads = number(&config, "num_attention_heads");
     config.extend(object(json!({
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "intermediate_size": keys.alike("feed_forward_length", layers)?.ok_or_else(|| keys.missing("feed_forward_length"))?,
-        "num_key_value_heads": keys.alike("attention.head_count_kv", layers)?.unwrap_or(heads),
-        "head_dim": dim,
         "hidden_act": "silu",
         "rope_parameters": StoredRope::read(gguf, keys)?.parameters(dim)?,
         "attention_bias": gguf.has(TENSORS, Part::QueryBias, 0),

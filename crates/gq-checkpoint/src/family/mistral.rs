@@ -1,7 +1,7 @@
 //! Mistral: Llama with a window on every layer or none; Ministral 3: queries that grow with their position on top of YaRN; and the
 //! wrapper with a vision tower that either stands in.
 
-use super::shared::{Defaults, SpecialTokens, activation, check_heads, head_dim_or_quotient, quantization};
+use super::shared::{Defaults, SpecialTokens, activation, head_dim_or_quotient, quantization, said_heads};
 use super::tensors::{
     ATTENTION_NORM, DOWN, EMBEDDING, FINAL_NORM, FREQUENCIES, GATE, HEAD, KEY, LAYER_FREQUENCIES, OUTPUT,
     PRE_MLP_NORM, QUERY, UP, VALUE,
@@ -10,8 +10,8 @@ use super::{FamilyFile, ModelType, rotary};
 use crate::config::{Fields, RopeParameters, check_factors, rope_spec};
 use crate::declared::{Declared, Dim, Layout};
 use crate::gguf::{
-    Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, Value as Metadatum, common, head_dim,
-    head_widths, int, number, object,
+    Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, Value as Metadatum, head_widths, int,
+    object, with_heads,
 };
 use crate::{
     Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, NormPlacement,
@@ -38,9 +38,10 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         attention_bias: false,
         pads_vocabulary: true,
         windows: false,
+        loads: |_| Ok(()),
         sliding_rope: false,
         yarn_truncates: true,
-        yarn_factor: false,
+        yarn_keys: true,
         rope_factors: RopeFactors::Never,
     },
 };
@@ -85,7 +86,8 @@ fn wrapper(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     let inner = SpecialTokens { bos: spec.bos, eos: spec.eos, pad: spec.pad };
     let tokens = SpecialTokens::read(fields, Defaults::default())?.or(inner);
     (spec.bos, spec.eos, spec.pad) = (tokens.bos, tokens.eos, tokens.pad);
-    spec.tied_head = fields.opt_bool("tie_word_embeddings")?.unwrap_or(spec.tied_head);
+    // The text part's own key counts nowhere: without one on top the head is tied, where the file has no other.
+    spec.tied_head = fields.bool_or("tie_word_embeddings", true)?;
     spec.quantization = quantization(fields)?.or(spec.quantization);
     fields.finish("mistral3")?;
     Ok(spec)
@@ -103,6 +105,9 @@ pub(super) fn mistral(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
 /// `Ministral3ForCausalLM`.
 fn ministral3(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     let max_positions = fields.opt_int("max_position_embeddings", 1..=limits::POSITIONS)?.unwrap_or(262_144);
+    if ["rope_parameters", "rope_scaling"].into_iter().all(|key| fields.value(key).is_none()) {
+        return Err(fields.missing("rope_parameters"));
+    }
     let rope = rotary::read(fields, max_positions, MINISTRAL3)?;
     let RopeKind::Yarn { original_max_positions, .. } = rope.kind else {
         return Err(fields.unsupported("rope_parameters", &Value::from("another type"), "yarn"));
@@ -121,15 +126,17 @@ fn dense(
 ) -> Result<ModelSpec, ConfigError> {
     let hidden_size = fields.int("hidden_size", 2..=limits::HIDDEN)?;
     let heads = fields.int("num_attention_heads", 1..=limits::HEADS)?;
-    let head_dim = head_dim_or_quotient(fields, hidden_size, heads)?;
-    let kv_heads = fields.int("num_key_value_heads", 1..=limits::HEADS)?;
+    let head_dim = match family {
+        Family::Mistral3 if !fields.has("head_dim") => 128,
+        _ => head_dim_or_quotient(fields, hidden_size, heads)?,
+    };
+    fields.must_be_off("attention_bias")?;
     check_factors(fields, rope, head_dim)?;
     let attention = AttentionSpec {
         window: fields.opt_int("sliding_window", 1..=limits::POSITIONS)?.or(window),
         query_growth: query_growth.filter(|growth| growth.beta != 0.0),
-        ..AttentionSpec::new(heads, kv_heads, head_dim)
+        ..said_heads(fields, head_dim)?
     };
-    check_heads(0, &attention)?;
     let mlp = MlpSpec {
         width: fields.int("intermediate_size", 1..=limits::WIDTH)?,
         activation: activation(fields, "hidden_act", Activation::SILU)?,
@@ -164,23 +171,29 @@ fn dense(
 
 /// What a GGUF says, as `config.json`.
 fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
-    let (layers, mut config) = common(keys)?;
-    let dim = head_dim(keys, &config)?;
-    let heads = number(&config, "num_attention_heads");
-    let rope = StoredRope::read(gguf, keys)?.without_factors(FILE.name)?;
+    let (layers, mut config, dim) = with_heads(keys)?;
+    let rope = StoredRope::read(gguf, keys)?.with_yarn_keys(keys)?.without_factors(FILE.name)?;
     let mut rope = rope.parameters(dim)?;
-    // With another one the engine has a factor on cosines and sines.
-    keys.same_float("rope.scaling.yarn_log_multiplier", 1.0)?;
     let beta = keys.opt_float("attention.temperature_scale")?.unwrap_or(0.0);
-    for (key, value) in [("mscale", 1.0), ("mscale_all_dim", 1.0), ("llama_4_scaling_beta", beta)] {
-        rope[key] = json!(value);
+    // Without YaRN it is a Mistral in a file of this name, such as Small 3 as llama.cpp converts Mistral's own format.
+    let (class, model_type) = match rope["rope_type"] == "yarn" {
+        true => ("Ministral3ForCausalLM", MINISTRAL3),
+        false if beta == 0.0 => ("MistralForCausalLM", MISTRAL),
+        false => {
+            return Err(GgufError::Unsupported {
+                key: keys.name("attention.temperature_scale"),
+                actual: beta.to_string(),
+                supported: "0 unless rope.scaling.type is yarn".to_owned(),
+            });
+        }
+    };
+    if model_type == MINISTRAL3 {
+        rope["llama_4_scaling_beta"] = json!(beta);
     }
     config.extend(object(json!({
-        "architectures": ["Ministral3ForCausalLM"],
-        "model_type": MINISTRAL3,
+        "architectures": [class],
+        "model_type": model_type,
         "intermediate_size": keys.alike("feed_forward_length", layers)?.ok_or_else(|| keys.missing("feed_forward_length"))?,
-        "num_key_value_heads": keys.alike("attention.head_count_kv", layers)?.unwrap_or(heads),
-        "head_dim": dim,
         "hidden_act": "silu",
         "rope_parameters": rope,
         "sliding_window": null,

@@ -8,11 +8,10 @@ use super::tensors::{
     OUTPUT, PRE_MLP_NORM, QUERY, QUERY_BIAS, UP, VALUE, VALUE_BIAS,
 };
 use super::{FamilyFile, ModelType, rotary};
-use crate::config::{Fields, check_factors, rope_spec};
+use crate::config::{Fields, rope_spec};
 use crate::declared::Declared;
 use crate::gguf::{
-    Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, common, head_dim, head_widths, number,
-    object,
+    Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, head_widths, object, with_heads,
 };
 use crate::{
     Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, NormPlacement, limits,
@@ -33,10 +32,11 @@ pub(super) const FILE: FamilyFile = FamilyFile {
         attention_bias: true,
         pads_vocabulary: true,
         windows: false,
+        loads: |_| Ok(()),
         sliding_rope: false,
         rope_factors: RopeFactors::Never,
         yarn_truncates: true,
-        yarn_factor: true,
+        yarn_keys: false,
     },
 };
 
@@ -79,8 +79,7 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     let tokens = SpecialTokens::read(fields, Defaults::default())?;
     let layer =
         LayerSpec { attention, mlp: Some(mlp), moe: None, norms: NormPlacement::Pre, layer_scalar: false };
-    let rope = rotary::read(fields, max_positions, MODEL_TYPE)?;
-    check_factors(fields, &rope, head_dim)?;
+    let rope = rotary::of_heads(fields, max_positions, MODEL_TYPE, head_dim)?;
     let spec = ModelSpec {
         family: Family::Qwen2,
         vocab_size: fields.opt_int("vocab_size", 1..=limits::VOCAB)?.unwrap_or(151_936),
@@ -111,15 +110,11 @@ fn kv_heads(fields: &Fields<'_>, heads: usize) -> Result<usize, ConfigError> {
 
 /// What a GGUF says, as `config.json`.
 fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
-    let (layers, mut config) = common(keys)?;
-    let dim = head_dim(keys, &config)?;
-    let heads = number(&config, "num_attention_heads");
+    let (layers, mut config, dim) = with_heads(keys)?;
     config.extend(object(json!({
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": MODEL_TYPE,
         "intermediate_size": keys.alike("feed_forward_length", layers)?.ok_or_else(|| keys.missing("feed_forward_length"))?,
-        "num_key_value_heads": keys.alike("attention.head_count_kv", layers)?.unwrap_or(heads),
-        "head_dim": dim,
         "hidden_act": "silu",
         "rope_parameters": StoredRope::read(gguf, keys)?.without_factors(FILE.name)?.parameters(dim)?,
     })));

@@ -1,18 +1,17 @@
 //! Qwen3, dense: Llama with norms of each head's queries and keys before they turn, and heads of a width of their own.
 
 use super::shared::{
-    Defaults, SpecialTokens, activation, check_head_dim, check_heads, full_layers_only, quantization,
+    Defaults, SpecialTokens, activation, check_head_dim, full_layers_only, quantization, said_heads,
 };
 use super::tensors::{
     ATTENTION_NORM, DOWN, EMBEDDING, FINAL_NORM, FREQUENCIES, GATE, HEAD, KEY, KEY_NORM, LAYER_FREQUENCIES,
     OUTPUT, PRE_MLP_NORM, QUERY, QUERY_NORM, UP, VALUE,
 };
 use super::{FamilyFile, ModelType, rotary};
-use crate::config::{Fields, check_factors, rope_spec};
+use crate::config::{Fields, rope_spec};
 use crate::declared::Declared;
 use crate::gguf::{
-    Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, common, head_dim, head_widths, number,
-    object,
+    Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, head_widths, object, with_heads,
 };
 use crate::{
     Activation, AttentionSpec, ConfigError, Family, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
@@ -38,10 +37,11 @@ pub(super) const RULES: GgufRules = GgufRules {
     attention_bias: false,
     pads_vocabulary: true,
     windows: false,
+    loads: |_| Ok(()),
     sliding_rope: false,
     rope_factors: RopeFactors::Never,
     yarn_truncates: true,
-    yarn_factor: true,
+    yarn_keys: false,
 };
 
 const TENSORS: &[Declared] = &[
@@ -89,19 +89,12 @@ pub(super) fn layered(
 ) -> Result<ModelSpec, ConfigError> {
     check_head_dim(fields, "head_dim", head_dim)?;
     let count = fields.int("num_hidden_layers", 1..=limits::LAYERS)?;
-    let heads = fields.int("num_attention_heads", 1..=limits::HEADS)?;
-    let kv_heads = fields.int("num_key_value_heads", 1..=limits::HEADS)?;
+    let attention = AttentionSpec { qk_norm: true, ..said_heads(fields, head_dim)? };
     fields.must_be_off("attention_bias")?;
     full_layers_only(fields, count)?;
-    let attention = AttentionSpec { qk_norm: true, ..AttentionSpec::new(heads, kv_heads, head_dim) };
-    check_heads(0, &attention)?;
     let max_positions = fields.int("max_position_embeddings", 1..=limits::POSITIONS)?;
-    let said = fields.opt_object("rope_parameters")?.and_then(|rope| rope.value("rope_theta"));
-    if said.or(fields.value("rope_theta")).is_none() {
-        return Err(fields.missing("rope_theta"));
-    }
-    let rope = rotary::read(fields, max_positions, model_type)?;
-    check_factors(fields, &rope, head_dim)?;
+    rotary::must_have_theta(fields)?;
+    let rope = rotary::of_heads(fields, max_positions, model_type, head_dim)?;
     let tokens = SpecialTokens::read(fields, Defaults::default())?;
     let norms = NormPlacement::Pre;
     let layer = |(mlp, moe)| LayerSpec { attention: attention.clone(), mlp, moe, norms, layer_scalar: false };
@@ -141,14 +134,10 @@ pub(super) fn stored(
     keys: &Keys<'_>,
     (class, model_type, architecture): (&str, &str, &'static str),
 ) -> Result<(usize, Map<String, Value>), GgufError> {
-    let (layers, mut config) = common(keys)?;
-    let dim = head_dim(keys, &config)?;
-    let heads = number(&config, "num_attention_heads");
+    let (layers, mut config, dim) = with_heads(keys)?;
     config.extend(object(json!({
         "architectures": [class],
         "model_type": model_type,
-        "num_key_value_heads": keys.alike("attention.head_count_kv", layers)?.unwrap_or(heads),
-        "head_dim": dim,
         "hidden_act": "silu",
         "rope_parameters": StoredRope::read(gguf, keys)?.without_factors(architecture)?.parameters(dim)?,
     })));

@@ -1,7 +1,7 @@
 //! Rotary keys of a configuration, in their new and old spellings.
 
 use crate::ConfigError;
-use crate::config::{Around, Fields, RopeParameters};
+use crate::config::{Around, Fields, RopeParameters, check_factors};
 
 const DEFAULT_THETA: f64 = 10_000.0;
 
@@ -21,6 +21,27 @@ pub(super) fn read(
     let old = read(fields.opt_object("rope_scaling")?)?;
     let theta = Theta { key: "rope_theta", said: theta, default: DEFAULT_THETA };
     agreed(fields, theta, ("rope_parameters", new), old)
+}
+
+/// The same for heads of this width.
+pub(super) fn of_heads(
+    fields: &Fields<'_>,
+    max_positions: usize,
+    model_type: &str,
+    head_dim: usize,
+) -> Result<RopeParameters, ConfigError> {
+    let rope = read(fields, max_positions, model_type)?;
+    check_factors(fields, &rope, head_dim)?;
+    Ok(rope)
+}
+
+/// Refuses a configuration that says no base: the class's own is that of no published model, or of one alone.
+pub(super) fn must_have_theta(fields: &Fields<'_>) -> Result<(), ConfigError> {
+    let said = fields.opt_object("rope_parameters")?.and_then(|rope| rope.value("rope_theta"));
+    match said.or(fields.value("rope_theta")) {
+        Some(_) => Ok(()),
+        None => Err(fields.missing("rope_theta")),
+    }
 }
 
 /// The base of the frequencies under a key of its own.

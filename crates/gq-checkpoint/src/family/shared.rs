@@ -151,6 +151,15 @@ pub(crate) fn check_heads(layer: usize, attention: &AttentionSpec) -> Result<(),
     }
 }
 
+/// Query heads and key-value heads of every layer, both said, `head_dim` wide.
+pub(crate) fn said_heads(fields: &Fields<'_>, head_dim: usize) -> Result<AttentionSpec, ConfigError> {
+    let heads = fields.int("num_attention_heads", 1..=limits::HEADS)?;
+    let kv_heads = fields.int("num_key_value_heads", 1..=limits::HEADS)?;
+    let attention = AttentionSpec::new(heads, kv_heads, head_dim);
+    check_heads(0, &attention)?;
+    Ok(attention)
+}
+
 /// Width of a head: even, as its halves turn against each other.
 pub(crate) fn check_head_dim(fields: &Fields<'_>, key: &str, head_dim: usize) -> Result<(), ConfigError> {
     match head_dim % 2 {

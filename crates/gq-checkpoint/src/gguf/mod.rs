@@ -31,7 +31,7 @@ pub(crate) use keys::Keys;
 pub(crate) use rope::{BETA_FAST, BETA_SLOW, FREQ_BASE, RopeFactors, STILL, StoredRope, own_factor};
 pub(crate) use rules::{
     GgufRules, Set, common, full_layer, head_dim, head_widths, int, named_types, number, object, pattern,
-    softcap, window,
+    softcap, window, with_heads,
 };
 pub use storage::Storage;
 pub(crate) use transform::Transform;

@@ -3,6 +3,8 @@
 //! llama.cpp (b11549) multiplies cosines and sines by `rope.scaling.attn_factor`, with YaRN also by its own
 //! `1 + 0.1 ln(factor)`; takes 32 and 1 for YaRN's betas whatever the keys say; scales by a factor without a type; and
 //! divides the frequency of each pair by `rope_freqs.weight` (Llama on all layers, Gemma 4 on full ones, Gemma 3 none).
+//! Of Mistral's files it reads the betas, and divides its own factor by `1 + 0.1 m ln(factor)`, m being
+//! `rope.scaling.yarn_log_multiplier`.
 
 use super::keys::Keys;
 use super::{Gguf, GgufError};
@@ -38,6 +40,9 @@ pub(crate) struct StoredRope {
     /// Context before the extension, when the type is YaRN.
     yarn: Option<u64>,
     attention: f64,
+    /// What stands in the divisor of YaRN's own factor; 0 for no divisor.
+    log_multiplier: f64,
+    betas: [f64; 2],
     factors: Option<Vec<f64>>,
 }
 
@@ -63,7 +68,28 @@ impl StoredRope {
                 });
             }
         };
-        Ok(StoredRope { theta, factor, yarn, attention, factors })
+        let betas = [BETA_FAST, BETA_SLOW];
+        Ok(StoredRope { theta, factor, yarn, attention, log_multiplier: 0.0, betas, factors })
+    }
+
+    /// The same with the keys of YaRN that llama.cpp reads for Mistral alone.
+    pub(crate) fn with_yarn_keys(mut self, keys: &Keys<'_>) -> Result<StoredRope, GgufError> {
+        let number = |key: &str, absent: f64, least: f64| match keys.opt_float(key)?.unwrap_or(absent) {
+            value if (least..=1e3).contains(&value) => Ok(value),
+            value => Err(GgufError::Unsupported {
+                key: keys.name(key),
+                actual: value.to_string(),
+                supported: format!("{least} to 1000"),
+            }),
+        };
+        self.log_multiplier = number("rope.scaling.yarn_log_multiplier", 0.0, 0.0)?;
+        let [fast, slow] = self.betas;
+        let (fast, slow) = (
+            number("rope.scaling.yarn_beta_fast", fast, 1e-6)?,
+            number("rope.scaling.yarn_beta_slow", slow, 1e-6)?,
+        );
+        self.betas = [fast, slow];
+        Ok(self)
     }
 
     /// Base of the frequencies.
@@ -141,10 +167,24 @@ impl StoredRope {
             "rope_type": "yarn", "rope_theta": self.theta, "factor": self.factor,
             "original_max_position_embeddings": original,
         });
+        if self.betas != [BETA_FAST, BETA_SLOW] {
+            (rope["beta_fast"], rope["beta_slow"]) = (json!(self.betas[0]), json!(self.betas[1]));
+        }
         if self.attention != 1.0 {
-            rope["attention_factor"] = json!(own_factor(self.factor) * self.attention);
+            rope["attention_factor"] = json!(self.own() * self.attention);
+        } else if self.log_multiplier != 0.0 {
+            (rope["mscale"], rope["mscale_all_dim"]) = (json!(1.0), json!(self.log_multiplier));
         }
         rope
+    }
+
+    /// llama.cpp's own factor on cosines and sines.
+    fn own(&self) -> f64 {
+        let divisor = match self.factor > 1.0 {
+            true => 1.0 + 0.1 * self.log_multiplier * libm::log(self.factor),
+            false => 1.0,
+        };
+        if self.yarn.is_some() { own_factor(self.factor) / divisor } else { 1.0 }
     }
 
     /// Every frequency's divisor, listed, and the factor on cosines and sines.
@@ -156,9 +196,8 @@ impl StoredRope {
                 stored * self.stretch(pair, dim as usize)
             })
             .collect();
-        let own = if self.yarn.is_some() { own_factor(self.factor) } else { 1.0 };
         json!({"rope_type": "longrope", "rope_theta": self.theta, "short_factor": list, "long_factor": list,
-               "attention_factor": own * self.attention})
+               "attention_factor": self.own() * self.attention})
     }
 
     /// What scaling divides one frequency by.
@@ -166,8 +205,8 @@ impl StoredRope {
         let Some(original) = self.yarn else { return self.factor };
         let kind = RopeKind::Yarn {
             factor: self.factor,
-            beta_fast: BETA_FAST,
-            beta_slow: BETA_SLOW,
+            beta_fast: self.betas[0],
+            beta_slow: self.betas[1],
             original_max_positions: original as f64,
             truncate: true,
         };

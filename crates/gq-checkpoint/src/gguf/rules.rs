@@ -26,12 +26,14 @@ pub(crate) struct GgufRules {
     pub(crate) pads_vocabulary: bool,
     /// Whether engines give layers windows.
     pub(crate) windows: bool,
+    /// Refuses models of the family that engines do not load, by the key of `config.json` and what they do load.
+    pub(crate) loads: fn(&ModelSpec) -> Result<(), GgufError>,
     /// Whether sliding layers have rotary keys of their own.
     pub(crate) sliding_rope: bool,
     /// Whether the ramp of a YaRN that keys describe begins and ends at whole pairs in the models that these files are of.
     pub(crate) yarn_truncates: bool,
-    /// Whether engines multiply cosines and sines by `1 + 0.1 ln(factor)` where keys say YaRN.
-    pub(crate) yarn_factor: bool,
+    /// Whether engines read YaRN's betas and what its own factor on cosines and sines is divided by.
+    pub(crate) yarn_keys: bool,
     /// Whether engines read divisors of rotary frequencies from a tensor.
     pub(crate) rope_factors: RopeFactors,
 }
@@ -91,6 +93,17 @@ pub(crate) fn head_dim(keys: &Keys<'_>, config: &Map<String, Value>) -> Result<u
     keys.same("attention.value_length", dim, derived)?;
     keys.same("rope.dimension_count", dim, dim)?;
     Ok(dim)
+}
+
+/// The same for a family with one kind of attention: with the width of heads, which is given too, and how many keys and
+/// values have.
+pub(crate) fn with_heads(keys: &Keys<'_>) -> Result<(usize, Map<String, Value>, u64), GgufError> {
+    let (layers, mut config) = common(keys)?;
+    let dim = head_dim(keys, &config)?;
+    let heads = number(&config, "num_attention_heads");
+    let kv_heads = keys.alike("attention.head_count_kv", layers)?.unwrap_or(heads);
+    config.extend(object(json!({"num_key_value_heads": kv_heads, "head_dim": dim})));
+    Ok((layers, config, dim))
 }
 
 /// Types of layers by name, from whether they slide.

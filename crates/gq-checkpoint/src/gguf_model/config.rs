@@ -1,9 +1,10 @@
 //! Metadata to the `config.json` that the same model has on the Hub.
 
+use super::special_names::{ends_of_generation, is_harmony};
 use crate::Family;
 use crate::declared::Part;
 use crate::family::FamilyFile;
-use crate::gguf::{Gguf, GgufError, Keys, Value as Metadatum};
+use crate::gguf::{Array, Gguf, GgufError, Keys, Value as Metadatum};
 use crate::keys::IgnoredKey;
 use serde_json::{Value, json};
 
@@ -42,11 +43,19 @@ fn graph(gguf: &Gguf, family: Family, keys: &Keys<'_>) -> Result<Value, GgufErro
     Ok(Value::Object(config))
 }
 
-/// Tokens that end generation: one number, or a list of them.
+/// Tokens that end generation: one number, or a list of them. Harmony has more than the keys have room for; llama.cpp
+/// knows them by their spelling.
 fn ends(gguf: &Gguf) -> Value {
     let names = ["eos", "eot", "eom"].map(|name| format!("tokenizer.ggml.{name}_token_id"));
     let mut ends: Vec<u64> = names.iter().filter_map(|key| token_id(gguf, key)).collect();
     ends.dedup();
+    let tokens = gguf.metadata().get("tokenizer.ggml.tokens").and_then(Metadatum::as_array);
+    let tokens = tokens.and_then(Array::as_strings).unwrap_or_default();
+    if is_harmony(|token| tokens.iter().any(|there| there == token)) {
+        let spelled = ends_of_generation(gguf.metadata()).into_iter().map(u64::from);
+        let more: Vec<u64> = spelled.filter(|id| !ends.contains(id)).collect();
+        ends.extend(more);
+    }
     match ends[..] {
         [] => Value::Null,
         [one] => json!(one),
@@ -61,7 +70,7 @@ fn token_id(gguf: &Gguf, key: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gguf::{Array, GgmlType, GgufWriter, Metadata, NewTensor};
+    use crate::gguf::{GgmlType, GgufWriter, Metadata, NewTensor};
     use crate::keys::{GGUF_KEYS, GGUF_UNREAD};
     use std::collections::BTreeSet;
 
@@ -115,6 +124,121 @@ mod tests {
             let rows = GGUF_KEYS.iter().filter(|row| row.families.contains(&family) && !whole(row.key));
             let rows: BTreeSet<String> = rows.map(|row| row.key.to_owned()).collect();
             assert_eq!(keys.asked(), rows, "{}", family.name());
+        }
+    }
+
+    /// As llama.cpp has them: `<|return|>`, `<|call|>` and `<|endoftext|>`, and not the end of a message.
+    #[test]
+    fn answers_in_harmony_end_at_calls_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let tokens = ["<|end|>", "<|endoftext|>", "<|return|>", "a", "<|call|>"].map(str::to_owned).to_vec();
+        let eos = ("tokenizer.ggml.eos_token_id", Metadatum::U32(2));
+        let list = |tokens| ("tokenizer.ggml.tokens", Metadatum::Array(Array::String(tokens)));
+        let gguf = file(dir.path(), "gpt-oss", &[list(tokens.clone()), eos.clone()]);
+        assert_eq!(config_json(&gguf, &[]).unwrap().0["eos_token_id"], json!([2, 1, 4]));
+        let gguf = file(dir.path(), "gpt-oss", &[list(tokens[..4].to_vec()), eos]);
+        assert_eq!(config_json(&gguf, &[]).unwrap().0["eos_token_id"], json!(2));
+    }
+
+    /// By llama.cpp's logits of such files (scripts/sweep_gguf.py).
+    #[test]
+    fn keys_of_yarn_that_mistral_alone_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let float = Metadatum::F32;
+        let yarn = || {
+            let kind = ("rope.scaling.type", Metadatum::String("yarn".to_owned()));
+            vec![
+                kind,
+                ("rope.scaling.factor", float(8.0)),
+                ("rope.scaling.original_context_length", Metadatum::U32(2)),
+            ]
+        };
+        let read = |keys: &[(&str, Metadatum)]| {
+            config_json(&file(dir.path(), "mistral3", keys), &[]).map(|(config, _)| config)
+        };
+        let own = 1.0 + 0.1 * 8f64.ln();
+        let log = |m: f32| ("rope.scaling.yarn_log_multiplier", float(m));
+        let attention = ("rope.scaling.attn_factor", float(0.5));
+        let factor = |rope: &Value| rope["attention_factor"].as_f64().unwrap();
+        // Without the key, and with 0, the factor is that of every family.
+        for keys in [yarn(), [yarn(), vec![log(0.0)]].concat()] {
+            let config = read(&keys).unwrap();
+            let rope = &config["rope_parameters"];
+            assert_eq!(
+                (&config["model_type"], &rope["llama_4_scaling_beta"]),
+                (&json!("ministral3"), &json!(0.0))
+            );
+            assert!(rope.get("mscale").is_none() && rope.get("attention_factor").is_none(), "{rope}");
+        }
+        for m in [0.5f32, 1.0] {
+            let rope = &read(&[yarn(), vec![log(m)]].concat()).unwrap()["rope_parameters"];
+            assert_eq!((&rope["mscale"], &rope["mscale_all_dim"]), (&json!(1.0), &json!(f64::from(m))));
+            let rope = &read(&[yarn(), vec![log(m), attention.clone()]].concat()).unwrap()["rope_parameters"];
+            let divisor = 1.0 + 0.1 * f64::from(m) * 8f64.ln();
+            assert!(
+                (factor(rope) - 0.5 * own / divisor).abs() < 1e-12 && rope.get("mscale").is_none(),
+                "{rope}"
+            );
+        }
+        let rope = &read(&[yarn(), vec![attention]].concat()).unwrap()["rope_parameters"];
+        assert!((factor(rope) - 0.5 * own).abs() < 1e-12, "{rope}");
+        let betas =
+            [("rope.scaling.yarn_beta_fast", float(4.0)), ("rope.scaling.yarn_beta_slow", float(0.25))];
+        let rope = &read(&[yarn(), betas.to_vec()].concat()).unwrap()["rope_parameters"];
+        assert_eq!((&rope["beta_fast"], &rope["beta_slow"]), (&json!(4.0), &json!(0.25)));
+        for wrong in [log(-1.0), ("rope.scaling.yarn_beta_fast", float(0.0))] {
+            let error = read(&[yarn(), vec![wrong.clone()]].concat()).unwrap_err().to_string();
+            assert!(error.contains(wrong.0), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mistral_without_yarn_has_a_file_of_that_name_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let grows = ("attention.temperature_scale", Metadatum::F32(0.1));
+        for keys in [vec![], vec![("attention.temperature_scale", Metadatum::F32(0.0))]] {
+            let (config, _) = config_json(&file(dir.path(), "mistral3", &keys), &[]).unwrap();
+            assert_eq!((&config["model_type"], &config["sliding_window"]), (&json!("mistral"), &Value::Null));
+            assert_eq!(config["rope_parameters"]["rope_type"], "default");
+            assert_eq!(crate::parse_config(&config.to_string()).unwrap().family, Family::Llama);
+        }
+        let error = config_json(&file(dir.path(), "mistral3", &[grows]), &[]).unwrap_err().to_string();
+        assert!(error.contains("attention.temperature_scale"), "{error}");
+    }
+
+    /// What is written for a rotary embedding comes back as it.
+    #[test]
+    fn yarn_of_mistral_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        for more in [
+            json!({"mscale": 1.0, "mscale_all_dim": 1.0}),
+            json!({"mscale": 1.0, "mscale_all_dim": 0.5}),
+            json!({"attention_factor": 1.75}),
+            json!({"beta_fast": 4.0, "beta_slow": 0.25}),
+        ] {
+            let mut config = json!({"model_type": "ministral3", "hidden_size": 16, "intermediate_size": 4,
+                "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 32,
+                "vocab_size": 2, "max_position_embeddings": 256, "rope_parameters": {"rope_type": "yarn",
+                "rope_theta": 500.0, "factor": 8.0, "original_max_position_embeddings": 16,
+                "llama_4_scaling_beta": 0.5}});
+            for (key, value) in more.as_object().unwrap() {
+                config["rope_parameters"][key] = value.clone();
+            }
+            let spec = crate::parse_config(&config.to_string()).unwrap();
+            let mut keys = Vec::new();
+            let mut set = |key: &str, value: Metadatum| keys.push((key.to_owned(), value));
+            super::super::export_rope::stored_keys(&spec)
+                .unwrap()
+                .into_iter()
+                .for_each(|(key, value)| set(key, value));
+            (spec.family.file().gguf.metadata)(&mut set, &spec);
+            let mut keys: Vec<_> = keys.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
+            keys.push(("context_length", Metadatum::U32(256)));
+            let (back, _) = config_json(&file(dir.path(), "mistral3", &keys), &[]).unwrap();
+            let back = crate::parse_config(&back.to_string()).unwrap();
+            assert_eq!(back.ropes[0].attention_factor, spec.ropes[0].attention_factor, "{more}");
+            assert_eq!(back.ropes, spec.ropes, "{more}");
+            assert_eq!(back.layers[0].attention.query_growth, spec.layers[0].attention.query_growth);
         }
     }
 

@@ -91,6 +91,7 @@ fn mlp_widths(spec: &ModelSpec, config: &str) -> Option<Value> {
 /// which layers have experts, whether their weights are brought back to a sum of one.
 fn check_graph(spec: &ModelSpec) -> Result<(), GgufError> {
     let rules = &spec.family.file().gguf;
+    (rules.loads)(spec)?;
     let (key, activation) = rules.activation;
     let sparse = spec.layers.iter().filter(|layer| layer.moe.is_some()).count();
     if sparse > 0 && sparse < spec.layers.len() {

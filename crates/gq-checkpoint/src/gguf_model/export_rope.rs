@@ -31,13 +31,18 @@ pub(super) fn stored_keys(spec: &ModelSpec) -> Result<Vec<(&'static str, Metadat
             keys.push(("rope.scaling.type", Metadatum::String("linear".to_owned())));
             keys.push(("rope.scaling.factor", float(factor)));
         }
-        RopeKind::Yarn { factor, original_max_positions, .. } if !listed => {
+        RopeKind::Yarn { factor, original_max_positions, beta_fast, beta_slow, .. } if !listed => {
             let original = Metadatum::U32(original_max_positions as u32);
             keys.push(("rope.scaling.type", Metadatum::String("yarn".to_owned())));
             keys.push(("rope.scaling.factor", float(factor)));
             keys.push(("rope.scaling.original_context_length", original));
-            if spec.family.file().gguf.yarn_factor {
-                attention /= own_factor(factor);
+            match spec.family.file().gguf.yarn_keys {
+                true => {
+                    // The family's own keys leave no factor but this one.
+                    keys.push(("rope.scaling.yarn_beta_fast", float(beta_fast)));
+                    keys.push(("rope.scaling.yarn_beta_slow", float(beta_slow)));
+                }
+                false => attention /= own_factor(factor),
             }
         }
         _ => {}
@@ -74,8 +79,9 @@ pub(super) fn stored_factors(spec: &ModelSpec) -> Result<Option<Vec<f32>>, GgufE
         RopeKind::Yarn { beta_fast, beta_slow, original_max_positions, truncate, .. } => {
             let whole =
                 original_max_positions.fract() == 0.0 && original_max_positions <= f64::from(u32::MAX);
-            let ends = truncate == spec.family.file().gguf.yarn_truncates;
-            beta_fast == BETA_FAST && beta_slow == BETA_SLOW && ends && whole
+            let rules = &spec.family.file().gguf;
+            let betas = rules.yarn_keys || (beta_fast == BETA_FAST && beta_slow == BETA_SLOW);
+            betas && truncate == rules.yarn_truncates && whole
         }
         RopeKind::Llama3 { .. } | RopeKind::Factors | RopeKind::Proportional { .. } => false,
     };
@@ -87,7 +93,7 @@ pub(super) fn stored_factors(spec: &ModelSpec) -> Result<Option<Vec<f32>>, GgufE
             key,
             format!("{} that rope.scaling.* cannot say", name(rope.kind)),
             &format!(
-                "default, linear, yarn with the usual betas: llama.cpp reads no {ROPE_FREQS} for {}",
+                "default, linear, yarn with the usual betas: no {ROPE_FREQS} is written for {}",
                 spec.family.name()
             ),
         )),

@@ -84,9 +84,21 @@ pub fn ends_of_generation(metadata: &Metadata) -> BTreeSet<u32> {
     let keyed = ["eos", "eot", "eom"].map(|name| format!("tokenizer.ggml.{name}_token_id"));
     let keyed = keyed.iter().filter_map(|key| u32::try_from(metadata.get(key)?.as_u64()?).ok());
     let tokens = metadata.get("tokenizer.ggml.tokens").and_then(Value::as_array).and_then(Array::as_strings);
-    let spelled =
-        (0u32..).zip(tokens.unwrap_or_default()).filter(|(_, token)| ENDS.contains(&token.as_str()));
-    keyed.chain(spelled.map(|(id, _)| id)).collect()
+    let tokens = tokens.unwrap_or_default();
+    let spelled = (0u32..).zip(tokens).filter(|(_, token)| ENDS.contains(&token.as_str()));
+    let mut ends: BTreeSet<u32> = keyed.chain(spelled.map(|(id, _)| id)).collect();
+    if is_harmony(|token| tokens.iter().any(|there| there == token)) {
+        // It ends a message, after which the answer goes on.
+        let end = (0u32..).zip(tokens).find(|(_, token)| *token == "<|end|>");
+        ends.retain(|id| end.is_none_or(|(end, _)| *id != end));
+    }
+    ends
+}
+
+/// Whether a vocabulary is that of OpenAI's Harmony format or of one like it.
+pub(super) fn is_harmony(has: impl Fn(&str) -> bool) -> bool {
+    let both = |one: &str, other: &str| has(one) && has(other);
+    both("<|return|>", "<|call|>") || both("<|call|>", "<|flush|>") || both("<|calls|>", "<|flush|>")
 }
 
 /// Sets the types that spellings decide.
@@ -104,10 +116,7 @@ pub(super) fn apply(metadata: &Metadata, ids: &HashMap<&str, usize>, types: &mut
     }
     ENDS.iter().for_each(|name| set(name, CONTROL));
     SHOWN.iter().for_each(|name| set(name, USER_DEFINED));
-    let harmony = has("<|return|>") && has("<|call|>")
-        || has("<|call|>") && has("<|flush|>")
-        || has("<|calls|>") && has("<|flush|>");
-    if harmony {
+    if is_harmony(has) {
         set("<|end|>", USER_DEFINED);
     }
     if has("<|tool_response>") || has("<|plamo:eos|>") {

@@ -56,6 +56,9 @@ pub const GPT_OSS: Families = &[Family::GptOss];
 /// Families with one kind of attention, and GPT-OSS.
 pub const NO_GEMMA: Families =
     &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Mistral3, Family::GptOss];
+/// Those of them whose width of a head has no number as its default.
+pub const DERIVED_HEADS: Families =
+    &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::GptOss];
 /// Families whose layers may have a window.
 pub const SLIDING: Families = &[Family::GptOss, Family::Gemma3, Family::Gemma4];
 /// Gemma 3 and 4.

@@ -1,6 +1,6 @@
 //! F8 weights with scales, written here and read back.
 
-use gq_checkpoint::Checkpoint;
+use gq_checkpoint::{Checkpoint, Note};
 use gq_tensor::{DType, f8_e4m3_to_f32};
 use std::path::Path;
 
@@ -74,6 +74,47 @@ fn scales_of_every_convention_multiply() {
             }
         }
     }
+}
+
+/// As Ministral 3 and Devstral are published: transformers' FP8 with activations of a fixed scale, one scale for a tensor,
+/// in bf16.
+#[test]
+fn scales_of_activations_change_no_weight() {
+    let dir = tempfile::tempdir().unwrap();
+    let codes = write(dir.path(), "_scale_inv", &[], &[0.0]);
+    let path = dir.path().join("model.safetensors");
+    let file = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(*file.first_chunk::<8>().unwrap()) as usize;
+    let mut header: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&file[8..8 + length]).unwrap();
+    let mut data = file[8 + length..file.len() - 4].to_vec();
+    // 0.00115966796875, a value of bf16.
+    let scale = f32::from_bits(0x3A98_0000);
+    for name in [format!("{UP}_scale_inv"), UP.replace("weight", "activation_scale")] {
+        let begin = data.len();
+        data.extend([0x98, 0x3A]);
+        let entry = serde_json::json!({"dtype": "BF16", "shape": [], "data_offsets": [begin, data.len()]});
+        header.insert(name, entry);
+    }
+    let text = serde_json::Value::Object(header).to_string();
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(text.as_bytes());
+    bytes.extend(data);
+    std::fs::write(path, bytes).unwrap();
+    let config = dir.path().join("config.json");
+    let mut edited: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&config).unwrap()).unwrap();
+    edited["quantization_config"] = serde_json::json!({"activation_scheme": "static", "dequantize": false,
+        "modules_to_not_convert": ["lm_head"], "quant_method": "fp8", "weight_block_size": null});
+    std::fs::write(config, edited.to_string()).unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let mut values = vec![0.0; WIDTH * HIDDEN];
+    checkpoint.read_rows_f32(checkpoint.tensor(UP).unwrap(), 0..WIDTH, &mut values).unwrap();
+    for (value, code) in values.iter().zip(codes) {
+        assert_eq!(*value, f8_e4m3_to_f32(code) * scale);
+    }
+    let name = UP.replace("weight", "activation_scale");
+    assert_eq!(checkpoint.notes(), [Note::ActivationScales { count: 1, name }]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn offline_first_and_network_only_when_allowed() {
     assert!(bench.server.seen().is_empty());
 
     let source = resolve(&bench.hub(), "hf://org/tiny", Network::Allowed).unwrap();
-    assert_eq!(names(&source.path), ["config.json", "model.safetensors", "second.safetensors", "sub"]);
+    assert_eq!(names(&source.path), ["config.json", "model.safetensors", "second.safetensors"]);
     let requests = bench.server.seen().len();
     // Now it is here: by id, by address, by commit, with and without a network.
     let commit = source.snapshot.clone().unwrap().commit;

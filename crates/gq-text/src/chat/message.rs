@@ -21,6 +21,13 @@ impl ChatMessage {
         ChatMessage(fields)
     }
 
+    /// The same turn with another field, such as `thinking`.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> ChatMessage {
+        self.0.insert(name.to_owned(), value.into());
+        self
+    }
+
     /// A field, such as `role`.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)

@@ -5,6 +5,7 @@ use gq_checkpoint::Checkpoint;
 use std::path::PathBuf;
 
 mod chat;
+mod harmony;
 mod tokenizer;
 
 fn testdata(path: &str) -> PathBuf {

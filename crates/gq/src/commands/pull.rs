@@ -5,13 +5,13 @@ use crate::global::Global;
 use crate::signals::{self, Work};
 use crate::table::Table;
 use crate::{hub, units};
-use gq_hub::{FileState, Globs, Hub, HubError, Located, MODEL_FILES, PullOptions, PullPlan, RepoRef};
+use gq_hub::{FileState, Globs, Hub, HubError, Located, PullOptions, PullPlan, RepoRef};
 
 /// Fetch a model from the Hub into its cache, which transformers and huggingface_hub share.
 ///
 /// A pull that was interrupted continues where it stopped. Files are verified against the Hub's digests.
 /// Without patterns the files of a model or a release are fetched: weights in safetensors or .gq, configuration,
-/// tokenizer, licence, checksums; copies of the weights in other formats are left on the Hub.
+/// tokenizer, licence, checksums; copies of the weights in other formats and folders are left on the Hub.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -57,7 +57,7 @@ pub fn run(args: &PullArgs, global: &Global) -> Result<(), Failure> {
     }
     let folder = format!("models--{}", reference.repo.to_string().replace('/', "--"));
     let _work = signals::during(Work::that_continues([hub.config().cache_dir.join(folder)]));
-    let files = Globs { include: included(args, &reference), exclude: args.exclude.clone() };
+    let files = wanted(args, &reference);
     let options = PullOptions {
         files,
         streams: args.streams.into(),
@@ -93,19 +93,19 @@ pub fn run(args: &PullArgs, global: &Global) -> Result<(), Failure> {
     output.data(&format!("{}\n", path.display()))
 }
 
-/// Patterns that the arguments ask for.
-fn included(args: &PullArgs, reference: &RepoRef) -> Vec<String> {
-    match &reference.path {
-        Some(path) => vec![path.clone(), format!("{path}/")],
-        None if args.all => Vec::new(),
-        None if args.include.is_empty() => MODEL_FILES
-            .iter()
-            .copied()
-            .chain(["*.gq", "SHA256SUMS", "report.html"])
-            .map(str::to_owned)
-            .collect(),
-        None => args.include.clone(),
+/// Files that the arguments ask for.
+fn wanted(args: &PullArgs, reference: &RepoRef) -> Globs {
+    let mut files = match &reference.path {
+        Some(path) => Globs::including(&[path.clone(), format!("{path}/")]),
+        None if args.all => Globs::default(),
+        None if args.include.is_empty() => Globs::model(),
+        None => Globs::including(&args.include),
+    };
+    if reference.path.is_none() && !args.all && args.include.is_empty() {
+        files.include.extend(["*.gq", "SHA256SUMS", "report.html"].map(str::to_owned));
     }
+    files.exclude.extend(args.exclude.iter().cloned());
+    files
 }
 
 /// Without a network a pull can only say where the snapshot is.

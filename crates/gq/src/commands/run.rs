@@ -8,7 +8,7 @@ use crate::source::{self, Loaded};
 use crate::talk::{self, Answer, Conversation, End, Manner, Most, SamplingArgs, Settings};
 use crate::units;
 use gq_model::Sampling;
-use gq_text::{ChatError, ChatTemplate, Tokenizer};
+use gq_text::{ChatError, ChatTemplate, Part, Tokenizer};
 use jiff::civil::DateTime;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
@@ -162,9 +162,11 @@ fn answer_once(
     loaded: &Loaded,
 ) -> Result<(), Failure> {
     let output = global.output();
-    let mut show = |piece: &str| match (output.json, on_terminal) {
+    let mut shown = talk::Shown::new(output);
+    let mut show = |part: Part, piece: &str| match (output.json, on_terminal) {
         (true, _) => Ok(()),
-        (false, true) => output.data(&talk::harmless(piece)),
+        (false, true) => shown.piece(part, piece),
+        (false, false) if part == Part::Thinking => Ok(()),
         (false, false) => output.data(piece),
     };
     let answer = talk.say(prompt, &mut show, &AtomicBool::new(false))?;
@@ -172,6 +174,7 @@ fn answer_once(
     if output.json {
         return output.document(&serde_json::json!({
             "text": answer.text,
+            "thinking": Some(&answer.thinking).filter(|thinking| !thinking.is_empty()),
             "tokens": answer.tokens,
             "prompt_tokens": answer.prompt,
             "stop": answer.end.name(),
@@ -180,6 +183,9 @@ fn answer_once(
         }));
     }
     output.data("\n")?;
+    if !on_terminal && !answer.thinking.is_empty() {
+        output.note("what the model thought first is left out; --json has it");
+    }
     let ended = match answer.end {
         End::Limit => match talk.manner().most {
             Some(most) => format!("cut: {}", most.source()),
@@ -208,5 +214,5 @@ pub fn answer(
     let tokenizer = Tokenizer::new(loaded.model.texts(), loaded.model.spec())?;
     let manner = Manner { system: None, context: CONTEXT, most: Some(Most::Asked(max_tokens)), sampling };
     let mut talk = Conversation::new(loaded, &tokenizer, None, manner);
-    talk.say(prompt, &mut |_| Ok(()), &AtomicBool::new(false))
+    talk.say(prompt, &mut |_, _| Ok(()), &AtomicBool::new(false))
 }

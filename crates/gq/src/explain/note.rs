@@ -79,6 +79,15 @@ fn sentence(note: &Note) -> (String, bool) {
             let head = printable(head);
             (format!("no embedding in the files; {head}, which config.json ties to it, serves as both"), true)
         }
+        Note::ActivationScales { count, name } => {
+            let name = printable(name);
+            (
+                format!(
+                    "{count} scales of activations, such as {name}, are read over: no weight depends on them"
+                ),
+                false,
+            )
+        }
         Note::Resized { adapter, from, to } => {
             let adapter = printable(adapter);
             (

@@ -2,15 +2,17 @@
 
 mod not_done;
 mod settings;
+mod shown;
 mod terminal;
 
 pub use settings::{Most, SamplingArgs, Settings};
+pub use shown::Shown;
 pub use terminal::chat;
 
 use crate::failure::{Exit, Failure};
 use crate::source::Loaded;
 use gq_model::{Asked, Generation, Sampling, StopReason};
-use gq_text::{ChatMessage, ChatOptions, ChatTemplate, SpecialText, Tokenizer};
+use gq_text::{ChatMessage, ChatOptions, ChatTemplate, Harmony, Part, SpecialText, Tokenizer};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -42,10 +44,15 @@ impl End {
     }
 }
 
+/// Where pieces of an answer go as they come.
+pub type Show<'a> = dyn FnMut(Part, &str) -> Result<(), Failure> + 'a;
+
 /// One answer.
 pub struct Answer {
-    /// The text.
+    /// The text, without what was thought first.
     pub text: String,
+    /// What the model thought, where its format tells that apart (Harmony).
+    pub thinking: String,
     /// Its tokens.
     pub tokens: Vec<u32>,
     /// Tokens of the prompt, with everything said before.
@@ -150,14 +157,12 @@ impl<'a> Conversation<'a> {
 
     /// Answers what is said next; `show` gets every piece of text as it becomes certain, `stop` ends the answer early.
     ///
+    /// What a model thinks in Harmony's format is kept apart from what it says: its template decides what of it later
+    /// prompts have.
+    ///
     /// # Errors
     /// When the template or the model refuses, or what was said does not fit the context; it counts as not said then.
-    pub fn say(
-        &mut self,
-        said: &str,
-        show: &mut dyn FnMut(&str) -> Result<(), Failure>,
-        stop: &AtomicBool,
-    ) -> Result<Answer, Failure> {
+    pub fn say(&mut self, said: &str, show: &mut Show<'_>, stop: &AtomicBool) -> Result<Answer, Failure> {
         let before = (self.messages.clone(), self.text.clone(), self.said);
         let outcome = self.answer(said, show, stop);
         if outcome.is_err() {
@@ -166,12 +171,7 @@ impl<'a> Conversation<'a> {
         outcome
     }
 
-    fn answer(
-        &mut self,
-        said: &str,
-        show: &mut dyn FnMut(&str) -> Result<(), Failure>,
-        stop: &AtomicBool,
-    ) -> Result<Answer, Failure> {
+    fn answer(&mut self, said: &str, show: &mut Show<'_>, stop: &AtomicBool) -> Result<Answer, Failure> {
         match self.template {
             Some(_) => self.messages.push(ChatMessage::new("user", said)),
             None => {
@@ -191,17 +191,33 @@ impl<'a> Conversation<'a> {
         let asked = self.generation.ask(&prompt, limit, &going)?;
         let prompt_seconds = started.elapsed().as_secs_f64();
         let started = Instant::now();
-        let (mut text, mut tokens) = (String::new(), Vec::new());
+        let (mut text, mut thinking, mut tokens) = (String::new(), String::new(), Vec::new());
+        let mut take = |part: Part, piece: &str| {
+            match part {
+                Part::Thinking => thinking += piece,
+                Part::Content => text += piece,
+            }
+            show(part, piece)
+        };
+        let mut parts = self.template.and_then(|_| Harmony::of(self.tokenizer));
         let mut end = None;
         for piece in &mut self.generation {
             let piece = piece?;
             tokens.extend(piece.token);
-            show(&piece.text)?;
-            text += &piece.text;
+            match (&mut parts, piece.token) {
+                (None, _) => take(Part::Content, &piece.text)?,
+                (Some(parts), Some(token)) => {
+                    parts.push(token)?.map_or(Ok(()), |(part, piece)| take(part, &piece))?;
+                }
+                (Some(_), None) => {} // text that was held back: of its parts one by one
+            }
             if !going() {
                 end = Some(End::Stopped);
                 break;
             }
+        }
+        if let Some(parts) = &mut parts {
+            parts.finish()?.map_or(Ok(()), |(part, piece)| take(part, &piece))?;
         }
         let seconds = started.elapsed().as_secs_f64();
         let (reused, end) = match (asked, self.generation.stop_reason()) {
@@ -216,10 +232,14 @@ impl<'a> Conversation<'a> {
             }
         };
         match self.template {
-            Some(_) => self.messages.push(ChatMessage::new("assistant", &text)),
+            Some(_) => {
+                let turn = ChatMessage::new("assistant", &text);
+                let thought = !thinking.is_empty();
+                self.messages.push(if thought { turn.with("thinking", &thinking) } else { turn });
+            }
             None => self.text += &text,
         }
-        Ok(Answer { text, tokens, prompt, reused, forgotten, prompt_seconds, seconds, end })
+        Ok(Answer { text, thinking, tokens, prompt, reused, forgotten, prompt_seconds, seconds, end })
     }
 
     /// The prompt, without the oldest turns where all of them would leave no room for an answer.

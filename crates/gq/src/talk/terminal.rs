@@ -1,6 +1,6 @@
 //! A chat on a terminal: a line editor, a few commands, and answers as they come.
 
-use super::{Answer, Conversation, End, Manner, harmless};
+use super::{Answer, Conversation, End, Manner, Shown};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::{signals, terminal as kept, units};
@@ -82,8 +82,8 @@ pub fn chat(mut talk: Conversation<'_>, output: Output) -> Result<(), Failure> {
             _ => {}
         }
         stop.store(false, Ordering::Relaxed);
-        let mut show = |piece: &str| output.data(&harmless(piece));
-        match talk.say(&said, &mut show, &stop) {
+        let mut shown = Shown::new(output);
+        match talk.say(&said, &mut |part, piece| shown.piece(part, piece), &stop) {
             Ok(answer) => {
                 output.data("\n")?;
                 tell(&answer, talk.manner(), output);

@@ -8,7 +8,7 @@ use std::process::Stdio;
 const END: &str = "\u{4}";
 
 /// The program on a terminal of its own.
-fn on_terminal(gq: &Gq, args: &[&str]) -> rexpect::session::PtySession {
+pub fn on_terminal(gq: &Gq, args: &[&str]) -> rexpect::session::PtySession {
     let mut command = gq.command();
     command.args(args).env("TERM", "xterm");
     rexpect::session::spawn_command(command, Some(120_000)).unwrap()
@@ -39,10 +39,10 @@ pub fn endless(gq: &Gq) -> String {
     dir.to_str().unwrap().to_owned()
 }
 
-type Terminal = rexpect::session::PtySession;
+pub type Terminal = rexpect::session::PtySession;
 
 /// Waits for the prompt: the editor asks the terminal to mark what is pasted.
-fn ready(chat: &mut Terminal) {
+pub fn ready(chat: &mut Terminal) {
     chat.exp_string("\u{1b}[?2004h").unwrap();
 }
 

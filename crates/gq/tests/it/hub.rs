@@ -9,7 +9,7 @@ use std::time::Duration;
 const CHUNK: u64 = 16 << 10;
 const STREAMS: u64 = 4;
 
-/// A checkpoint on a Hub, and a copy of its weights that nobody needs.
+/// A checkpoint on a Hub, and copies of its weights that nobody needs.
 fn served() -> LoopbackHub {
     let hub = LoopbackHub::start();
     let file = |name: &str| std::fs::read(testdata(&format!("tiny/llama/{name}"))).unwrap();
@@ -20,6 +20,8 @@ fn served() -> LoopbackHub {
             ("config.json", file("config.json"), false),
             ("model.safetensors", file("model.safetensors"), true),
             ("pytorch_model.bin", noise(3, 50_000), true),
+            ("consolidated.safetensors", noise(4, 60_000), true),
+            ("original/model.safetensors", noise(5, 70_000), true),
         ],
     );
     hub
@@ -45,7 +47,8 @@ fn a_model_is_planned_fetched_and_found_again_without_a_network() {
     let (gq, hub) = (Gq::new(), served());
     let (shown, _) = run(with_hub(&gq, &hub), &["pull", "org/tiny", "--dry-run"], 0);
     assert!(shown.contains("model.safetensors") && !shown.contains("pytorch_model.bin"), "{shown}");
-    assert!(shown.contains("to fetch; 1 other file left on the Hub"), "{shown}");
+    assert!(!shown.contains("consolidated") && !shown.contains("original"), "{shown}");
+    assert!(shown.contains("to fetch; 3 other files left on the Hub"), "{shown}");
     assert_eq!(hub.served_bytes(), 0);
 
     let (path, told) = run(with_hub(&gq, &hub), &["pull", "org/tiny@main"], 0);
@@ -80,7 +83,7 @@ fn a_model_is_planned_fetched_and_found_again_without_a_network() {
     assert_eq!((hub.seen().len(), hub.served_bytes()), (requests, served));
 
     let (_, told) = run(with_hub(&gq, &hub), &["pull", "org/tiny", "--all"], 0);
-    assert!(told.contains("50.0 kB fetched"), "{told}");
+    assert!(told.contains("180 kB fetched"), "{told}");
     let (shown, _) = run(with_hub(&gq, &hub), &["pull", "org/tiny", "--include", "*.json", "--dry-run"], 0);
     assert!(!shown.contains("safetensors"), "{shown}");
 }

@@ -19,6 +19,8 @@ mod gguf;
 mod gpt_oss;
 mod grid;
 mod guard;
+#[cfg(unix)]
+mod harmony;
 mod help;
 mod hub;
 mod interrupted;

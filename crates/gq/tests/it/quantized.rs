@@ -61,7 +61,7 @@ fn float8_with_scales_of_other_things_is_refused_with_what_to_do() {
     let cases = [
         (compressed("float-quantized"), format!("{layer}.k_scale"), STORED),
         (json!(null), format!("{layer}.k_proj.k_scale"), STORED),
-        (fp8.clone(), format!("{layer}.q_proj.activation_scale"), STORED),
+        (fp8.clone(), format!("{layer}.q_scale"), STORED),
         (compressed("naive-quantized"), String::new(), FORM),
         (json!({"quant_method": "modelopt", "quant_algo": "FP8"}), String::new(), FORM),
         (json!({"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}), String::new(), FORM),
@@ -82,13 +82,20 @@ fn float8_with_scales_of_other_things_is_refused_with_what_to_do() {
         assert!(said.contains(name), "{error}");
     }
     // What the advice says is read is read.
-    for (quantization, more) in [(compressed("float-quantized"), None), (fp8, Some("q_proj.input_scale"))] {
+    for (quantization, more) in [
+        (compressed("float-quantized"), None),
+        (fp8.clone(), Some("q_proj.input_scale")),
+        (fp8, Some("q_proj.activation_scale")),
+    ] {
         let gq = Gq::new();
         checkpoint(&gq, "llama", quantization, |list| {
             in_float8(list);
             list.extend(more.map(|more| scale(&format!("{layer}.{more}"))));
         });
-        gq.ok(&["convert", "m", "-o", "m.gq", "-e", "tq4", "--no-grid"]);
+        let output = gq.run(&["convert", "m", "-o", "m.gq", "-e", "tq4", "--no-grid"]);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{told}");
+        assert_eq!(told.contains("1 scales of activations"), more.is_some(), "{told}");
     }
 }
 

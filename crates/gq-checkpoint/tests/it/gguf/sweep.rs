@@ -61,6 +61,8 @@ fn exports_have_the_keys_that_llama_cpp_was_right_about() {
     for case in sweep["cases"].as_array().unwrap() {
         let name = format!("{}: {}", case["family"], case["key"]);
         let spec = parse_config(&config(&sweep, case)).map_err(|e| e.to_string());
+        let architecture =
+            spec.as_ref().map_or_else(|_| String::new(), |spec| format!("{}.", spec.family.name()));
         let plan = spec.and_then(|mut spec| {
             // Of two tensors the checkpoint knows, not the configuration.
             spec.tied_head &= !name.contains("two tensors");
@@ -73,7 +75,6 @@ fn exports_have_the_keys_that_llama_cpp_was_right_about() {
             continue;
         }
         let plan = plan.unwrap_or_else(|error| panic!("{name}: {error}"));
-        let architecture = format!("{}.", case["family"].as_str().unwrap());
         let ours = plan.metadata().iter().filter(|(key, _)| key.starts_with(&architecture));
         let expected = case["keys"].as_object().unwrap();
         let mut count = 0;
