@@ -123,7 +123,7 @@ impl Batch<'_> {
         let launches = match &weight.codes {
             Codes::Planes { code, form, codes, scales } => {
                 let input = rounded.ok_or(DeviceError::Missing)?;
-                let (code, form, codes, scales) = (*code, *form, codes.span(), scales.span());
+                let (code, form, codes, scales) = (*code, *form, *codes, *scales);
                 let y = to.map_or_else(|| self.runner.value(outputs, matrix_rows, 1), Ok)?;
                 let product = kernels::PlaneProduct {
                     code,
@@ -144,8 +144,8 @@ impl Batch<'_> {
                 let input = rounded.ok_or(DeviceError::Missing)?;
                 let mut product = kernels::TrellisProduct {
                     code: *code,
-                    codes: codes.span(),
-                    scales: scales.span(),
+                    codes: *codes,
+                    scales: *scales,
                     values: input.values,
                     steps: input.steps,
                     y: Span { address: 0, bytes: 0 },
@@ -161,7 +161,7 @@ impl Batch<'_> {
             }
             Codes::Exact { dtype, values } => {
                 let x = plain.ok_or(DeviceError::Missing)?;
-                let (dtype, weights) = (*dtype, values.span());
+                let (dtype, weights) = (*dtype, *values);
                 let y = to.map_or_else(|| self.runner.value(outputs, matrix_rows, 1), Ok)?;
                 let some = |first: usize, count: usize, tokens: usize| {
                     let part = |value: &Value, width: usize| Span {
@@ -194,8 +194,7 @@ impl Batch<'_> {
 
     /// Adds a matrix's bias to every row.
     pub(super) fn biased(&mut self, linear: &Linear, y: Value) -> Result<Value, DeviceError> {
-        let weight = self.runner.weights.get(&self.runner.gpu, linear)?;
-        let Some(bias) = weight.bias.as_ref().map(gq_cuda::Buffer::span) else { return Ok(y) };
+        let Some(bias) = self.runner.weights.bias(&self.runner.gpu, linear)? else { return Ok(y) };
         let y = self.whole(&y)?;
         for row in 0..y.rows {
             let place = Span { address: y.address + 4 * (row * y.width) as u64, bytes: 4 * y.width as u64 };
