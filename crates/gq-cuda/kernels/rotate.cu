@@ -114,6 +114,44 @@ KERNEL(1024) rotate_quantize(const float* __restrict__ x, u32 parts, u64 stride,
     }
 }
 
+// Rows that are wider than a block's shared memory take two launches. First, `chunk` neighbors a block: signs and the
+// Walsh-Hadamard stages below `chunk`, a power of two that divides `block`; y [rows, width].
+KERNEL(1024) rotate_chunks(const float* __restrict__ x, u32 parts, u64 stride, const u32* __restrict__ signs, float factor,
+                           u32 width, u32 chunk, float* __restrict__ y) {
+    extern __shared__ float row[];
+    u32 begin = blockIdx.x * chunk;
+    size_t first = (size_t)blockIdx.y * width + begin;
+    for (u32 at = threadIdx.x; at < chunk; at += blockDim.x) {
+        float value = whole(x + first, parts, stride, at) * signed_factor(signs, begin + at, factor);
+        row[at] = narrow_butterflies(value);
+    }
+    __syncthreads();
+    wide_butterflies(row, chunk, chunk);
+    for (u32 at = threadIdx.x; at < chunk; at += blockDim.x) y[first + at] = row[at];
+}
+
+// Then 32 columns a block of the matrix [width / chunk, chunk] that a row is: the stages that are left, the Hartley factors,
+// and int8 as `rotate_quantize` gives it.
+KERNEL(1024) rotate_across(const float* __restrict__ x, const u32* __restrict__ tables, u32 width, u32 chunk, u32 block,
+                           i8* __restrict__ values, float* __restrict__ scales) {
+    extern __shared__ float row[];
+    u32 all = width / chunk * 32, column = blockIdx.x * 32;
+    size_t first = (size_t)blockIdx.y * width;
+    for (u32 at = threadIdx.x; at < all; at += blockDim.x) row[at] = x[first + at / 32 * chunk + column + at % 32];
+    __syncthreads();
+    wide_butterflies(row, all, block / chunk * 32);
+    u32 primes = tables[0], inner = width, entries = 1 + primes;
+    for (u32 n = 0; n < primes; n++) {
+        u32 p = tables[1 + n];
+        inner /= p;
+        hartley(row, all, p, inner / chunk * 32, (const float*)tables + entries);
+        entries += p;
+    }
+    for (u32 at = threadIdx.x; at < all; at += blockDim.x) {
+        quantize(row[at], at / 32 * chunk + column + at % 32, values + first, scales + first / 32);
+    }
+}
+
 // Rows that are not rotated, to int8.
 KERNEL(256) quantize_rows(const float* __restrict__ x, u32 parts, u64 stride, u32 width, i8* __restrict__ values,
                           float* __restrict__ scales) {

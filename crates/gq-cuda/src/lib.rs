@@ -39,7 +39,7 @@ pub use launch::{Argument, Device, Launch, Parts, Span};
 pub use module::Module;
 pub use norm::RmsNorm;
 pub use product::{Experts, PlaneCode, PlaneProduct, ScaleForm, row_split};
-pub use rotate::{Quantize, Rotate, RotateBack, RotationTables};
+pub use rotate::{Quantize, Rotate, RotateBack, RotateWide, RotationTables};
 pub use rows::PlaneRows;
 pub use top::TopLogits;
 pub use trellis::{TrellisCode, TrellisProduct, TrellisRows, column_splits};

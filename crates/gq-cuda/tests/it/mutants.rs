@@ -122,6 +122,23 @@ fn rotations(out: &mut Vec<Scenario>) {
         let (x, y) = (memory.floats(cols), memory.output(4 * cols));
         out.push(memory.scenario(RotateBack { x, signs, factors, y, rows: 1 }.launch(&tables), vec![y]));
     }
+    // In two launches: stages one and two at a time in both, and two primes. With as many threads as are launched, most
+    // threads read in the next stage what they wrote in the last; with three warps they do not.
+    for cols in [960, 1024, 2048, 32768, 15 * 4096] {
+        let tables = RotationTables::new(1, cols).unwrap();
+        for which in [0, 1] {
+            let mut memory = Memory::default();
+            let [signs, factors] = tables.bytes().map(|bytes| memory.0.upload(&bytes));
+            let (x, values, steps) = (memory.floats(cols), memory.output(cols), memory.output(cols / 8));
+            let between = if which == 0 { memory.output(4 * cols) } else { memory.floats(cols) };
+            let rotate = Rotate { x: Parts::one(x), signs, factors, values, steps, rows: 1 };
+            let launches = RotateWide { rotate, between }.launches(&tables).unwrap();
+            let [first, second] = launches.map(|launch| Launch { threads: 96, ..launch });
+            let (launch, outputs) =
+                if which == 0 { (first, vec![between]) } else { (second, vec![values, steps]) };
+            out.push(memory.scenario(Ok(launch), outputs));
+        }
+    }
 }
 
 fn heads_and_attention(out: &mut Vec<Scenario>) {

@@ -20,9 +20,6 @@ pub(super) const PARTIAL: u64 = 16 << 20;
 /// What a driver takes for kernels and allocations, in addition to the context that is there already.
 const DRIVER: u64 = 48 << 20;
 
-/// Widest rows that the kernel rotates.
-const MOST_ROTATED: usize = 24 * 1024;
-
 /// Bytes of a GPU's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DevicePlan {
@@ -64,7 +61,7 @@ impl Form {
     pub(super) fn of(storage: Storage, cols: usize, precise: bool) -> Form {
         let rotated = match storage.rotation.kind {
             RotationKind::None => true,
-            RotationKind::Hadamard => cols <= MOST_ROTATED && cols.is_multiple_of(32),
+            RotationKind::Hadamard => RotationTables::has_kernels(cols),
             RotationKind::Haar => false,
         };
         let plain = storage.rotation.kind == RotationKind::None;
@@ -216,7 +213,10 @@ pub(super) fn scratch_bytes(spec: &ModelSpec, context: usize) -> u64 {
         all(rows).max(few)
     };
     // Int8 and a scale per 32 elements, in units of f32.
-    let rounded = |width: usize| all(width) * 9 / 32 + GRAIN;
+    let rounded = |width: usize| {
+        let between = if RotationTables::is_wide(width) { all(width) } else { 0 };
+        all(width) * 9 / 32 + GRAIN + between
+    };
     let layers = spec.layers.iter().map(|layer| {
         let attention = &layer.attention;
         let (q, kv) = (attention.q_width(), attention.kv_width());

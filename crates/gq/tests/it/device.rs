@@ -222,25 +222,20 @@ fn launches_that_are_not_captured_are_noted_once() {
     assert!(!text(&captured.stderr).contains("launched one by one"));
 }
 
-/// A bench has one cache at a time on the GPU, as was planned.
+/// A bench has one cache at a time on the GPU: at its most it takes what a run with room for as many tokens takes.
 #[test]
 fn a_bench_takes_what_was_planned() {
     let gq = Gq::new();
     made(&gq);
-    let bench =
-        ["bench", "m.gq", "--device", "cuda", "--pp", "20", "--tg", "19", "--repetitions", "2", "--json"];
-    let Some(output) = with_driver(&gq, "count=1,races=0", &bench) else { return };
-    let said = text(&output.stderr);
-    let peak = said.lines().find_map(|line| line.split(" bytes in use, ").nth(1)?.split(' ').next());
-    let peak: u64 = peak.and_then(|peak| peak.parse().ok()).unwrap_or_else(|| panic!("{said}"));
-    let plan = ["plan", &testdata("demo"), "--bits", "4", "--device", "cuda", "--ctx", "20", "--json"];
-    let plan = with_driver(&gq, "", &plan).unwrap();
-    let plan: serde_json::Value = serde_json::from_slice(&plan.stdout).unwrap();
-    let bytes = |value: &serde_json::Value| {
-        value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_else(|| panic!("{plan}"))
+    let bench = ["bench", "m.gq", "--device", "cuda", "--pp", "20", "--tg", "19", "--repetitions", "2"];
+    let Some(bench) = with_driver(&gq, "count=1,races=0", &bench) else { return };
+    let run = [&["run", "m.gq", "--device", "cuda", "--ctx", "20"], PROMPT].concat();
+    let run = with_driver(&gq, "count=1,races=0", &run).unwrap();
+    let most = |output: &Output| {
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let line = said.lines().find_map(|line| Some(line.split_once(" bytes in use, ")?.1.to_owned()));
+        line.unwrap_or_else(|| panic!("{said}"))
     };
-    // All but what is left to the driver, in four allocations of whole pages; names decide the order, not the sizes.
-    let planned = bytes(&plan["gpu_memory"]["total_bytes"]) - (48 << 20);
-    let most = planned + planned / 50 + 4 * 512;
-    assert!((planned - planned / 50..most).contains(&peak), "{peak} of {planned}");
+    assert_eq!(most(&bench).split(',').next(), most(&run).split(',').next());
 }

@@ -8,7 +8,7 @@ use crate::cuda::weights::Codes;
 use crate::error::DeviceError;
 use crate::linear::Linear;
 use gq_cuda as kernels;
-use gq_cuda::{Parts, Span};
+use gq_cuda::{Parts, RotationTables, Span};
 
 /// Tokens that a product of exact weights takes at a time.
 const EXACT_TOKENS: usize = 8;
@@ -22,16 +22,25 @@ impl Batch<'_> {
         let hold = self.runner.value(1, (aligned + rows * cols / 8).div_ceil(4), 1)?;
         let values = Span { address: hold.address, bytes: (rows * cols) as u64 };
         let steps = Span { address: hold.address + aligned as u64, bytes: (rows * cols / 8) as u64 };
-        let launch = match key {
+        let between = match key {
+            Some(_) if RotationTables::is_wide(cols) => Some(self.runner.value(rows, cols, 1)?),
+            _ => None,
+        };
+        let launches = match key {
             Some(key) => {
                 let rotation = self.runner.weights.rotation(key)?;
                 let [signs, factors] = rotation.spans();
                 let rotate = kernels::Rotate { x: x.all_parts(), signs, factors, values, steps, rows };
-                rotate.launch(&rotation.tables)
+                match between.as_ref().map(Value::span) {
+                    Some(between) => {
+                        kernels::RotateWide { rotate, between }.launches(&rotation.tables)?.into()
+                    }
+                    None => vec![rotate.launch(&rotation.tables)?],
+                }
             }
-            None => kernels::Quantize { x: x.all_parts(), values, steps, rows, cols }.launch(),
+            None => vec![kernels::Quantize { x: x.all_parts(), values, steps, rows, cols }.launch()?],
         };
-        self.runner.launch(launch)?;
+        launches.into_iter().try_for_each(|launch| self.runner.launch(Ok(launch)))?;
         Ok(Rounded { values, steps, _hold: hold })
     }
 
