@@ -116,7 +116,7 @@ fn hartley_entries(p: usize) -> Vec<f32> {
 }
 
 /// Elements that one block keeps in shared memory.
-const MOST_ROTATED: usize = 24 * 1024;
+pub(crate) const MOST_ROTATED: usize = 24 * 1024;
 /// Most neighbors that a block takes of a row that is wider.
 const MOST_CHUNK: usize = 4096;
 
@@ -125,7 +125,7 @@ fn chunk(cols: usize) -> usize {
     (1 << cols.trailing_zeros().min(usize::BITS - 1)).min(MOST_CHUNK)
 }
 
-fn threads(width: usize) -> u32 {
+pub(crate) fn threads(width: usize) -> u32 {
     (width / 8).next_multiple_of(32).clamp(32, 1024) as u32
 }
 
