@@ -8,8 +8,7 @@ KERNEL(256) gated(const float* __restrict__ x, u32 parts, u64 stride, u32 width,
     if (at >= columns) return;
     size_t row = (size_t)blockIdx.y * width;
     float gate = whole(x, parts, stride, row + at), factor = whole(x, parts, stride, row + up + at);
-    float inner = gelu ? 1.595769f * (gate + 0.044715f * gate * gate * gate) : gate;
-    y[(size_t)blockIdx.y * columns + at] = gate / (1.0f + exponential(-inner)) * factor;
+    y[(size_t)blockIdx.y * columns + at] = activated(gate, factor, gelu);
 }
 
 // (residual + x) * factor, or x * factor.

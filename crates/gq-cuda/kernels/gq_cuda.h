@@ -76,6 +76,12 @@ __device__ __forceinline__ float exponential(float x) {
     return value * __uint_as_float((half + 127u) << 23) * __uint_as_float((power - half + 127u) << 23);
 }
 
+// SiLU, or GELU by tanh, of a gate, times the other factor.
+__device__ __forceinline__ float activated(float gate, float factor, u32 gelu) {
+    float inner = gelu ? 1.595769f * (gate + 0.044715f * gate * gate * gate) : gate;
+    return gate / (1.0f + exponential(-inner)) * factor;
+}
+
 // tanh by the operations of gq-model's `math::tanh`.
 __device__ __forceinline__ float hyperbolic_tangent(float x) {
     float square = x * x;

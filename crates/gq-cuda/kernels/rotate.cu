@@ -74,11 +74,12 @@ __device__ __forceinline__ float signed_factor(const u32* __restrict__ signs, u3
     return signs[at / 32] >> (at % 32) & 1 ? -factor : factor;
 }
 
-// tables: the number of primes, the primes in ascending order, then p entries (f32) for each.
-__device__ __forceinline__ void forward(const float* __restrict__ x, u32 parts, size_t stride, float* row, u32 width, u32 block,
-                                        const u32* __restrict__ signs, float factor, const u32* __restrict__ tables) {
+// element(at): what is rotated. tables: the number of primes, the primes in ascending order, then p entries (f32) for each.
+template <typename Element>
+__device__ __forceinline__ void forward(Element element, float* row, u32 width, u32 block, const u32* __restrict__ signs,
+                                        float factor, const u32* __restrict__ tables) {
     for (u32 at = threadIdx.x; at < width; at += blockDim.x) {
-        row[at] = narrow_butterflies(whole(x, parts, stride, at) * signed_factor(signs, at, factor));
+        row[at] = narrow_butterflies(element(at) * signed_factor(signs, at, factor));
     }
     __syncthreads();
     wide_butterflies(row, width, block);
@@ -108,9 +109,121 @@ KERNEL(1024) rotate_quantize(const float* __restrict__ x, u32 parts, u64 stride,
                              float* __restrict__ scales) {
     extern __shared__ float row[];
     size_t first = (size_t)blockIdx.x * width;
-    forward(x + first, parts, stride, row, width, block, signs, factor, tables);
+    x += first;
+    forward([&](u32 at) { return whole(x, parts, stride, at); }, row, width, block, signs, factor, tables);
     for (u32 at = threadIdx.x; at < width; at += blockDim.x) {
         quantize(row[at], at, values + first, scales + first / 32);
+    }
+}
+
+// The sum of the squares of a row's elements in f64 as `rms_norm` has it: each of its 256 threads, lanes, warps in order,
+// whatever threads this block has. Each element is asked for once, by the same thread every time.
+template <typename Element> __device__ __forceinline__ double squares(Element element, u32 width, double* parts) {
+    u32 lane = threadIdx.x % 32;
+    for (u32 warp = threadIdx.x / 32; warp < 8; warp += blockDim.x / 32) {
+        double sum = 0.0;
+        for (u32 i = warp * 32 + lane; i < width; i += 256) {
+            float value = element(i);
+            sum += (double)value * (double)value;
+        }
+        sum = warp_sum(sum);
+        if (lane == 0) parts[warp] = sum;
+    }
+    __syncthreads();
+    double sum = parts[0];
+#pragma unroll
+    for (int warp = 1; warp < 8; warp++) sum += parts[warp];
+    return sum;
+}
+
+__device__ __forceinline__ float norm_factor(double squares, u32 width, float eps) {
+    return (float)(1.0 / sqrt(squares / (double)width + (double)eps));
+}
+
+// One block a row: x (in parts), normed first with `posted`, joins the residual stream where there is one,
+// residual = (residual + x) * scale, which is then normed, and goes to int8 in the rotated basis.
+KERNEL(1024) norm_rotate(const float* __restrict__ x, u32 parts, u64 stride, u32 posted, const float* __restrict__ post,
+                         float post_eps, float* residual, float scale, const float* __restrict__ weight, float eps,
+                         const u32* __restrict__ signs, float factor, const u32* __restrict__ tables, u32 width, u32 block,
+                         i8* __restrict__ values, float* __restrict__ scales) {
+    extern __shared__ float row[];
+    __shared__ double sums[2][8];
+    size_t first = (size_t)blockIdx.x * width;
+    x += first;
+    float before = 1.0f;
+    if (posted) {
+        double sum = squares([&](u32 i) { return row[i] = whole(x, parts, stride, i); }, width, sums[0]);
+        before = norm_factor(sum, width, post_eps);
+    }
+    double sum = squares([&](u32 i) {
+        float value = posted ? row[i] * before : whole(x, parts, stride, i);
+        if (posted && post) value = value * post[i];
+        if (residual) {
+            value = (residual[first + i] + value) * scale;
+            residual[first + i] = value;
+        }
+        return row[i] = value;
+    }, width, sums[1]);
+    float after = norm_factor(sum, width, eps);
+    forward([&](u32 at) {
+        float value = row[at] * after;
+        return weight ? value * weight[at] : value;
+    }, row, width, block, signs, factor, tables);
+    for (u32 at = threadIdx.x; at < width; at += blockDim.x) {
+        quantize(row[at], at, values + first, scales + first / 32);
+    }
+}
+
+// activation(gate) * up, of columns 0 and `up` and on of rows of `columns` (in parts), to int8 in the rotated basis.
+KERNEL(1024) gated_rotate(const float* __restrict__ x, u32 parts, u64 stride, u32 columns, u32 up, u32 gelu,
+                          const u32* __restrict__ signs, float factor, const u32* __restrict__ tables, u32 width, u32 block,
+                          i8* __restrict__ values, float* __restrict__ scales) {
+    extern __shared__ float row[];
+    size_t first = (size_t)blockIdx.x * width;
+    x += (size_t)blockIdx.x * columns;
+    forward([&](u32 at) {
+        return activated(whole(x, parts, stride, at), whole(x, parts, stride, up + at), gelu);
+    }, row, width, block, signs, factor, tables);
+    for (u32 at = threadIdx.x; at < width; at += blockDim.x) {
+        quantize(row[at], at, values + first, scales + first / 32);
+    }
+}
+
+// Rows that are wider than a block's shared memory take two launches. First, `chunk` neighbors a block: signs and the
+// Walsh-Hadamard stages below `chunk`, a power of two that divides `block`; y [rows, width].
+KERNEL(1024) rotate_chunks(const float* __restrict__ x, u32 parts, u64 stride, const u32* __restrict__ signs, float factor,
+                           u32 width, u32 chunk, float* __restrict__ y) {
+    extern __shared__ float row[];
+    u32 begin = blockIdx.x * chunk;
+    size_t first = (size_t)blockIdx.y * width + begin;
+    for (u32 at = threadIdx.x; at < chunk; at += blockDim.x) {
+        float value = whole(x + first, parts, stride, at) * signed_factor(signs, begin + at, factor);
+        row[at] = narrow_butterflies(value);
+    }
+    __syncthreads();
+    wide_butterflies(row, chunk, chunk);
+    for (u32 at = threadIdx.x; at < chunk; at += blockDim.x) y[first + at] = row[at];
+}
+
+// Then 32 columns a block of the matrix [width / chunk, chunk] that a row is: the stages that are left, the Hartley factors,
+// and int8 as `rotate_quantize` gives it.
+KERNEL(1024) rotate_across(const float* __restrict__ x, const u32* __restrict__ tables, u32 width, u32 chunk, u32 block,
+                           i8* __restrict__ values, float* __restrict__ scales) {
+    extern __shared__ float row[];
+    u32 all = width / chunk * 32, column = blockIdx.x * 32;
+    size_t first = (size_t)blockIdx.y * width;
+    for (u32 at = threadIdx.x; at < all; at += blockDim.x) row[at] = x[first + at / 32 * chunk + column + at % 32];
+    __syncthreads();
+    wide_butterflies(row, all, block / chunk * 32);
+    u32 primes = tables[0], inner = width, entries = 1 + primes;
+    for (u32 n = 0; n < primes; n++) {
+        u32 p = tables[1 + n];
+        inner /= p;
+        hartley(row, all, p, inner / chunk * 32, (const float*)tables + entries);
+        entries += p;
+    }
+    for (u32 at = threadIdx.x; at < all; at += blockDim.x) {
+        quantize(row[at], at / 32 * chunk + column + at % 32, values + first, scales + first / 32);
     }
 }
 

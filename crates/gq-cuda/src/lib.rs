@@ -9,6 +9,7 @@
 //!
 //! This crate knows tensors and codes. It does not know models, files or the encode side.
 
+mod all_heads;
 mod attention;
 mod call;
 pub mod define;
@@ -17,6 +18,7 @@ mod elements;
 mod error;
 mod exact;
 mod experts;
+mod fused;
 mod heads;
 mod launch;
 pub mod layout;
@@ -28,18 +30,20 @@ mod rows;
 mod top;
 mod trellis;
 
+pub use all_heads::{AllHeads, HeadsIn};
 pub use attention::{Attention, attention_chunk};
 pub use driver::{Buffer, Captured, Gpu, GpuError, GpuFacts};
 pub use elements::{AddScaled, Gated, Softcap};
 pub use error::LaunchError;
 pub use exact::{ExactProduct, ExactRows};
 pub use experts::{ChooseExperts, MixExperts};
+pub use fused::{GatedRotate, Joined, NormRotate};
 pub use heads::{CacheRows, HeadNorm, Heads, HeadsTo, Kept};
 pub use launch::{Argument, Device, Launch, Parts, Span};
 pub use module::Module;
 pub use norm::RmsNorm;
 pub use product::{Experts, PlaneCode, PlaneProduct, ScaleForm, row_split};
-pub use rotate::{Quantize, Rotate, RotateBack, RotationTables};
+pub use rotate::{Quantize, Rotate, RotateBack, RotateWide, RotationTables};
 pub use rows::PlaneRows;
 pub use top::TopLogits;
 pub use trellis::{TrellisCode, TrellisProduct, TrellisRows, column_splits};

@@ -43,6 +43,18 @@ impl RotationTables {
         })
     }
 
+    /// Whether kernels rotate rows of this width: multiples of 32 up to 24,576, and those wider ones whose largest power of
+    /// two leaves at most 768 parts.
+    pub fn has_kernels(cols: usize) -> bool {
+        let is_row = cols > 0 && cols.is_multiple_of(32);
+        is_row && (cols <= MOST_ROTATED || cols / chunk(cols) <= MOST_ROTATED / 32)
+    }
+
+    /// Whether rows of this width take two launches, with f32 `[rows, cols]` between them ([`RotateWide`]).
+    pub fn is_wide(cols: usize) -> bool {
+        cols > MOST_ROTATED
+    }
+
     /// [`signs`](Self::signs) and [`factors`](Self::factors) as bytes to upload.
     pub fn bytes(&self) -> [Vec<u8>; 2] {
         [&self.signs, &self.factors].map(|words| words.iter().flat_map(|word| word.to_le_bytes()).collect())
@@ -104,9 +116,16 @@ fn hartley_entries(p: usize) -> Vec<f32> {
 }
 
 /// Elements that one block keeps in shared memory.
-const MOST_ROTATED: usize = 24 * 1024;
+pub(crate) const MOST_ROTATED: usize = 24 * 1024;
+/// Most neighbors that a block takes of a row that is wider.
+const MOST_CHUNK: usize = 4096;
 
-fn threads(width: usize) -> u32 {
+/// Neighbors that a block takes of a row that is wider than [`MOST_ROTATED`].
+fn chunk(cols: usize) -> usize {
+    (1 << cols.trailing_zeros().min(usize::BITS - 1)).min(MOST_CHUNK)
+}
+
+pub(crate) fn threads(width: usize) -> u32 {
     (width / 8).next_multiple_of(32).clamp(32, 1024) as u32
 }
 
@@ -146,6 +165,48 @@ impl Rotate {
         call.span("values", self.values, bytes(&[self.rows, cols], 1), 16)?;
         call.span("steps", self.steps, bytes(&[self.rows, cols / 32], 4), 4)?;
         Ok(call.on([rows, 1, 1], threads(cols), 4 * cols as u32))
+    }
+}
+
+/// The same of rows that are wider than 24,576 ([`RotationTables::is_wide`]).
+#[derive(Clone, Copy, Debug)]
+pub struct RotateWide {
+    /// What is rotated, and to where.
+    pub rotate: Rotate,
+    /// f32 `[rows, cols]`, written and read.
+    pub between: Span,
+}
+
+impl RotateWide {
+    /// The launches.
+    ///
+    /// # Errors
+    /// When a range of memory is too short or a number out of range.
+    pub fn launches(&self, tables: &RotationTables) -> Result<[Launch; 2], LaunchError> {
+        let RotateWide { rotate: Rotate { x, signs, factors, values, steps, rows }, between } = *self;
+        let cols = tables.cols;
+        let (chunk, mut call) = (chunk(cols), Call::new(Module::Rotate, "rotate_chunks"));
+        let tokens = call.check("rows", rows, 1, MOST_OTHER)?;
+        call.multiple("cols", cols, 32)?;
+        let parts = cols / chunk;
+        call.check("parts of a row", parts, 1, MOST_ROTATED / 32)?;
+        call.parts("x", x, rows, cols)?;
+        call.span("signs", signs, bytes(&[tables.signs.len()], 4), 4)?;
+        call.f32(tables.factor);
+        call.number("cols", cols, 32, MOST)?;
+        call.u32(chunk as u32);
+        call.span("between", between, bytes(&[rows, cols], 4), 4)?;
+        let first = call.on([parts as u32, tokens, 1], threads(chunk), 4 * chunk as u32);
+        let mut call = Call::new(Module::Rotate, "rotate_across");
+        call.span("between", between, bytes(&[rows, cols], 4), 4)?;
+        call.span("factors", factors, bytes(&[tables.factors.len()], 4), 4)?;
+        call.u32(cols as u32);
+        call.u32(chunk as u32);
+        call.u32(tables.block as u32);
+        call.span("values", values, bytes(&[rows, cols], 1), 16)?;
+        call.span("steps", steps, bytes(&[rows, cols / 32], 4), 4)?;
+        let columns = 32 * parts;
+        Ok([first, call.on([(chunk / 32) as u32, tokens, 1], threads(columns), 4 * columns as u32)])
     }
 }
 

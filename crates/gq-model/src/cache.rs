@@ -30,6 +30,8 @@ pub struct KvCache {
     len: usize,
     kind: KvType,
     layers: Vec<Option<LayerCache>>,
+    /// Keys and values that its tokens need were written over by a batch that failed.
+    spoilt: bool,
     /// Of a cache whose keys and values are on a device, which frees them when nobody holds this any more.
     token: Option<Arc<Token>>,
 }
@@ -164,7 +166,7 @@ impl KvCache {
             let attention = &layer.attention;
             attention.kv_shared_with.is_none().then(|| LayerCache::new(attention, max_tokens, kind))
         });
-        KvCache { max_tokens, len: 0, kind, layers: layers.collect(), token: None }
+        KvCache { max_tokens, len: 0, kind, layers: layers.collect(), spoilt: false, token: None }
     }
 
     /// The same on a device, where tokens come up to `batch` at a time.
@@ -175,7 +177,7 @@ impl KvCache {
             attention.kv_shared_with.is_none().then(|| LayerCache::elsewhere(shape, kind))
         });
         let token = Some(Arc::new(Token));
-        KvCache { max_tokens, len: 0, kind, layers: layers.collect(), token }
+        KvCache { max_tokens, len: 0, kind, layers: layers.collect(), spoilt: false, token }
     }
 
     /// What stands for it on a device, when it is there.
@@ -218,12 +220,30 @@ impl KvCache {
 
     /// Forgets all tokens; memory is kept.
     pub fn clear(&mut self) {
-        self.len = 0;
+        (self.len, self.spoilt) = (0, false);
+    }
+
+    /// Whether keys and values of its tokens are lost.
+    pub(crate) fn is_spoilt(&self) -> bool {
+        self.spoilt
+    }
+
+    /// Goes back to its first `len` tokens after a batch on a device failed, which may have written keys and values of
+    /// positions before `end`; batches are of up to `batch` tokens. Where a ring may have lost what the first tokens need,
+    /// nothing more can be run until the cache is cleared.
+    pub(crate) fn take_back(&mut self, len: usize, end: usize, batch: usize) {
+        // A ring keeps a batch more than its window.
+        let overwritten = self.layers.iter().flatten().any(|layer| end > layer.slots);
+        self.spoilt = overwritten && end > len + batch && len > 0;
+        self.len = len;
     }
 
     /// Forgets all but the first `len` tokens. Where a ring has overwritten what those would need, all are forgotten.
     /// Gives how many are left.
     pub fn truncate(&mut self, len: usize) -> usize {
+        if len == 0 {
+            self.clear();
+        }
         let overwritten = self.layers.iter().flatten().any(|layer| self.len > layer.slots);
         if len < self.len {
             self.len = if overwritten { 0 } else { len };

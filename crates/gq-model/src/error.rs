@@ -118,6 +118,13 @@ pub enum DeviceError {
     Missing,
 }
 
+impl DeviceError {
+    /// Whether nothing more can be asked of the device.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self, DeviceError::Gpu(GpuError::Lost { .. }))
+    }
+}
+
 /// Tokens that cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
@@ -148,6 +155,11 @@ pub enum ModelError {
     /// A cache made for another model.
     #[error("the cache was made for another model")]
     ForeignCache,
+    /// A device failed in the middle of tokens that wrote over what the cache's earlier tokens need.
+    #[error(
+        "a device failed while this cache was written, and some of its keys and values are lost: clear it first"
+    )]
+    SpoiltCache,
     /// Logits of tokens that were not given.
     #[error("logits of tokens {}..{} of {actual}", .rows.start, .rows.end)]
     Rows {

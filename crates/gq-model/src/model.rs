@@ -151,6 +151,17 @@ impl Model {
         Some((runner.facts().clone(), runner.plan()))
     }
 
+    /// Why single tokens are queued on the GPU launch by launch; `None` where they are captured, or were not run yet.
+    pub fn gpu_uncaptured(&self) -> Option<DeviceError> {
+        let device = self.device.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        device.0.uncaptured().cloned()
+    }
+
+    /// Bytes of weights on the GPU, and bytes that were planned for them.
+    pub fn gpu_weights(&self) -> Option<(u64, Option<u64>)> {
+        Some(self.device.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).1.weights_filled())
+    }
+
     /// Most bytes of the GPU's scratch memory that were in use so far, and bytes of it.
     pub fn gpu_scratch(&self) -> Option<(u64, u64)> {
         Some(self.device.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).1.scratch_used())
@@ -180,7 +191,8 @@ impl Model {
     ///
     /// # Errors
     /// For tokens beyond the vocabulary, more tokens than the cache holds, rows beyond the tokens, and when a logit is
-    /// not finite. The cache is unchanged except in the last case.
+    /// not finite. The cache is unchanged except in the last case, and has the tokens that it had after a device failed;
+    /// where that wrote over what they need, the cache says so until it is cleared.
     pub fn forward(
         &self,
         tokens: &[u32],
@@ -193,10 +205,17 @@ impl Model {
         if let Some(device) = &self.device {
             let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
             let (steps, runner) = &mut *device;
-            let mut done = 0;
+            let (mut done, before) = (0, cache.len());
             for batch in tokens.chunks(cuda::BATCH) {
                 let wanted = part_of(&rows, done..done + batch.len());
-                out.extend(self.device_batch(steps, runner, batch, cache, wanted)?);
+                match self.device_batch(steps, runner, batch, cache, wanted) {
+                    Ok(logits) => out.extend(logits),
+                    Err(error) => {
+                        out.clear();
+                        cache.take_back(before, cache.len() + batch.len(), cuda::BATCH);
+                        return Err(error.into());
+                    }
+                }
                 cache.advance(batch.len());
                 done += batch.len();
             }
@@ -350,6 +369,9 @@ impl Model {
         self.check_tokens(tokens)?;
         if !cache.fits(&self.spec) || cache.token().is_some() != on_device {
             return Err(ModelError::ForeignCache);
+        }
+        if cache.is_spoilt() {
+            return Err(ModelError::SpoiltCache);
         }
         let (needed, limit) = (cache.len() + tokens.len(), cache.max_tokens());
         if needed > limit {

@@ -7,8 +7,8 @@
 #![allow(unsafe_op_in_unsafe_fn)]
 
 use crate::device::{
-    Answer, Device, INVALID_DEVICE, INVALID_HANDLE, INVALID_VALUE, NO_DEVICE, NOT_FOUND, Queued, SUCCESS,
-    name, with,
+    Answer, DEVICE_UNAVAILABLE, Device, Function, INVALID_DEVICE, INVALID_HANDLE, INVALID_VALUE, NO_DEVICE,
+    NOT_FOUND, Queued, SUCCESS, name, with,
 };
 use gq_ptx::Argument;
 use std::ffi::{CStr, c_char, c_void};
@@ -41,7 +41,10 @@ fn alive<T>(value: T) -> Result<T, Answer> {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuInit(_flags: u32) -> Answer {
-    if with(|device| device.settings.devices) == 0 { NO_DEVICE } else { SUCCESS }
+    with(|device| match device.settings.devices {
+        0 => NO_DEVICE,
+        _ => device.settings.init,
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -95,7 +98,10 @@ unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, _device: i32) -> Ans
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut Handle, _device: i32) -> Answer {
+unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut Handle, device: i32) -> Answer {
+    if with(|all| all.settings.closed) == device {
+        return DEVICE_UNAVAILABLE;
+    }
     give(context, alive(handle(1)))
 }
 
@@ -117,7 +123,7 @@ unsafe extern "C" fn cuCtxGetCurrent(context: *mut Handle) -> Answer {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuCtxSynchronize() -> Answer {
-    answer(alive(()))
+    answer(with(Device::synchronize))
 }
 
 #[unsafe(no_mangle)]
@@ -127,7 +133,7 @@ unsafe extern "C" fn cuStreamCreate(stream: *mut Handle, _flags: u32) -> Answer 
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuStreamSynchronize(_stream: Handle) -> Answer {
-    answer(alive(()))
+    answer(with(Device::synchronize))
 }
 
 #[unsafe(no_mangle)]
@@ -233,15 +239,19 @@ unsafe extern "C" fn cuModuleGetFunction(
         let place = module.addr().checked_sub(1).and_then(|place| device.modules.get(place)?.clone());
         let module = place.ok_or(INVALID_HANDLE)?;
         module.kernel(kernel).ok_or(NOT_FOUND)?;
-        device.functions.push((module, kernel.to_owned()));
+        device.functions.push(Function { module, kernel: kernel.to_owned(), allowed: 0 });
         Ok(handle(device.functions.len()))
     };
     give(function, with(find))
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn cuFuncSetAttribute(_function: Handle, _attribute: i32, _value: i32) -> Answer {
-    answer(alive(()))
+unsafe extern "C" fn cuFuncSetAttribute(function: Handle, attribute: i32, value: i32) -> Answer {
+    const MOST_DYNAMIC_SHARED: i32 = 8;
+    match attribute {
+        MOST_DYNAMIC_SHARED => answer(with(|device| device.allow(function.addr(), value))),
+        _ => INVALID_VALUE,
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -260,7 +270,7 @@ unsafe extern "C" fn cuLaunchKernel(
 ) -> Answer {
     let found =
         with(|device| function.addr().checked_sub(1).and_then(|place| device.functions.get(place).cloned()));
-    let Some((module, kernel)) = found else { return INVALID_HANDLE };
+    let Some(Function { module, kernel, allowed }) = found else { return INVALID_HANDLE };
     let parameters = module.kernel(&kernel).map_or(&[][..], |kernel| &kernel.parameters);
     // As many bytes of each as the parameter has: the driver knows no more either.
     let bytes = parameters.iter().enumerate().map(|(index, parameter)| {
@@ -269,7 +279,8 @@ unsafe extern "C" fn cuLaunchKernel(
     });
     let arguments = bytes.collect();
     let (grid, block) = ([x, y, z], [block_x, block_y, block_z]);
-    answer(with(|device| device.launch(Queued { module, kernel, grid, block, shared, arguments })))
+    let queued = Queued { module, kernel, grid, block, shared, arguments };
+    answer(with(|device| device.launch(queued, allowed)))
 }
 
 #[unsafe(no_mangle)]
@@ -288,7 +299,7 @@ unsafe extern "C" fn cuGraphInstantiateWithFlags(
     graph: Handle,
     _flags: u64,
 ) -> Answer {
-    give(executable, alive(graph))
+    give(executable, with(|device| device.alive().and_then(|()| device.refuse_capture(3))).map(|()| graph))
 }
 
 #[unsafe(no_mangle)]

@@ -2,8 +2,9 @@
 //! of PTX as the device.
 //!
 //! Tests run programs that load the driver as they always do, without a change: a child process with [`folder`] in
-//! `LD_LIBRARY_PATH` finds this library under the driver's name. Launches run at once, one after the other; the first
-//! fault of a kernel is written to standard error, and every call after it fails, as it does after a fault on a GPU.
+//! `LD_LIBRARY_PATH` finds this library under the driver's names, and the library greets on standard error ([`GREETING`]), so
+//! that nobody takes a card for it. Launches run at once, one after the other. The first fault of a kernel is written to
+//! standard error; as on a GPU, the next call that waits for the device fails, and every call after that.
 //!
 //! `GQ_STAND_IN` sets what the device is and where it fails, as `key=number` separated by commas ([`Settings`]).
 //!
@@ -21,7 +22,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A folder in which this library has the driver's name, to be put in `LD_LIBRARY_PATH` of a child process; made in `dir`.
+/// What the library writes to standard error when it is first called.
+pub const GREETING: &str = "stand-in of the driver: its device is the PTX interpreter";
+
+/// Names of the driver's library, in the order in which programs ask for it.
+const NAMES: [&str; 2] = ["libcuda.so", "libcuda.so.1"];
+
+/// A folder in which this library has the driver's names, to be put in `LD_LIBRARY_PATH` of a child process; made in `dir`.
 /// `None` where the library is not next to the running test: on systems that load no `libcuda.so.1`.
 ///
 /// # Panics
@@ -33,7 +40,8 @@ pub fn folder(dir: &Path) -> Option<PathBuf> {
         return None;
     }
     let folder = dir.join("stand-in");
-    let made = std::fs::create_dir_all(&folder).and_then(|()| named(&library, &folder.join("libcuda.so.1")));
+    let name = |name: &&str| named(&library, &folder.join(name));
+    let made = std::fs::create_dir_all(&folder).and_then(|()| NAMES.iter().try_for_each(name));
     match made {
         Ok(()) => Some(folder),
         Err(error) => panic!("{}: {error}", folder.display()),
@@ -71,6 +79,7 @@ pub fn inside(test: &str, settings: &str) -> Option<()> {
         output.status.success() && said.contains("1 passed"),
         "{test} with {settings:?}:\n{said}\n{errors}"
     );
+    assert!(errors.contains(GREETING), "{test} with {settings:?} did not meet the stand-in:\n{errors}");
     eprint!("{errors}");
     None
 }

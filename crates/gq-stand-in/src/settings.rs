@@ -15,6 +15,17 @@ pub struct Settings {
     pub allocations: u64,
     /// Launches before the device is lost (`launches`).
     pub launches: u64,
+    /// Modules before one is not loaded for want of memory (`modules`).
+    pub modules: u64,
+    /// Launches before one is refused for want of memory (`room`).
+    pub room: u64,
+    /// What starting the driver answers (`init`).
+    pub init: i32,
+    /// The number of a device that cannot be opened (`closed`); -1: all can.
+    pub closed: i32,
+    /// Where captures of launches are refused (`capture`): 1 when they begin, 2 when they end, 3 when their graph is made
+    /// ready, 4 when it is launched; 0: nowhere.
+    pub capture: u64,
     /// Whether races are looked for: 0 or 1 (`races`).
     pub races: bool,
     /// Whether blocks and warps run last to first: 0 or 1 (`reverse`).
@@ -32,6 +43,11 @@ impl Default for Settings {
             memory: 8 << 30,
             allocations: u64::MAX,
             launches: u64::MAX,
+            modules: u64::MAX,
+            room: u64::MAX,
+            init: 0,
+            closed: -1,
+            capture: 0,
             races: true,
             reverse: false,
             count: false,
@@ -56,6 +72,11 @@ impl Settings {
                 Some(("memory", value)) => settings.memory = value,
                 Some(("allocations", value)) => settings.allocations = value,
                 Some(("launches", value)) => settings.launches = value,
+                Some(("modules", value)) => settings.modules = value,
+                Some(("room", value)) => settings.room = value,
+                Some(("init", value)) => settings.init = value as i32,
+                Some(("closed", value)) => settings.closed = value as i32,
+                Some(("capture", value)) => settings.capture = value,
                 Some(("races", value)) => settings.races = value != 0,
                 Some(("reverse", value)) => settings.reverse = value != 0,
                 Some(("count", value)) => settings.count = value != 0,

@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::global::Global;
 use crate::source::Loaded;
 use crate::units;
-use gq_model::DeviceError;
+use gq_model::Model;
 use gq_model::cuda::{self, GpuError};
 use std::str::FromStr;
 
@@ -55,7 +55,7 @@ impl DeviceArgs {
             Device::Cuda(number) => drop(loaded.model.move_to_gpu(number, context)?),
             Device::Auto => {
                 if let Err(why) = first(loaded, context) {
-                    output.note(&format!("on the CPU: {why}"));
+                    output.note(&format!("on the CPU: {}", units::printable(&why)));
                     return Ok(());
                 }
             }
@@ -72,19 +72,35 @@ impl DeviceArgs {
         }
         Ok(())
     }
+
+    /// Says, when the work is done, what was slower on the GPU than it might have been.
+    pub fn after(self, model: &Model, global: &Global) {
+        if let Some(why) = model.gpu_uncaptured() {
+            let why = units::printable(&why.to_string());
+            global.output().note(&format!("kernels were launched one by one, which is slower: {why}"));
+        }
+    }
 }
 
 /// The first GPU that takes the model; else why none does.
-fn first(loaded: &mut Loaded, context: usize) -> Result<(), DeviceError> {
-    let count = cuda::gpus().map_err(DeviceError::from)?.len();
-    let mut why = DeviceError::Gpu(GpuError::NoDevice { asked: 0, count });
-    for number in 0..count {
-        match loaded.model.move_to_gpu(number, context) {
-            Ok(_) => return Ok(()),
-            Err(error) => why = error,
-        }
+fn first(loaded: &mut Loaded, context: usize) -> Result<(), String> {
+    let gpus = cuda::gpus().map_err(|why| why.to_string())?;
+    if gpus.is_empty() {
+        return Err(GpuError::NoDevice { asked: 0, count: 0 }.to_string());
     }
-    Err(why)
+    let mut reasons = Vec::new();
+    for (number, gpu) in gpus.iter().enumerate() {
+        let placed = match gpu {
+            Ok(_) => loaded.model.move_to_gpu(number, context).map(drop),
+            Err(why) => Err(why.clone().into()),
+        };
+        let Err(why) = placed else { return Ok(()) };
+        reasons.push(match gpus.len() {
+            1 => why.to_string(),
+            _ => format!("GPU {number}: {why}"),
+        });
+    }
+    Err(reasons.join("; "))
 }
 
 #[cfg(test)]

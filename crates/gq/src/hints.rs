@@ -21,6 +21,12 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "override it (--temp, --top-k, --top-p, --min-p, --repetition-penalty), or change it: gq meta set FILE.gq generation_config.KEY=VALUE"
         }
         "device.no_driver" => "install NVIDIA's driver, or run on the CPU: --device cpu",
+        "device.not_started" => {
+            "`nvidia-smi` says whether the driver works; after an update of it the machine has to be started again; --device cpu runs on the CPU"
+        }
+        "device.closed" => {
+            "another program may have it or its memory (`nvidia-smi` lists them); take another GPU (`gq inspect --machine` lists them), or --device cpu"
+        }
         "device.old_driver" => "install a newer driver of NVIDIA's, or run on the CPU: --device cpu",
         "device.none" => "`gq inspect --machine` lists the GPUs; --device cpu runs on the CPU",
         "device.old" => "run on another GPU, or on the CPU: --device cpu",

@@ -32,6 +32,12 @@ pub enum GpuError {
         /// 1000 times its major version and 10 times the minor one.
         actual: i32,
     },
+    /// The driver does not start.
+    #[error("the NVIDIA driver cannot be started: {name}")]
+    NotStarted {
+        /// The driver's name for the failure.
+        name: String,
+    },
     /// No device of this number.
     #[error("there is no GPU number {asked}: the driver has {count}")]
     NoDevice {
@@ -40,11 +46,29 @@ pub enum GpuError {
         /// Devices.
         count: usize,
     },
+    /// A device that is there and cannot be used: another process has it, or its memory is full.
+    #[error("GPU {number} cannot be opened: {name}")]
+    Closed {
+        /// Its number.
+        number: usize,
+        /// The driver's name for the failure.
+        name: String,
+    },
     /// Not enough memory.
     #[error("the GPU has no room for {asked} bytes: {free} of {total} are free")]
     OutOfMemory {
         /// Bytes asked for.
         asked: u64,
+        /// Bytes free.
+        free: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// Not enough memory for something whose size the driver alone knows.
+    #[error("the GPU has no room for {what}: {free} of {total} bytes are free")]
+    NoRoom {
+        /// What was asked of it.
+        what: &'static str,
         /// Bytes free.
         free: u64,
         /// Bytes in all.
@@ -80,12 +104,34 @@ pub enum GpuError {
     },
 }
 
+/// The driver's name for a failure.
+fn name_of(error: DriverError) -> String {
+    let name = error.error_name().ok().and_then(|name| name.to_str().ok());
+    name.map_or_else(|| format!("{:?}", error.0), str::to_owned)
+}
+
+/// Bytes free and in all.
+fn memory_of(context: &CudaContext) -> Result<(u64, u64), GpuError> {
+    let (free, total) = context.mem_get_info().map_err(failed("free memory"))?;
+    Ok((free as u64, total as u64))
+}
+
+/// The driver's answer to what takes memory of the device that nobody asked for by its size.
+fn refused<'a>(context: &'a CudaContext, what: &'static str) -> impl Fn(DriverError) -> GpuError + 'a {
+    move |error| match error.0 {
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+            let (free, total) = memory_of(context).unwrap_or((0, 0));
+            GpuError::NoRoom { what, free, total }
+        }
+        _ => failed(what)(error),
+    }
+}
+
 /// The driver's answer as ours.
 fn failed(what: &'static str) -> impl Fn(DriverError) -> GpuError {
     use CUresult as R;
     move |error| {
-        let name = error.error_name().ok().and_then(|name| name.to_str().ok());
-        let name = name.map_or_else(|| format!("{:?}", error.0), str::to_owned);
+        let name = name_of(error);
         match error.0 {
             R::CUDA_ERROR_DEVICE_UNAVAILABLE
             | R::CUDA_ERROR_ECC_UNCORRECTABLE
@@ -161,14 +207,14 @@ impl Gpu {
         match CudaContext::device_count() {
             Ok(count) => Ok(usize::try_from(count).unwrap_or(0)),
             Err(error) if error.0 == CUresult::CUDA_ERROR_NO_DEVICE => Ok(0),
-            Err(error) => Err(failed("its devices")(error)),
+            Err(error) => Err(GpuError::NotStarted { name: name_of(error) }),
         }
     }
 
     /// The GPU of this number.
     ///
     /// # Errors
-    /// Without a driver, with one that is too old, without such a device, or with a device that is too old.
+    /// Without a driver, with one that is too old, without such a device, or with a device that is too old or does not open.
     pub fn open(number: usize) -> Result<Gpu, GpuError> {
         let gpu = Gpu::open_any(number)?;
         let GpuFacts { name, capability: (major, minor), .. } = gpu.facts()?;
@@ -181,14 +227,15 @@ impl Gpu {
     /// The same of any age: nothing can be launched on those before 8.0.
     ///
     /// # Errors
-    /// Without a driver, with one that is too old, or without such a device.
+    /// Without a driver, with one that is too old, without such a device, or with one that does not open.
     pub fn open_any(number: usize) -> Result<Gpu, GpuError> {
         let count = Gpu::count()?;
         if number >= count {
             return Err(GpuError::NoDevice { asked: number, count });
         }
-        let context = CudaContext::new(number).map_err(failed("a context"))?;
-        let stream = context.new_stream().map_err(failed("a stream"))?;
+        let closed = |error| GpuError::Closed { number, name: name_of(error) };
+        let context = CudaContext::new(number).map_err(closed)?;
+        let stream = context.new_stream().map_err(closed)?;
         Ok(Gpu { functions: BTreeMap::new(), modules: BTreeMap::new(), stream, context })
     }
 
@@ -215,8 +262,7 @@ impl Gpu {
     /// # Errors
     /// When the driver does not say.
     pub fn memory(&self) -> Result<(u64, u64), GpuError> {
-        let (free, total) = self.context.mem_get_info().map_err(failed("free memory"))?;
-        Ok((free as u64, total as u64))
+        memory_of(&self.context)
     }
 
     fn out_of_memory(&self, asked: usize) -> impl Fn(DriverError) -> GpuError + '_ {
@@ -261,7 +307,8 @@ impl Gpu {
     pub fn write(&self, buffer: &mut Buffer, at: usize, bytes: &[u8]) -> Result<(), GpuError> {
         let end = at.saturating_add(bytes.len());
         let Some(mut part) = buffer.slice.try_slice_mut(at..end) else { return Err(outside(at, end)) };
-        self.stream.memcpy_htod(bytes, &mut part).map_err(failed("a copy to the device"))
+        let copied = self.stream.memcpy_htod(bytes, &mut part);
+        copied.map_err(refused(&self.context, "a copy to the device"))
     }
 
     /// Bytes of a part of a buffer, once everything before is done.
@@ -292,7 +339,7 @@ impl Gpu {
     /// When the driver refuses.
     pub fn begin_capture(&self) -> Result<(), GpuError> {
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        self.stream.begin_capture(mode).map_err(failed("capturing launches"))
+        self.stream.begin_capture(mode).map_err(refused(&self.context, "capturing launches"))
     }
 
     /// What was kept; `None` when nothing was.
@@ -300,8 +347,8 @@ impl Gpu {
     /// # Errors
     /// When something among it cannot be captured.
     pub fn end_capture(&self) -> Result<Option<Captured>, GpuError> {
-        let captured = calls::Captured::end(&self.stream).map_err(failed("capturing launches"))?;
-        Ok(captured.map(Captured))
+        let captured = calls::Captured::end(&self.stream);
+        Ok(captured.map_err(refused(&self.context, "capturing launches"))?.map(Captured))
     }
 
     /// Queues captured launches.
@@ -309,7 +356,7 @@ impl Gpu {
     /// # Errors
     /// As a launch.
     pub fn replay(&self, captured: &mut Captured) -> Result<(), GpuError> {
-        captured.0.launch().map_err(failed("launches that were captured"))
+        captured.0.launch().map_err(refused(&self.context, "launches that were captured"))
     }
 
     /// Memory with these bytes.
@@ -345,14 +392,14 @@ impl Device for Gpu {
         if !self.functions.contains_key(&key) {
             if !self.modules.contains_key(&launch.module) {
                 let loaded = Loaded::new(self.context.clone(), launch.module);
-                self.modules.insert(launch.module, loaded.map_err(failed("loading kernels"))?);
+                self.modules.insert(launch.module, loaded.map_err(refused(&self.context, "kernels"))?);
             }
             let module = self.modules.get(&launch.module);
             let found = module.map(|module| module.function(launch.kernel));
-            let function = found.transpose().map_err(failed("finding a kernel"))?;
+            let function = found.transpose().map_err(refused(&self.context, "a kernel"))?;
             function.map(|function| self.functions.insert(key, function));
         }
         let Some(function) = self.functions.get_mut(&key) else { return Ok(()) };
-        function.launch(&self.stream, launch).map_err(failed("a launch"))
+        function.launch(&self.stream, launch).map_err(refused(&self.context, "a launch"))
     }
 }

@@ -94,4 +94,8 @@ fn answers_are_sentences() {
         GpuError::NoDevice { asked: 2, count: 1 }.to_string(),
         "there is no GPU number 2: the driver has 1"
     );
+    assert_eq!(
+        GpuError::NoRoom { what: "kernels", free: 5, total: 50 }.to_string(),
+        "the GPU has no room for kernels: 5 of 50 bytes are free"
+    );
 }

@@ -7,6 +7,7 @@ mod driver;
 mod elements;
 mod exact;
 mod experts;
+mod fused;
 mod heads;
 mod mutants;
 mod norm;

@@ -122,6 +122,51 @@ fn rotations(out: &mut Vec<Scenario>) {
         let (x, y) = (memory.floats(cols), memory.output(4 * cols));
         out.push(memory.scenario(RotateBack { x, signs, factors, y, rows: 1 }.launch(&tables), vec![y]));
     }
+    // With what comes before them.
+    for (cols, posted) in [(960, true), (2048, true), (2048, false)] {
+        let tables = RotationTables::new(1, cols).unwrap();
+        let mut memory = Memory::default();
+        let [signs, factors] = tables.bytes().map(|bytes| memory.0.upload(&bytes));
+        let (x, residual, values, steps) =
+            (memory.floats(cols), memory.floats(cols), memory.output(cols), memory.output(cols / 8));
+        let norm = HeadNorm { weight: None, eps: 1e-5 };
+        let joined = Some(Joined { norm: posted.then_some(norm), residual, scale: 1.0 });
+        let rotate = NormRotate { x: Parts::one(x), joined, norm, signs, factors, values, steps, rows: 1 };
+        out.push(memory.scenario(rotate.launch(&tables), vec![values, steps, residual]));
+    }
+    for cols in [96, 960, 1024, 2048] {
+        let tables = RotationTables::new(1, cols).unwrap();
+        let mut memory = Memory::default();
+        let [signs, factors] = tables.bytes().map(|bytes| memory.0.upload(&bytes));
+        let (x, values, steps) = (memory.floats(2 * cols), memory.output(cols), memory.output(cols / 8));
+        let (x, width, up, gelu) = (Parts::one(x), 2 * cols, cols, true);
+        let rotate = GatedRotate { x, width, up, gelu, signs, factors, values, steps, rows: 1 };
+        out.push(memory.scenario(rotate.launch(&tables), vec![values, steps]));
+        let mut memory = Memory::default();
+        let [signs, factors] = tables.bytes().map(|bytes| memory.0.upload(&bytes));
+        let (x, values, steps) = (memory.floats(cols), memory.output(cols), memory.output(cols / 8));
+        let norm = HeadNorm { weight: None, eps: 1e-5 };
+        let x = Parts::one(x);
+        let rotate = NormRotate { x, joined: None, norm, signs, factors, values, steps, rows: 1 };
+        out.push(memory.scenario(rotate.launch(&tables), vec![values, steps]));
+    }
+    // In two launches: stages one and two at a time in both, and two primes. With as many threads as are launched, most
+    // threads read in the next stage what they wrote in the last; with three warps they do not.
+    for cols in [960, 1024, 2048, 32768, 15 * 4096] {
+        let tables = RotationTables::new(1, cols).unwrap();
+        for which in [0, 1] {
+            let mut memory = Memory::default();
+            let [signs, factors] = tables.bytes().map(|bytes| memory.0.upload(&bytes));
+            let (x, values, steps) = (memory.floats(cols), memory.output(cols), memory.output(cols / 8));
+            let between = if which == 0 { memory.output(4 * cols) } else { memory.floats(cols) };
+            let rotate = Rotate { x: Parts::one(x), signs, factors, values, steps, rows: 1 };
+            let launches = RotateWide { rotate, between }.launches(&tables).unwrap();
+            let [first, second] = launches.map(|launch| Launch { threads: 96, ..launch });
+            let (launch, outputs) =
+                if which == 0 { (first, vec![between]) } else { (second, vec![values, steps]) };
+            out.push(memory.scenario(Ok(launch), outputs));
+        }
+    }
 }
 
 fn heads_and_attention(out: &mut Vec<Scenario>) {
@@ -181,6 +226,29 @@ fn heads_and_attention(out: &mut Vec<Scenario>) {
             dim,
         };
         out.push(memory.scenario(kernel.launch(), vec![rows, scales]));
+    }
+    for kept in [Kept::F32, Kept::F16, Kept::Q8] {
+        let (heads, dim) = (2, 80);
+        let mut memory = Memory::default();
+        let (bytes, scale_bytes) = CacheRows::bytes(kept, heads, 1, dim);
+        let rows = memory.output(4 * heads * dim);
+        let mut cache = || CacheRows {
+            kept,
+            rows: memory.output(bytes as usize),
+            scales: Some(memory.output(scale_bytes as usize)),
+            slots: 1,
+        };
+        let (keys, values) = (cache(), cache());
+        let norm = Some(HeadNorm { weight: None, eps: 1e-6 });
+        let mut within =
+            || HeadsIn { x: Parts::one(memory.floats(heads * dim)), width: heads * dim, first: 0, norm };
+        let (q, k, v) = (within(), within(), within());
+        let turns = Some([memory.floats(dim / 2), memory.floats(dim / 2)]);
+        let positions = memory.numbers(&[0]);
+        let (tokens, kv_heads) = (1, heads);
+        let all = AllHeads { q, k, v, turns, rows, keys, values, positions, tokens, heads, kv_heads, dim };
+        let caches = [keys, values].into_iter().flat_map(|cache| [Some(cache.rows), cache.scales]);
+        out.push(memory.scenario(all.launch(), caches.flatten().chain([rows]).collect()));
     }
 }
 

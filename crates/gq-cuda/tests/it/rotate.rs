@@ -3,7 +3,7 @@
 use super::{assert_same, bell};
 use crate::device::Interpreter;
 use gq_codec::Rotation;
-use gq_cuda::{Parts, Quantize, Rotate, RotateBack, RotationTables, define};
+use gq_cuda::{Parts, Quantize, Rotate, RotateBack, RotateWide, RotationTables, define};
 use gq_tensor::{Isa, RotationKind, RotationSpec};
 
 fn rotation(seed: u64, cols: usize) -> Rotation {
@@ -48,6 +48,34 @@ fn rotations_of_every_kind_of_width() {
     }
 }
 
+/// Rows in two launches: 28672 is Llama 3 70B's, 29568 Qwen 2.5 72B's, 53248 Llama 3 405B's; powers of two within and beyond a
+/// block's part; widths that one launch takes too.
+#[test]
+fn rotations_of_wide_rows() {
+    for (index, cols) in [96, 8192, 32768, 28672, 29568, 53248].into_iter().enumerate() {
+        let seed = 70 + index as u64;
+        let mut device = if index % 2 == 0 { Interpreter::default() } else { Interpreter::reversed() };
+        let (count, parts) = if cols <= 8192 { (3, 2) } else { (1, 1) };
+        let tables = RotationTables::new(seed, cols).unwrap();
+        let [signs, factors] = tables.bytes().map(|bytes| device.upload(&bytes));
+        let x = bell(index as u32, count * cols);
+        let each: Vec<f32> = x.iter().map(|x| x / parts as f32).collect();
+        let span = device.upload_f32(&each.repeat(parts));
+        let (values, steps) = (device.allocate(count * cols), device.allocate(count * cols / 8));
+        let between = device.allocate(4 * count * cols);
+        let x_parts = Parts { span, count: parts };
+        let rotate = Rotate { x: x_parts, signs, factors, values, steps, rows: count };
+        for launch in (RotateWide { rotate, between }).launches(&tables).unwrap() {
+            device.run(Ok(launch));
+        }
+        let mut rotated = x;
+        rotation(seed, cols).forward(Isa::Scalar, &mut rotated, &mut Vec::new());
+        let (defined, defined_steps) = define::quantize(&rotated);
+        assert_same(&device.read_f32(steps), &defined_steps, &format!("steps of width {cols}"));
+        assert_eq!(device.read_i8(values), defined, "values of width {cols}");
+    }
+}
+
 #[test]
 fn groups_of_zeros_and_of_no_numbers() {
     let mut device = Interpreter::default();
@@ -83,6 +111,12 @@ fn activations_are_those_of_the_codec() {
 #[test]
 fn widths_that_have_no_rotation_are_refused() {
     assert!(RotationTables::new(1, 48).is_none() && RotationTables::new(1, 0).is_none());
+    // 32 is the largest power of two of a width of 769 parts.
+    for (cols, has) in
+        [(48, false), (0, false), (24576, true), (28672, true), (32 * 767, true), (32 * 769, false)]
+    {
+        assert_eq!(RotationTables::has_kernels(cols), has, "{cols}");
+    }
     let mut device = Interpreter::default();
     let wide = RotationTables::new(1, 32768).unwrap();
     let span = device.allocate(4 * 32768);
@@ -91,5 +125,10 @@ fn widths_that_have_no_rotation_are_refused() {
     assert_eq!(
         rotate.launch(&wide).unwrap_err().to_string(),
         "rotate_quantize: cols is 32768, the kernel takes 32 to 24576"
+    );
+    let narrow = RotationTables::new(1, 32 * 769).unwrap();
+    assert_eq!(
+        RotateWide { rotate, between: span }.launches(&narrow).unwrap_err().to_string(),
+        "rotate_chunks: parts of a row is 769, the kernel takes 1 to 768"
     );
 }

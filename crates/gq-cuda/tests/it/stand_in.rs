@@ -36,8 +36,6 @@ fn captured_launches_run_again_on_what_is_there_then() {
     gpu.launch(&norm(x.span(), y.span())).unwrap();
     gpu.begin_capture().unwrap();
     gpu.launch(&norm(x.span(), y.span())).unwrap();
-    // What is not allowed in between is refused.
-    assert!(matches!(gpu.reserve(16), Err(GpuError::Failed { .. })));
     let mut captured = gpu.end_capture().unwrap().unwrap();
     let before = floats(&gpu.read(&y).unwrap());
     assert_same(&before, &define::rms_norm(&bell(1, 64), None, 1e-5), "nothing ran while it was captured");
@@ -57,6 +55,7 @@ fn captured_launches_run_again_on_what_is_there_then() {
 fn launches_beside_the_interpreter_are_compared() {
     let name = "stand_in::launches_beside_the_interpreter_are_compared";
     let Some(()) = gq_stand_in::inside(name, "reverse=1") else { return };
+    assert_eq!(Gpu::open(0).unwrap().name().unwrap(), "PTX interpreter");
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     let output = command.args(["norm::", "top::", "--nocapture"]).env("GQ_BESIDE", "1").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -126,7 +125,8 @@ fn a_device_that_is_lost_is_told() {
     assert!(matches!(gpu.read(&y), Err(GpuError::Lost { .. })));
 }
 
-/// A fault of a kernel is a lost device, as on a card, and the interpreter says which.
+/// A fault of a kernel is a lost device, as on a card, and the interpreter says which. The launch itself is queued and says
+/// nothing: what waits for it does.
 #[test]
 fn a_kernel_that_leaves_its_memory_is_a_lost_device() {
     let name = "stand_in::a_kernel_that_leaves_its_memory_is_a_lost_device";
@@ -135,8 +135,122 @@ fn a_kernel_that_leaves_its_memory_is_a_lost_device() {
     let x = gpu.upload(&[0; 100]).unwrap();
     let claimed = Span { bytes: 256, ..x.span() };
     let y = gpu.reserve(256).unwrap();
-    let error = gpu.launch(&norm(claimed, y.span())).unwrap_err();
+    assert_eq!(gpu.launch(&norm(claimed, y.span())), Ok(()));
+    assert_eq!(gpu.launch(&norm(claimed, y.span())), Ok(()), "nothing has waited so far");
+    let error = gpu.wait().unwrap_err();
     assert!(matches!(&error, GpuError::Lost { name, .. } if name == "CUDA_ERROR_LAUNCH_FAILED"), "{error}");
     let never_written = gpu.reserve(256);
     assert!(never_written.is_err(), "a lost device gives nothing");
+}
+
+#[test]
+fn a_kernel_that_reads_across_its_alignment_is_a_lost_device() {
+    let name = "stand_in::a_kernel_that_reads_across_its_alignment_is_a_lost_device";
+    let Some(()) = gq_stand_in::inside(name, "") else { return };
+    let mut gpu = Gpu::open(0).unwrap();
+    let (x, y) = (gpu.upload(&[0; 260]).unwrap(), gpu.reserve(256).unwrap());
+    let mut launch = norm(Span { bytes: 256, ..x.span() }, y.span());
+    launch.arguments[0] = gq_cuda::Argument::Address(x.span().address + 2);
+    assert_eq!(gpu.launch(&launch), Ok(()));
+    assert!(matches!(gpu.read(&y), Err(GpuError::Lost { .. })));
+}
+
+/// What a card does not take in the middle of a capture ends it, and launches go on without.
+#[test]
+fn a_capture_takes_launches_alone() {
+    let name = "stand_in::a_capture_takes_launches_alone";
+    let Some(()) = gq_stand_in::inside(name, "") else { return };
+    let mut gpu = Gpu::open(0).unwrap();
+    let (mut x, y) = (gpu.upload(&bytes(&bell(1, 64))).unwrap(), gpu.reserve(256).unwrap());
+    let launch = norm(x.span(), y.span());
+    gpu.launch(&launch).unwrap();
+    let failed = |answer: Result<(), GpuError>, expected: &str| {
+        let name = |error: &GpuError| match error {
+            GpuError::Failed { name, .. } => name.clone(),
+            error => format!("{error:?}"),
+        };
+        assert_eq!(answer.as_ref().map_err(name), Err(format!("CUDA_ERROR_STREAM_CAPTURE_{expected}")));
+    };
+    for what in 0..4 {
+        gpu.begin_capture().unwrap();
+        gpu.launch(&launch).unwrap();
+        let answer = match what {
+            0 => gpu.reserve(16).map(drop),
+            1 => gpu.wait(),
+            2 => gpu.read(&y).map(drop),
+            _ => gpu.write(&mut x, 0, &[0; 4]),
+        };
+        failed(answer, "UNSUPPORTED");
+        failed(gpu.launch(&launch), "INVALIDATED");
+        failed(gpu.end_capture().map(drop), "INVALIDATED");
+        gpu.launch(&launch).unwrap();
+        gpu.wait().unwrap();
+    }
+}
+
+/// What the driver refuses of a launch, before anything runs: nothing is lost by it.
+#[test]
+fn launches_that_no_card_takes_are_refused() {
+    let name = "stand_in::launches_that_no_card_takes_are_refused";
+    let Some(()) = gq_stand_in::inside(name, "capability=86") else { return };
+    let mut gpu = Gpu::open(0).unwrap();
+    assert!(gpu.reserve(0).is_err(), "an allocation of nothing");
+    let (x, y) = (gpu.upload(&bytes(&bell(1, 64))).unwrap(), gpu.reserve(256).unwrap());
+    let launch = norm(x.span(), y.span());
+    let changed = |change: fn(&mut gq_cuda::Launch)| {
+        let mut launch = launch.clone();
+        change(&mut launch);
+        launch
+    };
+    let refused = [
+        changed(|launch| launch.grid[1] = 65536),
+        changed(|launch| launch.grid[2] = 65536),
+        changed(|launch| launch.grid[0] = 0),
+        changed(|launch| launch.threads = 0),
+        // The kernel is compiled for blocks of 256.
+        changed(|launch| launch.threads = 288),
+        // More than a block of this device may have at all.
+        changed(|launch| launch.shared = 100 * 1024),
+    ];
+    for launch in refused {
+        let answer = gpu.launch(&launch);
+        assert!(matches!(&answer, Err(GpuError::Failed { .. })), "{launch:?}: {answer:?}");
+    }
+    // The driver's safe path asks for more than 48 KiB before it launches.
+    gpu.launch(&changed(|launch| launch.shared = 96 * 1024)).unwrap();
+    gpu.launch(&launch).unwrap();
+    assert_same(&floats(&gpu.read(&y).unwrap()), &define::rms_norm(&bell(1, 64), None, 1e-5), "norm");
+}
+
+#[test]
+fn a_device_that_does_not_open_is_told_by_its_number() {
+    let name = "stand_in::a_device_that_does_not_open_is_told_by_its_number";
+    let Some(()) = gq_stand_in::inside(name, "devices=2,closed=0") else { return };
+    let closed = GpuError::Closed { number: 0, name: "CUDA_ERROR_DEVICE_UNAVAILABLE".to_owned() };
+    assert_eq!(Gpu::open(0).err(), Some(closed));
+    assert_eq!(Gpu::open(1).map(|gpu| gpu.facts().unwrap().number), Ok(1));
+}
+
+#[test]
+fn a_driver_that_does_not_start_is_no_lost_device() {
+    let name = "stand_in::a_driver_that_does_not_start_is_no_lost_device";
+    let Some(()) = gq_stand_in::inside(name, "init=999") else { return };
+    let name = "CUDA_ERROR_UNKNOWN".to_owned();
+    assert_eq!(Gpu::open(0).err(), Some(GpuError::NotStarted { name }));
+}
+
+/// Memory that the driver takes by itself: for a module, and for a launch.
+#[test]
+fn memory_that_is_not_there_for_kernels_is_told_with_figures() {
+    let name = "stand_in::memory_that_is_not_there_for_kernels_is_told_with_figures";
+    let Some(()) = gq_stand_in::inside(name, "modules=1,room=1,memory=4096") else { return };
+    let mut gpu = Gpu::open(0).unwrap();
+    let (x, y) = (gpu.upload(&bytes(&bell(1, 64))).unwrap(), gpu.reserve(256).unwrap());
+    gpu.launch(&norm(x.span(), y.span())).unwrap();
+    let no_room = |what| GpuError::NoRoom { what, free: 3072, total: 4096 };
+    assert_eq!(gpu.launch(&norm(x.span(), y.span())), Err(no_room("a launch")));
+    let softcap = gq_cuda::Softcap { x: Parts::one(x.span()), cap: 1.0, y: y.span(), count: 64 };
+    assert_eq!(gpu.launch(&softcap.launch().unwrap()), Err(no_room("kernels")));
+    // The device is as it was.
+    assert_same(&floats(&gpu.read(&y).unwrap()), &define::rms_norm(&bell(1, 64), None, 1e-5), "norm");
 }

@@ -1,6 +1,6 @@
 //! What a graph multiplies by: it is run with nothing.
 
-use super::weights::Wanted;
+use super::weights::{Wanted, expert_factors};
 use crate::linear::Linear;
 use crate::ops::{Attention, Norm, Ops, Router};
 use gq_checkpoint::Activation;
@@ -8,11 +8,15 @@ use std::ops::Range;
 
 /// Operators that compute nothing and keep the weights they are called with.
 #[derive(Default)]
-pub(crate) struct Collect(pub(super) Wanted);
+pub(crate) struct Collect {
+    pub(super) wanted: Wanted,
+    /// Columns of the last product.
+    experts: usize,
+}
 
 impl Collect {
     fn matrix(&mut self, linear: &Linear) {
-        self.0.matrices.entry(linear.id).or_insert_with(|| linear.clone());
+        self.wanted.matrices.entry(linear.id).or_insert_with(|| linear.clone());
     }
 }
 
@@ -24,20 +28,31 @@ impl Ops for Collect {
     fn embed(&mut self, _: &Linear, _: &[u32]) {}
 
     fn linear<const N: usize>(&mut self, (): &(), weights: [&Linear; N]) -> [(); N] {
-        weights.map(|linear| self.matrix(linear))
+        weights.map(|linear| {
+            self.matrix(linear);
+            // A router's rows are what it chooses among.
+            self.experts = linear.shape.rows;
+            if linear.bias().is_some() && !self.wanted.biased.contains(&linear.id) {
+                self.wanted.biased.push(linear.id);
+            }
+        })
     }
 
     fn rms_norm(&mut self, (): &(), norm: &Norm) {
-        self.0.norms.entry(norm.id).or_insert_with(|| norm.clone());
+        self.wanted.norms.entry(norm.id).or_insert_with(|| norm.clone());
     }
 
     fn rope(&mut self, (): (), _: usize) {}
 
-    fn attention(&mut self, (): (), _: Option<((), ())>, _: usize, _: &Attention) {}
+    fn attention(&mut self, (): (), _: Option<((), ())>, _: usize, attention: &Attention) {
+        self.wanted.constants.extend(attention.sinks.clone());
+    }
 
     fn gated(&mut self, _: Activation, (): (), (): &()) {}
 
-    fn route(&mut self, (): &(), _: &Router) {}
+    fn route(&mut self, (): &(), router: &Router) {
+        self.wanted.constants.extend(expert_factors(router, self.experts));
+    }
 
     fn grouped_linear(&mut self, (): &(), (): &(), weight: &Linear) {
         self.matrix(weight);

@@ -11,6 +11,7 @@ mod inputs;
 mod plan;
 mod runner;
 mod step;
+mod store;
 mod value;
 mod weights;
 
@@ -43,12 +44,13 @@ pub(crate) struct Asked {
     pub(crate) level: Isa,
 }
 
-/// Every GPU that the driver knows.
+/// Every GPU that the driver knows, by its number: what is known of it, or why it cannot be opened.
 ///
 /// # Errors
-/// Without a driver, or with one that is too old.
-pub fn gpus() -> Result<Vec<GpuFacts>, GpuError> {
-    (0..Gpu::count()?).map(|number| Gpu::open_any(number)?.facts()).collect()
+/// Without a driver, or with one that is too old or does not start.
+pub fn gpus() -> Result<Vec<Result<GpuFacts, GpuError>>, GpuError> {
+    let facts = |number| Gpu::open_any(number)?.facts();
+    Ok((0..Gpu::count()?).map(facts).collect())
 }
 
 /// Brings what a graph multiplies by to the GPU of this number.
@@ -61,5 +63,5 @@ pub(crate) fn bring(
     graph: &Collect,
     asked: Asked,
 ) -> Result<Runner, DeviceError> {
-    Runner::new(Gpu::open(number)?, spec, &graph.0, asked)
+    Runner::new(Gpu::open(number)?, spec, &graph.wanted, asked)
 }

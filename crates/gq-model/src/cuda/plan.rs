@@ -1,9 +1,10 @@
 //! Memory of a GPU that a model takes: known from its specification and encodings, before anything is brought there.
 
 use super::arena::GRAIN;
+use super::weights::chooses;
 use crate::cache::{DeviceShape, KvType};
 use gq_checkpoint::{AttentionSpec, ModelSpec, Part};
-use gq_cuda::{PlaneCode, RotationTables, ScaleForm, TrellisCode, attention_chunk, layout};
+use gq_cuda::{CacheRows, Kept, PlaneCode, RotationTables, ScaleForm, TrellisCode, attention_chunk, layout};
 use gq_tensor::{DType, Encoding, MatrixShape, RotationKind, Storage};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,9 +19,6 @@ pub(super) const PARTIAL: u64 = 16 << 20;
 
 /// What a driver takes for kernels and allocations, in addition to the context that is there already.
 const DRIVER: u64 = 48 << 20;
-
-/// Widest rows that the kernel rotates.
-const MOST_ROTATED: usize = 24 * 1024;
 
 /// Bytes of a GPU's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +61,7 @@ impl Form {
     pub(super) fn of(storage: Storage, cols: usize, precise: bool) -> Form {
         let rotated = match storage.rotation.kind {
             RotationKind::None => true,
-            RotationKind::Hadamard => cols <= MOST_ROTATED && cols.is_multiple_of(32),
+            RotationKind::Hadamard => RotationTables::has_kernels(cols),
             RotationKind::Haar => false,
         };
         let plain = storage.rotation.kind == RotationKind::None;
@@ -114,9 +112,30 @@ pub fn planned<'a>(
     for table in [table, name(Part::PerLayerTable, None)].into_iter().flatten() {
         wanted.remove(&table);
     }
+    // What operators of the host add or multiply by, and factors that kernels are given as numbers.
+    let mut factors = BTreeMap::new();
+    for (index, layer) in spec.layers.iter().enumerate() {
+        let at = Some(index);
+        let scale = name(Part::ExpertScale, at);
+        let by_kernel = layer.moe.filter(|moe| chooses(&moe.router, scale.is_some(), moe.experts));
+        if let (Some(moe), None) = (by_kernel, &scale) {
+            factors.insert((moe.experts, moe.router.scale.to_bits()), grains(4 * moe.experts as u64));
+        }
+        let host = [
+            Part::SelectionBias,
+            Part::ExpertGateUpBias,
+            Part::ExpertDownBias,
+            Part::LayerScalar,
+            Part::RotaryFrequencies,
+        ];
+        let host = host.map(|part| name(part, at));
+        for part in host.into_iter().flatten().chain(scale.filter(|_| by_kernel.is_none())) {
+            wanted.remove(&part);
+        }
+    }
     let routers: BTreeSet<String> =
         (0..spec.layers.len()).filter_map(|layer| name(Part::Router, Some(layer))).collect();
-    let (mut weights, mut rotations) = (0, BTreeMap::new());
+    let (mut weights, mut rotations) = (factors.into_values().sum::<u64>(), BTreeMap::new());
     for (name, shape, storage) in tensors {
         if !wanted.contains(name) {
             continue;
@@ -154,7 +173,22 @@ pub(super) fn rotation_bytes(tables: &RotationTables) -> u64 {
 /// Bytes of keys and values of one sequence of `tokens` tokens. Layers with a window keep a batch more than it.
 fn cache_bytes(spec: &ModelSpec, tokens: usize, kind: KvType) -> u64 {
     let own = spec.layers.iter().filter(|layer| layer.attention.kv_shared_with.is_none());
-    own.map(|layer| DeviceShape::new(&layer.attention, tokens, BATCH).bytes(kind)).sum()
+    own.map(|layer| layer_bytes(DeviceShape::new(&layer.attention, tokens, BATCH), kept_as(kind))).sum()
+}
+
+/// How kernels keep keys and values of a kind.
+pub(super) fn kept_as(kind: KvType) -> Kept {
+    match kind {
+        KvType::F32 => Kept::F32,
+        KvType::F16 => Kept::F16,
+        KvType::Q8 => Kept::Q8,
+    }
+}
+
+/// Bytes of a layer's keys and values.
+pub(super) fn layer_bytes(shape: DeviceShape, kept: Kept) -> u64 {
+    let (rows, scales) = CacheRows::bytes(kept, shape.heads, shape.slots, shape.dim);
+    2 * (grains(rows) + grains(scales))
 }
 
 /// Tokens of queries whose partial sums fit, and bytes of a token's.
@@ -179,7 +213,10 @@ pub(super) fn scratch_bytes(spec: &ModelSpec, context: usize) -> u64 {
         all(rows).max(few)
     };
     // Int8 and a scale per 32 elements, in units of f32.
-    let rounded = |width: usize| all(width) * 9 / 32 + GRAIN;
+    let rounded = |width: usize| {
+        let between = if RotationTables::is_wide(width) { all(width) } else { 0 };
+        all(width) * 9 / 32 + GRAIN + between
+    };
     let layers = spec.layers.iter().map(|layer| {
         let attention = &layer.attention;
         let (q, kv) = (attention.q_width(), attention.kv_width());

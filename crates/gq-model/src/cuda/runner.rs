@@ -2,15 +2,16 @@
 
 use super::Asked;
 use super::arena::{Arena, Block};
-use super::plan::{DevicePlan, input_bytes, scratch_bytes};
+use super::plan::{DevicePlan, input_bytes, kept_as, layer_bytes, scratch_bytes};
+use super::store::Store;
 use super::value::Value;
 use super::weights::{Wanted, Weights};
-use crate::cache::{KvCache, KvType, Token};
+use crate::cache::{DeviceShape, KvCache, Token};
 use crate::cpu::ActivationMode;
 use crate::error::DeviceError;
 use crate::matrix::Matrix;
 use gq_checkpoint::ModelSpec;
-use gq_cuda::{Buffer, CacheRows, Device, Gpu, GpuFacts, Kept, Launch, LaunchError, Span};
+use gq_cuda::{Buffer, CacheRows, Device, Gpu, GpuFacts, Launch, LaunchError, Span};
 use gq_tensor::Isa;
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -33,25 +34,15 @@ pub struct Runner {
 pub(super) struct DeviceCache {
     pub(super) token: Weak<Token>,
     /// Keys and values of each layer that has its own.
-    layers: Vec<Option<[Stored; 2]>>,
-    kept: Kept,
-}
-
-struct Stored {
-    rows: Buffer,
-    scales: Option<Buffer>,
-    slots: usize,
+    layers: Vec<Option<[CacheRows; 2]>>,
+    /// What holds them.
+    _rows: Store,
 }
 
 impl DeviceCache {
     /// Keys and values of a layer.
     pub(super) fn layer(&self, layer: usize) -> Option<[CacheRows; 2]> {
-        let stored = self.layers.get(layer)?.as_ref()?;
-        Some([0, 1].map(|which| {
-            let Stored { rows, scales, slots } = &stored[which];
-            let scales = scales.as_ref().map(Buffer::span);
-            CacheRows { kept: self.kept, rows: rows.span(), scales, slots: *slots }
-        }))
+        *self.layers.get(layer)?
     }
 }
 
@@ -85,8 +76,7 @@ impl Runner {
             let (needed, free, total) = (plan.total(), facts.free, facts.total);
             return Err(DeviceError::Room { needed, weights, cache, context, scratch, free, total });
         }
-        let mut weights = Weights::default();
-        weights.bring(&gpu, wanted)?;
+        let weights = Weights::bring(&gpu, wanted)?;
         let size = scratch_bytes(spec, context);
         let (inputs, scratch) = (gpu.reserve(input_bytes(spec) as usize)?, gpu.reserve(size as usize)?);
         gpu.wait()?;
@@ -134,6 +124,11 @@ impl Runner {
         &self.facts
     }
 
+    /// Bytes of weights that are there, and bytes that were planned for them.
+    pub(crate) fn weights_filled(&self) -> (u64, Option<u64>) {
+        self.weights.filled()
+    }
+
     /// Most bytes of scratch memory that were in use, and bytes of it.
     pub(crate) fn scratch_used(&self) -> (u64, u64) {
         (self.arena.peak(), self.arena.size())
@@ -147,27 +142,23 @@ impl Runner {
             return Ok(place);
         }
         self.caches.retain(|known| known.token.strong_count() > 0);
-        let kept = match cache.kind() {
-            KvType::F32 => Kept::F32,
-            KvType::F16 => Kept::F16,
-            KvType::Q8 => Kept::Q8,
-        };
+        let kept = kept_as(cache.kind());
+        let bytes = cache.device_shapes().flatten().map(|shape| layer_bytes(shape, kept)).sum();
+        let (gpu, mut store) = (&self.gpu, Store::planned(&self.gpu, bytes)?);
         let mut layers = Vec::new();
         for shape in cache.device_shapes() {
+            let mut rows = |shape: DeviceShape| -> Result<CacheRows, DeviceError> {
+                let (rows, scales) = CacheRows::bytes(kept, shape.heads, shape.slots, shape.dim);
+                let rows = store.take(gpu, rows as usize)?.span;
+                let scales = (scales > 0).then(|| store.take(gpu, scales as usize)).transpose()?;
+                Ok(CacheRows { kept, rows, scales: scales.map(|place| place.span), slots: shape.slots })
+            };
             layers.push(match shape {
                 None => None,
-                Some(shape) => {
-                    let (rows, scales) = CacheRows::bytes(kept, shape.heads, shape.slots, shape.dim);
-                    let stored = || -> Result<Stored, DeviceError> {
-                        let rows = self.gpu.reserve(rows as usize)?;
-                        let scales = (scales > 0).then(|| self.gpu.reserve(scales as usize)).transpose()?;
-                        Ok(Stored { rows, scales, slots: shape.slots })
-                    };
-                    Some([stored()?, stored()?])
-                }
+                Some(shape) => Some([rows(shape)?, rows(shape)?]),
             });
         }
-        self.caches.push(DeviceCache { token: Arc::downgrade(token), layers, kept });
+        self.caches.push(DeviceCache { token: Arc::downgrade(token), layers, _rows: store });
         Ok(self.caches.len() - 1)
     }
 

@@ -42,16 +42,26 @@ impl Step {
 
 /// What is known of single tokens on a device.
 #[derive(Default)]
-pub(crate) struct Steps(Vec<Step>);
+pub(crate) struct Steps {
+    steps: Vec<Step>,
+    /// Why launches are not captured: the driver refused once.
+    uncaptured: Option<DeviceError>,
+}
 
 impl std::fmt::Debug for Steps {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Steps").field(&self.0.len()).finish()
+        f.debug_tuple("Steps").field(&self.steps.len()).finish()
     }
 }
 
 impl Steps {
-    /// Runs one token: `graph` calls the operators and gives its logits, where some are wanted.
+    /// Why single tokens are queued launch by launch, where the driver refused to capture them.
+    pub(crate) fn uncaptured(&self) -> Option<&DeviceError> {
+        self.uncaptured.as_ref()
+    }
+
+    /// Runs one token: `graph` calls the operators and gives its logits, where some are wanted. A capture that the driver
+    /// refuses costs time, not the run.
     ///
     /// # Errors
     /// When the device was lost, or there is no room.
@@ -64,23 +74,34 @@ impl Steps {
         graph: &dyn Fn(&mut Batch<'_>) -> Option<Value>,
     ) -> Result<Vec<f32>, DeviceError> {
         let place = runner.cache(cache)?;
-        let known = self.0.iter().position(|step| step.is_of(cache, logits));
-        let Some(step) = known.and_then(|known| self.0.get_mut(known)) else {
-            self.0.retain(|step| step.token.strong_count() > 0);
+        let known = self.steps.iter().position(|step| step.is_of(cache, logits));
+        let Some(step) = known.and_then(|known| self.steps.get_mut(known)) else {
+            self.steps.retain(|step| step.token.strong_count() > 0);
             let (out, leaves_device) = step_plainly(runner, spec, (cache, place), graph)?;
             let kept = if leaves_device { Kept::Never } else { Kept::Warm };
             let token = cache.token().map(std::sync::Arc::downgrade).unwrap_or_default();
-            self.0.push(Step { token, logits, kept });
+            self.steps.push(Step { token, logits, kept });
             return Ok(out);
         };
+        let refused = |error: DeviceError| if error.is_lost() { Err(error) } else { Ok(error) };
         if let Kept::Warm = step.kept {
-            let captured = capture(runner, spec, (cache, place), graph)?;
-            step.kept = captured.map_or(Kept::Never, |graph| Kept::Graph(Box::new(graph)));
+            step.kept = Kept::Never;
+            if self.uncaptured.is_none() {
+                match capture(runner, spec, (cache, place), graph) {
+                    Ok(Some(graph)) => step.kept = Kept::Graph(Box::new(graph)),
+                    Ok(None) => {}
+                    Err(error) => self.uncaptured = Some(refused(error)?),
+                }
+            }
         }
-        match &mut step.kept {
-            Kept::Graph(graph) => replay(runner, spec, cache, token, graph),
-            _ => Ok(step_plainly(runner, spec, (cache, place), graph)?.0),
+        if let Kept::Graph(graph) = &mut step.kept {
+            match replay(runner, spec, cache, token, graph) {
+                Ok(out) => return Ok(out),
+                Err(error) => self.uncaptured = Some(refused(error)?),
+            }
+            step.kept = Kept::Never;
         }
+        Ok(step_plainly(runner, spec, (cache, place), graph)?.0)
     }
 }
 

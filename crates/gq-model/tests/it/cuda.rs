@@ -9,7 +9,7 @@ use gq_model::{
 use gq_suite::Cuda;
 use gq_tensor::{Encoding, Isa, RotationKind};
 
-fn options(kv: KvType) -> RunOptions {
+pub(crate) fn options(kv: KvType) -> RunOptions {
     RunOptions { activations: ActivationMode::Int8, kv, ..exact(Isa::detect()) }
 }
 
@@ -26,7 +26,7 @@ fn both(name: &str, encoding: &str, kv: KvType) -> [Model; 2] {
 }
 
 /// The largest difference over the root mean square.
-fn error(actual: &[f32], expected: &[f32]) -> f64 {
+pub(crate) fn error(actual: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(actual.len(), expected.len());
     let sum: f64 = expected.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     let largest = actual.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs()));
@@ -66,8 +66,6 @@ fn agrees(name: &str, encoding: &str, kv: KvType, limit: f64) {
     assert!(errors.iter().all(|error| *error <= limit), "{name} in {encoding}: {errors:?} > {limit:e}");
     let prompt = &reference.facts.greedy[0].prompt;
     assert_eq!(greedy(&gpu, prompt), greedy(&cpu, prompt), "{name} in {encoding}");
-    let (peak, planned) = gpu.gpu_scratch().unwrap();
-    assert!(peak <= planned, "{name}: {peak} of {planned}");
 }
 
 #[test]
@@ -121,7 +119,7 @@ fn every_family_is_its_definition() {
 }
 
 /// Weights as they are, of which no rounding to int8 can fall the other way.
-fn both_exact(name: &str, kv: KvType) -> [Model; 2] {
+pub(crate) fn both_exact(name: &str, kv: KvType) -> [Model; 2] {
     let model = || Model::from_checkpoint(tiny(name), RunOptions { kv, ..exact(Isa::detect()) }).unwrap();
     let (cpu, mut gpu) = (model(), model());
     gpu.move_to_gpu(0, 280).unwrap();
@@ -180,10 +178,12 @@ fn what_does_not_fit_is_refused_with_both_figures() {
     let mut logits = Vec::new();
     let mut cache = model.new_cache(64);
     model.forward(&[1, 2, 3], &mut cache, LogitRows::Last, &mut logits).unwrap();
-    assert_eq!(cache.bytes() as u64, plan.cache);
-    let free = cuda::gpus().unwrap()[0].free;
-    let taken = total - free;
-    assert!(taken <= plan.total() && taken + (49 << 20) > plan.total(), "{taken} of {plan:?}");
+    let (layers, kept) = (model.spec().layers.len() as u64, cache.bytes() as u64);
+    assert!((kept..kept + 512 * layers).contains(&plan.cache), "{kept} {plan:?}");
+    let free = cuda::gpus().unwrap()[0].as_ref().unwrap().free;
+    // All but what is left to the driver, in four allocations, each of whole pages.
+    let (taken, planned) = (total - free, plan.total() - (48 << 20));
+    assert!((planned..planned + 4 * 512).contains(&taken), "{taken} of {plan:?}");
     // A cache of the CPU's is no cache of this model's.
     model.forward(&[1], &mut cache, LogitRows::Last, &mut logits).unwrap();
     let mut host = gq_model::KvCache::new(model.spec(), 8, KvType::F32);

@@ -4,6 +4,8 @@
 mod cache;
 mod codes;
 mod cuda;
+mod cuda_faults;
+mod cuda_memory;
 mod fixtures;
 mod generation;
 mod parity;

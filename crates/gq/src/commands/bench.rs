@@ -90,6 +90,8 @@ fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failur
         let started = Instant::now();
         model.forward(&prompt, &mut cache, LogitRows::Last, &mut logits)?;
         prefill.push(prompt.len() as f64 / started.elapsed().as_secs_f64());
+        // A GPU has room for one.
+        drop(cache);
         let mut cache = model.new_cache(args.tg + 1);
         model.forward(&prompt[..1], &mut cache, LogitRows::Last, &mut logits)?;
         let started = Instant::now();
@@ -99,6 +101,7 @@ fn of_model(path: &Path, args: &BenchArgs, global: &Global) -> Result<(), Failur
         decode.push(args.tg as f64 / started.elapsed().as_secs_f64());
     }
     progress.finish();
+    args.device.after(model, global);
     let best = |rates: &[f64]| rates.iter().fold(0.0f64, |m, &r| m.max(r));
     let output = global.output();
     // The products are measured as the CPU runs them.

@@ -226,6 +226,7 @@ fn measure(
         let report = report?;
         progress.finish();
         loaded.check_unchanged()?;
+        args.device.after(&loaded.model, global);
         let tokens_sha256 = tokens_sha256(reference.input_ids());
         return Ok(EvalReport { tokens_sha256, computed: loaded.computed(), ..report });
     }
@@ -265,6 +266,7 @@ fn measure(
         let kept = format!("{} of logits kept in {}", units::bytes(cache.bytes()), cache.dir().display());
         global.output().note(&kept);
     }
+    args.device.after(&loaded.model, global);
     Ok(EvalReport { computed: loaded.computed(), ..report })
 }
 

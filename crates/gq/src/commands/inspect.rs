@@ -9,6 +9,7 @@ use crate::{chat, clock, source, units};
 use gq_checkpoint::{ModelSpec, SourceTensor, parse_config};
 use gq_container::{Container, Provenance, TensorEntry, TextKind};
 use gq_convert::Report;
+use gq_model::cuda::{GpuError, GpuFacts};
 use gq_text::{ModelTexts, Tokenizer};
 use jiff::civil::DateTime;
 use std::path::{Path, PathBuf};
@@ -55,12 +56,15 @@ fn machine(global: &Global) -> Result<(), Failure> {
     let gpus = gq_model::cuda::gpus();
     if output.json {
         let mut document = serde_json::to_value(&machine).map_err(|e| Failure::internal("machine", &e))?;
-        let found = gpus.as_deref().unwrap_or_default().iter().map(|gpu| {
-            let (major, minor) = gpu.capability;
-            serde_json::json!({
-                "number": gpu.number, "name": gpu.name, "compute_capability": format!("{major}.{minor}"),
-                "memory_bytes": gpu.total, "available_bytes": gpu.free,
-            })
+        let found = gpus.as_deref().unwrap_or_default().iter().enumerate().map(|(number, gpu)| match gpu {
+            Ok(gpu) => {
+                let (major, minor) = gpu.capability;
+                serde_json::json!({
+                    "number": number, "name": gpu.name, "compute_capability": format!("{major}.{minor}"),
+                    "memory_bytes": gpu.total, "available_bytes": gpu.free,
+                })
+            }
+            Err(why) => serde_json::json!({ "number": number, "error": why.to_string() }),
         });
         document["gpus"] = found.collect::<Vec<_>>().into();
         document["no_gpu"] = gpus.as_ref().err().map(ToString::to_string).into();
@@ -70,7 +74,7 @@ fn machine(global: &Global) -> Result<(), Failure> {
     let gpus = match gpus {
         Err(why) => format!("gpu        none: {why}\n"),
         Ok(gpus) if gpus.is_empty() => "gpu        none: the driver knows none\n".to_owned(),
-        Ok(gpus) => gpus.iter().map(gpu_line).collect(),
+        Ok(gpus) => gpus.iter().enumerate().map(|(number, gpu)| gpu_line(number, gpu)).collect(),
     };
     output.data(&format!(
         "gq         {}\nplatform   {}\nprocessor  {}\nthreads    {}\nkernels    {} (of {})\nmemory     {}, {} available\n{gpus}",
@@ -85,11 +89,14 @@ fn machine(global: &Global) -> Result<(), Failure> {
     ))
 }
 
-fn gpu_line(gpu: &gq_model::cuda::GpuFacts) -> String {
+fn gpu_line(number: usize, gpu: &Result<GpuFacts, GpuError>) -> String {
+    let gpu = match gpu {
+        Ok(gpu) => gpu,
+        Err(why) => return format!("gpu {number:<6} {}\n", units::printable(&why.to_string())),
+    };
     let (major, minor) = gpu.capability;
     format!(
-        "gpu {:<6} {}, compute capability {major}.{minor}, {}, {} available\n",
-        gpu.number,
+        "gpu {number:<6} {}, compute capability {major}.{minor}, {}, {} available\n",
         units::printable(&gpu.name),
         units::bytes(gpu.total),
         units::bytes(gpu.free),

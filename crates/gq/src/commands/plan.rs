@@ -230,18 +230,20 @@ fn on_gpu(
     asked: Asked,
     device: Device,
 ) -> Option<(DevicePlan, Result<u64, GpuError>)> {
-    let number = match device {
-        Device::Cpu => return None,
-        Device::Auto => 0,
-        Device::Cuda(number) => number,
-    };
+    if device == Device::Cpu {
+        return None;
+    }
     let steps = plan.steps.iter();
     let tensors = steps.map(|step| (&*step.tensor, &*step.shape, Storage::new(step.encoding, step.rotation)));
     let memory = cuda::planned(checkpoint.spec(), tensors, asked.ctx, asked.kv);
     let free = cuda::gpus().and_then(|gpus| {
-        let count = gpus.len();
-        let found = gpus.get(number).map(|gpu| gpu.free);
-        found.ok_or(GpuError::NoDevice { asked: number, count })
+        let number = match device {
+            Device::Cuda(number) => number,
+            // The first that opens, or the first that does not and why.
+            _ => gpus.iter().position(Result::is_ok).unwrap_or(0),
+        };
+        let none = GpuError::NoDevice { asked: number, count: gpus.len() };
+        Ok(gpus.into_iter().nth(number).ok_or(none)??.free)
     });
     Some((memory, asked.fit.map_or(free, Ok)))
 }

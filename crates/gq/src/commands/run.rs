@@ -121,7 +121,7 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
         sampling: settings.sampling,
     };
     let mut talk = Conversation::new(&loaded, &tokenizer, template.as_ref(), manner);
-    match prompt {
+    let done = match prompt {
         Some(prompt) => answer_once(&mut talk, &prompt, shows, global, &loaded),
         None => {
             let how = match talk.is_chat() {
@@ -136,7 +136,10 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
             talk::chat(talk, output)?;
             loaded.check_unchanged()
         }
-    }
+    };
+    done?;
+    args.device.after(model, global);
+    Ok(())
 }
 
 /// The prompt on standard input, without the line end that every text has.

@@ -12,6 +12,9 @@ impl From<GpuError> for Failure {
         let failure = |code| Failure::new(Exit::Environment, code, message).at("--device");
         match error {
             GpuError::NoDriver => failure("device.no_driver"),
+            GpuError::NotStarted { name } => failure("device.not_started").actual(name),
+            GpuError::Closed { name, .. } => failure("device.closed").actual(name),
+            GpuError::NoRoom { what, free, .. } => failure("device.memory").limit(free).actual(what),
             GpuError::OldDriver { actual } => {
                 let actual = format!("CUDA {}.{}", actual / 1000, actual % 1000 / 10);
                 failure("device.old_driver").limit("CUDA 12.4").actual(actual)

@@ -20,7 +20,11 @@ fn with_driver(gq: &Gq, settings: &str, args: &[&str]) -> Option<Output> {
     };
     let mut command = gq.command();
     command.env("LD_LIBRARY_PATH", folder).env("GQ_STAND_IN", settings).args(args);
-    Some(command.output().unwrap())
+    let output = command.output().unwrap();
+    // Not a card that is in this machine by chance.
+    let shown = text(&output.stderr);
+    assert!(shown.contains(gq_stand_in::GREETING), "{args:?} did not meet the stand-in: {shown}");
+    Some(output)
 }
 
 fn text(output: &[u8]) -> String {
@@ -112,6 +116,8 @@ fn what_fails_on_a_gpu_is_one_clear_error_and_the_file_is_unharmed() {
     let cases = [
         ("version=11080", "the NVIDIA driver is for CUDA 11.8, the kernels need one for CUDA 12.4 or newer"),
         ("devices=0", "there is no GPU number 0: the driver has 0"),
+        ("init=999", "the NVIDIA driver cannot be started: CUDA_ERROR_UNKNOWN"),
+        ("closed=0", "GPU 0 cannot be opened: CUDA_ERROR_DEVICE_UNAVAILABLE"),
         (
             "capability=75",
             "GPU 0 (PTX interpreter) has compute capability 7.5, the kernels need 8.0 or newer",
@@ -119,7 +125,11 @@ fn what_fails_on_a_gpu_is_one_clear_error_and_the_file_is_unharmed() {
         // The plan does not fit.
         ("memory=30000000", "the GPU has 30.0 MB of 30.0 MB free and the model takes "),
         // The plan fits, and somebody else takes the memory meanwhile: as weights are brought, and when the cache is made.
-        ("allocations=5", "the GPU has no room for "),
+        ("allocations=0", "the GPU has no room for "),
+        ("allocations=3", "the GPU has no room for "),
+        // The same for what the driver takes by itself: for kernels, and for a launch.
+        ("modules=2", "the GPU has no room for kernels: "),
+        ("room=5", "the GPU has no room for a launch: "),
         // The device is lost in the first batch, and in the middle of generation.
         ("launches=3", "the GPU was lost at a launch: CUDA_ERROR_DEVICE_UNAVAILABLE"),
         ("launches=400", "the GPU was lost at "),
@@ -161,4 +171,71 @@ fn a_plan_says_what_a_file_takes_of_a_gpu() {
     let number = |value: &serde_json::Value| value.as_str().map_or(value.as_u64(), |text| text.parse().ok());
     let (planned, taken) = (number(planned).unwrap() as f64, number(taken).unwrap() as f64);
     assert!((planned - taken).abs() < 1e-3 * taken, "{planned} {taken}");
+}
+
+/// A GPU that another program has, say, is listed as such and hides no other.
+#[test]
+fn a_gpu_that_does_not_open_hides_no_other() {
+    let gq = Gq::new();
+    made(&gq);
+    let two = "devices=2,closed=0";
+    let Some(machine) = with_driver(&gq, two, &["inspect", "--machine"]) else { return };
+    let shown = text(&machine.stdout);
+    let lines: Vec<&str> = shown.lines().filter(|line| line.starts_with("gpu ")).collect();
+    let why = "GPU 0 cannot be opened: CUDA_ERROR_DEVICE_UNAVAILABLE";
+    let other = "gpu 1      PTX interpreter, compute capability 8.0, 8.59 GB, 8.59 GB available";
+    assert_eq!(lines, [&*format!("gpu 0      {why}"), other]);
+    let machine = with_driver(&gq, two, &["inspect", "--machine", "--json"]).unwrap();
+    let machine: serde_json::Value = serde_json::from_slice(&machine.stdout).unwrap();
+    assert_eq!(machine["gpus"][0], serde_json::json!({ "number": 0, "error": why }));
+    assert_eq!((&machine["gpus"][1]["number"], &machine["no_gpu"]), (&1.into(), &serde_json::Value::Null));
+    let plan = |device| {
+        ["plan", &testdata("demo"), "--bits", "4", "--device", device, "--ctx", "64"].map(String::from)
+    };
+    let planned = |device| {
+        let args = plan(device);
+        text(&with_driver(&gq, two, &args.each_ref().map(String::as_str)).unwrap().stdout)
+    };
+    assert!(planned("auto").contains("it fits\n") && planned("cuda:1").contains("it fits\n"));
+    assert!(planned("cuda").contains(why), "{}", planned("cuda"));
+    let run = [&["run", "m.gq", "--device", "auto", "--ctx", "64"], PROMPT].concat();
+    let output = with_driver(&gq, two, &run).unwrap();
+    assert!(output.status.success() && text(&output.stderr).contains("on GPU 1 (PTX interpreter): "));
+    let none = with_driver(&gq, "devices=2,closed=0,memory=1000000", &run).unwrap();
+    let said = text(&none.stderr);
+    assert!(said.contains(&format!("on the CPU: GPU 0: {why}; GPU 1: the GPU has 1000000 bytes ")), "{said}");
+}
+
+/// A driver that does not capture launches is told in one note, after the work.
+#[test]
+fn launches_that_are_not_captured_are_noted_once() {
+    let gq = Gq::new();
+    made(&gq);
+    let run = [&["run", "m.gq", "--device", "cuda", "--ctx", "64"], PROMPT].concat();
+    let Some(output) = with_driver(&gq, "capture=1,races=0", &run) else { return };
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(text(&output.stdout), gq.ok(&[&["run", "m.gq", "--ctx", "64"], PROMPT].concat()));
+    let notes: Vec<&str> = said.lines().filter(|line| line.contains("launched one by one")).collect();
+    assert!(notes.len() == 1 && notes[0].contains("capturing launches"), "{said}");
+    let captured = with_driver(&gq, "races=0", &run).unwrap();
+    assert!(!text(&captured.stderr).contains("launched one by one"));
+}
+
+/// A bench has one cache at a time on the GPU: at its most it takes what a run with room for as many tokens takes.
+#[test]
+fn a_bench_takes_what_was_planned() {
+    let gq = Gq::new();
+    made(&gq);
+    let bench = ["bench", "m.gq", "--device", "cuda", "--pp", "20", "--tg", "19", "--repetitions", "2"];
+    let Some(bench) = with_driver(&gq, "count=1,races=0", &bench) else { return };
+    let run = [&["run", "m.gq", "--device", "cuda", "--ctx", "20"], PROMPT].concat();
+    let run = with_driver(&gq, "count=1,races=0", &run).unwrap();
+    let most = |output: &Output| {
+        let said = text(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let line = said.lines().find_map(|line| Some(line.split_once(" bytes in use, ")?.1.to_owned()));
+        line.unwrap_or_else(|| panic!("{said}"))
+    };
+    assert_eq!(most(&bench).split(',').next(), most(&run).split(',').next());
 }

@@ -3,26 +3,17 @@
 use super::Batch;
 use crate::arithmetic::{Choice, Routes, stored};
 use crate::cuda::value::{Chosen, Value};
-use crate::cuda::weights::Codes;
+use crate::cuda::weights::{Codes, expert_factors};
 use crate::error::DeviceError;
 use crate::linear::Linear;
 use crate::matrix::Matrix;
 use crate::ops::Router;
-use gq_checkpoint::Scoring;
 use gq_cuda as kernels;
 
 impl Batch<'_> {
     pub(super) fn choose(&mut self, scores: &Value, router: &Router) -> Result<Chosen, DeviceError> {
-        let (spec, experts) = (&router.spec, scores.columns());
-        let (tokens, top) = (scores.rows, spec.top_k);
-        let by_kernel = spec.scoring == Scoring::Softmax
-            && spec.renormalize
-            && spec.groups.is_none()
-            && router.selection_bias.is_none()
-            && (router.scales.is_none() || spec.scale == 1.0)
-            && experts <= 512
-            && top <= experts.min(32);
-        if !by_kernel {
+        let (tokens, experts, top) = (scores.rows, scores.columns(), router.spec.top_k);
+        let Some(own) = expert_factors(router, experts) else {
             let routes = Routes::new(&self.host(scores)?, router);
             let numbers =
                 |of: fn(&Choice) -> f32| Matrix { width: top, data: routes.choices.iter().map(of).collect() };
@@ -30,9 +21,8 @@ impl Batch<'_> {
             let ids = self.runner.bring(&numbers(|choice| f32::from_bits(choice.expert as u32)))?;
             let factors = self.runner.bring(&numbers(|choice| choice.factor))?;
             return Ok(Chosen { ids, factors, tokens, top });
-        }
+        };
         let scores = if scores.view.is_some() { self.whole(scores)? } else { scores.clone() };
-        let own = router.scales.clone().unwrap_or_else(|| vec![spec.scale; experts]);
         let scales = self.runner.weights.constant(&self.runner.gpu, &own)?;
         let (ids, factors) = (self.runner.value(tokens, top, 1)?, self.runner.value(tokens, top, 1)?);
         let choose = kernels::ChooseExperts {

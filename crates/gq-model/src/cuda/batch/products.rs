@@ -8,7 +8,7 @@ use crate::cuda::weights::Codes;
 use crate::error::DeviceError;
 use crate::linear::Linear;
 use gq_cuda as kernels;
-use gq_cuda::{Parts, Span};
+use gq_cuda::{Parts, RotationTables, Span};
 
 /// Tokens that a product of exact weights takes at a time.
 const EXACT_TOKENS: usize = 8;
@@ -22,16 +22,25 @@ impl Batch<'_> {
         let hold = self.runner.value(1, (aligned + rows * cols / 8).div_ceil(4), 1)?;
         let values = Span { address: hold.address, bytes: (rows * cols) as u64 };
         let steps = Span { address: hold.address + aligned as u64, bytes: (rows * cols / 8) as u64 };
-        let launch = match key {
+        let between = match key {
+            Some(_) if RotationTables::is_wide(cols) => Some(self.runner.value(rows, cols, 1)?),
+            _ => None,
+        };
+        let launches = match key {
             Some(key) => {
                 let rotation = self.runner.weights.rotation(key)?;
                 let [signs, factors] = rotation.spans();
                 let rotate = kernels::Rotate { x: x.all_parts(), signs, factors, values, steps, rows };
-                rotate.launch(&rotation.tables)
+                match between.as_ref().map(Value::span) {
+                    Some(between) => {
+                        kernels::RotateWide { rotate, between }.launches(&rotation.tables)?.into()
+                    }
+                    None => vec![rotate.launch(&rotation.tables)?],
+                }
             }
-            None => kernels::Quantize { x: x.all_parts(), values, steps, rows, cols }.launch(),
+            None => vec![kernels::Quantize { x: x.all_parts(), values, steps, rows, cols }.launch()?],
         };
-        self.runner.launch(launch)?;
+        launches.into_iter().try_for_each(|launch| self.runner.launch(Ok(launch)))?;
         Ok(Rounded { values, steps, _hold: hold })
     }
 
@@ -123,7 +132,7 @@ impl Batch<'_> {
         let launches = match &weight.codes {
             Codes::Planes { code, form, codes, scales } => {
                 let input = rounded.ok_or(DeviceError::Missing)?;
-                let (code, form, codes, scales) = (*code, *form, codes.span(), scales.span());
+                let (code, form, codes, scales) = (*code, *form, *codes, *scales);
                 let y = to.map_or_else(|| self.runner.value(outputs, matrix_rows, 1), Ok)?;
                 let product = kernels::PlaneProduct {
                     code,
@@ -144,8 +153,8 @@ impl Batch<'_> {
                 let input = rounded.ok_or(DeviceError::Missing)?;
                 let mut product = kernels::TrellisProduct {
                     code: *code,
-                    codes: codes.span(),
-                    scales: scales.span(),
+                    codes: *codes,
+                    scales: *scales,
                     values: input.values,
                     steps: input.steps,
                     y: Span { address: 0, bytes: 0 },
@@ -161,7 +170,7 @@ impl Batch<'_> {
             }
             Codes::Exact { dtype, values } => {
                 let x = plain.ok_or(DeviceError::Missing)?;
-                let (dtype, weights) = (*dtype, values.span());
+                let (dtype, weights) = (*dtype, *values);
                 let y = to.map_or_else(|| self.runner.value(outputs, matrix_rows, 1), Ok)?;
                 let some = |first: usize, count: usize, tokens: usize| {
                     let part = |value: &Value, width: usize| Span {
@@ -194,8 +203,7 @@ impl Batch<'_> {
 
     /// Adds a matrix's bias to every row.
     pub(super) fn biased(&mut self, linear: &Linear, y: Value) -> Result<Value, DeviceError> {
-        let weight = self.runner.weights.get(&self.runner.gpu, linear)?;
-        let Some(bias) = weight.bias.as_ref().map(gq_cuda::Buffer::span) else { return Ok(y) };
+        let Some(bias) = self.runner.weights.bias(&self.runner.gpu, linear)? else { return Ok(y) };
         let y = self.whole(&y)?;
         for row in 0..y.rows {
             let place = Span { address: y.address + 4 * (row * y.width) as u64, bytes: 4 * y.width as u64 };
