@@ -28,7 +28,7 @@ pub enum Assembly {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Matrices {
     /// Rows of each.
-    pub(crate) height: usize,
+    pub(crate) rows_per_matrix: usize,
     /// Elements of a row.
     pub(crate) cols: usize,
     /// Bytes of an element, where elements have whole bytes.
@@ -65,14 +65,14 @@ impl Assembly {
     }
 
     /// Values of one matrix, row after row, in the order that the file has them in; codes are not made.
-    pub fn as_stored(self, values: &[f32], height: usize) -> Vec<f32> {
-        let cols = values.len() / height.max(1);
+    pub fn as_stored(self, values: &[f32], rows_per_matrix: usize) -> Vec<f32> {
+        let cols = values.len() / rows_per_matrix.max(1);
         let mut stored = vec![0.0; values.len()];
         for (row, values) in values.chunks_exact(cols.max(1)).enumerate() {
-            let row = if self.alternating() { alternating_row(row, height) } else { row };
+            let row = if self.alternating() { alternating_row(row, rows_per_matrix) } else { row };
             for (col, value) in values.iter().enumerate() {
                 let at = match self {
-                    Assembly::Transposed { .. } => col * height + row,
+                    Assembly::Transposed { .. } => col * rows_per_matrix + row,
                     Assembly::Mxfp4 { .. } => row * cols + col,
                 };
                 stored[at] = *value;
@@ -89,15 +89,15 @@ impl Assembly {
         }
     }
 
-    fn runs(self, rows: Range<usize>, height: usize) -> Vec<Run> {
-        let (height, mut runs, mut row) = (height.max(1), Vec::new(), rows.start);
-        let half = height / 2;
+    fn runs(self, rows: Range<usize>, rows_per_matrix: usize) -> Vec<Run> {
+        let (rows_per_matrix, mut runs, mut row) = (rows_per_matrix.max(1), Vec::new(), rows.start);
+        let half = rows_per_matrix / 2;
         while row < rows.end {
-            let (matrix, place) = (row / height, row % height);
+            let (matrix, place) = (row / rows_per_matrix, row % rows_per_matrix);
             let (first, step, end) = match self.alternating() {
                 true if place < half => (2 * place, 2, half),
-                true => (2 * (place - half) + 1, 2, height),
-                false => (place, 1, height),
+                true => (2 * (place - half) + 1, 2, rows_per_matrix),
+                false => (place, 1, rows_per_matrix),
             };
             let count = (end - place).min(rows.end - row);
             runs.push(Run { matrix, first, step, count });
@@ -112,19 +112,19 @@ impl Assembly {
     /// Those of `fetch`.
     pub(crate) fn gather<E>(
         self,
-        Matrices { height, cols, size }: Matrices,
+        Matrices { rows_per_matrix, cols, size }: Matrices,
         rows: Range<usize>,
         mut fetch: impl FnMut(usize, u64, &mut [u8]) -> Result<(), E>,
         out: &mut [u8],
     ) -> Result<(), E> {
         let row_bytes = self.row_bytes(cols, size).max(1);
         let (mut buffer, mut rest) = (Vec::new(), out);
-        for run in self.runs(rows, height) {
+        for run in self.runs(rows, rows_per_matrix) {
             let here = (run.count * row_bytes).min(rest.len());
             let (out, behind) = std::mem::take(&mut rest).split_at_mut(here);
             match self {
                 Assembly::Mxfp4 { .. } => {
-                    let first = (run.matrix * height + run.first) as u64;
+                    let first = (run.matrix * rows_per_matrix + run.first) as u64;
                     let mut at = 0;
                     for (piece, width) in [cols / 2, cols / GROUP].into_iter().enumerate() {
                         buffer.resize(run.span() * width, 0);
@@ -139,7 +139,7 @@ impl Assembly {
                 Assembly::Transposed { .. } => {
                     buffer.resize(run.span() * size, 0);
                     for col in 0..cols {
-                        let first = ((run.matrix * cols + col) * height + run.first) as u64;
+                        let first = ((run.matrix * cols + col) * rows_per_matrix + run.first) as u64;
                         fetch(0, first * size as u64, &mut buffer)?;
                         let stored = buffer.chunks_exact(size.max(1)).step_by(run.step);
                         for (row, stored) in out.chunks_exact_mut(row_bytes).zip(stored) {
@@ -154,11 +154,11 @@ impl Assembly {
     }
 }
 
-/// Row of the file that holds row `row` of matrices of `height` rows whose halves stand in turn there.
-pub(crate) fn alternating_row(row: usize, height: usize) -> usize {
-    let (height, half) = (height.max(1), (height / 2).max(1));
-    let (matrix, place) = (row / height, row % height);
-    matrix * height + place % half * 2 + place / half
+/// Row of the file that holds row `row` of matrices of `rows_per_matrix` rows whose halves stand in turn there.
+pub(crate) fn alternating_row(row: usize, rows_per_matrix: usize) -> usize {
+    let (rows_per_matrix, half) = (rows_per_matrix.max(1), (rows_per_matrix / 2).max(1));
+    let (matrix, place) = (row / rows_per_matrix, row % rows_per_matrix);
+    matrix * rows_per_matrix + place % half * 2 + place / half
 }
 
 /// Decodes a row of [`Assembly::Mxfp4`] that was put together.
@@ -207,7 +207,7 @@ mod tests {
                 file.extend(order.map(|row| element(matrix, row, col)));
             }
         }
-        let shape = Matrices { height: 4, cols: 3, size: 1 };
+        let shape = Matrices { rows_per_matrix: 4, cols: 3, size: 1 };
         let alternating = Assembly::Transposed { alternating: true };
         let all: Vec<u8> =
             (0..8).flat_map(|row| (0..3).map(move |col| element(row / 4, row % 4, col))).collect();
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn codes_and_powers_of_two_come_from_their_pieces() {
-        let shape = Matrices { height: 2, cols: 64, size: 2 };
+        let shape = Matrices { rows_per_matrix: 2, cols: 64, size: 2 };
         let codes: Vec<u8> = (0..4 * 32).collect();
         let powers = [127, 128, 126, 0, 1, 255, 130, 120];
         let rows = gather(Assembly::Mxfp4 { alternating: true }, shape, 0..4, &[&codes, &powers]);
@@ -254,7 +254,7 @@ mod tests {
         let [codes, powers, decoded] = ["blocks", "scales", "decoded"].map(|name| file.tensor(name).unwrap());
         // The library gives each matrix transposed, as its graph multiplies: gate and up stay in turn.
         assert_eq!(decoded.shape(), [2, 64, 64]);
-        let shape = Matrices { height: 64, cols: 64, size: 2 };
+        let shape = Matrices { rows_per_matrix: 64, cols: 64, size: 2 };
         let transposed = Assembly::Transposed { alternating: false };
         let expected = gather(transposed, shape, 0..128, &[decoded.data()]);
         let mut wanted = vec![0.0; 128 * 64];

@@ -236,12 +236,17 @@ impl ModelSpec {
             }
             return vec![HubTensor { name: canonical.to_owned(), shape, rows: 0..rows, assembly }];
         };
-        let height = rows / parts.len();
+        let rows_per_matrix = rows / parts.len();
         let all = (0..experts).flat_map(|expert| parts.iter().enumerate().map(move |part| (expert, part)));
         let matrix = |(expert, (index, part)): (usize, (usize, &&str))| {
-            let first = expert * rows + index * height;
+            let first = expert * rows + index * rows_per_matrix;
             let name = of_expert(&numbered(part, layer), expert);
-            HubTensor { name, shape: vec![height, cols], rows: first..first + height, assembly: None }
+            HubTensor {
+                name,
+                shape: vec![rows_per_matrix, cols],
+                rows: first..first + rows_per_matrix,
+                assembly: None,
+            }
         };
         all.map(matrix).collect()
     }
@@ -327,19 +332,19 @@ mod tests {
         assert_eq!(values, expected);
 
         // Rows that begin in one matrix and end in the next one but one.
-        let height = tensor.shape[1] / 2;
-        let some = height - 3..2 * height + 5;
+        let rows_per_matrix = tensor.shape[1] / 2;
+        let some = rows_per_matrix - 3..2 * rows_per_matrix + 5;
         let weights = checkpoint.map().unwrap();
         let mut values = vec![0.0; some.len() * cols];
         checkpoint.decode_mapped_rows_f32(&weights, tensor, some.clone(), &mut values).unwrap();
         assert_eq!(values, expected[some.start * cols..some.end * cols]);
 
         let mut bytes = vec![0; 2 * 2 * cols + 2];
-        let start = (2 * cols * (height - 1)) as u64;
+        let start = (2 * cols * (rows_per_matrix - 1)) as u64;
         checkpoint.read_bytes(tensor, start..start + bytes.len() as u64, &mut bytes).unwrap();
         let mut values = vec![0.0; 2 * cols + 1];
         gq_tensor::decode_f32(tensor.dtype, &bytes, &mut values);
-        assert_eq!(values, expected[(height - 1) * cols..][..2 * cols + 1]);
+        assert_eq!(values, expected[(rows_per_matrix - 1) * cols..][..2 * cols + 1]);
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl SourceTensor {
     /// The matrices that rows are put together for.
     pub(crate) fn matrices(&self) -> Matrices {
         let shape = self.matrix();
-        Matrices { height: shape.rows_each(), cols: shape.cols, size: self.dtype.size() }
+        Matrices { rows_per_matrix: shape.rows_each(), cols: shape.cols, size: self.dtype.size() }
     }
 
     /// Rows that a file may keep in another order among themselves; whoever reads a file by itself reads whole units

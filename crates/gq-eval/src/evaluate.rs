@@ -3,12 +3,12 @@
 use crate::cache::{CacheReader, CacheWriter, LogitCache};
 use crate::error::EvalError;
 use crate::identity::Identity;
+use crate::logit_source::{LogitSource, ModelLogits};
 use crate::outputs::OutputsReader;
 use crate::pieces::{Piece, pieces};
 use crate::report::{EvalReport, Kld, LogitError, NoiseFloor, Observations, ReferenceLogits, Scored, top1};
 use crate::save::OutputsWriter;
 use crate::sizes::Sizes;
-use crate::source::{LogitSource, ModelLogits};
 use crate::windows::Windows;
 use gq_model::{KvType, Model};
 use gq_tensor::divergence::{Divergence, compare};

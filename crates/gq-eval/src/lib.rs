@@ -13,13 +13,13 @@ mod gate;
 mod histogram;
 pub mod html;
 mod identity;
+mod logit_source;
 mod outputs;
 mod pieces;
 mod plot;
 mod report;
 mod save;
 mod sizes;
-mod source;
 mod statistics;
 mod windows;
 
@@ -33,12 +33,12 @@ pub use gate::{Gate, GateError};
 pub use gq_tensor::divergence::{Divergence, compare};
 pub use histogram::Histogram;
 pub use identity::Identity;
+pub use logit_source::{LogitSource, ModelLogits};
 pub use outputs::{OutputsError, OutputsReader};
 pub use report::{
     Computed, EvalReport, Kld, LogitError, Names, NoiseFloor, Perplexity, ReferenceLogits, Scored,
 };
 pub use save::OutputsWriter;
 pub use sizes::{Bits, Bytes, Sizes, checkpoint_sizes, container_sizes};
-pub use source::{LogitSource, ModelLogits};
 pub use statistics::Estimate;
 pub use windows::{WindowError, Windows};

@@ -25,7 +25,7 @@ mod ops;
 mod probe;
 mod product;
 mod sampler;
-mod source;
+mod weight_source;
 
 pub use blocks::{Experts, FeedForward, Mlp};
 pub use cache::{KvCache, KvType};

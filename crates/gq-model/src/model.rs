@@ -6,7 +6,7 @@ use crate::cuda::{self, DevicePlan, GpuFacts};
 use crate::family::Graph;
 use crate::matrix::Matrix;
 use crate::ops::Ops;
-use crate::source::{Decoded, Source};
+use crate::weight_source::{Decoded, Source};
 use crate::{DeviceError, LoadError, ModelError};
 use gq_checkpoint::{Checkpoint, ModelSpec, parse_config};
 use gq_container::{Container, TextKind};

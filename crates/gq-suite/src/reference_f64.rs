@@ -267,20 +267,20 @@ impl Ops for ReferenceF64<'_> {
         weight: &Linear,
     ) -> MatrixF64 {
         let experts: Vec<usize> = routes.iter().flatten().map(|(expert, _)| *expert).collect();
-        let (height, share) = (weight.shape().rows_each(), experts.len() / (x.data.len() / x.width));
-        let mut out = MatrixF64 { width: height, data: vec![0.0; experts.len() * height] };
+        let (rows_per_matrix, share) = (weight.shape().rows_each(), experts.len() / (x.data.len() / x.width));
+        let mut out = MatrixF64 { width: rows_per_matrix, data: vec![0.0; experts.len() * rows_per_matrix] };
         for expert in experts.iter().copied().collect::<BTreeSet<_>>() {
             let places = || (0..experts.len()).filter(|&place| experts[place] == expert);
             let input = places().flat_map(|place| &x.data[place / share * x.width..][..x.width]);
             let input = MatrixF64 { width: x.width, data: input.copied().collect() };
-            let mut part = product(&input, weight, expert * height..(expert + 1) * height);
-            for row in part.data.chunks_exact_mut(height) {
-                let bias = weight.bias().into_iter().flatten().skip(expert * height);
+            let mut part = product(&input, weight, expert * rows_per_matrix..(expert + 1) * rows_per_matrix);
+            for row in part.data.chunks_exact_mut(rows_per_matrix) {
+                let bias = weight.bias().into_iter().flatten().skip(expert * rows_per_matrix);
                 row.iter_mut().zip(bias).for_each(|(y, &b)| *y += f64::from(b));
             }
             self.push(weight, Some(expert), &mut part);
             for (place, row) in places().zip(part.rows()) {
-                out.data[place * height..(place + 1) * height].copy_from_slice(row);
+                out.data[place * rows_per_matrix..(place + 1) * rows_per_matrix].copy_from_slice(row);
             }
         }
         out

@@ -20,10 +20,10 @@ mod methods;
 mod named;
 mod operators;
 mod python;
-mod source;
 mod spelling;
 mod splitting;
 mod strings;
+mod template_source;
 
 pub use message::ChatMessage;
 
@@ -267,7 +267,7 @@ impl ChatTemplate {
         }
         bounded(|| {
             deadline::start(self.limits.time);
-            let source = source::prepare(template)?;
+            let source = template_source::prepare(template)?;
             engine::run(&source, variables, self.clock.clone(), self.limits)
         })?
         .map_err(|error| match error.kind() {
@@ -300,7 +300,7 @@ impl ChatTemplate {
 fn understand(template: &str, limits: TemplateLimits) -> Result<Result<(), Error>, ChatError> {
     bounded(|| {
         deadline::start(limits.time);
-        engine::understand(&source::prepare(template)?).map(|_| ())
+        engine::understand(&template_source::prepare(template)?).map(|_| ())
     })
 }
 

@@ -58,7 +58,7 @@ pub fn measuring(checkpoint: &Checkpoint, how: &Measuring, global: &Global) -> R
     });
     let asked = [how.gradient_tokens > 0, true, how.trial_tokens > 0, how.trial_tokens > 0];
     let stages = stages.zip(asked).filter_map(|(stage, asked)| asked.then_some(stage));
-    let written = matches!(how.source(), TextSource::Own).then_some(text);
+    let written = matches!(how.source(), TextSource::SelfText).then_some(text);
     Ok(written.into_iter().chain(stages).collect())
 }
 

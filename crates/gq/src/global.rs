@@ -12,7 +12,7 @@ pub struct Global {
     /// Print one JSON document on standard output; errors too.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say nothing on standard error but errors, and of a conversion only what came of it, without tables.
+    /// Print only errors on standard error, and only the result of a conversion, without tables.
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// How to show progress, on standard error.
@@ -32,15 +32,15 @@ pub struct Global {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Reading a GGUF")]
 pub struct Reading {
-    /// Read over an unknown key of config.json or of a GGUF's metadata, which does not change what the model computes;
-    /// may be given again.
+    /// Ignore an unknown key of config.json or of a GGUF's metadata that does not change what the model computes;
+    /// repeatable.
     #[arg(long, global = true, value_name = "NAME")]
     pub ignore_key: Vec<String>,
     /// Pre-tokenizer of a GGUF that does not name one, such as llama-bpe; `default` is what llama.cpp assumes.
     #[arg(long, global = true, value_name = "NAME", value_parser = pre_tokenizer)]
     pub assume_pre: Option<String>,
     /// Tokens of the chat template that a GGUF does not mark as special: `single` reads each as one token, as the model
-    /// was trained; `text` lets them fall into pieces, as llama.cpp does.
+    /// was trained; `text` tokenizes them as any other text, as llama.cpp does.
     #[arg(long, global = true, value_name = "HOW", hide_possible_values = true)]
     pub turn_tokens: Option<TurnTokensArg>,
 }
@@ -50,7 +50,7 @@ pub struct Reading {
 pub enum TurnTokensArg {
     /// Each is one token.
     Single,
-    /// They fall into pieces.
+    /// Tokenized as any other text.
     Text,
 }
 
@@ -79,7 +79,7 @@ impl Reading {
 /// Instruction sets that can be asked for by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum IsaArg {
-    /// Plain Rust: the definition.
+    /// Plain Rust, which the others are tested against.
     Scalar,
     /// AVX2 with FMA and F16C.
     Avx2,

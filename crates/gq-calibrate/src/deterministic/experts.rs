@@ -21,9 +21,9 @@ pub(super) fn grouped(
         let part = routes.gather(dy, &places);
         seen(weight, Place::Expert(expert), &part);
         let mut by_input = Matrix::zeros(places.len(), x.width);
-        let height = weight.shape().rows_each();
-        let first = expert * height;
-        back(level, weight, first..first + height, &part, &mut by_input);
+        let rows_per_matrix = weight.shape().rows_each();
+        let first = expert * rows_per_matrix;
+        back(level, weight, first..first + rows_per_matrix, &part, &mut by_input);
         for (row, &place) in by_input.data.chunks_exact(x.width).zip(&places) {
             let dx = &mut dx.data[routes.start(x, place)..][..x.width];
             dx.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);

@@ -114,8 +114,8 @@ fn stack(
 }
 
 /// The shape of a part: an expert's bias is a row.
-fn without_one([experts, height, cols]: [usize; 3]) -> Vec<usize> {
-    if height == 1 { vec![experts, cols] } else { vec![experts, height, cols] }
+fn without_one([experts, rows_per_matrix, cols]: [usize; 3]) -> Vec<usize> {
+    if rows_per_matrix == 1 { vec![experts, cols] } else { vec![experts, rows_per_matrix, cols] }
 }
 
 /// The rows of a stack that one tensor of a file has: a matrix of every expert.
@@ -126,19 +126,19 @@ pub(super) struct Part {
     /// Matrices of an expert.
     of: usize,
     /// Rows of one.
-    height: usize,
+    rows_per_matrix: usize,
 }
 
 impl Part {
     /// Runs of the stack's rows that are these rows of the tensor, in order.
     pub(super) fn runs(self, rows: Range<usize>) -> Vec<Range<usize>> {
-        let height = self.height.max(1);
+        let rows_per_matrix = self.rows_per_matrix.max(1);
         let mut runs = Vec::new();
         let mut row = rows.start;
         while row < rows.end {
-            let (expert, place) = (row / height, row % height);
-            let now = (height - place).min(rows.end - row);
-            let first = (expert * self.of + self.index) * height + place;
+            let (expert, place) = (row / rows_per_matrix, row % rows_per_matrix);
+            let now = (rows_per_matrix - place).min(rows.end - row);
+            let first = (expert * self.of + self.index) * rows_per_matrix + place;
             runs.push(first..first + now);
             row += now;
         }
@@ -160,9 +160,9 @@ pub(super) fn stored_as(
     match (parts, shape) {
         ([_, ..], &[experts, rows, cols]) => {
             let part = |(index, name): (usize, &&'static str)| {
-                let (of, height) = (parts.len(), rows / parts.len());
-                let shape = without_one([experts, height, cols]);
-                (numbered(name, layer), shape, Some(Part { index, of, height }))
+                let (of, rows_per_matrix) = (parts.len(), rows / parts.len());
+                let shape = without_one([experts, rows_per_matrix, cols]);
+                (numbered(name, layer), shape, Some(Part { index, of, rows_per_matrix }))
             };
             parts.iter().enumerate().map(part).collect()
         }
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn rows_of_a_part_lie_between_those_of_the_others() {
-        let part = Part { index: 1, of: 2, height: 4 };
+        let part = Part { index: 1, of: 2, rows_per_matrix: 4 };
         assert!(part.runs(0..4).into_iter().flatten().eq(4..8));
         assert_eq!(part.runs(2..9), [6..8, 12..16, 20..21]);
         assert!(part.runs(3..3).is_empty());

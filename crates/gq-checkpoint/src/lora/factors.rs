@@ -62,9 +62,9 @@ impl Factors {
             Layout::Experts(_) => (of_experts(&b, rank, experts), a),
             Layout::ExpertsInTurn(_) => {
                 let left = of_experts(&b, rank, experts);
-                let height = left.len() / (rank * experts).max(1);
-                let row = |row: usize| &left[alternating_row(row, height) * rank..][..rank];
-                ((0..height * experts).flat_map(row).copied().collect(), a)
+                let rows_per_matrix = left.len() / (rank * experts).max(1);
+                let row = |row: usize| &left[alternating_row(row, rows_per_matrix) * rank..][..rank];
+                ((0..rows_per_matrix * experts).flat_map(row).copied().collect(), a)
             }
             Layout::ExpertsInputsFirst(_) => {
                 let rows = a.len() / (rank * experts).max(1);

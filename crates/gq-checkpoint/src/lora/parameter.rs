@@ -63,10 +63,11 @@ pub(super) fn of_expert(
     matrix_of_stack(weight).into_iter().find_map(|found| {
         let stack = *tensors.get(found.stack.as_str())?;
         let &[experts, rows, cols] = stack.shape.as_slice() else { return None };
-        let height = rows / found.of.max(1);
-        let first = (found.expert < experts).then_some(found.expert * rows + found.index * height)?;
-        let matrix = SourceTensor { shape: vec![height, cols], pieces: Vec::new(), ..stack.clone() };
-        Some((found.stack, ExpertPart { rows: first..first + height, matrix }))
+        let rows_per_matrix = rows / found.of.max(1);
+        let first =
+            (found.expert < experts).then_some(found.expert * rows + found.index * rows_per_matrix)?;
+        let matrix = SourceTensor { shape: vec![rows_per_matrix, cols], pieces: Vec::new(), ..stack.clone() };
+        Some((found.stack, ExpertPart { rows: first..first + rows_per_matrix, matrix }))
     })
 }
 

@@ -305,14 +305,14 @@ fn for_strips<'a>(
     rows: Range<usize>,
     mut work: impl FnMut(usize, StripRows<'_>),
 ) {
-    let (cols, height) = (matrix.shape().cols, matrix.shape().rows_each());
-    let one = height.next_multiple_of(8) * trellis.bits() * cols / 8;
+    let (cols, rows_per_matrix) = (matrix.shape().cols, matrix.shape().rows_each());
+    let one = rows_per_matrix.next_multiple_of(8) * trellis.bits() * cols / 8;
     let mut steps = [0.0; Encoding::STRIP_ROWS];
     let mut row = rows.start;
     while row < rows.end {
-        let (stacked, local) = (row / height, row % height);
+        let (stacked, local) = (row / rows_per_matrix, row % rows_per_matrix);
         let strip = local / Encoding::STRIP_ROWS * Encoding::STRIP_ROWS;
-        let in_strip = (height - strip).min(Encoding::STRIP_ROWS);
+        let in_strip = (rows_per_matrix - strip).min(Encoding::STRIP_ROWS);
         let first = local - strip;
         let count = (in_strip - first).min(rows.end - row);
         let column_bytes = trellis.column_bytes(in_strip);

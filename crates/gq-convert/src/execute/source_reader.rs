@@ -84,8 +84,8 @@ fn hash_only(pieces: &mut Vec<Piece>, file: usize, mut bytes: u64, block: u64) {
 }
 
 fn rows_of(pieces: &mut Vec<Piece>, shared: &Shared, tensor: usize, file: usize, stack: Option<usize>) {
-    for matrix in (0..shared.rows).step_by(shared.height.max(1)) {
-        let end = matrix + shared.height;
+    for matrix in (0..shared.rows).step_by(shared.rows_per_matrix.max(1)) {
+        let end = matrix + shared.rows_per_matrix;
         for start in (matrix..end).step_by(shared.block_rows) {
             let rows = start..(start + shared.block_rows).min(end);
             let (bytes, last) = (rows.len() * shared.row_bytes, rows.end == shared.rows);

@@ -15,7 +15,7 @@ pub(crate) struct Shared {
     /// Bytes of a row in the source.
     pub row_bytes: usize,
     /// Rows that are cut into blocks by themselves: all of them, or those of one matrix of a stack.
-    pub height: usize,
+    pub rows_per_matrix: usize,
     /// Rows of a block.
     pub block_rows: usize,
     /// For each output the step that stores it.
@@ -46,7 +46,7 @@ pub(crate) fn shared(plans: &[&Plan], checkpoint: &Checkpoint) -> Vec<Shared> {
             tensor: name.to_owned(),
             rows: shape.rows,
             row_bytes: (first.source_bytes / (shape.rows as u64).max(1)) as usize,
-            height: if strips { shape.rows_each() } else { shape.rows },
+            rows_per_matrix: if strips { shape.rows_each() } else { shape.rows },
             block_rows: (fit / unit * unit).max(unit),
             steps,
         })

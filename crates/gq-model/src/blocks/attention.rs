@@ -5,7 +5,7 @@ use super::normed;
 use crate::LoadError;
 use crate::linear::Linear;
 use crate::ops::{self, Norm, Ops};
-use crate::source::Source;
+use crate::weight_source::Source;
 use gq_checkpoint::{Activation, AttentionSpec, LayerSpec, NormPlacement, Part};
 
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use crate::LoadError;
 use crate::linear::Linear;
 use crate::ops::{Norm, Ops};
-use crate::source::Source;
+use crate::weight_source::Source;
 use gq_checkpoint::{ModelSpec, Part};
 
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use super::Mlp;
 use crate::LoadError;
 use crate::linear::Linear;
 use crate::ops::{Ops, Router};
-use crate::source::Source;
+use crate::weight_source::Source;
 use gq_checkpoint::{Activation, ModelSpec, MoeSpec, Part};
 
 /// A router and what it chooses among.

@@ -3,7 +3,7 @@
 use super::{Experts, Mlp};
 use crate::LoadError;
 use crate::ops::Ops;
-use crate::source::Source;
+use crate::weight_source::Source;
 use gq_checkpoint::{LayerSpec, ModelSpec, NormPlacement};
 
 /// What follows attention.

@@ -3,7 +3,7 @@
 use crate::LoadError;
 use crate::linear::Linear;
 use crate::ops::Ops;
-use crate::source::Source;
+use crate::weight_source::Source;
 use gq_checkpoint::{Activation, LayerSpec, Part};
 
 /// `down(activation(gate(x), up(x)))`.

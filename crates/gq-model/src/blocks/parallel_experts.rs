@@ -3,7 +3,7 @@
 use super::Experts;
 use crate::LoadError;
 use crate::ops::{Norm, Ops};
-use crate::source::Source;
+use crate::weight_source::Source;
 use gq_checkpoint::{ModelSpec, MoeSpec, Part};
 
 /// Experts next to the dense MLP, both from the residual stream, each between norms of its own.

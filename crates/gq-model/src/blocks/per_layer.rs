@@ -3,7 +3,7 @@
 use crate::LoadError;
 use crate::linear::Linear;
 use crate::ops::{Norm, Ops};
-use crate::source::Source;
+use crate::weight_source::Source;
 use gq_checkpoint::{Activation, Part, PerLayerEmbedding};
 
 /// What makes one `width`-vector per layer and token.

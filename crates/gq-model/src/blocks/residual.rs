@@ -2,7 +2,7 @@
 
 use crate::LoadError;
 use crate::ops::{Norm, Ops};
-use crate::source::Source;
+use crate::weight_source::Source;
 use gq_checkpoint::{LayerSpec, NormPlacement, Part};
 
 /// `x + f(norm(x))`, or `x + norm(f(norm(x)))`.

@@ -25,14 +25,14 @@ pub(super) fn grouped(
 
 /// All experts in one parallel region.
 fn one_token(level: Isa, mode: ActivationMode, x: &Matrix, routes: &Routes, weight: &Linear) -> Matrix {
-    let (basis, height) = (Basis::of(weight, mode), weight.shape.rows_each());
+    let (basis, rows_per_matrix) = (Basis::of(weight, mode), weight.shape.rows_each());
     let inputs: Vec<_> = x.data.chunks_exact(x.width).map(|row| input(level, basis, weight, row)).collect();
-    let mut out = Matrix::zeros(routes.choices.len(), height);
-    let jobs = routes.choices.iter().zip(out.data.chunks_exact_mut(height)).enumerate();
+    let mut out = Matrix::zeros(routes.choices.len(), rows_per_matrix);
+    let jobs = routes.choices.iter().zip(out.data.chunks_exact_mut(rows_per_matrix)).enumerate();
     let jobs = jobs.map(|(place, (choice, out))| {
-        let first = choice.expert * height;
+        let first = choice.expert * rows_per_matrix;
         let input = &inputs[routes.start(x, place) / x.width];
-        Job { weight, rows: first..first + height, input, out }
+        Job { weight, rows: first..first + rows_per_matrix, input, out }
     });
     run(level, jobs.collect());
     out
@@ -40,14 +40,14 @@ fn one_token(level: Isa, mode: ActivationMode, x: &Matrix, routes: &Routes, weig
 
 /// Expert after expert, each over the tokens that chose it.
 fn many_tokens(level: Isa, mode: ActivationMode, x: &Matrix, routes: &Routes, weight: &Linear) -> Matrix {
-    let height = weight.shape.rows_each();
+    let rows_per_matrix = weight.shape.rows_each();
     let prepared = inputs(level, Basis::of(weight, mode), weight, x);
-    let mut out = Matrix::zeros(routes.choices.len(), height);
+    let mut out = Matrix::zeros(routes.choices.len(), rows_per_matrix);
     for (expert, places) in routes.by_expert() {
         let some = routes.gather(&prepared, &places);
-        let mut part = Matrix::zeros(places.len(), height);
-        let first = expert * height;
-        multiply_rows(level, weight, first..first + height, &some, &mut part);
+        let mut part = Matrix::zeros(places.len(), rows_per_matrix);
+        let first = expert * rows_per_matrix;
+        multiply_rows(level, weight, first..first + rows_per_matrix, &some, &mut part);
         scatter(&part, &places, &mut out);
     }
     out

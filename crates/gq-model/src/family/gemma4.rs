@@ -3,7 +3,7 @@
 use crate::LoadError;
 use crate::blocks::{Attention, Mlp, ParallelExperts, PerLayer, Residual};
 use crate::ops::Ops;
-use crate::source::Source;
+use crate::weight_source::Source;
 use gq_checkpoint::{LayerSpec, ModelSpec, Part};
 
 #[derive(Debug)]

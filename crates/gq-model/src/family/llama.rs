@@ -8,7 +8,7 @@
 use crate::LoadError;
 use crate::blocks::{Attention, FeedForward, Residual};
 use crate::ops::Ops;
-use crate::source::Source;
+use crate::weight_source::Source;
 use gq_checkpoint::{LayerSpec, ModelSpec};
 
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use crate::LoadError;
 use crate::blocks::{Ends, PerLayerInputs};
 use crate::linear::Linear;
 use crate::ops::Ops;
-use crate::source::Source;
+use crate::weight_source::Source;
 use gq_checkpoint::{Family, ModelSpec};
 
 /// A model's weights in the order of its graph.

@@ -12,7 +12,7 @@ use crate::family::Graph;
 use crate::linear::{Bytes, Linear};
 use crate::matrix::Matrix;
 use crate::ops::{Attention, Norm, Ops, Router};
-use crate::source::Source;
+use crate::weight_source::Source;
 use gq_checkpoint::{Activation, AttentionSpec, Checkpoint, ModelSpec, MoeSpec, RouterSpec};
 use gq_tensor::Isa;
 use safetensors::SafeTensors;

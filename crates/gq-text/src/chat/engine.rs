@@ -3,7 +3,7 @@
 use super::arguments::{Arguments, integer, string};
 use super::dialect::Dialect;
 use super::python::{self, Dict, Kind, Range, fail, kind, nested, unsupported};
-use super::source::syntax;
+use super::template_source::syntax;
 use super::{
     Clock, TemplateLimits, checks, collections, deadline, filters, lookups, methods, operators, spelling,
 };

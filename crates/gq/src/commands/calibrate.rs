@@ -21,8 +21,9 @@ use std::sync::Arc;
 
 /// Measure a checkpoint on calibration text, once for any number of conversions.
 ///
-/// Writes measurements to a directory: second moments of inputs, gradients, and the divergence that trial roundings cause.
-/// `gq convert --measurements DIR` rounds by them and spends a budget by them.
+/// Writes measurements to a directory: second moments of each layer's inputs (GPTQ's Hessian), squared gradients (a Fisher
+/// diagonal), and the KL divergence that rounding one group of tensors at a time causes. `gq convert --measurements DIR`
+/// uses them to round and to decide which tensors get more bits.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -141,7 +142,7 @@ fn lacks_trials(
     Err(failure.limit("a new name").actual("finished measurements"))
 }
 
-/// Where the damage lies, by role.
+/// Where the predicted divergence comes from, by role.
 fn summary(measurements: &Measurements, checkpoint: &Checkpoint, dir: &Path, seconds: f64) -> String {
     let mut roles: Vec<(Role, usize, f64, f64)> = Vec::new();
     let mut total = 0.0;

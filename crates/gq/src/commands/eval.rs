@@ -5,7 +5,7 @@ use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::guard::{Force, Out};
 use crate::jobs::evaluate::{
-    cache_dir, identity, on_text, on_windows, own_tokens, read_text, room, tokens_sha256,
+    cache_dir, identity, on_text, on_windows, read_text, room, self_tokens, tokens_sha256,
 };
 use crate::progress::Progress;
 use crate::signals::Work;
@@ -255,7 +255,7 @@ fn measure(
             let count = args.windows.unwrap_or(OWN_WINDOWS);
             room(&options, count, args.ctx, vocab)?;
             let kept = cache.as_ref().map(LogitCache::dir).zip(identity.as_ref());
-            let tokens = own_tokens(&reference, args.ctx, count, kept, global)?;
+            let tokens = self_tokens(&reference, args.ctx, count, kept, global)?;
             // Conversations begin with what they begin with: no window gets another BOS.
             let windows =
                 Windows::new(&tokens, args.ctx, Some(count), None).map_err(gq_eval::EvalError::from)?;

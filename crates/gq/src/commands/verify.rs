@@ -8,7 +8,7 @@ use crate::{expected, seen, source, texts, units};
 use gq_container::{Container, TextKind};
 use std::path::{Path, PathBuf};
 
-/// Check a .gq file or a release: structure, every digest against its bytes, every text as a reader takes it. For what is here, the network is not used.
+/// Check a .gq file or a release: structure, every digest against its bytes, every text as `gq run` reads it. Local files are checked offline.
 ///
 /// Of a release: that each file is there with the digest of SHA256SUMS and none besides, that the manifests describe
 /// the tensors, and that the evaluations and limits are those of release.json.

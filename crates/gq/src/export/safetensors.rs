@@ -240,8 +240,8 @@ fn tensors(
     for Written { of, part } in shard {
         let rows = part.rows.clone();
         let cols = part.shape.iter().product::<usize>() / rows.len().max(1);
-        let height = rows.len() / part.shape.first().copied().unwrap_or(1).max(1);
-        let step = if part.assembly.is_some() { height.max(1) } else { (STEP / cols.max(1)).max(1) };
+        let rows_per_matrix = rows.len() / part.shape.first().copied().unwrap_or(1).max(1);
+        let step = if part.assembly.is_some() { rows_per_matrix.max(1) } else { (STEP / cols.max(1)).max(1) };
         for first in rows.clone().step_by(step) {
             let now = first..(first + step).min(rows.end);
             values.resize(now.len() * cols, 0.0);
@@ -256,7 +256,7 @@ fn tensors(
                 return Err(failure.limit("finite numbers of bf16").actual(value));
             }
             if let Some(assembly) = part.assembly {
-                values = assembly.as_stored(&values, height);
+                values = assembly.as_stored(&values, rows_per_matrix);
             }
             let chunks = values.par_chunks(CHUNK).zip(bytes.par_chunks_mut(2 * CHUNK));
             chunks.for_each(|(values, bytes)| {

@@ -54,7 +54,7 @@ impl TextWriter<'_> {
         seen: Written<'_>,
     ) -> Result<TextSequences, Failure> {
         match given_texts(&TextSource::of(calibration), self.model.texts(), self.global)? {
-            None => self.own_sequences(tokens, ctx, seen),
+            None => self.self_sequences(tokens, ctx, seen),
             Some(texts) => {
                 let sequences = gq_calibrate::sequences(self.tokenizer, &texts, tokens, ctx)?;
                 Ok(TextSequences { texts, sequences })
@@ -63,8 +63,8 @@ impl TextWriter<'_> {
     }
 
     /// What the model writes, as sequences, and as the text that they are known by.
-    fn own_sequences(self, tokens: usize, ctx: usize, seen: Written<'_>) -> Result<TextSequences, Failure> {
-        let written = source::with_threads(self.global, || self.own_tokens(tokens, ctx, seen))??;
+    fn self_sequences(self, tokens: usize, ctx: usize, seen: Written<'_>) -> Result<TextSequences, Failure> {
+        let written = source::with_threads(self.global, || self.self_tokens(tokens, ctx, seen))??;
         let text = written.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
         let mut sequences: Vec<Vec<u32>> = written.chunks_exact(ctx).map(<[u32]>::to_vec).collect();
         if let Some(bos) = self.tokenizer.bos() {
@@ -78,7 +78,7 @@ impl TextWriter<'_> {
     ///
     /// # Errors
     /// When its chat template cannot be rendered, or memory is too little for one conversation.
-    pub fn own_tokens(self, tokens: usize, answer: usize, seen: Written<'_>) -> Result<Vec<u32>, Failure> {
+    pub fn self_tokens(self, tokens: usize, answer: usize, seen: Written<'_>) -> Result<Vec<u32>, Failure> {
         let TextWriter { model, tokenizer, max_memory, global } = self;
         let chat = template(model.texts())?;
         let memory = Writing::new(model.spec(), answer, max_memory, global)?.conversations;
@@ -110,7 +110,7 @@ pub fn given_texts(
     global: &Global,
 ) -> Result<Option<Vec<CalibrationText>>, Failure> {
     match source {
-        TextSource::Own => Ok(None),
+        TextSource::SelfText => Ok(None),
         TextSource::Files(path) => texts(path).map(Some),
         TextSource::Builtin => builtin(model, global).map(Some),
     }

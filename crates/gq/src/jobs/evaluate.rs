@@ -69,7 +69,7 @@ pub fn identity(
 }
 
 /// What the reference writes, `count` windows of it; taken from the cache when it wrote it before.
-pub fn own_tokens(
+pub fn self_tokens(
     reference: &Loaded,
     ctx: usize,
     count: usize,
@@ -93,7 +93,7 @@ pub fn own_tokens(
     let mut progress = calibration_text::writing(global, wanted, reference.sizes.weights as f64)?;
     let mut seen = |done: u64, of: u64| progress.stage("", done, of, "own text");
     let writer = TextWriter { model, tokenizer: &tokenizer, max_memory: None, global };
-    let tokens = writer.own_tokens(wanted, ctx, &mut seen)?;
+    let tokens = writer.self_tokens(wanted, ctx, &mut seen)?;
     progress.finish();
     if let Some(file) = file {
         let kept = serde_json::to_vec(&tokens).map_err(|e| Failure::internal("tokens", &e))?;

@@ -148,7 +148,7 @@ impl Writing {
         global: &Global,
     ) -> Result<Writing, Failure> {
         match TextSource::of(calibration) {
-            TextSource::Own => Writing::new(spec, answer, limit, global),
+            TextSource::SelfText => Writing::new(spec, answer, limit, global),
             TextSource::Builtin | TextSource::Files(_) => Ok(Writing::default()),
         }
     }

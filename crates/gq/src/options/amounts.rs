@@ -24,7 +24,7 @@ pub enum TextSource<'a> {
     /// With the program.
     Builtin,
     /// The model writes it.
-    Own,
+    SelfText,
     /// A file or a directory.
     Files(&'a Path),
 }
@@ -33,7 +33,7 @@ impl TextSource<'_> {
     /// What `--calibration` names; unless told otherwise, what comes with the program.
     pub fn of(given: Option<&Path>) -> TextSource<'_> {
         match given {
-            Some(path) if path.as_os_str() == SELF => TextSource::Own,
+            Some(path) if path.as_os_str() == SELF => TextSource::SelfText,
             Some(path) if path.as_os_str() != BUILTIN => TextSource::Files(path),
             _ => TextSource::Builtin,
         }
@@ -135,7 +135,7 @@ impl Measuring {
     pub fn text_name(&self) -> Option<String> {
         match self.source() {
             TextSource::Builtin => None,
-            TextSource::Own => Some(SELF.to_owned()),
+            TextSource::SelfText => Some(SELF.to_owned()),
             TextSource::Files(path) => {
                 Some(path.file_stem().map_or_else(|| "text".to_owned(), |n| n.to_string_lossy().into_owned()))
             }
@@ -146,7 +146,7 @@ impl Measuring {
     pub fn text_words(&self) -> String {
         match self.source() {
             TextSource::Builtin => "the built-in text".to_owned(),
-            TextSource::Own => "what the model writes".to_owned(),
+            TextSource::SelfText => "what the model writes".to_owned(),
             TextSource::Files(path) => path.display().to_string(),
         }
     }
@@ -200,7 +200,7 @@ impl Measuring {
     /// What was asked for aside from the text and the trials, in one line.
     pub fn asked(&self, spec: &ModelSpec) -> String {
         let text = match self.source() {
-            TextSource::Own => SELF,
+            TextSource::SelfText => SELF,
             TextSource::Builtin => BUILTIN,
             TextSource::Files(_) => "text",
         };
@@ -245,7 +245,7 @@ fn quick_tokens(checkpoint: &Checkpoint) -> usize {
 
 /// Whether the model writes the calibration text itself.
 pub fn is_self_text(given: Option<&Path>) -> bool {
-    matches!(TextSource::of(given), TextSource::Own)
+    matches!(TextSource::of(given), TextSource::SelfText)
 }
 
 fn is_product(role: Role) -> bool {

@@ -17,19 +17,20 @@ pub struct CalibrationArgs {
     /// sizes, measures more].
     #[arg(long, value_name = "N")]
     pub calibration_tokens: Option<usize>,
-    /// Tokens of a calibration sequence.
+    /// Tokens per calibration sequence.
     #[arg(long, value_name = "N", default_value_t = CTX, value_parser = sequence_length)]
     pub calibration_ctx: usize,
-    /// Tokens to measure gradients on. 0: sensitivities come from trials alone or, without those too, from the error of
-    /// each tensor's own outputs (relative to the outputs where a norm follows) [default: 2048].
+    /// Tokens to measure gradients on, which say how sensitive the model is to each tensor's outputs. 0: no gradients;
+    /// sensitivities come from trials alone, or without trials from the error of each tensor's own outputs (relative to the
+    /// outputs where a norm follows) [default: 2048].
     #[arg(long, value_name = "N")]
     pub gradient_tokens: Option<usize>,
-    /// Held-out tokens of trials: each group of tensors is rounded alone, and the divergence that it causes corrects the
-    /// predictions that budgets are spent by. 0: no trials [default: 1024].
+    /// Held-out tokens of trials: each group of tensors is rounded alone, and the KL divergence measured then corrects the
+    /// predictions that bits are allocated by. 0: no trials [default: 1024].
     #[arg(long, value_name = "N")]
     pub trial_tokens: Option<usize>,
-    /// Second moments that gate and up projections of experts are rounded by: one for each expert, which takes 8 n^2 bytes
-    /// of memory and half of that on the disk in a layer of width n, or one for all experts of a layer.
+    /// Second moments for gate and up projections of experts: one for each expert, which takes 8 n^2 bytes of memory and half
+    /// of that on the disk for each in a layer of width n, or one for all experts of a layer.
     #[arg(long, value_name = "WHICH", default_value = "own")]
     pub expert_moments: Moments,
 }

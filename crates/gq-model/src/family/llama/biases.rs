@@ -4,7 +4,7 @@ use super::Layer;
 use crate::cache::{KvCache, KvType};
 use crate::cpu::{ActivationMode, Batch, Sums};
 use crate::family::{Graph, Layers};
-use crate::source::{Decoded, Source};
+use crate::weight_source::{Decoded, Source};
 use gq_checkpoint::Checkpoint;
 use gq_tensor::Isa;
 use safetensors::SafeTensors;

@@ -108,11 +108,12 @@ fn all_gates_first(experts: &mut Experts) {
 
 /// 0, 1, 10, 11, 2, ...: as files list them.
 fn downs_by_name(experts: &mut Experts) {
-    let height = experts.down.shape.rows_each();
+    let rows_per_matrix = experts.down.shape.rows_each();
     reordered(&mut experts.down, |rows| {
-        let mut order: Vec<usize> = (0..rows.len() / height).collect();
+        let mut order: Vec<usize> = (0..rows.len() / rows_per_matrix).collect();
         order.sort_by_key(ToString::to_string);
-        let named = order.iter().flat_map(|expert| &rows[expert * height..(expert + 1) * height]);
+        let named =
+            order.iter().flat_map(|expert| &rows[expert * rows_per_matrix..(expert + 1) * rows_per_matrix]);
         let named: Vec<&[u8]> = named.copied().collect();
         rows.copy_from_slice(&named);
     });
