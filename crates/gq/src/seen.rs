@@ -58,6 +58,15 @@ impl Seen {
     }
 }
 
+/// Where a finished file goes, and what becomes of one that is there by then.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'a> {
+    /// Its name.
+    pub path: &'a Path,
+    /// What becomes of the other one.
+    pub existing: Existing,
+}
+
 /// Looks at files for one command.
 pub struct Checker<'a> {
     skip: NoCheck,
@@ -189,10 +198,11 @@ impl<'a> Checker<'a> {
     /// what is refused. Right before it gets its name, `unchanged` says whether what it was made from is what it was.
     pub fn through<T>(
         &self,
-        (path, existing): (&Path, Existing),
+        destination: Destination<'_>,
         unchanged: &dyn Fn() -> Result<(), Failure>,
         write: impl FnOnce(&Path) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        let Destination { path, existing } = destination;
         let candidate = guard::candidate(path);
         // Another run's may lie there by now; what a run that was killed left goes.
         let _mark = guard::take_candidate(path)?;

@@ -12,7 +12,7 @@ use crate::jobs::calibration_text::{TextSequences, TextWriter};
 use crate::jobs::{calibration_text, measuring_memory};
 use crate::options::{amounts, calibration};
 use crate::progress::Progress;
-use crate::seen::{Checker, NoCheck};
+use crate::seen::{Checker, Destination, NoCheck};
 use crate::signals::Work;
 use crate::{guard, signals, source, units};
 use gq_calibrate::MeasurementsDir;
@@ -245,8 +245,8 @@ pub fn run(args: &ImproveArgs, global: &Global) -> Result<(), Failure> {
         None => Ok(container.check_still_named()?),
     };
     let improved = source::with_threads(global, || {
-        let named = (path.as_path(), args.force.existing_or_in_place(args.output.as_deref()));
-        checker.through(named, &unchanged, |path| {
+        let existing = args.force.existing_or_in_place(args.output.as_deref());
+        checker.through(Destination { path: path.as_path(), existing }, &unchanged, |path| {
             let mut improved = Improved { rounds: None, scales: None };
             if let Some(text) = &rounds {
                 let _keeping = measuring_memory::keep_buffers(kept.unwrap_or(0));
