@@ -1,7 +1,7 @@
 //! Valid checkpoints: facts, rows, maps, texts, digests.
 
 use crate::support::{scratch, testdata};
-use gq_checkpoint::{Checkpoint, FileKind, Role};
+use gq_checkpoint::{Checkpoint, FileKind, Note, Role};
 
 const TINY: [&str; 15] = [
     "llama",
@@ -150,4 +150,16 @@ fn texts_and_digests_of_a_whole_checkpoint() {
         (digest.as_str(), seen),
         ("51d2361f4faea3bc8f9facdbc7d99abb555596a2e51f7b25fd3b41c93587e616", 5)
     );
+}
+
+#[test]
+fn front_matter_that_is_no_yaml_is_told_and_nothing_else_depends_on_it() {
+    let dir = scratch("demo");
+    let path = dir.path().join("README.md");
+    std::fs::write(&path, "---\ntags:\n- a\nlicense: \"mit\n---\n# A model\n").unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let [Note::Card { path: told, error }] = checkpoint.notes() else { panic!("{:?}", checkpoint.notes()) };
+    assert_eq!((told, error.line), (&path, 4));
+    let texts = checkpoint.texts().unwrap();
+    assert!(texts.licence_name.is_none() && texts.tokenizer.is_some());
 }
