@@ -1,7 +1,7 @@
 //! What adapters do to tensors: each module's parts matched with the tensors they are for.
 
 use super::factors::{Factors, Layout, both, check_shape};
-use super::modules::NamedModule;
+use super::named_module::NamedModule;
 use super::parameter::{of_expert, of_parameter, parameter};
 use super::tied::{EMBEDDING, equal_bytes};
 use super::{Adapter, AdapterError};

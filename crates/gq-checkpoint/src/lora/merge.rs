@@ -1,7 +1,7 @@
 //! Rows of the merged checkpoint, computed when they are read.
 
 use super::change::{Change, check_targets, matched};
-use super::modules::NamedModule;
+use super::named_module::NamedModule;
 use super::tied::{HEAD, check_tied};
 use super::{Adapter, AdapterError};
 use crate::family;

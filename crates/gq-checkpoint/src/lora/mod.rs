@@ -25,6 +25,7 @@ mod factors;
 mod merge;
 mod mlx;
 mod modules;
+mod named_module;
 mod open;
 mod parameter;
 mod resize;

@@ -1,6 +1,6 @@
 //! Names in `adapter_model.safetensors`: which module, and which part of its change.
 
-use super::{Adapter, AdapterError};
+use super::AdapterError;
 use crate::safetensors::{Header, HeaderEntry};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,15 +34,6 @@ impl Module {
     pub(super) fn table(&self) -> Option<&HeaderEntry> {
         self.saved.as_ref().or(self.whole.as_ref())
     }
-}
-
-/// A module of an adapter.
-#[derive(Clone, Copy)]
-pub(super) struct NamedModule<'a> {
-    pub adapter: &'a Adapter,
-    /// Its name in the base model.
-    pub name: &'a str,
-    pub module: &'a Module,
 }
 
 /// Modules by their name in the base model.

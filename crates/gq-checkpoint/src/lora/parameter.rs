@@ -1,7 +1,7 @@
 //! Factors of parameters that are not a module's weight: the stacks of experts that `target_parameters` names.
 
 use super::factors::{Factors, Layout, both, check_shape};
-use super::modules::NamedModule;
+use super::named_module::NamedModule;
 use super::{Adapter, AdapterError};
 use crate::SourceTensor;
 use crate::declared::Layout as InFiles;

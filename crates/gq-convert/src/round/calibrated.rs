@@ -118,6 +118,8 @@ pub(crate) struct CalibratedCoder<'a> {
 
 /// Where the errors of some rows are kept.
 struct RowErrors<'a> {
+    /// The first row's number in the tensor.
+    first: usize,
     sums: &'a mut [(f64, f64)],
     outputs: &'a mut [OutputSums],
 }
@@ -221,8 +223,8 @@ impl<'a> CalibratedCoder<'a> {
                     }
                     self.rows.encoder.rows(codes, scales)
                 };
-                let errors = RowErrors { sums, outputs };
-                self.measure(level, parallelism, &input, row, &weights, &coded, errors);
+                let errors = RowErrors { first: row, sums, outputs };
+                self.measure(level, parallelism, &input, &weights, &coded, errors);
                 Ok::<_, RoundError>(())
             })?;
             // Counted once: with the first of the rows that it is about.
@@ -282,10 +284,9 @@ impl<'a> CalibratedCoder<'a> {
         level: Isa,
         parallelism: Parallelism,
         input: &Input,
-        first: usize,
         weights: &[f32],
         coded: &CodedRows<'_>,
-        RowErrors { sums, outputs }: RowErrors<'_>,
+        RowErrors { first, sums, outputs }: RowErrors<'_>,
     ) {
         let cols = self.rows.cols;
         let mut decoded = vec![0.0; weights.len()];
