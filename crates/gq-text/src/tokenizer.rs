@@ -123,11 +123,14 @@ impl Tokenizer {
         &self.eos
     }
 
-    /// Tokens that end an answer: those of [`eos`](Tokenizer::eos), and what the chat template puts after a turn.
+    /// Tokens that end an answer: those of [`eos`](Tokenizer::eos), and what the chat template puts after a turn, unless
+    /// that ends one message of an answer with several.
     pub fn stop_tokens(&self, chat: Option<&ChatTemplate>) -> Vec<u32> {
         let end_of_turn = chat.and_then(ChatTemplate::end_of_turn).and_then(|content| self.token(&content));
+        // Harmony's answers go on after it; its turns end with the other.
+        let goes_on = self.token("<|return|>").and_then(|_| self.token("<|end|>"));
         let mut stop = self.eos.clone();
-        stop.extend(end_of_turn.filter(|token| !self.eos.contains(token)));
+        stop.extend(end_of_turn.filter(|token| !self.eos.contains(token) && goes_on != Some(*token)));
         stop
     }
 

@@ -24,10 +24,11 @@ const TOKENS: [&str; 12] = [
 const NEXT: [usize; 12] = [4, 5, 6, 7, 4, 2, 3, 4, 1, 4, 4, 4];
 const WIDTH: usize = 16;
 
-/// As the published one: it refuses a turn whose content has what was thought, and leaves out what was.
+/// As the published one: it refuses a turn whose content has what was thought, and leaves out what was. Its turns end as
+/// messages do, after which an answer goes on.
 const TEMPLATE: &str = "{%- for m in messages -%}
 {%- if 'hm' in m.content or 'analysis' in m.content -%}{{ raise_exception('raw analysis') }}{%- endif -%}
-{%- if m.role == 'assistant' and 'hm' != m.thinking -%}{{ raise_exception('no thinking') }}{%- endif -%}
+{%- if m.content == 'Paris' and 'hm' != m.thinking -%}{{ raise_exception('no thinking') }}{%- endif -%}
 <|start|> {{ m.role }} <|message|> {{ m.content }} <|end|> {% endfor -%}
 <|start|> assistant";
 

@@ -119,7 +119,7 @@ fn the_tower_of_a_wrapper_is_carried_along_on_request() {
         gq.ok(&[&convert[..], &["--keep-towers"]].concat());
         let kept = named("m.gq");
         assert!(
-            kept.len() == towers.len() && kept.iter().all(|(_, encoding)| encoding == "exact"),
+            kept.len() == towers.len() && kept.iter().all(|(_, encoding)| encoding == "bf16"),
             "{kept:?}"
         );
         assert!(error(&gq, "m.gq", "tiny/mistral") < 1e-4);
