@@ -157,6 +157,11 @@ impl Model {
         device.0.uncaptured().cloned()
     }
 
+    /// Kernels that were queued on the GPU so far.
+    pub fn gpu_launches(&self) -> Option<u64> {
+        Some(self.device.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).1.launches)
+    }
+
     /// Bytes of weights on the GPU, and bytes that were planned for them.
     pub fn gpu_weights(&self) -> Option<(u64, Option<u64>)> {
         Some(self.device.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).1.weights_filled())

@@ -54,8 +54,9 @@ impl Residual {
         x: O::Value,
         branch: impl FnOnce(&mut O, &O::Value, &O::Value) -> O::Value,
     ) -> O::Value {
-        let h = ops.rms_norm(&x, &self.before); // [tokens, hidden]
-        let h = branch(ops, &x, &h); // [tokens, hidden]
+        let normed = ops.rms_norm(&x, &self.before); // [tokens, hidden]
+        let h = branch(ops, &x, &normed); // [tokens, hidden]
+        drop(normed);
         let h = super::normed(ops, h, self.after.as_ref()); // [tokens, hidden]
         ops.add(x, &h) // [tokens, hidden]
     }

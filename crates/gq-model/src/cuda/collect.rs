@@ -1,6 +1,6 @@
 //! What a graph multiplies by: it is run with nothing.
 
-use super::weights::{Wanted, expert_factors};
+use super::weights::{Wanted, expert_factors, runs};
 use crate::linear::Linear;
 use crate::ops::{Attention, Norm, Ops, Router};
 use gq_checkpoint::Activation;
@@ -28,6 +28,13 @@ impl Ops for Collect {
     fn embed(&mut self, _: &Linear, _: &[u32]) {}
 
     fn linear<const N: usize>(&mut self, (): &(), weights: [&Linear; N]) -> [(); N] {
+        let joined = runs(&weights).into_iter().filter(|run| run.len() > 1);
+        let ids = |run: Range<usize>| weights[run].iter().map(|linear| linear.id).collect::<Vec<_>>();
+        for ids in joined.map(ids) {
+            if !self.wanted.joined.contains(&ids) {
+                self.wanted.joined.push(ids);
+            }
+        }
         weights.map(|linear| {
             self.matrix(linear);
             // A router's rows are what it chooses among.

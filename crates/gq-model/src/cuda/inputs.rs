@@ -84,7 +84,7 @@ impl Inputs {
             None => bring_rows(runner, table, at, tokens)?,
         }
         let address = range.address + at as u64;
-        Ok(Value { address, hold: None, rows: tokens.len(), width, parts: 1, view: None })
+        Ok(Value { address, hold: None, rows: tokens.len(), width, parts: 1, view: None, before: None })
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Runner {
     plan: DevicePlan,
     /// For what is decoded on the host.
     pub(super) level: Isa,
+    /// Kernels that were queued.
+    pub(crate) launches: u64,
 }
 
 /// Keys and values of one sequence.
@@ -90,6 +92,7 @@ impl Runner {
             facts,
             plan,
             level,
+            launches: 0,
         })
     }
 
@@ -111,6 +114,7 @@ impl Runner {
             gpu,
             plan,
             level,
+            launches: 0,
         })
     }
 
@@ -167,7 +171,9 @@ impl Runner {
     }
 
     pub(super) fn launch(&mut self, launch: Result<Launch, LaunchError>) -> Result<(), DeviceError> {
-        Ok(self.gpu.launch(&launch?)?)
+        self.gpu.launch(&launch?)?;
+        self.launches += 1;
+        Ok(())
     }
 
     /// Scratch memory.
@@ -186,7 +192,7 @@ impl Runner {
     pub(super) fn value(&self, rows: usize, width: usize, parts: usize) -> Result<Value, DeviceError> {
         let block = self.take(4 * (rows * width * parts) as u64)?;
         let address = self.span(&block).address;
-        Ok(Value { address, hold: Some(block), rows, width, parts, view: None })
+        Ok(Value { address, hold: Some(block), rows, width, parts, view: None, before: None })
     }
 
     /// A value of numbers from the host.

@@ -28,6 +28,8 @@ enum Kept {
 
 struct Graph {
     captured: Captured,
+    /// Kernels in it.
+    launches: u64,
     tables: Vec<Table>,
     /// Where logits are.
     result: Option<Value>,
@@ -129,16 +131,18 @@ fn capture(
 ) -> Result<Option<Graph>, DeviceError> {
     let (_, mut inputs) = Inputs::head(runner, spec, cache.len(), 1);
     inputs.later = Some(Vec::new());
+    let before = runner.launches;
     runner.gpu.begin_capture()?;
     let mut ops = Batch::of_inputs(runner, spec, place, cache, inputs);
     let result = graph(&mut ops);
     let result = result.map(|logits| ops.whole(&logits)).transpose();
     let (failed, tables) = (ops.failed(), ops.inputs.later.take().unwrap_or_default());
     let captured = runner.gpu.end_capture();
+    let launches = std::mem::replace(&mut runner.launches, before) - before;
     failed?;
     // Between steps nobody has scratch memory: what is read right after a step need not be kept from others.
     let result = result?.map(|logits| Value { hold: None, ..logits });
-    Ok(captured?.map(|captured| Graph { captured, tables, result }))
+    Ok(captured?.map(|captured| Graph { captured, launches, tables, result }))
 }
 
 fn replay(
@@ -154,6 +158,7 @@ fn replay(
         bring_rows(runner, table, *at, &[token])?;
     }
     runner.gpu.replay(&mut graph.captured)?;
+    runner.launches += graph.launches;
     match &graph.result {
         Some(logits) => {
             let bytes = runner.read(logits.address, logits.span().bytes)?;

@@ -9,8 +9,9 @@ use crate::linear::Linear;
 use crate::ops::{Norm, Router};
 use gq_checkpoint::{RouterSpec, Scoring};
 use gq_cuda::{Gpu, PlaneCode, RotationTables, ScaleForm, Span, TrellisCode, layout};
-use gq_tensor::{DType, Isa, Storage};
-use std::collections::BTreeMap;
+use gq_tensor::{DType, Isa, MatrixShape, Storage};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// A matrix, or several stacked.
 pub(super) struct Weight {
@@ -41,9 +42,10 @@ impl Rotation {
 #[derive(Default)]
 pub(super) struct Weights {
     store: Store,
-    matrices: BTreeMap<WeightId, Weight>,
-    /// Biases of matrices, f32 `[rows]`.
-    biases: BTreeMap<WeightId, Span>,
+    /// By the numbers of what lies there as one matrix, row after row.
+    matrices: BTreeMap<Vec<WeightId>, Weight>,
+    /// Biases of the same, f32 `[rows]`.
+    biases: BTreeMap<Vec<WeightId>, Span>,
     norms: BTreeMap<WeightId, Span>,
     rotations: BTreeMap<RotationKey, Rotation>,
     /// Other vectors, by what they hold.
@@ -54,6 +56,8 @@ pub(super) struct Weights {
 #[derive(Default)]
 pub(super) struct Wanted {
     pub(super) matrices: BTreeMap<WeightId, Linear>,
+    /// Those that are brought as one matrix each.
+    pub(super) joined: Vec<Vec<WeightId>>,
     /// Those whose bias is added on the device: no kernel adds an expert's.
     pub(super) biased: Vec<WeightId>,
     pub(super) norms: BTreeMap<WeightId, Norm>,
@@ -102,6 +106,37 @@ impl Wanted {
     }
 }
 
+/// Which of several weights that meet one input lie next to each other as one matrix.
+pub(super) fn runs(weights: &[&Linear]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (index, linear) in weights.iter().enumerate() {
+        match runs.last_mut() {
+            Some(run) if joins(&weights[run.clone()], linear) => run.end = index + 1,
+            _ => runs.push(index..index + 1),
+        }
+    }
+    runs
+}
+
+/// Whether a matrix may follow others in one.
+fn joins(before: &[&Linear], linear: &Linear) -> bool {
+    let alike = |other: &&Linear| {
+        let of = |linear: &Linear| {
+            let (storage, cols) = (storage_of(linear), linear.shape.cols);
+            let biased = linear.bias().is_some();
+            (form_of(linear), rotation_of(storage, cols, linear.precise), cols, biased)
+        };
+        // Strips of a trellis code have 256 rows.
+        let ends = match form_of(other) {
+            Form::Planes(..) => true,
+            Form::Trellis(_) => other.shape.rows.is_multiple_of(256),
+            Form::Exact(_) | Form::Decoded => false,
+        };
+        ends && of(other) == of(linear) && other.id != linear.id && other.shape.matrices == 1
+    };
+    linear.shape.matrices == 1 && before.iter().all(alike)
+}
+
 fn form_of(linear: &Linear) -> Form {
     Form::of(storage_of(linear), linear.shape.cols, linear.precise)
 }
@@ -122,10 +157,15 @@ impl Weights {
         for norm in wanted.norms.values() {
             weights.norm(gpu, norm)?;
         }
-        wanted.matrices.values().try_for_each(|linear| weights.matrix(gpu, linear))?;
-        for id in &wanted.biased {
-            let linear = wanted.matrices.get(id).ok_or(DeviceError::Missing)?;
-            weights.bias(gpu, linear)?;
+        let joined = wanted.joined.iter().flatten().collect::<BTreeSet<_>>();
+        let alone = wanted.matrices.keys().filter(|id| !joined.contains(id)).map(|id| vec![*id]);
+        for ids in wanted.joined.iter().cloned().chain(alone) {
+            let linear = ids.iter().map(|id| wanted.matrices.get(id).ok_or(DeviceError::Missing));
+            let linear: Vec<&Linear> = linear.collect::<Result<_, _>>()?;
+            weights.joined(gpu, &linear)?;
+            if ids.iter().all(|id| wanted.biased.contains(id)) {
+                weights.bias(gpu, &linear)?;
+            }
         }
         for constant in &wanted.constants {
             weights.constant(gpu, constant)?;
@@ -138,32 +178,40 @@ impl Weights {
         self.store.filled()
     }
 
-    fn matrix(&mut self, gpu: &Gpu, linear: &Linear) -> Result<(), DeviceError> {
-        if self.matrices.contains_key(&linear.id) {
-            return Ok(());
-        }
-        let (shape, store) = (linear.shape, &mut self.store);
-        let codes = match form_of(linear) {
+    fn matrix(&mut self, gpu: &Gpu, all: &[&Linear]) -> Result<Weight, DeviceError> {
+        let first = *all.first().ok_or(DeviceError::Missing)?;
+        let (shape, store) = (first.shape, &mut self.store);
+        let codes = match form_of(first) {
             Form::Planes(code, form) => {
-                let rows = linear.matrix();
-                let codes = layout::planes_upload(code.bits(), shape.rows, shape.cols, rows.codes());
-                let (codes, scales) = (store.put(gpu, &codes)?, store.put(gpu, rows.scales())?);
+                let rows = all.iter().map(|linear| linear.shape.rows).sum();
+                let matrices: Vec<_> = all.iter().map(|linear| linear.matrix()).collect();
+                let stored: Vec<&[u8]> = matrices.iter().map(|rows| rows.codes()).collect();
+                let codes = match stored[..] {
+                    [codes] => layout::planes_upload(code.bits(), rows, shape.cols, codes),
+                    _ => layout::planes_upload(code.bits(), rows, shape.cols, &stored.concat()),
+                };
+                let scales: Vec<&[u8]> = matrices.iter().map(|rows| rows.scales()).collect();
+                let (codes, scales) = (store.put(gpu, &codes)?, store.put(gpu, &scales.concat())?);
                 Codes::Planes { code, form, codes, scales }
             }
             Form::Trellis(code) => {
-                let (rows, bits) = (linear.matrix(), code.bits);
-                let (each, cols, stacked) = (shape.rows_each(), shape.cols, shape.matrices);
-                let codes = layout::trellis_upload(bits, each, cols, stacked, rows.codes());
-                let (codes, scales) = (store.put(gpu, &codes)?, store.put(gpu, rows.scales())?);
+                let (mut codes, mut scales) = (Vec::new(), Vec::new());
+                for linear in all {
+                    let (rows, MatrixShape { cols, matrices, .. }) = (linear.matrix(), linear.shape);
+                    let each = linear.shape.rows_each();
+                    codes.extend(layout::trellis_upload(code.bits, each, cols, matrices, rows.codes()));
+                    scales.extend_from_slice(rows.scales());
+                }
+                let (codes, scales) = (store.put(gpu, &codes)?, store.put(gpu, &scales)?);
                 Codes::Trellis { code, codes, scales }
             }
-            Form::Exact(dtype) => match linear.stored_bytes() {
+            Form::Exact(dtype) => match first.stored_bytes() {
                 Some(bytes) => Codes::Exact { dtype, values: store.put(gpu, &bytes)? },
-                None => decoded(gpu, store, linear)?,
+                None => decoded(gpu, store, first)?,
             },
-            Form::Decoded => decoded(gpu, store, linear)?,
+            Form::Decoded => decoded(gpu, store, first)?,
         };
-        let rotation = rotation_of(storage_of(linear), shape.cols, linear.precise);
+        let rotation = rotation_of(storage_of(first), shape.cols, first.precise);
         if let Some(key) = rotation.filter(|key| !self.rotations.contains_key(key))
             && let Some(tables) = RotationTables::new(key.0, key.1)
         {
@@ -171,24 +219,36 @@ impl Weights {
             let (signs, factors) = (store.put(gpu, &signs)?, store.put(gpu, &factors)?);
             self.rotations.insert(key, Rotation { tables, signs, factors });
         }
-        self.matrices.insert(linear.id, Weight { codes, rotation });
-        Ok(())
+        Ok(Weight { codes, rotation })
+    }
+
+    /// Weights that are one matrix there ([`runs`]), which are brought if they are not there yet.
+    pub(super) fn joined(&mut self, gpu: &Gpu, all: &[&Linear]) -> Result<&Weight, DeviceError> {
+        let ids: Vec<WeightId> = all.iter().map(|linear| linear.id).collect();
+        if !self.matrices.contains_key(&ids) {
+            let weight = self.matrix(gpu, all)?;
+            self.matrices.insert(ids.clone(), weight);
+        }
+        self.matrices.get(&ids).ok_or(DeviceError::Missing)
     }
 
     /// A matrix, which is brought if it is not there yet.
     pub(super) fn get(&mut self, gpu: &Gpu, linear: &Linear) -> Result<&Weight, DeviceError> {
-        self.matrix(gpu, linear)?;
-        self.matrices.get(&linear.id).ok_or(DeviceError::Missing)
+        self.joined(gpu, &[linear])
     }
 
     pub(super) fn rotation(&self, key: RotationKey) -> Result<&Rotation, DeviceError> {
         self.rotations.get(&key).ok_or(DeviceError::Missing)
     }
 
-    /// A matrix's bias, if it has one.
-    pub(super) fn bias(&mut self, gpu: &Gpu, linear: &Linear) -> Result<Option<Span>, DeviceError> {
-        let Some(bias) = linear.bias() else { return Ok(None) };
-        vector(&mut self.biases, &mut self.store, (gpu, linear.id), bias).map(Some)
+    /// The bias of weights that are one matrix, if they have one.
+    pub(super) fn bias(&mut self, gpu: &Gpu, all: &[&Linear]) -> Result<Option<Span>, DeviceError> {
+        let biases: Vec<&[f32]> = all.iter().filter_map(|linear| linear.bias()).collect();
+        if biases.is_empty() {
+            return Ok(None);
+        }
+        let ids = all.iter().map(|linear| linear.id).collect();
+        vector(&mut self.biases, &mut self.store, (gpu, ids), &biases.concat()).map(Some)
     }
 
     /// A norm's factors, if it has some.

@@ -23,7 +23,27 @@ const FAMILIES: [(&str, &str); 14] = [
     ("gemma4-dense", "tq4"),
 ];
 
-/// Weights are planned from names, shapes and storages alone, and take that to the byte, whatever is run.
+/// Launches of a step of one token without its logits, all layers and what comes before them: of 2 layers of Llama, Mistral and
+/// Qwen3 (11 a layer), 3 of Qwen2 (a bias more) and of Gemma 3, 4 of Gemma 4's dense model (11). Narrow matrices in a trellis
+/// code lie in no common one (14). Experts, per-layer embeddings and what is computed on the host take more.
+const LAUNCHES: [(&str, &str, u64); 14] = [
+    ("llama", "tq4", 23),
+    ("llama", "tt4", 29),
+    ("llama3", "tq4", 23),
+    ("qwen2", "tq4", 37),
+    ("qwen3", "tq4", 23),
+    ("qwen3-moe", "tq4", 35),
+    ("gpt-oss", "tq4", 58),
+    ("mistral", "tq4", 23),
+    ("ministral3", "tq4", 23),
+    ("gemma3", "tq4", 34),
+    ("gemma4-e2b", "tq4", 114),
+    ("gemma4-e4b", "tq4", 121),
+    ("gemma4-moe", "tq4", 74),
+    ("gemma4-dense", "tq4", 45),
+];
+
+/// Weights are planned from names, shapes and storages alone, and take that up to what aligns them, whatever is run.
 #[test]
 fn what_is_brought_is_what_was_planned() {
     let name = "cuda_memory::what_is_brought_is_what_was_planned";
@@ -43,6 +63,33 @@ fn what_is_brought_is_what_was_planned() {
         for token in &tokens[29..] {
             model.forward(&[*token], &mut cache, LogitRows::Last, &mut logits).unwrap();
         }
-        assert_eq!(model.gpu_weights(), Some((plan.weights, Some(plan.weights))), "{name}");
+        // Several matrices that lie in one leave no gaps, which were planned.
+        let (filled, planned) = model.gpu_weights().unwrap();
+        assert_eq!(planned, Some(plan.weights), "{name}");
+        let gaps = plan.weights - filled;
+        assert!(gaps <= 512 * container.tensors().len() as u64 && 33 * gaps < plan.weights, "{name}: {gaps}");
+    }
+}
+
+/// The same captured or not, and not one more than there were.
+#[test]
+fn launches_of_a_token_are_few() {
+    let name = "cuda_memory::launches_of_a_token_are_few";
+    let Some(()) = gq_stand_in::inside(name, "races=0") else { return };
+    for (name, encoding, launches) in LAUNCHES {
+        let dir = tempfile::tempdir().unwrap();
+        let encoding = Encoding::from_name(encoding).unwrap();
+        let recipe = Recipe { encoding, rotation: RotationKind::Hadamard };
+        let container = contained(&tiny(name), recipe, &dir.path().join("model.gq"));
+        let mut model = Model::from_container(container, options(KvType::F16)).unwrap();
+        model.move_to_gpu(0, 32).unwrap();
+        let (mut cache, mut logits) = (model.new_cache(32), Vec::new());
+        let mut counts = Vec::new();
+        for token in [1, 2, 3, 4] {
+            let before = model.gpu_launches().unwrap();
+            model.forward(&[token], &mut cache, LogitRows::Range(0..0), &mut logits).unwrap();
+            counts.push(model.gpu_launches().unwrap() - before);
+        }
+        assert_eq!(counts, [launches; 4], "{name} in {}", encoding.name());
     }
 }

@@ -22,7 +22,7 @@ impl Batch<'_> {
             let factors = self.runner.bring(&numbers(|choice| choice.factor))?;
             return Ok(Chosen { ids, factors, tokens, top });
         };
-        let scores = if scores.view.is_some() { self.whole(scores)? } else { scores.clone() };
+        let scores = self.plain(scores)?;
         let scales = self.runner.weights.constant(&self.runner.gpu, &own)?;
         let (ids, factors) = (self.runner.value(tokens, top, 1)?, self.runner.value(tokens, top, 1)?);
         let choose = kernels::ChooseExperts {
@@ -53,7 +53,7 @@ impl Batch<'_> {
         let (key, exact) = (weight.rotation, matches!(weight.codes, Codes::Exact { .. }));
         let plain = if exact { Some(self.whole(x)?) } else { None };
         let rounded = if exact { None } else { Some(self.rounded(x, key)?) };
-        let y = self.product(linear, (x.rows, rounded.as_ref(), plain.as_ref()), Some(routes), None)?;
+        let y = self.product(&[linear], (x.rows, rounded.as_ref(), plain.as_ref()), Some(routes), None)?;
         if linear.bias().is_none() {
             return Ok(y);
         }

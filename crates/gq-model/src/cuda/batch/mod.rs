@@ -4,26 +4,25 @@
 //! nothing, and whoever ends the batch is told. What no kernel computes is computed on the host by the operators of the
 //! CPU, between two copies.
 
+mod attention;
 mod experts;
+mod gate;
 mod products;
+mod values;
 
 use super::inputs::Inputs;
-use super::plan::{self, queries};
 use super::runner::Runner;
-use super::value::{Chosen, Value};
-use crate::arithmetic::elementwise;
+use super::value::{Before, Chosen, Value};
 use crate::cache::KvCache;
 use crate::error::DeviceError;
 use crate::linear::Linear;
 use crate::matrix::Matrix;
 use crate::ops::{Attention, Norm, Ops, Router};
-use gq_checkpoint::{Activation, AttentionSpec, Curve, ModelSpec};
+use gq_checkpoint::{Activation, ModelSpec};
 use gq_cuda as kernels;
-use gq_cuda::{HeadsTo, Parts, Span};
+use gq_cuda::{HeadNorm, Span};
 use std::ops::Range;
-
-/// Largest head that kernels take.
-const MOST_DIM: usize = 512;
+use values::Sum;
 
 /// New tokens of one sequence, after what its cache has.
 pub struct Batch<'a> {
@@ -34,6 +33,8 @@ pub struct Batch<'a> {
     /// Tokens that the cache is for.
     context: usize,
     pub(super) inputs: Inputs,
+    /// A sum that is not there yet.
+    sum: Option<Sum>,
     error: Option<DeviceError>,
 }
 
@@ -79,7 +80,7 @@ impl<'a> Batch<'a> {
         cache: &KvCache,
         inputs: Inputs,
     ) -> Batch<'a> {
-        Batch { runner, spec, place, context: cache.max_tokens(), inputs, error: None }
+        Batch { runner, spec, place, context: cache.max_tokens(), inputs, sum: None, error: None }
     }
 
     /// Waits for all of it.
@@ -97,6 +98,7 @@ impl<'a> Batch<'a> {
     /// The first failure of anything before.
     pub fn read(&mut self, x: &Value) -> Result<Matrix, DeviceError> {
         self.failed()?;
+        self.settle()?;
         let x = self.whole(x)?;
         let bytes = self.runner.read(x.address, x.span().bytes)?;
         let data = bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
@@ -116,9 +118,12 @@ impl<'a> Batch<'a> {
         self.error.clone().map_or(Ok(()), Err)
     }
 
-    /// A result, or nothing after a failure.
+    /// A result, or nothing after a failure. Every value is there before.
     fn run(&mut self, work: impl FnOnce(&mut Self) -> Result<Value, DeviceError>) -> Value {
-        self.keep(Value::nothing(), work)
+        self.keep(Value::nothing(), |ops| {
+            ops.settle()?;
+            work(ops)
+        })
     }
 
     fn keep<R>(&mut self, nothing: R, work: impl FnOnce(&mut Self) -> Result<R, DeviceError>) -> R {
@@ -134,199 +139,10 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// The same numbers as one dense matrix.
-    pub(super) fn whole(&mut self, x: &Value) -> Result<Value, DeviceError> {
-        if x.is_whole() {
-            return Ok(x.clone());
-        }
-        let Some(view) = x.view.clone() else {
-            let y = self.runner.value(x.rows, x.width, 1)?;
-            self.copy(x, &y)?;
-            return Ok(y);
-        };
-        let (columns, even) = (view.len(), |dim: &usize| view.len().is_multiple_of(*dim));
-        match (2..=MOST_DIM.min(columns)).rev().filter(|dim| dim % 2 == 0).find(even) {
-            Some(dim) => {
-                let y = self.runner.value(x.rows, columns, 1)?;
-                let heads = kernels::Heads {
-                    x: x.all_parts(),
-                    width: x.width,
-                    first: view.start,
-                    norm: None,
-                    turns: None,
-                    to: HeadsTo::Rows(y.span()),
-                    tokens: x.rows,
-                    heads: columns / dim,
-                    dim,
-                };
-                self.runner.launch(heads.launch())?;
-                Ok(y)
-            }
-            None => {
-                let all = self.whole(&Value { view: None, ..x.clone() })?;
-                let some = self.host(&all)?.columns(view);
-                self.runner.bring(&some)
-            }
-        }
-    }
-
-    /// The sum of parts to another place.
-    fn copy(&mut self, x: &Value, y: &Value) -> Result<(), DeviceError> {
-        let count = x.rows * x.width;
-        let copy = kernels::AddScaled { x: x.all_parts(), residual: None, factor: 1.0, y: y.span(), count };
-        self.runner.launch(copy.launch())
-    }
-
     /// Numbers for an operator that has no kernel.
     fn host(&mut self, x: &Value) -> Result<Matrix, DeviceError> {
         self.inputs.leaves_device = true;
         self.read(x)
-    }
-
-    /// Queries, which grow with their position in some models: no kernel has a factor for each token.
-    fn grown(&mut self, q: &Value, spec: &AttentionSpec) -> Result<Value, DeviceError> {
-        if spec.query_growth.is_none() {
-            return self.whole(q);
-        }
-        let mut rows = self.host(q)?;
-        for (position, row) in (self.inputs.start..).zip(rows.data.chunks_exact_mut(rows.width.max(1))) {
-            let factor = spec.scale_at(position) / spec.scale;
-            row.iter_mut().for_each(|x| *x *= factor);
-        }
-        self.runner.bring(&rows)
-    }
-
-    fn attend(
-        &mut self,
-        q: &Value,
-        new: Option<(Value, Value)>,
-        layer: usize,
-        attention: &Attention,
-    ) -> Result<Value, DeviceError> {
-        let spec = &attention.spec;
-        let cached = self.runner.cached(self.place)?.layer(layer);
-        let [keys, values] = cached.ok_or(DeviceError::Missing)?;
-        let positions = self.inputs.positions;
-        if let Some((k, v)) = new {
-            for (x, cache) in [(k, keys), (v, values)] {
-                let heads = kernels::Heads {
-                    x: x.all_parts(),
-                    width: x.width,
-                    first: x.view.as_ref().map_or(0, |view| view.start),
-                    norm: None,
-                    turns: None,
-                    to: HeadsTo::Cache { cache, positions },
-                    tokens: x.rows,
-                    heads: spec.kv_heads,
-                    dim: spec.head_dim,
-                };
-                self.runner.launch(heads.launch())?;
-            }
-        }
-        let q = self.grown(q, spec)?;
-        let y = self.runner.value(q.rows, q.width, 1)?;
-        let longest = plan::longest(spec, self.context);
-        let sinks = match &attention.sinks {
-            Some(sinks) => Some(self.runner.weights.constant(&self.runner.gpu, sinks)?),
-            None => None,
-        };
-        let (step, each) = queries(spec, longest);
-        for first in (0..q.rows).step_by(step) {
-            let tokens = step.min(q.rows - first);
-            let partial = self.runner.take(each * tokens as u64)?;
-            let part = |value: &Value| Span {
-                address: value.address + 4 * (first * q.width) as u64,
-                bytes: 4 * (tokens * q.width) as u64,
-            };
-            let some = kernels::Attention {
-                q: part(&q),
-                keys,
-                values,
-                positions: Span { address: positions.address + 4 * first as u64, bytes: 4 * tokens as u64 },
-                partial: self.runner.span(&partial),
-                sinks,
-                y: part(&y),
-                tokens,
-                heads: spec.heads,
-                kv_heads: spec.kv_heads,
-                dim: spec.head_dim,
-                window: spec.window.filter(|window| *window < self.context),
-                longest,
-                scale: spec.scale,
-                softcap: spec.softcap,
-            };
-            for launch in some.launches()? {
-                self.runner.launch(Ok(launch))?;
-            }
-        }
-        Ok(y)
-    }
-
-    fn gate(&mut self, activation: Activation, gate: &Value, up: &Value) -> Result<Value, DeviceError> {
-        let Activation { curve, limit, up_offset } = activation;
-        let gelu = match curve {
-            Curve::Swish { alpha: 1.0 } if limit.is_none() && up_offset == 0.0 => false,
-            Curve::GeluTanh if limit.is_none() && up_offset == 0.0 => true,
-            _ => {
-                let (gate, up) = (self.host(gate)?, self.host(up)?);
-                return self.runner.bring(&elementwise::gated(activation, gate, &up));
-            }
-        };
-        let (rows, columns) = (gate.rows, gate.columns());
-        let of_one = gate.address == up.address && gate.width == up.width && gate.parts == up.parts;
-        let launch = |x: Parts, width: usize, up: usize, columns: usize, rows: usize, y: Span| {
-            kernels::Gated { x, width, up, columns, gelu, y, rows }.launch()
-        };
-        // Columns of one matrix, the gate's first.
-        if let (true, Some(Range { start: 0, .. }), Some(behind)) = (of_one, &gate.view, &up.view) {
-            let y = self.runner.value(rows, columns, 1)?;
-            let launch = launch(gate.all_parts(), gate.width, behind.start, columns, rows, y.span());
-            self.runner.launch(launch)?;
-            return Ok(y);
-        }
-        let count = rows * columns;
-        let adjacent = gate.is_whole() && up.is_whole() && up.address == gate.address + 4 * count as u64;
-        let both = if adjacent {
-            Value { rows: 1, width: 2 * count, ..gate.clone() }
-        } else {
-            let both = self.runner.value(1, 2 * count, 1)?;
-            for (x, first) in [(gate, 0), (up, count)] {
-                let x = if x.view.is_some() { self.whole(x)? } else { x.clone() };
-                let half =
-                    Value { address: both.address + 4 * first as u64, rows, width: columns, ..both.clone() };
-                self.copy(&x, &half)?;
-            }
-            both
-        };
-        let y = self.runner.value(rows, columns, 1)?;
-        let launch = launch(both.all_parts(), 2 * count, count, count, 1, y.span());
-        self.runner.launch(launch)?;
-        Ok(y)
-    }
-
-    fn sum(&mut self, x: Value, y: &Value) -> Result<Value, DeviceError> {
-        // One of them may come in parts.
-        let (mut x, mut y) = (x, y.clone());
-        if x.view.is_some() || x.parts > 1 && y.parts > 1 {
-            x = self.whole(&x)?;
-        }
-        if y.view.is_some() {
-            y = self.whole(&y)?;
-        }
-        let (residual, parts) = if x.parts == 1 { (x, y) } else { (y, x) };
-        let to = match residual.is_alone() {
-            true => residual.clone(),
-            false => self.runner.value(residual.rows, residual.width, 1)?,
-        };
-        let add = kernels::AddScaled {
-            x: parts.all_parts(),
-            residual: Some(residual.span()),
-            factor: 1.0,
-            y: to.span(),
-            count: residual.rows * residual.width,
-        };
-        self.runner.launch(add.launch())?;
-        Ok(to)
     }
 }
 
@@ -339,27 +155,20 @@ impl Ops for Batch<'_> {
     }
 
     fn linear<const N: usize>(&mut self, x: &Value, weights: [&Linear; N]) -> [Value; N] {
-        let made = self.keep(Vec::new(), |ops| ops.products(x, &weights));
+        let made = self.keep(Vec::new(), |ops| {
+            if !matches!(x.before, Some(Before::Norm(_))) {
+                ops.settle()?;
+            }
+            ops.products(x, &weights)
+        });
         let mut made = made.into_iter();
         std::array::from_fn(|_| made.next().unwrap_or_else(Value::nothing))
     }
 
     fn rms_norm(&mut self, x: &Value, norm: &Norm) -> Value {
-        self.run(|ops| {
-            let x = if x.view.is_some() { ops.whole(x)? } else { x.clone() };
+        self.keep(Value::nothing(), |ops| {
             let weight = ops.runner.weights.norm(&ops.runner.gpu, norm)?;
-            let y = ops.runner.value(x.rows, x.width, 1)?;
-            let launch = kernels::RmsNorm {
-                x: x.all_parts(),
-                residual: None,
-                weight,
-                y: y.span(),
-                rows: x.rows * x.width / norm.width,
-                width: norm.width,
-                eps: norm.eps,
-            };
-            ops.runner.launch(launch.launch())?;
-            Ok(y)
+            ops.normed(x, norm.width, HeadNorm { weight, eps: norm.eps })
         })
     }
 
@@ -368,21 +177,13 @@ impl Ops for Batch<'_> {
             let (Some(spec), Some(turns)) = (ops.spec.ropes.get(rope), ops.inputs.turns.get(rope)) else {
                 return Ok(x);
             };
-            let (columns, dim) = (x.columns(), spec.head_dim);
-            let y = ops.runner.value(x.rows, columns, 1)?;
-            let heads = kernels::Heads {
-                x: x.all_parts(),
-                width: x.width,
-                first: x.view.as_ref().map_or(0, |view| view.start),
-                norm: None,
-                turns: Some(*turns),
-                to: HeadsTo::Rows(y.span()),
-                tokens: x.rows,
-                heads: columns / dim,
-                dim,
+            let (turns, dim) = (Some(*turns), spec.head_dim);
+            let (x, norm) = match x.before {
+                None => (x, None),
+                Some(Before::Heads { dim: of, norm, turns: None }) if of == dim => (x, norm),
+                Some(_) => (ops.whole(&x)?, None),
             };
-            ops.runner.launch(heads.launch())?;
-            Ok(y)
+            Ok(Value { before: Some(Before::Heads { dim, norm, turns }), ..x })
         })
     }
 
@@ -402,7 +203,10 @@ impl Ops for Batch<'_> {
 
     fn route(&mut self, scores: &Value, router: &Router) -> Chosen {
         let nothing = Chosen { ids: Value::nothing(), factors: Value::nothing(), tokens: 0, top: 0 };
-        self.keep(nothing, |ops| ops.choose(scores, router))
+        self.keep(nothing, |ops| {
+            ops.settle()?;
+            ops.choose(scores, router)
+        })
     }
 
     fn grouped_linear(&mut self, x: &Value, routes: &Chosen, weight: &Linear) -> Value {
@@ -411,7 +215,7 @@ impl Ops for Batch<'_> {
 
     fn combine(&mut self, x: Value, routes: &Chosen) -> Value {
         self.run(|ops| {
-            let x = if x.view.is_some() { ops.whole(&x)? } else { x };
+            let x = ops.plain(&x)?;
             let y = ops.runner.value(routes.tokens, x.width, 1)?;
             let mix = kernels::MixExperts {
                 x: x.all_parts(),
@@ -427,25 +231,16 @@ impl Ops for Batch<'_> {
     }
 
     fn add(&mut self, x: Value, y: &Value) -> Value {
-        self.run(|ops| ops.sum(x, y))
+        self.run(|ops| ops.add_up(x, y))
     }
 
     fn scale(&mut self, x: Value, factor: f32) -> Value {
-        self.run(|ops| {
-            if factor == 1.0 {
-                return Ok(x);
-            }
-            let x = if x.view.is_some() { ops.whole(&x)? } else { x };
-            let (y, count) = (ops.runner.value(x.rows, x.width, 1)?, x.rows * x.width);
-            let scale = kernels::AddScaled { x: x.all_parts(), residual: None, factor, y: y.span(), count };
-            ops.runner.launch(scale.launch())?;
-            Ok(y)
-        })
+        self.keep(Value::nothing(), |ops| ops.scaled(x, factor))
     }
 
     fn softcap(&mut self, x: Value, cap: f32) -> Value {
         self.run(|ops| {
-            let x = if x.view.is_some() { ops.whole(&x)? } else { x };
+            let x = ops.plain(&x)?;
             let (y, count) = (ops.runner.value(x.rows, x.width, 1)?, x.rows * x.width);
             ops.runner.launch(kernels::Softcap { x: x.all_parts(), cap, y: y.span(), count }.launch())?;
             Ok(y)
@@ -461,7 +256,10 @@ impl Ops for Batch<'_> {
     }
 
     fn columns(&mut self, x: &Value, columns: Range<usize>) -> Value {
-        let first = x.view.as_ref().map_or(0, |view| view.start);
-        Value { view: Some(first + columns.start..first + columns.end), ..x.clone() }
+        if x.before.is_none() {
+            let first = x.first();
+            return Value { view: Some(first + columns.start..first + columns.end), ..x.clone() };
+        }
+        self.run(|ops| Ok(Value { view: Some(columns), ..ops.whole(x)? }))
     }
 }

@@ -3,8 +3,8 @@
 use super::{Batch, Rounded};
 use crate::arithmetic::stored;
 use crate::cuda::plan::RotationKey;
-use crate::cuda::value::{Chosen, Value};
-use crate::cuda::weights::Codes;
+use crate::cuda::value::{Before, Chosen, Value};
+use crate::cuda::weights::{Codes, runs};
 use crate::error::DeviceError;
 use crate::linear::Linear;
 use gq_cuda as kernels;
@@ -16,29 +16,55 @@ const EXACT_TOKENS: usize = 8;
 impl Batch<'_> {
     /// An input in the basis of codes, in int8.
     pub(super) fn rounded(&mut self, x: &Value, key: Option<RotationKey>) -> Result<Rounded, DeviceError> {
-        let x = if x.view.is_some() { self.whole(x)? } else { x.clone() };
-        let (rows, cols) = (x.rows, x.width);
+        let (rows, cols) = (x.rows, x.columns());
+        let narrow = key.filter(|_| !RotationTables::is_wide(cols));
+        let fused = narrow.is_some() && matches!(x.before, Some(Before::Norm(_) | Before::Gated { .. }));
+        // With what is left to do before, where a kernel does both.
+        let x = if fused { x.clone() } else { self.plain(x)? };
         let aligned = (rows * cols).next_multiple_of(256);
         let hold = self.runner.value(1, (aligned + rows * cols / 8).div_ceil(4), 1)?;
         let values = Span { address: hold.address, bytes: (rows * cols) as u64 };
         let steps = Span { address: hold.address + aligned as u64, bytes: (rows * cols / 8) as u64 };
+        let sum = if fused { self.sum_of(&x) } else { None };
         let between = match key {
-            Some(_) if RotationTables::is_wide(cols) => Some(self.runner.value(rows, cols, 1)?),
+            Some(_) if narrow.is_none() => Some(self.runner.value(rows, cols, 1)?),
             _ => None,
         };
         let launches = match key {
+            None => vec![kernels::Quantize { x: x.all_parts(), values, steps, rows, cols }.launch()?],
             Some(key) => {
                 let rotation = self.runner.weights.rotation(key)?;
-                let [signs, factors] = rotation.spans();
-                let rotate = kernels::Rotate { x: x.all_parts(), signs, factors, values, steps, rows };
-                match between.as_ref().map(Value::span) {
-                    Some(between) => {
-                        kernels::RotateWide { rotate, between }.launches(&rotation.tables)?.into()
+                let ([signs, factors], tables) = (rotation.spans(), &rotation.tables);
+                match (x.before, between.as_ref().map(Value::span)) {
+                    (Some(Before::Norm(norm)), None) => {
+                        let joined = sum.as_ref().map(|sum| {
+                            let norm = match sum.x.before {
+                                Some(Before::Norm(norm)) => Some(norm),
+                                _ => None,
+                            };
+                            kernels::Joined { norm, residual: x.span(), scale: sum.scale }
+                        });
+                        let x = sum.as_ref().map_or(&x, |sum| &sum.x).all_parts();
+                        let all =
+                            kernels::NormRotate { x, joined, norm, signs, factors, values, steps, rows };
+                        vec![all.launch(tables)?]
                     }
-                    None => vec![rotate.launch(&rotation.tables)?],
+                    (Some(Before::Gated { gelu, up, .. }), None) => {
+                        let (x, width) = (x.all_parts(), x.width);
+                        let all =
+                            kernels::GatedRotate { x, width, up, gelu, signs, factors, values, steps, rows };
+                        vec![all.launch(tables)?]
+                    }
+                    (_, between) => {
+                        let x = x.all_parts();
+                        let rotate = kernels::Rotate { x, signs, factors, values, steps, rows };
+                        match between {
+                            Some(between) => kernels::RotateWide { rotate, between }.launches(tables)?.into(),
+                            None => vec![rotate.launch(tables)?],
+                        }
+                    }
                 }
             }
-            None => vec![kernels::Quantize { x: x.all_parts(), values, steps, rows, cols }.launch()?],
         };
         launches.into_iter().try_for_each(|launch| self.runner.launch(Ok(launch)))?;
         Ok(Rounded { values, steps, _hold: hold })
@@ -59,10 +85,12 @@ impl Batch<'_> {
                 .collect();
         }
         let (mut rounded, mut plain): (Option<(Option<RotationKey>, Rounded)>, Option<Value>) = (None, None);
-        let joint = self.adjacent(x.rows, weights)?;
+        let runs = runs(weights);
+        let joint = if runs.len() == 2 { self.adjacent(x.rows, weights)? } else { None };
         let mut results = Vec::with_capacity(weights.len());
-        for (index, linear) in weights.iter().enumerate() {
-            let weight = self.runner.weights.get(&self.runner.gpu, linear)?;
+        for run in runs {
+            let some = &weights[run];
+            let weight = self.runner.weights.joined(&self.runner.gpu, some)?;
             let (key, exact) = (weight.rotation, matches!(weight.codes, Codes::Exact { .. }));
             if exact && plain.is_none() {
                 plain = Some(self.whole(x)?);
@@ -70,10 +98,16 @@ impl Batch<'_> {
             if !exact && rounded.as_ref().is_none_or(|(of, _)| *of != key) {
                 rounded = Some((key, self.rounded(x, key)?));
             }
-            let y = joint.as_ref().map(|joint| joint[index].clone());
+            let y = joint.as_ref().and_then(|joint| joint.get(results.len()).cloned());
             let input = (x.rows, rounded.as_ref().map(|(_, input)| input), plain.as_ref());
-            let y = self.product(linear, input, None, y)?;
-            results.push(self.biased(linear, y)?);
+            let y = self.product(some, input, None, y)?;
+            let y = self.biased(some, y)?;
+            let mut first = 0;
+            results.extend(some.iter().map(|linear| {
+                let columns = first..first + linear.shape.rows;
+                first = columns.end;
+                Value { view: (some.len() > 1).then_some(columns), ..y.clone() }
+            }));
         }
         Ok(results)
     }
@@ -110,25 +144,27 @@ impl Batch<'_> {
         Ok(Some([half(0), half(1)]))
     }
 
-    /// One product, without a bias: `[rows, weight.rows]`, or with experts a row for each slot.
+    /// One product with weights that are one matrix there, without a bias: `[rows, rows of all]`, or with experts a row for
+    /// each slot.
     pub(super) fn product(
         &mut self,
-        linear: &Linear,
+        linear: &[&Linear],
         (rows, rounded, plain): (usize, Option<&Rounded>, Option<&Value>),
         routes: Option<&Chosen>,
         to: Option<Value>,
     ) -> Result<Value, DeviceError> {
-        let shape = linear.shape;
+        let shape = linear.first().ok_or(DeviceError::Missing)?.shape;
         let (each, cols, stacked) = (shape.rows_each(), shape.cols, shape.matrices);
+        let all = linear.iter().map(|linear| linear.shape.rows).sum();
         let experts = routes.map(|routes| {
             let slots = routes.tokens * routes.top;
             kernels::Experts { ids: routes.ids.span(), slots, per: slots / rows.max(1), stacked }
         });
         // Without routes stacked matrices are one.
-        let matrix_rows = if experts.is_some() { each } else { shape.rows };
+        let matrix_rows = if experts.is_some() { each } else { all };
         let outputs = experts.map_or(rows, |experts| experts.slots);
         let tokens = if experts.is_some() { 1 } else { rows };
-        let weight = self.runner.weights.get(&self.runner.gpu, linear)?;
+        let weight = self.runner.weights.joined(&self.runner.gpu, linear)?;
         let launches = match &weight.codes {
             Codes::Planes { code, form, codes, scales } => {
                 let input = rounded.ok_or(DeviceError::Missing)?;
@@ -202,7 +238,7 @@ impl Batch<'_> {
     }
 
     /// Adds a matrix's bias to every row.
-    pub(super) fn biased(&mut self, linear: &Linear, y: Value) -> Result<Value, DeviceError> {
+    pub(super) fn biased(&mut self, linear: &[&Linear], y: Value) -> Result<Value, DeviceError> {
         let Some(bias) = self.runner.weights.bias(&self.runner.gpu, linear)? else { return Ok(y) };
         let y = self.whole(&y)?;
         for row in 0..y.rows {
