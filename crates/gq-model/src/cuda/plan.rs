@@ -1,9 +1,8 @@
 //! Memory of a GPU that a model takes: known from its specification and encodings, before anything is brought there.
 
 use super::arena::GRAIN;
-use super::weights::chooses;
 use crate::cache::{DeviceShape, KvType};
-use gq_checkpoint::{AttentionSpec, ModelSpec, Part};
+use gq_checkpoint::{AttentionSpec, ModelSpec, Part, RouterSpec, Scoring};
 use gq_cuda::{CacheRows, Kept, PlaneCode, RotationTables, ScaleForm, TrellisCode, attention_chunk, layout};
 use gq_tensor::{DType, Encoding, MatrixShape, RotationKind, Storage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,6 +94,17 @@ pub(super) fn weight_bytes(storage: Storage, shape: MatrixShape, precise: bool) 
         Form::Exact(dtype) => grains(rows * (shape.cols * dtype.size()) as u64),
         Form::Decoded => grains(4 * rows * shape.cols as u64),
     }
+}
+
+/// Whether the kernel chooses experts by this rule.
+pub(super) fn chooses(spec: &RouterSpec, scaled: bool, experts: usize) -> bool {
+    spec.scoring == Scoring::Softmax
+        && spec.renormalize
+        && spec.groups.is_none()
+        && !spec.selection_bias
+        && (!scaled || spec.scale == 1.0)
+        && experts <= 512
+        && spec.top_k <= experts.min(32)
 }
 
 /// What a model whose tensors are stored so takes on a GPU: names, shapes and storages, as a plan or a container lists
