@@ -1,9 +1,8 @@
 //! Memory of a GPU that a model takes: known from its specification and encodings, before anything is brought there.
 
 use super::arena::GRAIN;
-use super::weights::chooses;
 use crate::cache::{DeviceShape, KvType};
-use gq_checkpoint::{AttentionSpec, ModelSpec, Part};
+use gq_checkpoint::{AttentionSpec, ModelSpec, Part, RouterSpec, Scoring};
 use gq_cuda::{CacheRows, Kept, PlaneCode, RotationTables, ScaleForm, TrellisCode, attention_chunk, layout};
 use gq_tensor::{DType, Encoding, MatrixShape, RotationKind, Storage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,6 +94,17 @@ pub(super) fn weight_bytes(storage: Storage, shape: MatrixShape, precise: bool) 
         Form::Exact(dtype) => grains(rows * (shape.cols * dtype.size()) as u64),
         Form::Decoded => grains(4 * rows * shape.cols as u64),
     }
+}
+
+/// Whether the kernel chooses experts by this rule.
+pub(super) fn chooses(spec: &RouterSpec, scaled: bool, experts: usize) -> bool {
+    spec.scoring == Scoring::Softmax
+        && spec.renormalize
+        && spec.groups.is_none()
+        && !spec.selection_bias
+        && (!scaled || spec.scale == 1.0)
+        && experts <= 512
+        && spec.top_k <= experts.min(32)
 }
 
 /// What a model whose tensors are stored so takes on a GPU: names, shapes and storages, as a plan or a container lists
@@ -221,32 +231,39 @@ pub(super) fn scratch_bytes(spec: &ModelSpec, context: usize) -> u64 {
         let attention = &layer.attention;
         let (q, kv) = (attention.q_width(), attention.kv_width());
         let (turn, each) = queries(attention, longest(attention, context));
-        let attending = 2 * product(q)
-            + 3 * product(kv)
-            + all(q) * 2
-            + all(kv)
+        let gates = if attention.output_gate { 2 * all(q) } else { 0 };
+        let attending = product(q)
+            + 2 * product(kv)
+            + 3 * all(q)
+            + gates
             + rounded(q.max(spec.hidden_size))
             + each * turn.min(tokens) as u64 / 4;
         let width = layer.dense_width();
-        let dense = 2 * product(width) + 3 * all(width) + rounded(width.max(spec.hidden_size));
+        // Few tokens' parts are added up side by side.
+        let side_by_side = 2 * (tokens.min(8) * width) as u64;
+        let dense = 2 * product(width) + side_by_side + all(width) + rounded(width.max(spec.hidden_size));
         let experts = layer.moe.map_or(0, |moe| {
             let top = moe.router.top_k;
             let slots = |width: usize| (all(width) * top as u64).max(128 * 256);
-            4 * slots(2 * moe.width)
+            2 * slots(2 * moe.width)
+                + slots(moe.width)
                 + 2 * slots(spec.hidden_size)
                 + rounded(top * moe.width.max(spec.hidden_size))
                 + all(moe.experts + 2 * top)
         });
-        attending.max(dense + experts)
+        attending.max(dense).max(experts)
     });
-    let vectors = spec
-        .per_layer_embedding
-        .map_or(0, |ple| 4 * product(ple.width * spec.layers.len()) + 4 * product(ple.width));
+    let layers = layers.max().unwrap_or(0);
+    // Vectors of all layers: as they are made, and beside what a layer computes.
+    let (making, beside) = spec.per_layer_embedding.map_or((0, 0), |ple| {
+        let vectors = ple.width * spec.layers.len();
+        (4 * product(vectors), all(vectors) + 4 * product(ple.width))
+    });
     let logits =
         2 * (tokens.min(LOGIT_ROWS) as u64 * spec.vocab_size as u64).max(product(spec.vocab_size.min(2048)));
-    let stream = 8 * product(spec.hidden_size);
+    let stream = 4 * product(spec.hidden_size);
     // A quarter more: what comes back between blocks that are in use serves only what is as small.
-    grains(5 * (stream + layers.max().unwrap_or(0) + vectors + logits)) + 128 * GRAIN
+    grains(5 * (stream + making.max(beside + layers).max(logits))) + 128 * GRAIN
 }
 
 /// Bytes of what every batch brings: rows of tables, positions, angles.

@@ -1,13 +1,12 @@
 //! Weights on a device: each is brought there once, in the order that kernels want.
 
 use super::arena::GRAIN;
-use super::plan::{Form, RotationKey, rotation_bytes, rotation_of, weight_bytes};
+use super::plan::{Form, RotationKey, chooses, rotation_bytes, rotation_of, weight_bytes};
 use super::store::Store;
 use crate::error::DeviceError;
 use crate::ids::WeightId;
 use crate::linear::Linear;
 use crate::ops::{Norm, Router};
-use gq_checkpoint::{RouterSpec, Scoring};
 use gq_cuda::{Gpu, PlaneCode, RotationTables, ScaleForm, Span, TrellisCode, layout};
 use gq_tensor::{DType, Isa, MatrixShape, Storage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,17 +62,6 @@ pub(super) struct Wanted {
     pub(super) norms: BTreeMap<WeightId, Norm>,
     /// Other vectors, one for each operator that takes one.
     pub(super) constants: Vec<Vec<f32>>,
-}
-
-/// Whether the kernel chooses experts by this rule.
-pub(super) fn chooses(spec: &RouterSpec, scaled: bool, experts: usize) -> bool {
-    spec.scoring == Scoring::Softmax
-        && spec.renormalize
-        && spec.groups.is_none()
-        && !spec.selection_bias
-        && (!scaled || spec.scale == 1.0)
-        && experts <= 512
-        && spec.top_k <= experts.min(32)
 }
 
 /// The factor of each expert as the kernel takes it; `None` where the kernel does not choose.

@@ -1,9 +1,10 @@
 //! What a model takes of a GPU, on the stand-in of the driver: as much as was planned, not less and not more.
 
-use crate::cuda::options;
-use crate::fixtures::{Recipe, contained, tiny};
-use gq_model::{KvType, LogitRows, Model, cuda};
-use gq_tensor::{Encoding, RotationKind};
+use crate::cuda::{error, options};
+use crate::fixtures::{Recipe, contained, exact, tiny, tiny_model};
+use gq_model::cpu::{self, Sums};
+use gq_model::{ActivationMode, KvCache, KvType, Linear, LogitRows, Matrix, Model, Ops, RunOptions, cuda};
+use gq_tensor::{Encoding, Isa, MatrixShape, RotationKind, RotationSpec, Storage};
 
 /// One tiny checkpoint of every graph, in codes.
 const FAMILIES: [(&str, &str); 14] = [
@@ -92,4 +93,59 @@ fn launches_of_a_token_are_few() {
         }
         assert_eq!(counts, [launches; 4], "{name} in {}", encoding.name());
     }
+}
+
+/// Scratch memory is planned with room for what families do not have in common, and no more than three times what is used.
+#[test]
+fn scratch_memory_is_used() {
+    let name = "cuda_memory::scratch_memory_is_used";
+    let Some(()) = gq_stand_in::inside(name, "races=0") else { return };
+    for (name, is_coded) in [("ministral3", false), ("qwen3-moe", true), ("gemma4-e4b", true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let encoding = Encoding::from_name("tt4").unwrap();
+        let recipe = Recipe { encoding, rotation: RotationKind::Hadamard };
+        let mut model = match is_coded {
+            true => {
+                let container = contained(&tiny(name), recipe, &dir.path().join("model.gq"));
+                Model::from_container(container, options(KvType::F16)).unwrap()
+            }
+            false => tiny_model(name, RunOptions { kv: KvType::F16, ..exact(Isa::detect()) }),
+        };
+        model.move_to_gpu(0, 256).unwrap();
+        let vocab = model.vocab_size() as u32;
+        let tokens: Vec<u32> = (0..256).map(|i| (i * i * 7 + 3 * i + 5) % vocab).collect();
+        let (mut cache, mut logits) = (model.new_cache(256), Vec::new());
+        model.forward(&tokens, &mut cache, LogitRows::Range(0..8), &mut logits).unwrap();
+        let (peak, planned) = model.gpu_scratch().unwrap();
+        assert!(4 * peak < 3 * planned && 3 * peak > planned, "{name}: {peak} of {planned}");
+    }
+}
+
+/// Rows of 28672 columns, as Llama 3 70B's: codes stay codes there, and meet what they meet on the CPU.
+#[test]
+fn wide_rows_stay_codes() {
+    let Some(()) = gq_stand_in::inside("cuda_memory::wide_rows_stay_codes", "races=0") else { return };
+    let (cols, name, checkpoint) = (28672, "model.layers.0.mlp.down_proj.weight", tiny("llama"));
+    let spec = checkpoint.spec();
+    let rotation = RotationSpec { kind: RotationKind::Hadamard, seed: 5 };
+    let storage = Storage::new(Encoding::from_name("tq4").unwrap(), rotation);
+    let plan = cuda::planned(spec, [(name, &[2, cols as u64][..], storage)], 4, KvType::F32);
+    // Half a byte a weight, scales, a bit of sign for each column, and the factors of 7.
+    assert!((cols as u64 + cols as u64 / 8..cols as u64 + 5000).contains(&plan.weights), "{plan:?}");
+    let shape = MatrixShape::new(2, cols);
+    let payload = vec![0x3c; shape.payload_bytes(storage.encoding).unwrap() as usize];
+    let linear = Linear::in_memory(name, storage, shape, payload).unwrap();
+    let data = (0..3 * cols as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as f32 / 65536.0 - 0.5);
+    let x = Matrix { width: cols, data: data.collect() };
+    let mut runner = cuda::Runner::bare(0, 4 << 20, Isa::detect()).unwrap();
+    let cache = KvCache::on_device(spec, 3, KvType::F32, 3);
+    let mut on_gpu = cuda::Batch::begin(&mut runner, spec, &cache, 3).unwrap();
+    let at = on_gpu.bring(&x);
+    let [y] = on_gpu.linear(&at, [&linear]);
+    let made = on_gpu.read(&y).unwrap();
+    let mut cache = KvCache::new(spec, 3, KvType::F32);
+    let sums = Sums::Fastest(ActivationMode::Int8);
+    let mut on_cpu = cpu::Batch::new(Isa::detect(), sums, &spec.ropes, vec![(3, &mut cache)]);
+    let [expected] = on_cpu.linear(&x, [&linear]);
+    assert!(error(&made.data, &expected.data) < 1e-5);
 }
