@@ -56,8 +56,7 @@ impl NormRotate {
         call.f32(self.joined.map_or(1.0, |joined| joined.scale));
         call.optional("weight", self.norm.weight, bytes(&[cols], 4), 4)?;
         call.f32(self.norm.eps);
-        let to = (self.signs, self.factors, self.values, self.steps);
-        rotated(call, tables, self.rows, to)
+        rotated(call, tables, self.rows, self.signs, self.factors, self.values, self.steps)
     }
 }
 
@@ -95,8 +94,7 @@ impl GatedRotate {
         call.number("width", self.width, self.up.saturating_add(tables.cols), MOST)?;
         call.u32(self.up as u32);
         call.u32(u32::from(self.gelu));
-        let to = (self.signs, self.factors, self.values, self.steps);
-        rotated(call, tables, self.rows, to)
+        rotated(call, tables, self.rows, self.signs, self.factors, self.values, self.steps)
     }
 }
 
@@ -105,7 +103,10 @@ fn rotated(
     mut call: Call,
     tables: &RotationTables,
     rows: usize,
-    (signs, factors, values, steps): (Span, Span, Span, Span),
+    signs: Span,
+    factors: Span,
+    values: Span,
+    steps: Span,
 ) -> Result<Launch, LaunchError> {
     let cols = tables.cols;
     let blocks = call.check("rows", rows, 1, MOST)?;

@@ -330,7 +330,7 @@ impl Model {
                 let hidden = self.graph.hidden(ops, tokens);
                 (!wanted.is_empty()).then(|| self.graph.logits(ops, &hidden))
             };
-            return steps.run(runner, (&self.spec, cache), token, !wanted.is_empty(), &graph);
+            return steps.run(runner, &self.spec, cache, token, !wanted.is_empty(), &graph);
         }
         let mut ops = cuda::Batch::begin(runner, &self.spec, cache, tokens.len())?;
         let hidden = self.graph.hidden(&mut ops, tokens);

@@ -213,7 +213,7 @@ fn rope(
         LayerType::Sliding => None,
     };
     let theta = Theta { key, said: theta, default };
-    agreed(fields, theta, (&format!("rope_parameters.{}", layer_type.name()), new), old)
+    agreed(fields, theta, &format!("rope_parameters.{}", layer_type.name()), new, old)
 }
 
 /// What a GGUF says, as `config.json`.

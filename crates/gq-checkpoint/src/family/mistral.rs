@@ -99,7 +99,7 @@ pub(super) fn mistral(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     let absent = if fields.has("sliding_window") { None } else { Some(4096) };
     let max_positions = fields.opt_int("max_position_embeddings", 1..=limits::POSITIONS)?.unwrap_or(131_072);
     let rope = rotary::read(fields, max_positions, MISTRAL)?;
-    dense(fields, (Family::Llama, MISTRAL), (absent, 1e-6), (&rope, None))
+    dense(fields, Family::Llama, MISTRAL, absent, 1e-6, &rope, None)
 }
 
 /// `Ministral3ForCausalLM`.
@@ -114,15 +114,18 @@ fn ministral3(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     };
     let beta = rope.query_beta.ok_or_else(|| fields.missing("rope_parameters.llama_4_scaling_beta"))?;
     let growth = QueryGrowth { beta, original_max_positions };
-    dense(fields, (Family::Mistral3, MINISTRAL3), (None, 1e-5), (&rope, Some(growth)))
+    dense(fields, Family::Mistral3, MINISTRAL3, None, 1e-5, &rope, Some(growth))
 }
 
 /// What both have alike. Sizes have to be there: the classes' own are those of one published model.
 fn dense(
     fields: &Fields<'_>,
-    (family, model_type): (Family, &'static str),
-    (window, eps): (Option<usize>, f64),
-    (rope, query_growth): (&RopeParameters, Option<QueryGrowth>),
+    family: Family,
+    model_type: &'static str,
+    window: Option<usize>,
+    eps: f64,
+    rope: &RopeParameters,
+    query_growth: Option<QueryGrowth>,
 ) -> Result<ModelSpec, ConfigError> {
     let hidden_size = fields.int("hidden_size", 2..=limits::HIDDEN)?;
     let heads = fields.int("num_attention_heads", 1..=limits::HEADS)?;

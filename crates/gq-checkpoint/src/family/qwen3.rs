@@ -70,7 +70,7 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
     let dim = fields.int("head_dim", 2..=limits::HEAD_DIM)?;
     let width = fields.int("intermediate_size", 1..=limits::WIDTH)?;
     let mlp = MlpSpec { width, activation: gate(fields)?, bias: false };
-    layered(fields, (Family::Qwen3, MODEL_TYPE), dim, |_| (Some(mlp), None))
+    layered(fields, Family::Qwen3, MODEL_TYPE, dim, |_| (Some(mlp), None))
 }
 
 /// The activation of the MLP's and the experts' gates.
@@ -83,7 +83,8 @@ pub(super) fn gate(fields: &Fields<'_>) -> Result<Activation, ConfigError> {
 /// Sizes and theta have to be there: the reference's own are none that was published.
 pub(super) fn layered(
     fields: &Fields<'_>,
-    (family, model_type): (Family, &'static str),
+    family: Family,
+    model_type: &'static str,
     head_dim: usize,
     feed_forward: impl Fn(usize) -> FeedForward,
 ) -> Result<ModelSpec, ConfigError> {
@@ -121,7 +122,7 @@ pub(super) fn layered(
 }
 
 fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
-    let (layers, mut config) = stored(gguf, keys, ("Qwen3ForCausalLM", MODEL_TYPE, FILE.name))?;
+    let (layers, mut config) = stored(gguf, keys, "Qwen3ForCausalLM", MODEL_TYPE, FILE.name)?;
     let width = keys.alike("feed_forward_length", layers)?;
     let width = width.ok_or_else(|| keys.missing("feed_forward_length"))?;
     config.insert("intermediate_size".into(), json!(width));
@@ -132,7 +133,9 @@ fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufE
 pub(super) fn stored(
     gguf: &Gguf,
     keys: &Keys<'_>,
-    (class, model_type, architecture): (&str, &str, &'static str),
+    class: &str,
+    model_type: &str,
+    architecture: &'static str,
 ) -> Result<(usize, Map<String, Value>), GgufError> {
     let (layers, mut config, dim) = with_heads(keys)?;
     config.extend(object(json!({

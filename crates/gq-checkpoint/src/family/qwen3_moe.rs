@@ -73,7 +73,7 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
         return Err(fields.missing("intermediate_size"));
     }
     let mlp = width.map(|width| MlpSpec { width, activation, bias: false });
-    qwen3::layered(fields, (Family::Qwen3Moe, MODEL_TYPE), dim, |layer| match dense.get(layer) {
+    qwen3::layered(fields, Family::Qwen3Moe, MODEL_TYPE, dim, |layer| match dense.get(layer) {
         Some(true) => (mlp, None),
         _ => (None, Some(moe)),
     })
@@ -107,7 +107,7 @@ fn dense_layers(fields: &Fields<'_>) -> Result<Vec<bool>, ConfigError> {
 }
 
 fn gguf_config(gguf: &Gguf, keys: &Keys<'_>) -> Result<Map<String, Value>, GgufError> {
-    let (layers, mut config) = qwen3::stored(gguf, keys, ("Qwen3MoeForCausalLM", MODEL_TYPE, FILE.name))?;
+    let (layers, mut config) = qwen3::stored(gguf, keys, "Qwen3MoeForCausalLM", MODEL_TYPE, FILE.name)?;
     let (experts, used) = (keys.int("expert_count")?, keys.int("expert_used_count")?);
     let dense = keys.alike("feed_forward_length", layers)?.filter(|width| *width > 0);
     // Without a key of its own an expert's width is the MLP's share, as llama.cpp takes it.

@@ -20,7 +20,7 @@ pub(super) fn read(
     let new = read(fields.opt_object("rope_parameters")?)?;
     let old = read(fields.opt_object("rope_scaling")?)?;
     let theta = Theta { key: "rope_theta", said: theta, default: DEFAULT_THETA };
-    agreed(fields, theta, ("rope_parameters", new), old)
+    agreed(fields, theta, "rope_parameters", new, old)
 }
 
 /// The same for heads of this width.
@@ -55,7 +55,8 @@ pub(super) struct Theta<'a> {
 pub(super) fn agreed(
     fields: &Fields<'_>,
     theta: Theta<'_>,
-    (part, new): (&str, Option<RopeParameters>),
+    part: &str,
+    new: Option<RopeParameters>,
     old: Option<RopeParameters>,
 ) -> Result<RopeParameters, ConfigError> {
     let disagree = |field: &str, value: String, other: &str, other_value: String| ConfigError::Disagree {

@@ -70,7 +70,8 @@ impl Steps {
     pub(crate) fn run(
         &mut self,
         runner: &mut Runner,
-        (spec, cache): (&ModelSpec, &KvCache),
+        spec: &ModelSpec,
+        cache: &KvCache,
         token: u32,
         logits: bool,
         graph: &dyn Fn(&mut Batch<'_>) -> Option<Value>,
@@ -79,7 +80,7 @@ impl Steps {
         let known = self.steps.iter().position(|step| step.is_of(cache, logits));
         let Some(step) = known.and_then(|known| self.steps.get_mut(known)) else {
             self.steps.retain(|step| step.token.strong_count() > 0);
-            let (out, leaves_device) = step_plainly(runner, spec, (cache, place), graph)?;
+            let (out, leaves_device) = step_plainly(runner, spec, cache, place, graph)?;
             let kept = if leaves_device { Kept::Never } else { Kept::Warm };
             let token = cache.token().map(std::sync::Arc::downgrade).unwrap_or_default();
             self.steps.push(Step { token, logits, kept });
@@ -89,7 +90,7 @@ impl Steps {
         if let Kept::Warm = step.kept {
             step.kept = Kept::Never;
             if self.uncaptured.is_none() {
-                match capture(runner, spec, (cache, place), graph) {
+                match capture(runner, spec, cache, place, graph) {
                     Ok(Some(graph)) => step.kept = Kept::Graph(Box::new(graph)),
                     Ok(None) => {}
                     Err(error) => self.uncaptured = Some(refused(error)?),
@@ -103,14 +104,15 @@ impl Steps {
             }
             step.kept = Kept::Never;
         }
-        Ok(step_plainly(runner, spec, (cache, place), graph)?.0)
+        Ok(step_plainly(runner, spec, cache, place, graph)?.0)
     }
 }
 
 fn step_plainly(
     runner: &mut Runner,
     spec: &ModelSpec,
-    (cache, place): (&KvCache, usize),
+    cache: &KvCache,
+    place: usize,
     graph: &dyn Fn(&mut Batch<'_>) -> Option<Value>,
 ) -> Result<(Vec<f32>, bool), DeviceError> {
     let mut ops = Batch::new(runner, spec, place, cache, 1)?;
@@ -126,7 +128,8 @@ fn step_plainly(
 fn capture(
     runner: &mut Runner,
     spec: &ModelSpec,
-    (cache, place): (&KvCache, usize),
+    cache: &KvCache,
+    place: usize,
     graph: &dyn Fn(&mut Batch<'_>) -> Option<Value>,
 ) -> Result<Option<Graph>, DeviceError> {
     let (_, mut inputs) = Inputs::head(runner, spec, cache.len(), 1);

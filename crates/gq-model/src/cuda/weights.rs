@@ -236,19 +236,19 @@ impl Weights {
             return Ok(None);
         }
         let ids = all.iter().map(|linear| linear.id).collect();
-        vector(&mut self.biases, &mut self.store, (gpu, ids), &biases.concat()).map(Some)
+        vector(&mut self.biases, &mut self.store, gpu, ids, &biases.concat()).map(Some)
     }
 
     /// A norm's factors, if it has some.
     pub(super) fn norm(&mut self, gpu: &Gpu, norm: &Norm) -> Result<Option<Span>, DeviceError> {
         let Some(weight) = &norm.weight else { return Ok(None) };
-        vector(&mut self.norms, &mut self.store, (gpu, norm.id), weight).map(Some)
+        vector(&mut self.norms, &mut self.store, gpu, norm.id, weight).map(Some)
     }
 
     /// A vector that is always the same.
     pub(super) fn constant(&mut self, gpu: &Gpu, values: &[f32]) -> Result<Span, DeviceError> {
         let bits: Vec<u32> = values.iter().map(|value| value.to_bits()).collect();
-        vector(&mut self.constants, &mut self.store, (gpu, bits), values)
+        vector(&mut self.constants, &mut self.store, gpu, bits, values)
     }
 }
 
@@ -256,7 +256,8 @@ impl Weights {
 fn vector<K: Ord>(
     known: &mut BTreeMap<K, Span>,
     store: &mut Store,
-    (gpu, key): (&Gpu, K),
+    gpu: &Gpu,
+    key: K,
     values: &[f32],
 ) -> Result<Span, DeviceError> {
     if let Some(span) = known.get(&key) {

@@ -53,7 +53,7 @@ impl Batch<'_> {
         let (key, exact) = (weight.rotation, matches!(weight.codes, Codes::Exact { .. }));
         let plain = if exact { Some(self.whole(x)?) } else { None };
         let rounded = if exact { None } else { Some(self.rounded(x, key)?) };
-        let y = self.product(&[linear], (x.rows, rounded.as_ref(), plain.as_ref()), Some(routes), None)?;
+        let y = self.product(&[linear], x.rows, rounded.as_ref(), plain.as_ref(), Some(routes), None)?;
         if linear.bias().is_none() {
             return Ok(y);
         }

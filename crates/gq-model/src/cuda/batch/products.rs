@@ -99,8 +99,8 @@ impl Batch<'_> {
                 rounded = Some((key, self.rounded(x, key)?));
             }
             let y = joint.as_ref().and_then(|joint| joint.get(results.len()).cloned());
-            let input = (x.rows, rounded.as_ref().map(|(_, input)| input), plain.as_ref());
-            let y = self.product(some, input, None, y)?;
+            let input = rounded.as_ref().map(|(_, input)| input);
+            let y = self.product(some, x.rows, input, plain.as_ref(), None, y)?;
             let y = self.biased(some, y)?;
             let mut first = 0;
             results.extend(some.iter().map(|linear| {
@@ -149,7 +149,9 @@ impl Batch<'_> {
     pub(super) fn product(
         &mut self,
         linear: &[&Linear],
-        (rows, rounded, plain): (usize, Option<&Rounded>, Option<&Value>),
+        rows: usize,
+        rounded: Option<&Rounded>,
+        plain: Option<&Value>,
         routes: Option<&Chosen>,
         to: Option<Value>,
     ) -> Result<Value, DeviceError> {
