@@ -113,7 +113,8 @@ fn the_tower_of_a_wrapper_is_carried_along_on_request() {
             let is_tower = |name: &str| towers.iter().any(|(tower, _)| name.ends_with(tower));
             tensors.map(|t| (text(&t["name"]), text(&t["encoding"]))).filter(|t| is_tower(&t.0)).collect()
         };
-        let convert = ["convert", folder, "-o", "m.gq", "--encoding", "exact", "--force"];
+        let exact = ["--encoding", "exact", "--embedding", "exact", "--head", "exact"];
+        let convert = [&["convert", folder, "-o", "m.gq", "--force"][..], &exact].concat();
         gq.ok(&convert);
         assert_eq!(named("m.gq"), []);
         gq.ok(&[&convert[..], &["--keep-towers"]].concat());
