@@ -14,6 +14,9 @@ const HONEST: [(&str, &str); 4] = [
     ("crates/gq-model/src/product.rs", "call"),
 ];
 
+/// Functions that are another library's interface.
+const FOREIGN: &str = "crates/gq-stand-in/src/calls.rs";
+
 #[test]
 fn no_parameter_is_a_tuple() {
     let mut found = BTreeSet::new();
@@ -30,7 +33,7 @@ fn no_parameter_is_a_tuple() {
 fn no_function_has_more_than_seven_parameters() {
     let all = functions();
     assert!(all.len() > 2000, "{}", all.len());
-    for (file, function) in all {
+    for (file, function) in all.into_iter().filter(|(file, _)| file != FOREIGN) {
         let count = function.parameters.len();
         assert!(count <= MAX_PARAMETERS, "{file}: {} has {count} parameters", function.name);
     }

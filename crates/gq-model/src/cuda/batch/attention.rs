@@ -41,7 +41,8 @@ impl Batch<'_> {
     fn store(
         &mut self,
         q: &Value,
-        (k, v): (Value, Value),
+        k: Value,
+        v: Value,
         [keys, values]: [CacheRows; 2],
         spec: &AttentionSpec,
     ) -> Result<Value, DeviceError> {
@@ -68,7 +69,7 @@ impl Batch<'_> {
             return Ok(rows);
         }
         for (x, norm, turns, cache) in [(k, of_k.norm, k_turns, keys), (v, of_v.norm, v_turns, values)] {
-            self.heads(&x, (dim, norm, turns), HeadsTo::Cache { cache, positions })?;
+            self.heads(&x, dim, norm, turns, HeadsTo::Cache { cache, positions })?;
         }
         Ok(q.clone())
     }
@@ -85,7 +86,7 @@ impl Batch<'_> {
         let caches @ [keys, values] = cached.ok_or(DeviceError::Missing)?;
         let positions = self.inputs.positions;
         let q = match new {
-            Some(new) => self.store(q, new, caches, spec)?,
+            Some((k, v)) => self.store(q, k, v, caches, spec)?,
             None => q.clone(),
         };
         let q = self.grown(&q, spec)?;

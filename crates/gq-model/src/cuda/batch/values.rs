@@ -58,7 +58,7 @@ impl Batch<'_> {
             None => self.some_columns(x),
             Some(Before::Heads { dim, norm, turns }) => {
                 let y = self.runner.value(x.rows, x.columns(), 1)?;
-                self.heads(x, (dim, norm, turns), HeadsTo::Rows(y.span()))?;
+                self.heads(x, dim, norm, turns, HeadsTo::Rows(y.span()))?;
                 Ok(y)
             }
             Some(Before::Norm(norm)) => {
@@ -110,7 +110,7 @@ impl Batch<'_> {
         let columns = x.columns();
         let fits = |dim: &usize| dim.is_multiple_of(2) && columns.is_multiple_of(*dim);
         let Some(dim) = (2..=MOST_DIM.min(columns)).rev().find(fits) else { return Ok(false) };
-        self.heads(x, (dim, None, None), HeadsTo::Rows(to))?;
+        self.heads(x, dim, None, None, HeadsTo::Rows(to))?;
         Ok(true)
     }
 
@@ -118,7 +118,9 @@ impl Batch<'_> {
     pub(super) fn heads(
         &mut self,
         x: &Value,
-        (dim, norm, turns): (usize, Option<HeadNorm>, Option<[Span; 2]>),
+        dim: usize,
+        norm: Option<HeadNorm>,
+        turns: Option<[Span; 2]>,
         to: HeadsTo,
     ) -> Result<(), DeviceError> {
         let (width, first, tokens) = (x.width, x.first(), x.rows);
