@@ -2,9 +2,9 @@
 //!
 //! Only IEEE operations in a fixed order decide a code: the same values give the same bytes everywhere.
 
-use super::half_at::put_half;
+use super::encode_k;
 use super::rounding::{extreme, inverse};
-use super::{GgmlType, encode_k};
+use gq_tensor::ggml::{GgmlType, put_half};
 use half::{bf16, f16};
 
 /// Whether values can be rounded to this type. MXFP4 is written of values that are on its grid alone.

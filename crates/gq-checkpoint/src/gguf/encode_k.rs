@@ -1,25 +1,23 @@
 //! f32 to K-quants. The format fixes what codes mean; which codes are chosen is ours: for each sub-block the
 //! scale (and minimum) with the least squared error among a row of starts, each improved by least squares.
 
-use super::decode_k::scales_and_mins;
-use super::half_at::put_half;
 use super::rounding::{extreme, inverse};
+use gq_tensor::ggml::put_half;
 use half::f16;
 
 /// Starts tried for each scale: the full range widened or narrowed by this many steps of 1/20 of a code.
 const STEPS: i32 = 12;
 
 pub(super) fn q4_k(values: &[f32], out: &mut [u8]) {
-    let (scales, codes) = affine(values, 15, &mut out[..16]);
+    let codes = affine(values, 15, &mut out[..16]);
     for (i, byte) in out[16..144].iter_mut().enumerate() {
         let (pair, place) = (i / 32, i % 32);
         *byte = codes[pair * 64 + place] | codes[pair * 64 + 32 + place] << 4;
     }
-    debug_assert_eq!(scales, scales_and_mins(&out[4..16]));
 }
 
 pub(super) fn q5_k(values: &[f32], out: &mut [u8]) {
-    let (_, codes) = affine(values, 31, &mut out[..16]);
+    let codes = affine(values, 31, &mut out[..16]);
     for (place, byte) in out[16..48].iter_mut().enumerate() {
         *byte = (0..8).fold(0, |bits, s| bits | (codes[s * 32 + place] >> 4) << s);
     }
@@ -30,7 +28,7 @@ pub(super) fn q5_k(values: &[f32], out: &mut [u8]) {
 }
 
 /// Eight sub-blocks of 32 as `d * scale * code - dmin * min`: writes the 16 bytes of scales, gives the codes.
-fn affine(values: &[f32], top: u8, header: &mut [u8]) -> ([(u8, u8); 8], [u8; 256]) {
+fn affine(values: &[f32], top: u8, header: &mut [u8]) -> [u8; 256] {
     let fits: [(f32, f32); 8] = std::array::from_fn(|s| fit_affine(&values[s * 32..][..32], top));
     let largest = |pick: fn(&(f32, f32)) -> f32| fits.iter().map(pick).fold(0.0, f32::max);
     let (d, dmin) = (stored(largest(|f| f.0) / 63.0), stored(largest(|f| f.1) / 63.0));
@@ -57,7 +55,7 @@ fn affine(values: &[f32], top: u8, header: &mut [u8]) -> ([(u8, u8); 8], [u8; 25
         let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
         *code = ((value + min) * inverse(scale)).round().clamp(0.0, f32::from(top)) as u8;
     }
-    (scales, codes)
+    codes
 }
 
 /// As the file will give it back.
