@@ -1,7 +1,7 @@
 //! How a tensor of a model stands in a GGUF, and back to a checkpoint's values.
 
-use super::transform::Transform;
 use super::GgmlType;
+use super::transform::Transform;
 
 /// Type in the file, and what a converter changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,7 +34,9 @@ impl BlockCode {
     fn storable(self, scale: Scale) -> Scale {
         let half = |value: f32| f16::from_f32(value).to_f32();
         match self.scales {
-            Scales::Half | Scales::HalfAndMin => Scale { step: scale.step.map(half), min: scale.min.map(half) },
+            Scales::Half | Scales::HalfAndMin => {
+                Scale { step: scale.step.map(half), min: scale.min.map(half) }
+            }
             Scales::Coded { .. } | Scales::CodedAndMin { .. } => scale,
         }
     }
@@ -158,7 +160,8 @@ fn starts(code: BlockCode, targets: &[Lanes]) -> Vec<Scale> {
     if code.minimum() == Minimum::None {
         let extreme: Lanes =
             std::array::from_fn(|lane| if high[lane] > -low[lane] { high[lane] } else { low[lane] });
-        let ends = MOVES.map(|by| first + by * moved).into_iter().chain(OTHER_END.map(|by| last + by * moved));
+        let ends =
+            MOVES.map(|by| first + by * moved).into_iter().chain(OTHER_END.map(|by| last + by * moved));
         return ends.map(|end| Scale { step: extreme.map(|value| value / end), min: [0.0; LANES] }).collect();
     }
     if code.minimum() == Minimum::Subtracted {

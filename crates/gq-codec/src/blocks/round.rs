@@ -59,7 +59,7 @@ pub fn round_blocks(level: Isa, code: BlockCode, metric: Metric<'_>, rows: &[f32
     let strips = rows.par_chunks(STRIP * n).zip(out.par_chunks_mut(STRIP * row_bytes));
     strips.for_each(|(rows, out)| {
         serially(|| {
-            Strip { level, code, metric, costs: &costs, rows, count: rows.len() / n }.round(out);
+            Strip::new((level, code), metric, &costs, rows).round(out);
         });
     });
 }
@@ -72,6 +72,8 @@ struct Strip<'a> {
     costs: &'a [f32],
     rows: &'a [f32],
     count: usize,
+    /// Rows in whole groups.
+    stride: usize,
 }
 
 /// A block of [`LANES`] rows on its way.
@@ -81,17 +83,27 @@ struct Block {
     parts: Vec<BlockParts>,
 }
 
-impl Strip<'_> {
-    /// Rounds all columns; gives the errors, `[n, STRIP]`.
+impl<'a> Strip<'a> {
+    fn new(
+        (level, code): (Isa, BlockCode),
+        metric: Metric<'a>,
+        costs: &'a [f32],
+        rows: &'a [f32],
+    ) -> Strip<'a> {
+        let count = rows.len() / costs.len().max(1);
+        Strip { level, code, metric, costs, rows, count, stride: count.next_multiple_of(LANES) }
+    }
+
+    /// Rounds all columns; gives the errors, `[n, stride]`.
     fn round(&self, out: &mut [u8]) -> Vec<f32> {
         let (n, kind) = (self.costs.len(), self.code.kind());
         let (block, sub, row_bytes) = (kind.block_len(), self.code.sub, kind.row_bytes(n).unwrap_or(0));
-        let mut errors = vec![0.0f32; n * STRIP];
-        let mut targets = vec![0.0f32; block * STRIP];
+        let mut errors = vec![0.0f32; n * self.stride];
+        let mut targets = vec![0.0f32; block * self.stride];
         let mut rounded = Rounded::new();
-        let groups = self.count.div_ceil(LANES);
+        let groups = self.stride / LANES;
         for start in (0..n).step_by(block) {
-            for (j, targets) in targets.chunks_exact_mut(STRIP).enumerate() {
+            for (j, targets) in targets.chunks_exact_mut(self.stride).enumerate() {
                 targets.fill(0.0);
                 for (row, target) in targets.iter_mut().enumerate().take(self.count) {
                     *target = self.rows[row * n + start + j];
@@ -101,11 +113,12 @@ impl Strip<'_> {
             let mut blocks: Vec<Block> =
                 (0..groups).map(|group| self.begin(start, group, &targets, &mut rounded)).collect();
             for place in (0..block).step_by(sub) {
-                let (at, targets) = (start + place, &mut targets[place * STRIP..(place + sub) * STRIP]);
+                let (at, targets) =
+                    (start + place, &mut targets[place * self.stride..(place + sub) * self.stride]);
                 self.feed_back(start..at, at, &errors, targets);
                 let feedback = self.within(at, sub);
                 for (group, block) in blocks.iter_mut().enumerate() {
-                    let targets = lanes(targets, group, sub);
+                    let targets = lanes(targets, self.stride, (group, sub));
                     let weights = self.weights(at, group, sub);
                     let part = SubBlock {
                         weights: &weights,
@@ -115,7 +128,7 @@ impl Strip<'_> {
                     };
                     self.round_part(&part, place, block, &mut rounded);
                     for (j, error) in rounded.errors.iter().enumerate().take(sub) {
-                        errors[(at + j) * STRIP + group * LANES..][..LANES].copy_from_slice(error);
+                        errors[(at + j) * self.stride + group * LANES..][..LANES].copy_from_slice(error);
                     }
                 }
             }
@@ -133,9 +146,9 @@ impl Strip<'_> {
         let (Metric::Moment(factor), false) = (self.metric, from.is_empty()) else { return };
         let n = factor.n();
         let upper = Operand { data: &factor.upper()[from.start * n + at..], row_stride: 1, col_stride: n };
-        let errors = Operand::rows(&errors[from.start * STRIP..], STRIP);
-        let shape = ProductShape { rows: targets.len() / STRIP, cols: STRIP, depth: from.len() };
-        fixed_product(self.level, shape, upper, errors, targets, STRIP);
+        let errors = Operand::rows(&errors[from.start * self.stride..], self.stride);
+        let shape = ProductShape { rows: targets.len() / self.stride, cols: self.stride, depth: from.len() };
+        fixed_product(self.level, shape, upper, errors, targets, self.stride);
     }
 
     /// U of some columns among themselves, column after column; nothing where there is no feedback.
@@ -166,7 +179,7 @@ impl Strip<'_> {
         };
         let (sub, mut extreme) = (self.code.sub, zeros);
         for place in (0..self.code.kind().block_len()).step_by(sub) {
-            let targets = lanes(&targets[place * STRIP..], group, sub);
+            let targets = lanes(&targets[place * self.stride..], self.stride, (group, sub));
             let costs = &self.costs[start + place..][..sub];
             let part = SubBlock { weights: &targets, targets: &targets, feedback: &[], costs };
             let scale = fit(self.code, &part, rounded);
@@ -204,9 +217,7 @@ impl Strip<'_> {
                 let bounds = [(low, high), (0.0, 0.0)];
                 self.coded(part, &fitted, bounds, (sub, block), rounded)
             }
-            Scales::CodedAndMin { top } => {
-                self.coded(part, &fitted, [(0.0, top); 2], (sub, block), rounded)
-            }
+            Scales::CodedAndMin { top } => self.coded(part, &fitted, [(0.0, top); 2], (sub, block), rounded),
         };
         part.round(self.code.levels, &scale, rounded);
         for (j, levels) in rounded.levels.iter().enumerate().take(self.code.sub) {
@@ -258,9 +269,9 @@ impl Strip<'_> {
 }
 
 /// Columns of one group of rows, of columns of a whole strip.
-fn lanes(columns: &[f32], group: usize, width: usize) -> Vec<Lanes> {
+fn lanes(columns: &[f32], stride: usize, (group, width): (usize, usize)) -> Vec<Lanes> {
     let column = |column: &[f32]| std::array::from_fn(|lane| column[group * LANES + lane]);
-    columns.chunks_exact(STRIP).take(width).map(column).collect()
+    columns.chunks_exact(stride).take(width).map(column).collect()
 }
 
 #[cfg(test)]
@@ -284,12 +295,12 @@ mod tests {
         for code in BlockCode::all() {
             let mut bytes = vec![0; count * code.kind().row_bytes(n).unwrap()];
             let rows = &rows[..count * n];
-            let strip = Strip { level, code, metric: Metric::Moment(&factor), costs: &costs, rows, count };
+            let strip = Strip::new((level, code), Metric::Moment(&factor), &costs, rows);
             let errors = strip.round(&mut bytes);
             let mut decoded = vec![0.0; count * n];
             decode_blocks(code.kind(), &bytes, &mut decoded);
             for (i, (weight, value)) in rows.iter().zip(&decoded).enumerate() {
-                assert_eq!(weight - value, errors[i % n * STRIP + i / n], "{} {i}", code.kind());
+                assert_eq!(weight - value, errors[i % n * strip.stride + i / n], "{} {i}", code.kind());
             }
         }
     }

@@ -53,7 +53,8 @@ fn nearest_is_as_close_as_ggml() {
     for (kind, ggml) in GGML {
         let code = BlockCode::of(kind).unwrap();
         let (_, decoded) = coded(Isa::detect(), code, Metric::Importance(&importance), &rows);
-        let error = weigh(&|i| f64::from(rows[i] - decoded[i]).powi(2)) / weigh(&|i| f64::from(rows[i]).powi(2));
+        let error =
+            weigh(&|i| f64::from(rows[i] - decoded[i]).powi(2)) / weigh(&|i| f64::from(rows[i]).powi(2));
         println!("{kind} {error:.4e} {:.3}", error / ggml);
         // Ours searches further; far below ggml's, weights would not be what they are taken for.
         assert!((0.4 * ggml..=1.01 * ggml).contains(&error), "{kind}: {error:.4e}, ggml {ggml:.4e}");
@@ -62,12 +63,16 @@ fn nearest_is_as_close_as_ggml() {
 
 /// A moment of inputs that follow each other closely.
 fn moment() -> Vec<f32> {
-    let noise = |i: usize| ((i * 7919 + i / 11 * 101) % 2003) as f32 / 1001.0 - 1.0;
+    let mut state = 7u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 16) as f32 / 32768.0 - 1.0
+    };
     let mut inputs = vec![0.0f32; 3 * COLS * COLS];
-    for (token, x) in inputs.chunks_exact_mut(COLS).enumerate() {
+    for x in inputs.chunks_exact_mut(COLS) {
         let mut last = 0.0;
         for (col, x) in x.iter_mut().enumerate() {
-            last = 0.8 * last + noise(token * 977 + col * 31 + 7);
+            last = 0.8 * last + noise();
             *x = last * (1.0 + (col % 17) as f32 / 8.0);
         }
     }

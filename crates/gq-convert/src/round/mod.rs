@@ -2,13 +2,15 @@
 
 mod calibrated;
 mod error;
+mod inputs;
 mod row_coder;
 mod sums;
 
 pub(crate) use calibrated::{
-    CalibratedCoder, CalibratedError, ColumnCoder, FACTORS, Factors, STRIP, of_strips, rounds_columns,
+    CalibratedCoder, CalibratedError, ColumnCoder, STRIP, of_strips, rounds_columns,
 };
 pub use error::CoderError;
 pub(crate) use error::RoundError;
+pub(crate) use inputs::{FACTORS, Factors, Input, squares};
 pub(crate) use row_coder::{Coded, RowCoder, StripBuffer, squared_error};
 pub(crate) use sums::OutputSums;

@@ -195,11 +195,8 @@ mod tests {
         ];
         let (scale, min) = (0.125f32, 0.25f32);
         for (kind, sub, levels, low, (least, most), top) in table {
-            let mut parts = BlockParts {
-                scale: f16::from_f32(scale),
-                min: f16::from_f32(min),
-                ..BlockParts::default()
-            };
+            let mut parts =
+                BlockParts { scale: f16::from_f32(scale), min: f16::from_f32(min), ..BlockParts::default() };
             for i in 0..16 {
                 parts.scales[i] = (least + (i as i32 * 37) % (most - least + 1)) as i8;
                 parts.mins[i] = ((i * 5) % (top + 1)) as u8;
