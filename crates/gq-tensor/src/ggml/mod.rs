@@ -10,6 +10,5 @@ mod types;
 
 pub use decode::{decodable_names, decode_blocks, is_decodable, plain};
 pub use decode_iq::IQ4_LEVELS;
-pub use half_at::put_half;
 pub use pack::{BlockParts, pack_block};
 pub use types::GgmlType;

@@ -90,9 +90,9 @@ pub fn pack_block(kind: GgmlType, parts: &BlockParts, out: &mut [u8]) -> bool {
             paired_nibbles(codes, &mut out[48..176]);
         }
         GgmlType::Q6_K => {
-            for i in 0..128 {
+            for (i, byte) in out.iter_mut().enumerate().take(128) {
                 let at = i / 64 * 128 + i % 64;
-                out[i] = codes[at] & 0xF | (codes[at + 64] & 0xF) << 4;
+                *byte = codes[at] & 0xF | (codes[at + 64] & 0xF) << 4;
             }
             for i in 0..64 {
                 let at = i / 32 * 128 + i % 32;

@@ -6,7 +6,8 @@ use serde_json::Value;
 /// Mean divergence from the demo model.
 fn divergence(gq: &Gq, model: &str) -> f64 {
     let (demo, text) = (testdata("demo"), testdata("demo/eval.txt"));
-    let how = ["--text", &text, "--ctx", "128", "--windows", "4", "--cache-limit", "0", "--activations", "f32"];
+    let how =
+        ["--text", &text, "--ctx", "128", "--windows", "4", "--cache-limit", "0", "--activations", "f32"];
     gq.json(&[&["eval", model, "--reference", &demo][..], &how].concat())["kld"]["mean"].as_f64().unwrap()
 }
 
@@ -48,7 +49,8 @@ fn a_calibrated_mix_is_closer_than_nearest_at_the_same_bytes() {
 #[test]
 fn what_cannot_be_is_refused_by_name_before_anything_is_measured() {
     let (gq, demo) = (Gq::new(), testdata("demo"));
-    let refused = |options: &[&str]| gq.fails(2, &[&["convert", &demo, "-o", "m.gguf"][..], options].concat());
+    let refused =
+        |options: &[&str]| gq.fails(2, &[&["convert", &demo, "-o", "m.gguf"][..], options].concat());
     let said = refused(&["--format", "gguf", "--bits", "4"]);
     assert!(said.contains("--bits is not for --format gguf") && said.contains("--size or --bpw"), "{said}");
     let said = refused(&["--drop-nfc"]);
