@@ -57,9 +57,9 @@ impl Best {
 
     /// Takes over where it costs less; what is no number never does.
     fn offer(&mut self, cost: &Lanes, scale: &Scale) {
-        for lane in 0..LANES {
-            if cost[lane] < self.cost[lane] {
-                self.cost[lane] = cost[lane];
+        for (lane, &cost) in cost.iter().enumerate() {
+            if cost < self.cost[lane] {
+                self.cost[lane] = cost;
                 self.scale.step[lane] = scale.step[lane];
                 self.scale.min[lane] = scale.min[lane];
             }

@@ -1,5 +1,7 @@
 //! `gq convert`: a checkpoint becomes one file.
 
+mod gguf;
+
 use crate::commands::plan;
 use crate::export::tokens::Accepted;
 use crate::failure::{Exit, Failure};
@@ -7,7 +9,7 @@ use crate::global::Global;
 use crate::guard::{Force, Out};
 use crate::jobs::convert::{Job, Place, execute, measurements_path};
 use crate::jobs::target_kld::Measured;
-use crate::jobs::{calibration_text, gguf, measure, target_kld};
+use crate::jobs::{calibration_text, measure, target_kld};
 use crate::options::calibration::CalibrationArgs;
 use crate::options::decision::{Calibrate, Why};
 use crate::options::recipe::Recipe;

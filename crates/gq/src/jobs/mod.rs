@@ -3,7 +3,6 @@
 pub mod calibration_text;
 pub mod convert;
 pub mod evaluate;
-pub mod gguf;
 pub mod measure;
 pub mod measuring_memory;
 pub mod target_kld;

@@ -58,7 +58,7 @@ fn what_cannot_be_is_refused_by_name_before_anything_is_measured() {
     // The budget that is named works.
     for (option, asked) in [("--size", "700kB"), ("--bpw", "1.5")] {
         let said = refused(&["--format", "gguf", option, asked]);
-        let works = said.split(&format!(": {option} ")).nth(1).and_then(|rest| rest.split(" works").next());
+        let works = said.split(" works").next().and_then(|said| said.rsplit(&format!(": {option} ")).next());
         let works = works.unwrap_or_else(|| panic!("{said}"));
         let convert = ["convert", &demo, "--format", "gguf", option, works, "--calibration", "none"];
         let planned = gq.json(&[&convert[..], &["--dry-run"]].concat());

@@ -66,7 +66,7 @@ pub fn run(asked: &Asked<'_>, global: &Global) -> Result<(), Failure> {
         guarded(asked, &path, matches!(calibrate, Calibrate::Measure(_)))?;
     }
     let begun = [guard::candidate(&path), gq_files::partial_path(&guard::candidate(&path))];
-    let work = Work::begun_again(begun.into_iter().chain([guard::candidate_mark(&path)]));
+    let work = Work::that_continues([]).removing(begun.into_iter().chain([guard::candidate_mark(&path)]));
     let work = work.making([path.clone()], "only its summary was not shown");
     let _work = signals::during(measure::keeping(work, &measurements_path(&path)));
     let checker = Checker::new(asked.no_check, global).within(asked.recipe.max_memory);
