@@ -5,10 +5,13 @@
 //! [`code_of`] finds and which those who plan ask what it loses and takes. Everything that decides a stored
 //! byte is defined in `formats/encodings.md` and gives the same bits on every instruction set.
 //!
+//! [`round_blocks`] rounds rows to the block types of GGUF files, which are no encodings of ours.
+//!
 //! This crate does not know files, containers, models or GPUs. Large products use
 //! the threads of the caller's pool; results do not depend on them.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod blocks;
 mod calibrated;
 mod code;
 mod codebook;
@@ -33,6 +36,7 @@ mod tables;
 mod trellis;
 mod trellis_search;
 
+pub use blocks::{BlockCode, Metric, round_blocks};
 pub use code::{
     Code, ColumnCode, EncodeScratch, Family, LevelCode, Levels, Strip, TableBytes, code_of, families, on_grid,
 };

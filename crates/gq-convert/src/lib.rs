@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod after;
+mod blocks;
 mod execute;
 mod plan;
 mod provenance;
@@ -18,6 +19,7 @@ pub use after::{
     ScalesError, ScalesEvent, ScalesOptions, ScalesTuned, Side, TargetKld, TargetKldError, TensorAgain,
     TunedScales, check_source, held_out_divergence, tune_scales,
 };
+pub use blocks::{BlockCoder, BlockOption, BlockTensor, TooSmall, TypeError, choose_types, sensitivities};
 pub use execute::{
     Check, CheckError, ConvertError, Event, ExecuteOptions, JournalError, Origin, Report, TensorReport,
     execute, execute_all,

@@ -1,6 +1,6 @@
 //! Vocabulary shared by every `gq` crate: dtypes, the encoding table, rotations' names, borrowed views,
 //! exact float conversions, elementary functions of one result, softmax, distortion metrics,
-//! the divergence of two rows of logits and instruction-set tokens.
+//! the divergence of two rows of logits, instruction-set tokens, and the blocks of GGML.
 //!
 //! This crate does not know files, threads, devices or models.
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@ pub mod divergence;
 mod dtype;
 mod encoding;
 mod float;
+pub mod ggml;
 mod grid;
 mod isa;
 pub mod math;

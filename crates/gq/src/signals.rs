@@ -108,6 +108,12 @@ impl Work {
         Work { useless: useless.into_iter().collect(), ..Work::default() }
     }
 
+    /// The same, with files that are of no use to another run; this process removes what it made of them.
+    pub fn removing(mut self, useless: impl IntoIterator<Item = PathBuf>) -> Work {
+        self.useless.extend(useless);
+        self
+    }
+
     /// The same, on a file that only a finished run changes.
     pub fn leaving(self, untouched: &Path) -> Work {
         Work { untouched: Some(untouched.to_owned()), ..self }

@@ -2,9 +2,9 @@
 //!
 //! Only IEEE operations in a fixed order decide a code: the same values give the same bytes everywhere.
 
-use super::half_at::put_half;
+use super::encode_k;
 use super::rounding::{extreme, inverse};
-use super::{GgmlType, encode_k};
+use gq_tensor::ggml::{BlockParts, GgmlType, pack_block};
 use half::{bf16, f16};
 
 /// Whether values can be rounded to this type. MXFP4 is written of values that are on its grid alone.
@@ -65,53 +65,38 @@ fn code(value: f32, top: u8) -> u8 {
     (value as u8).min(top)
 }
 
-fn pack_nibbles(codes: &[u8; 32], out: &mut [u8]) {
-    for (i, byte) in out.iter_mut().enumerate().take(16) {
-        *byte = codes[i] & 0xF | codes[i + 16] << 4;
-    }
-}
-
-fn fifth_bits(codes: &[u8; 32]) -> [u8; 4] {
-    let bits = codes.iter().enumerate().fold(0u32, |bits, (i, code)| bits | u32::from(code >> 4) << i);
-    bits.to_le_bytes()
+/// A block of 32 with a scale and a minimum of its own.
+fn pack(kind: GgmlType, (scale, min): (f32, f32), code: impl Fn(usize) -> u8, out: &mut [u8]) {
+    let mut parts =
+        BlockParts { scale: f16::from_f32(scale), min: f16::from_f32(min), ..BlockParts::default() };
+    parts.codes.iter_mut().take(32).enumerate().for_each(|(i, stored)| *stored = code(i));
+    pack_block(kind, &parts, out);
 }
 
 fn q4_0(values: &[f32], out: &mut [u8]) {
     let d = extreme(values) / -8.0;
     let id = inverse(d);
-    let codes = std::array::from_fn(|i| code(values[i] * id + 8.5, 15));
-    put_half(out, 0, d);
-    pack_nibbles(&codes, &mut out[2..]);
+    pack(GgmlType::Q4_0, (d, 0.0), |i| code(values[i] * id + 8.5, 15), out);
 }
 
 fn q4_1(values: &[f32], out: &mut [u8]) {
     let (min, max) = min_max(values);
     let d = (max - min) / 15.0;
     let id = inverse(d);
-    let codes = std::array::from_fn(|i| code((values[i] - min) * id + 0.5, 15));
-    put_half(out, 0, d);
-    put_half(out, 2, min);
-    pack_nibbles(&codes, &mut out[4..]);
+    pack(GgmlType::Q4_1, (d, min), |i| code((values[i] - min) * id + 0.5, 15), out);
 }
 
 fn q5_0(values: &[f32], out: &mut [u8]) {
     let d = extreme(values) / -16.0;
     let id = inverse(d);
-    let codes = std::array::from_fn(|i| code(values[i] * id + 16.5, 31));
-    put_half(out, 0, d);
-    out[2..6].copy_from_slice(&fifth_bits(&codes));
-    pack_nibbles(&codes, &mut out[6..]);
+    pack(GgmlType::Q5_0, (d, 0.0), |i| code(values[i] * id + 16.5, 31), out);
 }
 
 fn q5_1(values: &[f32], out: &mut [u8]) {
     let (min, max) = min_max(values);
     let d = (max - min) / 31.0;
     let id = inverse(d);
-    let codes = std::array::from_fn(|i| code((values[i] - min) * id + 0.5, 31));
-    put_half(out, 0, d);
-    put_half(out, 2, min);
-    out[4..8].copy_from_slice(&fifth_bits(&codes));
-    pack_nibbles(&codes, &mut out[8..]);
+    pack(GgmlType::Q5_1, (d, min), |i| code((values[i] - min) * id + 0.5, 31), out);
 }
 
 /// The magnitudes of FP4 E2M1, in the order of their codes.
@@ -123,21 +108,21 @@ fn mxfp4(values: &[f32], out: &mut [u8]) {
     let largest = extreme(values).abs();
     let exponent = if largest == 0.0 { -127 } else { (libm::ilogbf(largest) - 2).max(-127) };
     let inverse = f64::from(libm::scalbnf(1.0, -exponent.clamp(-127, 127)));
-    let codes = std::array::from_fn(|i| {
+    let code = |i: usize| {
         let scaled = (f64::from(values[i]) * inverse).abs() as f32;
         let nearest = |a: &usize, b: &usize| (FP4[*a] - scaled).abs().total_cmp(&(FP4[*b] - scaled).abs());
         let code = (0..FP4.len()).min_by(nearest).unwrap_or(0) as u8;
         code | if values[i].is_sign_negative() { 8 } else { 0 }
-    });
+    };
     out[0] = (exponent + 127).clamp(0, 254) as u8;
-    pack_nibbles(&codes, &mut out[1..]);
+    for (i, byte) in out[1..17].iter_mut().enumerate() {
+        *byte = code(i) | code(i + 16) << 4;
+    }
 }
 
 fn q8_0(values: &[f32], out: &mut [u8]) {
     let d = extreme(values).abs() / 127.0;
     let id = inverse(d);
-    put_half(out, 0, d);
-    for (byte, value) in out[2..].iter_mut().zip(values) {
-        *byte = (value * id).round() as i8 as u8; // halves away from zero
-    }
+    // Halves away from zero.
+    pack(GgmlType::Q8_0, (d, 0.0), |i| ((values[i] * id).round() as i8).cast_unsigned(), out);
 }

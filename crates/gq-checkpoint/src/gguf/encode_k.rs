@@ -1,63 +1,38 @@
 //! f32 to K-quants. The format fixes what codes mean; which codes are chosen is ours: for each sub-block the
 //! scale (and minimum) with the least squared error among a row of starts, each improved by least squares.
 
-use super::decode_k::scales_and_mins;
-use super::half_at::put_half;
 use super::rounding::{extreme, inverse};
+use gq_tensor::ggml::{BlockParts, GgmlType, pack_block};
 use half::f16;
 
 /// Starts tried for each scale: the full range widened or narrowed by this many steps of 1/20 of a code.
 const STEPS: i32 = 12;
 
 pub(super) fn q4_k(values: &[f32], out: &mut [u8]) {
-    let (scales, codes) = affine(values, 15, &mut out[..16]);
-    for (i, byte) in out[16..144].iter_mut().enumerate() {
-        let (pair, place) = (i / 32, i % 32);
-        *byte = codes[pair * 64 + place] | codes[pair * 64 + 32 + place] << 4;
-    }
-    debug_assert_eq!(scales, scales_and_mins(&out[4..16]));
+    pack_block(GgmlType::Q4_K, &affine(values, 15), out);
 }
 
 pub(super) fn q5_k(values: &[f32], out: &mut [u8]) {
-    let (_, codes) = affine(values, 31, &mut out[..16]);
-    for (place, byte) in out[16..48].iter_mut().enumerate() {
-        *byte = (0..8).fold(0, |bits, s| bits | (codes[s * 32 + place] >> 4) << s);
-    }
-    for (i, byte) in out[48..176].iter_mut().enumerate() {
-        let (pair, place) = (i / 32, i % 32);
-        *byte = codes[pair * 64 + place] & 0xF | codes[pair * 64 + 32 + place] << 4;
-    }
+    pack_block(GgmlType::Q5_K, &affine(values, 31), out);
 }
 
-/// Eight sub-blocks of 32 as `d * scale * code - dmin * min`: writes the 16 bytes of scales, gives the codes.
-fn affine(values: &[f32], top: u8, header: &mut [u8]) -> ([(u8, u8); 8], [u8; 256]) {
+/// Eight sub-blocks of 32 as `d * scale * code - dmin * min`.
+fn affine(values: &[f32], top: u8) -> BlockParts {
     let fits: [AffineFit; 8] = std::array::from_fn(|s| fit_affine(&values[s * 32..][..32], top));
     let largest = |pick: fn(&AffineFit) -> f32| fits.iter().map(pick).fold(0.0, f32::max);
     let (d, dmin) = (stored(largest(|f| f.scale) / 63.0), stored(largest(|f| f.min) / 63.0));
     let (id, imin) = (inverse(d), inverse(dmin));
     let six_bits = |value: f32| value.round().clamp(0.0, 63.0) as u8;
-    let scales = fits.map(|AffineFit { scale, min }| (six_bits(scale * id), six_bits(min * imin)));
-    put_half(header, 0, d);
-    put_half(header, 2, dmin);
-    let packed = &mut header[4..16];
-    packed.fill(0);
-    for (i, &(scale, min)) in scales.iter().enumerate() {
-        if i < 4 {
-            packed[i] |= scale;
-            packed[i + 4] |= min;
-        } else {
-            packed[i + 4] = scale & 0xF | (min & 0xF) << 4;
-            packed[i - 4] |= (scale >> 4) << 6;
-            packed[i] |= (min >> 4) << 6;
-        }
+    let mut parts = BlockParts { scale: f16::from_f32(d), min: f16::from_f32(dmin), ..BlockParts::default() };
+    for (s, AffineFit { scale, min }) in fits.into_iter().enumerate() {
+        (parts.scales[s], parts.mins[s]) = (six_bits(scale * id) as i8, six_bits(min * imin));
     }
-    let mut codes = [0; 256];
-    for (i, (code, value)) in codes.iter_mut().zip(values).enumerate() {
-        let (scale, min) = scales[i / 32];
+    for (i, (code, value)) in parts.codes.iter_mut().zip(values).enumerate() {
+        let (scale, min) = (parts.scales[i / 32], parts.mins[i / 32]);
         let (scale, min) = (d * f32::from(scale), dmin * f32::from(min));
         *code = ((value + min) * inverse(scale)).round().clamp(0.0, f32::from(top)) as u8;
     }
-    (scales, codes)
+    parts
 }
 
 /// As the file will give it back.
@@ -136,29 +111,12 @@ pub(super) fn q6_k(values: &[f32], out: &mut [u8]) {
     let d = stored(extreme(&fits) / -128.0);
     let id = inverse(d);
     let scales = fits.map(|fit| (fit * id).round().clamp(-128.0, 127.0) as i8);
-    let mut codes = [0u8; 256];
-    for (i, (code, value)) in codes.iter_mut().zip(values).enumerate() {
+    let mut parts = BlockParts { scale: f16::from_f32(d), scales, ..BlockParts::default() };
+    for (i, (code, value)) in parts.codes.iter_mut().zip(values).enumerate() {
         let step = d * f32::from(scales[i / 16]);
         *code = ((value * inverse(step)).round().clamp(-32.0, 31.0) + 32.0) as u8;
     }
-    for (i, code) in codes.iter().enumerate() {
-        let (half, place) = (i / 128, i % 128);
-        let (low, high) = (half * 64 + place % 64, 128 + half * 32 + place % 32);
-        if place < 64 {
-            out[low] = code & 0xF;
-        } else {
-            out[low] |= code << 4;
-        }
-        if place < 32 {
-            out[high] = code >> 4;
-        } else {
-            out[high] |= (code >> 4) << (place / 32 * 2);
-        }
-    }
-    for (byte, scale) in out[192..208].iter_mut().zip(scales) {
-        *byte = scale as u8;
-    }
-    put_half(out, 208, d);
+    pack_block(GgmlType::Q6_K, &parts, out);
 }
 
 /// The step, of either sign, with `step * code` near the values, codes -32 to 31.

@@ -141,7 +141,7 @@ pub enum GgufError {
         actual: u32,
     },
     /// A type that can be measured, but not decoded.
-    #[error("tensor {} is {kind}, which cannot be decoded; supported: {}", Escaped(.name), super::decode::supported_names())]
+    #[error("tensor {} is {kind}, which cannot be decoded; supported: {}", Escaped(.name), gq_tensor::ggml::decodable_names())]
     UndecodableType {
         /// The tensor.
         name: String,

@@ -1,7 +1,7 @@
 //! An open GGUF, in one file or split into several: facts, and positioned reads.
 
 use super::header::{Header, Metadata, TensorInfo};
-use super::{GgmlType, GgufError, decode, limits};
+use super::{GgmlType, GgufError, limits};
 use crate::read_at::read_exact_at;
 use crate::{FileKind, SourceFile, Stamp, StandIn};
 use std::collections::HashMap;
@@ -144,7 +144,7 @@ impl Gguf {
         if out.len() != rows.len() * cols {
             return Err(bad(format!("a buffer of {}", out.len()), rows.len() * cols));
         }
-        if !decode::is_decodable(info.kind) {
+        if !gq_tensor::ggml::is_decodable(info.kind) {
             return Err(GgufError::UndecodableType { name: info.name.clone(), kind: info.kind.name() });
         }
         let step = (CHUNK_BYTES / row_bytes.max(1)).max(1);
@@ -152,7 +152,7 @@ impl Gguf {
         for (first, part) in (rows.start..rows.end).step_by(step).zip(out.chunks_mut((step * cols).max(1))) {
             let bytes = &mut buffer[..part.len() / cols * row_bytes];
             self.read_bytes(tensor, first as u64 * row_bytes as u64, bytes)?;
-            decode::decode_blocks(info.kind, bytes, part);
+            gq_tensor::ggml::decode_blocks(info.kind, bytes, part);
         }
         Ok(())
     }

@@ -1,14 +1,11 @@
-//! GGUF, the format: headers and metadata, block types in both directions, and what families have in such a file.
+//! GGUF, the format: headers and metadata, values to blocks, and what families have in such a file. Block types and what
+//! blocks decode to are `gq_tensor::ggml`.
 
 mod bytes;
-mod decode;
-mod decode_iq;
-mod decode_k;
 mod encode;
 mod encode_k;
 mod error;
 mod file;
-mod half_at;
 mod header;
 mod keys;
 pub mod limits;
@@ -17,15 +14,14 @@ mod rounding;
 mod rules;
 mod storage;
 mod transform;
-mod types;
 mod value;
 mod writer;
 
-pub use decode::decode_blocks;
-pub(crate) use decode::{is_decodable, plain};
 pub use encode::{encode_blocks, is_encodable};
 pub use error::GgufError;
 pub use file::{Gguf, GgufTensor};
+pub use gq_tensor::ggml::{GgmlType, decode_blocks};
+pub(crate) use gq_tensor::ggml::{is_decodable, plain};
 pub use header::{Header, Metadata, TensorInfo};
 pub(crate) use keys::Keys;
 pub(crate) use rope::{BETA_FAST, BETA_SLOW, FREQ_BASE, RopeFactors, STILL, StoredRope, own_factor};
@@ -35,6 +31,5 @@ pub(crate) use rules::{
 };
 pub use storage::Storage;
 pub(crate) use transform::Transform;
-pub use types::GgmlType;
 pub use value::{Array, Value};
 pub use writer::{GgufWriter, NewTensor};

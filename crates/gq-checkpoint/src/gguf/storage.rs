@@ -1,7 +1,7 @@
 //! How a tensor of a model stands in a GGUF, and back to a checkpoint's values.
 
+use super::GgmlType;
 use super::transform::Transform;
-use super::{GgmlType, decode};
 
 /// Type in the file, and what a converter changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Storage {
 
     /// Whether the bytes are a checkpoint's values in order.
     pub(crate) fn is_plain(self) -> bool {
-        decode::plain(self.kind).is_some() && self.transform == Transform::None
+        gq_tensor::ggml::plain(self.kind).is_some() && self.transform == Transform::None
     }
 
     /// Rows reordered among themselves: a head.
@@ -47,7 +47,7 @@ impl Storage {
 
     /// Decodes the bytes of rows to a checkpoint's values; a vector is one row.
     pub(crate) fn decode(self, is_vector: bool, bytes: &[u8], out: &mut [f32]) {
-        decode::decode_blocks(self.kind, bytes, out);
+        gq_tensor::ggml::decode_blocks(self.kind, bytes, out);
         match self.transform {
             Transform::None => {}
             Transform::PlusOne => out.iter_mut().for_each(|value| *value -= 1.0),

@@ -27,6 +27,10 @@ pub struct ExportPlan {
 /// Rows as f32: canonical name, rows, where to put them.
 pub type ReadRows<'a, E> = dyn FnMut(&str, Range<usize>, &mut [f32]) -> Result<(), E> + 'a;
 
+/// Rows to bytes of their tensor's type: tensor, rows as the file has them, values, where to put them. False: not done.
+pub type EncodeRows<'a, E> =
+    dyn FnMut(&ExportTensor, Range<usize>, &[f32], &mut [u8]) -> Result<bool, E> + 'a;
+
 /// An export that stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError<E: std::error::Error + 'static> {
@@ -83,7 +87,7 @@ impl ExportPlan {
             }
             let transform = transform_of(spec, name);
             for (gguf, shape, part) in stored {
-                let kind = kind_for(role, &shape, wanted)?;
+                let kind = kind_for(role, &shape, wanted, options.coded)?;
                 let (new, source) = (NewTensor { name: gguf, shape, kind }, Some(name.clone()));
                 tensors.push(ExportTensor { new, source, role, transform, part, values: Vec::new() });
             }
@@ -132,6 +136,20 @@ impl ExportPlan {
         read: &mut ReadRows<'_, E>,
         progress: &dyn Fn(u64),
     ) -> Result<u64, ExportError<E>> {
+        self.write_coded(path, read, &mut |_, _, _, _| Ok(false), progress)
+    }
+
+    /// The same with rows rounded by `encode`, but for those that it leaves: they are rounded to nearest.
+    ///
+    /// # Errors
+    /// Those of [`write`](ExportPlan::write) and of `encode`; when a type is left that cannot be rounded to nearest here.
+    pub fn write_coded<E: std::error::Error + 'static>(
+        &self,
+        path: &Path,
+        read: &mut ReadRows<'_, E>,
+        encode: &mut EncodeRows<'_, E>,
+        progress: &dyn Fn(u64),
+    ) -> Result<u64, ExportError<E>> {
         let new: Vec<_> = self.tensors.iter().map(|tensor| tensor.new.clone()).collect();
         let mut writer = GgufWriter::create(path, &self.metadata, &new)?;
         let mut done = 0;
@@ -152,8 +170,26 @@ impl ExportPlan {
                 values.resize(now.len() * cols, 0.0);
                 tensor.fill(now.clone(), cols, &mut values, read)?;
                 bytes.resize(now.len() * row_bytes, 0);
-                encode_rows(tensor.new.kind, &values, &mut bytes, row_bytes, cols, self.threads);
-                if let Some(at) = reach.rows(&values, &bytes) {
+                // Values first: what is no number is not rounded.
+                let (mut at, mut coded) = (values.iter().position(|value| !value.is_finite()), false);
+                if at.is_none() {
+                    let encoded = encode(tensor, now, &values, &mut bytes);
+                    let failed = |source| ExportError::Read {
+                        name: tensor.source.clone().unwrap_or_default(),
+                        source,
+                    };
+                    coded = encoded.map_err(failed)?;
+                }
+                if coded {
+                    reach.coded(&values, &bytes);
+                } else if at.is_none() {
+                    if !is_writable(tensor.new.kind) {
+                        return Err(unwritable(tensor.new.kind).into());
+                    }
+                    encode_rows(tensor.new.kind, &values, &mut bytes, row_bytes, cols, self.threads);
+                    at = reach.rows(&values, &bytes);
+                }
+                if let Some(at) = at {
                     let (name, value) = (tensor.source.clone().unwrap_or_default(), values[at]);
                     return Err(ExportError::NotFinite { name, row: first + at / cols.max(1), value });
                 }
@@ -171,6 +207,11 @@ impl ExportPlan {
 }
 
 impl ExportTensor {
+    /// Rows of the source that these rows are made of; within a run, heads may have theirs in another order.
+    pub fn source_rows(&self, rows: Range<usize>) -> Vec<Range<usize>> {
+        self.part.map_or_else(|| vec![rows.clone()], |part| part.runs(rows.clone()))
+    }
+
     /// Values of rows as they are stored; rows begin and end with heads where those are reordered.
     fn fill<E: std::error::Error + 'static>(
         &self,
@@ -184,7 +225,7 @@ impl ExportTensor {
             return Ok(());
         };
         let failed = |source| ExportError::Read { name: name.clone(), source };
-        let runs = self.part.map_or_else(|| vec![rows.clone()], |part| part.runs(rows.clone()));
+        let runs = self.source_rows(rows.clone());
         let mut rest = &mut *out;
         for run in runs {
             let (now, behind) = std::mem::take(&mut rest).split_at_mut(run.len() * cols);
@@ -237,20 +278,12 @@ fn encode_rows(
 
 /// The type that a tensor gets when `wanted` is asked for: vectors, norms and routers stay f32; rows that blocks of
 /// 256 do not divide get blocks of 32 of the next larger type, rows that those do not divide get f16.
-fn kind_for(role: Role, shape: &[usize], wanted: GgmlType) -> Result<GgmlType, GgufError> {
+fn kind_for(role: Role, shape: &[usize], wanted: GgmlType, coded: bool) -> Result<GgmlType, GgufError> {
     if shape.len() < 2 || matches!(role, Role::Router | Role::Bias) {
         return Ok(GgmlType::F32);
     }
-    if wanted != GgmlType::MXFP4 && !is_encodable(wanted) {
-        return Err(GgufError::Unsupported {
-            key: "type".to_owned(),
-            actual: wanted.name().to_owned(),
-            supported: GgmlType::all()
-                .filter(|kind| is_encodable(*kind))
-                .map(GgmlType::name)
-                .collect::<Vec<_>>()
-                .join(", "),
-        });
+    if !coded && !is_writable(wanted) {
+        return Err(unwritable(wanted));
     }
     let fallback = match wanted {
         GgmlType::Q4_K => GgmlType::Q5_0,
@@ -261,6 +294,20 @@ fn kind_for(role: Role, shape: &[usize], wanted: GgmlType) -> Result<GgmlType, G
     let cols = shape.last().copied().unwrap_or(1);
     let fits = |kind: &GgmlType| cols.is_multiple_of(kind.block_len());
     Ok([wanted, fallback].into_iter().find(fits).unwrap_or(GgmlType::F16))
+}
+
+/// Whether values are rounded to a type here; MXFP4 is written of values on its grid.
+fn is_writable(kind: GgmlType) -> bool {
+    kind == GgmlType::MXFP4 || is_encodable(kind)
+}
+
+fn unwritable(kind: GgmlType) -> GgufError {
+    let supported = GgmlType::all().filter(|kind| is_encodable(*kind)).map(GgmlType::name);
+    GgufError::Unsupported {
+        key: "type".to_owned(),
+        actual: kind.name().to_owned(),
+        supported: supported.collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn made_tensor(values: Vec<f32>) -> ExportTensor {

@@ -31,6 +31,8 @@ pub struct ExportOptions {
     pub threads: usize,
     /// Whether parts of the tokenizer that the format has no place for are left out, instead of refused.
     pub allow_other_tokens: bool,
+    /// Whether whoever writes the file rounds weights, to types that they are not rounded to here as well.
+    pub coded: bool,
 }
 
 impl ExportOptions {
@@ -44,6 +46,7 @@ impl ExportOptions {
             folder,
             threads: 1,
             allow_other_tokens: false,
+            coded: false,
         }
     }
 }

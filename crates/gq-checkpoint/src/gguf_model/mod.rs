@@ -22,7 +22,7 @@ mod turn_tokens;
 mod vocabulary;
 mod whole;
 
-pub use export::{ExportError, ExportPlan, ReadRows};
+pub use export::{EncodeRows, ExportError, ExportPlan, ReadRows};
 pub use export_source::{ExportOptions, ExportSource, ExportTensor};
 pub(crate) use model::GgufModel;
 pub use pre_tokenizer::pre_tokenizer_names;

@@ -15,6 +15,9 @@ const SMALL: f32 = 0.25;
 /// Squared error of small weights by that of the larger ones from which on their type does not hold them.
 const COARSER: f64 = 6.0;
 
+/// Squared error by squared norm from which on blocks that others made do not hold their weights: two bits leave a tenth.
+const LOST: f64 = 0.5;
+
 /// A tensor that its type does not hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Beyond {
@@ -85,6 +88,21 @@ impl Reach {
             }
         };
         None
+    }
+
+    /// Takes in whole rows of finite values and the blocks that others made of them: what is beyond a scale's range leaves
+    /// an error as large as the weights.
+    pub(super) fn coded(&mut self, values: &[f32], bytes: &[u8]) {
+        let mut decoded = vec![0.0; values.len()];
+        decode_blocks(self.kind, bytes, &mut decoded);
+        for (&value, &is) in values.iter().zip(&decoded) {
+            let (value, is) = (f64::from(value), f64::from(is));
+            self.error.0 += (value - is).powi(2);
+            self.error.1 += value * value * LOST / COARSER;
+            self.largest = self.largest.max(value.abs() as f32);
+            self.cut_bits |= (value as f32).to_bits() & 0xFFFF;
+            self.infinite |= !is.is_finite();
+        }
     }
 
     /// Compares what blocks lose of small weights with what they lose of larger ones of the same kind.

@@ -2,6 +2,7 @@
 // The whole crate is a test; helpers may do what test functions may.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod blocks;
 mod calibrated;
 mod code;
 mod codebook;

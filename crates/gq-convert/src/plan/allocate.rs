@@ -1,6 +1,7 @@
 //! Spends a budget where the model's output distribution cares.
 
 use super::error::PlanError;
+use super::greedy::{Choices, hull, spend, step_back};
 use super::grid::Grids;
 use super::policy::{Budget, Codes};
 use super::step::Step;
@@ -51,13 +52,6 @@ pub(crate) fn expected_divergence(measurements: &Measurements, steps: &[Step]) -
     let measured = steps.iter().filter(|step| measurements.tensors.contains_key(&step.tensor));
     let sum = measured.map(|step| damage(measurements, &step.tensor, step.encoding)).sum::<Option<f64>>()?;
     Some(measurements.expected(sum))
-}
-
-/// One tensor's choices: bytes and damage, both strictly monotone, on the lower convex hull.
-struct Choices {
-    step: usize,
-    options: Vec<(u64, f64, Encoding)>,
-    chosen: usize,
 }
 
 /// Which steps are meant.
@@ -132,7 +126,8 @@ pub(crate) fn allocate(
         return Ok(());
     }
     let mut expected = 0.0;
-    let mut choices: Vec<Choices> = Vec::new();
+    let mut choices: Vec<Choices<Encoding>> = Vec::new();
+    let mut chosen_of: Vec<usize> = Vec::new();
     let mut spent = 0u64;
     for (index, step) in steps.iter().enumerate().filter(|(_, step)| counted(step)) {
         let options = match (spending.free)(step) {
@@ -143,7 +138,8 @@ pub(crate) fn allocate(
             Some(first) => {
                 spent += first.0;
                 expected += first.1;
-                choices.push(Choices { step: index, options, chosen: 0 });
+                chosen_of.push(index);
+                choices.push(Choices { options, chosen: 0 });
             }
             None => {
                 spent += stored(step.bytes);
@@ -159,7 +155,7 @@ pub(crate) fn allocate(
     }
     if spent > limit {
         let around = if matches!(budget, Budget::FileBytes(_)) { spending.fixed_bytes } else { 0 };
-        let chosen: BTreeSet<usize> = choices.iter().map(|choice| choice.step).collect();
+        let chosen: BTreeSet<usize> = chosen_of.into_iter().collect();
         let fixed = steps.iter().enumerate().filter(|(index, step)| counted(step) && !chosen.contains(index));
         let mut by_role: BTreeMap<&str, u64> = BTreeMap::new();
         fixed.for_each(|(_, step)| *by_role.entry(&step.role).or_default() += stored(step.bytes));
@@ -167,20 +163,7 @@ pub(crate) fn allocate(
         fixed.sort_by_key(|(_, bytes)| Reverse(*bytes));
         return Err(PlanError::Budget { limit, actual: spent, around, fixed });
     }
-    while expected > enough {
-        // The next step down a hull that gains most per byte, of those that fit.
-        let next = choices.iter().enumerate().filter_map(|(index, choice)| {
-            let (bytes, damage, _) = choice.options[choice.chosen];
-            let (more, less, _) = *choice.options.get(choice.chosen + 1)?;
-            let (price, gain) = (more - bytes, damage - less);
-            (spent + price <= limit).then(|| (index, gain / price as f64, price, gain))
-        });
-        let best = next.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
-        let Some((index, _, price, gain)) = best else { break };
-        choices[index].chosen += 1;
-        spent += price;
-        expected -= gain;
-    }
+    spend(&mut choices, limit, enough, (&mut spent, &mut expected));
     if matches!(budget, Budget::Divergence(_)) {
         step_back(&mut choices, enough, &mut expected);
     }
@@ -189,9 +172,9 @@ pub(crate) fn allocate(
     {
         return Err(PlanError::Divergence { limit, actual: measurements.expected(expected) });
     }
-    for choice in choices {
+    for (choice, index) in choices.iter().zip(chosen_of) {
         let (_, damage, encoding) = choice.options[choice.chosen];
-        let step = &mut steps[choice.step];
+        let step = &mut steps[index];
         step.encoding = encoding;
         step.bytes = step.matrix().payload_bytes(encoding).unwrap_or(step.bytes);
         step.reason = match encoding.is_grid() {
@@ -234,24 +217,6 @@ fn fits_exactly(
     fits
 }
 
-/// The last step overshoots: whatever is not needed for `enough` is given back, the largest saving first.
-fn step_back(choices: &mut [Choices], enough: f64, expected: &mut f64) {
-    loop {
-        let lower = choices.iter().enumerate().flat_map(|(index, choice)| {
-            let (bytes, damage, _) = choice.options[choice.chosen];
-            let options = choice.options[..choice.chosen].iter().enumerate();
-            options.map(move |(option, (less, more, _))| (index, option, bytes - less, more - damage))
-        });
-        // The sum is kept up to date by differences, which round.
-        let fits = lower.filter(|(.., loss)| *expected + loss <= enough * (1.0 - 1e-12));
-        let best =
-            fits.max_by(|a, b| a.2.cmp(&b.2).then(b.3.total_cmp(&a.3)).then((b.0, b.1).cmp(&(a.0, a.1))));
-        let Some((index, option, _, loss)) = best else { return };
-        choices[index].chosen = option;
-        *expected += loss;
-    }
-}
-
 fn options(
     measurements: &Measurements,
     step: &Step,
@@ -272,39 +237,11 @@ fn options(
         .collect()
 }
 
-/// The lower convex hull of (bytes, damage), from the smallest on.
-fn hull(mut options: Vec<(u64, f64, Encoding)>) -> Vec<(u64, f64, Encoding)> {
-    options.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    let mut hull: Vec<(u64, f64, Encoding)> = Vec::new();
-    for option in options {
-        if hull.last().is_some_and(|last| option.1 >= last.1 || option.0 == last.0) {
-            continue;
-        }
-        while let [.., a, b] = hull.as_slice() {
-            let slope = |p: &(u64, f64, Encoding), q: &(u64, f64, Encoding)| (p.1 - q.1) / (q.0 - p.0) as f64;
-            if slope(a, b) > slope(b, &option) {
-                break;
-            }
-            hull.pop();
-        }
-        hull.push(option);
-    }
-    hull
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use gq_calibrate::{Corrections, GroupTrial, TensorMeasured, WholeTrial};
     use gq_tensor::{DType, RotationSpec};
-
-    #[test]
-    fn hulls_are_convex() {
-        let e = Encoding::Exact(DType::F32);
-        let points = vec![(10, 8.0, e), (20, 4.0, e), (30, 3.9, e), (40, 1.0, e), (40, 2.0, e), (50, 1.5, e)];
-        let bytes: Vec<u64> = hull(points).iter().map(|p| p.0).collect();
-        assert_eq!(bytes, [10, 20, 40]);
-    }
 
     /// Matrices of 30 layers 576 wide, with sensitivities that differ a hundredfold.
     fn body() -> (Vec<Step>, Measurements) {

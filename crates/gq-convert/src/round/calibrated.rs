@@ -1,15 +1,13 @@
 //! A block of rows to codes with the inputs' second moments in view.
 
 use super::error::{CoderError, RoundError};
+use super::inputs::{Factors, Input, squares};
 use super::row_coder::{Coded, RowCoder, squared_error};
 use super::sums::OutputSums;
-use gq_calibrate::{MeasurementsDir, MeasurementsError, rotate};
+use gq_calibrate::{MeasurementsDir, MeasurementsError};
 use gq_checkpoint::{Role, SourceTensor, TensorReader};
-use gq_codec::{
-    Coders, ColumnCode, Encoder, Factor, Operand, Parallelism, ProductShape, Strip, StripOutcome, code_of,
-    fixed_product,
-};
-use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, RotationSpec, Storage};
+use gq_codec::{Coders, ColumnCode, Encoder, Factor, Parallelism, Strip, StripOutcome, code_of};
+use gq_tensor::{CodedRows, Encoding, Isa, MatrixShape, Storage};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,9 +21,6 @@ const SAMPLE: usize = 16;
 /// Rows of every input that feedback and rounding to nearest compete on.
 const TRIED: usize = 32;
 
-/// Inputs whose factors are kept at once: products of one input follow each other closely in a file.
-pub(crate) const FACTORS: usize = 3;
-
 /// A coder that cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CalibratedError {
@@ -35,20 +30,6 @@ pub(crate) enum CalibratedError {
     /// Gradients that cannot be read.
     #[error(transparent)]
     Measurements(#[from] MeasurementsError),
-}
-
-/// Factors of inputs in use.
-#[derive(Default)]
-pub(crate) struct Factors {
-    kept: Mutex<Vec<Arc<Input>>>,
-}
-
-/// One input's moments in the basis of the codes.
-struct Input {
-    name: String,
-    rotation: RotationSpec,
-    factor: Factor,
-    held_out: Vec<f32>,
 }
 
 /// Whether this encoding is rounded column after column, with the inputs in view.
@@ -309,42 +290,6 @@ impl<'a> CalibratedCoder<'a> {
 
     fn input(&self, level: Isa, factors: &Factors, group: usize) -> Result<Arc<Input>, RoundError> {
         let name = &self.inputs[group.min(self.inputs.len() - 1)];
-        let rotation = self.rows.storage.rotation;
-        let mut kept = factors.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(input) = kept.iter().find(|input| input.name == *name && input.rotation == rotation) {
-            return Ok(input.clone());
-        }
-        // Room first: making a factor takes more than keeping it.
-        if kept.len() >= FACTORS {
-            kept.remove(0);
-        }
-        // One after the other: of two moments in f32, the elimination in f64 and U, never more than three are there.
-        let mut moment = self.measurements.moment(name)?;
-        rotate(level, &mut moment, &self.rows.rotation);
-        let damping = self.measurements.value().inputs.get(name).map_or(0.1, |measured| measured.damping);
-        let factor = Factor::from_moment(level, moment, self.rows.cols, damping)
-            .map_err(|source| RoundError::Moment { tensor: self.tensor.clone(), source })?;
-        let mut held_out = self.measurements.held_out_moment(name)?;
-        rotate(level, &mut held_out, &self.rows.rotation);
-        let input = Arc::new(Input { name: name.clone(), rotation, factor, held_out });
-        kept.push(input.clone());
-        Ok(input)
+        factors.of(level, self.measurements, name, &self.rows.rotation, &self.tensor)
     }
-}
-
-/// `x H x^T` of every row of `x`.
-fn squares(level: Isa, parallelism: Parallelism, h: &[f32], x: &[f32], cols: usize) -> Vec<f64> {
-    let mut products = vec![0.0f32; x.len()];
-    let rows = x.len() / cols.max(1);
-    fixed_product(
-        level,
-        parallelism,
-        ProductShape { rows, cols, depth: cols },
-        Operand::rows(x, cols),
-        Operand::rows(h, cols),
-        &mut products,
-        cols,
-    );
-    let rows = x.chunks_exact(cols).zip(products.chunks_exact(cols));
-    rows.map(|(x, hx)| x.iter().zip(hx).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()).collect()
 }

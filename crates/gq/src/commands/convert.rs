@@ -1,7 +1,10 @@
 //! `gq convert`: a checkpoint becomes one file.
 
+mod gguf;
+
 use crate::commands::plan;
-use crate::failure::Failure;
+use crate::export::tokens::Accepted;
+use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::guard::{Force, Out};
 use crate::jobs::convert::{Job, Place, execute, measurements_path};
@@ -22,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Quantize a checkpoint into one .gq file that holds everything needed to run it.
+/// Quantize a checkpoint into one .gq file that holds everything needed to run it, or into a GGUF.
 ///
 /// By default the checkpoint is calibrated first: codes are rounded with error feedback by the second moments of their
 /// inputs, and a budget of 4.25 bits per weight of the body and 6.5 of embedding and head, spent together, goes where
@@ -39,6 +42,7 @@ Examples:
   gq convert ./SmolLM2-135M-Instruct --size 91MB            the least divergence in so many bytes
   gq convert ./SmolLM2-135M-Instruct --target-kld 0.02      the smallest file within so much divergence
   gq convert ./SmolLM2-135M-Instruct --calibration texts/   on your own text
+  gq convert ./SmolLM2-135M-Instruct --format gguf --size 90MB    for llama.cpp and Ollama
   gq convert ./SmolLM2-135M-Instruct --bits 4               in seconds, without calibration, at a higher divergence
   gq convert ./SmolLM2-135M-Instruct -o mine.gq --lora ./my-adapter --lora ./style=0.5
 
@@ -52,8 +56,13 @@ pub struct ConvertArgs {
     #[arg(value_name = "SRC")]
     source: PathBuf,
     /// File to write [default: the source's name and what was asked for, such as SmolLM2-135M-4.25bpw.gq].
-    #[arg(short, long, value_name = "OUT.gq")]
+    #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
+    /// What to write: a .gq file, or a GGUF in block types that llama.cpp and Ollama run. A GGUF takes --size (of the whole
+    /// file) or --bpw (mean bits of all its matrices, embedding and head among them; 5 unless told otherwise), which are
+    /// spent over Q2_K to Q8_0, and none of the options about codes.
+    #[arg(long, value_name = "FORMAT", default_value = "gq")]
+    format: Format,
     #[command(flatten)]
     recipe: Recipe,
     #[command(flatten)]
@@ -71,9 +80,35 @@ pub struct ConvertArgs {
     /// Discard an interrupted conversion to the same output instead of resuming it.
     #[arg(long)]
     restart: bool,
+    /// Write a GGUF without the tokenizer's NFC, as `gq export --drop-nfc` does.
+    #[arg(long)]
+    drop_nfc: bool,
+    /// Write a GGUF although text falls into other tokens in it, as `gq export --allow-other-tokens` does.
+    #[arg(long)]
+    allow_other_tokens: bool,
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A .gq file.
+    Gq,
+    /// A GGUF.
+    Gguf,
 }
 
 pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
+    if args.format == Format::Gguf {
+        return gguf::run(&as_gguf(args), global);
+    }
+    for (given, option) in [(args.drop_nfc, "--drop-nfc"), (args.allow_other_tokens, "--allow-other-tokens")]
+    {
+        if given {
+            let message =
+                format!("{option} is about a GGUF's tokenizer: a .gq file carries the source's own");
+            return Err(Failure::new(Exit::Usage, "gguf.option", message).at(option).limit("--format gguf"));
+        }
+    }
     let began = Instant::now();
     if let Some(output) = args.output.as_deref().filter(|_| !args.dry_run) {
         guarded(args, output, false)?;
@@ -182,6 +217,21 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         None => outcome::expectation(&plan).unwrap_or_default(),
     };
     output.data(&(outcome::summary(&made, output.quiet) + &close + &checker.seen().line() + &kept))
+}
+
+fn as_gguf(args: &ConvertArgs) -> gguf::Asked<'_> {
+    gguf::Asked {
+        source: &args.source,
+        output: args.output.as_deref(),
+        recipe: &args.recipe,
+        calibration: &args.calibration,
+        accepted: Accepted { drop_nfc: args.drop_nfc, allow_other_tokens: args.allow_other_tokens },
+        force: args.force,
+        no_check: args.no_check,
+        dry_run: args.dry_run,
+        keep_measurements: args.keep_measurements,
+        restart: args.restart,
+    }
 }
 
 /// Refuses an output that must not be written, and folders next to it that are not what a conversion makes there; one that

@@ -5,7 +5,6 @@ use super::tensors::tensors;
 use crate::failure::{Exit, Failure};
 use gq_checkpoint::gguf::GgufError;
 use gq_checkpoint::gguf_model::ExportError;
-use gq_checkpoint::{CheckpointError, ReadError};
 
 /// Completes the failure of a file; `failure` has its path, `message` the whole sentence.
 pub(super) fn gguf(failure: Failure, message: &str, error: &GgufError) -> Failure {
@@ -71,11 +70,11 @@ impl From<GgufError> for Failure {
     }
 }
 
-impl From<ExportError<ReadError>> for Failure {
-    fn from(error: ExportError<ReadError>) -> Failure {
+impl<E: std::error::Error + Into<Failure> + 'static> From<ExportError<E>> for Failure {
+    fn from(error: ExportError<E>) -> Failure {
         match error {
             ExportError::Write(error) => error.into(),
-            ExportError::Read { source, .. } => CheckpointError::Read(source).into(),
+            ExportError::Read { source, .. } => source.into(),
             ExportError::NotFinite { ref name, row, value } => {
                 let failure = Failure::new(Exit::Input, "tensor.not_finite", &error);
                 failure.at(format!("{name}[{row}]")).limit("finite numbers").actual(value)

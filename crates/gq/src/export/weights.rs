@@ -40,7 +40,7 @@ pub struct WeightTensor {
 }
 
 enum Kind {
-    Checkpoint(Box<Checkpoint>),
+    Checkpoint(Arc<Checkpoint>),
     Container { container: Box<Container>, level: Isa, readers: HashMap<String, Reader> },
 }
 
@@ -51,7 +51,7 @@ impl Weights {
     /// Opens a checkpoint directory, a GGUF or a `.gq` file.
     pub fn open(path: &Path, global: &Global) -> Result<Weights, Failure> {
         match source::is_checkpoint(path)? {
-            true => Weights::checkpoint(source::checkpoint(path, global)?),
+            true => Weights::of(Arc::new(source::checkpoint(path, global)?)),
             false => Weights::container(Container::open(path)?, global.isa()?),
         }
     }
@@ -61,7 +61,8 @@ impl Weights {
         matches!(self.kind, Kind::Container { .. })
     }
 
-    fn checkpoint(checkpoint: Checkpoint) -> Result<Weights, Failure> {
+    /// The weights of a checkpoint.
+    pub fn of(checkpoint: Arc<Checkpoint>) -> Result<Weights, Failure> {
         let (spec, texts) = (checkpoint.spec().clone(), checkpoint.texts()?);
         let used = |role: Role| !matches!(role, Role::Tower | Role::Unused | Role::WeightScale);
         let tensors = checkpoint.tensors().iter().filter(|tensor| used(tensor.role));
@@ -71,7 +72,8 @@ impl Weights {
             bits: 8.0 * tensor.bytes as f64 / tensor.elements().max(1) as f64,
             mxfp4: tensor.is_mxfp4() && !checkpoint.is_merged(tensor),
         });
-        Ok(Weights { spec, texts, tensors: tensors.collect(), kind: Kind::Checkpoint(Box::new(checkpoint)) })
+        let tensors = tensors.collect();
+        Ok(Weights { spec, texts, tensors, kind: Kind::Checkpoint(checkpoint) })
     }
 
     fn container(container: Container, level: Isa) -> Result<Weights, Failure> {

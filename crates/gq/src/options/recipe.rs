@@ -1,5 +1,9 @@
 //! What decides a conversion's bytes, as options: the same for `gq convert` and `gq plan`.
 
+mod gguf;
+
+pub use gguf::GgufBudget;
+
 use crate::adapters::Adapters;
 use crate::failure::Failure;
 use crate::options::budget::Asked;

@@ -16,6 +16,7 @@ mod experts;
 mod finite;
 mod first;
 mod gguf;
+mod gguf_mix;
 mod gpt_oss;
 mod grid;
 mod guard;

@@ -2,20 +2,20 @@
 
 use super::half_at::half_at;
 use super::{GgmlType, decode_iq, decode_k};
-use gq_tensor::{DType, decode_f32};
+use crate::{DType, decode_f32};
 
 /// Types that can be decoded.
-pub(crate) fn is_decodable(kind: GgmlType) -> bool {
+pub fn is_decodable(kind: GgmlType) -> bool {
     decoder(kind).is_some() || plain(kind).is_some()
 }
 
 /// Names of the types that can be decoded.
-pub(super) fn supported_names() -> String {
+pub fn decodable_names() -> String {
     GgmlType::all().filter(|kind| is_decodable(*kind)).map(GgmlType::name).collect::<Vec<_>>().join(", ")
 }
 
 /// The dtype of types without blocks.
-pub(crate) fn plain(kind: GgmlType) -> Option<DType> {
+pub fn plain(kind: GgmlType) -> Option<DType> {
     match kind {
         GgmlType::F32 => Some(DType::F32),
         GgmlType::F16 => Some(DType::F16),

@@ -1,0 +1,118 @@
+//! A budget spent over block types.
+
+use crate::plan::{Choices, default_sensitivities, hull, spend};
+use gq_calibrate::Measurements;
+use gq_checkpoint::Checkpoint;
+use gq_tensor::ggml::GgmlType;
+use std::collections::BTreeMap;
+
+/// A tensor whose type is to be chosen.
+#[derive(Clone, Debug)]
+pub struct BlockTensor {
+    /// Canonical name.
+    pub tensor: String,
+    /// Types that its width allows, at least one.
+    pub options: Vec<BlockOption>,
+}
+
+/// One type that a tensor may have.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockOption {
+    /// The type.
+    pub kind: GgmlType,
+    /// Bytes in the file, alignment included.
+    pub bytes: u64,
+    /// Squared error of its outputs, relative to what rounding errors as large as the weights would make.
+    pub error: f64,
+}
+
+/// The smallest types take more than the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the smallest block types take {actual} bytes, the budget leaves {limit} for them")]
+pub struct TooSmall {
+    /// Bytes for these tensors.
+    pub limit: u64,
+    /// Bytes of the smallest types.
+    pub actual: u64,
+}
+
+/// What errors in each tensor cost: as measured, or as is typical of its role.
+pub fn sensitivities(checkpoint: &Checkpoint, measured: Option<&Measurements>) -> Measurements {
+    let assumed = || default_sensitivities(checkpoint.tensors().iter(), checkpoint.spec().tied_head);
+    measured.cloned().unwrap_or_else(assumed)
+}
+
+/// Types that together take at most `limit` bytes and are expected to cost least; by canonical name.
+///
+/// A tensor of which `sensitivities` know nothing gets its closest blocks.
+///
+/// # Errors
+/// [`TooSmall`].
+pub fn choose_types(
+    tensors: &[BlockTensor],
+    sensitivities: &Measurements,
+    limit: u64,
+) -> Result<BTreeMap<String, GgmlType>, TooSmall> {
+    let (mut spent, mut expected) = (0, 0.0);
+    let mut choices = Vec::new();
+    for BlockTensor { tensor, options } in tensors {
+        let options: Vec<(u64, f64, GgmlType)> = match sensitivities.tensors.get(tensor) {
+            Some(measured) => {
+                let corrections = sensitivities.corrections.as_ref();
+                let factor = corrections.map_or(1.0, |corrections| corrections.factor(tensor));
+                let cost = factor * measured.nearest_sensitivity;
+                let finite = options.iter().filter(|option| option.error.is_finite());
+                hull(finite.map(|option| (option.bytes, cost * option.error, option.kind)).collect())
+            }
+            None => {
+                let blocks = options.iter().filter(|option| option.kind.is_quantized());
+                let closest = blocks.max_by_key(|option| option.bytes).or(options.first());
+                closest.map(|option| (option.bytes, 0.0, option.kind)).into_iter().collect()
+            }
+        };
+        let Some(first) = options.first() else { continue };
+        (spent, expected) = (spent + first.0, expected + first.1);
+        choices.push((tensor, Choices { options, chosen: 0 }));
+    }
+    if spent > limit {
+        return Err(TooSmall { limit, actual: spent });
+    }
+    let (names, mut choices): (Vec<_>, Vec<_>) = choices.into_iter().unzip();
+    spend(&mut choices, limit, 0.0, (&mut spent, &mut expected));
+    let chosen = names.into_iter().zip(&choices);
+    Ok(chosen.map(|(name, choice)| (name.clone(), choice.options[choice.chosen].2)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gq_calibrate::TensorMeasured;
+
+    #[test]
+    fn bytes_go_where_errors_cost_more() {
+        let option = |kind: GgmlType, error| BlockOption { kind, bytes: (100.0 * kind.bits()) as u64, error };
+        let options = vec![
+            option(GgmlType::IQ4_NL, 0.005),
+            option(GgmlType::Q5_0, 0.0015),
+            option(GgmlType::Q8_0, 2e-5),
+            option(GgmlType::F16, 0.0),
+            option(GgmlType::BF16, f64::NAN),
+        ];
+        let names = ["dear", "cheap", "unknown"];
+        let tensors: Vec<_> = names
+            .iter()
+            .map(|name| BlockTensor { tensor: (*name).to_owned(), options: options.clone() })
+            .collect();
+        let mut measured = Measurements::empty();
+        for (name, cost) in [("dear", 10.0), ("cheap", 0.1)] {
+            let cost = TensorMeasured { inputs: Vec::new(), sensitivity: 0.0, nearest_sensitivity: cost };
+            measured.tensors.insert(name.to_owned(), cost);
+        }
+        let kinds =
+            |limit| choose_types(&tensors, &measured, limit).map(|kinds| names.map(|name| kinds[name]));
+        assert_eq!(kinds(1749), Err(TooSmall { limit: 1749, actual: 450 + 450 + 850 }));
+        assert_eq!(kinds(1750), Ok([GgmlType::IQ4_NL, GgmlType::IQ4_NL, GgmlType::Q8_0]));
+        assert_eq!(kinds(2150), Ok([GgmlType::Q8_0, GgmlType::IQ4_NL, GgmlType::Q8_0]));
+        assert_eq!(kinds(1 << 20), Ok([GgmlType::F16, GgmlType::F16, GgmlType::Q8_0]));
+    }
+}

@@ -1,0 +1,113 @@
+//! Writes a GGUF whose types were chosen, and again where a type does not hold what it was chosen for.
+
+use super::types::Matrices;
+use crate::export::Weights;
+use crate::failure::Failure;
+use crate::options::recipe::GgufBudget;
+use crate::progress::Progress;
+use gq_calibrate::Measurements;
+use gq_checkpoint::gguf::{GgmlType, Value};
+use gq_checkpoint::gguf_model::{Beyond, ExportError, ExportOptions, ExportPlan, ExportSource};
+use gq_convert::{BlockCoder, ConvertError, TypeError, choose_types};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What a file is planned from.
+pub struct Mix<'a> {
+    pub source: ExportSource<'a>,
+    /// With F16 for every matrix that has a choice, and types of those that have none.
+    pub options: ExportOptions,
+    pub notes: Vec<(String, Value)>,
+    pub budget: GgufBudget,
+    /// What each type loses, by canonical name.
+    pub errors: BTreeMap<String, Vec<TypeError>>,
+    pub sensitivities: &'a Measurements,
+}
+
+/// A written file.
+pub struct Written {
+    pub plan: ExportPlan,
+    pub bytes: u64,
+    pub widened: Vec<Beyond>,
+}
+
+impl Mix<'_> {
+    /// The file before types are chosen: every matrix that has a choice in F16.
+    pub fn draft(&self) -> Result<ExportPlan, Failure> {
+        self.plan(&self.options)
+    }
+
+    fn plan(&self, options: &ExportOptions) -> Result<ExportPlan, Failure> {
+        let mut plan = ExportPlan::new(self.source, options)?;
+        for (key, value) in &self.notes {
+            plan.set(key, value.clone())?;
+        }
+        Ok(plan)
+    }
+
+    /// The file with the types that the budget is best spent on; `held` are tensors whose types are decided.
+    pub fn chosen(&self, held: &BTreeMap<String, GgmlType>) -> Result<ExportPlan, Failure> {
+        let mut options = self.options.clone();
+        options.overrides.extend(held.clone());
+        let draft = self.plan(&options)?;
+        let matrices = Matrices::of(&draft, &options.overrides);
+        let limit = matrices.limit(self.budget)?;
+        let tensors: Vec<_> =
+            self.errors.iter().filter(|(name, _)| !options.overrides.contains_key(*name)).collect();
+        let tensors: Vec<_> = tensors.iter().map(|(name, errors)| matrices.options(name, errors)).collect();
+        let kinds = choose_types(&tensors, self.sensitivities, limit).map_err(|error| {
+            Failure::new(crate::failure::Exit::Usage, "plan.budget", &error).limit(limit).actual(error.actual)
+        })?;
+        options.kind = most(&matrices, &kinds).unwrap_or(options.kind);
+        options.overrides.extend(kinds);
+        self.plan(&options)
+    }
+
+    /// Writes the file; tensors that their types do not hold get wider ones, and the rest of the budget the others.
+    pub fn write(
+        &self,
+        path: &Path,
+        weights: &Weights,
+        coder: &BlockCoder<'_>,
+        progress: &RefCell<&mut Progress>,
+    ) -> Result<Written, Failure> {
+        let (mut held, mut widened): (BTreeMap<String, GgmlType>, Vec<Beyond>) = Default::default();
+        loop {
+            let plan = self.chosen(&held)?;
+            let total = plan.file_bytes();
+            let done = plan.write_coded(
+                path,
+                &mut |name, rows, out| Ok(weights.read_rows(name, rows, out)?),
+                &mut |tensor, rows, values, out| {
+                    let Some(name) = tensor.source.as_deref() else { return Ok(false) };
+                    let kind = tensor.new.kind;
+                    match tensor.new.shape.len() {
+                        1 => Ok(false),
+                        _ => coder.round(name, kind, &tensor.source_rows(rows), values, out),
+                    }
+                },
+                &|done| progress.borrow_mut().stage("writing", done, total, ""),
+            );
+            match done {
+                Ok(bytes) => return Ok(Written { plan, bytes, widened }),
+                Err(ExportError::<ConvertError>::Beyond { tensors })
+                    if tensors.iter().all(|beyond| !held.contains_key(&beyond.name)) =>
+                {
+                    held.extend(tensors.iter().map(|beyond| (beyond.name.clone(), beyond.holds)));
+                    widened.extend(tensors);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// The type of most weights.
+fn most(matrices: &Matrices, kinds: &BTreeMap<String, GgmlType>) -> Option<GgmlType> {
+    let mut sums: BTreeMap<u32, u64> = BTreeMap::new();
+    for (name, kind) in kinds {
+        *sums.entry(kind.code()).or_default() += matrices.elements(name);
+    }
+    sums.into_iter().max_by_key(|&(_, weights)| weights).and_then(|(code, _)| GgmlType::from_code(code))
+}
