@@ -105,7 +105,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     {
         if given {
             let message =
-                format!("{option} is about a GGUF's tokenizer: a .gq file carries the source's own");
+                format!("{option} is for --format gguf: a .gq file carries the source's tokenizer as it is");
             return Err(Failure::new(Exit::Usage, "gguf.option", message).at(option).limit("--format gguf"));
         }
     }

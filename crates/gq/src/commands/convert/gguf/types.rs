@@ -85,7 +85,8 @@ impl Matrices {
             units::bytes(least),
             units::bytes(self.around),
         );
-        Err(Failure::new(Exit::Usage, "plan.budget", message).at(option).limit(limit).actual(least))
+        let failure = Failure::new(Exit::Usage, "plan.budget", message).at(option).limit(limit).actual(least);
+        Err(failure.advise(format!("allow more bytes: {option} {nearest}")))
     }
 
     /// A matrix with its types, of which `errors` say what they lose.

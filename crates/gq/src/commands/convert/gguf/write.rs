@@ -2,7 +2,7 @@
 
 use super::types::Matrices;
 use crate::export::Weights;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::options::recipe::GgufBudget;
 use crate::progress::Progress;
 use gq_calibrate::Measurements;
@@ -57,7 +57,7 @@ impl Mix<'_> {
             self.errors.iter().filter(|(name, _)| !options.overrides.contains_key(*name)).collect();
         let tensors: Vec<_> = tensors.iter().map(|(name, errors)| matrices.options(name, errors)).collect();
         let kinds = choose_types(&tensors, self.sensitivities, limit).map_err(|error| {
-            Failure::new(crate::failure::Exit::Usage, "plan.budget", &error).limit(limit).actual(error.actual)
+            Failure::new(Exit::Usage, "plan.budget", error).limit(limit).actual(error.actual)
         })?;
         options.kind = most(&matrices, &kinds).unwrap_or(options.kind);
         options.overrides.extend(kinds);
