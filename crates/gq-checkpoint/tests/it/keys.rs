@@ -46,8 +46,11 @@ fn what_is_written_has_a_row() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/GGUF.md");
     let page = std::fs::read_to_string(page).unwrap();
     for case in sweep["cases"].as_array().unwrap() {
-        let family = Family::ALL.into_iter().find(|family| case["family"] == family.name()).unwrap();
-        let row = format!("| {} | {} |", family.name(), case["key"].as_str().unwrap());
+        let name = case["family"].as_str().unwrap();
+        // A Mistral is a file of Llama's.
+        let architecture = if name == "mistral" { "llama" } else { name };
+        let family = Family::ALL.into_iter().find(|family| architecture == family.name()).unwrap();
+        let row = format!("| {name} | {} |", case["key"].as_str().unwrap());
         assert!(page.contains(&row), "the page does not show: {row}");
         for key in case["keys"].as_object().into_iter().flat_map(|keys| keys.keys()) {
             let own = key.strip_prefix(&format!("{}.", family.name())).unwrap();
