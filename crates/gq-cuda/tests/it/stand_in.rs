@@ -1,7 +1,7 @@
 //! The driver's path, from loading its library to reading results, on a stand-in whose device is the interpreter.
 
 use super::{assert_same, bell, driver};
-use gq_cuda::{Device, Gpu, GpuError, Parts, RmsNorm, Span, define};
+use gq_cuda::{Device, Gpu, GpuError, HeadNorm, NormRotate, Parts, RmsNorm, RotationTables, Span, define};
 
 fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
@@ -253,4 +253,30 @@ fn memory_that_is_not_there_for_kernels_is_told_with_figures() {
     assert_eq!(gpu.launch(&softcap.launch().unwrap()), Err(no_room("kernels")));
     // The device is as it was.
     assert_same(&floats(&gpu.read(&y).unwrap()), &define::rms_norm(&bell(1, 64), None, 1e-5), "norm");
+}
+
+/// 48 KiB of dynamic shared memory and a little that the kernel has of its own: more than a block has without asking.
+#[test]
+fn shared_memory_is_asked_for_with_what_a_kernel_has_of_its_own() {
+    let name = "stand_in::shared_memory_is_asked_for_with_what_a_kernel_has_of_its_own";
+    let Some(()) = gq_stand_in::inside(name, "capability=86") else { return };
+    let mut gpu = Gpu::open(0).unwrap();
+    for cols in [12288, 24576] {
+        let tables = RotationTables::new(1, cols).unwrap();
+        let [signs, factors] = tables.bytes().map(|bytes| gpu.upload(&bytes).unwrap());
+        let x = gpu.upload(&bytes(&bell(1, cols))).unwrap();
+        let (values, steps) = (gpu.reserve(cols).unwrap(), gpu.reserve(cols / 8).unwrap());
+        let rotate = NormRotate {
+            x: Parts::one(x.span()),
+            joined: None,
+            norm: HeadNorm { weight: None, eps: 1e-5 },
+            signs: signs.span(),
+            factors: factors.span(),
+            values: values.span(),
+            steps: steps.span(),
+            rows: 1,
+        };
+        gpu.launch(&rotate.launch(&tables).unwrap()).unwrap();
+        assert!(floats(&gpu.read(&steps).unwrap()).iter().all(|step| *step > 0.0), "{cols}");
+    }
 }
