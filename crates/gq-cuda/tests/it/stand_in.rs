@@ -1,4 +1,7 @@
 //! The driver's path, from loading its library to reading results, on a stand-in whose device is the interpreter.
+//!
+//! Tests that ask for a setting, if only for `reverse=0`, are of what the stand-in does alone: they never run on a card, which
+//! takes memory while it captures, and is of no use to its process after a fault.
 
 use super::{assert_same, bell, driver};
 use gq_cuda::{Device, Gpu, GpuError, HeadNorm, NormRotate, Parts, RmsNorm, RotationTables, Span, define};
@@ -23,7 +26,12 @@ fn launches_by_the_driver_have_the_defined_bits() {
     };
     let gpu = Gpu::open(0).unwrap();
     let facts = gpu.facts().unwrap();
-    assert_eq!((facts.name.as_str(), facts.capability, facts.total), ("PTX interpreter", (8, 0), 8 << 30));
+    if std::env::var_os("GQ_REAL_DRIVER").is_none() {
+        assert_eq!(
+            (facts.name.as_str(), facts.capability, facts.total),
+            ("PTX interpreter", (8, 0), 8 << 30)
+        );
+    }
     driver::defined_bits(gpu);
 }
 
@@ -130,7 +138,7 @@ fn a_device_that_is_lost_is_told() {
 #[test]
 fn a_kernel_that_leaves_its_memory_is_a_lost_device() {
     let name = "stand_in::a_kernel_that_leaves_its_memory_is_a_lost_device";
-    let Some(()) = gq_stand_in::inside(name, "") else { return };
+    let Some(()) = gq_stand_in::inside(name, "reverse=0") else { return };
     let mut gpu = Gpu::open(0).unwrap();
     let x = gpu.upload(&[0; 100]).unwrap();
     let claimed = Span { bytes: 256, ..x.span() };
@@ -146,7 +154,7 @@ fn a_kernel_that_leaves_its_memory_is_a_lost_device() {
 #[test]
 fn a_kernel_that_reads_across_its_alignment_is_a_lost_device() {
     let name = "stand_in::a_kernel_that_reads_across_its_alignment_is_a_lost_device";
-    let Some(()) = gq_stand_in::inside(name, "") else { return };
+    let Some(()) = gq_stand_in::inside(name, "reverse=0") else { return };
     let mut gpu = Gpu::open(0).unwrap();
     let (x, y) = (gpu.upload(&[0; 260]).unwrap(), gpu.reserve(256).unwrap());
     let mut launch = norm(Span { bytes: 256, ..x.span() }, y.span());
@@ -159,7 +167,7 @@ fn a_kernel_that_reads_across_its_alignment_is_a_lost_device() {
 #[test]
 fn a_capture_takes_launches_alone() {
     let name = "stand_in::a_capture_takes_launches_alone";
-    let Some(()) = gq_stand_in::inside(name, "") else { return };
+    let Some(()) = gq_stand_in::inside(name, "reverse=0") else { return };
     let mut gpu = Gpu::open(0).unwrap();
     let (mut x, y) = (gpu.upload(&bytes(&bell(1, 64))).unwrap(), gpu.reserve(256).unwrap());
     let launch = norm(x.span(), y.span());
