@@ -44,7 +44,7 @@ pub fn sensitivities(checkpoint: &Checkpoint, measured: Option<&Measurements>) -
 
 /// Types that together take at most `limit` bytes and are expected to cost least; by canonical name.
 ///
-/// A tensor of which `sensitivities` know nothing gets its closest blocks.
+/// A tensor of which `sensitivities` know nothing is taken to cost what the dearest of the others does.
 ///
 /// # Errors
 /// [`TooSmall`].
@@ -53,23 +53,19 @@ pub fn choose_types(
     sensitivities: &Measurements,
     limit: u64,
 ) -> Result<BTreeMap<String, GgmlType>, TooSmall> {
+    let corrections = sensitivities.corrections.as_ref();
+    let cost = |tensor: &str| {
+        let factor = corrections.map_or(1.0, |corrections| corrections.factor(tensor));
+        Some(factor * sensitivities.tensors.get(tensor)?.nearest_sensitivity)
+    };
+    let known = tensors.iter().filter_map(|tensor| cost(&tensor.tensor));
+    let dearest = known.max_by(f64::total_cmp).unwrap_or(1.0);
     let (mut spent, mut expected) = (0, 0.0);
     let mut choices = Vec::new();
     for BlockTensor { tensor, options } in tensors {
-        let options: Vec<(u64, f64, GgmlType)> = match sensitivities.tensors.get(tensor) {
-            Some(measured) => {
-                let corrections = sensitivities.corrections.as_ref();
-                let factor = corrections.map_or(1.0, |corrections| corrections.factor(tensor));
-                let cost = factor * measured.nearest_sensitivity;
-                let finite = options.iter().filter(|option| option.error.is_finite());
-                hull(finite.map(|option| (option.bytes, cost * option.error, option.kind)).collect())
-            }
-            None => {
-                let blocks = options.iter().filter(|option| option.kind.is_quantized());
-                let closest = blocks.max_by_key(|option| option.bytes).or(options.first());
-                closest.map(|option| (option.bytes, 0.0, option.kind)).into_iter().collect()
-            }
-        };
+        let cost = cost(tensor).unwrap_or(dearest);
+        let finite = options.iter().filter(|option| option.error.is_finite());
+        let options = hull(finite.map(|option| (option.bytes, cost * option.error, option.kind)).collect());
         let Some(first) = options.first() else { continue };
         (spent, expected) = (spent + first.0, expected + first.1);
         choices.push((tensor, Choices { options, chosen: 0 }));
@@ -110,9 +106,10 @@ mod tests {
         }
         let kinds =
             |limit| choose_types(&tensors, &measured, limit).map(|kinds| names.map(|name| kinds[name]));
-        assert_eq!(kinds(1749), Err(TooSmall { limit: 1749, actual: 450 + 450 + 850 }));
-        assert_eq!(kinds(1750), Ok([GgmlType::IQ4_NL, GgmlType::IQ4_NL, GgmlType::Q8_0]));
+        assert_eq!(kinds(1349), Err(TooSmall { limit: 1349, actual: 3 * 450 }));
+        assert_eq!(kinds(1350), Ok([GgmlType::IQ4_NL; 3]));
+        assert_eq!(kinds(1550), Ok([GgmlType::Q5_0, GgmlType::IQ4_NL, GgmlType::Q5_0]));
         assert_eq!(kinds(2150), Ok([GgmlType::Q8_0, GgmlType::IQ4_NL, GgmlType::Q8_0]));
-        assert_eq!(kinds(1 << 20), Ok([GgmlType::F16, GgmlType::F16, GgmlType::Q8_0]));
+        assert_eq!(kinds(1 << 20), Ok([GgmlType::F16; 3]));
     }
 }
