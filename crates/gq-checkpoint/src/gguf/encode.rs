@@ -66,7 +66,7 @@ fn code(value: f32, top: u8) -> u8 {
 }
 
 /// A block of 32 with a scale and a minimum of its own.
-fn pack(kind: GgmlType, (scale, min): (f32, f32), code: impl Fn(usize) -> u8, out: &mut [u8]) {
+fn pack(kind: GgmlType, scale: f32, min: f32, code: impl Fn(usize) -> u8, out: &mut [u8]) {
     let mut parts =
         BlockParts { scale: f16::from_f32(scale), min: f16::from_f32(min), ..BlockParts::default() };
     parts.codes.iter_mut().take(32).enumerate().for_each(|(i, stored)| *stored = code(i));
@@ -76,27 +76,27 @@ fn pack(kind: GgmlType, (scale, min): (f32, f32), code: impl Fn(usize) -> u8, ou
 fn q4_0(values: &[f32], out: &mut [u8]) {
     let d = extreme(values) / -8.0;
     let id = inverse(d);
-    pack(GgmlType::Q4_0, (d, 0.0), |i| code(values[i] * id + 8.5, 15), out);
+    pack(GgmlType::Q4_0, d, 0.0, |i| code(values[i] * id + 8.5, 15), out);
 }
 
 fn q4_1(values: &[f32], out: &mut [u8]) {
     let (min, max) = min_max(values);
     let d = (max - min) / 15.0;
     let id = inverse(d);
-    pack(GgmlType::Q4_1, (d, min), |i| code((values[i] - min) * id + 0.5, 15), out);
+    pack(GgmlType::Q4_1, d, min, |i| code((values[i] - min) * id + 0.5, 15), out);
 }
 
 fn q5_0(values: &[f32], out: &mut [u8]) {
     let d = extreme(values) / -16.0;
     let id = inverse(d);
-    pack(GgmlType::Q5_0, (d, 0.0), |i| code(values[i] * id + 16.5, 31), out);
+    pack(GgmlType::Q5_0, d, 0.0, |i| code(values[i] * id + 16.5, 31), out);
 }
 
 fn q5_1(values: &[f32], out: &mut [u8]) {
     let (min, max) = min_max(values);
     let d = (max - min) / 31.0;
     let id = inverse(d);
-    pack(GgmlType::Q5_1, (d, min), |i| code((values[i] - min) * id + 0.5, 31), out);
+    pack(GgmlType::Q5_1, d, min, |i| code((values[i] - min) * id + 0.5, 31), out);
 }
 
 /// The magnitudes of FP4 E2M1, in the order of their codes.
@@ -124,5 +124,5 @@ fn q8_0(values: &[f32], out: &mut [u8]) {
     let d = extreme(values).abs() / 127.0;
     let id = inverse(d);
     // Halves away from zero.
-    pack(GgmlType::Q8_0, (d, 0.0), |i| ((values[i] * id).round() as i8).cast_unsigned(), out);
+    pack(GgmlType::Q8_0, d, 0.0, |i| ((values[i] * id).round() as i8).cast_unsigned(), out);
 }

@@ -111,7 +111,7 @@ impl<'a> Strip<'a> {
                 self.feed_back(start..at, at, &errors, targets);
                 let feedback = self.within(at, sub);
                 for (group, block) in blocks.iter_mut().enumerate() {
-                    let targets = lanes(targets, self.stride, (group, sub));
+                    let targets = lanes(targets, self.stride, group, sub);
                     let weights = self.weights(at, group, sub);
                     let part = SubBlock {
                         weights: &weights,
@@ -172,7 +172,7 @@ impl<'a> Strip<'a> {
         };
         let (sub, mut extreme) = (self.code.sub, zeros);
         for place in (0..self.code.kind().block_len()).step_by(sub) {
-            let targets = lanes(&targets[place * self.stride..], self.stride, (group, sub));
+            let targets = lanes(&targets[place * self.stride..], self.stride, group, sub);
             let costs = &self.costs[start + place..][..sub];
             let part = SubBlock { weights: &targets, targets: &targets, feedback: &[], costs };
             let scale = fit(self.code, &part, rounded);
@@ -208,9 +208,9 @@ impl<'a> Strip<'a> {
             }
             Scales::Coded { low, high } => {
                 let bounds = [(low, high), (0.0, 0.0)];
-                self.coded(part, &fitted, bounds, (sub, block), rounded)
+                self.coded(part, &fitted, bounds, sub, block, rounded)
             }
-            Scales::CodedAndMin { top } => self.coded(part, &fitted, [(0.0, top); 2], (sub, block), rounded),
+            Scales::CodedAndMin { top } => self.coded(part, &fitted, [(0.0, top); 2], sub, block, rounded),
         };
         part.round(self.code.levels, &scale, rounded);
         for (j, levels) in rounded.levels.iter().enumerate().take(self.code.sub) {
@@ -226,7 +226,8 @@ impl<'a> Strip<'a> {
         part: &SubBlock<'_>,
         fitted: &Scale,
         [of_steps, of_mins]: [(f32, f32); 2],
-        (sub, block): (usize, &mut Block),
+        sub: usize,
+        block: &mut Block,
         rounded: &mut Rounded,
     ) -> Scale {
         let unit = block.of_scales;
@@ -262,7 +263,7 @@ impl<'a> Strip<'a> {
 }
 
 /// Columns of one group of rows, of columns of a whole strip.
-fn lanes(columns: &[f32], stride: usize, (group, width): (usize, usize)) -> Vec<Lanes> {
+fn lanes(columns: &[f32], stride: usize, group: usize, width: usize) -> Vec<Lanes> {
     let column = |column: &[f32]| std::array::from_fn(|lane| column[group * LANES + lane]);
     columns.chunks_exact(stride).take(width).map(column).collect()
 }

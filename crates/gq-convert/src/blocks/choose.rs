@@ -74,7 +74,7 @@ pub fn choose_types(
         return Err(TooSmall { limit, actual: spent });
     }
     let (names, mut choices): (Vec<_>, Vec<_>) = choices.into_iter().unzip();
-    spend(&mut choices, limit, 0.0, (&mut spent, &mut expected));
+    spend(&mut choices, limit, 0.0, &mut spent, &mut expected);
     let chosen = names.into_iter().zip(&choices);
     Ok(chosen.map(|(name, choice)| (name.clone(), choice.options[choice.chosen].2)).collect())
 }

@@ -163,7 +163,7 @@ pub(crate) fn allocate(
         fixed.sort_by_key(|(_, bytes)| Reverse(*bytes));
         return Err(PlanError::Budget { limit, actual: spent, around, fixed });
     }
-    spend(&mut choices, limit, enough, (&mut spent, &mut expected));
+    spend(&mut choices, limit, enough, &mut spent, &mut expected);
     if matches!(budget, Budget::Divergence(_)) {
         step_back(&mut choices, enough, &mut expected);
     }

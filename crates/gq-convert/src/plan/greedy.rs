@@ -11,7 +11,8 @@ pub(crate) fn spend<T>(
     choices: &mut [Choices<T>],
     limit: u64,
     enough: f64,
-    (spent, expected): (&mut u64, &mut f64),
+    spent: &mut u64,
+    expected: &mut f64,
 ) {
     while *expected > enough {
         let next = choices.iter().enumerate().filter_map(|(index, choice)| {

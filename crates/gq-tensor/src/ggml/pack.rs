@@ -79,11 +79,11 @@ pub fn pack_block(kind: GgmlType, parts: &BlockParts, out: &mut [u8]) -> bool {
             half(out, 108, *scale);
         }
         GgmlType::Q4_K => {
-            scales_and_mins((*scale, *min), scales, mins, out);
+            scales_and_mins(*scale, *min, scales, mins, out);
             paired_nibbles(codes, &mut out[16..144]);
         }
         GgmlType::Q5_K => {
-            scales_and_mins((*scale, *min), scales, mins, out);
+            scales_and_mins(*scale, *min, scales, mins, out);
             for (place, byte) in out[16..48].iter_mut().enumerate() {
                 *byte = (0..8).fold(0, |bits, s| bits | (codes[s * 32 + place] >> 4 & 1) << s);
             }
@@ -153,7 +153,7 @@ fn paired_nibbles(codes: &[u8], out: &mut [u8]) {
 
 /// The 16 bytes in front of Q4_K and Q5_K: two halves, then six bits for the scale and six for the minimum of each of
 /// eight sub-blocks.
-fn scales_and_mins((scale, min): (f16, f16), scales: &[i8; 16], mins: &[u8; 16], out: &mut [u8]) {
+fn scales_and_mins(scale: f16, min: f16, scales: &[i8; 16], mins: &[u8; 16], out: &mut [u8]) {
     half(out, 0, scale);
     half(out, 2, min);
     let packed = &mut out[4..16];
