@@ -65,7 +65,9 @@ pub(crate) fn round_strip(
         "scales of a strip"
     );
     let upper = factor.upper();
-    let mut errors = vec![0.0f32; n * rows]; // e_k = w_k - q_k, [n, rows]
+    // e_k = w_k - q_k, [n, rows], each row written before it is read. A copy of something has its pages at once: what a
+    // strip takes does not depend on how far it is, so that what was promised for all threads is what they take.
+    let mut errors = weights.to_vec();
     let mut refit = Refit::new(n, rows);
     let mut block = vec![0.0f32; BLOCK * rows];
     let (mut targets, mut value) = (vec![0.0f32; rows], vec![0.0f32; rows]);
