@@ -5,7 +5,7 @@
 # converters write them from `rope_scaling.beta_fast` and `beta_slow` of config.json. The guess was that the engine
 # applies them. It computes the same logits, bit for bit, whatever they say: 32 and 1 are always taken, and a
 # checkpoint with other betas runs with other frequencies than it was trained with, without a word. The keys
-# `rope.scaling.factor` and `original_context_length` beside them are read.
+# `rope.scaling.factor` and `original_context_length` in the same file are read.
 #
 # Output seen:
 #   yarn_beta_fast 1      largest difference of logits 0

@@ -146,7 +146,7 @@ pub(super) fn fit(code: BlockCode, part: &SubBlock<'_>, rounded: &mut Rounded) -
     best.scale
 }
 
-/// Scales at which the ends of the levels lie on, or a little beside, the ends of the targets.
+/// Scales at which the ends of the levels lie on, or close to, the ends of the targets.
 fn starts(code: BlockCode, targets: &[Lanes]) -> Vec<Scale> {
     let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
     for target in targets {

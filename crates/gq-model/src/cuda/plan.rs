@@ -254,8 +254,8 @@ pub(super) fn scratch_bytes(spec: &ModelSpec, context: usize) -> u64 {
         attending.max(dense).max(experts)
     });
     let layers = layers.max().unwrap_or(0);
-    // Vectors of all layers: as they are made, and beside what a layer computes.
-    let (making, beside) = spec.per_layer_embedding.map_or((0, 0), |ple| {
+    // Vectors of all layers: as they are made, and while a layer computes.
+    let (making, kept) = spec.per_layer_embedding.map_or((0, 0), |ple| {
         let vectors = ple.width * spec.layers.len();
         (4 * product(vectors), all(vectors) + 4 * product(ple.width))
     });
@@ -263,7 +263,7 @@ pub(super) fn scratch_bytes(spec: &ModelSpec, context: usize) -> u64 {
         2 * (tokens.min(LOGIT_ROWS) as u64 * spec.vocab_size as u64).max(product(spec.vocab_size.min(2048)));
     let stream = 4 * product(spec.hidden_size);
     // A quarter more: what comes back between blocks that are in use serves only what is as small.
-    grains(5 * (stream + making.max(beside + layers).max(logits))) + 128 * GRAIN
+    grains(5 * (stream + making.max(kept + layers).max(logits))) + 128 * GRAIN
 }
 
 /// Bytes of what every batch brings: rows of tables, positions, angles.
