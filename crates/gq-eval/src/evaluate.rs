@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Windows on which the noise floor is measured: a second run of the reference, so a few must do.
-const FLOOR_WINDOWS: usize = 4;
+pub const FLOOR_WINDOWS: usize = 4;
 
 /// What to do besides comparing.
 #[derive(Clone, Copy, Debug, Default)]

@@ -26,8 +26,8 @@ mod windows;
 pub use cache::LogitCache;
 pub use error::EvalError;
 pub use evaluate::{
-    CachedReference, ReferenceRun, TextOptions, compare_on_text, compare_with_outputs, evaluate_outputs,
-    evaluate_text,
+    CachedReference, FLOOR_WINDOWS, ReferenceRun, TextOptions, compare_on_text, compare_with_outputs,
+    evaluate_outputs, evaluate_text,
 };
 pub use gate::{Gate, GateError};
 pub use gq_tensor::divergence::{Divergence, compare};

@@ -138,16 +138,16 @@ fn pass(loaded: &Loaded) -> f64 {
     slower * loaded.sizes.weights as f64
 }
 
-/// Seconds of comparing two models on windows of `ctx` tokens.
+/// Seconds of comparing two models on so many tokens, of which the reference is run `references` times.
 pub fn evaluation(
     model: &Loaded,
     reference: &Loaded,
-    ctx: usize,
-    windows: usize,
+    references: usize,
+    tokens: usize,
     global: &Global,
 ) -> Result<f64, Failure> {
-    let tokens = (ctx * windows) as f64;
-    Ok(speed(global)?.seconds(tokens * (pass(model) + pass(reference))))
+    let passes = pass(model) + references as f64 * pass(reference);
+    Ok(speed(global)?.seconds(tokens as f64 * passes))
 }
 
 /// The stage of evaluating so many conversions on so many tokens: the original runs once, its logits are kept.

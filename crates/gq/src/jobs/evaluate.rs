@@ -129,10 +129,18 @@ pub fn on_windows(
 ) -> Result<EvalReport, Failure> {
     let (total, ctx) = (windows.windows().len(), windows.windows().first().map_or(0, Vec::len));
     room(&options, total, ctx, model.model.vocab_size())?;
-    let seconds = expected::evaluation(model, reference, ctx, total, global)?;
-    let stage = Stage { name: "", unit: Unit::Items("windows"), total: total as u64, seconds: Some(seconds) };
-    let mut progress = Progress::staged(global, "eval", vec![stage]);
-    let mut step = |done: usize, _: usize| progress.set(done as u64, "");
+    // The first windows take the reference a second time.
+    let first = total.min(gq_eval::FLOOR_WINDOWS);
+    let stages = [("noise floor", first, 2), ("windows", total - first, 1)];
+    let stages = stages.into_iter().map(|(name, windows, references)| {
+        let seconds = Some(expected::evaluation(model, reference, references, ctx * windows, global)?);
+        Ok(Stage { name, unit: Unit::Items("windows"), total: windows as u64, seconds })
+    });
+    let mut progress = Progress::staged(global, "eval", stages.collect::<Result<_, Failure>>()?);
+    let mut step = |done: usize, _: usize| match done.checked_sub(first) {
+        None | Some(0) => progress.stage("noise floor", done as u64, first as u64, ""),
+        Some(done) => progress.stage("windows", done as u64, (total - first) as u64, ""),
+    };
     let report = evaluate_text(&model.model, &reference.model, windows, model.sizes, options, &mut step)?;
     progress.finish();
     reference.check_unchanged()?;
