@@ -47,7 +47,7 @@ pub fn measuring(checkpoint: &Checkpoint, how: &Measuring, global: &Global) -> R
     let units = [
         ("gradients", "sequences", sequences),
         ("layers", "", layers),
-        ("trials", "layers", layers - 1),
+        ("trials", "passes", layers - 1),
         ("logits", "", 1),
     ];
     let stages = units.into_iter().zip(expected).map(|((name, items, total), expected)| Stage {

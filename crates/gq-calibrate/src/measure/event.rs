@@ -24,7 +24,7 @@ pub enum CalibrateEvent {
         /// To do.
         of: usize,
     },
-    /// Trials have passed so many layers; the head counts as one.
+    /// Trials have made so many passes through a layer, each its own and the model's; all heads count as one.
     Trials {
         /// Done.
         done: usize,

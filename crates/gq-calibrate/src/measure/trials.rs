@@ -111,11 +111,12 @@ pub fn correct(
         if memory.spilled > 0 {
             pass = pass.spilled_to(gq_files::begin(&states).map_err(io)?);
         }
-        let of = model.spec().layers.len() + 1;
-        for layer in 0..model.spec().layers.len() {
+        let passes = work.passes(&groups);
+        let of = passes.last().map_or(1, |passes| passes + 1);
+        for (layer, &done) in passes.iter().enumerate() {
             let weights = work.rounded(|tensor| tensor.layer == Some(layer))?;
             pass.next_layer(&weights).map_err(io)?;
-            progress(CalibrateEvent::Trials { done: layer + 1, of });
+            progress(CalibrateEvent::Trials { done, of });
         }
         let head = work.rounded(|tensor| tensor.layer.is_none() && tensor.role == Role::Head)?;
         let measured = pass.divergences(&head).map_err(io)?;
@@ -190,6 +191,28 @@ impl<'a> Work<'a> {
             group.predicted += predicted;
         }
         groups.into_values().collect()
+    }
+
+    /// Passes through a layer until each one is done: a trial is the model itself up to the first layer that it changes.
+    fn passes(&self, groups: &[GroupTrial]) -> Vec<usize> {
+        let layers = self.checkpoint.spec().layers.len();
+        let begins = |name: &String| match self.checkpoint.tensor(name) {
+            Some(SourceTensor { layer: Some(layer), .. }) => *layer,
+            Some(tensor) if tensor.role == Role::Head => layers,
+            _ => 0,
+        };
+        let firsts = groups.iter().map(|group| group.tensors.iter().map(begins).min().unwrap_or(layers));
+        let firsts: Vec<usize> = firsts.collect();
+        let wholes = [firsts.iter().min().copied().unwrap_or(layers); SHARES.len()];
+        let of_layer =
+            |layer: usize| 1 + firsts.iter().chain(&wholes).filter(|&&first| first <= layer).count();
+        (0..layers)
+            .map(of_layer)
+            .scan(0, |sum, passes| {
+                *sum += passes;
+                Some(*sum)
+            })
+            .collect()
     }
 
     /// What precedes the layers: whole tensors, and of tables that are looked up only the rows that are.

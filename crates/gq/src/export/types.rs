@@ -53,7 +53,7 @@ pub fn options(asked: Option<Wanted>, weights: &Weights, name: &str) -> ExportOp
             let kinds =
                 matrices.map(|t| (t.name.clone(), nearest(t.bits, t.shape.last().copied().unwrap_or(1))));
             options.overrides = kinds.collect();
-            options.kind = most(weights, &options.overrides).unwrap_or(GgmlType::F16);
+            options.kind = most(&options.overrides, |name| weights.elements(name)).unwrap_or(GgmlType::F16);
         }
     }
     if asked.is_none() {
@@ -78,13 +78,11 @@ fn nearest(bits: f64, cols: usize) -> GgmlType {
     best
 }
 
-/// The type of most weights.
-fn most(weights: &Weights, kinds: &BTreeMap<String, GgmlType>) -> Option<GgmlType> {
-    let mut sums: BTreeMap<u32, usize> = BTreeMap::new();
-    for tensor in &weights.tensors {
-        if let Some(kind) = kinds.get(&tensor.name) {
-            *sums.entry(kind.code()).or_default() += tensor.shape.iter().product::<usize>();
-        }
+/// The type of most weights, of tensors that have so many elements.
+pub fn most(kinds: &BTreeMap<String, GgmlType>, elements: impl Fn(&str) -> u64) -> Option<GgmlType> {
+    let mut sums: BTreeMap<u32, u64> = BTreeMap::new();
+    for (name, kind) in kinds {
+        *sums.entry(kind.code()).or_default() += elements(name);
     }
     sums.into_iter().max_by_key(|&(_, weights)| weights).and_then(|(code, _)| GgmlType::from_code(code))
 }

@@ -56,6 +56,12 @@ impl Weights {
         }
     }
 
+    /// Elements of a tensor; none where there is no such one.
+    pub fn elements(&self, name: &str) -> u64 {
+        let tensor = self.tensors.iter().find(|tensor| tensor.name == name);
+        tensor.map_or(0, |tensor| tensor.shape.iter().map(|&n| n as u64).product())
+    }
+
     /// Whether the source is a `.gq` file.
     pub fn is_container(&self) -> bool {
         matches!(self.kind, Kind::Container { .. })

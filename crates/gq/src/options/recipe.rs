@@ -251,12 +251,7 @@ impl Recipe {
         let calibration = match (self.names_an_encoding(), calibrate) {
             (true, Calibrate::Without(_)) => String::new(),
             (true, _) => "-calibrated".to_owned(),
-            (false, Calibrate::Without(_)) => "-uncalibrated".to_owned(),
-            (false, Calibrate::Measured) => String::new(),
-            (false, Calibrate::Measure(args)) => match args.text_name() {
-                Some(text) => format!("-{text}"),
-                None => String::new(),
-            },
+            (false, calibrate) => calibration_name(calibrate),
         };
         PathBuf::from(format!("{source}-{figure}{codes}{others}{calibration}.gq"))
     }
@@ -301,6 +296,15 @@ impl Recipe {
             [(self.keep_towers, "towers"), (self.no_grid, "nogrid"), (self.no_corrections, "uncorrected")];
         flags.into_iter().filter(|(given, _)| *given).for_each(|(_, part)| add(part));
         name
+    }
+}
+
+/// What a name says of calibration where it is the usual thing.
+fn calibration_name(calibrate: &Calibrate) -> String {
+    match calibrate {
+        Calibrate::Without(_) => "-uncalibrated".to_owned(),
+        Calibrate::Measured => String::new(),
+        Calibrate::Measure(how) => how.text_name().map_or_else(String::new, |text| format!("-{text}")),
     }
 }
 

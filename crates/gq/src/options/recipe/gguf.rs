@@ -1,6 +1,6 @@
 //! What a recipe means for a GGUF, and what of it only `.gq` files have.
 
-use super::{CodeFamily, Recipe};
+use super::{CodeFamily, Recipe, calibration_name};
 use crate::failure::{Exit, Failure};
 use crate::options::decision::Calibrate;
 use crate::units;
@@ -74,11 +74,7 @@ impl Recipe {
         };
         let loras: String = self.loras.names().map(|lora| format!("-{lora}")).collect();
         let uncorrected = if self.no_corrections { "-uncorrected" } else { "" };
-        let calibration = match calibrate {
-            Calibrate::Without(_) => "-uncalibrated".to_owned(),
-            Calibrate::Measured => String::new(),
-            Calibrate::Measure(how) => how.text_name().map_or_else(String::new, |text| format!("-{text}")),
-        };
+        let calibration = calibration_name(calibrate);
         let source = source.strip_suffix(".gguf").unwrap_or(source);
         PathBuf::from(format!("{source}-{figure}{loras}{uncorrected}{calibration}.gguf"))
     }

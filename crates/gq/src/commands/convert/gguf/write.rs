@@ -2,6 +2,7 @@
 
 use super::types::Matrices;
 use crate::export::Weights;
+use crate::export::types::most;
 use crate::failure::{Exit, Failure};
 use crate::options::recipe::GgufBudget;
 use crate::progress::Progress;
@@ -59,7 +60,7 @@ impl Mix<'_> {
         let kinds = choose_types(&tensors, self.sensitivities, limit).map_err(|error| {
             Failure::new(Exit::Usage, "plan.budget", error).limit(limit).actual(error.actual)
         })?;
-        options.kind = most(&matrices, &kinds).unwrap_or(options.kind);
+        options.kind = most(&kinds, |name| matrices.elements(name)).unwrap_or(options.kind);
         options.overrides.extend(kinds);
         self.plan(&options)
     }
@@ -101,13 +102,4 @@ impl Mix<'_> {
             }
         }
     }
-}
-
-/// The type of most weights.
-fn most(matrices: &Matrices, kinds: &BTreeMap<String, GgmlType>) -> Option<GgmlType> {
-    let mut sums: BTreeMap<u32, u64> = BTreeMap::new();
-    for (name, kind) in kinds {
-        *sums.entry(kind.code()).or_default() += matrices.elements(name);
-    }
-    sums.into_iter().max_by_key(|&(_, weights)| weights).and_then(|(code, _)| GgmlType::from_code(code))
 }
