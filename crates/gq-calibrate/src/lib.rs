@@ -29,9 +29,9 @@ pub use finite::check_activations;
 pub use fisher::{FisherDiagonal, fisher_diagonal};
 pub use measure::{
     BuiltinError, CalibrateError, CalibrateEvent, CalibrateOptions, CalibrationInput, CalibrationText,
-    Chosen, ExpertMoments, FACTORS_AT_WORK, MeasuringMemory, MeasuringSize, SequenceError, TrialOptions,
-    TrialRounding, builtin, choose_damping, compared, compared_tokens, correct, is_held_out, measure,
-    sequences, source_files, texts_digest,
+    Chosen, ExpertMoments, FACTORS_AT_WORK, MeasuringMemory, MeasuringSize, Part, SequenceError,
+    TrialOptions, TrialRounding, builtin, choose_damping, compared, compared_tokens, correct, is_held_out,
+    measure, sequences, source_files, texts_digest,
 };
 pub use measurements::{
     Corrections, GroupTrial, InputMeasured, Measurements, MeasurementsDir, MeasurementsError, Moment,

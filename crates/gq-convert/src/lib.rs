@@ -26,8 +26,8 @@ pub use execute::{
 };
 pub use plan::{
     Amounts, Budget, Calibration, Choice, Codes, Dropped, Effort, Estimate, GridError, Grids, LeftOut,
-    Lossless, Memory, Override, Plan, PlanError, PlanInputs, Policy, PolicyError, Resources, Speed, Step,
-    passes,
+    Lossless, Memory, Multiplications, Override, Plan, PlanError, PlanInputs, Policy, PolicyError, Resources,
+    Speed, Step, passes,
 };
 pub use round::CoderError;
 pub use trials::correct;

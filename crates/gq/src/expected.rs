@@ -7,7 +7,7 @@ use crate::progress::{Stage, Unit};
 use crate::source::Loaded;
 use crate::{rates, source};
 use gq_checkpoint::Checkpoint;
-use gq_convert::{Effort, Estimate, Plan, Speed};
+use gq_convert::{Effort, Estimate, Multiplications, Plan, Speed};
 use gq_model::ActivationMode;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -47,7 +47,7 @@ pub fn measuring(checkpoint: &Checkpoint, how: &Measuring, global: &Global) -> R
     let units = [
         ("gradients", "sequences", sequences),
         ("layers", "", layers),
-        ("trials", "passes", layers - 1),
+        ("trials", "%", 100),
         ("logits", "", 1),
     ];
     let stages = units.into_iter().zip(expected).map(|((name, items, total), expected)| Stage {
@@ -60,6 +60,14 @@ pub fn measuring(checkpoint: &Checkpoint, how: &Measuring, global: &Global) -> R
     let stages = stages.zip(asked).filter_map(|(stage, asked)| asked.then_some(stage));
     let written = matches!(how.source(), TextSource::SelfText).then_some(text);
     Ok(written.into_iter().chain(stages).collect())
+}
+
+/// The part of the time of trials that goes into rounding weights, 0 to 1; the rest goes into passes through layers.
+pub fn rounding_share(checkpoint: &Checkpoint, how: &Measuring, global: &Global) -> Result<f64, Failure> {
+    let wanted: BTreeSet<&str> = how.wanted(checkpoint).collect();
+    let effort = Effort::new(checkpoint, &|name| wanted.contains(name));
+    let ([_, _, trials, _], speed) = (effort.measuring(how.amounts()), speed(global)?);
+    Ok(speed.seconds(effort.rounding) / speed.seconds(trials).max(f64::MIN_POSITIVE))
 }
 
 /// The stage of looking for grids: weights that sit on one are read in full.
@@ -167,7 +175,7 @@ pub fn evaluations(
 pub fn single(
     items: &'static str,
     total: u64,
-    multiplications: f64,
+    multiplications: impl Into<Multiplications>,
     global: &Global,
 ) -> Result<Vec<Stage>, Failure> {
     let seconds = Some(speed(global)?.seconds(multiplications));

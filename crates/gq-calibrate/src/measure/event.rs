@@ -24,11 +24,30 @@ pub enum CalibrateEvent {
         /// To do.
         of: usize,
     },
-    /// Trials have made so many passes through a layer, each its own and the model's; all heads count as one.
+    /// Trials are through some layers.
     Trials {
-        /// Done.
-        done: usize,
-        /// To do.
-        of: usize,
+        /// Layers whose weights are rounded.
+        rounded: Part,
+        /// Passes through a layer, each trial's own and the model's: early layers have few, since trials are the model itself
+        /// up to the first layer that they change.
+        passes: Part,
     },
+    /// The logits of all trials are there.
+    Logits,
+}
+
+/// How much of something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Done.
+    pub done: usize,
+    /// To do, with what is done.
+    pub of: usize,
+}
+
+impl Part {
+    /// 0 to 1; of nothing, all is done.
+    pub fn share(self) -> f64 {
+        if self.of == 0 { 1.0 } else { self.done as f64 / self.of as f64 }
+    }
 }

@@ -16,7 +16,7 @@ pub use builtin::{BuiltinError, builtin};
 pub use collected::ExpertMoments;
 pub use damping::{Chosen, choose as choose_damping};
 pub use error::CalibrateError;
-pub use event::CalibrateEvent;
+pub use event::{CalibrateEvent, Part};
 pub use held_out::{compared, compared_tokens, is_held_out};
 pub use memory::{FACTORS_AT_WORK, MeasuringMemory, MeasuringSize};
 pub use run::{CalibrateOptions, CalibrationInput, measure, source_files};

@@ -2,7 +2,7 @@
 
 use super::costs::lookups_without_gradients;
 use super::error::CalibrateError;
-use super::event::CalibrateEvent;
+use super::event::{CalibrateEvent, Part};
 use super::held_out::is_held_out;
 use super::memory::{MeasuringMemory, MeasuringSize, depths};
 use crate::measurements::{
@@ -112,15 +112,16 @@ pub fn correct(
             pass = pass.spilled_to(gq_files::begin(&states).map_err(io)?);
         }
         let passes = work.passes(&groups);
-        let of = passes.last().map_or(1, |passes| passes + 1);
+        let of = passes.last().copied().unwrap_or(0);
         for (layer, &done) in passes.iter().enumerate() {
             let weights = work.rounded(|tensor| tensor.layer == Some(layer))?;
             pass.next_layer(&weights).map_err(io)?;
-            progress(CalibrateEvent::Trials { done, of });
+            let rounded = Part { done: layer + 1, of: passes.len() };
+            progress(CalibrateEvent::Trials { rounded, passes: Part { done, of } });
         }
         let head = work.rounded(|tensor| tensor.layer.is_none() && tensor.role == Role::Head)?;
         let measured = pass.divergences(&head).map_err(io)?;
-        progress(CalibrateEvent::Trials { done: of, of });
+        progress(CalibrateEvent::Logits);
         Ok::<_, CalibrateError>(measured)
     })();
     if memory.spilled > 0 {

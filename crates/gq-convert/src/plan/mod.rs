@@ -13,7 +13,7 @@ mod policy;
 mod step;
 
 pub(crate) use allocate::predicted;
-pub use effort::{Amounts, Effort, Speed};
+pub use effort::{Amounts, Effort, Multiplications, Speed};
 pub use error::PlanError;
 pub use estimate::Estimate;
 pub use grid::{GridError, Grids, Lossless};

@@ -9,6 +9,7 @@ use crate::table::Table;
 use crate::{expected, source, units};
 use gq_codec::{Rotation, code_of, study_encoding};
 use gq_container::Container;
+use gq_convert::Multiplications;
 use gq_model::LogitRows;
 use gq_tensor::{Encoding, RotationKind, RotationSpec, Storage};
 use std::path::{Path, PathBuf};
@@ -173,6 +174,7 @@ fn of_codec(args: &BenchArgs, global: &Global) -> Result<(), Failure> {
         columns.map_or(OTHERS, |code| code.multiplications())
     };
     let work = data.len() as f64 * encodings.iter().map(multiplications).sum::<f64>();
+    let work = Multiplications { products: 0.0, codes: work };
     let seconds = Some(expected::speed(global)?.seconds(work));
     let stage = Stage { name: "", unit: Unit::Items("encodings"), total: encodings.len() as u64, seconds };
     let mut progress = Progress::staged(global, "bench", vec![stage]);

@@ -7,7 +7,7 @@ use crate::jobs::measuring_memory::{keep_buffers, memory, memory_line, room};
 use crate::options::amounts::Measuring;
 use crate::progress::Progress;
 use crate::signals::Work;
-use crate::source;
+use crate::{expected, source};
 use gq_calibrate::{
     CalibrateError, CalibrateEvent, CalibrateOptions, CalibrationInput, MeasurementsDir, MeasurementsError,
     TrialOptions,
@@ -78,6 +78,7 @@ pub fn measure(
     // Moments that are there, on the same text, are not measured again.
     let found = found.filter(|found| found.value().text_sha256 == gq_calibrate::texts_digest(&texts));
     let output = global.output();
+    let rounding = expected::rounding_share(checkpoint, how, global)?;
     let mut report = |event| {
         let (stage, done, of) = match event {
             CalibrateEvent::Resumed { layers, of } => {
@@ -89,9 +90,11 @@ pub fn measure(
             }
             CalibrateEvent::Gradients { done, of } => ("gradients", done, of),
             CalibrateEvent::Moments { done, of } => ("layers", done, of),
-            CalibrateEvent::Trials { done, of } if done < of => ("trials", done, of - 1),
-            // Every trial has logits of its own: a step unlike the others.
-            CalibrateEvent::Trials { .. } => ("logits", 1, 1),
+            CalibrateEvent::Trials { rounded, passes } => {
+                let share = rounding * rounded.share() + (1.0 - rounding) * passes.share();
+                ("trials", (100.0 * share).round() as usize, 100)
+            }
+            CalibrateEvent::Logits => ("logits", 1, 1),
         };
         progress.stage(stage, done as u64, of as u64, "");
         if (stage, done) == ("trials", of) {
