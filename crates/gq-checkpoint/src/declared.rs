@@ -1,6 +1,7 @@
 //! A tensor as its family declares it: what it is to the graph, what it is called everywhere, its shape, when it is
 //! there. The one place that names come from; the lists are in `family/`.
 
+use crate::fused::Fused;
 use crate::{LayerSpec, ModelSpec, Role};
 
 /// What a tensor is to its family's graph; the runtime asks for tensors by part. Shapes are `[rows, cols]`.
@@ -263,6 +264,8 @@ pub enum Layout {
         /// As of a stack.
         gguf: &'static [&'static str],
     },
+    /// Rows of a tensor that has those of several parts, on the Hub and in a GGUF (Phi).
+    Fused(&'static Fused),
 }
 
 impl Layout {
@@ -377,6 +380,9 @@ fn layer_of(spec: &ModelSpec, layer: Option<usize>) -> Option<Option<&LayerSpec>
 
 /// Name in a GGUF of the factors on rotary frequencies, which are a part of the configuration on the Hub.
 pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
+
+/// Names in a GGUF of the divisors of frequencies of long and of short contexts, in the order of a file (Phi).
+pub(crate) const ROPE_FACTORS: [&str; 2] = ["rope_factors_long.weight", "rope_factors_short.weight"];
 
 /// Where a layer's number stands in declared names.
 const LAYER: &str = ".N.";

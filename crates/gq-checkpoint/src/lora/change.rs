@@ -5,6 +5,7 @@ use super::named_module::NamedModule;
 use super::parameter::{of_expert, of_parameter, parameter};
 use super::tied::{EMBEDDING, equal_bytes};
 use super::{Adapter, AdapterError};
+use super::fused::of_fused;
 use crate::declared::Layout as InFiles;
 use crate::names::canonical;
 use crate::safetensors::HeaderEntry;
@@ -41,6 +42,11 @@ impl TokenRows {
 }
 
 impl Change {
+    /// Whether it changes nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.whole.is_none() && self.tokens.is_none() && self.factors.is_none() && self.added.is_none()
+    }
+
     fn new(adapter: usize) -> Change {
         Change { adapter, whole: None, tokens: None, factors: None, added: None }
     }
@@ -75,6 +81,9 @@ pub(super) fn matched(
     let NamedModule { adapter, name, module } = of;
     let weight = canonical(&format!("{name}.weight"));
     let Some(source) = tensors.get(weight.as_str()) else {
+        if let Some(fused) = spec.fused_on_the_hub(&weight) {
+            return of_fused(index, of, &fused, tensors);
+        }
         let has_factors = module.a.is_some() || module.b.is_some();
         if let Some((tensor, part)) = of_expert(&weight, tensors).filter(|_| has_factors) {
             let mut change = Change::new(index);
@@ -95,7 +104,7 @@ pub(super) fn matched(
     };
     let mut changes = Vec::new();
     let change = of_weight(index, of, source)?;
-    if change.whole.is_some() || change.tokens.is_some() || change.factors.is_some() {
+    if !change.is_empty() {
         changes.push((weight, change));
     }
     if module.whole_bias.is_some() || module.b_bias.is_some() {
@@ -138,7 +147,11 @@ fn unweighted(adapter: &Adapter, module: &str) -> Result<(), AdapterError> {
     }
 }
 
-fn of_weight(index: usize, of: NamedModule<'_>, source: &SourceTensor) -> Result<Change, AdapterError> {
+pub(super) fn of_weight(
+    index: usize,
+    of: NamedModule<'_>,
+    source: &SourceTensor,
+) -> Result<Change, AdapterError> {
     let NamedModule { adapter, name, module } = of;
     let mut change = Change::new(index);
     let conflict = |first, second| AdapterError::Conflict { module: name.to_owned(), first, second };
@@ -247,6 +260,7 @@ fn check_magnitude(
 pub(super) fn check_targets(adapter: &Adapter, tensors: &[SourceTensor]) -> Result<(), AdapterError> {
     let trained: Vec<String> =
         adapter.modules.keys().map(|name| canonical(&format!("{name}.weight"))).collect();
+    let has = |name: &str| trained.iter().any(|trained| trained == name);
     let projection = |tensor: &&SourceTensor| {
         use Role as R;
         let roles = [R::Query, R::Key, R::Value, R::Output, R::Gate, R::Up, R::Down];
@@ -255,7 +269,9 @@ pub(super) fn check_targets(adapter: &Adapter, tensors: &[SourceTensor]) -> Resu
     for tensor in tensors.iter().filter(projection) {
         let module = tensor.source_name.strip_suffix(".weight").unwrap_or(&tensor.source_name);
         let canonical = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
-        if adapter.config.demands(module, canonical) && !trained.contains(&tensor.name) {
+        // A projection that stands in a tensor with others is trained with them.
+        let is_trained = has(&tensor.name) || has(&crate::names::canonical(&tensor.source_name));
+        if adapter.config.demands(module, canonical) && !is_trained {
             return Err(AdapterError::Untrained { module: module.to_owned() });
         }
     }

@@ -450,7 +450,7 @@ fn refusals_name_the_field_the_value_and_what_is_supported() {
             "gemma4-e4b",
             "model_type",
             "gemma9".into(),
-            r#"field "model_type" is "gemma9", supported: llama, mistral, qwen2, qwen3, qwen3_moe, ministral3, mistral3, gpt_oss, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified"#,
+            r#"field "model_type" is "gemma9", supported: llama, mistral, qwen2, qwen3, qwen3_moe, ministral3, mistral3, phi3, gpt_oss, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified"#,
         ),
     ];
     for (name, key, value, expected) in cases {
