@@ -165,3 +165,58 @@ pub(crate) fn check_twice(tensors: &[SourceTensor]) -> Result<(), TensorError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Checkpoint;
+
+    fn opened() -> Checkpoint {
+        Checkpoint::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/tiny/phi3")).unwrap()
+    }
+
+    #[test]
+    fn parts_have_their_rows_of_the_file() {
+        let checkpoint = opened();
+        let spec = checkpoint.spec();
+        let fused = spec.fused("model.layers.1.self_attn.v_proj.weight").unwrap();
+        assert_eq!(
+            (fused.hub.as_str(), fused.shape()),
+            ("model.layers.1.self_attn.qkv_proj.weight", vec![160, 96])
+        );
+        assert_eq!(fused.gguf, "blk.1.attn_qkv.weight");
+        let rows: Vec<_> = fused.parts.iter().map(|part| part.rows.clone()).collect();
+        assert_eq!(rows, [0..96, 96..128, 128..160]);
+        let [q, k, v] = ["q", "k", "v"]
+            .map(|part| checkpoint.tensor(&format!("model.layers.1.self_attn.{part}_proj.weight")).unwrap());
+        assert_eq!((k.offset - q.offset, v.offset - k.offset), (96 * 96 * 2, 32 * 96 * 2));
+        assert_eq!((k.source_name.as_str(), k.bytes), (fused.hub.as_str(), 32 * 96 * 2));
+        let runs = fused.runs(90..130);
+        let runs: Vec<_> =
+            runs.iter().map(|(name, rows)| (name.contains(".k_proj."), rows.clone())).collect();
+        assert_eq!(runs, [(false, 90..96), (true, 0..32), (false, 0..2)]);
+        assert!(fused.runs(96..96).is_empty() && spec.fused("model.norm.weight").is_none());
+    }
+
+    #[test]
+    fn another_shape_and_a_part_by_itself_are_refused() {
+        let checkpoint = opened();
+        let whole = |shape: Vec<usize>| SourceTensor {
+            name: "model.layers.0.mlp.gate_up_proj.weight".to_owned(),
+            source_name: "whole".to_owned(),
+            shape,
+            ..checkpoint.tensors()[0].clone()
+        };
+        let apart = |tensors: &[SourceTensor]| {
+            let mut tensors = tensors.to_vec();
+            take_apart(checkpoint.spec(), &mut tensors).map(|()| tensors.len())
+        };
+        assert_eq!(apart(&[whole(vec![320, 96])]), Ok(2));
+        let error = apart(&[whole(vec![319, 96])]).unwrap_err();
+        assert!(matches!(error, TensorError::WrongShape { expected, .. } if expected == [320, 96]));
+        let mut gate = whole(vec![160, 96]);
+        gate.name = "model.layers.0.mlp.gate_proj.weight".to_owned();
+        let error = apart(&[whole(vec![320, 96]), gate]).unwrap_err();
+        assert!(matches!(error, TensorError::NameClash { first, .. } if first == "whole"));
+    }
+}

@@ -155,7 +155,8 @@ mod tests {
                 json!({"quant_method": "compressed-tensors", "format": "float-quantized"});
             if family == Family::Phi3 {
                 let read = ["default", "longrope"];
-                configs.retain(|config| read.iter().any(|name| config["rope_parameters"]["rope_type"] == *name));
+                configs
+                    .retain(|config| read.iter().any(|name| config["rope_parameters"]["rope_type"] == *name));
                 configs.iter_mut().for_each(|config| {
                     config.as_object_mut().unwrap().remove("quantization_config");
                 });

@@ -290,10 +290,10 @@ pub(crate) fn rope_spec(parameters: &RopeParameters, head_dim: usize) -> RopeSpe
             plain.enumerate().map(freq).collect()
         }
     };
-    let long = parameters.long.as_ref().map(|long| LongFrequencies {
-        beyond: long.beyond,
-        inv_freq: divided(&long.factors),
-    });
+    let long = parameters
+        .long
+        .as_ref()
+        .map(|long| LongFrequencies { beyond: long.beyond, inv_freq: divided(&long.factors) });
     RopeSpec { head_dim, theta, inv_freq, long, attention_factor: attention_factor as f32, kind }
 }
 

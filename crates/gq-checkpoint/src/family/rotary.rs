@@ -13,7 +13,8 @@ pub(super) fn read(
 ) -> Result<RopeParameters, ConfigError> {
     let theta = fields.opt_float("rope_theta", 1.0..=1e12)?;
     let original = fields.opt_float("original_max_position_embeddings", 1.0..=1e9)?;
-    let around = Around { theta: Some(theta.unwrap_or(DEFAULT_THETA)), max_positions, original, of_phi: None };
+    let around =
+        Around { theta: Some(theta.unwrap_or(DEFAULT_THETA)), max_positions, original, of_phi: None };
     let read = |object: Option<Fields<'_>>| {
         object.map(|object| RopeParameters::read(&object, around, model_type)).transpose()
     };

@@ -155,8 +155,10 @@ impl StoredRope {
             let factors = check_divisors(factors, name, dim)?;
             Ok(self.listed(dim, factors.as_deref())["short_factor"].clone())
         });
-        Ok(json!({"rope_type": "longrope", "rope_theta": self.theta, "short_factor": short?, "long_factor": long?,
-                  "attention_factor": self.own() * self.attention}))
+        Ok(
+            json!({"rope_type": "longrope", "rope_theta": self.theta, "short_factor": short?, "long_factor": long?,
+                  "attention_factor": self.own() * self.attention}),
+        )
     }
 
     /// The same for Gemma 4, whose full layers turn a part of their pairs.
@@ -245,11 +247,7 @@ impl StoredRope {
 }
 
 /// Refuses divisors that are not one number above 0 for each pair of `dim` dimensions.
-fn check_divisors(
-    factors: Option<Vec<f64>>,
-    tensor: &str,
-    dim: u64,
-) -> Result<Option<Vec<f64>>, GgufError> {
+fn check_divisors(factors: Option<Vec<f64>>, tensor: &str, dim: u64) -> Result<Option<Vec<f64>>, GgufError> {
     let Some(factors) = factors else { return Ok(None) };
     let finite = factors.iter().all(|factor| factor.is_finite() && *factor > 0.0);
     match finite && factors.len() as u64 * 2 == dim {

@@ -71,7 +71,8 @@ impl ExportPlan {
     /// When GGUF has no place for something that the model is: a tokenizer, an attention scale, a tensor, a type.
     pub fn new(source: ExportSource<'_>, options: &ExportOptions) -> Result<ExportPlan, GgufError> {
         let spec = source.spec;
-        let mut tensors: Vec<ExportTensor> = stored_factors(spec)?.into_iter().map(|(name, values)| made_tensor(name, values)).collect();
+        let mut tensors: Vec<ExportTensor> =
+            stored_factors(spec)?.into_iter().map(|(name, values)| made_tensor(name, values)).collect();
         for (name, shape) in source.tensors {
             let unknown =
                 || GgufError::UnknownTensor { name: name.clone(), architecture: spec.family.name() };

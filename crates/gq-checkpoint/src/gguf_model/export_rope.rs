@@ -89,7 +89,9 @@ pub(super) fn stored_factors(spec: &ModelSpec) -> Result<Vec<(&'static str, Vec<
     let rules = &spec.family.file().gguf;
     let key = if rules.sliding_rope { "rope_parameters.full_attention" } else { "rope_parameters" };
     match rules.rope_factors {
-        RopeFactors::WhereNeeded | RopeFactors::ShortAndLong | RopeFactors::Never if by_keys => Ok(Vec::new()),
+        RopeFactors::WhereNeeded | RopeFactors::ShortAndLong | RopeFactors::Never if by_keys => {
+            Ok(Vec::new())
+        }
         RopeFactors::Never => Err(unsupported(
             key,
             format!("{} that rope.scaling.* cannot say", name(rope.kind)),
@@ -114,7 +116,8 @@ fn listed_divisors(rope: &RopeSpec, frequencies: &[f32]) -> Vec<f32> {
         let period = period(rope.theta, pair, frequencies.len());
         let near = (1.0 / (f64::from(frequency) * f64::from(period))) as f32;
         let again = |factor: f32| 1.0 / (factor * period) == frequency;
-        let (up, down) = (|n: u32| f32::from_bits(near.to_bits() + n), |n: u32| f32::from_bits(near.to_bits() - n));
+        let (up, down) =
+            (|n: u32| f32::from_bits(near.to_bits() + n), |n: u32| f32::from_bits(near.to_bits() - n));
         let others = (1..=4).flat_map(|n| [up(n), down(n)]);
         [snap(near), near].into_iter().chain(others).find(|factor| again(*factor)).unwrap_or(near)
     };

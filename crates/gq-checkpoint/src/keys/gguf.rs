@@ -1,8 +1,8 @@
 //! Keys of GGUF's metadata, as llama.cpp (b11549) reads them.
 
 use super::{
-    ALL, Families, GEMMA, GEMMA3, GEMMA4, GPT_OSS, GgufKey, LLAMA_QWEN, MISTRAL3, NOT_MISTRAL3, NOT_PHI3, PHI3,
-    QWEN3_MOE, SLIDING,
+    ALL, Families, GEMMA, GEMMA3, GEMMA4, GPT_OSS, GgufKey, LLAMA_QWEN, MISTRAL3, NOT_MISTRAL3, NOT_PHI3,
+    PHI3, QWEN3_MOE, SLIDING,
 };
 use crate::Family;
 

@@ -53,14 +53,8 @@ pub const NOT_PHI3: Families = &[
     Family::Gemma4,
 ];
 /// Families whose gate's activation the configuration says by its usual name.
-pub const HIDDEN_ACT: Families = &[
-    Family::Llama,
-    Family::Qwen2,
-    Family::Qwen3,
-    Family::Qwen3Moe,
-    Family::Mistral3,
-    Family::Phi3,
-];
+pub const HIDDEN_ACT: Families =
+    &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Mistral3, Family::Phi3];
 /// Families that stand in wrappers.
 pub const WRAPPED: Families = &[Family::Mistral3, Family::Gemma3, Family::Gemma4];
 /// All but Ministral 3.

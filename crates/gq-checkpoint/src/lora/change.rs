@@ -1,11 +1,11 @@
 //! What adapters do to tensors: each module's parts matched with the tensors they are for.
 
 use super::factors::{Factors, Layout, both, check_shape};
+use super::fused::of_fused;
 use super::named_module::NamedModule;
 use super::parameter::{of_expert, of_parameter, parameter};
 use super::tied::{EMBEDDING, equal_bytes};
 use super::{Adapter, AdapterError};
-use super::fused::of_fused;
 use crate::declared::Layout as InFiles;
 use crate::names::canonical;
 use crate::safetensors::HeaderEntry;

@@ -45,7 +45,8 @@ pub(super) fn of_fused(
 
 /// A module's tensors, of those with one entry for each of all `rows` some of them alone.
 fn cut(module: &Module, rows: usize, part: &Range<usize>) -> Result<Module, AdapterError> {
-    let cut = |entry: &Option<HeaderEntry>| entry.as_ref().map(|entry| cut_entry(entry, rows, part)).transpose();
+    let cut =
+        |entry: &Option<HeaderEntry>| entry.as_ref().map(|entry| cut_entry(entry, rows, part)).transpose();
     Ok(Module {
         b: cut(&module.b)?,
         magnitude: cut(&module.magnitude)?,

@@ -1,13 +1,14 @@
 //! Configurations of released sizes: the tensors they call for are those the reference builds.
 
 use crate::support::read;
-use gq_checkpoint::{Activation, Family, ModelSpec, RopeKind, Scoring, parse_config};
+use gq_checkpoint::{Activation, ExpectedTensor, Family, ModelSpec, RopeKind, Scoring, parse_config};
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "smollm2-135m",
     "qwen2.5-0.5b",
     "qwen3-0.6b",
     "qwen3-30b-a3b",
+    "phi-4-mini",
     "gemma3-270m",
     "gemma4-e2b",
     "gemma4-e4b",
@@ -44,10 +45,16 @@ fn expected_tensors_are_those_of_the_reference() {
                 reference.push((pattern.replace('*', &number), shape.clone()));
             }
         }
-        let mut ours: Vec<_> =
-            spec(name).expected_tensors().into_iter().map(|tensor| (tensor.name, tensor.shape)).collect();
+        let spec = spec(name);
+        // What files have in one tensor stands there by its name.
+        let in_files = |tensor: ExpectedTensor| {
+            let fused = spec.fused(&tensor.name);
+            fused.map_or((tensor.name, tensor.shape), |fused| (fused.hub.clone(), fused.shape()))
+        };
+        let mut ours: Vec<_> = spec.expected_tensors().into_iter().map(in_files).collect();
         reference.sort();
         ours.sort();
+        ours.dedup();
         assert_eq!(ours, reference, "{name}");
     }
 }
@@ -65,6 +72,39 @@ fn smollm2() {
         (Activation::SILU, false, false)
     );
     assert_eq!((spec.ropes.len(), spec.ropes[0].theta, spec.embed_scale), (1, 100_000.0, None));
+}
+
+#[test]
+fn phi_4_mini() {
+    let spec = spec("phi-4-mini");
+    assert_eq!((spec.family, spec.layers.len(), spec.tied_head), (Family::Phi3, 32, true));
+    let attention = &spec.layers[31].attention;
+    assert_eq!((attention.heads, attention.kv_heads, attention.head_dim), (24, 8, 128));
+    assert_eq!((attention.window, spec.max_positions), (Some(262_144), 131_072));
+    let rope = &spec.ropes[0];
+    assert_eq!((rope.turning(), rope.kind, spec.short_context()), (96, RopeKind::Factors, Some(4096)));
+    assert_eq!(rope.attention_factor, (1.0f64 + 32f64.ln() / 4096f64.ln()).sqrt() as f32);
+    assert_eq!(rope.frequencies(4096)[0], rope.frequencies(4097)[0]);
+    assert!(rope.frequencies(4096)[47] > 47.0 * rope.frequencies(4097)[47]);
+    // The name that the first files have for it, and the context on top, which counts before any other.
+    let mut config: serde_json::Value = serde_json::from_str(&read("configs/phi-4-mini.json")).unwrap();
+    config["rope_scaling"]["type"] = "su".into();
+    config["rope_scaling"]["original_max_position_embeddings"] = 64.into();
+    assert_eq!(parse_config(&config.to_string()).unwrap(), spec);
+    for (key, value, said) in [
+        ("partial_rotary_factor", serde_json::json!(0.01), "partial_rotary_factor"),
+        ("partial_rotary_factor", serde_json::json!(0.758), "even numbers"),
+        ("partial_rotary_factor", serde_json::json!(0.5), "short_factor"),
+        ("rope_scaling", serde_json::json!({"rope_type": "linear", "factor": 2.0}), "default, longrope"),
+        ("lm_head_bias", true.into(), "lm_head_bias"),
+        ("interpolate_factor", 2.into(), "interpolate_factor"),
+        ("quantization_config", serde_json::json!({"quant_method": "fp8"}), "no scales here"),
+    ] {
+        let mut config: serde_json::Value = serde_json::from_str(&read("configs/phi-4-mini.json")).unwrap();
+        config[key] = value;
+        let error = parse_config(&config.to_string()).unwrap_err().to_string();
+        assert!(error.contains(said), "{key}: {error}");
+    }
 }
 
 #[test]
@@ -401,7 +441,7 @@ fn refusals_name_the_field_the_value_and_what_is_supported() {
             "smollm2-135m",
             "rms_norm_eps",
             serde_json::Value::Null,
-            r#"field "rms_norm_eps" is null, which has no meaning there; without the key it is 1e-6; Ministral 3, GPT-OSS: 1e-5"#,
+            r#"field "rms_norm_eps" is null, which has no meaning there; without the key it is 1e-6; Ministral 3, Phi, GPT-OSS: 1e-5"#,
         ),
         (
             "smollm2-135m",

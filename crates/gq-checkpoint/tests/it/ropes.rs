@@ -18,7 +18,7 @@ fn ulps(a: f32, bits: u64) -> u64 {
 #[test]
 fn frequencies_are_those_of_the_reference() {
     let cases: Vec<Value> = serde_json::from_str(&read("configs/rope.json")).unwrap();
-    assert_eq!(cases.len(), 18);
+    assert_eq!(cases.len(), 20);
     let mut refused = Vec::new();
     for case in cases {
         let name = case["name"].as_str().unwrap();
@@ -52,6 +52,12 @@ fn frequencies_are_those_of_the_reference() {
                 "{name}, {layer_type}: {exact} of {} exact",
                 bits.len()
             );
+            // Those of longer contexts, where they are others.
+            let long = expected["long_inv_freq"].as_array().into_iter().flatten();
+            let long: Vec<u64> = long.map(|x| x.as_u64().unwrap()).collect();
+            let ours = rope.long.as_ref().map_or(&[][..], |long| &long.inv_freq);
+            assert_eq!(ours.len(), long.len(), "{name}");
+            assert!(ours.iter().zip(&long).all(|(a, b)| ulps(*a, *b) <= 1), "{name}");
             let factor = expected["attention_factor"].as_f64().unwrap() as f32;
             assert_eq!(rope.attention_factor, factor, "{name}, {layer_type}");
         }

@@ -48,4 +48,6 @@ mod gpt_oss;
 #[cfg(test)]
 mod mistral;
 #[cfg(test)]
+mod phi3;
+#[cfg(test)]
 mod qwen3;

@@ -95,7 +95,9 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
         }
     };
     let mut loaded = source::model_how(&found.path, &args.loras, args.activations, args.kv, global)?;
-    let context = args.ctx.unwrap_or(CONTEXT.min(loaded.model.spec().max_positions));
+    let (own, short) = (loaded.model.spec().max_positions, loaded.model.spec().short_context());
+    // Frequencies are chosen by the context: without a word those of short texts, as a short text has them elsewhere.
+    let context = args.ctx.unwrap_or(CONTEXT.min(own).min(short.unwrap_or(own)));
     args.device.place(&mut loaded, context, global)?;
     let model = &loaded.model;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
@@ -110,7 +112,10 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
         let ignored = units::printable(&settings.ignored.join(", "));
         output.warn(&format!("generation_config.json asks for {ignored}, which gq does not do"));
     }
-    let own = model.spec().max_positions;
+    if let (Some(asked), Some(short)) = (args.ctx, short.filter(|short| context > *short)) {
+        let said = "the rotary frequencies are those of long contexts, from the first token on";
+        output.note(&format!("--ctx {asked} is beyond {short} tokens: {said}"));
+    }
     if let Some(asked) = args.ctx.filter(|&asked| asked > own) {
         output.warn(&format!("--ctx {asked} is beyond the {own} tokens that the model was made for"));
     }

@@ -107,8 +107,7 @@ impl Matrices {
             let bytes = parts().map(|part| stored(part, kind)).sum::<Option<u64>>()?;
             Some(BlockOption { kind, bytes, error })
         };
-        let options: Vec<BlockOption> =
-            errors.get(name).into_iter().flatten().filter_map(option).collect();
+        let options: Vec<BlockOption> = errors.get(name).into_iter().flatten().filter_map(option).collect();
         let lost = |name: &str, kind: GgmlType| {
             let found = errors.get(name).and_then(|errors| errors.iter().find(|error| error.kind == kind));
             found.map_or(f64::NAN, |error| error.error)
