@@ -1,7 +1,6 @@
 //! A tensor as its family declares it: what it is to the graph, what it is called everywhere, its shape, when it is
 //! there. The one place that names come from; the lists are in `family/`.
 
-use crate::fused::Fused;
 use crate::{LayerSpec, ModelSpec, Role};
 
 /// What a tensor is to its family's graph; the runtime asks for tensors by part. Shapes are `[rows, cols]`.
@@ -268,6 +267,17 @@ pub enum Layout {
     Fused(&'static Fused),
 }
 
+/// A tensor of files that has the rows of several parts of the graph, one part below the other.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fused {
+    /// Its name on the Hub, as canonical names are spelled.
+    pub hub: &'static str,
+    /// Its name in a GGUF.
+    pub gguf: &'static str,
+    /// The parts, from its first row on.
+    pub parts: &'static [Part],
+}
+
 impl Layout {
     /// Names of the parts of a stack, on the Hub and in a GGUF.
     pub(crate) const fn parts(self) -> [&'static [&'static str]; 2] {
@@ -331,6 +341,14 @@ impl Declared {
 
     pub(crate) const fn when(self, when: &'static [When]) -> Declared {
         Declared { when, ..self }
+    }
+
+    /// The tensor of files that it stands in with others.
+    pub(crate) fn fused(&self) -> Option<&'static Fused> {
+        match self.layout {
+            Layout::Fused(fused) => Some(fused),
+            _ => None,
+        }
     }
 
     pub(crate) const fn spelled(self, spellings: &'static [&'static str]) -> Declared {

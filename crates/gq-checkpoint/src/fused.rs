@@ -1,21 +1,10 @@
 //! Tensors that have the rows of several parts of the graph, one part below the other (Phi): each part is a tensor by
 //! itself, which knows where its rows are. Nothing is read and nothing is copied.
 
-use crate::declared::{Declared, Layout, Part, matched, numbered};
+use crate::declared::{Declared, Fused, matched, numbered};
 use crate::{ModelSpec, Role, SourceTensor, TensorError};
 use std::collections::HashMap;
 use std::ops::Range;
-
-/// A tensor of files that has the rows of several parts.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Fused {
-    /// Its name on the Hub, as canonical names are spelled.
-    pub hub: &'static str,
-    /// Its name in a GGUF.
-    pub gguf: &'static str,
-    /// The parts, from its first row on.
-    pub parts: &'static [Part],
-}
 
 /// Such a tensor of one model, in one layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,15 +30,6 @@ pub struct FusedPart {
     pub role: Role,
     /// Its rows in the whole tensor.
     pub rows: Range<usize>,
-}
-
-impl Declared {
-    pub(crate) fn fused(&self) -> Option<&'static Fused> {
-        match self.layout {
-            Layout::Fused(fused) => Some(fused),
-            _ => None,
-        }
-    }
 }
 
 impl ModelSpec {

@@ -8,8 +8,7 @@ use super::tensors::{
 };
 use super::{FamilyFile, ModelType, rotary};
 use crate::config::{Around, Fields, OfPhi, RopeParameters, check_factors, rope_spec};
-use crate::declared::{Declared, Layout, Part};
-use crate::fused::Fused;
+use crate::declared::{Declared, Fused, Layout, Part};
 use crate::gguf::{
     Gguf, GgufError, GgufRules, Keys, RopeFactors, Set, StoredRope, common, full_layer, int, number, object,
 };
@@ -222,6 +221,7 @@ fn gguf_loads(spec: &ModelSpec) -> Result<(), GgufError> {
 /// Keys of this architecture alone. The engine reads no window: one that is as long as the longest text is named as the
 /// converter names it, a shorter one is refused.
 fn gguf_metadata(set: &mut Set<'_>, spec: &ModelSpec) {
+    set("vocab_size", int(spec.vocab_size));
     let rope = spec.ropes.first();
     set("rope.dimension_count", int(rope.map_or(0, crate::RopeSpec::turning)));
     let original = spec.short_context().unwrap_or(spec.max_positions);

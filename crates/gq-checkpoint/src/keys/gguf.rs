@@ -73,7 +73,7 @@ pub const GGUF_KEYS: &[GgufKey] = &[
     row("block_count", ALL, "layers", "refused", "num_hidden_layers", "1 to 1024"),
     row("context_length", ALL, "longest sequence the model was made for, tokens", "refused", "max_position_embeddings", "any"),
     row("embedding_length", ALL, "width of the residual stream", "refused", "hidden_size", "any"),
-    row("vocab_size", ALL, "rows of the embedding; the tokenizer's count decides", "the tokenizer's", "vocab_size (Llama, Ministral 3)", "rows of token_embd.weight decide"),
+    row("vocab_size", ALL, "rows of the embedding; the tokenizer's count decides", "the tokenizer's", "vocab_size (Llama, Ministral 3, Phi)", "rows of token_embd.weight decide"),
     row("feed_forward_length", ALL, "width of the MLP; one number or one for each layer", "0", "intermediate_size", "all alike; Gemma 4: twice as much on layers that share caches"),
     row("attention.head_count", ALL, "query heads; one number or one for each layer", "0", "num_attention_heads", "all alike"),
     row("attention.head_count_kv", ALL, "key-value heads; one number or one for each layer", "as many as query heads", "num_key_value_heads", "all alike; Gemma 4: one for each type of layer"),

@@ -1,12 +1,13 @@
 //! What adapters do to tensors: each module's parts matched with the tensors they are for.
 
 use super::factors::{Factors, Layout, both, check_shape};
-use super::fused::of_fused;
+use super::fused::cut;
 use super::named_module::NamedModule;
 use super::parameter::{of_expert, of_parameter, parameter};
 use super::tied::{EMBEDDING, equal_bytes};
 use super::{Adapter, AdapterError};
 use crate::declared::Layout as InFiles;
+use crate::fused::FusedTensor;
 use crate::names::canonical;
 use crate::safetensors::HeaderEntry;
 use crate::{ModelSpec, Role, SourceTensor};
@@ -43,7 +44,7 @@ impl TokenRows {
 
 impl Change {
     /// Whether it changes nothing.
-    pub(super) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.whole.is_none() && self.tokens.is_none() && self.factors.is_none() && self.added.is_none()
     }
 
@@ -117,6 +118,38 @@ pub(super) fn matched(
     Ok(changes)
 }
 
+/// What a module that is several parts does to each of them.
+fn of_fused(
+    index: usize,
+    of: NamedModule<'_>,
+    fused: &FusedTensor,
+    tensors: &HashMap<&str, &SourceTensor>,
+) -> Result<Vec<(String, Change)>, AdapterError> {
+    let NamedModule { adapter, name, module } = of;
+    if module.whole_bias.is_some() || module.b_bias.is_some() {
+        return Err(AdapterError::NoBias { module: name.to_owned() });
+    }
+    if adapter.config.mlx {
+        return Err(AdapterError::Option {
+            option: "lora_parameters.keys".to_owned(),
+            value: name.to_owned(),
+            supported: "adapters of PEFT on projections that files have in one tensor",
+        });
+    }
+    let rows = fused.shape().first().copied().unwrap_or(0);
+    let mut changes = Vec::new();
+    for part in &fused.parts {
+        let no_tensor = || AdapterError::NoTensor { module: name.to_owned(), tensor: part.name.clone() };
+        let source = *tensors.get(part.name.as_str()).ok_or_else(no_tensor)?;
+        let module = cut(module, rows, &part.rows)?;
+        let change = of_weight(index, NamedModule { adapter, name, module: &module }, source)?;
+        if !change.is_empty() {
+            changes.push((part.name.clone(), change));
+        }
+    }
+    Ok(changes)
+}
+
 fn of_bias(
     index: usize,
     NamedModule { adapter, name, module }: NamedModule<'_>,
@@ -147,11 +180,7 @@ fn unweighted(adapter: &Adapter, module: &str) -> Result<(), AdapterError> {
     }
 }
 
-pub(super) fn of_weight(
-    index: usize,
-    of: NamedModule<'_>,
-    source: &SourceTensor,
-) -> Result<Change, AdapterError> {
+fn of_weight(index: usize, of: NamedModule<'_>, source: &SourceTensor) -> Result<Change, AdapterError> {
     let NamedModule { adapter, name, module } = of;
     let mut change = Change::new(index);
     let conflict = |first, second| AdapterError::Conflict { module: name.to_owned(), first, second };

@@ -75,39 +75,6 @@ fn smollm2() {
 }
 
 #[test]
-fn phi_4_mini() {
-    let spec = spec("phi-4-mini");
-    assert_eq!((spec.family, spec.layers.len(), spec.tied_head), (Family::Phi3, 32, true));
-    let attention = &spec.layers[31].attention;
-    assert_eq!((attention.heads, attention.kv_heads, attention.head_dim), (24, 8, 128));
-    assert_eq!((attention.window, spec.max_positions), (Some(262_144), 131_072));
-    let rope = &spec.ropes[0];
-    assert_eq!((rope.turning(), rope.kind, spec.short_context()), (96, RopeKind::Factors, Some(4096)));
-    assert_eq!(rope.attention_factor, (1.0f64 + 32f64.ln() / 4096f64.ln()).sqrt() as f32);
-    assert_eq!(rope.frequencies(4096)[0], rope.frequencies(4097)[0]);
-    assert!(rope.frequencies(4096)[47] > 47.0 * rope.frequencies(4097)[47]);
-    // The name that the first files have for it, and the context on top, which counts before any other.
-    let mut config: serde_json::Value = serde_json::from_str(&read("configs/phi-4-mini.json")).unwrap();
-    config["rope_scaling"]["type"] = "su".into();
-    config["rope_scaling"]["original_max_position_embeddings"] = 64.into();
-    assert_eq!(parse_config(&config.to_string()).unwrap(), spec);
-    for (key, value, said) in [
-        ("partial_rotary_factor", serde_json::json!(0.01), "partial_rotary_factor"),
-        ("partial_rotary_factor", serde_json::json!(0.758), "even numbers"),
-        ("partial_rotary_factor", serde_json::json!(0.5), "short_factor"),
-        ("rope_scaling", serde_json::json!({"rope_type": "linear", "factor": 2.0}), "default, longrope"),
-        ("lm_head_bias", true.into(), "lm_head_bias"),
-        ("interpolate_factor", 2.into(), "interpolate_factor"),
-        ("quantization_config", serde_json::json!({"quant_method": "fp8"}), "no scales here"),
-    ] {
-        let mut config: serde_json::Value = serde_json::from_str(&read("configs/phi-4-mini.json")).unwrap();
-        config[key] = value;
-        let error = parse_config(&config.to_string()).unwrap_err().to_string();
-        assert!(error.contains(said), "{key}: {error}");
-    }
-}
-
-#[test]
 fn qwen2_5() {
     let spec = spec("qwen2.5-0.5b");
     assert_eq!((spec.family, spec.layers.len(), spec.tied_head), (Family::Qwen2, 24, true));
