@@ -2,8 +2,8 @@
 
 use super::{
     ALL, ConfigKey, DERIVED_HEADS, Families, GEMMA, GEMMA3, GEMMA4, GPT_OSS, HIDDEN_ACT, LLAMA, LLAMA_GEMMA,
-    MISTRAL3, MISTRALS, NO_GEMMA, NOT_GEMMA4, NOT_PHI3, Null, PHI3, QWEN, QWEN_DENSE, QWEN3, QWEN3_MOE,
-    WRAPPED,
+    MISTRAL3, MISTRALS, NO_GEMMA, NO_GEMMA_NO_PHI, NOT_GEMMA4, NOT_PHI3, Null, PHI3, QWEN, QWEN_DENSE, QWEN3,
+    QWEN3_MOE, WRAPPED,
 };
 use Null::{Absent, Refused};
 
@@ -34,7 +34,8 @@ pub const CONFIG_KEYS: &[ConfigKey] = &[
     row("head_dim", DERIVED_HEADS, "width of a head", ("hidden_size / num_attention_heads; dense Qwen3, GPT-OSS: refused", Absent), "even numbers to 4096", "attention.key_length, attention.value_length, rope.dimension_count"),
     row("head_dim", GEMMA, "width of a head (Gemma 4: on sliding layers)", ("256", Refused), "even numbers to 4096", "attention.key_length(_swa), attention.value_length(_swa)"),
     row("max_position_embeddings", ALL, "longest sequence the model was made for, tokens", ("Llama: 2048; Phi: 4096; Qwen2: 32768; Qwen3: refused; Gemma, Mistral, GPT-OSS: 131072; Ministral 3: 262144; Gemma 4 unified: 262144", Refused), "1 to 2^32", "context_length"),
-    row("original_max_position_embeddings", NO_GEMMA, "context before the extension, tokens; counts before the one in rope_parameters", ("that in rope_parameters; Phi: 4096", Absent), "1 to 10^9", "rope.scaling.original_context_length"),
+    row("original_max_position_embeddings", PHI3, "longest context in which short_factor counts, tokens; counts before the one in rope_parameters", ("4096", Refused), "1 to 10^9", "rope.scaling.original_context_length"),
+    row("original_max_position_embeddings", NO_GEMMA_NO_PHI, "context before the extension, tokens; counts before the one in rope_parameters", ("that in rope_parameters", Absent), "1 to 10^9", "rope.scaling.original_context_length"),
     row("hidden_act", HIDDEN_ACT, "activation of the MLP's gate", ("silu", Refused), "silu, swish, gelu_pytorch_tanh", "not stored: silu, others refused"),
     row("hidden_act", GPT_OSS, "not read; swiglu_alpha and swiglu_limit count", ("silu", Refused), "anything", ""),
     row("hidden_act", GEMMA, "not read; hidden_activation counts", ("-", Absent), "anything", ""),

@@ -80,6 +80,9 @@ pub const NO_GEMMA: Families = &[
     Family::Phi3,
     Family::GptOss,
 ];
+/// Those of them but Phi.
+pub const NO_GEMMA_NO_PHI: Families =
+    &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Mistral3, Family::GptOss];
 /// Those of them whose width of a head has no number as its default.
 pub const DERIVED_HEADS: Families =
     &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Phi3, Family::GptOss];
