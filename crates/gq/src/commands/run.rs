@@ -7,6 +7,7 @@ use crate::global::Global;
 use crate::source::{self, Loaded};
 use crate::talk::{self, Answer, Conversation, End, Manner, Most, SamplingArgs, Settings};
 use crate::units;
+use gq_checkpoint::ModelSpec;
 use gq_model::Sampling;
 use gq_text::{ChatError, ChatTemplate, Part, Tokenizer};
 use jiff::civil::DateTime;
@@ -55,7 +56,8 @@ pub struct RunArgs {
     /// context is full].
     #[arg(short = 'n', long, value_name = "N")]
     tokens: Option<usize>,
-    /// Tokens of prompts and answers together, such as 32k [default: 8192, or the model's own limit if that is less].
+    /// Tokens of prompts and answers together, such as 32k [default: 8192, or the model's own limit, or the end of its short
+    /// contexts (LongRoPE), if that is less].
     #[arg(long, value_name = "N", value_parser = context)]
     ctx: Option<usize>,
     #[command(flatten)]
@@ -96,8 +98,7 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     };
     let mut loaded = source::model_how(&found.path, &args.loras, args.activations, args.kv, global)?;
     let (own, short) = (loaded.model.spec().max_positions, loaded.model.spec().short_context());
-    // Frequencies are chosen by the context: without a word those of short texts, as a short text has them elsewhere.
-    let context = args.ctx.unwrap_or(CONTEXT.min(own).min(short.unwrap_or(own)));
+    let context = args.ctx.unwrap_or_else(|| usual_context(loaded.model.spec()));
     args.device.place(&mut loaded, context, global)?;
     let model = &loaded.model;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
@@ -212,6 +213,12 @@ fn answer_once(
     Ok(())
 }
 
+/// The context without a word. Frequencies are chosen by it: they are those of short texts, as a short text has them
+/// elsewhere.
+fn usual_context(spec: &ModelSpec) -> usize {
+    CONTEXT.min(spec.max_positions).min(spec.short_context().unwrap_or(usize::MAX))
+}
+
 /// Goes on with a text.
 pub fn answer(
     loaded: &Loaded,
@@ -220,7 +227,8 @@ pub fn answer(
     sampling: Sampling,
 ) -> Result<Answer, Failure> {
     let tokenizer = Tokenizer::new(loaded.model.texts(), loaded.model.spec())?;
-    let manner = Manner { system: None, context: CONTEXT, most: Some(Most::Asked(max_tokens)), sampling };
+    let context = usual_context(loaded.model.spec());
+    let manner = Manner { system: None, context, most: Some(Most::Asked(max_tokens)), sampling };
     let mut talk = Conversation::new(loaded, &tokenizer, None, manner);
     talk.say(prompt, &mut |_, _| Ok(()), &AtomicBool::new(false))
 }

@@ -96,3 +96,35 @@ fn a_plan_knows_the_model() {
     assert_eq!(plan["source_bytes"].as_u64(), Some(parts.sum()));
     assert!(error(&gq, "m.gq", "tiny/phi3") < 12.0);
 }
+
+/// Which list of frequencies counts is decided by the context: that of short texts without a word, else it is said.
+#[test]
+fn a_long_context_is_said() {
+    let gq = Gq::new();
+    std::fs::create_dir(gq.path("m")).unwrap();
+    for (folder, names) in [
+        ("tiny/phi3", &["config.json", "model.safetensors.index.json"][..]),
+        ("gguf/tokenizers/llama", &["tokenizer.json", "tokenizer_config.json"]),
+    ] {
+        for name in names {
+            std::fs::copy(testdata(&format!("{folder}/{name}")), gq.path("m").join(name)).unwrap();
+        }
+    }
+    for shard in 1..=3 {
+        let name = format!("model-{shard:05}-of-00003.safetensors");
+        std::fs::copy(testdata(&format!("tiny/phi3/{name}")), gq.path("m").join(name)).unwrap();
+    }
+    let said = |args: &[&str]| {
+        let output = gq.run(&[&["run", "m", "-n", "2", "-p"][..], args].concat());
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let long = "It is a truth. ".repeat(20);
+    let (done, shown) = said(&["It is"]);
+    assert!(done && !shown.contains("long contexts"), "{shown}");
+    let (done, shown) = said(&[&long]);
+    assert!(!done && shown.contains("the context holds 128") && shown.contains("--ctx"), "{shown}");
+    for prompt in ["It is", &long] {
+        let (done, shown) = said(&[prompt, "--ctx", "256"]);
+        assert!(done && shown.contains("--ctx 256 is beyond 128 tokens"), "{shown}");
+    }
+}
