@@ -15,6 +15,17 @@ from check_chat_templates import CONVERSATIONS, NOW, Fixed
 from transformers.utils import chat_template_utils
 
 TEMPLATES = {
+    # A mark made of each role's name, tools in the system message, the end of text where no answer is asked for.
+    "bars": """\
+{% for message in messages %}
+    {%- if message['role'] == 'system' and 'tools' in message and message['tools'] is not none -%}
+        {{- '<|' + message['role'] + '|>' + message['content'] + '<|tool|>' + message['tools'] + '<|/tool|>' + '<|end|>' -}}
+    {%- else -%}
+        {{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' -}}
+    {%- endif -%}
+{% endfor %}
+{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- else -%}{{- eos_token -}}{%- endif -%}
+""",
     # Turns between marks, tools as lines of JSON, reasoning only behind the last question.
     "marks": """\
 {%- macro content_of(message) -%}

@@ -11,6 +11,7 @@ import numpy as np
 ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2,
                  "qwen3": gguf.MODEL_ARCH.QWEN3, "qwen3moe": gguf.MODEL_ARCH.QWEN3MOE,
                  "mistral3": gguf.MODEL_ARCH.MISTRAL3, "gpt-oss": gguf.MODEL_ARCH.GPT_OSS,
+                 "phi3": gguf.MODEL_ARCH.PHI3,
                  "gemma3": gguf.MODEL_ARCH.GEMMA3, "gemma4": gguf.MODEL_ARCH.GEMMA4}
 SUFFIXES = (".weight", ".bias", ".scale")
 
@@ -57,6 +58,9 @@ def tensors(family: str, config: dict, weights: dict[str, np.ndarray]) -> dict[s
         if family == "gemma3" and name.endswith("norm.weight"):
             values = values + 1.0
         out[mapped if mapped.endswith(SUFFIXES) else mapped + ".weight"] = values.astype(np.float32)
+    if family == "phi3":
+        for kind in ("long", "short"):
+            out[f"rope_factors_{kind}.weight"] = np.array(config["rope_parameters"][f"{kind}_factor"], np.float32)
     if family == "gemma4":
         rope = config["rope_parameters"]["full_attention"]
         half = config["global_head_dim"] // 2
@@ -88,6 +92,14 @@ def metadata(family: str, config: dict) -> dict:
                        "rope.scaling.yarn_beta_slow": rope["beta_slow"],
                        "rope.scaling.yarn_log_multiplier": rope["mscale_all_dim"],
                        "attention.temperature_scale": rope["llama_4_scaling_beta"]}
+    if family == "phi3":
+        original = config["original_max_position_embeddings"]
+        scale = config["max_position_embeddings"] / original
+        inferred = (1 + np.log(scale) / np.log(original)) ** 0.5 if scale > 1 else 1.0
+        return keys | {"rope.freq_base": rope["rope_theta"], "rope.scaling.original_context_length": original,
+                       "rope.scaling.attn_factor": float(rope.get("attention_factor", inferred)),
+                       "rope.dimension_count": int(dim * rope.get("partial_rotary_factor", 1.0)),
+                       "attention.sliding_window": config["sliding_window"] or 0}
     if family == "gpt-oss":
         return keys | {"rope.freq_base": rope["rope_theta"], "attention.sliding_window": config["sliding_window"],
                        "expert_count": config["num_local_experts"], "expert_used_count": config["num_experts_per_tok"],

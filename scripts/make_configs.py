@@ -22,6 +22,8 @@ from transformers import (
     Gemma4UnifiedTextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -32,6 +34,7 @@ from transformers import (
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
 from transformers.models.gemma4.modeling_gemma4 import Gemma4TextRotaryEmbedding
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 
 OUT = Path(__file__).resolve().parent.parent / "testdata" / "configs"
 
@@ -77,6 +80,19 @@ QWEN3_30B_A3B = dict(architectures=["Qwen3MoeForCausalLM"], hidden_size=2048, in
 QWEN3 = dict(hidden_act="silu", attention_bias=False, attention_dropout=0.0, initializer_range=0.02, rms_norm_eps=1e-6,
              rope_theta=1000000.0, rope_scaling=None, use_sliding_window=False, sliding_window=None, use_cache=True,
              torch_dtype="bfloat16", vocab_size=151936, bos_token_id=151643, eos_token_id=151645)
+# Sizes and keys as published, with those of its publisher's own code.
+PHI4_MINI = dict(
+    architectures=["Phi3ForCausalLM"], model_type="phi3", hidden_size=3072, intermediate_size=8192,
+    num_hidden_layers=32, num_attention_heads=24, num_key_value_heads=8, max_position_embeddings=131072,
+    original_max_position_embeddings=4096, partial_rotary_factor=0.75, rope_theta=10000.0, sliding_window=262144,
+    tie_word_embeddings=True, vocab_size=200064, bos_token_id=199999, eos_token_id=199999, pad_token_id=199999,
+    rms_norm_eps=1e-5, hidden_act="silu", attention_bias=False, attention_dropout=0.0, embd_pdrop=0.0, resid_pdrop=0.0,
+    full_attn_mod=1, interpolate_factor=1, lm_head_bias=False, mlp_bias=False, initializer_range=0.02, use_cache=True,
+    torch_dtype="bfloat16", rope_scaling={
+        "type": "longrope", "short_factor": [1.0] * 48,
+        "long_factor": [round(1.118320672 ** i, 9) for i in range(31)]
+                       + [32.03, 32.1, 32.13, 32.23, 32.6, 32.61, 32.64, 32.66, 32.7, 32.71, 32.93, 32.97, 33.28, 33.49,
+                          33.5, 44.16, 47.77]})
 GEMMA3_270M = dict(architectures=["Gemma3ForCausalLM"], hidden_size=640, intermediate_size=2048,
                    num_hidden_layers=18, num_attention_heads=4, num_key_value_heads=1, head_dim=256,
                    query_pre_attn_scalar=256, sliding_window=512, rope_theta=1000000.0, rope_local_base_freq=10000.0,
@@ -158,6 +174,10 @@ def configs():
         write(OUT / f"{name}.json", qwen3)
         (OUT / f"{name}.tensors").write_text(tensors(meta(cls, config(**qwen3))))
 
+    write(OUT / "phi-4-mini.json", PHI4_MINI)
+    phi = Phi3Config(**json.loads(json.dumps(PHI4_MINI)))
+    (OUT / "phi-4-mini.tensors").write_text(tensors(meta(Phi3ForCausalLM, phi)))
+
     gemma3 = dict(model_type="gemma3_text", hidden_activation="gelu_pytorch_tanh", rms_norm_eps=1e-6,
                   attention_bias=False, attn_logit_softcapping=None, final_logit_softcapping=None, rope_scaling=None,
                   tie_word_embeddings=True, bos_token_id=2, eos_token_id=1, pad_token_id=0, dtype="bfloat16",
@@ -176,6 +196,14 @@ def rope_case(name, config):
     if kind == "llama":
         rope = LlamaRotaryEmbedding(LlamaConfig(**config))
         types = {"full_attention": (rope.inv_freq, rope.attention_scaling)}
+    elif kind == "phi3":
+        settings = Phi3Config(**config)
+        rope = Phi3RotaryEmbedding(settings)
+        original = settings.rope_parameters["original_max_position_embeddings"]
+        short = bits(rope.inv_freq)
+        rope(torch.zeros(1), torch.tensor([[original]]))  # one position beyond
+        return {"name": name, "config": config, "types": {"full_attention": {
+            "inv_freq": short, "long_inv_freq": bits(rope.inv_freq), "attention_factor": rope.attention_scaling}}}
     else:
         cls, rotary = {"gemma3_text": (Gemma3TextConfig, Gemma3RotaryEmbedding),
                        "gemma4_text": (Gemma4TextConfig, Gemma4TextRotaryEmbedding)}[kind]
@@ -213,6 +241,11 @@ def rope():
             "max_position_embeddings": 4096, "original_max_position_embeddings": 4096,
             "rope_scaling": {"type": "longrope", "short_factor": [1.0 + i / 64 for i in range(64)],
                              "long_factor": [1.0 + i / 64 for i in range(64)]}}),
+        ("phi-4-mini", PHI4_MINI | {"sliding_window": None}),
+        ("phi, a factor that is said", PHI4_MINI | {
+            "sliding_window": None, "partial_rotary_factor": 1.0, "original_max_position_embeddings": 100,
+            "rope_scaling": {"type": "longrope", "short_factor": [1.0 + i / 16 for i in range(64)],
+                             "long_factor": [1.5 + i for i in range(64)], "factor": 8.0}}),
         ("yarn, mscale", llama | {"rope_scaling": yarn | {"mscale": 0.8, "mscale_all_dim": 0.4, "beta_fast": 16}}),
         ("gemma3 4b", dict(model_type="gemma3_text", rope_theta=1000000.0, rope_local_base_freq=10000.0,
                            rope_scaling={"factor": 8.0, "rope_type": "linear"}, num_hidden_layers=6)),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checkpoints with the real dimensions of Gemma 4, Qwen3 and GPT-OSS, for planning, memory and speed work. Never committed.
+"""Checkpoints with the real dimensions of Gemma 4, Qwen3, GPT-OSS and Phi, for planning, memory and speed work. Never committed.
 
     .venv/bin/python scripts/make_shapes.py layers OUT_DIR --model 31b            # a few full-width layers
     .venv/bin/python scripts/make_shapes.py layers OUT_DIR --model e2b --layers 10 --vocab 16384
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import transformers
 
-from make_configs import QWEN3, QWEN3_30B_A3B
+from make_configs import PHI4_MINI, QWEN3, QWEN3_30B_A3B
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 E_VISION = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=16, num_attention_heads=12,
@@ -48,6 +48,7 @@ MODELS = {
                  hidden_size_per_layer_input=0, sliding_window=1024), 5, LARGE_VISION, False),
 }
 QWENS = {"qwen3-30b-a3b": QWEN3 | QWEN3_30B_A3B}
+PHIS = {"phi-4-mini": PHI4_MINI}
 GPT_OSS = dict(
     architectures=["GptOssForCausalLM"], attention_bias=True, attention_dropout=0.0, eos_token_id=200_002, experts_per_token=4,
     head_dim=64, hidden_act="silu", hidden_size=2880, initial_context_length=4096, initializer_range=0.02,
@@ -60,6 +61,7 @@ GPT_OSS = dict(
                                                     "model.embed_tokens", "lm_head"], "quant_method": "mxfp4"})
 OSSES = {"gpt-oss-20b": dict(num_hidden_layers=24, num_local_experts=32),
          "gpt-oss-120b": dict(num_hidden_layers=36, num_local_experts=128)}
+OTHERS = QWENS | PHIS | OSSES
 SHARD_BYTES = 5_000_000_000
 POOL = 1 << 22  # heavy-tailed values that every row is a stretch of
 
@@ -145,6 +147,19 @@ def qwen(name: str, layers: int | None, vocab: int) -> tuple[dict, dict[str, tup
         parts = {"gate_up_proj": ["gate_proj", "up_proj"]}.get(part, [part])
         for expert, own in ((e, p) for e in range(experts) for p in parts):
             shapes[f"{front}experts.{expert}.{own}.weight"] = (rows // len(parts), cols)
+    return spelled, dict(sorted(shapes.items()))
+
+
+def phi(name: str, layers: int | None, vocab: int) -> tuple[dict, dict[str, tuple[int, ...]]]:
+    """config.json as published, and the shape of every tensor; nothing is allocated."""
+    spelled = PHIS[name] | {"vocab_size": vocab}
+    spelled["num_hidden_layers"] = layers or spelled["num_hidden_layers"]
+    if vocab < PHIS[name]["vocab_size"]:
+        spelled |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    with torch.device("meta"):
+        built = transformers.Phi3ForCausalLM(transformers.Phi3Config(**json.loads(json.dumps(spelled))))
+    shapes = {tensor: tuple(value.shape) for tensor, value in built.state_dict().items()}
+    shapes.pop("lm_head.weight", None)
     return spelled, dict(sorted(shapes.items()))
 
 
@@ -265,25 +280,27 @@ def main() -> None:
     for name in ("layers", "sparse"):
         command = commands.add_parser(name)
         command.add_argument("out", type=Path)
-        command.add_argument("--model", choices=[*MODELS, *QWENS, *OSSES], help="one model (default: all)")
+        command.add_argument("--model", choices=[*MODELS, *QWENS, *PHIS, *OSSES], help="one model (default: all)")
         command.add_argument("--vocab", type=int, help="default: the model's own")
         if name == "layers":
             command.add_argument("--layers", type=int, help="default: 2, or 4 where layers share caches")
     options = parser.parse_args()
-    for model in [options.model] if options.model else [*MODELS, *QWENS, *OSSES]:
+    for model in [options.model] if options.model else [*MODELS, *QWENS, *PHIS, *OSSES]:
         layers, content = None, None
         if options.command == "layers":
             settings = MODELS.get(model, [{}])[0]
-            layers = options.layers or (4 if settings.get("num_kv_shared_layers") else 1 if model in QWENS | OSSES else 2)
+            layers = options.layers or (4 if settings.get("num_kv_shared_layers") else 1 if model in OTHERS else 2)
             content = HeavyTails(seed=1)
         suffix = "sparse" if layers is None else f"{layers}-layers"
         if model in QWENS:
             config, shapes = qwen(model, layers, options.vocab or QWENS[model]["vocab_size"])
+        elif model in PHIS:
+            config, shapes = phi(model, layers, options.vocab or PHIS[model]["vocab_size"])
         elif model in OSSES:
             config, shapes = gpt_oss(model, layers, options.vocab or GPT_OSS["vocab_size"])
         else:
             config, shapes = config_and_shapes(model, layers, options.vocab or 262_144)
-        write(options.out / f"{model if model in QWENS | OSSES else f'gemma-4-{model}'}-{suffix}", config, shapes, content)
+        write(options.out / f"{model if model in OTHERS else f'gemma-4-{model}'}-{suffix}", config, shapes, content)
 
 
 if __name__ == "__main__":

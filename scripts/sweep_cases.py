@@ -50,6 +50,16 @@ def old(scaling: dict | None, **keys) -> dict:
     return {"rope_parameters": DROP, "rope_theta": 10000.0, "rope_scaling": scaling, **keys}
 
 
+def phi(top: dict | None = None, **parameters) -> dict:
+    """Rotary parameters of Phi's base with some changed, and keys on top of them."""
+    changed = {key: value for key, value in {**PHI, **parameters}.items() if value is not DROP}
+    return {"rope_parameters": changed, **(top or {})}
+
+
+def phi_original(length: int, **parameters) -> dict:
+    return phi({"original_max_position_embeddings": length}, original_max_position_embeddings=length, **parameters)
+
+
 def gemma_rope(full: dict | None = None, sliding: dict | None = None, theta: float = 5000.0) -> dict:
     return {"rope_parameters": {SLIDING: {"rope_type": "default", "rope_theta": 100.0, **(sliding or {})},
                                 FULL: {"rope_type": "default", "rope_theta": theta, **(full or {})}}}
@@ -63,6 +73,9 @@ def gemma4_rope(full: dict | None = None, sliding: dict | None = None) -> dict:
 
 
 MINISTRAL = BASES["mistral3"]["rope_parameters"]
+PHI = BASES["phi3"]["rope_parameters"]
+PHI_WHOLE = {"partial_rotary_factor": 1.0, "short_factor": [1.0] * 16, "long_factor": [1.0 + i / 2 for i in range(16)]}
+PHI_DEFAULT = {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.75}}
 # An end of the ramp just below a whole pair, the other below 0: llama.cpp's, which are whole, are the same.
 WHOLE = {"rope_type": "yarn", "rope_theta": 488.0, "factor": 8.0, "truncate": False, "original_max_position_embeddings": 64}
 PLAIN = {"rope_parameters": {"rope_type": "default", "rope_theta": 488.0}}
@@ -233,6 +246,27 @@ EXPORTS = [
     Export("mistral3", "sliding_window 8", {"sliding_window": 8}, {}, refused="sliding_window"),
     Export("mistral3", "rms_norm_eps absent: 1e-5", {"rms_norm_eps": DROP}, {"rms_norm_eps": 0.1}),
     Export("mistral3", "tied", {"tie_word_embeddings": True}, {"tie_word_embeddings": True} | ministral(llama_4_scaling_beta=0.0)),
+    # Phi.
+    Export("phi3", "base", {}, PHI_DEFAULT),
+    Export("phi3", "original context 512: the short list", phi_original(512), phi_original(512, short_factor=PHI["long_factor"])),
+    Export("phi3", "original context on top 512, among the parameters 16", phi({"original_max_position_embeddings": 512}), phi_original(16)),
+    Export("phi3", "original context absent: 4096", phi({"original_max_position_embeddings": DROP}), phi_original(16)),
+    Export("phi3", "attention_factor 1.5", phi(attention_factor=1.5), phi(attention_factor=1.0)),
+    Export("phi3", "factor 2", phi(factor=2.0), phi(factor=256.0)),
+    Export("phi3", "both lists alike", phi(short_factor=PHI["long_factor"]), PHI_DEFAULT),
+    Export("phi3", "whole heads", phi({"partial_rotary_factor": 1.0}, **PHI_WHOLE), phi({"partial_rotary_factor": 1.0}, **PHI_WHOLE, rope_theta=50.0)),
+    Export("phi3", "partial_rotary_factor on top alone", phi(partial_rotary_factor=DROP), PHI_DEFAULT),
+    Export("phi3", "rotary keys, old spelling", {"rope_parameters": DROP, "rope_theta": 500.0, "rope_scaling": {("type" if key == "rope_type" else key): value for key, value in PHI.items() if key != "rope_theta"}}, PHI_DEFAULT),
+    Export("phi3", "default", PHI_DEFAULT, {}),
+    Export("phi3", "default, whole heads, rotary keys absent", {"rope_parameters": DROP, "partial_rotary_factor": DROP}, PHI_DEFAULT),
+    Export("phi3", "num_key_value_heads absent", {"num_key_value_heads": DROP}, {"num_key_value_heads": DROP} | PHI_DEFAULT),
+    Export("phi3", "rms_norm_eps 0.5", {"rms_norm_eps": 0.5}, {}),
+    Export("phi3", "rms_norm_eps absent: 1e-5", {"rms_norm_eps": DROP}, {"rms_norm_eps": 0.1}),
+    Export("phi3", "hidden_act gelu_pytorch_tanh", {"hidden_act": "gelu_pytorch_tanh"}, {}, refused="hidden_act"),
+    Export("phi3", "tied", {"tie_word_embeddings": True}, {"tie_word_embeddings": True} | PHI_DEFAULT),
+    Export("phi3", "sliding_window 8", {"sliding_window": 8}, {}, refused="sliding_window"),
+    Export("phi3", "sliding_window longer than any text", {"sliding_window": 300}, PHI_DEFAULT),
+    Export("phi3", "attention_bias true", {"attention_bias": True}, PHI_DEFAULT, refused="attention_bias"),
     # GPT-OSS.
     Export("gpt-oss", "base", {}, {"sliding_window": 8}),
     Export("gpt-oss", "rope_theta 10000", TEN, {}),
@@ -339,6 +373,19 @@ IMPORTS = [
     Import("qwen3moe", "expert_used_count 1", {"expert_used_count": 1}, {"expert_used_count": 2}),
     Import("qwen3moe", "expert_feed_forward_length absent: the MLP's share", {"expert_feed_forward_length": None}, {"rope.freq_base": 10000.0}),
     Import("qwen3moe", "keys that llama.cpp does not read here", UNREAD | {"expert_weights_norm": False, "expert_gating_func": 2, "expert_shared_feed_forward_length": 0}, {"rope.freq_base": 10000.0}),
+    Import("phi3", "all keys said", {}, {"rope.freq_base": 10000.0}),
+    Import("phi3", "rope.scaling.attn_factor absent: 1", {"rope.scaling.attn_factor": None}, {"rope.scaling.attn_factor": 1.5}),
+    Import("phi3", "rope.scaling.attn_factor 1.5", {"rope.scaling.attn_factor": 1.5}, {"rope.scaling.attn_factor": None}),
+    Import("phi3", "rope.scaling.factor 4 on top of the lists", {"rope.scaling.factor": 4.0}, {"rope.scaling.factor": None}),
+    Import("phi3", "original context 512: the short list", {CONTEXT: 512}, {CONTEXT: 16}),
+    Import("phi3", "attention.key_length absent", {"attention.key_length": None, "attention.value_length": None}, {"rope.freq_base": 10000.0}),
+    Import("phi3", "rope.dimension_count absent: key_length", {"rope.dimension_count": None}, {"rope.freq_base": 10000.0}, config=phi({"partial_rotary_factor": 1.0}, **PHI_WHOLE)),
+    Import("phi3", "rope.freq_base absent: 10000", {"rope.freq_base": None}, {"rope.freq_base": 500.0}),
+    Import("phi3", "attention.layer_norm_rms_epsilon", {"attention.layer_norm_rms_epsilon": 0.5}, {"attention.layer_norm_rms_epsilon": 1e-5}),
+    Import("phi3", "attention.sliding_window longer than any text", {"attention.sliding_window": 300}, {"rope.freq_base": 10000.0}),
+    Import("phi3", "keys that llama.cpp does not read here", UNREAD | {"attention.sliding_window_pattern": 2,
+           "final_logit_softcapping": 1.0, "rope.freq_base_swa": 50.0, "rope.dimension_count_swa": 8, "attention.key_length_swa": 8,
+           "attention.value_length_swa": 8}, {"rope.freq_base": 10000.0}),
     Import("mistral3", "all keys said", {}, {"rope.freq_base": 10000.0}),
     Import("mistral3", "yarn_beta_slow 0.25", {BETA + "slow": 0.25}, {BETA + "slow": 1.0}),
     Import("mistral3", "yarn_beta_fast 4", {BETA + "fast": 4.0, CONTEXT: 256}, {BETA + "fast": 32.0}),

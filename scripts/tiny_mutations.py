@@ -11,6 +11,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from tiny_mutations_gpt_oss import GPT_OSS
 from tiny_mutations_mistral import MISTRAL
+from tiny_mutations_phi3 import PHI3, theta_doubled as phi3_theta_doubled
 from transformers.models.gemma4.modeling_gemma4 import apply_rotary_pos_emb
 
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -69,6 +70,8 @@ def last_layer_scalar(model) -> bool:
 
 
 def rope_theta_doubled(model) -> bool:
+    if model.config.model_type == "phi3":
+        return phi3_theta_doubled(model)
     rotary = text_model(model).rotary_emb
     names = [n for n, _ in rotary.named_buffers() if n.endswith("inv_freq") and "original" not in n]
     for name in names:
@@ -125,8 +128,8 @@ def no_rope_scaling(model) -> bool:
 def window(delta: int):
     def mutate(model) -> bool:
         config = model.config.get_text_config()
-        if getattr(config, "sliding_window", None) is None:
-            return False
+        if (getattr(config, "sliding_window", None) or config.max_position_embeddings) >= config.max_position_embeddings:
+            return False  # none, or one that no text is longer than
         config.sliding_window += delta
         return True
     return mutate
@@ -490,4 +493,5 @@ MUTATIONS = {
     "MoE: router reads the residual": router_reads_residual,
     **GPT_OSS,
     **MISTRAL,
+    **PHI3,
 }

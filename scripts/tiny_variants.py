@@ -114,6 +114,45 @@ def ministral3() -> Variant:
     return Variant("ministral3", config, seed=16, shard_bytes=200_000, double=True)
 
 
+def phi3() -> Variant:
+    """Three quarters of each head turn, contexts of the short list; tied head, several shards (Phi-4-mini)."""
+    config = transformers.Phi3Config(
+        **COMMON, hidden_size=96, intermediate_size=160, num_hidden_layers=2, num_attention_heads=3,
+        num_key_value_heads=1, rms_norm_eps=1e-5, tie_word_embeddings=True, sliding_window=262_144,
+        original_max_position_embeddings=128, partial_rotary_factor=0.75,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 1000.0, "partial_rotary_factor": 0.75,
+                         "short_factor": [1.0 + 0.05 * i for i in range(12)],
+                         "long_factor": [1.0 + 0.5 * i for i in range(12)]})
+    return Variant("phi3", config, seed=17, shard_bytes=150_000, double=True)
+
+
+def phi3_long() -> Variant:
+    """Whole heads turn, contexts of the long list, a factor that is said, a window; the older spelling (Phi-3-mini)."""
+    config = transformers.Phi3Config(
+        **COMMON, hidden_size=96, intermediate_size=160, num_hidden_layers=2, num_attention_heads=6, rms_norm_eps=1e-5,
+        tie_word_embeddings=False, sliding_window=24, original_max_position_embeddings=4,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 1000.0, "attention_factor": 1.2,
+                         "original_max_position_embeddings": 4,
+                         "short_factor": [1.0 + 0.25 * i for i in range(8)],
+                         "long_factor": [1.5 + 1.5 * i for i in range(8)]})
+    return Variant("phi3-long", config, seed=18, double=True)
+
+
+def spell_as_first_phi(folder: Path) -> None:
+    """Rotary keys as Phi-3-mini-128k has them; the keys of its publisher's own code."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    for key in ("partial_rotary_factor", "original_max_position_embeddings"):
+        rope.pop(key, None)
+    rope["type"] = rope.pop("rope_type")
+    config["rope_scaling"] = rope
+    config |= {"attention_bias": False, "full_attn_mod": 1, "interpolate_factor": 1, "lm_head_bias": False,
+               "mlp_bias": False}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
 def gpt_oss_config(**settings) -> transformers.GptOssConfig:
     """Queries wider than the residual stream; a ramp of YaRN whose ends are no whole pairs."""
     return transformers.GptOssConfig(
@@ -208,13 +247,14 @@ def gemma4_vision() -> Variant:
 
 
 VARIANTS = [llama, llama3, qwen2, qwen3, qwen3_moe, qwen3_moe_mixed, gpt_oss, gpt_oss_resaved, mistral,
-            ministral3, gemma3, gemma4_e2b, gemma4_e4b, gemma4_moe,
+            ministral3, phi3, phi3_long, gemma3, gemma4_e2b, gemma4_e4b, gemma4_moe,
             gemma4_dense, gemma4_vision]
 
 
 def model_class(config: transformers.PreTrainedConfig) -> type:
     names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
              "qwen3_moe": "Qwen3MoeForCausalLM", "gpt_oss": "GptOssForCausalLM", "mistral": "MistralForCausalLM", "ministral3": "Ministral3ForCausalLM",
+             "phi3": "Phi3ForCausalLM",
              "gemma3_text": "Gemma3ForCausalLM", "gemma4_text": "Gemma4ForCausalLM",
              "gemma4": "Gemma4ForConditionalGeneration"}
     return getattr(transformers, names[config.model_type])
@@ -250,12 +290,14 @@ def random_weight(name: str, shape: tuple[int, ...], seed: int, family: str, tie
     if part == "bias" and family == "qwen2":
         return 0.5 * noise
     if part == "embed_tokens":
-        untied_llama = family in ("llama", "mistral") and not tied
+        untied_llama = family in ("llama", "mistral", "phi3") and not tied
         return noise if untied_llama else noise / np.sqrt(shape[-1])
     if part == "embed_tokens_per_layer":
         return noise / np.sqrt(32)  # comes out near one after its own scale
     if part == "per_layer_input_gate":
         return noise  # its input is the un-normalized residual, and the gate is a GELU
+    if part == "qkv_proj":
+        return 1.2 * noise / np.sqrt(shape[-1])
     gain = {"q_proj": 1.3, "k_proj": 1.3, "per_layer_projection": 0.3}.get(part, 1.0)
     return gain * noise / np.sqrt(shape[-1])
 
@@ -341,6 +383,8 @@ def build(variant: Variant, folder: Path) -> None:
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     if variant.mxfp4:
         pack_experts(folder)
+    if variant.name == "phi3-long":
+        spell_as_first_phi(folder)
     if variant.hub_spelling:
         spell_as_on_the_hub(variant, folder)
 

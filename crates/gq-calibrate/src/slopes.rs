@@ -27,7 +27,7 @@ impl Backend for Deterministic<'_> {
 
 impl Subject for Recorded {
     fn run(self, level: Isa, case: &Case, inputs: &[MatrixF64]) -> Vec<MatrixF64> {
-        let ropes = [RopeTable::new(&ROPE, 0, case.tokens(inputs))];
+        let ropes = [RopeTable::new(&ROPE, case.tokens(inputs), 0, case.tokens(inputs))];
         on(&mut Deterministic::new(level, &ropes), case, inputs)
     }
 
@@ -51,7 +51,7 @@ const STEP: f64 = 1e-6;
 
 /// By every input of a case: of a random functional of all results.
 fn gradients(level: Isa, case: &Case, inputs: &[MatrixF64]) -> Vec<Matrix> {
-    let ropes = [RopeTable::new(&ROPE, 0, case.tokens(inputs))];
+    let ropes = [RopeTable::new(&ROPE, case.tokens(inputs), 0, case.tokens(inputs))];
     let mut ops = Deterministic::new(level, &ropes);
     ops.tape = Some(Default::default());
     let leaves: Vec<_> = inputs.iter().map(|x| ops.leaf(x.narrow())).collect();

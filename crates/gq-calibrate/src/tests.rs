@@ -10,7 +10,7 @@ use gq_tensor::Isa;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-const TINY: [&str; 12] = [
+const TINY: [&str; 14] = [
     "llama",
     "qwen2",
     "qwen3-moe",
@@ -18,6 +18,8 @@ const TINY: [&str; 12] = [
     "gpt-oss",
     "gpt-oss-resaved",
     "ministral3",
+    "phi3",
+    "phi3-long",
     "gemma3",
     "gemma4-e2b",
     "gemma4-e4b",

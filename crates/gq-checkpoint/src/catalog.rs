@@ -2,6 +2,7 @@
 
 use crate::declared::respelled;
 use crate::family::{EMBEDDING, HEAD};
+use crate::fused::take_apart;
 use crate::names::{canonical, in_layer, is_tower};
 use crate::safetensors::{Header, HeaderEntry, Index};
 use crate::scale::{Convention, ScaleSource, is_of_activations, weight_of};
@@ -59,6 +60,7 @@ impl Catalog {
         }
         let prefix = wrappers(&places);
         let mut tensors = list(spec, shards, prefix.len())?;
+        take_apart(spec, &mut tensors)?;
         stack(spec.declared(), spec, &mut tensors)?;
         assemble(spec.declared(), spec, &mut tensors)?;
         let lone_head = if spec.tied_head { take_lone_head(&mut tensors) } else { None };

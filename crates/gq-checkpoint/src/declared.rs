@@ -263,6 +263,19 @@ pub enum Layout {
         /// As of a stack.
         gguf: &'static [&'static str],
     },
+    /// Rows of a tensor that has those of several parts, on the Hub and in a GGUF (Phi).
+    Fused(&'static Fused),
+}
+
+/// A tensor of files that has the rows of several parts of the graph, one part below the other.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fused {
+    /// Its name on the Hub, as canonical names are spelled.
+    pub hub: &'static str,
+    /// Its name in a GGUF.
+    pub gguf: &'static str,
+    /// The parts, from its first row on.
+    pub parts: &'static [Part],
 }
 
 impl Layout {
@@ -330,6 +343,14 @@ impl Declared {
         Declared { when, ..self }
     }
 
+    /// The tensor of files that it stands in with others.
+    pub(crate) fn fused(&self) -> Option<&'static Fused> {
+        match self.layout {
+            Layout::Fused(fused) => Some(fused),
+            _ => None,
+        }
+    }
+
     pub(crate) const fn spelled(self, spellings: &'static [&'static str]) -> Declared {
         Declared { spellings, ..self }
     }
@@ -377,6 +398,9 @@ fn layer_of(spec: &ModelSpec, layer: Option<usize>) -> Option<Option<&LayerSpec>
 
 /// Name in a GGUF of the factors on rotary frequencies, which are a part of the configuration on the Hub.
 pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
+
+/// Names in a GGUF of the divisors of frequencies of long and of short contexts, in the order of a file (Phi).
+pub(crate) const ROPE_FACTORS: [&str; 2] = ["rope_factors_long.weight", "rope_factors_short.weight"];
 
 /// Where a layer's number stands in declared names.
 const LAYER: &str = ".N.";

@@ -16,6 +16,8 @@ pub enum Family {
     Qwen3Moe,
     /// `Ministral3ForCausalLM`, and the text part of `Mistral3ForConditionalGeneration` where it is of that class.
     Mistral3,
+    /// `Phi3ForCausalLM`: Phi-3, Phi-3.5, Phi-4 and Phi-4-mini.
+    Phi3,
     /// `GptOssForCausalLM`.
     GptOss,
     /// `Gemma3ForCausalLM` and the text part of `Gemma3ForConditionalGeneration`.
@@ -26,12 +28,13 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 8] = [
+    pub const ALL: [Family; 9] = [
         Family::Llama,
         Family::Qwen2,
         Family::Qwen3,
         Family::Qwen3Moe,
         Family::Mistral3,
+        Family::Phi3,
         Family::GptOss,
         Family::Gemma3,
         Family::Gemma4,

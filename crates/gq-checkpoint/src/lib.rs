@@ -19,6 +19,7 @@ mod expected;
 mod family;
 mod family_kind;
 mod folder;
+mod fused;
 pub mod gguf;
 pub mod gguf_model;
 mod json;
@@ -54,10 +55,11 @@ pub use card::{Card, CardError, CardValue};
 pub use catalog::{Shard, check_tensors};
 pub use checkpoint::Checkpoint;
 pub use config_error::ConfigError;
-pub use declared::{Declared, Dim, Layout, Part, When};
+pub use declared::{Declared, Dim, Fused, Layout, Part, When};
 pub use error::{CheckpointError, ReadError};
 pub use expected::ExpectedTensor;
 pub use family_kind::Family;
+pub use fused::{FusedPart, FusedTensor};
 pub use lora::{Adapter, AdapterError, AdapterFile, TakenTexts, TextsFrom};
 pub use map::MappedWeights;
 pub use note::Note;
@@ -67,8 +69,8 @@ pub use reader::TensorReader;
 pub use role::Role;
 pub use source_file::{FileKind, SourceFile};
 pub use spec::{
-    Activation, AttentionSpec, Curve, ExpertGroups, LayerSpec, MlpSpec, ModelSpec, MoeSpec, NormPlacement,
-    PerLayerEmbedding, QueryGrowth, RopeKind, RopeSpec, RouterSpec, Scoring,
+    Activation, AttentionSpec, Curve, ExpertGroups, LayerSpec, LongFrequencies, MlpSpec, ModelSpec, MoeSpec,
+    NormPlacement, PerLayerEmbedding, QueryGrowth, RopeKind, RopeSpec, RouterSpec, Scoring,
 };
 pub use special_settings::SpecialSettings;
 pub use stacked::HubTensor;

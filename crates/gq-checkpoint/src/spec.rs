@@ -40,6 +40,13 @@ pub struct ModelSpec {
     pub quantization: Option<String>,
 }
 
+impl ModelSpec {
+    /// Tokens of the longest context with the frequencies of short ones, where long ones have others (LongRoPE).
+    pub fn short_context(&self) -> Option<usize> {
+        self.ropes.iter().filter_map(|rope| Some(rope.long.as_ref()?.beyond)).min()
+    }
+}
+
 /// One transformer block.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerSpec {
@@ -292,19 +299,47 @@ pub enum NormPlacement {
     PreAndPost,
 }
 
-/// Rotary embedding of one layer type: dimension i of a head turns with i + head_dim / 2.
+/// Rotary embedding of one layer type: dimension i of a head turns with i + n, n being the number of pairs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RopeSpec {
-    /// Width of the heads it is for; `inv_freq` has half as many entries.
+    /// Width of the heads it is for. The first two dimensions of every pair turn, those behind them stay as they are.
     pub head_dim: usize,
     /// Base of the frequencies.
     pub theta: f64,
-    /// Radians per position for each pair `(i, i + head_dim / 2)`; zero where a pair does not turn.
+    /// Radians per position for each pair `(i, i + n)`, at most half as many as a head is wide; zero where a pair does not
+    /// turn.
     pub inv_freq: Vec<f32>,
+    /// Other frequencies of contexts longer than the model's first one (LongRoPE); `None`: the same for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long: Option<LongFrequencies>,
     /// Factor on cosines and sines (1 but for YaRN and LongRoPE).
     pub attention_factor: f32,
     /// How the frequencies were made.
     pub kind: RopeKind,
+}
+
+impl RopeSpec {
+    /// Dimensions of a head that turn, the first ones.
+    pub fn turning(&self) -> usize {
+        2 * self.inv_freq.len()
+    }
+
+    /// Frequencies of a context of so many tokens: what a cache is made for, or a whole sequence has.
+    pub fn frequencies(&self, context: usize) -> &[f32] {
+        match &self.long {
+            Some(long) if context > long.beyond => &long.inv_freq,
+            _ => &self.inv_freq,
+        }
+    }
+}
+
+/// Frequencies of long contexts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LongFrequencies {
+    /// Tokens of the longest context that has the others.
+    pub beyond: usize,
+    /// Radians per position for each pair.
+    pub inv_freq: Vec<f32>,
 }
 
 /// How frequencies are derived from theta.
@@ -334,7 +369,7 @@ pub enum RopeKind {
         /// Divisor of the longest sequence.
         factor: f64,
     },
-    /// Each frequency divided by a factor of its own (LongRoPE with one list); the frequencies alone say which.
+    /// Each frequency divided by a factor of its own (LongRoPE); the frequencies alone say which.
     Factors,
     /// Interpolation by parts with a factor on the scores (YaRN).
     Yarn {

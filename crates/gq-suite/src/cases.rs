@@ -19,6 +19,7 @@ pub static ROPE: LazyLock<RopeSpec> = LazyLock::new(|| RopeSpec {
     head_dim: DIM,
     theta: 1e4,
     inv_freq: (0..DIM / 2).map(|i| 1e4f32.powf(-(i as f32) / (DIM / 2) as f32)).collect(),
+    long: None,
     attention_factor: 1.25,
     kind: RopeKind::Default,
 });

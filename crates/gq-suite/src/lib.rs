@@ -128,6 +128,8 @@ pub fn every_family(subject: impl Subject) {
         "gpt-oss-resaved",
         "mistral",
         "ministral3",
+        "phi3",
+        "phi3-long",
         "gemma3",
         "gemma4-e2b",
         "gemma4-moe",

@@ -198,14 +198,15 @@ impl Ops for ReferenceF64<'_> {
 
     fn rope(&mut self, mut x: MatrixF64, rope: usize) -> MatrixF64 {
         let Some(spec) = self.ropes.get(rope) else { return x };
-        let (width, half, factor) = (x.width, spec.head_dim / 2, f64::from(spec.attention_factor));
+        let (width, factor) = (x.width, f64::from(spec.attention_factor));
+        let frequencies = spec.frequencies(x.data.len() / width.max(1));
         for (position, row) in x.data.chunks_exact_mut(width).enumerate() {
             for head in row.chunks_exact_mut(spec.head_dim) {
-                for (i, &frequency) in spec.inv_freq.iter().enumerate() {
+                for (i, &frequency) in frequencies.iter().enumerate() {
                     let (sin, cos) = f64::from(position as f32 * frequency).sin_cos();
-                    let (a, b) = (head[i], head[i + half]);
+                    let (a, b) = (head[i], head[i + frequencies.len()]);
                     head[i] = factor * (a * cos - b * sin);
-                    head[i + half] = factor * (b * cos + a * sin);
+                    head[i + frequencies.len()] = factor * (b * cos + a * sin);
                 }
             }
         }

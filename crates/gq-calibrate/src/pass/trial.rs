@@ -182,8 +182,9 @@ mod tests {
     use gq_suite::{tiny as model, tiny_path};
     use gq_tensor::{DType, Encoding, Isa, MatrixShape, Storage};
 
-    const TINY: [&str; 9] = [
+    const TINY: [&str; 10] = [
         "llama",
+        "phi3",
         "qwen2",
         "qwen3-moe",
         "gpt-oss",

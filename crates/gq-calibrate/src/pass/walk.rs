@@ -157,5 +157,5 @@ impl<'a> Walk<'a> {
 
 /// The rotary tables of a sequence from position 0.
 pub(crate) fn rope_tables(model: &Model, tokens: usize) -> Vec<RopeTable> {
-    model.spec().ropes.iter().map(|rope| RopeTable::new(rope, 0, tokens)).collect()
+    model.spec().ropes.iter().map(|rope| RopeTable::new(rope, tokens, 0, tokens)).collect()
 }

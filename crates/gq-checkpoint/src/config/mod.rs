@@ -4,4 +4,4 @@ mod fields;
 mod rope;
 
 pub(crate) use fields::{Fields, Reading, shown};
-pub(crate) use rope::{Around, RopeParameters, check_factors, rope_spec};
+pub(crate) use rope::{Around, OfPhi, RopeParameters, check_factors, period, rope_spec};

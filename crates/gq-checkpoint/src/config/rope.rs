@@ -1,7 +1,7 @@
 //! Rotary embeddings: both spellings of their parameters, and frequencies in f32 as the reference computes them.
 
 use super::Fields;
-use crate::{ConfigError, RopeKind, RopeSpec};
+use crate::{ConfigError, LongFrequencies, RopeKind, RopeSpec};
 use serde_json::Value;
 use std::f32::consts::PI;
 use std::f64::consts::PI as PI_F64;
@@ -19,6 +19,8 @@ const SCALING: &[&str] = &[
 
 /// The model type whose rotary parameters say how queries grow.
 const QUERIES_GROW: &str = "ministral3";
+/// What the first files of Phi call LongRoPE.
+const OLDER_LONGROPE: &str = "su";
 const SUPPORTED: &str = "default, linear, dynamic, llama3, yarn, longrope, proportional";
 
 /// Parameters of one layer type: theta and how frequencies derive from it.
@@ -30,8 +32,20 @@ pub(crate) struct RopeParameters {
     pub attention_factor: f64,
     /// Divisors of the frequencies, one per pair, where they are listed; else empty.
     pub factors: Vec<f64>,
+    /// Those of longer contexts, where they are others.
+    pub long: Option<LongFactors>,
+    /// Part of a head's dimensions that turn, the first ones; all but with `proportional`, which has a part of its own.
+    pub rotary_fraction: f64,
     /// Growth of queries with their position (Ministral 3).
     pub query_beta: Option<f64>,
+}
+
+/// Divisors of the frequencies of contexts beyond a length.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LongFactors {
+    /// Tokens of the longest context that has the others.
+    pub beyond: usize,
+    pub factors: Vec<f64>,
 }
 
 /// What stands outside of the object with the parameters.
@@ -43,6 +57,15 @@ pub(crate) struct Around {
     pub max_positions: usize,
     /// `original_max_position_embeddings` on top, which counts before the one among the parameters.
     pub original: Option<f64>,
+    /// What Phi's files may say more.
+    pub of_phi: Option<OfPhi>,
+}
+
+/// Phi: a part of each head turns, and both lists of LongRoPE count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OfPhi {
+    /// `partial_rotary_factor` on top, if the parameters have none.
+    pub rotary_fraction: f64,
 }
 
 impl RopeParameters {
@@ -53,6 +76,8 @@ impl RopeParameters {
             kind: RopeKind::Default,
             attention_factor: 1.0,
             factors: Vec::new(),
+            long: None,
+            rotary_fraction: 1.0,
             query_beta: None,
         }
     }
@@ -77,7 +102,8 @@ impl RopeParameters {
         let theta = fields.opt_float("rope_theta", 1.0..=1e12)?.or(around.theta);
         let theta = theta.ok_or_else(|| fields.missing("rope_theta"))?;
         let fraction = fields.opt_float("partial_rotary_factor", 0.0..=1.0)?;
-        let (mut attention_factor, mut factors) = (1.0, Vec::new());
+        let (mut attention_factor, mut factors, mut long) = (1.0, Vec::new(), None);
+        let name = if name == OLDER_LONGROPE && around.of_phi.is_some() { "longrope" } else { name };
         let kind = match name {
             "default" => {
                 fields.without_effect(SCALING);
@@ -106,7 +132,7 @@ impl RopeParameters {
             "longrope" => {
                 let original = original_positions(fields, around)?;
                 attention_factor = longrope_attention_factor(fields, around.max_positions as f64, original)?;
-                factors = longrope_factors(fields, around.max_positions as f64, original)?;
+                (factors, long) = longrope_factors(fields, around, original)?;
                 RopeKind::Factors
             }
             "proportional" => RopeKind::Proportional {
@@ -118,7 +144,9 @@ impl RopeParameters {
                 return Err(fields.unsupported(key, &Value::from(name), SUPPORTED));
             }
         };
+        let rotary_fraction = around.of_phi.map(|phi| fraction.unwrap_or(phi.rotary_fraction));
         if let Some(fraction) = fraction.filter(|fraction| *fraction != 1.0)
+            && rotary_fraction.is_none()
             && !matches!(kind, RopeKind::Proportional { .. })
         {
             let supported = "1 unless rope_type is proportional";
@@ -136,7 +164,8 @@ impl RopeParameters {
             fields.irrelevant(&["max_position_embeddings"]); // as on top
         }
         fields.finish(model_type)?;
-        Ok(RopeParameters { theta, kind, attention_factor, factors, query_beta })
+        let rotary_fraction = rotary_fraction.unwrap_or(1.0);
+        Ok(RopeParameters { theta, kind, attention_factor, factors, long, rotary_fraction, query_beta })
     }
 }
 
@@ -149,9 +178,13 @@ fn truncate(fields: &Fields<'_>) -> Result<bool, ConfigError> {
     }
 }
 
-/// LongRoPE has two lists and changes from the one to the other with the length of the text. Read where only one can
-/// come into use.
-fn longrope_factors(fields: &Fields<'_>, max_positions: f64, original: f64) -> Result<Vec<f64>, ConfigError> {
+/// LongRoPE has two lists, and takes the one or the other by the length of the text. Phi's are both read; elsewhere they
+/// are where only one can come into use.
+fn longrope_factors(
+    fields: &Fields<'_>,
+    around: Around,
+    original: f64,
+) -> Result<(Vec<f64>, Option<LongFactors>), ConfigError> {
     let list = |key: &str| {
         let list = fields.opt_list(key)?.ok_or_else(|| fields.missing(key))?;
         let number = |value: &Value| {
@@ -161,8 +194,14 @@ fn longrope_factors(fields: &Fields<'_>, max_positions: f64, original: f64) -> R
         list.iter().map(number).collect::<Result<Vec<f64>, _>>()
     };
     let (short, long) = (list("short_factor")?, list("long_factor")?);
-    match short == long || max_positions <= original {
-        true => Ok(short),
+    if short == long {
+        return Ok((short, None));
+    }
+    if around.of_phi.is_some() {
+        return Ok((short, Some(LongFactors { beyond: original as usize, factors: long })));
+    }
+    match around.max_positions as f64 <= original {
+        true => Ok((short, None)),
         false => {
             let value = Value::from("another list than short_factor");
             let supported = "the same list as short_factor, or an original context that is never exceeded";
@@ -210,21 +249,30 @@ fn yarn_attention_factor(fields: &Fields<'_>, factor: f64) -> Result<f64, Config
     Ok(fields.opt_float("attention_factor", 0.0..=1e3)?.unwrap_or(inferred))
 }
 
+impl RopeParameters {
+    /// Pairs of a head that turn, or may.
+    fn pairs(&self, head_dim: usize) -> usize {
+        (self.rotary_fraction * head_dim as f64) as usize / 2
+    }
+}
+
 /// Frequencies for heads of `head_dim`; listed factors must be as many as pairs, see [`check_factors`].
 ///
 /// Every step is rounded to f32, as in the reference; only the power is taken in f64 and then rounded,
 /// which is within one unit in the last place of any f32 power function.
 pub(crate) fn rope_spec(parameters: &RopeParameters, head_dim: usize) -> RopeSpec {
     let RopeParameters { theta, kind, attention_factor, ref factors, .. } = *parameters;
-    let period = |pair: usize| power(theta, (2 * pair) as f32 / head_dim as f32);
-    let plain = (0..head_dim / 2).map(|pair| 1.0 / period(pair));
+    let pairs = parameters.pairs(head_dim);
+    let period = |pair: usize| period(theta, pair, pairs);
+    let plain = (0..pairs).map(|pair| 1.0 / period(pair));
+    let divided = |factors: &[f64]| -> Vec<f32> {
+        let stretched = |(pair, factor): (usize, &f64)| 1.0 / (*factor as f32 * period(pair));
+        factors.iter().enumerate().map(stretched).collect()
+    };
     let inv_freq: Vec<f32> = match kind {
         // NTK scaling begins beyond the longest sequence that the model was made for.
         RopeKind::Default | RopeKind::Dynamic { .. } => plain.collect(),
-        RopeKind::Factors => {
-            let stretched = |(pair, factor): (usize, &f64)| 1.0 / (*factor as f32 * period(pair));
-            factors.iter().enumerate().map(stretched).collect()
-        }
+        RopeKind::Factors => divided(factors),
         RopeKind::Linear { factor } => plain.map(|freq| freq / factor as f32).collect(),
         RopeKind::Llama3 { .. } => plain.map(|freq| llama3(freq, kind)).collect(),
         RopeKind::Yarn { factor, .. } => {
@@ -234,7 +282,7 @@ pub(crate) fn rope_spec(parameters: &RopeParameters, head_dim: usize) -> RopeSpe
                 let keep = 1.0 - ramp(pair);
                 1.0 / (factor as f32 * period(pair)) * (1.0 - keep) + 1.0 / period(pair) * keep
             };
-            (0..head_dim / 2).map(freq).collect()
+            (0..pairs).map(freq).collect()
         }
         RopeKind::Proportional { rotary_fraction, factor } => {
             let turning = (rotary_fraction * head_dim as f64 / 2.0).floor() as usize;
@@ -242,7 +290,16 @@ pub(crate) fn rope_spec(parameters: &RopeParameters, head_dim: usize) -> RopeSpe
             plain.enumerate().map(freq).collect()
         }
     };
-    RopeSpec { head_dim, theta, inv_freq, attention_factor: attention_factor as f32, kind }
+    let long = parameters
+        .long
+        .as_ref()
+        .map(|long| LongFrequencies { beyond: long.beyond, inv_freq: divided(&long.factors) });
+    RopeSpec { head_dim, theta, inv_freq, long, attention_factor: attention_factor as f32, kind }
+}
+
+/// Positions in which a pair of so many turns by one radian.
+pub(crate) fn period(theta: f64, pair: usize, pairs: usize) -> f32 {
+    power(theta, (2 * pair) as f32 / (2 * pairs) as f32)
 }
 
 fn power(theta: f64, exponent: f32) -> f32 {
@@ -288,12 +345,15 @@ pub(crate) fn check_factors(
     parameters: &RopeParameters,
     head_dim: usize,
 ) -> Result<(), ConfigError> {
-    match parameters.kind == RopeKind::Factors && parameters.factors.len() * 2 != head_dim {
-        false => Ok(()),
-        true => Err(ConfigError::FactorCount {
-            field: fields.path("rope_parameters.short_factor"),
-            actual: parameters.factors.len(),
-            pairs: head_dim / 2,
+    let pairs = parameters.pairs(head_dim);
+    let long = parameters.long.as_ref().map(|long| ("long_factor", &long.factors));
+    let short = (parameters.kind == RopeKind::Factors).then_some(("short_factor", &parameters.factors));
+    match short.into_iter().chain(long).find(|(_, list)| list.len() != pairs) {
+        None => Ok(()),
+        Some((key, list)) => Err(ConfigError::FactorCount {
+            field: fields.path(&format!("rope_parameters.{key}")),
+            actual: list.len(),
+            pairs,
         }),
     }
 }

@@ -194,7 +194,8 @@ fn rope(
         LayerType::Sliding => ("rope_local_base_freq", 10_000.0),
     };
     let theta = fields.opt_float(key, 1.0..=1e12)?;
-    let around = Around { theta: Some(theta.unwrap_or(default)), max_positions, original: None };
+    let around =
+        Around { theta: Some(theta.unwrap_or(default)), max_positions, original: None, of_phi: None };
     let read = |object: Option<Fields<'_>>| {
         object.map(|object| RopeParameters::read(&object, around, MODEL_TYPE)).transpose()
     };

@@ -351,7 +351,8 @@ fn ropes(
     };
     let read = |layer_type: LayerType| {
         let part = both.opt_object(layer_type.name())?.ok_or_else(|| both.missing(layer_type.name()))?;
-        RopeParameters::read(&part, Around { theta: None, max_positions, original: None }, model_type)
+        let around = Around { theta: None, max_positions, original: None, of_phi: None };
+        RopeParameters::read(&part, around, model_type)
     };
     let ropes = [read(LayerType::Sliding)?, read(LayerType::Full)?];
     both.finish(model_type)?;

@@ -7,6 +7,7 @@ mod gemma4;
 mod gpt_oss;
 mod llama;
 mod mistral;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod qwen3_moe;
@@ -17,7 +18,7 @@ mod tensors;
 pub(crate) use tensors::{EMBEDDING, HEAD};
 
 use crate::config::Fields;
-use crate::declared::{Declared, ROPE_FREQS, matched_expert};
+use crate::declared::{Declared, ROPE_FACTORS, ROPE_FREQS, matched_expert};
 use crate::gguf::GgufRules;
 use crate::{ConfigError, Family, ModelSpec};
 use std::sync::LazyLock;
@@ -30,6 +31,7 @@ impl Family {
             Family::Qwen3 => &qwen3::FILE,
             Family::Qwen3Moe => &qwen3_moe::FILE,
             Family::Mistral3 => &mistral::FILE,
+            Family::Phi3 => &phi3::FILE,
             Family::GptOss => &gpt_oss::FILE,
             Family::Gemma3 => &gemma3::FILE,
             Family::Gemma4 => &gemma4::FILE,
@@ -54,9 +56,10 @@ impl Family {
         let names = declared.flat_map(|declared| {
             let [hub, gguf] = declared.layout.parts();
             let others = declared.spellings.iter().chain(hub).chain(gguf).copied();
-            others.chain(declared.gguf).chain([declared.name])
+            let fused = declared.fused().map(|fused| [fused.hub, fused.gguf]);
+            others.chain(declared.gguf).chain(fused.into_iter().flatten()).chain([declared.name])
         });
-        let mut names: Vec<&str> = names.chain([ROPE_FREQS]).collect();
+        let mut names: Vec<&str> = names.chain([ROPE_FREQS]).chain(ROPE_FACTORS).collect();
         names.sort_unstable();
         names.dedup();
         names

@@ -3,7 +3,7 @@
 use crate::ConfigError;
 use crate::config::{Around, Fields, RopeParameters, check_factors};
 
-const DEFAULT_THETA: f64 = 10_000.0;
+pub(super) const DEFAULT_THETA: f64 = 10_000.0;
 
 /// `rope_parameters` (newer files) or `rope_theta` with `rope_scaling`; where both stand they must agree.
 pub(super) fn read(
@@ -13,7 +13,8 @@ pub(super) fn read(
 ) -> Result<RopeParameters, ConfigError> {
     let theta = fields.opt_float("rope_theta", 1.0..=1e12)?;
     let original = fields.opt_float("original_max_position_embeddings", 1.0..=1e9)?;
-    let around = Around { theta: Some(theta.unwrap_or(DEFAULT_THETA)), max_positions, original };
+    let around =
+        Around { theta: Some(theta.unwrap_or(DEFAULT_THETA)), max_positions, original, of_phi: None };
     let read = |object: Option<Fields<'_>>| {
         object.map(|object| RopeParameters::read(&object, around, model_type)).transpose()
     };

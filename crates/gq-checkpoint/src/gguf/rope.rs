@@ -2,7 +2,9 @@
 //!
 //! llama.cpp (b11549) multiplies cosines and sines by `rope.scaling.attn_factor`, with YaRN also by its own
 //! `1 + 0.1 ln(factor)`; takes 32 and 1 for YaRN's betas whatever the keys say; scales by a factor without a type; and
-//! divides the frequency of each pair by `rope_freqs.weight` (Llama on all layers, Gemma 4 on full ones, Gemma 3 none).
+//! divides the frequency of each pair by `rope_freqs.weight` (Llama on all layers, Gemma 4 on full ones, Gemma 3 none), Phi's
+//! by `rope_factors_long.weight` where it is started with a longer context than the original one, else by
+//! `rope_factors_short.weight`.
 //! Of Mistral's files it reads the betas, and divides its own factor by `1 + 0.1 m ln(factor)`, m being
 //! `rope.scaling.yarn_log_multiplier`.
 
@@ -10,7 +12,7 @@ use super::keys::Keys;
 use super::{Gguf, GgufError};
 use crate::RopeKind;
 use crate::config::{RopeParameters, rope_spec};
-use crate::declared::ROPE_FREQS;
+use crate::declared::{ROPE_FACTORS, ROPE_FREQS};
 use serde_json::{Value, json};
 
 /// What llama.cpp takes for the base of frequencies, if the file does not say.
@@ -28,6 +30,8 @@ pub(crate) enum RopeFactors {
     WhereNeeded,
     /// They do, and it is always written.
     Always,
+    /// They read two, of short and of long contexts, which are written where keys alone do not say the frequencies (Phi).
+    ShortAndLong,
     /// They do not.
     Never,
 }
@@ -55,7 +59,7 @@ impl StoredRope {
         let original = keys.opt_int("rope.scaling.original_context_length")?.filter(|length| *length > 0);
         let original = original.unwrap_or(keys.int("context_length")?);
         let attention = keys.opt_float("rope.scaling.attn_factor")?.unwrap_or(1.0);
-        let factors = rope_factors(gguf)?;
+        let factors = factors_in(gguf, ROPE_FREQS)?;
         let (factor, yarn) = match kind {
             "none" => (1.0, None),
             "linear" => (factor, None),
@@ -139,6 +143,24 @@ impl StoredRope {
         Ok(known.unwrap_or_else(|| self.listed(dim, Some(&factors))))
     }
 
+    /// The same for Phi, whose files have divisors for long and for short contexts in two tensors.
+    pub(crate) fn parameters_of_both(&self, gguf: &Gguf, dim: u64) -> Result<Value, GgufError> {
+        let [long, short] = ROPE_FACTORS;
+        let (long, short) = (factors_in(gguf, long)?, factors_in(gguf, short)?);
+        let plain = long.is_none() && short.is_none() && self.yarn.is_none();
+        if plain && self.factor == 1.0 && self.attention == 1.0 {
+            return Ok(json!({"rope_type": "default", "rope_theta": self.theta}));
+        }
+        let [long, short] = [(long, ROPE_FACTORS[0]), (short, ROPE_FACTORS[1])].map(|(factors, name)| {
+            let factors = check_divisors(factors, name, dim)?;
+            Ok(self.listed(dim, factors.as_deref())["short_factor"].clone())
+        });
+        Ok(
+            json!({"rope_type": "longrope", "rope_theta": self.theta, "short_factor": short?, "long_factor": long?,
+                  "attention_factor": self.own() * self.attention}),
+        )
+    }
+
     /// The same for Gemma 4, whose full layers turn a part of their pairs.
     pub(crate) fn partial_parameters(&self, dim: u64) -> Result<Value, GgufError> {
         let factors = self.factors_for(dim)?;
@@ -220,16 +242,21 @@ impl StoredRope {
     }
 
     fn factors_for(&self, dim: u64) -> Result<Option<Vec<f64>>, GgufError> {
-        let Some(factors) = &self.factors else { return Ok(None) };
-        let finite = factors.iter().all(|factor| factor.is_finite() && *factor > 0.0);
-        match finite && factors.len() as u64 * 2 == dim {
-            true => Ok(Some(factors.clone())),
-            false => Err(GgufError::Unsupported {
-                key: ROPE_FREQS.to_owned(),
-                actual: format!("{} factors", factors.len()),
-                supported: format!("{} numbers above 0", dim / 2),
-            }),
-        }
+        check_divisors(self.factors.clone(), ROPE_FREQS, dim)
+    }
+}
+
+/// Refuses divisors that are not one number above 0 for each pair of `dim` dimensions.
+fn check_divisors(factors: Option<Vec<f64>>, tensor: &str, dim: u64) -> Result<Option<Vec<f64>>, GgufError> {
+    let Some(factors) = factors else { return Ok(None) };
+    let finite = factors.iter().all(|factor| factor.is_finite() && *factor > 0.0);
+    match finite && factors.len() as u64 * 2 == dim {
+        true => Ok(Some(factors)),
+        false => Err(GgufError::Unsupported {
+            key: tensor.to_owned(),
+            actual: format!("{} factors", factors.len()),
+            supported: format!("{} numbers above 0", dim / 2),
+        }),
     }
 }
 
@@ -238,11 +265,12 @@ pub(crate) fn own_factor(factor: f64) -> f64 {
     if factor <= 1.0 { 1.0 } else { 1.0 + 0.1 * libm::log(factor) }
 }
 
-fn rope_factors(gguf: &Gguf) -> Result<Option<Vec<f64>>, GgufError> {
-    let Some(tensor) = gguf.tensor(ROPE_FREQS) else { return Ok(None) };
+/// Divisors of frequencies in a tensor of a file.
+fn factors_in(gguf: &Gguf, name: &str) -> Result<Option<Vec<f64>>, GgufError> {
+    let Some(tensor) = gguf.tensor(name) else { return Ok(None) };
     if tensor.info.rows() != 1 || tensor.info.cols() > crate::limits::HEAD_DIM as usize {
         let dims = tensor.info.shape.iter().map(|&dim| dim as u64).collect();
-        return Err(GgufError::Dims { name: ROPE_FREQS.to_owned(), dims });
+        return Err(GgufError::Dims { name: name.to_owned(), dims });
     }
     let mut factors = vec![0.0; tensor.info.cols()];
     gguf.read_rows_f32(tensor, 0..1, &mut factors)?;

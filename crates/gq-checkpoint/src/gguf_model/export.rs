@@ -7,7 +7,7 @@ use super::export_tokenizer::tokenizer_metadata;
 use super::names::transform_of;
 use super::range::{Beyond, Reach};
 use super::stacks::stored_as;
-use crate::declared::ROPE_FREQS;
+use crate::fused::FusedTensor;
 use crate::gguf::{
     GgmlType, GgufError, GgufWriter, Metadata, NewTensor, Transform, encode_blocks, is_encodable,
 };
@@ -71,11 +71,18 @@ impl ExportPlan {
     /// When GGUF has no place for something that the model is: a tokenizer, an attention scale, a tensor, a type.
     pub fn new(source: ExportSource<'_>, options: &ExportOptions) -> Result<ExportPlan, GgufError> {
         let spec = source.spec;
-        let mut tensors: Vec<ExportTensor> = stored_factors(spec)?.into_iter().map(made_tensor).collect();
+        let mut tensors: Vec<ExportTensor> =
+            stored_factors(spec)?.into_iter().map(|(name, values)| made_tensor(name, values)).collect();
         for (name, shape) in source.tensors {
             let unknown =
                 || GgufError::UnknownTensor { name: name.clone(), architecture: spec.family.name() };
             let (declared, _) = spec.declaration(name).ok_or_else(unknown)?;
+            if let Some(fused) = spec.fused(name) {
+                if fused.first() == name {
+                    tensors.push(fused_tensor(fused, declared.role, options)?);
+                }
+                continue;
+            }
             let (stored, role) = (stored_as(spec.family, name, shape), declared.role);
             if stored.is_empty() {
                 return Err(unknown());
@@ -89,7 +96,8 @@ impl ExportPlan {
             for (gguf, shape, part) in stored {
                 let kind = kind_for(role, &shape, wanted, options.coded)?;
                 let (new, source) = (NewTensor { name: gguf, shape, kind }, Some(name.clone()));
-                tensors.push(ExportTensor { new, source, role, transform, part, values: Vec::new() });
+                let (fused, values) = (None, Vec::new());
+                tensors.push(ExportTensor { new, source, role, transform, part, fused, values });
             }
         }
         let mut metadata = Metadata::default();
@@ -207,9 +215,23 @@ impl ExportPlan {
 }
 
 impl ExportTensor {
-    /// Rows of the source that these rows are made of; within a run, heads may have theirs in another order.
-    pub fn source_rows(&self, rows: Range<usize>) -> Vec<Range<usize>> {
-        self.part.map_or_else(|| vec![rows.clone()], |part| part.runs(rows.clone()))
+    /// Rows of the source that these rows are made of, by canonical name; within a run, heads may have theirs in another
+    /// order.
+    pub fn source_rows(&self, rows: Range<usize>) -> Vec<(&str, Range<usize>)> {
+        let Some(name) = self.source.as_deref() else { return Vec::new() };
+        match (&self.fused, self.part) {
+            (Some(fused), _) => fused.runs(rows),
+            (None, Some(part)) => part.runs(rows).into_iter().map(|run| (name, run)).collect(),
+            (None, None) => vec![(name, rows)],
+        }
+    }
+
+    /// Canonical names of what it is made from: several where it has the rows of several.
+    pub fn sources(&self) -> Vec<&str> {
+        match &self.fused {
+            Some(fused) => fused.parts.iter().map(|part| part.name.as_str()).collect(),
+            None => self.source.as_deref().into_iter().collect(),
+        }
     }
 
     /// Values of rows as they are stored; rows begin and end with heads where those are reordered.
@@ -220,16 +242,15 @@ impl ExportTensor {
         out: &mut [f32],
         read: &mut ReadRows<'_, E>,
     ) -> Result<(), ExportError<E>> {
-        let Some(name) = &self.source else {
+        if self.source.is_none() {
             out.copy_from_slice(&self.values);
             return Ok(());
-        };
-        let failed = |source| ExportError::Read { name: name.clone(), source };
+        }
         let runs = self.source_rows(rows.clone());
         let mut rest = &mut *out;
-        for run in runs {
+        for (name, run) in runs {
             let (now, behind) = std::mem::take(&mut rest).split_at_mut(run.len() * cols);
-            read(name, run, now).map_err(failed)?;
+            read(name, run, now).map_err(|source| ExportError::Read { name: name.to_owned(), source })?;
             rest = behind;
         }
         match self.transform {
@@ -310,8 +331,18 @@ fn unwritable(kind: GgmlType) -> GgufError {
     }
 }
 
-fn made_tensor(values: Vec<f32>) -> ExportTensor {
-    let new = NewTensor { name: ROPE_FREQS.to_owned(), shape: vec![values.len()], kind: GgmlType::F32 };
+fn made_tensor(name: &str, values: Vec<f32>) -> ExportTensor {
+    let new = NewTensor { name: name.to_owned(), shape: vec![values.len()], kind: GgmlType::F32 };
     let (source, role, transform, part) = (None, Role::Scalar, Transform::None, None);
-    ExportTensor { new, source, role, transform, part, values }
+    ExportTensor { new, source, role, transform, part, fused: None, values }
+}
+
+/// A tensor that has the rows of several: of the type that the most bits are wanted of.
+fn fused_tensor(fused: FusedTensor, role: Role, options: &ExportOptions) -> Result<ExportTensor, GgufError> {
+    let wanted = fused.parts.iter().filter_map(|part| options.overrides.get(&part.name)).copied();
+    let wanted = wanted.max_by(|a, b| a.bits().total_cmp(&b.bits())).unwrap_or(options.kind);
+    let (name, shape, source) = (fused.gguf.clone(), fused.shape(), Some(fused.first().to_owned()));
+    let kind = kind_for(role, &shape, wanted, options.coded)?;
+    let (new, transform, part) = (NewTensor { name, shape, kind }, Transform::None, None);
+    Ok(ExportTensor { new, source, role, transform, part, fused: Some(fused), values: Vec::new() })
 }

@@ -1,6 +1,7 @@
 //! Rotary embeddings as keys of metadata and divisors of frequencies that make llama.cpp compute ours.
 
-use crate::declared::ROPE_FREQS;
+use crate::config::period;
+use crate::declared::{ROPE_FACTORS, ROPE_FREQS};
 use crate::gguf::{BETA_FAST, BETA_SLOW, GgufError, RopeFactors, STILL, Value as Metadatum, own_factor};
 use crate::{ModelSpec, RopeKind, RopeSpec};
 
@@ -24,7 +25,7 @@ pub(super) fn stored_keys(spec: &ModelSpec) -> Result<Vec<(&'static str, Metadat
     let Some(rope) = full_rope(spec) else { return Ok(Vec::new()) };
     let mut keys = Vec::new();
     let float = |value: f64| Metadatum::F32(value as f32);
-    let listed = stored_factors(spec)?.is_some();
+    let listed = !stored_factors(spec)?.is_empty();
     let mut attention = f64::from(rope.attention_factor);
     match rope.kind {
         RopeKind::Linear { factor } if !listed => {
@@ -68,12 +69,12 @@ pub(super) fn stored_keys(spec: &ModelSpec) -> Result<Vec<(&'static str, Metadat
     Ok(keys)
 }
 
-/// Divisors of the frequencies, one per pair, where the format keeps them as a tensor.
+/// Divisors of the frequencies, one per pair, by the name of the tensor that the format keeps them in.
 ///
 /// # Errors
 /// When the family's layers do not read that tensor, but need it.
-pub(super) fn stored_factors(spec: &ModelSpec) -> Result<Option<Vec<f32>>, GgufError> {
-    let Some(rope) = full_rope(spec) else { return Ok(None) };
+pub(super) fn stored_factors(spec: &ModelSpec) -> Result<Vec<(&'static str, Vec<f32>)>, GgufError> {
+    let Some(rope) = full_rope(spec) else { return Ok(Vec::new()) };
     let by_keys = match rope.kind {
         RopeKind::Default | RopeKind::Dynamic { .. } | RopeKind::Linear { .. } => true,
         RopeKind::Yarn { beta_fast, beta_slow, original_max_positions, truncate, .. } => {
@@ -88,7 +89,9 @@ pub(super) fn stored_factors(spec: &ModelSpec) -> Result<Option<Vec<f32>>, GgufE
     let rules = &spec.family.file().gguf;
     let key = if rules.sliding_rope { "rope_parameters.full_attention" } else { "rope_parameters" };
     match rules.rope_factors {
-        RopeFactors::WhereNeeded | RopeFactors::Never if by_keys => Ok(None),
+        RopeFactors::WhereNeeded | RopeFactors::ShortAndLong | RopeFactors::Never if by_keys => {
+            Ok(Vec::new())
+        }
         RopeFactors::Never => Err(unsupported(
             key,
             format!("{} that rope.scaling.* cannot say", name(rope.kind)),
@@ -97,17 +100,37 @@ pub(super) fn stored_factors(spec: &ModelSpec) -> Result<Option<Vec<f32>>, GgufE
                 spec.family.name()
             ),
         )),
-        RopeFactors::WhereNeeded | RopeFactors::Always => Ok(Some(divisors(rope))),
+        RopeFactors::WhereNeeded | RopeFactors::Always => {
+            Ok(vec![(ROPE_FREQS, divisors(rope, &rope.inv_freq))])
+        }
+        RopeFactors::ShortAndLong => {
+            let frequencies = [rope.frequencies(usize::MAX), rope.frequencies(0)];
+            Ok(ROPE_FACTORS.into_iter().zip(frequencies.map(|list| listed_divisors(rope, list))).collect())
+        }
     }
 }
 
-fn divisors(rope: &RopeSpec) -> Vec<f32> {
+/// Divisors of listed frequencies: those of which the same arithmetic makes the same bits.
+fn listed_divisors(rope: &RopeSpec, frequencies: &[f32]) -> Vec<f32> {
+    let divisor = |(pair, &frequency): (usize, &f32)| {
+        let period = period(rope.theta, pair, frequencies.len());
+        let near = (1.0 / (f64::from(frequency) * f64::from(period))) as f32;
+        let again = |factor: f32| 1.0 / (factor * period) == frequency;
+        let (up, down) =
+            (|n: u32| f32::from_bits(near.to_bits() + n), |n: u32| f32::from_bits(near.to_bits() - n));
+        let others = (1..=4).flat_map(|n| [up(n), down(n)]);
+        [snap(near), near].into_iter().chain(others).find(|factor| again(*factor)).unwrap_or(near)
+    };
+    frequencies.iter().enumerate().map(divisor).collect()
+}
+
+fn divisors(rope: &RopeSpec, frequencies: &[f32]) -> Vec<f32> {
     let plain = |pair: usize| rope.theta.powf(-2.0 * pair as f64 / rope.head_dim as f64);
     let divisor = |(pair, &frequency): (usize, &f32)| match frequency == 0.0 {
         true => STILL,
         false => snap((plain(pair) / f64::from(frequency)) as f32),
     };
-    rope.inv_freq.iter().enumerate().map(divisor).collect()
+    frequencies.iter().enumerate().map(divisor).collect()
 }
 
 /// Factors that are whole but for rounding.

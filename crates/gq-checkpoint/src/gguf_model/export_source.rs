@@ -1,6 +1,7 @@
 //! What is exported to a GGUF, how, and the tensors that it becomes.
 
 use super::stacks::Part as PartOfStack;
+use crate::fused::FusedTensor;
 use crate::gguf::{GgmlType, NewTensor, Transform};
 use crate::{ModelSpec, Role, Texts};
 use std::collections::BTreeMap;
@@ -56,12 +57,14 @@ impl ExportOptions {
 pub struct ExportTensor {
     /// As it will be in the file.
     pub new: NewTensor,
-    /// Canonical name of what it is made from; `None` for factors that the configuration gives.
+    /// Canonical name of what it is made from, or of the first of several; `None` for factors that the configuration gives.
     pub source: Option<String>,
     /// What it is to the graph.
     pub role: Role,
     pub(super) transform: Transform,
     /// Which rows of a stack it has.
     pub(super) part: Option<PartOfStack>,
+    /// What stands in it, where it has the rows of several; `source` is the first of them.
+    pub(super) fused: Option<FusedTensor>,
     pub(super) values: Vec<f32>,
 }

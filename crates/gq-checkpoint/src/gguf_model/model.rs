@@ -5,8 +5,11 @@ use super::names::{canonical_name, transform_of};
 use super::stacks::{is_part, stacks};
 use super::tokenizer::tokenizer_texts;
 use crate::card::{Card, CardValue};
-use crate::declared::ROPE_FREQS;
-use crate::gguf::{Array, Gguf, GgufError, Metadata, Storage, Transform, Value, is_decodable, plain};
+use crate::declared::{ROPE_FACTORS, ROPE_FREQS};
+use crate::fused::{FusedTensor, check_twice};
+use crate::gguf::{
+    Array, Gguf, GgufError, GgufTensor, Metadata, RopeFactors, Storage, Transform, Value, is_decodable, plain,
+};
 use crate::keys::IgnoredKey;
 use crate::{ExpectedTensor, ModelSpec, OpenOptions, Role, SourceTensor, TensorError, Texts, parse_config};
 use gq_tensor::DType;
@@ -46,11 +49,15 @@ fn tensors(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<SourceTensor>, GgufError
     let mut tensors = stacks(gguf, spec)?;
     for stored in gguf.tensors() {
         let info = &stored.info;
-        if info.name == ROPE_FREQS || is_part(spec, &info.name) {
+        if is_of_ropes(spec, &info.name) || is_part(spec, &info.name) {
             continue;
         }
         let family = spec.family;
         let unknown = || GgufError::UnknownTensor { name: info.name.clone(), architecture: family.name() };
+        if let Some(parts) = spec.fused_in_gguf(&info.name) {
+            tensors.extend(parts_of(stored, &parts)?);
+            continue;
+        }
         let name = canonical_name(family, &info.name).ok_or_else(unknown)?;
         let part = expected.get(name.as_str());
         if part.is_none() && !spec.is_unused(&name) {
@@ -83,6 +90,7 @@ fn tensors(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<SourceTensor>, GgufError
             assembly: None,
         });
     }
+    check_twice(&tensors).map_err(|source| GgufError::Tensors { source })?;
     tensors.sort_by_key(|tensor| (tensor.file, tensor.offset));
     let present: HashSet<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     match expected.keys().filter(|name| !present.contains(**name)).min() {
@@ -92,6 +100,36 @@ fn tensors(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<SourceTensor>, GgufError
         }
         None => Ok(tensors),
     }
+}
+
+/// Whether a tensor of a file has divisors of rotary frequencies.
+fn is_of_ropes(spec: &ModelSpec, name: &str) -> bool {
+    let both = spec.family.file().gguf.rope_factors == RopeFactors::ShortAndLong;
+    name == ROPE_FREQS || both && ROPE_FACTORS.contains(&name)
+}
+
+/// The parts of a tensor that has the rows of several.
+fn parts_of(stored: &GgufTensor, parts: &FusedTensor) -> Result<Vec<SourceTensor>, GgufError> {
+    let info = &stored.info;
+    if !is_decodable(info.kind) {
+        return Err(GgufError::UndecodableType { name: info.name.clone(), kind: info.kind.name() });
+    }
+    let whole = SourceTensor {
+        name: info.name.clone(),
+        source_name: info.name.clone(),
+        dtype: plain(info.kind).unwrap_or(DType::F32),
+        shape: info.shape.clone(),
+        file: stored.part,
+        offset: info.offset,
+        bytes: info.bytes,
+        role: Role::Unused,
+        layer: parts.layer,
+        scaled: false,
+        gguf: Some(Storage { kind: info.kind, transform: Transform::None }),
+        pieces: Vec::new(),
+        assembly: None,
+    };
+    parts.of(&whole).map_err(|source| GgufError::Tensors { source })
 }
 
 /// Configuration, tokenizer, chat template and settings, as the Hub's files would have them.

@@ -21,9 +21,11 @@ pub(super) fn transform_of(spec: &ModelSpec, canonical: &str) -> Transform {
             None => Transform::None,
         },
         Layout::PlusOne if spec.norm_plus_one => Transform::PlusOne,
-        Layout::Plain | Layout::PlusOne | Layout::Stacked { .. } | Layout::Transposed { .. } => {
-            Transform::None
-        }
+        Layout::Plain
+        | Layout::PlusOne
+        | Layout::Stacked { .. }
+        | Layout::Transposed { .. }
+        | Layout::Fused(_) => Transform::None,
     }
 }
 

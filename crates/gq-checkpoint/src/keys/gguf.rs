@@ -1,8 +1,8 @@
 //! Keys of GGUF's metadata, as llama.cpp (b11549) reads them.
 
 use super::{
-    ALL, Families, GEMMA, GEMMA3, GEMMA4, GPT_OSS, GgufKey, LLAMA_QWEN, MISTRAL3, NOT_MISTRAL3, QWEN3_MOE,
-    SLIDING,
+    ALL, Families, GEMMA, GEMMA3, GEMMA4, GPT_OSS, GgufKey, LLAMA_QWEN, MISTRAL3, NOT_MISTRAL3, NOT_PHI3,
+    PHI3, QWEN3_MOE, SLIDING,
 };
 use crate::Family;
 
@@ -23,7 +23,7 @@ const SPARSE: Families = &[Family::Qwen3Moe, Family::GptOss, Family::Gemma4];
 /// Keys that mean something.
 #[rustfmt::skip]
 pub const GGUF_KEYS: &[GgufKey] = &[
-    row("general.architecture", ALL, "which graph", "refused", "the family", "llama, qwen2, qwen3, qwen3moe, mistral3, gpt-oss, gemma3, gemma4"),
+    row("general.architecture", ALL, "which graph", "refused", "the family", "llama, qwen2, qwen3, qwen3moe, mistral3, phi3, gpt-oss, gemma3, gemma4"),
     row("general.alignment", ALL, "offsets of tensors are its multiples, bytes; of a split the first file's counts for all", "32", "-", "powers of two"),
     row("general.type", ALL, "what the file holds", "a model", "model", "not read"),
     row("general.file_type", ALL, "type of most weights; for people", "not known", "that of most weights", "not read"),
@@ -73,7 +73,7 @@ pub const GGUF_KEYS: &[GgufKey] = &[
     row("block_count", ALL, "layers", "refused", "num_hidden_layers", "1 to 1024"),
     row("context_length", ALL, "longest sequence the model was made for, tokens", "refused", "max_position_embeddings", "any"),
     row("embedding_length", ALL, "width of the residual stream", "refused", "hidden_size", "any"),
-    row("vocab_size", ALL, "rows of the embedding; the tokenizer's count decides", "the tokenizer's", "vocab_size (Llama, Ministral 3)", "rows of token_embd.weight decide"),
+    row("vocab_size", ALL, "rows of the embedding; the tokenizer's count decides", "the tokenizer's", "vocab_size (Llama, Ministral 3, Phi)", "rows of token_embd.weight decide"),
     row("feed_forward_length", ALL, "width of the MLP; one number or one for each layer", "0", "intermediate_size", "all alike; Gemma 4: twice as much on layers that share caches"),
     row("attention.head_count", ALL, "query heads; one number or one for each layer", "0", "num_attention_heads", "all alike"),
     row("attention.head_count_kv", ALL, "key-value heads; one number or one for each layer", "as many as query heads", "num_key_value_heads", "all alike; Gemma 4: one for each type of layer"),
@@ -83,20 +83,23 @@ pub const GGUF_KEYS: &[GgufKey] = &[
     row("attention.value_length_swa", GEMMA, "the same on sliding layers", "Gemma 3: that of full layers; Gemma 4: refused", "head_dim (Gemma 4)", "that of keys"),
     row("attention.layer_norm_rms_epsilon", ALL, "added to the mean square in norms", "refused", "rms_norm_eps", "0 to 1"),
     row("attention.causal", ALL, "whether later tokens are hidden", "true", "-", "true"),
-    row("rope.dimension_count", ALL, "dimensions of a head that turn", "key_length", "head_dim (Llama, Ministral 3, Gemma 4)", "all"),
+    row("rope.dimension_count", NOT_PHI3, "dimensions of a head that turn", "key_length", "head_dim (Llama, Ministral 3, Gemma 4)", "all"),
+    row("rope.dimension_count", PHI3, "dimensions of a head that turn, the first ones", "key_length", "partial_rotary_factor of head_dim", "even numbers to key_length"),
     row("rope.dimension_count_swa", GEMMA, "the same on sliding layers", "that of full layers", "head_dim (Gemma 4)", "all"),
     row("rope.freq_base", ALL, "base of the rotary frequencies (Gemma: of full layers)", "10000", "rope_theta", "any"),
     row("rope.freq_base_swa", SLIDING, "base of the frequencies of sliding layers", "10000; GPT-OSS: rope.freq_base", "rope_theta (Gemma)", "any; GPT-OSS: rope.freq_base"),
     row("rope.scaling.type", ALL, "how frequencies of layers without a window are scaled", "linear", "linear, yarn", "none, linear, yarn"),
     row("rope.scaling.factor", ALL, "divisor of frequencies; counts without a type, 0 is 1", "rope.scale_linear", "factor", "any; with yarn from 1 on"),
     row("rope.scale_linear", ALL, "older name of rope.scaling.factor", "1", "-", "as that"),
-    row("rope.scaling.original_context_length", ALL, "yarn: context before the extension, tokens; 0 is absent", "context_length", "original_max_position_embeddings", "any"),
+    row("rope.scaling.original_context_length", PHI3, "longest context in which rope_factors_short.weight counts; 0 is absent", "context_length", "original_max_position_embeddings", "any"),
+    row("rope.scaling.original_context_length", NOT_PHI3, "yarn: context before the extension, tokens; 0 is absent", "context_length", "original_max_position_embeddings", "any"),
     row("rope.scaling.attn_factor", ALL, "factor on cosines and sines of all layers; with yarn on top of 1 + 0.1 ln(factor)", "1", "attention_factor / llama.cpp's own, unless that is 1", "any; Gemma with windows: 1"),
     row("attention.temperature_scale", MISTRAL3, "queries at position p grow by 1 + it ln(1 + floor(p / original context)); 0 is not at all", "0", "llama_4_scaling_beta", "any; 0 without yarn"),
     row("rope.scaling.yarn_log_multiplier", MISTRAL3, "yarn: its own factor on cosines and sines is divided by 1 + 0.1 it ln(factor)", "0", "1", "0 to 1000"),
     row("rope.scaling.yarn_beta_fast", MISTRAL3, "yarn: turns over the original context above which a pair is kept", "32", "beta_fast", "above 0, to 1000"),
     row("rope.scaling.yarn_beta_slow", MISTRAL3, "yarn: turns over the original context below which a pair is divided", "1", "beta_slow", "above 0, to 1000"),
     row("attention.sliding_window", SLIDING, "tokens that sliding layers see; Gemma 3: 0 makes all layers full", "Gemma 3: 0; Gemma 4, GPT-OSS: refused", "sliding_window", "any; Gemma 4, GPT-OSS: not 0"),
+    row("attention.sliding_window", PHI3, "tokens that every layer sees; 0 is all. llama.cpp warns and applies none: here it counts as in the model", "0", "sliding_window", "any"),
     row("attention.sliding_window_pattern", SLIDING, "true for sliding layers, or n: every n-th is full", "Gemma 3: 6; GPT-OSS: 2; Gemma 4: refused", "layer_types, unless every sixth (Gemma 3) or second (GPT-OSS) is full", "any"),
     row("final_logit_softcapping", GEMMA, "logits become cap tanh(logits / cap); 0 is none", "Gemma 3: none; Gemma 4: 30", "final_logit_softcapping; Gemma 4 without: 0", "any"),
     row("expert_count", LLAMA_SPARSE, "experts of a layer", "0", "num_experts", "Llama: 0; Qwen3, GPT-OSS: not 0"),
@@ -142,6 +145,12 @@ pub const GGUF_UNREAD: &[(&str, Families)] = &[
     ("expert_shared_feed_forward_length", QWEN3_MOE),
     ("expert_weights_norm", QWEN3_MOE),
     ("attention.shared_kv_layers", GEMMA3),
+    ("attention.key_length_swa", PHI3),
+    ("attention.value_length_swa", PHI3),
+    ("attention.sliding_window_pattern", PHI3),
+    ("final_logit_softcapping", PHI3),
+    ("rope.dimension_count_swa", PHI3),
+    ("rope.freq_base_swa", PHI3),
     ("attention.key_length_swa", LLAMA_QWEN),
     ("attention.value_length_swa", LLAMA_QWEN),
     ("attention.sliding_window", LLAMA_QWEN),

@@ -39,6 +39,22 @@ pub const LLAMA_GEMMA: Families = &[Family::Llama, Family::Gemma3, Family::Gemma
 pub const MISTRAL3: Families = &[Family::Mistral3];
 /// Mistral (in Llama's files) and Ministral 3.
 pub const MISTRALS: Families = &[Family::Llama, Family::Mistral3];
+/// Phi alone.
+pub const PHI3: Families = &[Family::Phi3];
+/// All but Phi, whose rotary keys are LongRoPE's or none and whose weights have no scales.
+pub const NOT_PHI3: Families = &[
+    Family::Llama,
+    Family::Qwen2,
+    Family::Qwen3,
+    Family::Qwen3Moe,
+    Family::Mistral3,
+    Family::GptOss,
+    Family::Gemma3,
+    Family::Gemma4,
+];
+/// Families whose gate's activation the configuration says by its usual name.
+pub const HIDDEN_ACT: Families =
+    &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Mistral3, Family::Phi3];
 /// Families that stand in wrappers.
 pub const WRAPPED: Families = &[Family::Mistral3, Family::Gemma3, Family::Gemma4];
 /// All but Ministral 3.
@@ -47,6 +63,7 @@ pub const NOT_MISTRAL3: Families = &[
     Family::Qwen2,
     Family::Qwen3,
     Family::Qwen3Moe,
+    Family::Phi3,
     Family::GptOss,
     Family::Gemma3,
     Family::Gemma4,
@@ -54,11 +71,21 @@ pub const NOT_MISTRAL3: Families = &[
 /// GPT-OSS alone.
 pub const GPT_OSS: Families = &[Family::GptOss];
 /// Families with one kind of attention, and GPT-OSS.
-pub const NO_GEMMA: Families =
+pub const NO_GEMMA: Families = &[
+    Family::Llama,
+    Family::Qwen2,
+    Family::Qwen3,
+    Family::Qwen3Moe,
+    Family::Mistral3,
+    Family::Phi3,
+    Family::GptOss,
+];
+/// Those of them but Phi.
+pub const NO_GEMMA_NO_PHI: Families =
     &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Mistral3, Family::GptOss];
 /// Those of them whose width of a head has no number as its default.
 pub const DERIVED_HEADS: Families =
-    &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::GptOss];
+    &[Family::Llama, Family::Qwen2, Family::Qwen3, Family::Qwen3Moe, Family::Phi3, Family::GptOss];
 /// Families whose layers may have a window.
 pub const SLIDING: Families = &[Family::GptOss, Family::Gemma3, Family::Gemma4];
 /// Gemma 3 and 4.
@@ -74,6 +101,7 @@ pub const NOT_GEMMA4: Families = &[
     Family::Qwen3,
     Family::Qwen3Moe,
     Family::Mistral3,
+    Family::Phi3,
     Family::GptOss,
     Family::Gemma3,
 ];

@@ -1,11 +1,13 @@
 //! What adapters do to tensors: each module's parts matched with the tensors they are for.
 
 use super::factors::{Factors, Layout, both, check_shape};
+use super::fused::cut;
 use super::named_module::NamedModule;
 use super::parameter::{of_expert, of_parameter, parameter};
 use super::tied::{EMBEDDING, equal_bytes};
 use super::{Adapter, AdapterError};
 use crate::declared::Layout as InFiles;
+use crate::fused::FusedTensor;
 use crate::names::canonical;
 use crate::safetensors::HeaderEntry;
 use crate::{ModelSpec, Role, SourceTensor};
@@ -41,6 +43,11 @@ impl TokenRows {
 }
 
 impl Change {
+    /// Whether it changes nothing.
+    fn is_empty(&self) -> bool {
+        self.whole.is_none() && self.tokens.is_none() && self.factors.is_none() && self.added.is_none()
+    }
+
     fn new(adapter: usize) -> Change {
         Change { adapter, whole: None, tokens: None, factors: None, added: None }
     }
@@ -75,6 +82,9 @@ pub(super) fn matched(
     let NamedModule { adapter, name, module } = of;
     let weight = canonical(&format!("{name}.weight"));
     let Some(source) = tensors.get(weight.as_str()) else {
+        if let Some(fused) = spec.fused_on_the_hub(&weight) {
+            return of_fused(index, of, &fused, tensors);
+        }
         let has_factors = module.a.is_some() || module.b.is_some();
         if let Some((tensor, part)) = of_expert(&weight, tensors).filter(|_| has_factors) {
             let mut change = Change::new(index);
@@ -95,7 +105,7 @@ pub(super) fn matched(
     };
     let mut changes = Vec::new();
     let change = of_weight(index, of, source)?;
-    if change.whole.is_some() || change.tokens.is_some() || change.factors.is_some() {
+    if !change.is_empty() {
         changes.push((weight, change));
     }
     if module.whole_bias.is_some() || module.b_bias.is_some() {
@@ -104,6 +114,38 @@ pub(super) fn matched(
             return Err(AdapterError::NoBias { module: name.to_owned() });
         };
         changes.push((tensor, of_bias(index, of, source)?));
+    }
+    Ok(changes)
+}
+
+/// What a module that is several parts does to each of them.
+fn of_fused(
+    index: usize,
+    of: NamedModule<'_>,
+    fused: &FusedTensor,
+    tensors: &HashMap<&str, &SourceTensor>,
+) -> Result<Vec<(String, Change)>, AdapterError> {
+    let NamedModule { adapter, name, module } = of;
+    if module.whole_bias.is_some() || module.b_bias.is_some() {
+        return Err(AdapterError::NoBias { module: name.to_owned() });
+    }
+    if adapter.config.mlx {
+        return Err(AdapterError::Option {
+            option: "lora_parameters.keys".to_owned(),
+            value: name.to_owned(),
+            supported: "adapters of PEFT on projections that files have in one tensor",
+        });
+    }
+    let rows = fused.shape().first().copied().unwrap_or(0);
+    let mut changes = Vec::new();
+    for part in &fused.parts {
+        let no_tensor = || AdapterError::NoTensor { module: name.to_owned(), tensor: part.name.clone() };
+        let source = *tensors.get(part.name.as_str()).ok_or_else(no_tensor)?;
+        let module = cut(module, rows, &part.rows)?;
+        let change = of_weight(index, NamedModule { adapter, name, module: &module }, source)?;
+        if !change.is_empty() {
+            changes.push((part.name.clone(), change));
+        }
     }
     Ok(changes)
 }
@@ -247,6 +289,7 @@ fn check_magnitude(
 pub(super) fn check_targets(adapter: &Adapter, tensors: &[SourceTensor]) -> Result<(), AdapterError> {
     let trained: Vec<String> =
         adapter.modules.keys().map(|name| canonical(&format!("{name}.weight"))).collect();
+    let has = |name: &str| trained.iter().any(|trained| trained == name);
     let projection = |tensor: &&SourceTensor| {
         use Role as R;
         let roles = [R::Query, R::Key, R::Value, R::Output, R::Gate, R::Up, R::Down];
@@ -255,7 +298,9 @@ pub(super) fn check_targets(adapter: &Adapter, tensors: &[SourceTensor]) -> Resu
     for tensor in tensors.iter().filter(projection) {
         let module = tensor.source_name.strip_suffix(".weight").unwrap_or(&tensor.source_name);
         let canonical = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
-        if adapter.config.demands(module, canonical) && !trained.contains(&tensor.name) {
+        // A projection that stands in a tensor with others is trained with them.
+        let is_trained = has(&tensor.name) || has(&crate::names::canonical(&tensor.source_name));
+        if adapter.config.demands(module, canonical) && !is_trained {
             return Err(AdapterError::Untrained { module: module.to_owned() });
         }
     }

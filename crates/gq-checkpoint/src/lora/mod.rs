@@ -22,6 +22,7 @@ mod change;
 mod config;
 mod error;
 mod factors;
+mod fused;
 mod merge;
 mod mlx;
 mod modules;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Folders with cases that PEFT merged.
-const FOLDERS: [&str; 3] = ["lora", "lora-layouts", "lora-experts"];
+const FOLDERS: [&str; 4] = ["lora", "lora-layouts", "lora-experts", "lora-fused"];
 
 fn cases(folder: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(testdata(folder).join("cases.json")).unwrap();

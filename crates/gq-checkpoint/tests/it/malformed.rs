@@ -22,7 +22,7 @@ const CASES: &[(&str, &str)] = &[
     ("config-missing-field", r#"config.json: field "hidden_size" is missing"#),
     (
         "config-model-type",
-        r#"config.json: field "model_type" is "gpt5", supported: llama, mistral, qwen2, qwen3, qwen3_moe, ministral3, mistral3, gpt_oss, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified"#,
+        r#"config.json: field "model_type" is "gpt5", supported: llama, mistral, qwen2, qwen3, qwen3_moe, ministral3, mistral3, phi3, gpt_oss, gemma3_text, gemma3, gemma4_text, gemma4, gemma4_unified_text, gemma4_unified"#,
     ),
     ("config-negative", r#"config.json: field "vocab_size" is -6, allowed are 1 to 16777216"#),
     (

@@ -3,7 +3,7 @@
 use crate::support::{scratch, testdata};
 use gq_checkpoint::{Checkpoint, FileKind, Note, Role};
 
-const TINY: [&str; 15] = [
+const TINY: [&str; 17] = [
     "llama",
     "qwen2",
     "qwen3",
@@ -13,6 +13,8 @@ const TINY: [&str; 15] = [
     "gpt-oss-resaved",
     "mistral",
     "ministral3",
+    "phi3",
+    "phi3-long",
     "gemma3",
     "gemma4-e2b",
     "gemma4-e4b",

@@ -8,12 +8,16 @@ use std::path::{Path, PathBuf};
 const DECLARED_IN: &str = "gq-checkpoint/src/family/";
 
 /// Words of the same spelling that are no names of tensors, and what every name of a layer begins with.
-const EXCEPTIONS: [(&str, &str, &str); 6] = [
+const EXCEPTIONS: [(&str, &str, &str); 10] = [
     (
         "gq-checkpoint/src/declared.rs",
         "rope_freqs.weight",
         "of GGUFs and no family's: readers of ropes ask for it",
     ),
+    ("gq-checkpoint/src/declared.rs", "rope_factors_long.weight", "the same, of Phi's"),
+    ("gq-checkpoint/src/declared.rs", "rope_factors_short.weight", "the same, of Phi's"),
+    ("gq-checkpoint/src/keys/config.rs", "rope_factors_long.weight", "a cell of the table in docs/GGUF.md"),
+    ("gq-checkpoint/src/keys/config.rs", "rope_factors_short.weight", "a cell of the table in docs/GGUF.md"),
     ("gq-checkpoint/src/names.rs", "model.layers.", "takes the number out of a name"),
     ("gq-checkpoint/src/role.rs", "per_layer_projection", "name of a role"),
     ("gq/src/release/recipe.rs", "per_layer_projection", "a recipe's key, named after the role"),

@@ -13,6 +13,8 @@ pub struct BlockTensor {
     pub tensor: String,
     /// Types that its width allows, at least one.
     pub options: Vec<BlockOption>,
+    /// Others that stand in the same tensor of the file, with what each of the options loses of them.
+    pub others: Vec<(String, Vec<f64>)>,
 }
 
 /// One type that a tensor may have.
@@ -58,14 +60,21 @@ pub fn choose_types(
         let factor = corrections.map_or(1.0, |corrections| corrections.factor(tensor));
         Some(factor * sensitivities.tensors.get(tensor)?.nearest_sensitivity)
     };
-    let known = tensors.iter().filter_map(|tensor| cost(&tensor.tensor));
+    let names = |tensor: &BlockTensor| {
+        let others = tensor.others.iter().map(|(name, _)| name.clone());
+        [tensor.tensor.clone()].into_iter().chain(others).collect::<Vec<_>>()
+    };
+    let known = tensors.iter().flat_map(names).filter_map(|name| cost(&name));
     let dearest = known.max_by(f64::total_cmp).unwrap_or(1.0);
     let (mut spent, mut expected) = (0, 0.0);
     let mut choices = Vec::new();
-    for BlockTensor { tensor, options } in tensors {
-        let cost = cost(tensor).unwrap_or(dearest);
-        let finite = options.iter().filter(|option| option.error.is_finite());
-        let options = hull(finite.map(|option| (option.bytes, cost * option.error, option.kind)).collect());
+    for BlockTensor { tensor, options, others } in tensors {
+        let cost = |tensor: &str| cost(tensor).unwrap_or(dearest);
+        let priced = options.iter().enumerate().map(|(index, option)| {
+            let others = others.iter().filter_map(|(name, errors)| Some(cost(name) * errors.get(index)?));
+            (option.bytes, cost(tensor) * option.error + others.sum::<f64>(), option.kind)
+        });
+        let options = hull(priced.filter(|(_, error, _)| error.is_finite()).collect());
         let Some(first) = options.first() else { continue };
         (spent, expected) = (spent + first.0, expected + first.1);
         choices.push((tensor, Choices { options, chosen: 0 }));
@@ -97,7 +106,11 @@ mod tests {
         let names = ["dear", "cheap", "unknown"];
         let tensors: Vec<_> = names
             .iter()
-            .map(|name| BlockTensor { tensor: (*name).to_owned(), options: options.clone() })
+            .map(|name| BlockTensor {
+                tensor: (*name).to_owned(),
+                options: options.clone(),
+                others: Vec::new(),
+            })
             .collect();
         let mut measured = Measurements::empty();
         for (name, cost) in [("dear", 10.0), ("cheap", 0.1)] {
@@ -111,5 +124,19 @@ mod tests {
         assert_eq!(kinds(1550), Ok([GgmlType::Q5_0, GgmlType::IQ4_NL, GgmlType::Q5_0]));
         assert_eq!(kinds(2150), Ok([GgmlType::Q8_0, GgmlType::IQ4_NL, GgmlType::Q8_0]));
         assert_eq!(kinds(1 << 20), Ok([GgmlType::F16; 3]));
+
+        // What stands in one tensor of the file has its price together.
+        let errors = vec![0.005, 0.0015, 2e-5, 0.0, 0.0];
+        let mut cheap = BlockTensor { tensor: "cheap".to_owned(), options, others: Vec::new() };
+        let second = BlockTensor { tensor: "second".to_owned(), ..cheap.clone() };
+        measured.tensors.insert("second".to_owned(), measured.tensors["cheap"].clone());
+        measured.tensors.get_mut("second").unwrap().nearest_sensitivity = 1.0;
+        let kinds = |cheap: &BlockTensor| {
+            let kinds = choose_types(&[cheap.clone(), second.clone()], &measured, 1000).unwrap();
+            (kinds["cheap"], kinds["second"])
+        };
+        assert_eq!(kinds(&cheap), (GgmlType::IQ4_NL, GgmlType::Q5_0));
+        cheap.others.push(("dear".to_owned(), errors));
+        assert_eq!(kinds(&cheap), (GgmlType::Q5_0, GgmlType::IQ4_NL));
     }
 }

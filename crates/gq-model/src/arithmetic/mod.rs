@@ -12,6 +12,6 @@ pub mod stored;
 
 pub use gq_tensor::{softmax, softmax_with_sink};
 pub use pieces::in_pieces;
-pub use rope::RopeTable;
+pub use rope::{Place, RopeTable};
 pub(crate) use routing::scatter;
 pub use routing::{Choice, Routes, weigh};

@@ -1,7 +1,7 @@
 //! New tokens of one or more sequences on their way through a graph, each sequence after what its own cache has.
 
 use super::{ActivationMode, attention::attention, grouped, products};
-use crate::arithmetic::{RopeTable, Routes, elementwise, stored};
+use crate::arithmetic::{Place, RopeTable, Routes, elementwise, stored};
 use crate::cache::KvCache;
 use crate::linear::Linear;
 use crate::matrix::Matrix;
@@ -48,9 +48,13 @@ impl<'a> Batch<'a> {
             Part { rows: end - count..end, cache }
         });
         let parts: Vec<_> = parts.collect();
-        let positions =
-            || parts.iter().flat_map(|part| (0..part.rows.len()).map(|row| part.cache.len() + row));
-        let ropes = ropes.iter().map(|rope| RopeTable::at(rope, positions())).collect();
+        let places = || {
+            parts.iter().flat_map(|part| {
+                let context = part.cache.max_tokens();
+                (0..part.rows.len()).map(move |row| Place { position: part.cache.len() + row, context })
+            })
+        };
+        let ropes = ropes.iter().map(|rope| RopeTable::at(rope, places())).collect();
         Batch { level, sums, parts, ropes }
     }
 

@@ -4,6 +4,7 @@ use super::arena::GRAIN;
 use super::runner::Runner;
 use super::value::Value;
 use crate::arithmetic::{RopeTable, stored};
+use crate::cache::KvCache;
 use crate::error::DeviceError;
 use crate::linear::Linear;
 use gq_checkpoint::ModelSpec;
@@ -15,7 +16,7 @@ pub(super) struct Inputs {
     pub(super) start: usize,
     /// u32 `[tokens]`.
     pub(super) positions: Span,
-    /// Cosines and sines of each rotary embedding, f32 `[tokens, dim / 2]`.
+    /// Cosines and sines of each rotary embedding, f32 `[tokens, pairs]`.
     pub(super) turns: Vec<[Span; 2]>,
     /// Whether something was computed on the host.
     pub(super) leaves_device: bool,
@@ -32,20 +33,26 @@ pub(super) struct Table {
 }
 
 impl Inputs {
-    /// Positions `start..` and their angles.
+    /// Positions after what a cache has, and their angles.
     pub(super) fn new(
         runner: &mut Runner,
         spec: &ModelSpec,
-        start: usize,
+        cache: &KvCache,
         tokens: usize,
     ) -> Result<Inputs, DeviceError> {
-        let (bytes, inputs) = Inputs::head(runner, spec, start, tokens);
+        let (bytes, inputs) = Inputs::head(runner, spec, cache, tokens);
         runner.gpu.write(&mut runner.inputs, 0, &bytes)?;
         Ok(inputs)
     }
 
     /// What comes first, and where it lies.
-    pub(super) fn head(runner: &Runner, spec: &ModelSpec, start: usize, tokens: usize) -> (Vec<u8>, Inputs) {
+    pub(super) fn head(
+        runner: &Runner,
+        spec: &ModelSpec,
+        cache: &KvCache,
+        tokens: usize,
+    ) -> (Vec<u8>, Inputs) {
+        let start = cache.len();
         let from = runner.inputs.span().address;
         let mut bytes = Vec::new();
         let mut put = |words: &mut dyn Iterator<Item = [u8; 4]>| {
@@ -56,7 +63,7 @@ impl Inputs {
         };
         let positions = put(&mut (start..start + tokens).map(|position| (position as u32).to_le_bytes()));
         let turns = spec.ropes.iter().map(|rope| {
-            let table = RopeTable::new(rope, start, tokens);
+            let table = RopeTable::new(rope, cache.max_tokens(), start, tokens);
             let [cosines, sines] = table.parts();
             [cosines, sines].map(|part| put(&mut part.iter().map(|x| x.to_le_bytes())))
         });

@@ -132,7 +132,7 @@ fn capture(
     place: usize,
     graph: &dyn Fn(&mut Batch<'_>) -> Option<Value>,
 ) -> Result<Option<Graph>, DeviceError> {
-    let (_, mut inputs) = Inputs::head(runner, spec, cache.len(), 1);
+    let (_, mut inputs) = Inputs::head(runner, spec, cache, 1);
     inputs.later = Some(Vec::new());
     let before = runner.launches;
     runner.gpu.begin_capture()?;
@@ -155,7 +155,7 @@ fn replay(
     token: u32,
     graph: &mut Graph,
 ) -> Result<Vec<f32>, DeviceError> {
-    let (bytes, _) = Inputs::head(runner, spec, cache.len(), 1);
+    let (bytes, _) = Inputs::head(runner, spec, cache, 1);
     runner.gpu.write(&mut runner.inputs, 0, &bytes)?;
     for Table { table, at } in &graph.tables {
         bring_rows(runner, table, *at, &[token])?;

@@ -2,7 +2,7 @@
 //!
 //! The same order serves Qwen2 (biases on queries, keys and values), Qwen3 (norms of queries and keys, experts in place of
 //! the MLP), Mistral (windows, queries that
-//! grow), GPT-OSS (sinks, windows, experts with biases) and Gemma 3 (norms after both, norms of queries and keys, sliding windows): blocks have what the
+//! grow), Phi (heads that turn in part), GPT-OSS (sinks, windows, experts with biases) and Gemma 3 (norms after both, norms of queries and keys, sliding windows): blocks have what the
 //! specification says.
 
 use crate::LoadError;
@@ -47,5 +47,7 @@ mod biases;
 mod gpt_oss;
 #[cfg(test)]
 mod mistral;
+#[cfg(test)]
+mod phi3;
 #[cfg(test)]
 mod qwen3;

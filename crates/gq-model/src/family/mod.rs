@@ -49,6 +49,7 @@ impl Graph {
                 | Family::Qwen3
                 | Family::Qwen3Moe
                 | Family::Mistral3
+                | Family::Phi3
                 | Family::GptOss
                 | Family::Gemma3 => {
                     let load = layers.map(|(index, layer)| llama::Layer::load(spec, index, layer, source));

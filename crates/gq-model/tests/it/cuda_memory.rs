@@ -7,7 +7,7 @@ use gq_model::{ActivationMode, KvCache, KvType, Linear, LogitRows, Matrix, Model
 use gq_tensor::{Encoding, Isa, MatrixShape, RotationKind, RotationSpec, Storage};
 
 /// One tiny checkpoint of every graph, in codes.
-const FAMILIES: [(&str, &str); 14] = [
+const FAMILIES: [(&str, &str); 16] = [
     ("llama", "tq4"),
     ("llama3", "tt3"),
     ("qwen2", "tq4"),
@@ -17,6 +17,8 @@ const FAMILIES: [(&str, &str); 14] = [
     ("gpt-oss", "tq4"),
     ("mistral", "tt2"),
     ("ministral3", "tq4"),
+    ("phi3", "tq4"),
+    ("phi3-long", "tt4"),
     ("gemma3", "tt4"),
     ("gemma4-e2b", "tt4"),
     ("gemma4-e4b", "tq4"),
@@ -26,8 +28,8 @@ const FAMILIES: [(&str, &str); 14] = [
 
 /// Launches of a step of one token without its logits, all layers and what comes before them: of 2 layers of Llama, Mistral and
 /// Qwen3 (11 a layer), 3 of Qwen2 (a bias more) and of Gemma 3, 4 of Gemma 4's dense model (11). Narrow matrices in a trellis
-/// code lie in no common one (14). Experts, per-layer embeddings and what is computed on the host take more.
-const LAUNCHES: [(&str, &str, u64); 14] = [
+/// code lie in no common one (14), queries and keys of which only a part turns come back from the host (13). Experts, per-layer embeddings and what is computed on the host take more.
+const LAUNCHES: [(&str, &str, u64); 16] = [
     ("llama", "tq4", 23),
     ("llama", "tt4", 29),
     ("llama3", "tq4", 23),
@@ -37,6 +39,8 @@ const LAUNCHES: [(&str, &str, u64); 14] = [
     ("gpt-oss", "tq4", 58),
     ("mistral", "tq4", 23),
     ("ministral3", "tq4", 23),
+    ("phi3", "tq4", 27),
+    ("phi3-long", "tq4", 23),
     ("gemma3", "tq4", 34),
     ("gemma4-e2b", "tq4", 114),
     ("gemma4-e4b", "tq4", 121),

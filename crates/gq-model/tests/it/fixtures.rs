@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Every tiny checkpoint; a missing one fails its tests.
-pub const TINY: [&str; 16] = [
+pub const TINY: [&str; 18] = [
     "llama",
     "llama3",
     "qwen2",
@@ -23,6 +23,8 @@ pub const TINY: [&str; 16] = [
     "gpt-oss-resaved",
     "mistral",
     "ministral3",
+    "phi3",
+    "phi3-long",
     "gemma3",
     "gemma4-e2b",
     "gemma4-e4b",

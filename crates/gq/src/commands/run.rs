@@ -7,6 +7,7 @@ use crate::global::Global;
 use crate::source::{self, Loaded};
 use crate::talk::{self, Answer, Conversation, End, Manner, Most, SamplingArgs, Settings};
 use crate::units;
+use gq_checkpoint::ModelSpec;
 use gq_model::Sampling;
 use gq_text::{ChatError, ChatTemplate, Part, Tokenizer};
 use jiff::civil::DateTime;
@@ -55,7 +56,8 @@ pub struct RunArgs {
     /// context is full].
     #[arg(short = 'n', long, value_name = "N")]
     tokens: Option<usize>,
-    /// Tokens of prompts and answers together, such as 32k [default: 8192, or the model's own limit if that is less].
+    /// Tokens of prompts and answers together, such as 32k [default: 8192, or the model's own limit, or the end of its short
+    /// contexts (LongRoPE), if that is less].
     #[arg(long, value_name = "N", value_parser = context)]
     ctx: Option<usize>,
     #[command(flatten)]
@@ -95,7 +97,8 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
         }
     };
     let mut loaded = source::model_how(&found.path, &args.loras, args.activations, args.kv, global)?;
-    let context = args.ctx.unwrap_or(CONTEXT.min(loaded.model.spec().max_positions));
+    let (own, short) = (loaded.model.spec().max_positions, loaded.model.spec().short_context());
+    let context = args.ctx.unwrap_or_else(|| usual_context(loaded.model.spec()));
     args.device.place(&mut loaded, context, global)?;
     let model = &loaded.model;
     let tokenizer = Tokenizer::new(model.texts(), model.spec())?;
@@ -110,7 +113,10 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
         let ignored = units::printable(&settings.ignored.join(", "));
         output.warn(&format!("generation_config.json asks for {ignored}, which gq does not do"));
     }
-    let own = model.spec().max_positions;
+    if let (Some(asked), Some(short)) = (args.ctx, short.filter(|short| context > *short)) {
+        let said = "the rotary frequencies are those of long contexts, from the first token on";
+        output.note(&format!("--ctx {asked} is beyond {short} tokens: {said}"));
+    }
     if let Some(asked) = args.ctx.filter(|&asked| asked > own) {
         output.warn(&format!("--ctx {asked} is beyond the {own} tokens that the model was made for"));
     }
@@ -207,6 +213,12 @@ fn answer_once(
     Ok(())
 }
 
+/// The context without a word. Frequencies are chosen by it: they are those of short texts, as a short text has them
+/// elsewhere.
+fn usual_context(spec: &ModelSpec) -> usize {
+    CONTEXT.min(spec.max_positions).min(spec.short_context().unwrap_or(usize::MAX))
+}
+
 /// Goes on with a text.
 pub fn answer(
     loaded: &Loaded,
@@ -215,7 +227,8 @@ pub fn answer(
     sampling: Sampling,
 ) -> Result<Answer, Failure> {
     let tokenizer = Tokenizer::new(loaded.model.texts(), loaded.model.spec())?;
-    let manner = Manner { system: None, context: CONTEXT, most: Some(Most::Asked(max_tokens)), sampling };
+    let context = usual_context(loaded.model.spec());
+    let manner = Manner { system: None, context, most: Some(Most::Asked(max_tokens)), sampling };
     let mut talk = Conversation::new(loaded, &tokenizer, None, manner);
     talk.say(prompt, &mut |_, _| Ok(()), &AtomicBool::new(false))
 }

@@ -64,9 +64,16 @@ pub fn export(
     let measured = asked.cost.plan(found, weights, held, global)?;
     guard::space(output, plan.file_bytes())?;
     let made = asked.ollama.then(|| ollama(output, weights)).transpose()?;
-    let targets = plan.tensors().iter().filter_map(|tensor| {
-        let (shape, kind) = (rows_of(&tensor.new.shape), tensor.new.kind);
-        Some(rate::Target { name: tensor.source.as_deref()?, shape, kind })
+    let targets = plan.tensors().iter().flat_map(|tensor| {
+        let ((rows, cols), kind) = (rows_of(&tensor.new.shape), tensor.new.kind);
+        let runs = tensor.source_rows(0..rows);
+        // Parts of a stack stand in one tensor of the source, parts of a tensor by themselves.
+        let several = tensor.sources().len() > 1;
+        let named = runs.into_iter().take(if several { usize::MAX } else { 1 });
+        named.map(move |(name, run)| {
+            let rows = if several { run.len() } else { rows };
+            rate::Target { name, shape: (rows, cols), kind }
+        })
     });
     let writing = rate::writing(weights, &targets.collect::<Vec<_>>(), plan.file_bytes())?;
     let progress = RefCell::new(begin(weights, writing, &measured, global)?);

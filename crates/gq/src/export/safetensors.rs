@@ -1,6 +1,7 @@
 //! A checkpoint directory in bf16, as transformers loads it.
 
 use super::Weights;
+use super::weights::WeightTensor;
 use crate::export_mark::{is_unfinished, mark};
 use crate::failure::{Exit, Failure};
 use gq_checkpoint::{Family, HubTensor};
@@ -10,6 +11,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Values worked on at once, and by one thread.
@@ -110,11 +112,7 @@ fn fill(
             std::fs::write(&path, text).map_err(|error| Failure::io(&path, &error))?;
         }
     }
-    let written = weights.tensors.iter().flat_map(|tensor| {
-        let parts = weights.spec.on_the_hub(&tensor.name, &tensor.shape);
-        parts.into_iter().map(|part| Written { of: tensor.name.clone(), part })
-    });
-    let written: Vec<Written> = written.collect();
+    let written: Vec<Written> = weights.tensors.iter().flat_map(|tensor| written(weights, tensor)).collect();
     let shards = shards(&written, max_shard);
     let names = shard_names(shards.len());
     if shards.len() > 1 {
@@ -137,10 +135,28 @@ fn is_listed(tokenizer_config: &Option<String>, template: &str) -> bool {
     list.is_some_and(|list| list.contains(&json!({"name": "default", "template": template})))
 }
 
-/// A tensor of the file, and the one that its rows are of.
+/// A tensor of the file, and those that its rows are of, in order.
 struct Written {
-    of: String,
+    of: Vec<(String, Range<usize>)>,
     part: HubTensor,
+}
+
+/// What the file has of a tensor; of several that stand in one, the first has them all.
+fn written(weights: &Weights, tensor: &WeightTensor) -> Vec<Written> {
+    let of_itself = |part: HubTensor| Written { of: vec![(tensor.name.clone(), part.rows.clone())], part };
+    match weights.spec.fused(&tensor.name) {
+        None => {
+            let parts = weights.spec.on_the_hub(&tensor.name, &tensor.shape);
+            parts.into_iter().map(of_itself).collect()
+        }
+        Some(fused) if fused.first() == tensor.name => {
+            let of = fused.parts.iter().map(|part| (part.name.clone(), 0..part.rows.len())).collect();
+            let (name, shape) = (fused.hub.clone(), fused.shape());
+            let rows = 0..shape.first().copied().unwrap_or(0);
+            vec![Written { of, part: HubTensor { name, shape, rows, assembly: None } }]
+        }
+        Some(_) => Vec::new(),
+    }
 }
 
 fn bf16_bytes(tensor: &Written) -> u64 {
@@ -237,9 +253,9 @@ fn tensors(
     file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
     file.write_all(header.as_bytes()).map_err(failed)?;
     let (mut values, mut bytes) = (Vec::new(), Vec::new());
-    for Written { of, part } in shard {
-        let rows = part.rows.clone();
-        let cols = part.shape.iter().product::<usize>() / rows.len().max(1);
+    let all = shard.iter().flat_map(|Written { of, part }| of.iter().map(move |(of, rows)| (of, rows, part)));
+    for (of, rows, part) in all {
+        let cols = part.shape.iter().product::<usize>() / part.rows.len().max(1);
         let rows_per_matrix = rows.len() / part.shape.first().copied().unwrap_or(1).max(1);
         let step = if part.assembly.is_some() { rows_per_matrix.max(1) } else { (STEP / cols.max(1)).max(1) };
         for first in rows.clone().step_by(step) {

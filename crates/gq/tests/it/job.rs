@@ -52,6 +52,8 @@ fn checkpoints_agree_with_the_reference_outputs_of_every_family() {
         "gpt-oss-resaved",
         "mistral",
         "ministral3",
+        "phi3",
+        "phi3-long",
     ];
     let others = ["llama", "llama3", "gemma3", "gemma4-e2b", "gemma4-e4b", "gemma4-moe", "gemma4-dense"];
     for name in others.into_iter().chain(qwens) {

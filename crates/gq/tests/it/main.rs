@@ -34,6 +34,7 @@ mod lora;
 mod memory;
 mod meta;
 mod mistral;
+mod phi3;
 mod quantized;
 mod release;
 mod room;

@@ -123,10 +123,14 @@ fn exports_come_back_as_the_same_graph() {
         for (ours, theirs) in back.layers.iter().zip(&spec.layers) {
             let (a, b) = (&back.ropes[ours.attention.rope], &spec.ropes[theirs.attention.rope]);
             assert!(close(a.attention_factor.into(), b.attention_factor.into()), "{name}: {a:?}\n{b:?}");
-            let alike = a.inv_freq.iter().zip(&b.inv_freq);
-            for (a, b) in alike {
-                // A pair that does not turn comes back as one that turns once in 1e30.
-                assert!(close((*a).into(), (*b).into()) || *b == 0.0 && *a < 1e-20, "{name}: {a} {b}");
+            // Of short contexts and of long ones.
+            for context in [0, usize::MAX] {
+                let [a, b] = [a, b].map(|rope| rope.frequencies(context));
+                assert_eq!(a.len(), b.len(), "{name}");
+                for (a, b) in a.iter().zip(b) {
+                    // A pair that does not turn comes back as one that turns once in 1e30.
+                    assert!(close((*a).into(), (*b).into()) || *b == 0.0 && *a < 1e-20, "{name}: {a} {b}");
+                }
             }
         }
         back.ropes.clone_from(&spec.ropes);

@@ -13,12 +13,13 @@ mod values;
 use super::inputs::Inputs;
 use super::runner::Runner;
 use super::value::{Before, Chosen, Value};
+use crate::arithmetic::RopeTable;
 use crate::cache::KvCache;
 use crate::error::DeviceError;
 use crate::linear::Linear;
 use crate::matrix::Matrix;
 use crate::ops::{Attention, Norm, Ops, Router};
-use gq_checkpoint::{Activation, ModelSpec};
+use gq_checkpoint::{Activation, ModelSpec, RopeSpec};
 use gq_cuda as kernels;
 use gq_cuda::{HeadNorm, Span};
 use std::ops::Range;
@@ -68,7 +69,7 @@ impl<'a> Batch<'a> {
         cache: &KvCache,
         tokens: usize,
     ) -> Result<Batch<'a>, DeviceError> {
-        let inputs = Inputs::new(runner, spec, cache.len(), tokens)?;
+        let inputs = Inputs::new(runner, spec, cache, tokens)?;
         Ok(Batch::of_inputs(runner, spec, place, cache, inputs))
     }
 
@@ -139,6 +140,14 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Heads of which only the first dimensions turn: kernels turn whole ones.
+    fn turned(&mut self, x: &Value, spec: &RopeSpec) -> Result<Value, DeviceError> {
+        let rows = self.host(x)?;
+        let tokens = rows.data.len() / rows.width.max(1);
+        let table = RopeTable::new(spec, self.context, self.inputs.start, tokens);
+        self.runner.bring(&table.apply(rows))
+    }
+
     /// Numbers for an operator that has no kernel.
     fn host(&mut self, x: &Value) -> Result<Matrix, DeviceError> {
         self.inputs.leaves_device = true;
@@ -177,6 +186,9 @@ impl Ops for Batch<'_> {
             let (Some(spec), Some(turns)) = (ops.spec.ropes.get(rope), ops.inputs.turns.get(rope)) else {
                 return Ok(x);
             };
+            if spec.turning() < spec.head_dim {
+                return ops.turned(&x, spec);
+            }
             let (turns, dim) = (Some(*turns), spec.head_dim);
             let (x, norm) = match x.before {
                 None => (x, None),

@@ -166,7 +166,9 @@ fn errors(
     let total: u64 = matrices.names().map(|name| matrices.elements(name)).sum();
     let (mut done, mut errors) = (0, BTreeMap::new());
     for name in matrices.names() {
-        errors.insert(name.to_owned(), coder.errors(name)?);
+        for part in matrices.parts(name) {
+            errors.insert(part.to_owned(), coder.errors(part)?);
+        }
         done += matrices.elements(name);
         progress.stage("types", done, total, name);
     }

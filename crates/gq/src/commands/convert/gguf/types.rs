@@ -16,6 +16,8 @@ const ALIGNMENT: u64 = 32;
 pub struct Matrices {
     /// Matrices of each canonical name, in the order of the file.
     of: Vec<(String, Vec<NewTensor>)>,
+    /// Names of all that stand in one tensor of the file, by the first.
+    together: BTreeMap<String, Vec<String>>,
     /// Bytes of everything else: header, metadata, vectors.
     around: u64,
     /// Weights that have a choice.
@@ -26,22 +28,31 @@ impl Matrices {
     /// Of a plan in which every matrix that has a choice is F16; `fixed` have none.
     pub fn of(plan: &ExportPlan, fixed: &BTreeMap<String, GgmlType>) -> Matrices {
         let mut of: Vec<(String, Vec<NewTensor>)> = Vec::new();
-        let (mut taken, mut weights) = (0, 0);
+        let (mut taken, mut weights, mut together) = (0, 0, BTreeMap::new());
         for tensor in plan.tensors().iter().filter(|tensor| tensor.new.kind == GgmlType::F16) {
             let Some(name) = tensor.source.as_ref().filter(|name| !fixed.contains_key(*name)) else {
                 continue;
             };
             taken += stored(&tensor.new, GgmlType::F16).unwrap_or(0);
             weights += tensor.new.shape.iter().map(|&n| n as u64).product::<u64>();
+            let all: Vec<String> = tensor.sources().into_iter().map(str::to_owned).collect();
+            if all.len() > 1 {
+                together.insert(name.clone(), all);
+            }
             match of.iter_mut().find(|(known, _)| known == name) {
                 Some((_, parts)) => parts.push(tensor.new.clone()),
                 None => of.push((name.clone(), vec![tensor.new.clone()])),
             }
         }
-        Matrices { of, around: plan.file_bytes().saturating_sub(taken), weights }
+        Matrices { of, together, around: plan.file_bytes().saturating_sub(taken), weights }
     }
 
-    /// Canonical names, in the order of the file.
+    /// Names of what stands in a matrix of the file: its own, unless it has the rows of several.
+    pub fn parts<'a>(&'a self, name: &'a str) -> Vec<&'a str> {
+        self.together.get(name).map_or(vec![name], |all| all.iter().map(String::as_str).collect())
+    }
+
+    /// Canonical names, in the order of the file; of what stands in one tensor, the first.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.of.iter().map(|(name, _)| name.as_str())
     }
@@ -89,14 +100,22 @@ impl Matrices {
         Err(failure.advise(format!("allow more bytes: {option} {nearest}")))
     }
 
-    /// A matrix with its types, of which `errors` say what they lose.
-    pub fn options(&self, name: &str, errors: &[TypeError]) -> BlockTensor {
+    /// A matrix with its types, of which `errors` say what they lose, by canonical name.
+    pub fn options(&self, name: &str, errors: &BTreeMap<String, Vec<TypeError>>) -> BlockTensor {
         let parts = || self.of.iter().filter(|(known, _)| known == name).flat_map(|(_, parts)| parts);
         let option = |&TypeError { kind, error }: &TypeError| {
             let bytes = parts().map(|part| stored(part, kind)).sum::<Option<u64>>()?;
             Some(BlockOption { kind, bytes, error })
         };
-        BlockTensor { tensor: name.to_owned(), options: errors.iter().filter_map(option).collect() }
+        let options: Vec<BlockOption> = errors.get(name).into_iter().flatten().filter_map(option).collect();
+        let lost = |name: &str, kind: GgmlType| {
+            let found = errors.get(name).and_then(|errors| errors.iter().find(|error| error.kind == kind));
+            found.map_or(f64::NAN, |error| error.error)
+        };
+        let others = self.parts(name).into_iter().filter(|part| *part != name);
+        let others = others
+            .map(|part| (part.to_owned(), options.iter().map(|option| lost(part, option.kind)).collect()));
+        BlockTensor { tensor: name.to_owned(), others: others.collect(), options }
     }
 }
 

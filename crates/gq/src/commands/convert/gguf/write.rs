@@ -54,9 +54,7 @@ impl Mix<'_> {
         let draft = self.plan(&options)?;
         let matrices = Matrices::of(&draft, &options.overrides);
         let limit = matrices.limit(self.budget)?;
-        let tensors: Vec<_> =
-            self.errors.iter().filter(|(name, _)| !options.overrides.contains_key(*name)).collect();
-        let tensors: Vec<_> = tensors.iter().map(|(name, errors)| matrices.options(name, errors)).collect();
+        let tensors: Vec<_> = matrices.names().map(|name| matrices.options(name, &self.errors)).collect();
         let kinds = choose_types(&tensors, self.sensitivities, limit).map_err(|error| {
             Failure::new(Exit::Usage, "plan.budget", error).limit(limit).actual(error.actual)
         })?;
@@ -81,12 +79,20 @@ impl Mix<'_> {
                 path,
                 &mut |name, rows, out| Ok(weights.read_rows(name, rows, out)?),
                 &mut |tensor, rows, values, out| {
-                    let Some(name) = tensor.source.as_deref() else { return Ok(false) };
-                    let kind = tensor.new.kind;
-                    match tensor.new.shape.len() {
-                        1 => Ok(false),
-                        _ => coder.round(name, kind, &tensor.source_rows(rows), values, out),
+                    if tensor.source.is_none() || tensor.new.shape.len() == 1 {
+                        return Ok(false);
                     }
+                    let count = rows.len().max(1);
+                    let (cols, row_bytes) = (values.len() / count, out.len() / count);
+                    let (mut done, mut rounded) = (0, true);
+                    for (name, run) in tensor.source_rows(rows) {
+                        let next = done + run.len();
+                        let values = &values[done * cols..next * cols];
+                        let out = &mut out[done * row_bytes..next * row_bytes];
+                        rounded &= coder.round(name, tensor.new.kind, &[run], values, out)?;
+                        done = next;
+                    }
+                    Ok(rounded)
                 },
                 &|done| progress.borrow_mut().stage("writing", done, total, ""),
             );
