@@ -14,6 +14,7 @@ mod rotary;
 mod shared;
 mod tensors;
 
+pub(crate) use shared::{PACKED, PACKED_ASYMMETRIC, PACKED_SYMMETRIC};
 pub(crate) use tensors::{EMBEDDING, HEAD};
 
 use crate::config::Fields;

@@ -4,9 +4,10 @@ pub mod checkpoint;
 pub mod cost;
 pub mod gguf;
 mod modelfile;
+pub mod packed;
 pub mod ranged;
 mod rate;
-mod safetensors;
+pub mod safetensors;
 pub mod tokens;
 pub mod types;
 mod weights;
@@ -14,7 +15,7 @@ mod weights;
 use crate::failure::Failure;
 use crate::global::Global;
 use crate::progress::{Progress, Stage};
-pub use weights::Weights;
+pub use weights::{WeightTensor, Weights};
 
 /// What is to be done, said before it begins.
 fn begin(weights: &Weights, writing: Stage, cost: &cost::Plan, global: &Global) -> Result<Progress, Failure> {
@@ -23,6 +24,6 @@ fn begin(weights: &Weights, writing: Stage, cost: &cost::Plan, global: &Global) 
 }
 
 /// Rows and columns of a matrix or of matrices one below the other; a vector is a row.
-fn rows_of(shape: &[usize]) -> (usize, usize) {
+pub fn rows_of(shape: &[usize]) -> (usize, usize) {
     (shape.iter().rev().skip(1).product(), shape.last().copied().unwrap_or(1))
 }

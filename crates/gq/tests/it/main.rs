@@ -10,6 +10,7 @@ mod changed;
 mod chat;
 mod chat_template;
 mod checkpoints;
+mod compressed_tensors;
 mod contract;
 mod device;
 mod experts;

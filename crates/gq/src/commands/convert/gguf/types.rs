@@ -1,12 +1,11 @@
 //! Which tensors of a GGUF have types to choose, what each type takes there, and what a budget leaves for them.
 
-use crate::failure::{Exit, Failure};
-use crate::options::recipe::GgufBudget;
-use crate::units;
+use crate::failure::Failure;
+use crate::options::recipe::MixBudget;
 use gq_checkpoint::gguf::{GgmlType, NewTensor};
 use gq_checkpoint::gguf_model::ExportPlan;
 use gq_codec::BlockCode;
-use gq_convert::{BlockOption, BlockTensor, TypeError};
+use gq_convert::{TypeError, TypeOption, TypedUnit};
 use std::collections::BTreeMap;
 
 /// Tensors of a file start at multiples of it.
@@ -56,47 +55,28 @@ impl Matrices {
     ///
     /// # Errors
     /// When the smallest types of all take more, with the least budget that they fit in.
-    pub fn limit(&self, budget: GgufBudget) -> Result<u64, Failure> {
-        let limit = match budget {
-            GgufBudget::File(bytes) => bytes.saturating_sub(self.around),
-            GgufBudget::Bits(bits) => (bits * self.weights as f64 / 8.0) as u64,
-        };
+    pub fn limit(&self, budget: MixBudget) -> Result<u64, Failure> {
+        let limit = budget.for_matrices(self.weights, self.around);
         let smallest = |(_, parts): &(String, Vec<NewTensor>)| {
             let kinds = BlockCode::all().map(BlockCode::kind).chain([GgmlType::F16]);
             kinds.filter_map(|kind| parts.iter().map(|part| stored(part, kind)).sum::<Option<u64>>()).min()
         };
         let least: u64 = self.of.iter().filter_map(smallest).sum();
-        if least <= limit {
-            return Ok(limit);
+        match least <= limit {
+            true => Ok(limit),
+            false => Err(budget.too_small(limit, least, self.weights, self.around)),
         }
-        let (option, asked, nearest) = match budget {
-            GgufBudget::File(bytes) => {
-                let nearest = (least + self.around).next_multiple_of(100_000);
-                ("--size", units::asked_bytes(bytes), units::asked_bytes(nearest))
-            }
-            GgufBudget::Bits(bits) => {
-                let nearest = (800.0 * least as f64 / self.weights.max(1) as f64).ceil() / 100.0;
-                ("--bpw", format!("{bits}"), format!("{nearest}"))
-            }
-        };
-        let message = format!(
-            "{option} {asked} is below the smallest mix of block types that this model's widths allow, which takes {} \
-             and {} for everything else: {option} {nearest} works",
-            units::bytes(least),
-            units::bytes(self.around),
-        );
-        let failure = Failure::new(Exit::Usage, "plan.budget", message).at(option).limit(limit).actual(least);
-        Err(failure.advise(format!("allow more bytes: {option} {nearest}")))
     }
 
     /// A matrix with its types, of which `errors` say what they lose.
-    pub fn options(&self, name: &str, errors: &[TypeError]) -> BlockTensor {
+    pub fn options(&self, name: &str, errors: &[TypeError]) -> TypedUnit<GgmlType> {
         let parts = || self.of.iter().filter(|(known, _)| known == name).flat_map(|(_, parts)| parts);
         let option = |&TypeError { kind, error }: &TypeError| {
             let bytes = parts().map(|part| stored(part, kind)).sum::<Option<u64>>()?;
-            Some(BlockOption { kind, bytes, error })
+            Some(TypeOption { kind, bytes, errors: vec![error] })
         };
-        BlockTensor { tensor: name.to_owned(), options: errors.iter().filter_map(option).collect() }
+        let options = errors.iter().filter_map(option).collect();
+        TypedUnit { tensors: vec![name.to_owned()], options }
     }
 }
 
