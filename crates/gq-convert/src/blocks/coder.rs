@@ -1,6 +1,6 @@
 //! Rows to blocks, with their inputs in view where those were measured.
 
-use super::tried::{RowCode, Trials};
+use super::tried::{Importances, RowCode, Trials};
 use crate::execute::ConvertError;
 use gq_calibrate::MeasurementsDir;
 use gq_checkpoint::Checkpoint;
@@ -51,6 +51,12 @@ impl<'a> BlockCoder<'a> {
         level: Isa,
     ) -> BlockCoder<'a> {
         BlockCoder { trials: Trials::new(checkpoint, measurements, level) }
+    }
+
+    /// The same with importances of columns, for tensors that were not measured.
+    #[must_use]
+    pub fn with_importances(self, importances: &'a Importances) -> BlockCoder<'a> {
+        BlockCoder { trials: self.trials.with_importances(importances) }
     }
 
     /// What each type that a tensor's width allows loses of some of its rows: block types, and those of 16 bits.

@@ -1,7 +1,7 @@
 //! Rows to integer codes in groups, with their inputs in view where those were measured.
 
 use super::coder::TypeError;
-use super::tried::{RowCode, Trials};
+use super::tried::{Importances, RowCode, Trials};
 use crate::execute::ConvertError;
 use gq_calibrate::MeasurementsDir;
 use gq_checkpoint::Checkpoint;
@@ -46,6 +46,12 @@ impl<'a> GroupCoder<'a> {
         level: Isa,
     ) -> GroupCoder<'a> {
         GroupCoder { trials: Trials::new(checkpoint, measurements, level) }
+    }
+
+    /// The same with importances of columns, for tensors that were not measured.
+    #[must_use]
+    pub fn with_importances(self, importances: &'a Importances) -> GroupCoder<'a> {
+        GroupCoder { trials: self.trials.with_importances(importances) }
     }
 
     /// What each of `codes` that a matrix's width allows loses of some of its rows, and what BF16 does.

@@ -9,3 +9,4 @@ mod tried;
 pub use choose::{TooSmall, TypeOption, TypedUnit, choose_types, sensitivities};
 pub use coder::{BlockCoder, TypeError};
 pub use groups::{GroupCoder, Grouped};
+pub use tried::Importances;

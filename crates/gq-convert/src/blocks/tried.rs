@@ -28,10 +28,14 @@ pub(super) trait RowCode: Copy + Send + Sync {
     fn rounded(self, level: Isa, metric: Metric<'_>, rows: &[f32], cols: usize) -> Vec<f32>;
 }
 
+/// Mean squares of inputs `[cols]` of every matrix of a tensor, by canonical name: a weak form of measurements.
+pub type Importances = BTreeMap<String, Vec<Vec<f32>>>;
+
 /// Tries tensors of a checkpoint.
 pub(super) struct Trials<'a> {
     checkpoint: &'a Checkpoint,
     measurements: Option<&'a MeasurementsDir>,
+    importances: Option<&'a Importances>,
     level: Isa,
     factors: Factors,
     /// Whether feedback comes closer, by tensor, number of the code and number of the input.
@@ -43,6 +47,16 @@ struct Tried {
     nearest: f64,
     /// Infinite where no inputs were measured.
     feedback: f64,
+}
+
+/// What is known of the inputs of some rows.
+struct View {
+    /// Second moments, where they were measured.
+    input: Option<Arc<Input>>,
+    /// What each column counts without feedback.
+    weights: Vec<f32>,
+    /// Whether errors count by these weights where there are no moments of text that was held out.
+    weighted: bool,
 }
 
 /// What was found of a tensor: codes and types of 16 bits, each with the error that [`super::TypeError`] describes.
@@ -58,7 +72,21 @@ impl<'a> Trials<'a> {
         level: Isa,
     ) -> Trials<'a> {
         let (factors, verdicts) = (Factors::default(), Mutex::default());
-        Trials { checkpoint, measurements, level, factors, verdicts }
+        Trials { checkpoint, measurements, importances: None, level, factors, verdicts }
+    }
+
+    /// The same with importances of columns, for tensors that were not measured.
+    pub(super) fn with_importances(self, importances: &'a Importances) -> Trials<'a> {
+        Trials { importances: Some(importances), ..self }
+    }
+
+    fn view(&self, tensor: &SourceTensor, group: usize) -> Result<View, ConvertError> {
+        let input = self.input(tensor, group)?;
+        let given = self.importances.and_then(|importances| importances.get(&tensor.name)?.get(group));
+        let given = given.filter(|squares| input.is_none() && squares.len() == tensor.cols());
+        let squares = input.as_ref().map(|input| &input.diagonal).or(given);
+        let weighted = given.is_some();
+        Ok(View { weights: importance(squares.map(Vec::as_slice), tensor.cols()), input, weighted })
     }
 
     /// What each code that fits loses of some of a tensor's rows.
@@ -71,17 +99,19 @@ impl<'a> Trials<'a> {
         let cols = tensor.cols();
         let group = self.groups(name) / 2;
         let rows = self.rows(tensor, group)?;
-        let input = self.input(tensor, group)?;
+        let view = self.view(tensor, group)?;
         let codes: Vec<C> = codes.into_iter().filter(|code| code.fits(cols)).collect();
-        let unit = match input.as_ref().map(|input| trace(&input.held_out, cols)).filter(|t| *t > 0.0) {
+        let held_out = view.input.as_ref().map(|input| trace(&input.held_out, cols)).filter(|t| *t > 0.0);
+        let unit = match held_out {
             Some(trace) => trace / cols as f64,
+            None if view.weighted => view.weights.iter().map(|&w| f64::from(w)).sum::<f64>() / cols as f64,
             None => 1.0,
         };
         let energy = unit * squared_error(&rows, &rows).1;
         let relative = |error: f64| if energy > 0.0 { error / energy } else { 0.0 };
         let tried: Vec<(C, Tried)> = codes
             .into_par_iter()
-            .map(|code| (code, self.tried(Parallelism::Serial, code, input.as_deref(), cols, &rows)))
+            .map(|code| (code, self.tried(Parallelism::Serial, code, &view, &rows)))
             .collect();
         let mut errors = Vec::new();
         let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +124,7 @@ impl<'a> Trials<'a> {
             encode_f32(dtype, &rows, &mut bytes);
             let mut decoded = vec![0.0; rows.len()];
             decode_f32(dtype, &bytes, &mut decoded);
-            (dtype, relative(self.loss(Parallelism::Threads, input.as_deref(), cols, &rows, &decoded)))
+            (dtype, relative(self.loss(Parallelism::Threads, &view, &rows, &decoded)))
         });
         Ok(Found { codes: errors, halves })
     }
@@ -107,14 +137,11 @@ impl<'a> Trials<'a> {
         group: usize,
         then: impl FnOnce(Isa, Metric<'_>) -> T,
     ) -> Result<T, ConvertError> {
-        let input = self.input(tensor, group)?;
-        let by_feedback = match &input {
-            Some(input) => self.verdict(code, tensor, group, input)?,
-            None => false,
-        };
-        Ok(match input.as_deref() {
+        let view = self.view(tensor, group)?;
+        let by_feedback = view.input.is_some() && self.verdict(code, tensor, group, &view)?;
+        Ok(match view.input.as_deref() {
             Some(input) if by_feedback => then(self.level, Metric::Moment(&input.factor)),
-            input => then(self.level, Metric::Importance(&importance(input, tensor.cols()))),
+            _ => then(self.level, Metric::Importance(&view.weights)),
         })
     }
 
@@ -124,7 +151,7 @@ impl<'a> Trials<'a> {
         code: C,
         tensor: &SourceTensor,
         group: usize,
-        input: &Input,
+        view: &View,
     ) -> Result<bool, ConvertError> {
         let key = (tensor.name.clone(), code.number(), group);
         let known = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
@@ -132,43 +159,38 @@ impl<'a> Trials<'a> {
             return Ok(known);
         }
         let rows = self.rows(tensor, group)?;
-        let tried = self.tried(Parallelism::Threads, code, Some(input), tensor.cols(), &rows);
+        let tried = self.tried(Parallelism::Threads, code, view, &rows);
         let by_feedback = tried.feedback < tried.nearest;
         self.verdicts.lock().unwrap_or_else(PoisonError::into_inner).insert(key, by_feedback);
         Ok(by_feedback)
     }
 
     /// Rounds some rows both ways.
-    fn tried<C: RowCode>(
-        &self,
-        parallelism: Parallelism,
-        code: C,
-        input: Option<&Input>,
-        cols: usize,
-        rows: &[f32],
-    ) -> Tried {
+    fn tried<C: RowCode>(&self, parallelism: Parallelism, code: C, view: &View, rows: &[f32]) -> Tried {
         let loss = |metric: Metric<'_>| {
-            let decoded = code.rounded(self.level, metric, rows, cols);
-            self.loss(parallelism, input, cols, rows, &decoded)
+            let decoded = code.rounded(self.level, metric, rows, view.weights.len());
+            self.loss(parallelism, view, rows, &decoded)
         };
-        let nearest = loss(Metric::Importance(&importance(input, cols)));
-        let feedback = input.map_or(f64::INFINITY, |input| loss(Metric::Moment(&input.factor)));
+        let nearest = loss(Metric::Importance(&view.weights));
+        let feedback = view.input.as_ref().map_or(f64::INFINITY, |input| loss(Metric::Moment(&input.factor)));
         Tried { nearest, feedback }
     }
 
     /// Squared error of outputs on text held out, or of the weights where there are no inputs.
-    fn loss(
-        &self,
-        parallelism: Parallelism,
-        input: Option<&Input>,
-        cols: usize,
-        rows: &[f32],
-        decoded: &[f32],
-    ) -> f64 {
-        match input.filter(|input| trace(&input.held_out, cols) > 0.0) {
+    fn loss(&self, parallelism: Parallelism, view: &View, rows: &[f32], decoded: &[f32]) -> f64 {
+        let cols = view.weights.len();
+        match view.input.as_ref().filter(|input| trace(&input.held_out, cols) > 0.0) {
             Some(input) => {
                 let errors: Vec<f32> = rows.iter().zip(decoded).map(|(w, q)| w - q).collect();
                 squares(self.level, parallelism, &input.held_out, &errors, cols).iter().sum()
+            }
+            None if view.weighted => {
+                let error = |(w, q): (&f32, &f32)| (f64::from(*w) - f64::from(*q)).powi(2);
+                let errors = rows.iter().zip(decoded).map(error);
+                errors
+                    .zip(view.weights.iter().cycle())
+                    .map(|(error, &weight)| error * f64::from(weight))
+                    .sum()
             }
             None => squared_error(rows, decoded).0,
         }
@@ -203,7 +225,11 @@ impl<'a> Trials<'a> {
 
     /// Parts of a tensor's rows that have an input each, at least one.
     pub(super) fn groups(&self, name: &str) -> usize {
-        self.inputs(name).len().max(1)
+        let given = self.importances.and_then(|importances| importances.get(name)).map_or(1, Vec::len);
+        match self.inputs(name).len() {
+            0 => given.max(1),
+            measured => measured,
+        }
     }
 
     fn input(&self, tensor: &SourceTensor, group: usize) -> Result<Option<Arc<Input>>, ConvertError> {
@@ -219,12 +245,12 @@ impl<'a> Trials<'a> {
     }
 }
 
-/// Mean squares of the inputs; all the same where there are none.
-fn importance(input: Option<&Input>, cols: usize) -> Vec<f32> {
-    let Some(input) = input else { return vec![1.0; cols] };
-    let mean = input.diagonal.iter().sum::<f32>() / cols.max(1) as f32;
+/// Mean squares of the inputs, and something for those that were never seen; all the same where there are none.
+fn importance(squares: Option<&[f32]>, cols: usize) -> Vec<f32> {
+    let Some(squares) = squares else { return vec![1.0; cols] };
+    let mean = squares.iter().sum::<f32>() / cols.max(1) as f32;
     let floor = if mean > 0.0 { FLOOR * mean } else { 1.0 };
-    input.diagonal.iter().map(|square| square + floor).collect()
+    squares.iter().map(|square| square + floor).collect()
 }
 
 fn trace(moment: &[f32], cols: usize) -> f64 {

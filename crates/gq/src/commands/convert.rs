@@ -88,6 +88,14 @@ pub struct ConvertArgs {
     /// Discard an interrupted conversion to the same output instead of resuming it.
     #[arg(long)]
     restart: bool,
+    /// Importance matrix of llama.cpp (`llama-imatrix`, `gq calibrate --imatrix`) to round a GGUF or compressed-tensors by, in
+    /// the place of --calibration: columns count by it, without error feedback, and bytes go by what roles usually need.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["measurements", "calibration"])]
+    imatrix: Option<PathBuf>,
+    /// Types of a GGUF as llama-quantize gives them for this mix, such as Q4_K_M, in the place of a budget: its bytes, our
+    /// rounding.
+    #[arg(long, value_name = "MIX", value_parser = gguf::like::like, conflicts_with_all = ["size", "bpw", "fit", "target_kld"])]
+    like: Option<gguf::like::Like>,
     /// Write a GGUF without the tokenizer's NFC, as `gq export --drop-nfc` does.
     #[arg(long)]
     drop_nfc: bool,
@@ -113,7 +121,7 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
         Format::Gq => {}
         Format::Gguf => {
             let accepted = Accepted { drop_nfc: args.drop_nfc, allow_other_tokens: args.allow_other_tokens };
-            return gguf::run(&gguf::Asked { mix: as_mix(args), accepted }, global);
+            return gguf::run(&gguf::Asked { mix: as_mix(args), accepted, like: args.like }, global);
         }
         Format::CompressedTensors => {
             return compressed::run(&compressed::Asked { mix: as_mix(args), groups: &args.groups }, global);
@@ -233,7 +241,15 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
 fn refuse_others_options(args: &ConvertArgs) -> Result<(), Failure> {
     let gguf = [(args.drop_nfc, "--drop-nfc"), (args.allow_other_tokens, "--allow-other-tokens")];
     let gguf = gguf.into_iter().find(|(given, _)| *given).map(|(_, option)| option);
+    let like = args.like.map(|_| "--like");
+    if args.imatrix.is_some() && args.format == Format::Gq {
+        let message = "--imatrix is for --format gguf and compressed-tensors: .gq files are rotated before they are rounded, and \
+                       squares of single inputs say nothing there; --calibration measures";
+        let failure = Failure::new(Exit::Usage, "convert.format_option", message).at("--imatrix");
+        return Err(failure.limit("--format gguf or compressed-tensors").actual("gq"));
+    }
     let others = [
+        (like, Format::Gguf, "gguf: it takes a mix of llama-quantize"),
         (gguf, Format::Gguf, "gguf: other files carry the source's tokenizer as it is"),
         (
             args.groups.given(),
@@ -259,6 +275,7 @@ fn as_mix(args: &ConvertArgs) -> mix::Asked<'_> {
         calibration: &args.calibration,
         force: args.force,
         no_check: args.no_check,
+        imatrix: args.imatrix.as_deref(),
         dry_run: args.dry_run,
         keep_measurements: args.keep_measurements,
         restart: args.restart,

@@ -4,7 +4,7 @@ use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::guard::{self, Force, Out};
 use crate::jobs::convert::{Job, Place, measurements_path};
-use crate::jobs::{calibration_text, measure};
+use crate::jobs::{calibration_text, importance, measure};
 use crate::options::calibration::CalibrationArgs;
 use crate::options::decision::{Calibrate, Why};
 use crate::options::recipe::{Foreign, Recipe};
@@ -14,7 +14,7 @@ use crate::signals::Work;
 use crate::{source, typed, units};
 use gq_calibrate::{FACTORS_AT_WORK, Measurements, MeasurementsDir};
 use gq_checkpoint::Checkpoint;
-use gq_convert::Resources;
+use gq_convert::{Importances, Resources};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,6 +27,8 @@ pub struct Asked<'a> {
     pub calibration: &'a CalibrationArgs,
     pub force: Force,
     pub no_check: NoCheck,
+    /// An importance matrix of llama.cpp in the place of measurements.
+    pub imatrix: Option<&'a Path>,
     pub dry_run: bool,
     pub keep_measurements: bool,
     pub restart: bool,
@@ -39,6 +41,7 @@ pub struct Opened {
     /// The source's name.
     pub name: String,
     pub calibrate: Calibrate,
+    pub importances: Option<Importances>,
     /// Where the output goes.
     pub path: PathBuf,
 }
@@ -66,7 +69,11 @@ impl Asked<'_> {
         let found = source::find(self.source, global)?;
         let checkpoint = Arc::new(source::checkpoint_with(&found.path, &self.recipe.loras, global)?);
         source::refuse_quantized(&checkpoint, self.recipe.allow_requantize)?;
-        let calibrate = Calibrate::resolve(self.recipe, self.calibration, &checkpoint)?;
+        let calibrate = match self.imatrix {
+            Some(_) => Calibrate::Without(Why::Importance),
+            None => Calibrate::resolve(self.recipe, self.calibration, &checkpoint)?,
+        };
+        let importances = self.imatrix.map(|path| importance::read(&checkpoint, path)).transpose()?;
         let path = match self.output {
             Some(path) => path.to_owned(),
             None => self.recipe.mix_name(&found.name, format, more, &calibrate),
@@ -74,15 +81,15 @@ impl Asked<'_> {
         if !self.dry_run {
             self.guard(&path, format, matches!(calibrate, Calibrate::Measure(_)))?;
         }
-        Ok(Opened { began, checkpoint, name: found.name, calibrate, path })
+        Ok(Opened { began, checkpoint, name: found.name, calibrate, importances, path })
     }
 
     /// Refuses an output that must not be written; one that `measures` has a folder next to it.
     fn guard(&self, output: &Path, format: Foreign, measures: bool) -> Result<(), Failure> {
         let loras = self.recipe.loras.paths();
-        let measured = [self.recipe.measurements.as_deref(), self.calibration.calibration.as_deref()]
-            .into_iter()
-            .flatten();
+        let measured =
+            [self.recipe.measurements.as_deref(), self.calibration.calibration.as_deref(), self.imatrix];
+        let measured = measured.into_iter().flatten();
         let reads: Vec<&Path> = [self.source].into_iter().chain(loras).chain(measured).collect();
         let measurements = measurements_path(output);
         let mut outs = vec![match format {
@@ -165,10 +172,11 @@ impl Opened {
 }
 
 /// What is said of how codes were rounded.
-pub fn rounding(measured: Option<&Measurements>) -> &'static str {
-    match measured {
-        Some(_) => "error feedback by second moments of inputs",
-        None => "nearest",
+pub fn rounding(measured: Option<&Measurements>, opened: &Opened) -> &'static str {
+    match (measured, &opened.importances) {
+        (Some(_), _) => "error feedback by second moments of inputs",
+        (None, Some(_)) => "nearest by an importance matrix",
+        (None, None) => "nearest",
     }
 }
 
@@ -197,6 +205,12 @@ fn refuse_memory(checkpoint: &Checkpoint, limit: Option<u64>, threads: usize) ->
 fn sentence(why: Why) -> String {
     let calibrated = typed::calibrated_conversion();
     let what = "weights are rounded to nearest and bytes go where such tensors usually need them";
+    if why == Why::Importance {
+        return format!(
+            "not calibrated: an importance matrix says what columns count, and nothing of feedback: {what}; closer: the \
+             same with --calibration in its place"
+        );
+    }
     match why {
         Why::Large(weights) => format!(
             "not calibrated: with {} billion weights that takes long and is left to you: {what}; calibrated: \
@@ -206,6 +220,6 @@ fn sentence(why: Why) -> String {
         Why::NoTokenizer => {
             format!("not calibrated: the checkpoint has no tokenizer to read a calibration text with; {what}")
         }
-        Why::Asked | Why::Encoding => format!("not calibrated, as asked: {what}"),
+        Why::Asked | Why::Encoding | Why::Importance => format!("not calibrated, as asked: {what}"),
     }
 }

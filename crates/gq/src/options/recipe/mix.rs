@@ -130,9 +130,11 @@ impl Recipe {
         })
     }
 
-    /// What a file in another program's format is called, unless told otherwise; `more` says what else was asked for.
+    /// What a file in another program's format is called, unless told otherwise; `more` says what else was asked for, with a
+    /// hyphen in front, or what was in the place of a budget.
     pub fn mix_name(&self, source: &str, format: Foreign, more: &str, calibrate: &Calibrate) -> PathBuf {
         let figure = match (self.size, self.bpw) {
+            _ if !more.is_empty() && !more.starts_with('-') => String::new(),
             (Some(bytes), _) => units::asked_bytes(bytes),
             (None, bits) => format!("{}bpw", bits.unwrap_or(format.bits())),
         };
@@ -190,6 +192,7 @@ mod tests {
         assert_eq!((budget("", gguf), budget("", compressed)), (MixBudget::Bits(5.0), MixBudget::Bits(4.5)));
         let name = |format, more| recipe("--size 90MB").mix_name("m", format, more, &Calibrate::Measured);
         assert_eq!(name(gguf, ""), PathBuf::from("m-90MB.gguf"));
+        assert_eq!(name(gguf, "Q4_K_M"), PathBuf::from("m-Q4_K_M.gguf"));
         assert_eq!(name(compressed, "-g128"), PathBuf::from("m-90MB-g128-compressed-tensors"));
     }
 }

@@ -49,7 +49,10 @@ pub fn run(asked: &Asked<'_>, global: &Global) -> Result<(), Failure> {
     let stages = [types, Stage { name: "writing", ..types }];
     let measured = of_mix.measure(&opened, budget.bytes().unwrap_or(limit), stages, global)?;
     let value = measured.measurements.as_ref().map(MeasurementsDir::value);
-    let coder = GroupCoder::new(checkpoint, measured.measurements.as_ref(), global.isa()?);
+    let mut coder = GroupCoder::new(checkpoint, measured.measurements.as_ref(), global.isa()?);
+    if let Some(importances) = &opened.importances {
+        coder = coder.with_importances(importances);
+    }
     let mut progress = measured.progress;
     let errors = source::with_threads(global, || errors(&units, &coder, &mut progress))??;
     let forms = units.chosen(&weights, budget, &errors, &sensitivities(checkpoint, value))?;
@@ -78,7 +81,7 @@ pub fn run(asked: &Asked<'_>, global: &Global) -> Result<(), Failure> {
         path: &opened.path,
         seconds: opened.began.elapsed().as_secs_f64(),
         uncalibrated: measured.uncalibrated,
-        rounding: mix::rounding(value),
+        rounding: mix::rounding(value, &opened),
         seen: checker.seen(),
         kept,
     };

@@ -149,20 +149,20 @@ impl Units {
         codes.map(|code| Grouped::Codes(*code)).chain([Grouped::Whole]).collect()
     }
 
-    /// Bytes of everything that has no choice, at most.
+    /// Bytes of everything that has no choice, at most: headers are longest where matrices have the most parts.
     fn around(&self, weights: &Weights) -> u64 {
-        let longest = |unit: &Unit| {
-            let forms = self.forms(unit).into_iter();
-            forms.max_by_key(|form| matches!(form, Grouped::Codes(code) if !code.is_symmetric()))
+        let parts = |form: &Grouped| match form {
+            Grouped::Codes(code) => 2 + usize::from(!code.is_symmetric()),
+            Grouped::Whole => 1,
         };
-        let forms: Vec<_> = self.units.iter().map(|unit| longest(unit).unwrap_or(Grouped::Whole)).collect();
+        let longest = |unit: &Unit| self.forms(unit).into_iter().max_by_key(parts).unwrap_or(Grouped::Whole);
+        let forms: Vec<_> = self.units.iter().map(longest).collect();
         let taken: u64 = self.units.iter().zip(&forms).map(|(unit, form)| unit.bytes(*form)).sum();
-        let all = self
-            .units
-            .iter()
-            .zip(forms)
-            .flat_map(|(unit, form)| unit.tensors.iter().map(move |(name, _)| (name.clone(), form)));
-        file_bytes(weights, &codes(&all.collect()), SHARD).saturating_sub(taken)
+        let all = self.units.iter().zip(forms);
+        let all = all.flat_map(|(unit, form)| unit.tensors.iter().map(move |(name, _)| (name.clone(), form)));
+        // Offsets may have more digits in a larger file: two numbers of each of at most four parts.
+        let digits = 16 * self.matrices().count() as u64;
+        file_bytes(weights, &codes(&all.collect()), SHARD).saturating_sub(taken) + digits
     }
 
     /// Bytes that a budget leaves for matrices.

@@ -1,6 +1,7 @@
 //! `gq convert --format gguf`: a checkpoint becomes a GGUF whose block types a budget decides and whose codes are rounded
 //! with their inputs in view.
 
+pub mod like;
 mod types;
 mod write;
 
@@ -8,7 +9,7 @@ use super::mix;
 use crate::export::{Weights, ranged, tokens};
 use crate::failure::Failure;
 use crate::global::Global;
-use crate::options::decision::Why;
+use crate::options::decision::{Calibrate, Why};
 use crate::options::recipe::Foreign;
 use crate::progress::{Progress, Stage, Unit};
 use crate::seen::{Checker, Destination};
@@ -16,7 +17,7 @@ use crate::table::Table;
 use crate::{signals, source, units};
 use gq_calibrate::MeasurementsDir;
 use gq_checkpoint::gguf::{GgmlType, Value};
-use gq_checkpoint::gguf_model::{ExportOptions, ExportPlan, ExportSource};
+use gq_checkpoint::gguf_model::{ExportOptions, ExportPlan, ExportSource, ExportTensor};
 use gq_convert::{BlockCoder, TypeError, sensitivities};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -28,13 +29,15 @@ use write::Mix;
 pub struct Asked<'a> {
     pub mix: mix::Asked<'a>,
     pub accepted: tokens::Accepted,
+    /// A mix of llama-quantize whose types are taken.
+    pub like: Option<like::Like>,
 }
 
 /// Converts, or shows which types would be chosen.
 pub fn run(asked: &Asked<'_>, global: &Global) -> Result<(), Failure> {
     let of_mix = &asked.mix;
     let budget = of_mix.recipe.mix_budget(Foreign::Gguf)?;
-    let opened = of_mix.open(Foreign::Gguf, "", global)?;
+    let opened = of_mix.open(Foreign::Gguf, asked.like.map_or("", |like| like.name), global)?;
     let (checkpoint, path, output) = (&opened.checkpoint, &opened.path, global.output());
     let _work = signals::during(opened.work());
     let checker = Checker::new(of_mix.no_check, global).within(of_mix.recipe.max_memory);
@@ -53,17 +56,28 @@ pub fn run(asked: &Asked<'_>, global: &Global) -> Result<(), Failure> {
     };
     let draft = mix.draft()?;
     tokens::compare(own.as_ref(), &weights, &draft, asked.accepted, output)?;
+    if let Some(like) = asked.like {
+        let free = |tensor: &&ExportTensor| tensor.new.kind == GgmlType::F16;
+        let tensors: Vec<_> = draft.tensors().iter().filter(free).collect();
+        let importance = opened.importances.is_some() || !matches!(opened.calibrate, Calibrate::Without(_));
+        let kinds = like.kinds(&weights.spec, &tensors, importance);
+        mix.options.overrides.extend(kinds);
+    }
     // Refused before anything is measured.
+    let draft = mix.draft()?;
     Matrices::of(&draft, &mix.options.overrides).limit(budget)?;
     let types = Stage { name: "types", unit: Unit::Bytes, total: 1, seconds: None };
     let stages = [types, Stage { name: "writing", ..types }];
     let bytes = draft.file_bytes().min(budget.bytes().unwrap_or(u64::MAX));
     let measured = of_mix.measure(&opened, bytes, stages, global)?;
     let value = measured.measurements.as_ref().map(MeasurementsDir::value);
-    mix.notes = notes(value);
+    mix.notes = notes(value, asked.like, &opened);
     let costs = sensitivities(checkpoint, value);
     let mut mix = Mix { sensitivities: &costs, ..mix };
-    let coder = BlockCoder::new(checkpoint, measured.measurements.as_ref(), global.isa()?);
+    let mut coder = BlockCoder::new(checkpoint, measured.measurements.as_ref(), global.isa()?);
+    if let Some(importances) = &opened.importances {
+        coder = coder.with_importances(importances);
+    }
     let matrices = Matrices::of(&mix.draft()?, &mix.options.overrides);
     let mut progress = measured.progress;
     mix.errors = source::with_threads(global, || errors(&matrices, &coder, &mut progress))??;
@@ -122,14 +136,22 @@ fn export_options(weights: &Weights, asked: &Asked<'_>, name: &str) -> ExportOpt
 }
 
 /// What the file says of how it was made.
-fn notes(measured: Option<&gq_calibrate::Measurements>) -> Vec<(String, Value)> {
+fn notes(
+    measured: Option<&gq_calibrate::Measurements>,
+    like: Option<like::Like>,
+    opened: &mix::Opened,
+) -> Vec<(String, Value)> {
     let text = |text: &str| Value::String(text.to_owned());
     let mut notes = vec![("general.gq.version".to_owned(), text(env!("CARGO_PKG_VERSION")))];
     if let Some(measured) = measured {
         notes.push(("general.gq.calibration.text_sha256".to_owned(), text(&measured.text_sha256)));
         notes.push(("general.gq.calibration.tokens".to_owned(), Value::U64(measured.tokens as u64)));
     }
-    notes.push(("general.gq.rounding".to_owned(), text(mix::rounding(measured))));
+    notes.push(("general.gq.rounding".to_owned(), text(mix::rounding(measured, opened))));
+    if let Some(like) = like {
+        notes.push(("general.file_type".to_owned(), Value::U32(like.file_type)));
+        notes.push(("general.gq.like".to_owned(), text(like.name)));
+    }
     notes
 }
 
