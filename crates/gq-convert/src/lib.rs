@@ -20,8 +20,8 @@ pub use after::{
     TunedScales, check_source, held_out_divergence, tune_scales,
 };
 pub use blocks::{
-    BlockCoder, GroupCoder, Grouped, Importances, TooSmall, TypeError, TypeOption, TypedUnit, choose_types,
-    sensitivities,
+    BlockCoder, GroupCoder, Grouped, Importances, Pace, TooSmall, TypeError, TypeOption, TypedUnit,
+    choose_types, sensitivities,
 };
 pub use execute::{
     Check, CheckError, ConvertError, Event, ExecuteOptions, JournalError, Origin, Report, TensorReport,

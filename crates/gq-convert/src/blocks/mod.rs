@@ -4,9 +4,11 @@
 mod choose;
 mod coder;
 mod groups;
+mod pace;
 mod tried;
 
 pub use choose::{TooSmall, TypeOption, TypedUnit, choose_types, sensitivities};
 pub use coder::{BlockCoder, TypeError};
 pub use groups::{GroupCoder, Grouped};
+pub use pace::Pace;
 pub use tried::Importances;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Rows that types, and feedback and rounding to nearest, are compared on.
-const TRIED: usize = 32;
+pub(super) const TRIED: usize = 32;
 
 /// Added to importance weights, in units of their mean: a column that was never seen is not rounded to anything.
 const FLOOR: f32 = 0.01;

@@ -8,16 +8,16 @@ use super::mix;
 use crate::export::{Weights, safetensors, tokens};
 use crate::failure::Failure;
 use crate::global::Global;
-use crate::options::decision::Why;
+use crate::options::decision::{Calibrate, Why};
 use crate::options::groups::GroupArgs;
 use crate::options::recipe::Foreign;
-use crate::progress::{Progress, Stage, Unit as Counted};
+use crate::progress::Progress;
 use crate::seen::{Checker, Destination, Seen};
 use crate::table::Table;
-use crate::{signals, source, units as shown};
+use crate::{expected, signals, source, units as shown};
 use configuration::configuration;
 use gq_calibrate::MeasurementsDir;
-use gq_convert::{GroupCoder, Grouped, TypeError, sensitivities};
+use gq_convert::{GroupCoder, Grouped, Pace, TypeError, sensitivities};
 use gq_files::Existing;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -45,9 +45,12 @@ pub fn run(asked: &Asked<'_>, global: &Global) -> Result<(), Failure> {
     let units = Units::of(&weights, asked.groups)?;
     // Refused before anything is measured.
     let limit = units.limit(&weights, budget)?;
-    let types = Stage { name: "types", unit: Counted::Bytes, total: 1, seconds: None };
-    let stages = [types, Stage { name: "writing", ..types }];
-    let measured = of_mix.measure(&opened, budget.bytes().unwrap_or(limit), stages, global)?;
+    let bytes = budget.bytes().unwrap_or(limit);
+    let calibrated = !matches!(opened.calibrate, Calibrate::Without(_));
+    let pace =
+        source::with_threads(global, || Ok::<_, Failure>(Pace::of_groups(global.isa()?, &units.codes)))??;
+    let stages = expected::types(checkpoint, pace, &units.shapes(), calibrated, true, bytes, global)?;
+    let measured = of_mix.measure(&opened, bytes, stages, global)?;
     let value = measured.measurements.as_ref().map(MeasurementsDir::value);
     let mut coder = GroupCoder::new(checkpoint, measured.measurements.as_ref(), global.isa()?);
     if let Some(importances) = &opened.importances {

@@ -143,6 +143,12 @@ impl Units {
         tensors.map(|(name, [rows, cols])| (name.as_str(), (rows * cols) as u64))
     }
 
+    /// Rows and columns of these matrices.
+    pub fn shapes(&self) -> Vec<(usize, usize)> {
+        let tensors = self.units.iter().flat_map(|unit| &unit.tensors);
+        tensors.map(|(_, [rows, cols])| (*rows, *cols)).collect()
+    }
+
     /// Forms that a unit may have.
     fn forms(&self, unit: &Unit) -> Vec<Grouped> {
         let codes = self.codes.iter().filter(|code| unit.fits(**code));

@@ -6,19 +6,19 @@ mod types;
 mod write;
 
 use super::mix;
-use crate::export::{Weights, ranged, tokens};
+use crate::export::{Weights, ranged, rows_of, tokens};
 use crate::failure::Failure;
 use crate::global::Global;
 use crate::options::decision::{Calibrate, Why};
 use crate::options::recipe::Foreign;
-use crate::progress::{Progress, Stage, Unit};
+use crate::progress::Progress;
 use crate::seen::{Checker, Destination};
 use crate::table::Table;
-use crate::{signals, source, units};
+use crate::{expected, signals, source, units};
 use gq_calibrate::MeasurementsDir;
 use gq_checkpoint::gguf::{GgmlType, Value};
 use gq_checkpoint::gguf_model::{ExportOptions, ExportPlan, ExportSource, ExportTensor};
-use gq_convert::{BlockCoder, TypeError, sensitivities};
+use gq_convert::{BlockCoder, Pace, TypeError, sensitivities};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -66,9 +66,13 @@ pub fn run(asked: &Asked<'_>, global: &Global) -> Result<(), Failure> {
     // Refused before anything is measured.
     let draft = mix.draft()?;
     Matrices::of(&draft, &mix.options.overrides).limit(budget)?;
-    let types = Stage { name: "types", unit: Unit::Bytes, total: 1, seconds: None };
-    let stages = [types, Stage { name: "writing", ..types }];
     let bytes = draft.file_bytes().min(budget.bytes().unwrap_or(u64::MAX));
+    let rounded =
+        draft.tensors().iter().filter(|tensor| tensor.source.is_some() && tensor.new.shape.len() > 1);
+    let shapes: Vec<_> = rounded.map(|tensor| rows_of(&tensor.new.shape)).collect();
+    let calibrated = !matches!(opened.calibrate, Calibrate::Without(_));
+    let pace = source::with_threads(global, || Ok::<_, Failure>(Pace::of_blocks(global.isa()?)))??;
+    let stages = expected::types(checkpoint, pace, &shapes, calibrated, asked.like.is_none(), bytes, global)?;
     let measured = of_mix.measure(&opened, bytes, stages, global)?;
     let value = measured.measurements.as_ref().map(MeasurementsDir::value);
     mix.notes = notes(value, asked.like, &opened);
