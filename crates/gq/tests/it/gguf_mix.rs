@@ -120,3 +120,32 @@ fn an_importance_matrix_is_written_and_rounded_by() {
     let said = gq.fails(2, &["convert", &demo, "--imatrix", "m/imatrix.gguf", "-o", "o.gq"]);
     assert!(said.contains("--imatrix is for --format gguf and compressed-tensors"), "{said}");
 }
+
+/// Types are chosen by some rows; what another row shows not to hold it gets a wider one, and the budget is spent again.
+#[test]
+fn a_type_that_does_not_hold_a_tensor_is_widened_within_the_budget() {
+    let (gq, demo) = (Gq::new(), testdata("demo"));
+    let dir = gq.path("wide");
+    std::fs::create_dir(&dir).unwrap();
+    for entry in std::fs::read_dir(&demo).unwrap().map(|entry| entry.unwrap()) {
+        std::fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
+    }
+    let checkpoint = gq_checkpoint::Checkpoint::open(&demo).unwrap();
+    let down = "model.layers.2.mlp.down_proj.weight";
+    let tensor = checkpoint.tensor(down).unwrap();
+    let mut weights = std::fs::read(dir.join("model.safetensors")).unwrap();
+    // Of 192 rows every sixth is tried, so not the second.
+    let row = &mut weights[tensor.offset as usize + tensor.row_bytes()..][..tensor.row_bytes()];
+    let [_, _, low, high] = 1e8f32.to_le_bytes();
+    row.as_chunks_mut::<2>().0.iter_mut().for_each(|value| *value = [low, high]);
+    std::fs::write(dir.join("model.safetensors"), weights).unwrap();
+    let convert = ["convert", "wide", "--format", "gguf", "--calibration", "none", "--no-check"];
+    for budget in [["--size", "2.2MB"], ["--like", "Q8_0"]] {
+        let made = gq.json(&[&convert[..], &budget, &["-o", "m.gguf", "--force"]].concat());
+        let widened = made["widened"].as_array().unwrap();
+        assert!(widened.len() == 1 && widened[0]["tensor"] == down, "{made}");
+        assert!(widened[0]["type"] == "BF16" || widened[0]["type"] == "F32", "{made}");
+        let size = bytes(&gq, "m.gguf").len();
+        assert!(made["file_bytes"] == size && (budget[0] == "--like" || size <= 2_200_000), "{made}");
+    }
+}

@@ -35,6 +35,7 @@ mod lora;
 mod memory;
 mod meta;
 mod mistral;
+mod mix_interrupted;
 mod quantized;
 mod release;
 mod room;
