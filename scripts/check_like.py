@@ -18,7 +18,7 @@ from gguf import GGUFReader
 
 from quantize_gguf import TYPES
 
-MIXES = {**TYPES, "Q5_0": 8, "Q5_1": 9, "Q3_K_S": 11, "Q3_K_L": 13, "Q5_K_S": 16, "Q2_K_S": 21, "IQ4_NL": 25}
+MIXES = {**TYPES, "Q5_0": 8, "Q5_1": 9, "Q3_K_S": 11, "Q3_K_L": 13, "Q5_K_S": 16, "IQ4_NL": 25}  # Q2_K_S is refused without a matrix
 
 
 def types(path: Path) -> dict[str, str]:

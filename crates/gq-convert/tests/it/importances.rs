@@ -25,7 +25,11 @@ fn columns_that_count_more_are_closer() {
     };
     let blocks = |coder: &BlockCoder<'_>| {
         let mut bytes = vec![0; rows * GgmlType::Q4_0.row_bytes(cols).unwrap()];
-        assert!(coder.round(DOWN, GgmlType::Q4_0, &[0..rows], &weights, &mut bytes).unwrap());
+        assert!(
+            coder
+                .round(DOWN, GgmlType::Q4_0, std::slice::from_ref(&(0..rows)), &weights, &mut bytes)
+                .unwrap()
+        );
         let mut decoded = vec![0.0; weights.len()];
         decode_blocks(GgmlType::Q4_0, &bytes, &mut decoded);
         error(&decoded)

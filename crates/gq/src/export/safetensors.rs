@@ -20,14 +20,17 @@ use std::path::{Path, PathBuf};
 const STEP: usize = 1 << 20;
 const CHUNK: usize = 1 << 15;
 
+/// Rounds whole rows of a matrix, by its canonical name.
+pub type Round<'a> = dyn Fn(&str, GroupCode, &[f32]) -> Result<GroupedRows, Failure> + Sync + 'a;
+
 /// Which matrices are stored in integer codes; the others are in bf16.
 pub struct Coded<'a> {
     /// Codes by canonical name.
     pub codes: BTreeMap<String, GroupCode>,
     /// What the configuration says of them.
     pub configuration: Value,
-    /// Rounds whole rows of a matrix.
-    pub round: &'a (dyn Fn(&str, GroupCode, &[f32]) -> Result<GroupedRows, Failure> + Sync),
+    /// What rounds them.
+    pub round: &'a Round<'a>,
 }
 
 /// Bytes of the files with weights, headers included, with matrices in `codes`.

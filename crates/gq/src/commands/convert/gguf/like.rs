@@ -83,7 +83,9 @@ impl Like {
                 layer: layer(&tensor.new.name).unwrap_or(0),
                 layers,
                 value: (layer_of_value, values),
-                is_head: tensor.new.name == "output.weight" || tied && tensor.new.name == "token_embd.weight",
+                is_head: tensor.new.name == "output.weight"
+                    || tied
+                        && ["token_embd.weight", "per_layer_token_embd.weight"].contains(&&*tensor.new.name),
                 importance,
             };
             layer_of_value += usize::from(place.is("attn_v"));
@@ -202,7 +204,8 @@ fn fallback(kind: GgmlType, cols: usize) -> GgmlType {
     let divided = |kind: GgmlType| cols.is_multiple_of(kind.block_len());
     let other = match kind {
         kind if divided(kind) => return kind,
-        GgmlType::Q2_K | GgmlType::Q3_K | GgmlType::IQ4_XS => GgmlType::IQ4_NL,
+        GgmlType::IQ4_XS => GgmlType::IQ4_NL,
+        GgmlType::Q2_K | GgmlType::Q3_K => GgmlType::Q4_0,
         GgmlType::Q4_K => GgmlType::Q5_0,
         GgmlType::Q5_K => GgmlType::Q5_1,
         GgmlType::Q6_K => GgmlType::Q8_0,
