@@ -4,6 +4,7 @@ use crate::declared::respelled;
 use crate::family::{EMBEDDING, HEAD};
 use crate::fused::take_apart;
 use crate::names::{canonical, in_layer, is_tower};
+use crate::packed::join;
 use crate::safetensors::{Header, HeaderEntry, Index};
 use crate::scale::{Convention, ScaleSource, is_of_activations, weight_of};
 use crate::stacked::{assemble, stack};
@@ -63,6 +64,7 @@ impl Catalog {
         take_apart(spec, &mut tensors)?;
         stack(spec.declared(), spec, &mut tensors)?;
         assemble(spec.declared(), spec, &mut tensors)?;
+        join(spec, &mut tensors)?;
         let lone_head = if spec.tied_head { take_lone_head(&mut tensors) } else { None };
         let scales = assign_roles(spec, &mut tensors)?;
         Ok(Catalog { tensors, scales, prefix, lone_head })

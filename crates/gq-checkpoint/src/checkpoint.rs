@@ -1,5 +1,6 @@
 //! A directory in the Hub's layout or a GGUF, opened as facts: files, specification, tensors. Weights stay on disk.
 
+use crate::assembly::Assembly;
 use crate::catalog::{Catalog, Shard};
 use crate::family::{EMBEDDING, HEAD};
 use crate::folder::{list_dir, list_templates, only_gguf, source_file};
@@ -15,7 +16,7 @@ use crate::{
     CheckpointError, ConfigError, FileKind, ModelSpec, Note, OpenOptions, ReadError, Role, SourceFile,
     SourceTensor, TensorError, limits, parse_config_accepting,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -234,12 +235,16 @@ impl Checkpoint {
         own || self.taken.as_ref().is_some_and(|taken| taken.texts.tokenizer.is_some())
     }
 
-    /// Types of matrices that are coded, as GGUF calls them, with the weights in each, most first; `None` when none is.
+    /// Types of matrices that are coded, as GGUF calls them or `int4` and `int8`, with the weights in each, most first;
+    /// `None` when none is.
     ///
     /// Coding them again loses twice.
     pub fn quantized(&self) -> Option<String> {
-        let mut weights: HashMap<GgmlType, u64> = HashMap::new();
+        let (mut weights, mut integers): (HashMap<GgmlType, u64>, BTreeMap<u8, u64>) = Default::default();
         for tensor in &self.tensors {
+            if let Some(bits) = tensor.assembly.and_then(Assembly::integer_bits) {
+                *integers.entry(bits).or_default() += tensor.elements();
+            }
             let coded = tensor.is_mxfp4().then_some(GgmlType::MXFP4);
             let kind = tensor.gguf.map(Storage::kind).filter(|kind| kind.is_quantized()).or(coded);
             if let Some(kind) = kind {
@@ -248,8 +253,9 @@ impl Checkpoint {
         }
         let mut weights: Vec<(GgmlType, u64)> = weights.into_iter().collect();
         weights.sort_by_key(|&(kind, weights)| (std::cmp::Reverse(weights), kind.code()));
-        let listed: Vec<String> =
-            weights.iter().map(|(kind, weights)| format!("{kind} x {weights}")).collect();
+        let kinds = weights.iter().map(|(kind, weights)| format!("{kind} x {weights}"));
+        let integers = integers.iter().map(|(bits, weights)| format!("int{bits} x {weights}"));
+        let listed: Vec<String> = kinds.chain(integers).collect();
         (!listed.is_empty()).then(|| listed.join(", "))
     }
 

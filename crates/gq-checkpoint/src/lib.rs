@@ -31,6 +31,7 @@ mod named_templates;
 mod names;
 mod note;
 mod open_options;
+mod packed;
 mod parse_config;
 mod read;
 mod read_at;

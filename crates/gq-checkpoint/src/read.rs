@@ -1,6 +1,5 @@
 //! Rows and bytes of tensors by positioned reads.
 
-use crate::assembly::decode_mxfp4;
 use crate::read_at::read_exact_at;
 use crate::tensor::Span;
 use crate::{Checkpoint, MappedWeights, ReadError, SourceTensor};
@@ -70,12 +69,15 @@ impl Checkpoint {
         }
         match (tensor.gguf, tensor.assembly) {
             (Some(storage), _) => storage.decode(tensor.shape.len() == 1, bytes, out),
-            (None, Some(assembly)) if assembly.is_coded() => {
+            (None, assembly) => {
                 let rows = bytes.chunks_exact(tensor.row_bytes().max(1));
-                rows.zip(out.chunks_exact_mut(tensor.cols().max(1)))
-                    .for_each(|(row, out)| decode_mxfp4(row, out));
+                let mut rows = rows.zip(out.chunks_exact_mut(tensor.cols().max(1)));
+                let coded =
+                    assembly.is_some_and(|assembly| rows.all(|(row, out)| assembly.decode_row(row, out)));
+                if !coded {
+                    decode_f32(tensor.dtype, bytes, out);
+                }
             }
-            _ => decode_f32(tensor.dtype, bytes, out),
         }
         if let Some(scale) = self.scale(tensor) {
             scale.apply(rows.clone(), tensor.cols(), out);

@@ -36,7 +36,7 @@ pub struct ModelSpec {
     pub pad: Option<u32>,
     /// Per-layer embeddings (Gemma 4 E models).
     pub per_layer_embedding: Option<PerLayerEmbedding>,
-    /// How F8 weights were made, when the configuration says so: the name of the method.
+    /// How F8 weights or integer codes were made, when the configuration says so: the name of the method or form.
     pub quantization: Option<String>,
 }
 

@@ -106,7 +106,12 @@ impl SourceTensor {
     /// Whether elements are the 4-bit floats of MXFP4 with their powers of two, as they stand in a file.
     pub fn is_mxfp4(&self) -> bool {
         let of_gguf = |storage: Storage| storage.kind() == crate::gguf::GgmlType::MXFP4;
-        self.assembly.is_some_and(Assembly::is_coded) || self.gguf.is_some_and(of_gguf)
+        self.assembly.is_some_and(Assembly::is_mxfp4) || self.gguf.is_some_and(of_gguf)
+    }
+
+    /// Whether elements are integer codes with scales of groups, as they stand in a file.
+    pub fn is_integers(&self) -> bool {
+        self.assembly.is_some_and(|assembly| assembly.integer_bits().is_some())
     }
 
     /// The matrices that rows are put together for.

@@ -106,6 +106,14 @@ pub enum TensorError {
         /// Its dtype.
         dtype: DType,
     },
+    /// Packed codes or zero points that are no words.
+    #[error("tensor {} has dtype {dtype}, packed codes and zero points are I32", Escaped(.name))]
+    NotWords {
+        /// Name in the file.
+        name: String,
+        /// Its dtype.
+        dtype: DType,
+    },
     /// Matrices of experts that make one tensor, but differ in type.
     #[error("tensor {} has dtype {dtype}, the matrix of the first expert has {first}", Escaped(.name))]
     MixedTypes {

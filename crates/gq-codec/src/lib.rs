@@ -5,7 +5,8 @@
 //! [`code_of`] finds and which those who plan ask what it loses and takes. Everything that decides a stored
 //! byte is defined in `formats/encodings.md` and gives the same bits on every instruction set.
 //!
-//! [`round_blocks`] rounds rows to the block types of GGUF files, which are no encodings of ours.
+//! [`round_blocks`] rounds rows to the block types of GGUF files and [`round_groups`] to integers in groups, which are no
+//! encodings of ours.
 //!
 //! This crate does not know files, containers, models or GPUs. Large products use
 //! the threads of the caller's pool; results do not depend on them.
@@ -36,7 +37,7 @@ mod tables;
 mod trellis;
 mod trellis_search;
 
-pub use blocks::{BlockCode, Metric, round_blocks};
+pub use blocks::{BlockCode, GroupCode, GroupedRows, Metric, round_blocks, round_groups};
 pub use code::{
     Code, ColumnCode, EncodeScratch, Family, LevelCode, Levels, Strip, TableBytes, code_of, families, on_grid,
 };

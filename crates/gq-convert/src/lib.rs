@@ -19,7 +19,10 @@ pub use after::{
     ScalesError, ScalesEvent, ScalesOptions, ScalesTuned, Side, TargetKld, TargetKldError, TensorAgain,
     TunedScales, check_source, held_out_divergence, tune_scales,
 };
-pub use blocks::{BlockCoder, BlockOption, BlockTensor, TooSmall, TypeError, choose_types, sensitivities};
+pub use blocks::{
+    BlockCoder, GroupCoder, Grouped, Importances, Pace, TooSmall, TypeError, TypeOption, TypedUnit,
+    choose_types, sensitivities,
+};
 pub use execute::{
     Check, CheckError, ConvertError, Event, ExecuteOptions, JournalError, Origin, Report, TensorReport,
     execute, execute_all,

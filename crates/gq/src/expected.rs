@@ -7,7 +7,7 @@ use crate::progress::{Stage, Unit};
 use crate::source::Loaded;
 use crate::{rates, source};
 use gq_checkpoint::Checkpoint;
-use gq_convert::{Effort, Estimate, Multiplications, Plan, Speed};
+use gq_convert::{Effort, Estimate, Multiplications, Pace, Plan, Speed};
 use gq_model::ActivationMode;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -84,6 +84,26 @@ pub fn coding(plan: &Plan, calibrated: bool, global: &Global) -> Result<Stage, F
         false => Estimate::new(plan, global.isa()?).map(|estimate| estimate.seconds),
     };
     Ok(Stage { name: "coding", unit: Unit::Bytes, total: plan.source_bytes, seconds })
+}
+
+/// The stages of a conversion to another program's types: which of them each of `matrices` `(rows, cols)` gets, and writing
+/// `bytes` of them. Without `choice` types are known.
+pub fn types(
+    checkpoint: &Checkpoint,
+    pace: Pace,
+    matrices: &[(usize, usize)],
+    calibrated: bool,
+    choice: bool,
+    bytes: u64,
+    global: &Global,
+) -> Result<[Stage; 2], Failure> {
+    let (speed, threads) = (speed(global)?, global.threads());
+    let factors = if calibrated { Effort::new(checkpoint, &|_| true).factoring() } else { 0.0 };
+    let seconds = |(seconds, products): (f64, f64)| seconds + speed.seconds(products + factors);
+    let tried = if choice { seconds(pace.trying(matrices, calibrated, threads)) } else { 0.0 };
+    let written = seconds(pace.rounding(matrices, calibrated, threads)) + rates::writing(bytes);
+    let stage = |name, seconds| Stage { name, unit: Unit::Bytes, total: 1, seconds: Some(seconds) };
+    Ok([stage("types", tried), stage("writing", written)])
 }
 
 /// The stages of a conversion of a large model, were it calibrated: measuring `how`, less what `plan` stores without loss,

@@ -197,12 +197,14 @@ pub fn checkpoint(path: &Path, global: &Global) -> Result<Checkpoint, Failure> {
     Ok(Checkpoint::open_with(path, &global.reading.options())?)
 }
 
-/// Refuses to quantize the blocks of a GGUF, unless that was asked for.
+/// Refuses to quantize the blocks of a GGUF or integer codes, unless that was asked for.
 pub fn refuse_quantized(checkpoint: &Checkpoint, allowed: bool) -> Result<(), Failure> {
-    let of_gguf =
-        checkpoint.tensors().iter().any(|tensor| tensor.gguf.is_some_and(|s| s.kind().is_quantized()));
+    let coded = checkpoint
+        .tensors()
+        .iter()
+        .any(|tensor| tensor.is_integers() || tensor.gguf.is_some_and(|s| s.kind().is_quantized()));
     match checkpoint.quantized() {
-        Some(types) if of_gguf && !allowed => {
+        Some(types) if coded && !allowed => {
             let place = checkpoint.dir().display();
             let message = format!(
                 "{place}: the weights are quantized already ({types}); a second time adds to the loss"

@@ -23,6 +23,9 @@ pub(super) const GRADIENTS: &str = "gradients.safetensors";
 /// Sequences that were held out, a vector of tokens each.
 pub(super) const HELD_OUT: &str = "held_out.safetensors";
 
+/// llama.cpp's importance matrix, where one was asked for.
+const IMATRIX: &str = "imatrix.gguf";
+
 /// Weight of the mean in every row's squared gradient.
 const PRIOR: f64 = 0.1;
 
@@ -132,6 +135,11 @@ impl MeasurementsDir {
         MeasurementsDir { value: self.value.without_corrections(), ..self }
     }
 
+    /// Where llama.cpp's importance matrix of it goes.
+    pub fn imatrix_path(&self) -> PathBuf {
+        self.dir.join(IMATRIX)
+    }
+
     /// A file in it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
@@ -146,7 +154,7 @@ impl MeasurementsDir {
     pub fn is_file_name(name: &std::ffi::OsStr) -> bool {
         let whole = name.to_str().map(|name| name.strip_suffix(".partial").unwrap_or(name));
         whole.is_some_and(|name| {
-            [INDEX, UNFINISHED, TEMPORARY, GRADIENTS, HELD_OUT, "states", "trials"].contains(&name)
+            [INDEX, UNFINISHED, TEMPORARY, GRADIENTS, HELD_OUT, IMATRIX, "states", "trials"].contains(&name)
                 || is_moments(name)
         })
     }
@@ -182,7 +190,8 @@ impl MeasurementsDir {
     /// # Errors
     /// When a file cannot be removed.
     pub fn remove(&self) -> Result<(), MeasurementsError> {
-        for file in self.value.digests.keys().map(String::as_str).chain([INDEX]) {
+        let imatrix = [IMATRIX].into_iter().filter(|file| self.dir.join(file).exists());
+        for file in self.value.digests.keys().map(String::as_str).chain(imatrix).chain([INDEX]) {
             let path = self.dir.join(file);
             gq_files::remove(&path).map_err(|source| MeasurementsError::Io { path, source })?;
         }

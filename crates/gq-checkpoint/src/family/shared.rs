@@ -103,7 +103,12 @@ pub(crate) fn layer_types(
         .collect()
 }
 
-/// `quantization_config`: only F8 with scales that this crate applies on reading.
+/// Integer codes of compressed-tensors, as [`quantization`] calls them: some matrices with zero points, none, or all.
+pub(crate) const PACKED: &str = "pack-quantized";
+pub(crate) const PACKED_SYMMETRIC: &str = "pack-quantized symmetric";
+pub(crate) const PACKED_ASYMMETRIC: &str = "pack-quantized asymmetric";
+
+/// `quantization_config`: only F8 with scales, and integer codes in groups, that this crate applies on reading.
 pub(crate) fn quantization(fields: &Fields<'_>) -> Result<Option<String>, ConfigError> {
     let Some(config) = fields.opt_object("quantization_config")? else { return Ok(None) };
     let method = config.string("quant_method")?;
@@ -113,13 +118,19 @@ pub(crate) fn quantization(fields: &Fields<'_>) -> Result<Option<String>, Config
             Some(value) if *value == serde_json::json!([128, 128]) => true,
             Some(value) => return Err(config.unsupported("weight_block_size", value, "[128, 128]")),
         },
-        "compressed-tensors" => match config.value("format") {
-            Some(Value::String(format)) if format == "float-quantized" => true,
-            value => {
-                let value = value.cloned().unwrap_or(Value::Null);
-                return Err(config.unsupported("format", &value, "float-quantized"));
+        "compressed-tensors" => {
+            let groups = config.value("config_groups");
+            match config.value("format") {
+                Some(Value::String(format)) if format == "float-quantized" => true,
+                Some(Value::String(format)) if format == PACKED => {
+                    return packed(&config, groups).map(|form| Some(form.to_owned()));
+                }
+                value => {
+                    let value = value.cloned().unwrap_or(Value::Null);
+                    return Err(config.unsupported("format", &value, "float-quantized, pack-quantized"));
+                }
             }
-        },
+        }
         _ => false,
     };
     match supported {
@@ -129,6 +140,37 @@ pub(crate) fn quantization(fields: &Fields<'_>) -> Result<Option<String>, Config
             Err(config.unsupported("quant_method", &value, "fp8, compressed-tensors"))
         }
     }
+}
+
+/// How integer codes stand in a file, by its `config_groups`: whether matrices have zero points.
+fn packed(config: &Fields<'_>, groups: Option<&Value>) -> Result<&'static str, ConfigError> {
+    let groups = groups.and_then(Value::as_object).filter(|groups| !groups.is_empty());
+    let groups = groups.ok_or_else(|| config.missing("config_groups"))?;
+    let one_of = |value: &Value, known: &[Value]| known.contains(value);
+    let (null, mut symmetric) = (Value::Null, Vec::new());
+    for group in groups.values() {
+        let weights = &group["weights"];
+        let order = [null.clone(), false.into(), "static".into(), "weight".into()];
+        let checks = [
+            (&weights["type"], one_of(&weights["type"], &["int".into()])),
+            (&weights["num_bits"], one_of(&weights["num_bits"], &[4.into(), 8.into()])),
+            (&weights["strategy"], one_of(&weights["strategy"], &["group".into(), "channel".into()])),
+            (&weights["symmetric"], weights["symmetric"].is_boolean()),
+            (&weights["actorder"], one_of(&weights["actorder"], &order)),
+            (&group["input_activations"], group["input_activations"].is_null()),
+        ];
+        if let Some((value, _)) = checks.into_iter().find(|(_, supported)| !supported) {
+            let supported = "weights of type int, 4 or 8 bits, in groups or channels, columns in their order, \
+                             activations as they are";
+            return Err(config.unsupported("config_groups", value, supported));
+        }
+        symmetric.push(weights["symmetric"] == true);
+    }
+    Ok(match (symmetric.contains(&true), symmetric.contains(&false)) {
+        (true, false) => PACKED_SYMMETRIC,
+        (false, _) => PACKED_ASYMMETRIC,
+        (true, true) => PACKED,
+    })
 }
 
 /// The index of a rotary embedding in the list, adding it when it is new.

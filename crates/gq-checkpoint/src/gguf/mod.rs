@@ -7,6 +7,7 @@ mod encode_k;
 mod error;
 mod file;
 mod header;
+mod imatrix;
 mod keys;
 pub mod limits;
 mod rope;
@@ -23,6 +24,7 @@ pub use file::{Gguf, GgufTensor};
 pub use gq_tensor::ggml::{GgmlType, decode_blocks};
 pub(crate) use gq_tensor::ggml::{is_decodable, plain};
 pub use header::{Header, Metadata, TensorInfo};
+pub use imatrix::{Imatrix, SquaredInputs};
 pub(crate) use keys::Keys;
 pub(crate) use rope::{BETA_FAST, BETA_SLOW, FREQ_BASE, RopeFactors, STILL, StoredRope, own_factor};
 pub(crate) use rules::{

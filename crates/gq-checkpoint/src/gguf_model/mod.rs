@@ -28,4 +28,5 @@ pub(crate) use model::GgufModel;
 pub use pre_tokenizer::pre_tokenizer_names;
 pub use range::Beyond;
 pub use special_names::ends_of_generation;
+pub use stacks::gguf_names;
 pub use tokenizer::{TokenizerTexts, tokenizer_texts};

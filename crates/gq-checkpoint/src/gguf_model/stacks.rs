@@ -146,6 +146,12 @@ impl Part {
     }
 }
 
+/// Names of the tensors that a GGUF has for a canonical one of `shape`: one, or the parts of a stack. None where the format
+/// has no place for it.
+pub fn gguf_names(spec: &ModelSpec, canonical: &str, shape: &[usize]) -> Vec<String> {
+    stored_as(spec.family, canonical, shape).into_iter().map(|(name, ..)| name).collect()
+}
+
 /// Names, shapes and rows of the tensors that a file has for a canonical one of `shape`: one, or the parts of a stack.
 /// Nothing where the format has no place for it.
 pub(super) fn stored_as(

@@ -1,4 +1,5 @@
-//! Rounding rows to block types of GGML: what GGUF files hold, and no `.gq` file.
+//! Rounding rows to block types of GGML and to integer codes in groups: what GGUF files and vLLM's checkpoints hold, and no
+//! `.gq` file.
 //!
 //! Blocks have scales of their own, so they are chosen where a block begins, from the targets as errors of earlier columns
 //! have been fed back to them; values are then rounded column after column with the scales fixed (LDLQ, QuIP, arXiv
@@ -8,9 +9,14 @@
 //! All in single IEEE operations in a fixed order: the same bytes on every instruction set and number of threads.
 
 mod fit;
+mod groups;
+mod levels;
 mod round;
+mod strip;
 mod table;
 mod trial;
 
-pub use round::{Metric, round_blocks};
+pub use groups::{GroupCode, GroupedRows, round_groups};
+pub use round::round_blocks;
+pub use strip::Metric;
 pub use table::BlockCode;

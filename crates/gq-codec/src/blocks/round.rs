@@ -1,48 +1,13 @@
 //! Rows to blocks: strips of rows, block after block, sub-block after sub-block.
 
 use super::fit::fit;
+use super::strip::{Metric, STRIP, Strip, lanes};
 use super::table::{BlockCode, Scales};
-use super::trial::{LANES, Lanes, Rounded, Scale, SubBlock};
-use crate::factor::Factor;
-use crate::fixed_product::{Operand, ProductShape, fixed_product};
-use crate::parallelism::Parallelism;
+use super::trial::{LANES, Rounded, Scale, SubBlock};
 use gq_tensor::Isa;
 use gq_tensor::ggml::{BlockParts, pack_block};
 use half::f16;
 use rayon::prelude::*;
-
-/// Rows rounded together; the bytes do not depend on it.
-const STRIP: usize = 4 * LANES;
-
-/// What errors cost.
-#[derive(Clone, Copy, Debug)]
-pub enum Metric<'a> {
-    /// Each column's squared error by its weight, `[n]`: rounding to nearest.
-    Importance(&'a [f32]),
-    /// `e H e^T`: errors are fed back to later columns.
-    Moment(&'a Factor),
-}
-
-impl Metric<'_> {
-    /// Columns.
-    fn width(&self) -> usize {
-        match self {
-            Metric::Importance(weights) => weights.len(),
-            Metric::Moment(factor) => factor.n(),
-        }
-    }
-
-    /// What a squared residual of each column costs, in units of the mean.
-    fn costs(&self) -> Vec<f32> {
-        let costs: Vec<f64> = match self {
-            Metric::Importance(weights) => weights.iter().map(|&w| f64::from(w)).collect(),
-            Metric::Moment(factor) => factor.diagonal().to_vec(),
-        };
-        let mean = costs.iter().sum::<f64>() / costs.len().max(1) as f64;
-        let unit = if mean > 0.0 { 1.0 / mean } else { 1.0 };
-        costs.into_iter().map(|cost| (cost * unit) as f32).collect()
-    }
-}
 
 /// Rounds rows `[rows, n]` to whole blocks of `code`, into `out`; n is the metric's width. Values are finite.
 ///
@@ -58,20 +23,14 @@ pub fn round_blocks(level: Isa, code: BlockCode, metric: Metric<'_>, rows: &[f32
     let costs = metric.costs();
     let strips = rows.par_chunks(STRIP * n).zip(out.par_chunks_mut(STRIP * row_bytes));
     strips.for_each(|(rows, out)| {
-        Strip::new(level, code, metric, &costs, rows).round(out);
+        BlockStrip { strip: Strip::new(level, metric, &costs, rows), code }.round(out);
     });
 }
 
-/// Rows that are rounded together.
-struct Strip<'a> {
-    level: Isa,
+/// Rows that are rounded together, to blocks of one type.
+struct BlockStrip<'a> {
+    strip: Strip<'a>,
     code: BlockCode,
-    metric: Metric<'a>,
-    costs: &'a [f32],
-    rows: &'a [f32],
-    count: usize,
-    /// Rows in whole groups.
-    stride: usize,
 }
 
 /// A block of [`LANES`] rows on its way.
@@ -81,47 +40,37 @@ struct Block {
     parts: Vec<BlockParts>,
 }
 
-impl<'a> Strip<'a> {
-    fn new(level: Isa, code: BlockCode, metric: Metric<'a>, costs: &'a [f32], rows: &'a [f32]) -> Strip<'a> {
-        let count = rows.len() / costs.len().max(1);
-        Strip { level, code, metric, costs, rows, count, stride: count.next_multiple_of(LANES) }
-    }
-
+impl BlockStrip<'_> {
     /// Rounds all columns; gives the errors, `[n, stride]`.
     fn round(&self, out: &mut [u8]) -> Vec<f32> {
-        let (n, kind) = (self.costs.len(), self.code.kind());
+        let (strip, kind) = (&self.strip, self.code.kind());
+        let (n, stride) = (strip.width(), strip.stride);
         let (block, sub, row_bytes) = (kind.block_len(), self.code.sub, kind.row_bytes(n).unwrap_or(0));
-        let mut errors = vec![0.0f32; n * self.stride];
-        let mut targets = vec![0.0f32; block * self.stride];
+        let mut errors = vec![0.0f32; n * stride];
+        let mut targets = vec![0.0f32; block * stride];
         let mut rounded = Rounded::new();
-        let groups = self.stride / LANES;
+        let groups = stride / LANES;
         for start in (0..n).step_by(block) {
-            for (j, targets) in targets.chunks_exact_mut(self.stride).enumerate() {
-                targets.fill(0.0);
-                for (row, target) in targets.iter_mut().enumerate().take(self.count) {
-                    *target = self.rows[row * n + start + j];
-                }
-            }
-            self.feed_back(0..start, start, &errors, &mut targets);
+            strip.columns(start, &mut targets);
+            strip.feed_back(0..start, start, &errors, &mut targets);
             let mut blocks: Vec<Block> =
                 (0..groups).map(|group| self.begin(start, group, &targets, &mut rounded)).collect();
             for place in (0..block).step_by(sub) {
-                let (at, targets) =
-                    (start + place, &mut targets[place * self.stride..(place + sub) * self.stride]);
-                self.feed_back(start..at, at, &errors, targets);
-                let feedback = self.within(at, sub);
+                let (at, targets) = (start + place, &mut targets[place * stride..(place + sub) * stride]);
+                strip.feed_back(start..at, at, &errors, targets);
+                let feedback = strip.within(at, sub);
                 for (group, block) in blocks.iter_mut().enumerate() {
-                    let targets = lanes(targets, self.stride, group, sub);
-                    let weights = self.weights(at, group, sub);
+                    let targets = lanes(targets, stride, group, sub);
+                    let weights = strip.weights(at, group, sub);
                     let part = SubBlock {
                         weights: &weights,
                         targets: &targets,
                         feedback: &feedback,
-                        costs: &self.costs[at..at + sub],
+                        costs: &strip.costs[at..at + sub],
                     };
                     self.round_part(&part, place, block, &mut rounded);
                     for (j, error) in rounded.errors.iter().enumerate().take(sub) {
-                        errors[(at + j) * self.stride + group * LANES..][..LANES].copy_from_slice(error);
+                        errors[(at + j) * stride + group * LANES..][..LANES].copy_from_slice(error);
                     }
                 }
             }
@@ -132,32 +81,6 @@ impl<'a> Strip<'a> {
             }
         }
         errors
-    }
-
-    /// Adds to the targets of columns from `at` on what errors of earlier columns feed back to them.
-    fn feed_back(&self, from: std::ops::Range<usize>, at: usize, errors: &[f32], targets: &mut [f32]) {
-        let (Metric::Moment(factor), false) = (self.metric, from.is_empty()) else { return };
-        let n = factor.n();
-        let upper = Operand { data: &factor.upper()[from.start * n + at..], row_stride: 1, col_stride: n };
-        let errors = Operand::rows(&errors[from.start * self.stride..], self.stride);
-        let shape = ProductShape { rows: targets.len() / self.stride, cols: self.stride, depth: from.len() };
-        fixed_product(self.level, Parallelism::Serial, shape, upper, errors, targets, self.stride);
-    }
-
-    /// U of some columns among themselves, column after column; nothing where there is no feedback.
-    fn within(&self, at: usize, width: usize) -> Vec<f32> {
-        let Metric::Moment(factor) = self.metric else { return Vec::new() };
-        let (n, upper) = (factor.n(), factor.upper());
-        let entry = |j: usize, k: usize| if k < j { upper[(at + k) * n + at + j] } else { 0.0 };
-        (0..width).flat_map(|j| (0..width).map(move |k| entry(j, k))).collect()
-    }
-
-    /// Weights of some columns of some rows.
-    fn weights(&self, at: usize, group: usize, width: usize) -> Vec<Lanes> {
-        let n = self.costs.len();
-        let weight = |row: usize, col: usize| if row < self.count { self.rows[row * n + col] } else { 0.0 };
-        let column = |j: usize| std::array::from_fn(|lane| weight(group * LANES + lane, at + j));
-        (0..width).map(column).collect()
     }
 
     /// A block before its first value: the scales of its sub-blocks' scales, where it has such, from the scales that suit
@@ -172,10 +95,11 @@ impl<'a> Strip<'a> {
         };
         let (sub, mut extreme) = (self.code.sub, zeros);
         for place in (0..self.code.kind().block_len()).step_by(sub) {
-            let targets = lanes(&targets[place * self.stride..], self.stride, group, sub);
-            let costs = &self.costs[start + place..][..sub];
+            let stride = self.strip.stride;
+            let targets = lanes(&targets[place * stride..], stride, group, sub);
+            let costs = &self.strip.costs[start + place..][..sub];
             let part = SubBlock { weights: &targets, targets: &targets, feedback: &[], costs };
-            let scale = fit(self.code, &part, rounded);
+            let scale = fit(self.code.form(), &part, rounded);
             for lane in 0..LANES {
                 if scale.step[lane].abs() > extreme.step[lane].abs() {
                     extreme.step[lane] = scale.step[lane];
@@ -196,7 +120,7 @@ impl<'a> Strip<'a> {
 
     /// Chooses the scale of a sub-block and rounds it.
     fn round_part(&self, part: &SubBlock<'_>, place: usize, block: &mut Block, rounded: &mut Rounded) {
-        let fitted = fit(self.code, part, rounded);
+        let fitted = fit(self.code.form(), part, rounded);
         let sub = place / self.code.sub;
         let scale = match self.code.scales {
             Scales::Half | Scales::HalfAndMin => {
@@ -262,15 +186,10 @@ impl<'a> Strip<'a> {
     }
 }
 
-/// Columns of one group of rows, of columns of a whole strip.
-fn lanes(columns: &[f32], stride: usize, group: usize, width: usize) -> Vec<Lanes> {
-    let column = |column: &[f32]| std::array::from_fn(|lane| column[group * LANES + lane]);
-    columns.chunks_exact(stride).take(width).map(column).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Factor, Operand, Parallelism, ProductShape, fixed_product};
     use gq_tensor::ggml::decode_blocks;
 
     /// The errors that rounding claims, and feeds back, are those of the bytes, bit for bit.
@@ -289,12 +208,13 @@ mod tests {
         for code in BlockCode::all() {
             let mut bytes = vec![0; count * code.kind().row_bytes(n).unwrap()];
             let rows = &rows[..count * n];
-            let strip = Strip::new(level, code, Metric::Moment(&factor), &costs, rows);
-            let errors = strip.round(&mut bytes);
+            let strip = Strip::new(level, Metric::Moment(&factor), &costs, rows);
+            let stride = strip.stride;
+            let errors = BlockStrip { strip, code }.round(&mut bytes);
             let mut decoded = vec![0.0; count * n];
             decode_blocks(code.kind(), &bytes, &mut decoded);
             for (i, (weight, value)) in rows.iter().zip(&decoded).enumerate() {
-                assert_eq!(weight - value, errors[i % n * strip.stride + i / n], "{} {i}", code.kind());
+                assert_eq!(weight - value, errors[i % n * stride + i / n], "{} {i}", code.kind());
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Which levels and scales each block type has.
 
+use super::fit::{Form, Minimum, Stored};
+use super::levels::Levels;
 use gq_tensor::ggml::{GgmlType, IQ4_LEVELS};
 
 /// A block type that rows can be rounded to.
@@ -9,15 +11,6 @@ pub struct BlockCode {
     pub(super) sub: usize,
     pub(super) levels: Levels,
     pub(super) scales: Scales,
-}
-
-/// What codes stand for, in units of their sub-block's scale.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Levels {
-    /// All integers of a range.
-    Integers { low: f32, high: f32 },
-    /// The 16 levels of the IQ4 types.
-    Iq4,
 }
 
 /// How scales and minima of sub-blocks are stored.
@@ -76,6 +69,17 @@ impl BlockCode {
         self.kind
     }
 
+    /// What values of a sub-block may be before scales of scales are chosen.
+    pub(super) fn form(self) -> Form {
+        let (minimum, stored) = match self.scales {
+            Half => (Minimum::None, Stored::Half),
+            HalfAndMin => (Minimum::Signed, Stored::Half),
+            Coded { .. } => (Minimum::None, Stored::Later),
+            CodedAndMin { .. } => (Minimum::Subtracted, Stored::Later),
+        };
+        Form { levels: self.levels, minimum, stored }
+    }
+
     /// The code that a level has in a block.
     pub(super) fn stored(self, level: f32) -> u8 {
         match self.levels {
@@ -83,24 +87,6 @@ impl BlockCode {
             Integers { .. } if self.kind == GgmlType::Q8_0 => (level as i8).cast_unsigned(),
             Integers { low, .. } => (level - low) as u8,
             Iq4 => IQ4_LEVELS.iter().position(|&l| f32::from(l) == level).unwrap_or(0) as u8,
-        }
-    }
-}
-
-impl Levels {
-    /// The lowest and the highest.
-    pub(super) fn ends(self) -> (f32, f32) {
-        match self {
-            Integers { low, high } => (low, high),
-            Iq4 => (f32::from(IQ4_LEVELS[0]), f32::from(IQ4_LEVELS[15])),
-        }
-    }
-
-    /// By how much ends are moved between two scales that are tried.
-    pub(super) fn move_of_ends(self) -> f32 {
-        match self {
-            Integers { .. } => 0.15,
-            Iq4 => 2.5,
         }
     }
 }

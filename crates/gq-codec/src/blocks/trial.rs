@@ -1,6 +1,6 @@
 //! One sub-block of several rows, rounded at given scales with feedback among its columns.
 
-use super::table::Levels;
+use super::levels::Levels;
 use gq_tensor::ggml::IQ4_LEVELS;
 
 /// Rows side by side.
@@ -9,8 +9,8 @@ pub(super) const LANES: usize = 16;
 /// A number for each of these rows.
 pub(super) type Lanes = [f32; LANES];
 
-/// Most columns of a sub-block.
-pub(super) const WIDEST: usize = 32;
+/// Most columns of a sub-block: a group of integer codes.
+pub(super) const WIDEST: usize = 128;
 
 /// Adding it to a number below 2^22 rounds that to an integer, halves to even.
 const TO_INTEGER: f32 = 12_582_912.0;
@@ -57,11 +57,10 @@ impl Rounded {
 
 impl SubBlock<'_> {
     /// `U` of these columns times weights, added to the targets: what targets would be if every level were 0.
-    pub(super) fn unrounded(&self) -> [Lanes; WIDEST] {
-        let mut sums = [[0.0; LANES]; WIDEST];
+    pub(super) fn unrounded(&self) -> Vec<Lanes> {
+        let mut sums = self.targets.to_vec();
         let width = self.targets.len();
-        for (j, sum) in sums.iter_mut().enumerate().take(width) {
-            *sum = self.targets[j];
+        for (j, sum) in sums.iter_mut().enumerate() {
             if !self.feedback.is_empty() {
                 add_products(sum, &self.feedback[j * width..][..j], self.weights);
             }
@@ -70,10 +69,10 @@ impl SubBlock<'_> {
     }
 
     /// What a minimum of one moves each target by.
-    pub(super) fn of_ones(&self) -> [f32; WIDEST] {
+    pub(super) fn of_ones(&self) -> Vec<f32> {
         let width = self.targets.len();
         let sum = |j: usize| self.feedback[j * width..][..j].iter().sum::<f32>();
-        std::array::from_fn(|j| if j < width && !self.feedback.is_empty() { 1.0 + sum(j) } else { 1.0 })
+        (0..width).map(|j| if self.feedback.is_empty() { 1.0 } else { 1.0 + sum(j) }).collect()
     }
 
     /// Rounds every column at these scales.

@@ -3,29 +3,26 @@
 use crate::plan::{Choices, default_sensitivities, hull, spend};
 use gq_calibrate::Measurements;
 use gq_checkpoint::Checkpoint;
-use gq_tensor::ggml::GgmlType;
 use std::collections::BTreeMap;
 
-/// A tensor whose type is to be chosen.
+/// Tensors that have one type, which is to be chosen: most often a single one.
 #[derive(Clone, Debug)]
-pub struct BlockTensor {
-    /// Canonical name.
-    pub tensor: String,
-    /// Types that its width allows, at least one.
-    pub options: Vec<BlockOption>,
-    /// Others that stand in the same tensor of the file, with what each of the options loses of them.
-    pub others: Vec<(String, Vec<f64>)>,
+pub struct TypedUnit<K> {
+    /// Canonical names.
+    pub tensors: Vec<String>,
+    /// Types that their widths allow, at least one.
+    pub options: Vec<TypeOption<K>>,
 }
 
-/// One type that a tensor may have.
-#[derive(Clone, Copy, Debug)]
-pub struct BlockOption {
+/// One type that tensors may have.
+#[derive(Clone, Debug)]
+pub struct TypeOption<K> {
     /// The type.
-    pub kind: GgmlType,
-    /// Bytes in the file, alignment included.
+    pub kind: K,
+    /// Bytes in the file of all of them, alignment included.
     pub bytes: u64,
-    /// Squared error of its outputs, relative to what rounding errors as large as the weights would make.
-    pub error: f64,
+    /// Squared error of the outputs of each, relative to what rounding errors as large as the weights would make.
+    pub errors: Vec<f64>,
 }
 
 /// The smallest types take more than the budget.
@@ -50,34 +47,30 @@ pub fn sensitivities(checkpoint: &Checkpoint, measured: Option<&Measurements>) -
 ///
 /// # Errors
 /// [`TooSmall`].
-pub fn choose_types(
-    tensors: &[BlockTensor],
+pub fn choose_types<K: Copy>(
+    units: &[TypedUnit<K>],
     sensitivities: &Measurements,
     limit: u64,
-) -> Result<BTreeMap<String, GgmlType>, TooSmall> {
+) -> Result<BTreeMap<String, K>, TooSmall> {
     let corrections = sensitivities.corrections.as_ref();
-    let cost = |tensor: &str| {
+    let cost = |tensor: &String| {
         let factor = corrections.map_or(1.0, |corrections| corrections.factor(tensor));
         Some(factor * sensitivities.tensors.get(tensor)?.nearest_sensitivity)
     };
-    let names = |tensor: &BlockTensor| {
-        let others = tensor.others.iter().map(|(name, _)| name.clone());
-        [tensor.tensor.clone()].into_iter().chain(others).collect::<Vec<_>>()
-    };
-    let known = tensors.iter().flat_map(names).filter_map(|name| cost(&name));
+    let known = units.iter().flat_map(|unit| &unit.tensors).filter_map(cost);
     let dearest = known.max_by(f64::total_cmp).unwrap_or(1.0);
     let (mut spent, mut expected) = (0, 0.0);
     let mut choices = Vec::new();
-    for BlockTensor { tensor, options, others } in tensors {
-        let cost = |tensor: &str| cost(tensor).unwrap_or(dearest);
-        let priced = options.iter().enumerate().map(|(index, option)| {
-            let others = others.iter().filter_map(|(name, errors)| Some(cost(name) * errors.get(index)?));
-            (option.bytes, cost(tensor) * option.error + others.sum::<f64>(), option.kind)
-        });
-        let options = hull(priced.filter(|(_, error, _)| error.is_finite()).collect());
+    for TypedUnit { tensors, options } in units {
+        let costs: Vec<f64> = tensors.iter().map(|tensor| cost(tensor).unwrap_or(dearest)).collect();
+        let loss = |option: &TypeOption<K>| -> f64 {
+            costs.iter().zip(&option.errors).map(|(cost, error)| cost * error).sum()
+        };
+        let finite = options.iter().filter(|option| option.errors.iter().all(|error| error.is_finite()));
+        let options = hull(finite.map(|option| (option.bytes, loss(option), option.kind)).collect());
         let Some(first) = options.first() else { continue };
         (spent, expected) = (spent + first.0, expected + first.1);
-        choices.push((tensor, Choices { options, chosen: 0 }));
+        choices.push((tensors, Choices { options, chosen: 0 }));
     }
     if spent > limit {
         return Err(TooSmall { limit, actual: spent });
@@ -85,17 +78,26 @@ pub fn choose_types(
     let (names, mut choices): (Vec<_>, Vec<_>) = choices.into_iter().unzip();
     spend(&mut choices, limit, 0.0, &mut spent, &mut expected);
     let chosen = names.into_iter().zip(&choices);
-    Ok(chosen.map(|(name, choice)| (name.clone(), choice.options[choice.chosen].2)).collect())
+    let of_unit = |(tensors, choice): (&Vec<String>, &Choices<K>)| {
+        let kind = choice.options[choice.chosen].2;
+        tensors.iter().map(|tensor| (tensor.clone(), kind)).collect::<Vec<_>>()
+    };
+    Ok(chosen.flat_map(of_unit).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use gq_calibrate::TensorMeasured;
+    use gq_tensor::ggml::GgmlType;
 
     #[test]
     fn bytes_go_where_errors_cost_more() {
-        let option = |kind: GgmlType, error| BlockOption { kind, bytes: (100.0 * kind.bits()) as u64, error };
+        let option = |kind: GgmlType, error| TypeOption {
+            kind,
+            bytes: (100.0 * kind.bits()) as u64,
+            errors: vec![error],
+        };
         let options = vec![
             option(GgmlType::IQ4_NL, 0.005),
             option(GgmlType::Q5_0, 0.0015),
@@ -106,11 +108,7 @@ mod tests {
         let names = ["dear", "cheap", "unknown"];
         let tensors: Vec<_> = names
             .iter()
-            .map(|name| BlockTensor {
-                tensor: (*name).to_owned(),
-                options: options.clone(),
-                others: Vec::new(),
-            })
+            .map(|name| TypedUnit { tensors: vec![(*name).to_owned()], options: options.clone() })
             .collect();
         let mut measured = Measurements::empty();
         for (name, cost) in [("dear", 10.0), ("cheap", 0.1)] {
@@ -124,19 +122,26 @@ mod tests {
         assert_eq!(kinds(1550), Ok([GgmlType::Q5_0, GgmlType::IQ4_NL, GgmlType::Q5_0]));
         assert_eq!(kinds(2150), Ok([GgmlType::Q8_0, GgmlType::IQ4_NL, GgmlType::Q8_0]));
         assert_eq!(kinds(1 << 20), Ok([GgmlType::F16; 3]));
+    }
 
-        // What stands in one tensor of the file has its price together.
-        let errors = vec![0.005, 0.0015, 2e-5, 0.0, 0.0];
-        let mut cheap = BlockTensor { tensor: "cheap".to_owned(), options, others: Vec::new() };
-        let second = BlockTensor { tensor: "second".to_owned(), ..cheap.clone() };
-        measured.tensors.insert("second".to_owned(), measured.tensors["cheap"].clone());
-        measured.tensors.get_mut("second").unwrap().nearest_sensitivity = 1.0;
-        let kinds = |cheap: &BlockTensor| {
-            let kinds = choose_types(&[cheap.clone(), second.clone()], &measured, 1000).unwrap();
-            (kinds["cheap"], kinds["second"])
+    #[test]
+    fn tensors_of_a_unit_get_one_type_by_what_all_of_them_cost() {
+        let unit = |names: [&str; 2], errors: [f64; 2]| TypedUnit {
+            tensors: names.map(str::to_owned).to_vec(),
+            options: vec![
+                TypeOption { kind: 4, bytes: 100, errors: errors.to_vec() },
+                TypeOption { kind: 8, bytes: 200, errors: vec![0.0; 2] },
+            ],
         };
-        assert_eq!(kinds(&cheap), (GgmlType::IQ4_NL, GgmlType::Q5_0));
-        cheap.others.push(("dear".to_owned(), errors));
-        assert_eq!(kinds(&cheap), (GgmlType::Q5_0, GgmlType::IQ4_NL));
+        let mut measured = Measurements::empty();
+        for (name, cost) in [("q", 1.0), ("k", 5.0), ("gate", 2.0), ("up", 2.0)] {
+            let cost = TensorMeasured { inputs: Vec::new(), sensitivity: 0.0, nearest_sensitivity: cost };
+            measured.tensors.insert(name.to_owned(), cost);
+        }
+        // 0.1 + 0.5 against 0.2 + 0.2.
+        let units = [unit(["q", "k"], [0.1, 0.1]), unit(["gate", "up"], [0.1, 0.1])];
+        let kinds = choose_types(&units, &measured, 300).unwrap();
+        assert_eq!(["q", "k", "gate", "up"].map(|name| kinds[name]), [8, 8, 4, 4]);
+        assert_eq!(choose_types(&units, &measured, 199), Err(TooSmall { limit: 199, actual: 200 }));
     }
 }

@@ -18,6 +18,8 @@ const GRADIENT_PASSES: f64 = 2.3;
 const MOMENT: f64 = 0.4;
 /// Multiplications of choosing a damping, by the cube of the width.
 const DAMPING: f64 = 2.0;
+/// The same of making one's factors, of which choosing takes several.
+const FACTORS: f64 = 0.8;
 /// Passes of all trials together, by the number of trials: their states are one until the first layer that differs.
 const TRIAL_PASSES: f64 = 0.67;
 /// Trials of a model with gradients: groups of roles by depth, and everything twice.
@@ -210,6 +212,11 @@ impl Effort {
             rounding + passes.into(),
             outside + (trials * (streams + 1.0) * self.head).into(),
         ]
+    }
+
+    /// Multiplications of factoring every moment that is measured once.
+    pub fn factoring(&self) -> f64 {
+        FACTORS / DAMPING * self.dampings
     }
 
     /// Multiplications of tuning scales and norms on so many tokens.

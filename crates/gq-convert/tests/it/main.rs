@@ -6,6 +6,7 @@ mod changed;
 mod execute;
 mod finite;
 mod grid;
+mod importances;
 mod lora;
 mod plan;
 mod rounds;

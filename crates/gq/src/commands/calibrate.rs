@@ -4,10 +4,10 @@ use crate::adapters::Adapters;
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
 use crate::guard::{Force, Out};
-use crate::jobs::calibration_text;
 use crate::jobs::calibration_text::refuse_short;
 use crate::jobs::measure::{Finished, finished, keeping, measure, refuse_foreign};
 use crate::jobs::measuring_memory::{memory_line, promised, room};
+use crate::jobs::{calibration_text, importance};
 use crate::options::amounts::Measuring;
 use crate::options::calibration::CalibrationArgs;
 use crate::progress::{Progress, expectation};
@@ -29,6 +29,7 @@ use std::sync::Arc;
 Examples:
   gq calibrate ./SmolLM2-135M -o smol.measurements
   gq calibrate ./SmolLM2-135M -o smol.measurements --calibration texts/
+  gq calibrate ./SmolLM2-135M -o smol.measurements --imatrix        smol.measurements/imatrix.gguf for llama-quantize
   gq convert ./SmolLM2-135M --measurements smol.measurements --size 80MB -o smol.gq
   gq plan ./SmolLM2-135M --measurements smol.measurements --bpw 3.5")]
 pub struct CalibrateArgs {
@@ -47,6 +48,10 @@ pub struct CalibrateArgs {
     /// Most memory, such as 4GiB; hidden states that do not fit are kept in a temporary file in DIR.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
     max_memory: Option<u64>,
+    /// Write DIR/imatrix.gguf too: the importance matrix that llama-quantize takes. Of measurements that are finished it is
+    /// made at once.
+    #[arg(long)]
+    imatrix: bool,
     /// Print the memory, disk and time that it would take, and stop.
     #[arg(long)]
     dry_run: bool,
@@ -68,6 +73,13 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<(), Failure> {
     if args.dry_run {
         return promise(&checkpoint, &how, args, global);
     }
+    if let (true, Finished::AsAsked(measurements)) =
+        (args.imatrix, finished(&checkpoint, &how, &args.output, global)?)
+        && how.has_trials(measurements.value())
+        && !args.force.force
+    {
+        return show_imatrix(&checkpoint, &measurements, global);
+    }
     let lacking = lacks_trials(&checkpoint, &how, args, global)?;
     if lacking.is_none() {
         room(&checkpoint, &how, &args.output, args.max_memory, global)?.refuse(&args.output, 0)?;
@@ -82,6 +94,10 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<(), Failure> {
     // Whatever they were measured for before.
     measurements.set_temporary(false)?;
     signals::whole(&saved);
+    let imatrix = args.imatrix.then(|| measurements.imatrix_path());
+    if let Some(path) = &imatrix {
+        importance::write(&checkpoint, &measurements, path)?;
+    }
     let seconds = progress.finish();
     let output = global.output();
     if output.json {
@@ -89,9 +105,26 @@ pub fn run(args: &CalibrateArgs, global: &Global) -> Result<(), Failure> {
             "output": args.output.display().to_string(),
             "seconds": seconds,
             "measurements": measurements.value(),
+            "imatrix": imatrix.map(|path| path.display().to_string()),
         }));
     }
     output.data(&summary(measurements.value(), &checkpoint, &args.output, seconds))
+}
+
+/// Writes the importance matrix of finished measurements.
+fn show_imatrix(
+    checkpoint: &Checkpoint,
+    measurements: &MeasurementsDir,
+    global: &Global,
+) -> Result<(), Failure> {
+    let path = measurements.imatrix_path();
+    let bytes = importance::write(checkpoint, measurements, &path)?;
+    let output = global.output();
+    if output.json {
+        let path = path.display().to_string();
+        return output.document(&serde_json::json!({ "imatrix": path, "file_bytes": bytes }));
+    }
+    output.data(&format!("{}: {}\n", path.display(), units::bytes(bytes)))
 }
 
 /// What measuring is going to take, from what is asked for: the text may turn out to be shorter.

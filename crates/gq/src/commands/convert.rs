@@ -1,6 +1,8 @@
 //! `gq convert`: a checkpoint becomes one file.
 
+mod compressed;
 mod gguf;
+mod mix;
 
 use crate::commands::plan;
 use crate::export::tokens::Accepted;
@@ -12,6 +14,7 @@ use crate::jobs::target_kld::Measured;
 use crate::jobs::{calibration_text, measure, target_kld};
 use crate::options::calibration::CalibrationArgs;
 use crate::options::decision::{Calibrate, Why};
+use crate::options::groups::GroupArgs;
 use crate::options::recipe::Recipe;
 use crate::outcome::Made;
 use crate::progress::Progress;
@@ -25,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Quantize a checkpoint into one .gq file that holds everything needed to run it, or into a GGUF.
+/// Quantize a checkpoint into one .gq file that holds everything needed to run it, into a GGUF, or into integers for vLLM.
 ///
 /// By default the checkpoint is calibrated first: codes are rounded with error feedback by the second moments of their
 /// inputs, and a budget of 4.25 bits per weight of the body and 6.5 of embedding and head, spent together, goes where
@@ -43,6 +46,7 @@ Examples:
   gq convert ./SmolLM2-135M-Instruct --target-kld 0.02      the smallest file within so much divergence
   gq convert ./SmolLM2-135M-Instruct --calibration texts/   on your own text
   gq convert ./SmolLM2-135M-Instruct --format gguf --size 90MB    for llama.cpp and Ollama
+  gq convert ./SmolLM2-135M-Instruct --format compressed-tensors --bpw 4.3    for vLLM
   gq convert ./SmolLM2-135M-Instruct --bits 4               in seconds, without calibration, at a higher divergence
   gq convert ./SmolLM2-135M-Instruct -o mine.gq --lora ./my-adapter --lora ./style=0.5
 
@@ -58,13 +62,17 @@ pub struct ConvertArgs {
     /// File to write [default: the source's name and what was asked for, such as SmolLM2-135M-4.25bpw.gq].
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
-    /// What to write: a .gq file, or a GGUF in block types that llama.cpp and Ollama run. A GGUF takes --size (of the whole
-    /// file) or --bpw (mean bits of all its matrices, embedding and head among them; 5 unless told otherwise), which are
-    /// spent over Q2_K to Q8_0, and none of the options about codes.
+    /// What to write: a .gq file, a GGUF in block types that llama.cpp and Ollama run, or a checkpoint directory of
+    /// compressed-tensors, integers of 4 and 8 bits in groups, that vLLM and transformers run. A GGUF takes --size (of the
+    /// whole file) or --bpw (mean bits of all its matrices, embedding and head among them; 5 unless told otherwise), which
+    /// are spent over Q2_K to Q8_0; compressed-tensors --size (of all weights) or --bpw (mean bits of the layers'
+    /// matrices; 4.5 unless told otherwise; embedding and head stay in bf16). Neither takes options about codes.
     #[arg(long, value_name = "FORMAT", default_value = "gq")]
     format: Format,
     #[command(flatten)]
     recipe: Recipe,
+    #[command(flatten)]
+    groups: GroupArgs,
     #[command(flatten)]
     calibration: CalibrationArgs,
     #[command(flatten)]
@@ -80,6 +88,14 @@ pub struct ConvertArgs {
     /// Discard an interrupted conversion to the same output instead of resuming it.
     #[arg(long)]
     restart: bool,
+    /// Importance matrix of llama.cpp (`llama-imatrix`, `gq calibrate --imatrix`) to round a GGUF or compressed-tensors by, in
+    /// the place of --calibration: columns count by it, without error feedback, and bytes go by what roles usually need.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["measurements", "calibration"])]
+    imatrix: Option<PathBuf>,
+    /// Types of a GGUF as llama-quantize gives them for this mix, such as Q4_K_M, in the place of a budget: its bytes, our
+    /// rounding.
+    #[arg(long, value_name = "MIX", value_parser = gguf::like::like, conflicts_with_all = ["size", "bpw", "fit", "target_kld"])]
+    like: Option<gguf::like::Like>,
     /// Write a GGUF without the tokenizer's NFC, as `gq export --drop-nfc` does.
     #[arg(long)]
     drop_nfc: bool,
@@ -95,18 +111,20 @@ enum Format {
     Gq,
     /// A GGUF.
     Gguf,
+    /// A checkpoint directory in integer codes.
+    CompressedTensors,
 }
 
 pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
-    if args.format == Format::Gguf {
-        return gguf::run(&as_gguf(args), global);
-    }
-    for (given, option) in [(args.drop_nfc, "--drop-nfc"), (args.allow_other_tokens, "--allow-other-tokens")]
-    {
-        if given {
-            let message =
-                format!("{option} is for --format gguf: a .gq file carries the source's tokenizer as it is");
-            return Err(Failure::new(Exit::Usage, "gguf.option", message).at(option).limit("--format gguf"));
+    refuse_others_options(args)?;
+    match args.format {
+        Format::Gq => {}
+        Format::Gguf => {
+            let accepted = Accepted { drop_nfc: args.drop_nfc, allow_other_tokens: args.allow_other_tokens };
+            return gguf::run(&gguf::Asked { mix: as_mix(args), accepted, like: args.like }, global);
+        }
+        Format::CompressedTensors => {
+            return compressed::run(&compressed::Asked { mix: as_mix(args), groups: &args.groups }, global);
         }
     }
     let began = Instant::now();
@@ -219,15 +237,45 @@ pub fn run(args: &ConvertArgs, global: &Global) -> Result<(), Failure> {
     output.data(&(outcome::summary(&made, output.quiet) + &close + &checker.seen().line() + &kept))
 }
 
-fn as_gguf(args: &ConvertArgs) -> gguf::Asked<'_> {
-    gguf::Asked {
+/// Refuses options of a format that is not written.
+fn refuse_others_options(args: &ConvertArgs) -> Result<(), Failure> {
+    let gguf = [(args.drop_nfc, "--drop-nfc"), (args.allow_other_tokens, "--allow-other-tokens")];
+    let gguf = gguf.into_iter().find(|(given, _)| *given).map(|(_, option)| option);
+    let like = args.like.map(|_| "--like");
+    if args.imatrix.is_some() && args.format == Format::Gq {
+        let message = "--imatrix is for --format gguf and compressed-tensors: .gq files are rotated before they are rounded, and \
+                       squares of single inputs say nothing there; --calibration measures";
+        let failure = Failure::new(Exit::Usage, "convert.format_option", message).at("--imatrix");
+        return Err(failure.limit("--format gguf or compressed-tensors").actual("gq"));
+    }
+    let others = [
+        (like, Format::Gguf, "gguf: it takes a mix of llama-quantize"),
+        (gguf, Format::Gguf, "gguf: other files carry the source's tokenizer as it is"),
+        (
+            args.groups.given(),
+            Format::CompressedTensors,
+            "compressed-tensors: other codes have groups of their own",
+        ),
+    ];
+    for (option, format, why) in others {
+        if let Some(option) = option.filter(|_| args.format != format) {
+            let message = format!("{option} is for --format {why}");
+            let failure = Failure::new(Exit::Usage, "convert.format_option", message).at(option);
+            return Err(failure.limit(format!("--format {}", why.split(':').next().unwrap_or_default())));
+        }
+    }
+    Ok(())
+}
+
+fn as_mix(args: &ConvertArgs) -> mix::Asked<'_> {
+    mix::Asked {
         source: &args.source,
         output: args.output.as_deref(),
         recipe: &args.recipe,
         calibration: &args.calibration,
-        accepted: Accepted { drop_nfc: args.drop_nfc, allow_other_tokens: args.allow_other_tokens },
         force: args.force,
         no_check: args.no_check,
+        imatrix: args.imatrix.as_deref(),
         dry_run: args.dry_run,
         keep_measurements: args.keep_measurements,
         restart: args.restart,

@@ -25,6 +25,7 @@ pub(super) fn tensors(message: &str, error: &TensorError) -> Failure {
             bad("tensor.dtype", name).limit("a floating point dtype").actual(dtype)
         }
         E::NotCodes { name, dtype } => bad("tensor.dtype", name).limit("U8").actual(dtype),
+        E::NotWords { name, dtype } => bad("tensor.dtype", name).limit("I32").actual(dtype),
         E::MixedTypes { name, dtype, first } => bad("tensor.dtype", name).limit(first).actual(dtype),
         E::ScaleWithoutWeight { name, weight } => {
             bad("tensor.scale", name).limit(weight).actual("no such F8 tensor")

@@ -51,7 +51,7 @@ pub fn export(
     let mut progress = begin(weights, writing, &plan, global)?;
     let checker = Checker::new(asked.no_check, global);
     let weight_bytes = checker.through(asked.destination, &|| weights.check_unchanged(), |path| {
-        safetensors::write(weights, path, asked.max_shard_bytes, &mut |done| progress.set(done, ""))
+        safetensors::write(weights, None, path, asked.max_shard_bytes, &mut |done| progress.set(done, ""))
     })?;
     let cost = cost::measure(plan, output, &mut progress, global);
     progress.finish();

@@ -4,9 +4,10 @@ pub mod checkpoint;
 pub mod cost;
 pub mod gguf;
 mod modelfile;
+pub mod packed;
 pub mod ranged;
 mod rate;
-mod safetensors;
+pub mod safetensors;
 pub mod tokens;
 pub mod types;
 mod weights;
@@ -23,6 +24,6 @@ fn begin(weights: &Weights, writing: Stage, cost: &cost::Plan, global: &Global) 
 }
 
 /// Rows and columns of a matrix or of matrices one below the other; a vector is a row.
-fn rows_of(shape: &[usize]) -> (usize, usize) {
+pub fn rows_of(shape: &[usize]) -> (usize, usize) {
     (shape.iter().rev().skip(1).product(), shape.last().copied().unwrap_or(1))
 }

@@ -1,14 +1,17 @@
-//! A checkpoint directory in bf16, as transformers loads it.
+//! A checkpoint directory in bf16, matrices in integer codes where that is asked for, as transformers and vLLM load it.
 
-use super::Weights;
+use super::packed::{self, Entry, Rest};
 use super::weights::WeightTensor;
+use super::{Weights, rows_of};
 use crate::export_mark::{is_unfinished, mark};
 use crate::failure::{Exit, Failure};
-use gq_checkpoint::{Family, HubTensor};
+use gq_checkpoint::{Assembly, Family, HubTensor};
+use gq_codec::{GroupCode, GroupedRows};
 use gq_tensor::{DType, encode_f32};
 use half::bf16;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::ops::Range;
@@ -18,12 +21,38 @@ use std::path::{Path, PathBuf};
 const STEP: usize = 1 << 20;
 const CHUNK: usize = 1 << 15;
 
+/// Rounds whole rows of a matrix, by its canonical name.
+pub type Round<'a> = dyn Fn(&str, GroupCode, &[f32]) -> Result<GroupedRows, Failure> + Sync + 'a;
+
+/// Which matrices are stored in integer codes; the others are in bf16.
+pub struct Coded<'a> {
+    /// Codes by canonical name.
+    pub codes: BTreeMap<String, GroupCode>,
+    /// What the configuration says of them.
+    pub configuration: Value,
+    /// What rounds them.
+    pub round: &'a Round<'a>,
+}
+
+/// Bytes of the files with weights, headers included, with matrices in `codes`.
+pub fn file_bytes(weights: &Weights, codes: &BTreeMap<String, GroupCode>, max_shard: u64) -> u64 {
+    let written = written(weights, codes);
+    shards(&written, max_shard)
+        .into_iter()
+        .map(|shard| {
+            let header = header(shard);
+            8 + header.len() as u64 + shard.iter().map(Written::bytes).sum::<u64>()
+        })
+        .sum()
+}
+
 /// Writes the directory; it gets its name when it is whole. `progress` gets bytes of weights written so far.
 ///
 /// Weights of more than `max_shard` bytes go to several files with an index, in order; a larger tensor has a file to
 /// itself.
 pub fn write(
     weights: &Weights,
+    coded: Option<&Coded<'_>>,
     dir: &Path,
     max_shard: u64,
     progress: &mut dyn FnMut(u64),
@@ -31,7 +60,7 @@ pub fn write(
     let partial = gq_files::partial_path(dir);
     // Held until the folder has its name.
     let _held = make_folder(&partial)?;
-    let outcome = fill(weights, &partial, max_shard, progress);
+    let outcome = fill(weights, coded, &partial, max_shard, progress);
     let outcome = outcome.and_then(|bytes| {
         finish(&partial, dir).map_err(|error| Failure::io(dir, &error))?;
         Ok(bytes)
@@ -85,12 +114,13 @@ fn make_folder(dir: &Path) -> Result<File, Failure> {
 
 fn fill(
     weights: &Weights,
+    coded: Option<&Coded<'_>>,
     dir: &Path,
     max_shard: u64,
     progress: &mut dyn FnMut(u64),
 ) -> Result<u64, Failure> {
     let texts = &weights.texts;
-    let config = config(&texts.config)?;
+    let config = config(&texts.config, coded.map(|coded| &coded.configuration))?;
     let mut tokenizer_config = texts.tokenizer_config.clone();
     if tokenizer_config.is_none() && texts.tokenizer.is_some() {
         tokenizer_config = Some("{\"tokenizer_class\":\"PreTrainedTokenizerFast\"}".to_owned());
@@ -112,7 +142,8 @@ fn fill(
             std::fs::write(&path, text).map_err(|error| Failure::io(&path, &error))?;
         }
     }
-    let written: Vec<Written> = weights.tensors.iter().flat_map(|tensor| written(weights, tensor)).collect();
+    let none = BTreeMap::new();
+    let written = written(weights, coded.map_or(&none, |coded| &coded.codes));
     let shards = shards(&written, max_shard);
     let names = shard_names(shards.len());
     if shards.len() > 1 {
@@ -120,11 +151,12 @@ fn fill(
         let index = index(&shards, &names)?;
         std::fs::write(&path, index).map_err(|error| Failure::io(&path, &error))?;
     }
-    let (mut written, mut done) = (0, 0);
+    let mut total = 0;
+    let mut done = Done { bytes: 0, progress };
     for (shard, name) in shards.iter().zip(&names) {
-        written += tensors(weights, shard, &dir.join(name), &mut done, progress)?;
+        total += tensors(weights, coded, shard, &dir.join(name), &mut done)?;
     }
-    Ok(written)
+    Ok(total)
 }
 
 /// Whether the settings list chat templates by name, and this one as the default.
@@ -135,39 +167,96 @@ fn is_listed(tokenizer_config: &Option<String>, template: &str) -> bool {
     list.is_some_and(|list| list.contains(&json!({"name": "default", "template": template})))
 }
 
-/// A tensor of the file, and those that its rows are of, in order.
+/// What a file has of a tensor, or of some rows of it.
 struct Written {
+    /// The canonical tensors that the rows are of, in order; most often one.
     of: Vec<(String, Range<usize>)>,
-    part: HubTensor,
+    /// How its matrices stand in the file, where that is not as they are.
+    assembly: Option<Assembly>,
+    /// Codes of the values, where they are not in bf16.
+    code: Option<GroupCode>,
+    /// A matrix of codes has several, its shape first.
+    entries: Vec<Entry>,
 }
 
-/// What the file has of a tensor; of several that stand in one, the first has them all.
-fn written(weights: &Weights, tensor: &WeightTensor) -> Vec<Written> {
-    let of_itself = |part: HubTensor| Written { of: vec![(tensor.name.clone(), part.rows.clone())], part };
-    match weights.spec.fused(&tensor.name) {
+impl Written {
+    fn bytes(&self) -> u64 {
+        self.entries.iter().map(Entry::bytes).sum()
+    }
+}
+
+/// Everything that is written, in the order of the source.
+fn written(weights: &Weights, codes: &BTreeMap<String, GroupCode>) -> Vec<Written> {
+    weights.tensors.iter().flat_map(|tensor| of_tensor(weights, tensor, codes)).collect()
+}
+
+/// What a file has of a tensor; of several that stand in one, the first has them all.
+fn of_tensor(weights: &Weights, tensor: &WeightTensor, codes: &BTreeMap<String, GroupCode>) -> Vec<Written> {
+    let name = &tensor.name;
+    if let Some(&code) = codes.get(name) {
+        let (rows, cols) = rows_of(&tensor.shape);
+        let mut entries = packed::entries(name, code, [rows, cols]);
+        entries.insert(0, packed::shape_entry(name));
+        return vec![Written {
+            of: vec![(name.clone(), 0..rows)],
+            assembly: None,
+            code: Some(code),
+            entries,
+        }];
+    }
+    let whole = |of, assembly, name, shape| {
+        let entries = vec![Entry { name, dtype: DType::BF16, shape }];
+        Written { of, assembly, code: None, entries }
+    };
+    match weights.spec.fused(name) {
         None => {
-            let parts = weights.spec.on_the_hub(&tensor.name, &tensor.shape);
-            parts.into_iter().map(of_itself).collect()
+            let parts = weights.spec.on_the_hub(name, &tensor.shape).into_iter();
+            let part = |HubTensor { name: hub, shape, rows, assembly }| {
+                whole(vec![(name.clone(), rows)], assembly, hub, shape)
+            };
+            parts.map(part).collect()
         }
-        Some(fused) if fused.first() == tensor.name => {
+        Some(fused) if fused.first() == name => {
             let of = fused.parts.iter().map(|part| (part.name.clone(), 0..part.rows.len())).collect();
-            let (name, shape) = (fused.hub.clone(), fused.shape());
-            let rows = 0..shape.first().copied().unwrap_or(0);
-            vec![Written { of, part: HubTensor { name, shape, rows, assembly: None } }]
+            vec![whole(of, None, fused.hub.clone(), fused.shape())]
         }
         Some(_) => Vec::new(),
     }
 }
 
-fn bf16_bytes(tensor: &Written) -> u64 {
-    2 * tensor.part.shape.iter().map(|&n| n as u64).product::<u64>()
+/// The order of entries in a file, by where they are in `shard`: numbers of eight bytes, of four, then the others, so that
+/// each begins at a multiple of its size.
+fn order(shard: &[Written]) -> Vec<&Entry> {
+    let all = || shard.iter().flat_map(|written| written.entries.iter().map(move |entry| (written, entry)));
+    let shapes = all().filter(|(_, entry)| entry.dtype == DType::I64);
+    let coded = all().filter(|(written, entry)| written.code.is_some() && entry.dtype != DType::I64);
+    let others = all().filter(|(written, _)| written.code.is_none());
+    shapes.chain(coded).chain(others).map(|(_, entry)| entry).collect()
+}
+
+/// The header of a file.
+fn header(shard: &[Written]) -> String {
+    let mut header = Map::new();
+    header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
+    let mut end = 0;
+    for entry in order(shard) {
+        let offsets = [end, end + entry.bytes()];
+        let value = json!({"dtype": entry.dtype.name(), "shape": entry.shape, "data_offsets": offsets});
+        header.insert(entry.name.clone(), value);
+        end += entry.bytes();
+    }
+    let mut header = Value::Object(header).to_string();
+    while !header.len().is_multiple_of(8) {
+        header.push(' ');
+    }
+    header
 }
 
 /// Consecutive tensors of at most `max` bytes together.
 fn shards(tensors: &[Written], max: u64) -> Vec<&[Written]> {
     let (mut shards, mut first, mut bytes) = (Vec::new(), 0, 0u64);
     for (index, tensor) in tensors.iter().enumerate() {
-        let more = bf16_bytes(tensor);
+        let more = tensor.bytes();
         if index > first && bytes + more > max {
             shards.push(&tensors[first..index]);
             (first, bytes) = (index, 0);
@@ -187,16 +276,17 @@ fn shard_names(count: usize) -> Vec<String> {
 
 /// Which tensor is in which file.
 fn index(shards: &[&[Written]], names: &[String]) -> Result<String, Failure> {
-    let total: u64 = shards.iter().flat_map(|shard| shard.iter()).map(bf16_bytes).sum();
-    let files =
-        shards.iter().zip(names).flat_map(|(shard, name)| shard.iter().map(move |t| (&t.part.name, name)));
+    let total: u64 = shards.iter().flat_map(|shard| shard.iter()).map(Written::bytes).sum();
+    let files = shards.iter().zip(names).flat_map(|(shard, name)| {
+        shard.iter().flat_map(|written| &written.entries).map(move |entry| (&entry.name, name))
+    });
     let map: Map<String, Value> = files.map(|(tensor, file)| (tensor.clone(), json!(file))).collect();
     let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
     serde_json::to_string_pretty(&index).map_err(|error| Failure::internal("index", &error))
 }
 
-/// The configuration of the text model alone, in bf16.
-fn config(text: &str) -> Result<String, Failure> {
+/// The configuration of the text model alone, in bf16, and what is to be known of codes.
+fn config(text: &str, coded: Option<&Value>) -> Result<String, Failure> {
     let failed = |error: serde_json::Error| Failure::internal("config.json", &error);
     let whole: Map<String, Value> = serde_json::from_str(text).map_err(failed)?;
     let mut config = match whole.get("text_config").and_then(Value::as_object) {
@@ -220,6 +310,9 @@ fn config(text: &str) -> Result<String, Failure> {
     config.remove("quantization_config");
     config.remove("torch_dtype");
     config.insert("dtype".to_owned(), "bfloat16".into());
+    if let Some(coded) = coded {
+        config.insert("quantization_config".to_owned(), coded.clone());
+    }
     let class = config.get("model_type").and_then(Value::as_str).and_then(Family::architecture);
     if let Some(class) = class {
         config.insert("architectures".to_owned(), json!([class]));
@@ -227,39 +320,89 @@ fn config(text: &str) -> Result<String, Failure> {
     serde_json::to_string_pretty(&config).map_err(failed)
 }
 
-/// Writes one file; `done` counts bytes of weights over all of them.
+/// Bytes of weights written over all files, told on the way.
+struct Done<'a> {
+    bytes: u64,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl Done<'_> {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        (self.progress)(self.bytes);
+    }
+}
+
+/// Writes one file.
 fn tensors(
     weights: &Weights,
+    coded: Option<&Coded<'_>>,
     shard: &[Written],
     path: &PathBuf,
-    done: &mut u64,
-    progress: &mut dyn FnMut(u64),
+    done: &mut Done<'_>,
 ) -> Result<u64, Failure> {
     let failed = |error: std::io::Error| Failure::io(path, &error);
-    let mut header = Map::new();
-    header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
-    let mut end = 0;
-    for tensor in shard {
-        let (bytes, HubTensor { name, shape, .. }) = (bf16_bytes(tensor), &tensor.part);
-        let entry = json!({"dtype": "BF16", "shape": shape, "data_offsets": [end, end + bytes]});
-        header.insert(name.clone(), entry);
-        end += bytes;
-    }
-    let mut header = Value::Object(header).to_string();
-    while !header.len().is_multiple_of(8) {
-        header.push(' ');
-    }
+    let header = header(shard);
     let mut file = BufWriter::with_capacity(1 << 18, File::create(path).map_err(failed)?);
     file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
     file.write_all(header.as_bytes()).map_err(failed)?;
+    let mut put = |bytes: &[u8]| -> Result<(), Failure> {
+        file.write_all(bytes).map_err(failed)?;
+        done.add(bytes.len());
+        Ok(())
+    };
+    let matrices = || {
+        let coded = shard.iter().filter_map(|written| Some((written, written.code?, coded?)));
+        coded.flat_map(|(written, code, coded)| {
+            written.of.iter().map(move |(of, rows)| (of, rows, code, coded))
+        })
+    };
+    let shape =
+        |of: &str| weights.tensors.iter().find(|tensor| tensor.name == of).map(|tensor| &tensor.shape);
+    for (of, ..) in matrices() {
+        put(&packed::shape_bytes(shape(of).map_or(&[], |shape| shape)))?;
+    }
+    for (of, rows, code, coded) in matrices() {
+        let cols = shape(of).and_then(|shape| shape.last().copied()).unwrap_or(1);
+        let mut rest = Rest::default();
+        let mut values = Vec::new();
+        for now in steps(rows.clone(), (STEP / cols.max(1)).max(1)) {
+            values.resize(now.len() * cols, 0.0);
+            weights.read_rows(of, now, &mut values)?;
+            let rows = (coded.round)(of, code, &values)?;
+            put(&packed::code_bytes(code, &rows.codes))?;
+            rest.add(&rows);
+        }
+        put(&rest.bytes(code, cols / code.group()))?;
+    }
+    for written in shard.iter().filter(|written| written.code.is_none()) {
+        bf16_rows(weights, written, &mut put)?;
+    }
+    file.flush().map_err(failed)?;
+    file.get_ref().sync_all().map_err(failed)?;
+    Ok(8 + header.len() as u64 + shard.iter().map(Written::bytes).sum::<u64>())
+}
+
+/// Rows a step at a time.
+fn steps(rows: Range<usize>, step: usize) -> impl Iterator<Item = Range<usize>> {
+    rows.clone().step_by(step).map(move |first| first..(first + step).min(rows.end))
+}
+
+/// Puts rows of tensors in bf16.
+fn bf16_rows(
+    weights: &Weights,
+    written: &Written,
+    put: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let shape: &[usize] = written.entries.first().map_or(&[], |entry| &entry.shape);
+    let all: usize = written.of.iter().map(|(_, rows)| rows.len()).sum();
+    let cols = shape.iter().product::<usize>() / all.max(1);
     let (mut values, mut bytes) = (Vec::new(), Vec::new());
-    let all = shard.iter().flat_map(|Written { of, part }| of.iter().map(move |(of, rows)| (of, rows, part)));
-    for (of, rows, part) in all {
-        let cols = part.shape.iter().product::<usize>() / part.rows.len().max(1);
-        let rows_per_matrix = rows.len() / part.shape.first().copied().unwrap_or(1).max(1);
-        let step = if part.assembly.is_some() { rows_per_matrix.max(1) } else { (STEP / cols.max(1)).max(1) };
-        for first in rows.clone().step_by(step) {
-            let now = first..(first + step).min(rows.end);
+    for (of, rows) in &written.of {
+        let rows_per_matrix = rows.len() / shape.first().copied().unwrap_or(1).max(1);
+        let step =
+            if written.assembly.is_some() { rows_per_matrix.max(1) } else { (STEP / cols.max(1)).max(1) };
+        for now in steps(rows.clone(), step) {
             values.resize(now.len() * cols, 0.0);
             bytes.resize(2 * values.len(), 0);
             weights.read_rows(of, now.clone(), &mut values)?;
@@ -271,21 +414,17 @@ fn tensors(
                 let failure = Failure::new(Exit::Input, "tensor.not_finite", message).at(of);
                 return Err(failure.limit("finite numbers of bf16").actual(value));
             }
-            if let Some(assembly) = part.assembly {
+            if let Some(assembly) = written.assembly {
                 values = assembly.as_stored(&values, rows_per_matrix);
             }
             let chunks = values.par_chunks(CHUNK).zip(bytes.par_chunks_mut(2 * CHUNK));
             chunks.for_each(|(values, bytes)| {
                 encode_f32(DType::BF16, values, bytes);
             });
-            file.write_all(&bytes).map_err(failed)?;
-            *done += bytes.len() as u64;
-            progress(*done);
+            put(&bytes)?;
         }
     }
-    file.flush().map_err(failed)?;
-    file.get_ref().sync_all().map_err(failed)?;
-    Ok(8 + header.len() as u64 + end)
+    Ok(())
 }
 
 #[cfg(test)]

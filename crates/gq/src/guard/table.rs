@@ -27,6 +27,7 @@ pub const PATHS: &[(&str, &str, Use)] = &[
     ("calibrate", "source", Use::Read),
     ("calibrate", "tokenizer_from", Use::Read),
     ("convert", "calibration", Use::Read),
+    ("convert", "imatrix", Use::Read),
     ("convert", "loras", Use::Read),
     ("convert", "measurements", Use::Read),
     ("convert", "output", Use::File),

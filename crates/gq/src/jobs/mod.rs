@@ -3,6 +3,7 @@
 pub mod calibration_text;
 pub mod convert;
 pub mod evaluate;
+pub mod importance;
 pub mod measure;
 pub mod measuring_memory;
 pub mod target_kld;

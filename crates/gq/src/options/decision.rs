@@ -25,6 +25,8 @@ pub enum Why {
     Large(u64),
     /// There is no tokenizer to read a text with.
     NoTokenizer,
+    /// An importance matrix is given.
+    Importance,
 }
 
 impl Why {
@@ -45,6 +47,7 @@ impl Why {
                  `{calibrated}`",
                 units::billions(weights)
             ),
+            Why::Importance => format!("not calibrated: an importance matrix is given; {cost}"),
             Why::NoTokenizer => format!(
                 "not calibrated: the checkpoint has no tokenizer to read a calibration text with; {cost}"
             ),
@@ -58,6 +61,7 @@ impl Why {
             Why::Encoding => "encoding",
             Why::Large(_) => "large",
             Why::NoTokenizer => "no tokenizer",
+            Why::Importance => "importance matrix",
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod amounts;
 pub mod budget;
 pub mod calibration;
 pub mod decision;
+pub mod groups;
 pub mod kinds;
 pub mod recipe;
 pub mod resolve;

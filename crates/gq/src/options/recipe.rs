@@ -1,8 +1,8 @@
 //! What decides a conversion's bytes, as options: the same for `gq convert` and `gq plan`.
 
-mod gguf;
+mod mix;
 
-pub use gguf::GgufBudget;
+pub use mix::{Foreign, MixBudget};
 
 use crate::adapters::Adapters;
 use crate::failure::Failure;

@@ -1,12 +1,11 @@
 //! Which tensors of a GGUF have types to choose, what each type takes there, and what a budget leaves for them.
 
-use crate::failure::{Exit, Failure};
-use crate::options::recipe::GgufBudget;
-use crate::units;
+use crate::failure::Failure;
+use crate::options::recipe::MixBudget;
 use gq_checkpoint::gguf::{GgmlType, NewTensor};
 use gq_checkpoint::gguf_model::ExportPlan;
 use gq_codec::BlockCode;
-use gq_convert::{BlockOption, BlockTensor, TypeError};
+use gq_convert::{TypeError, TypeOption, TypedUnit};
 use std::collections::BTreeMap;
 
 /// Tensors of a file start at multiples of it.
@@ -67,55 +66,33 @@ impl Matrices {
     ///
     /// # Errors
     /// When the smallest types of all take more, with the least budget that they fit in.
-    pub fn limit(&self, budget: GgufBudget) -> Result<u64, Failure> {
-        let limit = match budget {
-            GgufBudget::File(bytes) => bytes.saturating_sub(self.around),
-            GgufBudget::Bits(bits) => (bits * self.weights as f64 / 8.0) as u64,
-        };
+    pub fn limit(&self, budget: MixBudget) -> Result<u64, Failure> {
+        let limit = budget.for_matrices(self.weights, self.around);
         let smallest = |(_, parts): &(String, Vec<NewTensor>)| {
             let kinds = BlockCode::all().map(BlockCode::kind).chain([GgmlType::F16]);
             kinds.filter_map(|kind| parts.iter().map(|part| stored(part, kind)).sum::<Option<u64>>()).min()
         };
         let least: u64 = self.of.iter().filter_map(smallest).sum();
-        if least <= limit {
-            return Ok(limit);
+        match least <= limit {
+            true => Ok(limit),
+            false => Err(budget.too_small(limit, least, self.weights, self.around)),
         }
-        let (option, asked, nearest) = match budget {
-            GgufBudget::File(bytes) => {
-                let nearest = (least + self.around).next_multiple_of(100_000);
-                ("--size", units::asked_bytes(bytes), units::asked_bytes(nearest))
-            }
-            GgufBudget::Bits(bits) => {
-                let nearest = (800.0 * least as f64 / self.weights.max(1) as f64).ceil() / 100.0;
-                ("--bpw", format!("{bits}"), format!("{nearest}"))
-            }
-        };
-        let message = format!(
-            "{option} {asked} is below the smallest mix of block types that this model's widths allow, which takes {} \
-             and {} for everything else: {option} {nearest} works",
-            units::bytes(least),
-            units::bytes(self.around),
-        );
-        let failure = Failure::new(Exit::Usage, "plan.budget", message).at(option).limit(limit).actual(least);
-        Err(failure.advise(format!("allow more bytes: {option} {nearest}")))
     }
 
-    /// A matrix with its types, of which `errors` say what they lose, by canonical name.
-    pub fn options(&self, name: &str, errors: &BTreeMap<String, Vec<TypeError>>) -> BlockTensor {
+    /// A matrix with its types, of which `errors` say what they lose, by canonical name: of all that stand in it.
+    pub fn options(&self, name: &str, errors: &BTreeMap<String, Vec<TypeError>>) -> TypedUnit<GgmlType> {
         let parts = || self.of.iter().filter(|(known, _)| known == name).flat_map(|(_, parts)| parts);
-        let option = |&TypeError { kind, error }: &TypeError| {
+        let tensors: Vec<String> = self.parts(name).into_iter().map(str::to_owned).collect();
+        let lost = |tensor: &String, kind: GgmlType| {
+            Some(errors.get(tensor)?.iter().find(|error| error.kind == kind)?.error)
+        };
+        let option = |&TypeError { kind, .. }: &TypeError| {
             let bytes = parts().map(|part| stored(part, kind)).sum::<Option<u64>>()?;
-            Some(BlockOption { kind, bytes, error })
+            let errors = tensors.iter().map(|tensor| lost(tensor, kind)).collect::<Option<_>>()?;
+            Some(TypeOption { kind, bytes, errors })
         };
-        let options: Vec<BlockOption> = errors.get(name).into_iter().flatten().filter_map(option).collect();
-        let lost = |name: &str, kind: GgmlType| {
-            let found = errors.get(name).and_then(|errors| errors.iter().find(|error| error.kind == kind));
-            found.map_or(f64::NAN, |error| error.error)
-        };
-        let others = self.parts(name).into_iter().filter(|part| *part != name);
-        let others = others
-            .map(|part| (part.to_owned(), options.iter().map(|option| lost(part, option.kind)).collect()));
-        BlockTensor { tensor: name.to_owned(), others: others.collect(), options }
+        let options = errors.get(name).into_iter().flatten().filter_map(option).collect();
+        TypedUnit { tensors, options }
     }
 }
 

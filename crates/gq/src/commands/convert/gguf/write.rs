@@ -4,7 +4,7 @@ use super::types::Matrices;
 use crate::export::Weights;
 use crate::export::types::most;
 use crate::failure::{Exit, Failure};
-use crate::options::recipe::GgufBudget;
+use crate::options::recipe::MixBudget;
 use crate::progress::Progress;
 use gq_calibrate::Measurements;
 use gq_checkpoint::gguf::{GgmlType, Value};
@@ -20,7 +20,7 @@ pub struct Mix<'a> {
     /// With F16 for every matrix that has a choice, and types of those that have none.
     pub options: ExportOptions,
     pub notes: Vec<(String, Value)>,
-    pub budget: GgufBudget,
+    pub budget: MixBudget,
     /// What each type loses, by canonical name.
     pub errors: BTreeMap<String, Vec<TypeError>>,
     pub sensitivities: &'a Measurements,
