@@ -4,10 +4,11 @@ use crate::adapters::Adapters;
 use crate::clock;
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
+use crate::output::Output;
 use crate::source::{self, Loaded};
 use crate::talk::{self, Answer, Conversation, End, Manner, Most, SamplingArgs, Settings};
 use crate::units;
-use gq_model::Sampling;
+use gq_model::{Model, Sampling};
 use gq_text::{ChatError, ChatTemplate, Part, Tokenizer};
 use jiff::civil::DateTime;
 use std::io::{IsTerminal, Read};
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 /// Tokens of context unless --ctx says otherwise; memory for keys and values is touched as they come.
-const CONTEXT: usize = 8192;
+pub const CONTEXT: usize = 8192;
 
 /// Talk to a model: a .gq file, a checkpoint directory or a GGUF.
 ///
@@ -70,7 +71,8 @@ pub struct RunArgs {
     device: crate::device::DeviceArgs,
 }
 
-fn context(text: &str) -> Result<usize, String> {
+/// Parses `--ctx`.
+pub fn context(text: &str) -> Result<usize, String> {
     units::parse_tokens(text)
         .and_then(|n| if n < 16 { Err("expected at least 16 tokens".to_owned()) } else { Ok(n) })
 }
@@ -105,15 +107,8 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
         Err(ChatError::Missing) if !args.chat && args.system.is_none() => None,
         Err(error) => return Err(error.into()),
     };
-    let settings = Settings::new(model.texts().generation_config.as_deref(), &args.sampling)?;
-    if !settings.ignored.is_empty() {
-        let ignored = units::printable(&settings.ignored.join(", "));
-        output.warn(&format!("generation_config.json asks for {ignored}, which gq does not do"));
-    }
-    let own = model.spec().max_positions;
-    if let Some(asked) = args.ctx.filter(|&asked| asked > own) {
-        output.warn(&format!("--ctx {asked} is beyond the {own} tokens that the model was made for"));
-    }
+    let settings = Settings::of(model, &args.sampling, output)?;
+    warn_beyond(args.ctx, model, output);
     let manner = Manner {
         system: args.system.clone(),
         context,
@@ -140,6 +135,14 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     done?;
     args.device.after(model, global);
     Ok(())
+}
+
+/// Says where more tokens are asked for than the model was made for.
+pub fn warn_beyond(asked: Option<usize>, model: &Model, output: Output) {
+    let own = model.spec().max_positions;
+    if let Some(asked) = asked.filter(|&asked| asked > own) {
+        output.warn(&format!("--ctx {asked} is beyond the {own} tokens that the model was made for"));
+    }
 }
 
 /// The prompt on standard input, without the line end that every text has.
