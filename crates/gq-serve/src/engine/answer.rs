@@ -41,18 +41,12 @@ impl<'a> Answer<'a> {
         Answer { reader, stops: Stops::new(stop), said: 0, out: 0, waiting: VecDeque::new() }
     }
 
-    /// The part that text belongs to now; `None` where there is none.
-    pub(super) fn part(&self) -> Option<Part> {
+    /// The part that a token's text would belong to now; `None` for one that is no text.
+    pub(super) fn part(&self, token: u32) -> Option<Part> {
         match &self.reader {
             Reader::Plain(_) => Some(Part::Content),
-            Reader::Harmony(harmony) => harmony.part(),
+            Reader::Harmony(harmony) => harmony.part().filter(|_| !harmony.is_mark(token)),
         }
-    }
-
-    /// Whether a token's probability is told: it is part of what is said.
-    pub(super) fn is_said(&self, token: u32) -> bool {
-        let mark = matches!(&self.reader, Reader::Harmony(harmony) if harmony.is_mark(token));
-        !mark && self.part() == Some(Part::Content)
     }
 
     /// Adds a token; gives what became certain, and whether a stop string ended the answer.

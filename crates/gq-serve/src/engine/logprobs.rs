@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn bytes_are_spelled_as_gpt2_spells_them() {
-        for (c, byte) in [('a', b'a'), ('Ġ', b' '), ('Ċ', b'\n'), ('â', 0xe2), ('Ģ', 0x80), ('Ń', 0xad)] {
+        for (c, byte) in [('a', b'a'), ('Ġ', b' '), ('Ċ', b'\n'), ('â', 0xe2), ('Ģ', 0x80), ('Ń', 0xad)]
+        {
             assert_eq!(spelled_byte(c), Some(byte), "{c}");
         }
         assert_eq!((spelled_byte(' '), spelled_byte('你')), (None, None));

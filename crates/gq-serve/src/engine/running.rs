@@ -1,11 +1,11 @@
 //! One answer at work: its cache, its random numbers, its text.
 
+use super::Ticket;
 use super::answer::Answer;
 use super::logprobs::logprob;
 use super::metrics::{Metrics, Outcome};
 use super::slots::Slot;
 use super::task::{EngineError, Event, Finish, Task, Usage};
-use super::Ticket;
 use gq_model::{Sampler, Turn};
 use gq_text::{Part, Tokenizer, TokenizerError};
 use std::time::Instant;
@@ -135,10 +135,10 @@ impl<'a> Running<'a> {
         if self.job.task.stop_tokens.contains(&token) {
             return self.finish(Finish::Stop);
         }
-        let wanted = self.job.task.logprobs.filter(|_| self.answer.is_said(token));
+        let part = self.answer.part(token);
+        let wanted = self.job.task.logprobs.filter(|_| part == Some(Part::Content));
         let before = self.tokens.last().copied().filter(|_| self.usage.answer > 0);
-        let logprob =
-            wanted.map(|top| logprob(self.tokenizer, before, token, logits, top)).transpose()?;
+        let logprob = wanted.map(|top| logprob(self.tokenizer, before, token, logits, top)).transpose()?;
         if self.usage.answer == 0 {
             metrics.first_token(self.job.since.elapsed());
         }
@@ -146,7 +146,7 @@ impl<'a> Running<'a> {
         self.tokens.push(token);
         self.left -= 1;
         self.usage.answer += 1;
-        self.usage.thinking += usize::from(self.answer.part() == Some(Part::Thinking));
+        self.usage.thinking += usize::from(part == Some(Part::Thinking));
         if let Some(delta) = delta {
             self.tell(Event::Delta(delta));
         }

@@ -42,8 +42,7 @@ impl Slots {
     /// was not used for longest.
     pub(super) fn take(&mut self, prompt: &[u32]) -> Option<Slot> {
         let most = prompt.len().saturating_sub(1); // the last token's logits are needed
-        let common =
-            |slot: &Slot| slot.seen.iter().zip(prompt).take_while(|(a, b)| a == b).count().min(most);
+        let common = |slot: &Slot| slot.seen.iter().zip(prompt).take_while(|(a, b)| a == b).count().min(most);
         let worth = |slot: &Slot| Some(common(slot)).filter(|&common| common >= WORTH).unwrap_or(0);
         let best = (0..self.free.len())
             .max_by_key(|&index| (worth(&self.free[index]), std::cmp::Reverse(self.free[index].used)))?;

@@ -72,8 +72,15 @@ mod tests {
         assert_eq!(run(&["cd", "b"], &["abcd"]), (vec!["a".to_owned()], true));
         // `aab` after `aa` that turned out to be none.
         assert_eq!(run(&["aab"], &["aa", "ab"]).0.concat(), "a");
-        assert_eq!(run(&["END"], &["E", "N", "x", "EN"]), (["", "", "ENx", "", "EN"].map(str::to_owned).into(), false));
-        assert_eq!(run(&["", "€"], &["a\u{20ab}"]).0.concat(), "a\u{20ab}", "bytes in common are no overlap of characters");
+        assert_eq!(
+            run(&["END"], &["E", "N", "x", "EN"]),
+            (["", "", "ENx", "", "EN"].map(str::to_owned).into(), false)
+        );
+        assert_eq!(
+            run(&["", "€"], &["a\u{20ab}"]).0.concat(),
+            "a\u{20ab}",
+            "bytes in common are no overlap of characters"
+        );
         assert_eq!(run(&[], &["a", "b"]), (vec!["a".to_owned(), "b".to_owned(), String::new()], false));
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Ask {
     pub(super) stop: Vec<String>,
     pub(super) stream: bool,
     pub(super) include_usage: bool,
+    /// Whether the tokens that end an answer are chosen like any other.
+    pub(super) ignore_eos: bool,
 }
 
 /// Most stop strings, and bytes of one.
@@ -66,8 +68,9 @@ impl Ask {
         };
         let stream = fields.flag("stream")?.unwrap_or(false);
         let include_usage = take_stream_options(fields, stream)?;
+        let ignore_eos = fields.flag("ignore_eos")?.unwrap_or(false);
         let (model, stop) = (fields.text("model")?, take_stop(fields)?);
-        Ok(Ask { model, sampling, max_tokens, stop, stream, include_usage })
+        Ok(Ask { model, sampling, max_tokens, stop, stream, include_usage, ignore_eos })
     }
 }
 
@@ -88,7 +91,9 @@ fn take_stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiErr
     if let Some(name) = options.keys().next() {
         return Err(ApiError::unsupported(NAME, format!("stream_options.{name} is not known")));
     }
-    usage.as_bool().ok_or_else(|| ApiError::param(NAME, "stream_options.include_usage is neither true nor false"))
+    usage
+        .as_bool()
+        .ok_or_else(|| ApiError::param(NAME, "stream_options.include_usage is neither true nor false"))
 }
 
 fn take_stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {

@@ -38,7 +38,8 @@ impl Chat {
             None => return Err(ApiError::param("messages", "messages is missing")),
         };
         let mut extra = fields.object("chat_template_kwargs")?.unwrap_or_default();
-        if let Some(name) = ["messages", "tools", "add_generation_prompt"].into_iter().find(|name| extra.contains_key(*name))
+        if let Some(name) =
+            ["messages", "tools", "add_generation_prompt"].into_iter().find(|name| extra.contains_key(*name))
         {
             let message = format!("chat_template_kwargs.{name} is no variable of its own");
             return Err(ApiError::param("chat_template_kwargs", message));
@@ -54,7 +55,11 @@ impl Chat {
     }
 
     /// The prompt.
-    pub(super) fn prompt(&self, template: Option<&ChatTemplate>, tokenizer: &Tokenizer) -> Result<Vec<u32>, ApiError> {
+    pub(super) fn prompt(
+        &self,
+        template: Option<&ChatTemplate>,
+        tokenizer: &Tokenizer,
+    ) -> Result<Vec<u32>, ApiError> {
         let template = template.ok_or(gq_text::ChatError::Missing)?;
         let text = template.render(&self.messages, &self.options)?;
         Ok(tokenizer.encode(&text, SpecialText::Parsed)?)
@@ -94,7 +99,10 @@ fn take_message(index: usize, value: Value) -> Result<ChatMessage, ApiError> {
             Value::Null | Value::String(_) => {}
             Value::Array(parts) => *content = Value::String(joined(parts, &part)?),
             _ => {
-                return Err(ApiError::param(&part, format!("{part} is neither a string nor a list of parts")));
+                return Err(ApiError::param(
+                    &part,
+                    format!("{part} is neither a string nor a list of parts"),
+                ));
             }
         }
     }
@@ -121,7 +129,10 @@ fn joined(parts: &[Value], place: &str) -> Result<String, ApiError> {
             }
             (Some(kind), _) => {
                 let kind: String = kind.chars().take(80).collect();
-                Err(ApiError::unsupported(place, format!("{place}[{index}] is of type {kind}; only text is supported")))
+                Err(ApiError::unsupported(
+                    place,
+                    format!("{place}[{index}] is of type {kind}; only text is supported"),
+                ))
             }
         }
     };

@@ -27,7 +27,12 @@ const HEAD: usize = 64 << 10;
 const REFUSAL: Duration = Duration::from_secs(1);
 
 /// Takes connections until `stop` says so, then waits for the answers that are under way. Gives whether all were finished.
-pub(super) async fn run(listener: TcpListener, router: Router, app: Arc<App>, stop: &dyn Fn() -> bool) -> bool {
+pub(super) async fn run(
+    listener: TcpListener,
+    router: Router,
+    app: Arc<App>,
+    stop: &dyn Fn() -> bool,
+) -> bool {
     let graceful = GracefulShutdown::new();
     let mut look = interval(LOOK);
     loop {

@@ -48,7 +48,10 @@ impl Fields {
 
     pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
         let Some(value) = self.take(name) else { return Ok(None) };
-        value.as_bool().map(Some).ok_or_else(|| ApiError::param(name, format!("{name} is neither true nor false")))
+        value
+            .as_bool()
+            .map(Some)
+            .ok_or_else(|| ApiError::param(name, format!("{name} is neither true nor false")))
     }
 
     /// A whole number in a range.
@@ -60,7 +63,9 @@ impl Fields {
         };
         match (least..=most).contains(&number) {
             true => Ok(Some(number)),
-            false if most == usize::MAX => Err(ApiError::param(name, format!("{name} is {number}, {least} is the least"))),
+            false if most == usize::MAX => {
+                Err(ApiError::param(name, format!("{name} is {number}, {least} is the least")))
+            }
             false => Err(ApiError::param(name, format!("{name} is {number}, allowed is {least} to {most}"))),
         }
     }
@@ -103,7 +108,10 @@ impl Fields {
             let text = value.to_string();
             if !neutral.contains(&text.as_str()) {
                 let (of, value) = (neutral[0], text.chars().take(80).collect::<String>());
-                return Err(ApiError::unsupported(name, format!("{name} is {value}; only {of} is supported")));
+                return Err(ApiError::unsupported(
+                    name,
+                    format!("{name} is {value}; only {of} is supported"),
+                ));
             }
         }
         match self.0.into_iter().find(|(_, value)| !value.is_null()) {

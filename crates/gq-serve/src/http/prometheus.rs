@@ -26,7 +26,9 @@ pub(super) fn page(metrics: &Metrics, counts: &Counts, facts: &Facts) -> String 
     let mut page = Page(String::new());
     let ended: Vec<(String, f64)> = Outcome::ALL
         .iter()
-        .map(|(outcome, name)| (format!("outcome=\"{name}\""), read(&metrics.outcomes[*outcome as usize]) as f64))
+        .map(|(outcome, name)| {
+            (format!("outcome=\"{name}\""), read(&metrics.outcomes[*outcome as usize]) as f64)
+        })
         .collect();
     page.add("gq_requests_total", "counter", "Requests by how their answers ended.", &ended);
     let responses: Vec<(String, f64)> = (2..)
@@ -37,7 +39,12 @@ pub(super) fn page(metrics: &Metrics, counts: &Counts, facts: &Facts) -> String 
     let seconds = |nanos: &AtomicU64| read(nanos) as f64 * 1e-9;
     let count = |sum: &AtomicU64| read(sum) as f64;
     for (name, kind, help, value) in [
-        ("gq_requests_refused_total", "counter", "Requests refused since the queue was full.", count(&metrics.full)),
+        (
+            "gq_requests_refused_total",
+            "counter",
+            "Requests refused since the queue was full.",
+            count(&metrics.full),
+        ),
         (
             "gq_connections_refused_total",
             "counter",

@@ -95,11 +95,14 @@ impl Reply {
     /// The answer as a whole.
     pub(super) fn whole(&mut self, deltas: &[Delta], finish: Finish, used: Usage) -> Value {
         let of = |wanted: Part| {
-            deltas.iter().filter(|delta| delta.part == wanted).map(|delta| delta.text.as_str()).collect::<String>()
+            deltas
+                .iter()
+                .filter(|delta| delta.part == wanted)
+                .map(|delta| delta.text.as_str())
+                .collect::<String>()
         };
         let (said, thought) = (of(Part::Content), of(Part::Thinking));
-        let tokens: Vec<TokenLogprob> =
-            deltas.iter().flat_map(|delta| &delta.logprobs).cloned().collect();
+        let tokens: Vec<TokenLogprob> = deltas.iter().flat_map(|delta| &delta.logprobs).cloned().collect();
         let logprobs = self.logprobs_of(&tokens);
         let (object, choice) = match self.kind {
             Kind::Chat => {
@@ -128,7 +131,9 @@ impl Reply {
             return Value::Null;
         }
         match self.kind {
-            Kind::Chat => json!({"content": tokens.iter().map(detailed).collect::<Vec<_>>(), "refusal": null}),
+            Kind::Chat => {
+                json!({"content": tokens.iter().map(detailed).collect::<Vec<_>>(), "refusal": null})
+            }
             Kind::Completion => {
                 let offsets = tokens.iter().map(|token| {
                     let at = self.offset;
@@ -137,7 +142,9 @@ impl Reply {
                 });
                 let offsets: Vec<usize> = offsets.collect();
                 let top = |token: &TokenLogprob| {
-                    let entries = token.top.iter().map(|one| (one.text(), Value::from(one.logprob)));
+                    // The one that was chosen is always among them.
+                    let entries =
+                        token.top.iter().chain([token]).map(|one| (one.text(), Value::from(one.logprob)));
                     Value::Object(entries.collect())
                 };
                 json!({

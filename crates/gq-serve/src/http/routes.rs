@@ -1,5 +1,6 @@
 //! Addresses, and what happens to a request on its way.
 
+use super::Service;
 use super::ask::{Ask, Defaults};
 use super::chat::Chat;
 use super::completion::Completion;
@@ -8,7 +9,6 @@ use super::events::Events;
 use super::fields::Fields;
 use super::prometheus::{Counts, Facts, page};
 use super::reply::{Kind, Reply};
-use super::Service;
 use crate::engine::{Engine, EngineError, Event, Task, Ticket, add};
 use crate::limits::Limits;
 use axum::Router;
@@ -184,27 +184,42 @@ async fn completion(State(app): State<Arc<App>>, request: Request) -> Result<Res
     answer(app, request, Kind::Completion).await
 }
 
+/// So many times as long as allowed a body may be and still be read to its end, for nothing: a client that sends gets its
+/// answer only then.
+const READ_ON: usize = 8;
+
 /// A body within its bounds.
 async fn read_body(app: &App, body: Body) -> Result<Vec<u8>, ApiError> {
     let Limits { body: most, idle, .. } = app.limits;
-    let (mut stream, mut whole) = (body.into_data_stream(), Vec::new());
+    let (mut stream, mut whole, mut length) = (body.into_data_stream(), Vec::new(), 0usize);
     let read = async {
         loop {
             let next: Option<Result<Bytes, axum::Error>> =
                 poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await;
-            let Some(piece) = next else { return Ok(whole) };
-            let piece = piece.map_err(|error| ApiError::invalid(format!("the body was cut: {error}")))?;
-            if whole.len() + piece.len() > most {
-                let message = format!("the body is longer than {most} bytes");
-                return Err(ApiError::invalid(message).status(StatusCode::PAYLOAD_TOO_LARGE));
+            let piece = match next {
+                Some(Ok(piece)) => piece,
+                Some(Err(error)) => return Err(ApiError::invalid(format!("the body was cut: {error}"))),
+                None if length <= most => return Ok(whole),
+                None => return Err(too_long(most)),
+            };
+            length = length.saturating_add(piece.len());
+            if length <= most {
+                whole.extend_from_slice(&piece);
+            } else if length > most.saturating_mul(READ_ON) {
+                return Err(too_long(most));
+            } else {
+                whole = Vec::new();
             }
-            whole.extend_from_slice(&piece);
         }
     };
     timeout(idle, read).await.unwrap_or_else(|_| {
         let message = format!("the body did not come within {} s", idle.as_secs());
         Err(ApiError::invalid(message).status(StatusCode::REQUEST_TIMEOUT))
     })
+}
+
+fn too_long(most: usize) -> ApiError {
+    ApiError::invalid(format!("the body is longer than {most} bytes")).status(StatusCode::PAYLOAD_TOO_LARGE)
 }
 
 async fn answer(app: Arc<App>, request: Request, kind: Kind) -> Result<Response, ApiError> {
@@ -284,7 +299,7 @@ fn prepare(app: &App, body: &[u8], kind: Kind, number: u64, since: Instant) -> R
         max_tokens,
         sampling: ask.sampling,
         stop: ask.stop,
-        stop_tokens: stop_tokens.clone(),
+        stop_tokens: if ask.ignore_eos { Vec::new() } else { stop_tokens.clone() },
         parts: kind == Kind::Chat,
         logprobs,
         deadline: since + app.limits.time,

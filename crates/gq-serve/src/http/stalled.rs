@@ -47,7 +47,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stalled<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Stalled<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.inner).poll_write(context, bytes);
         self.watch(context, outcome)
     }

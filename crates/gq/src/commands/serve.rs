@@ -111,7 +111,8 @@ pub fn run(args: &ServeArgs, global: &Global) -> Result<(), Failure> {
     let listener = listen(args)?;
     let address = listener.local_addr().map_err(|e| refused(args, &e))?;
     let pool = source::threads(global)?;
-    let mut loaded = pool.install(|| source::model_how(&found.path, &args.loras, args.activations, args.kv, global))?;
+    let mut loaded =
+        pool.install(|| source::model_how(&found.path, &args.loras, args.activations, args.kv, global))?;
     let context = args.ctx.unwrap_or(CONTEXT.min(loaded.model.spec().max_positions));
     args.device.place(&mut loaded, context, global)?;
     let parallel = parallel(args, &loaded)?;
@@ -137,7 +138,8 @@ pub fn run(args: &ServeArgs, global: &Global) -> Result<(), Failure> {
     let defaults = defaults(&settings);
     let Loaded { model, .. } = loaded;
     let setup = Setup { model, tokenizer: Arc::clone(&tokenizer), sums, limits, pool };
-    let engine = Engine::start(setup).map_err(|e| Failure::new(Exit::Environment, "threads", format!("threads: {e}")))?;
+    let engine = Engine::start(setup)
+        .map_err(|e| Failure::new(Exit::Environment, "threads", format!("threads: {e}")))?;
     if !address.ip().is_loopback() && key.is_none() {
         output.warn("anybody who reaches this machine can use the model: --api-key-file wants a key");
     }
