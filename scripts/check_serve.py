@@ -12,7 +12,13 @@
    first tenth.
 3. SIGTERM: exit code 0, and nothing of a panic on standard error.
 
-The server listens on loopback, on a port of its own. Prints one JSON document; exit code 1 if a check failed.
+    python3 scripts/check_serve.py --speed --model smol.gq --head-share 0.21 --llama smol-q4_1.gguf
+
+`--speed` measures instead: tokens per second of `--clients` answers at once, best of three, beside what `gq bench` says of
+prompts, less the head's share (`--head-share`, its weights' share of a token's: every token of an answer needs the head),
+and beside llama.cpp's server (xllamacpp) with as many slots, in the same run.
+
+Servers listen on loopback, on ports of their own. Prints one JSON document; exit code 1 if a check failed.
 """
 
 import argparse
@@ -204,6 +210,60 @@ async def load(server, requests, clients, seed):
             "metrics": metrics}
 
 
+LLAMA = """
+import sys, time, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.n_parallel, params.n_ctx = sys.argv[1], int(sys.argv[2]), int(sys.argv[2]) * 512
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(sys.argv[3])
+server = xllamacpp.Server(params)
+print("LISTENS", server.listening_address, flush=True)
+time.sleep(3600)
+"""
+
+
+async def rate(root, clients, count):
+    """Tokens per second of answers of `count` tokens to as many clients, best of three."""
+    client = openai.AsyncOpenAI(base_url=root + "/v1", api_key=KEY, max_retries=0, timeout=900)
+
+    async def one(index):
+        ask = dict(model="checked", prompt=f"Number {index} of the stories that", max_tokens=count, temperature=0)
+        done = await client.completions.create(**ask, extra_body={"ignore_eos": True})
+        return done.usage.completion_tokens
+
+    rates = []
+    for _ in range(3):
+        begun = time.monotonic()
+        tokens = sum(await asyncio.gather(*(one(index) for index in range(clients))))
+        rates.append(tokens / (time.monotonic() - begun))
+    await client.close()
+    return [round(one, 1) for one in sorted(rates, reverse=True)]
+
+
+def speed(args):
+    """Tokens per second beside prompts and beside llama.cpp."""
+    bench = json.loads(subprocess.run([args.gq, "bench", args.model, "--json"], capture_output=True, check=True).stdout)
+    pp = max(bench["pp"]["tokens_per_second"])
+    report = {"clients": args.clients, "threads": bench["threads"], "isa": bench["isa"], "pp512": round(pp, 1),
+              "pp512_less_head": round(pp * (1 - args.head_share), 1)}
+    slots = ["--parallel", str(args.clients), "--ctx", "512"]
+    server = Server(args.gq, args.model, slots)
+    try:
+        report["gq"] = asyncio.run(rate(server.root, args.clients, 64))
+    finally:
+        server.process.kill()
+    report["share_of_prompts"] = round(report["gq"][0] / report["pp512_less_head"], 2)
+    if args.llama:
+        command = [sys.executable, "-c", LLAMA, args.llama, str(args.clients), str(bench["threads"])]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as llama:
+            root = next(line.split()[1] for line in llama.stdout if line.startswith("LISTENS"))
+            try:
+                report["llama_server"] = asyncio.run(rate(root, args.clients, 64))
+            finally:
+                llama.kill()
+        report["beside_llama_server"] = round(report["gq"][0] / report["llama_server"][0], 2)
+    print(json.dumps(report, indent=1))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gq", default="target/release/gq")
@@ -212,7 +272,12 @@ def main():
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--growth", type=float, default=0.1, help="share by which memory may grow after the first tenth")
+    parser.add_argument("--speed", action="store_true", help="measure instead")
+    parser.add_argument("--head-share", type=float, default=0.0)
+    parser.add_argument("--llama", metavar="GGUF", help="for llama.cpp's server, beside it")
     args = parser.parse_args()
+    if args.speed:
+        return speed(args)
     # As many at once as there are clients would leave the queue empty.
     options = ["--deterministic", "--temp", "0", "--ctx", "512", "--parallel", "16", "--queue", str(args.clients)]
     server = Server(args.gq, args.model, options)
