@@ -113,6 +113,9 @@ pub enum DeviceError {
         /// A tensor of codes.
         tensor: String,
     },
+    /// Sums in the order that is the same on every CPU are for CPUs.
+    #[error("deterministic arithmetic runs on the CPU alone")]
+    Deterministic,
     /// Something that was to be on the device is not; a defect.
     #[error("a weight or a cache that was brought to the GPU is not there")]
     Missing,

@@ -25,6 +25,7 @@ mod ops;
 mod probe;
 mod product;
 mod sampler;
+mod together;
 mod weight_source;
 
 pub use blocks::{Experts, FeedForward, Mlp};
@@ -40,3 +41,4 @@ pub use matrix::Matrix;
 pub use model::{LogitRows, Model, RunOptions};
 pub use ops::{Attention, Norm, Ops, Router};
 pub use sampler::{Sampler, Sampling, argmax};
+pub use together::Turn;

@@ -363,7 +363,7 @@ impl Model {
         }
     }
 
-    fn check(
+    pub(crate) fn check(
         &self,
         tokens: &[u32],
         cache: &KvCache,

@@ -106,6 +106,19 @@ impl<'a> Harmony<'a> {
         Ok(self.take(text))
     }
 
+    /// The part that the next text belongs to; `None` within a message's header.
+    pub fn part(&self) -> Option<Part> {
+        match self.place {
+            Place::Header => None,
+            Place::Text(part) => Some(part),
+        }
+    }
+
+    /// Whether a token stands around messages and is no text.
+    pub fn is_mark(&self, token: u32) -> bool {
+        self.marks.contains(&token)
+    }
+
     fn take(&mut self, text: String) -> Option<(Part, String)> {
         let part = match self.place {
             _ if text.is_empty() => return None,

@@ -44,6 +44,7 @@ pub enum Command {
     Verify(commands::verify::VerifyArgs),
     Eval(commands::eval::EvalArgs),
     Run(commands::run::RunArgs),
+    Serve(commands::serve::ServeArgs),
     Export(commands::export::ExportArgs),
     Pull(commands::pull::PullArgs),
     Push(commands::push::PushArgs),

@@ -3,7 +3,7 @@
 use crate::cli::{Cli, Command, WIDEST};
 use crate::commands::{
     bench, calibrate, completions, convert, demo, eval, export, improve, inspect, man, meta, plan, pull,
-    push, release, run, verify,
+    push, release, run, serve, verify,
 };
 use crate::failure::Failure;
 use crate::help;
@@ -28,6 +28,7 @@ pub fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Verify(args) => verify::run(args, global),
         Command::Eval(args) => eval::run(args, global),
         Command::Run(args) => run::run(args, global),
+        Command::Serve(args) => serve::run(args, global),
         Command::Export(args) => export::run(args, global),
         Command::Pull(args) => pull::run(args, global),
         Command::Push(args) => push::run(args, global),

@@ -38,8 +38,15 @@ pub fn hint(code: &str) -> Option<&'static str> {
         }
         "device.failed" => "no file was changed; --device cpu runs on the CPU",
         "device.activations" => "leave --activations out, or run on the CPU: --device cpu",
+        "device.deterministic" => "leave --deterministic out, or run on the CPU: --device cpu",
         "run.context" => "allow a larger context with --ctx, or say less",
         "run.no_prompt" => "give -p TEXT, text on standard input, or run it on a terminal to chat",
+        "serve.address" => {
+            "another program may have the port: choose one with --port, or 0 for any that is free"
+        }
+        "serve.key" => "write a key such as `openssl rand -hex 32` prints",
+        "serve.memory" => "take fewer answers at once (--parallel), a smaller --ctx, or --kv f16 or q8",
+        "serve.parallel" => "leave --parallel out, or run on the CPU: --device cpu",
         "source.quantized" => {
             "begin with the original checkpoint if you can; --allow-requantize goes on with this one"
         }

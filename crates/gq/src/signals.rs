@@ -201,16 +201,34 @@ pub fn wait_if_ending() {
     drop(state());
 }
 
-/// What Ctrl-C sets in the place of ending the program.
-static CAUGHT: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
+/// What signals set in the place of ending the program.
+static CAUGHT: Mutex<Option<Caught>> = Mutex::new(None);
 
-/// While it lives, Ctrl-C ends nothing.
-#[must_use = "Ctrl-C ends the program again when it is dropped"]
+/// What is set, and by what.
+#[derive(Clone)]
+enum Caught {
+    /// By Ctrl-C, however often.
+    Pressed(Arc<AtomicBool>),
+    /// By the first signal that would end the program.
+    Told(Arc<AtomicBool>),
+}
+
+/// While it lives, signals end nothing.
+#[must_use = "signals end the program again when it is dropped"]
 pub struct Catching(());
 
 /// From now on Ctrl-C sets `pressed` and ends nothing.
 pub fn catch(pressed: &Arc<AtomicBool>) -> Catching {
-    *CAUGHT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(pressed));
+    catching(Caught::Pressed(Arc::clone(pressed)))
+}
+
+/// From now on the first signal that would end the program sets `told`; the second ends it.
+pub fn catch_first(told: &Arc<AtomicBool>) -> Catching {
+    catching(Caught::Told(Arc::clone(told)))
+}
+
+fn catching(caught: Caught) -> Catching {
+    *CAUGHT.lock().unwrap_or_else(PoisonError::into_inner) = Some(caught);
     Catching(())
 }
 
@@ -220,10 +238,15 @@ impl Drop for Catching {
     }
 }
 
-fn is_caught() -> bool {
-    let caught = CAUGHT.lock().unwrap_or_else(PoisonError::into_inner);
-    caught.iter().for_each(|pressed| pressed.store(true, Ordering::Relaxed));
-    caught.is_some()
+fn is_caught(signal: i32) -> bool {
+    match &*CAUGHT.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(Caught::Pressed(pressed)) if signal == SIGINT => {
+            pressed.store(true, Ordering::Relaxed);
+            true
+        }
+        Some(Caught::Told(told)) => !told.swap(true, Ordering::Relaxed),
+        _ => false,
+    }
 }
 
 /// Begins to watch. Without it signals do what they do in any program, which is no reason not to go on.
@@ -234,7 +257,7 @@ pub fn watch(output: Output) {
     if let Ok(mut signals) = Signals::new(wanted) {
         let watch = move || {
             for signal in signals.forever() {
-                if signal != SIGINT || !is_caught() {
+                if !is_caught(signal) {
                     interrupted(signal, output);
                 }
             }

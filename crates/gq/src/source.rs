@@ -397,7 +397,11 @@ pub fn model_how(
 
 /// Runs `work` with the threads that were asked for.
 pub fn with_threads<T: Send>(global: &Global, work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
+    Ok(threads(global)?.install(work))
+}
+
+/// The threads that were asked for.
+pub fn threads(global: &Global) -> Result<rayon::ThreadPool, Failure> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(global.threads()).build();
-    let pool = pool.map_err(|e| Failure::new(Exit::Environment, "threads", format!("threads: {e}")))?;
-    Ok(pool.install(work))
+    pool.map_err(|e| Failure::new(Exit::Environment, "threads", format!("threads: {e}")))
 }

@@ -4,7 +4,7 @@
 use crate::fixtures::{Recipe, Reference, contained, exact, prefill, testdata, tiny};
 use gq_model::{
     ActivationMode, DeviceError, Generation, GenerationOptions, KvType, LogitRows, Model, RunOptions,
-    Sampling, cuda,
+    Sampling, Turn, cpu::Sums, cuda,
 };
 use gq_suite::Cuda;
 use gq_tensor::{Encoding, Isa, RotationKind};
@@ -189,4 +189,12 @@ fn what_does_not_fit_is_refused_with_both_figures() {
     let mut host = gq_model::KvCache::new(model.spec(), 8, KvType::F32);
     assert!(model.forward(&[1], &mut host, LogitRows::Last, &mut logits).is_err());
     assert!(model.forward_deterministic(vec![(&[1], &mut cache)]).is_err());
+    // Turns run one after the other, in the order of the device.
+    let mut own = model.new_cache(8);
+    model.forward(&[4, 5], &mut own, LogitRows::Last, &mut logits).unwrap();
+    own.clear();
+    let mut run =
+        |sums| model.forward_together(sums, vec![Turn { tokens: &[4, 5], cache: &mut own, logits: true }]);
+    assert_eq!(run(Sums::Fastest(ActivationMode::Int8)).unwrap().data, logits);
+    assert!(run(Sums::Deterministic).is_err());
 }

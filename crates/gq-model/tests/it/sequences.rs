@@ -1,7 +1,7 @@
 //! What a batch is made of must not matter: tokens at once or one by one, sequences alone or together.
 
 use gq_model::cpu::{ActivationMode, Batch, Sums};
-use gq_model::{KvCache, KvType, LogitRows, Ops, argmax};
+use gq_model::{KvCache, KvType, LogitRows, Ops, Turn, argmax};
 use gq_suite::{
     Backend, Case, Cpu, EXTRAS, MatrixF64, ROPE, STORED, allowed, error, levels, on, run_wide, specification,
     tiny,
@@ -96,5 +96,49 @@ fn together_as_alone() {
                 *tokens = vec![argmax(&logits)];
             }
         }
+    }
+}
+
+/// Turns together, some of which want no logits: deterministic sums have the bits of each alone, however its tokens were
+/// cut, and the fastest agree to rounding.
+#[test]
+fn turns_have_the_logits_that_each_has_alone() {
+    for name in TINY {
+        let model = tiny(name, Isa::detect());
+        let token = |i: usize| (i * i * 7 + 3 * i + 5) as u32 % model.vocab_size() as u32;
+        let prompts = [1, 37, 6, 90].map(|length| (length..2 * length).map(token).collect::<Vec<u32>>());
+        for (sums, limit) in SUMS.into_iter().zip([5e-4, 0.0]) {
+            let new = || prompts.iter().map(|_| model.new_cache(128)).collect::<Vec<_>>();
+            let (mut together, mut alone) = (new(), new());
+            // First parts of two of them, which want nothing.
+            let cut = |index: usize| if index % 2 == 1 { 30 } else { 0 };
+            let turns = |from: &dyn Fn(usize) -> usize, to: &dyn Fn(usize) -> usize, logits: bool| {
+                let given = prompts.iter().enumerate().map(|(index, all)| &all[from(index)..to(index)]);
+                given.map(|tokens| (tokens.to_vec(), logits)).collect::<Vec<_>>()
+            };
+            let first = turns(&|_| 0, &cut, false);
+            let rest = turns(&cut, &|index| prompts[index].len(), true);
+            let mut logits = gq_model::Matrix::default();
+            for part in [first, rest] {
+                let given = part.iter().zip(&mut together).filter(|((tokens, _), _)| !tokens.is_empty());
+                let turns = given.map(|((tokens, logits), cache)| Turn { tokens, cache, logits: *logits });
+                logits = model.forward_together(sums, turns.collect()).unwrap();
+            }
+            assert_eq!(logits.data.len(), prompts.len() * model.vocab_size());
+            for ((row, tokens), cache) in logits.data.chunks_exact(logits.width).zip(&prompts).zip(&mut alone)
+            {
+                let own = model.forward_together(sums, vec![Turn { tokens, cache, logits: true }]).unwrap();
+                let error = row.iter().zip(&own.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(error <= limit, "{name} {sums:?}: {error:e}");
+            }
+            // Nothing is run where one of them cannot be.
+            let lengths: Vec<usize> = together.iter().map(KvCache::len).collect();
+            let [a, b, ..] = together.as_mut_slice() else { panic!() };
+            let wrong = [(&[1u32][..], a), (&[u32::MAX][..], b)];
+            let turns = wrong.into_iter().map(|(tokens, cache)| Turn { tokens, cache, logits: true });
+            assert!(model.forward_together(sums, turns.collect()).is_err());
+            assert_eq!(together.iter().map(KvCache::len).collect::<Vec<_>>(), lengths);
+        }
+        assert!(model.forward_together(Sums::Deterministic, Vec::new()).unwrap().data.is_empty());
     }
 }

@@ -16,4 +16,5 @@ pub mod pull;
 pub mod push;
 pub mod release;
 pub mod run;
+pub mod serve;
 pub mod verify;

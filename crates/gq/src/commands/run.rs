@@ -4,11 +4,12 @@ use crate::adapters::Adapters;
 use crate::clock;
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
+use crate::output::Output;
 use crate::source::{self, Loaded};
 use crate::talk::{self, Answer, Conversation, End, Manner, Most, SamplingArgs, Settings};
 use crate::units;
 use gq_checkpoint::ModelSpec;
-use gq_model::Sampling;
+use gq_model::{Model, Sampling};
 use gq_text::{ChatError, ChatTemplate, Part, Tokenizer};
 use jiff::civil::DateTime;
 use std::io::{IsTerminal, Read};
@@ -72,7 +73,8 @@ pub struct RunArgs {
     device: crate::device::DeviceArgs,
 }
 
-fn context(text: &str) -> Result<usize, String> {
+/// Parses `--ctx`.
+pub fn context(text: &str) -> Result<usize, String> {
     units::parse_tokens(text)
         .and_then(|n| if n < 16 { Err("expected at least 16 tokens".to_owned()) } else { Ok(n) })
 }
@@ -97,7 +99,6 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
         }
     };
     let mut loaded = source::model_how(&found.path, &args.loras, args.activations, args.kv, global)?;
-    let (own, short) = (loaded.model.spec().max_positions, loaded.model.spec().short_context());
     let context = args.ctx.unwrap_or_else(|| usual_context(loaded.model.spec()));
     args.device.place(&mut loaded, context, global)?;
     let model = &loaded.model;
@@ -108,18 +109,8 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
         Err(ChatError::Missing) if !args.chat && args.system.is_none() => None,
         Err(error) => return Err(error.into()),
     };
-    let settings = Settings::new(model.texts().generation_config.as_deref(), &args.sampling)?;
-    if !settings.ignored.is_empty() {
-        let ignored = units::printable(&settings.ignored.join(", "));
-        output.warn(&format!("generation_config.json asks for {ignored}, which gq does not do"));
-    }
-    if let (Some(asked), Some(short)) = (args.ctx, short.filter(|short| context > *short)) {
-        let said = "the rotary frequencies are those of long contexts, from the first token on";
-        output.note(&format!("--ctx {asked} is beyond {short} tokens: {said}"));
-    }
-    if let Some(asked) = args.ctx.filter(|&asked| asked > own) {
-        output.warn(&format!("--ctx {asked} is beyond the {own} tokens that the model was made for"));
-    }
+    let settings = Settings::of(model, &args.sampling, output)?;
+    warn_beyond(args.ctx, model, output);
     let manner = Manner {
         system: args.system.clone(),
         context,
@@ -146,6 +137,20 @@ fn talk_to(args: &RunArgs, global: &Global) -> Result<(), Failure> {
     done?;
     args.device.after(model, global);
     Ok(())
+}
+
+/// Says where more tokens are asked for than the model was made for, or than its short contexts have.
+pub fn warn_beyond(asked: Option<usize>, model: &Model, output: Output) {
+    let (own, short) = (model.spec().max_positions, model.spec().short_context());
+    if let (Some(asked), Some(short)) =
+        (asked, short.filter(|&short| asked.is_some_and(|asked| asked > short)))
+    {
+        let said = "the rotary frequencies are those of long contexts, from the first token on";
+        output.note(&format!("--ctx {asked} is beyond {short} tokens: {said}"));
+    }
+    if let Some(asked) = asked.filter(|&asked| asked > own) {
+        output.warn(&format!("--ctx {asked} is beyond the {own} tokens that the model was made for"));
+    }
 }
 
 /// The prompt on standard input, without the line end that every text has.
@@ -215,7 +220,7 @@ fn answer_once(
 
 /// The context without a word. Frequencies are chosen by it: they are those of short texts, as a short text has them
 /// elsewhere.
-fn usual_context(spec: &ModelSpec) -> usize {
+pub fn usual_context(spec: &ModelSpec) -> usize {
     CONTEXT.min(spec.max_positions).min(spec.short_context().unwrap_or(usize::MAX))
 }
 

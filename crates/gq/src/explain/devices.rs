@@ -58,6 +58,9 @@ impl From<DeviceError> for Failure {
                 .at(tensor)
                 .limit("int8")
                 .actual("f32"),
+            DeviceError::Deterministic => {
+                Failure::new(Exit::Usage, "device.deterministic", message).at("--deterministic")
+            }
             DeviceError::Launch(_) | DeviceError::Scratch { .. } | DeviceError::Missing => {
                 Failure::new(Exit::Environment, "device.failed", message).at("--device")
             }

@@ -2,7 +2,9 @@
 
 use super::not_done::ignored;
 use crate::failure::{Exit, Failure};
-use gq_model::Sampling;
+use crate::output::Output;
+use crate::units;
+use gq_model::{Model, Sampling};
 use serde_json::Value;
 
 const FILE: &str = "generation_config.json";
@@ -77,6 +79,19 @@ impl Most {
 }
 
 impl Settings {
+    /// Those of a model, under the options; says what its file asks for and is not done.
+    ///
+    /// # Errors
+    /// As [`new`](Settings::new).
+    pub fn of(model: &Model, args: &SamplingArgs, output: Output) -> Result<Settings, Failure> {
+        let settings = Settings::new(model.texts().generation_config.as_deref(), args)?;
+        if !settings.ignored.is_empty() {
+            let ignored = units::printable(&settings.ignored.join(", "));
+            output.warn(&format!("{FILE} asks for {ignored}, which gq does not do"));
+        }
+        Ok(settings)
+    }
+
     /// The file's settings under the options.
     ///
     /// # Errors

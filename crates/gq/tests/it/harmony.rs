@@ -33,7 +33,7 @@ const TEMPLATE: &str = "{%- for m in messages -%}
 <|start|> assistant";
 
 /// Llama whose layer does nothing and whose head maps each token to the next one.
-fn model(gq: &Gq) -> String {
+pub fn model(gq: &Gq) -> String {
     let dir = gq.path("harmony");
     std::fs::create_dir_all(&dir).unwrap();
     let matrix = |name: &str, rows: usize, one: &dyn Fn(usize, usize) -> bool| -> Tensor {

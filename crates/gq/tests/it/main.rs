@@ -42,6 +42,8 @@ mod release;
 mod room;
 mod run;
 mod seen;
+#[cfg(unix)]
+mod serve;
 #[path = "../../../gq-hub/tests/it/server/mod.rs"]
 mod server;
 mod signals;
