@@ -11,6 +11,7 @@ mod blocks;
 mod execute;
 mod plan;
 mod provenance;
+mod rederive;
 mod round;
 mod trials;
 
@@ -32,6 +33,7 @@ pub use plan::{
     Lossless, Memory, Multiplications, Override, Plan, PlanError, PlanInputs, Policy, PolicyError, Resources,
     Speed, Step, passes,
 };
+pub use rederive::{RederiveError, Rederiver, Verdict, WhyNot, compare_files};
 pub use round::CoderError;
 pub use trials::correct;
 

@@ -13,6 +13,13 @@ pub fn hint(code: &str) -> Option<&'static str> {
         "container.magic" => {
             "give a .gq file, a checkpoint directory (config.json and *.safetensors), a GGUF or hf://ORG/NAME"
         }
+        "verify.other_source" => {
+            "`gq inspect FILE --json` lists the files and digests it was made from, and the repository and commit where they are known; adapters are given with --lora"
+        }
+        "verify.nothing_rederived" => {
+            "its tensors were rounded by measurements: give them with --measurements DIR (made by `gq calibrate`, or left by `gq convert --keep-measurements`)"
+        }
+        "verify.other_measurements" => "give those that the file was made by, or leave --measurements out",
         "container.format" => "it is damaged or was cut: fetch or copy it again, or convert again",
         "checkpoint.no_config" => {
             "give the folder that has config.json and *.safetensors, a GGUF, a .gq file or hf://ORG/NAME"

@@ -4,6 +4,7 @@
 //! and blocks follow each other in the order of the source's files. Nor do they depend on what else is made in the
 //! same pass: each output has its own codes, journal and file, and only what is read is shared.
 
+mod coder;
 mod error;
 mod journal;
 mod options;
@@ -11,6 +12,7 @@ mod output;
 mod report;
 mod source_reader;
 
+pub(crate) use coder::{Coder, Coding};
 pub use error::ConvertError;
 pub use journal::JournalError;
 pub use options::{Check, CheckError, ExecuteOptions, Origin};
@@ -18,14 +20,13 @@ pub(crate) use output::stored_text_bytes;
 pub use report::{Report, TensorReport};
 
 use crate::plan::{Plan, Shared, Step, shared};
-use crate::round::{CalibratedCoder, CalibratedError, Coded, Factors, RowCoder, StripBuffer};
+use crate::round::{Coded, Factors, StripBuffer};
 use gq_calibrate::MeasurementsDir;
-use gq_checkpoint::{Checkpoint, ReadError, Role, SourceTensor, TensorReader};
+use gq_checkpoint::{Checkpoint, ReadError, TensorReader};
 use gq_codec::Coders;
-use gq_tensor::{Isa, decode_f32, encode_f32};
+use gq_tensor::Isa;
 use output::{Output, discard};
 use source_reader::{Piece, SourceReader, Use, pieces};
-use std::ops::Range;
 use std::path::Path;
 
 /// What is reported while executing.
@@ -193,16 +194,6 @@ struct Work<'a> {
     steps: Vec<(TensorReader<'a>, Coder<'a>)>,
 }
 
-/// How a tensor is coded.
-enum Coder<'a> {
-    /// As it is.
-    Exact,
-    /// Row by row, to nearest.
-    Nearest(RowCoder),
-    /// With its inputs in view.
-    Calibrated(Box<CalibratedCoder<'a>>),
-}
-
 /// Sources and coders of the steps, in order; coders are shared among equals.
 fn steps<'a>(
     plan: &Plan,
@@ -219,20 +210,8 @@ fn steps<'a>(
         if index < finished || step.encoding.is_exact() {
             return Ok((reader, Coder::Exact));
         }
-        let (storage, shape) = (step.storage(), step.matrix());
-        let failed = |source| ConvertError::Coder { tensor: tensor(), source };
-        if let Some(measurements) = measurements.filter(|_| step.calibrated) {
-            let coder = CalibratedCoder::new(measurements, source, storage, shape, &mut coders);
-            let coder = coder.map_err(|error| match error {
-                CalibratedError::Coder(source) => failed(source),
-                CalibratedError::Measurements(source) => ConvertError::Measurements(source),
-            })?;
-            if let Some(coder) = coder {
-                return Ok((reader, Coder::Calibrated(Box::new(coder))));
-            }
-        }
-        let coder = RowCoder::new(&mut coders, storage, shape.cols).map_err(failed)?;
-        Ok((reader, Coder::Nearest(coder)))
+        let measurements = measurements.filter(|_| step.calibrated);
+        Ok((reader, Coder::new(source, step.storage(), step.matrix(), measurements, &mut coders)?))
     };
     plan.steps.iter().enumerate().map(work).collect()
 }
@@ -267,75 +246,10 @@ fn code(
         if !std::mem::replace(&mut ordered, true) {
             tensor.order_rows(source);
         }
-        match coder {
-            Coder::Nearest(coder) => {
-                coder.code(*level, *reader, source, rows.start, coded, buffer)?;
-                if coder.storage.encoding.is_grid() && coded.sums.iter().any(|(error, _)| *error != 0.0) {
-                    let tensor = tensor.name.clone();
-                    return Err(ConvertError::OffGrid { tensor, limit: coder.storage.encoding });
-                }
-            }
-            Coder::Calibrated(coder) => {
-                coder.code(*level, factors, *reader, source, rows.start, coded)?;
-            }
-            Coder::Exact => copy(checkpoint, tensor, rows, source, coded)?,
-        }
-        // Weights are finite: what is not is what a scale made of them.
-        if let Some(row) = coded.sums.iter().position(|(error, _)| !error.is_finite()) {
-            let limit = match coder {
-                Coder::Nearest(coder) => coder.storage.encoding,
-                Coder::Calibrated(coder) => coder.encoding(),
-                Coder::Exact => continue,
-            };
-            return Err(ConvertError::Scale { tensor: tensor.name.clone(), row: rows.start + row, limit });
-        }
+        let how = Coding { level: *level, factors, checkpoint };
+        coder.code(how, *reader, source, rows, coded, buffer)?;
     }
     Ok(())
-}
-
-/// Exact tensors: the source's bytes, once they are seen to be numbers; values that bytes alone do not give
-/// (merged ones, a GGUF's blocks) in the tensor's dtype.
-/// Towers are not looked at: the bounds of clipped activations in them may be infinite.
-fn copy(
-    checkpoint: &Checkpoint,
-    tensor: &SourceTensor,
-    rows: &Range<usize>,
-    source: &[u8],
-    coded: &mut Coded,
-) -> Result<(), ReadError> {
-    let mut values = vec![0.0; tensor.cols()];
-    let made = checkpoint.is_merged(tensor) || !tensor.is_plain();
-    let row_bytes = tensor.cols() * tensor.dtype.size();
-    coded.codes.resize(if made { rows.len() * row_bytes } else { 0 }, 0);
-    let mut codes = coded.codes.chunks_mut(row_bytes.max(1));
-    let checked = if tensor.role == Role::Tower && !made { 0..0 } else { rows.clone() };
-    for (row, bytes) in checked.zip(source.chunks(tensor.row_bytes())) {
-        checkpoint.decode_rows_f32(tensor, row..row + 1, bytes, &mut values)?;
-        if let Some(codes) = codes.next() {
-            encode_f32(tensor.dtype, &values, codes);
-        }
-    }
-    if made {
-        // A sum may be beyond what the source's own dtype holds.
-        overflow(tensor, rows.start, &coded.codes)?;
-    }
-    if !made {
-        // Not swapped: a buffer of codes would keep the size of a block of source rows.
-        coded.codes.extend_from_slice(source);
-    }
-    coded.scales.clear();
-    coded.sums.clear();
-    coded.outputs.clear();
-    Ok(())
-}
-
-/// Refuses values that became infinite when they were stored in the tensor's dtype.
-fn overflow(tensor: &SourceTensor, first_row: usize, stored: &[u8]) -> Result<(), ReadError> {
-    let mut values = vec![0.0; stored.len() / tensor.dtype.size().max(1)];
-    decode_f32(tensor.dtype, stored, &mut values);
-    let Some(at) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
-    let (row, col) = (first_row + at / tensor.cols().max(1), at % tensor.cols().max(1));
-    Err(ReadError::NotFinite { name: tensor.name.clone(), row, col, value: values[at] })
 }
 
 fn write(

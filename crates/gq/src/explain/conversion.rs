@@ -4,7 +4,8 @@ use super::sentence;
 use crate::failure::{Exit, Failure};
 use crate::units;
 use gq_convert::{
-    ConvertError, GridError, JournalError, PlanError, RoundAgainError, ScalesError, TargetKldError,
+    ConvertError, GridError, JournalError, PlanError, RederiveError, RoundAgainError, ScalesError,
+    TargetKldError,
 };
 use std::path::Path;
 
@@ -78,6 +79,24 @@ impl From<PlanError> for Failure {
                 );
                 let failure = Failure::new(Exit::Environment, "plan.memory", message);
                 failure.at("--max-memory").limit(limit).actual(actual)
+            }
+        }
+    }
+}
+
+impl From<RederiveError> for Failure {
+    fn from(error: RederiveError) -> Failure {
+        let message = sentence(&error);
+        let failed = |exit, code| Failure::new(exit, code, &message);
+        match error {
+            RederiveError::Format(error) => error.into(),
+            RederiveError::Convert(error) => error.into(),
+            RederiveError::NoProvenance => failed(Exit::Input, "verify.no_provenance"),
+            RederiveError::OtherMeasurements { limit, actual } => {
+                failed(Exit::Input, "verify.other_measurements")
+                    .at("--measurements")
+                    .limit(limit)
+                    .actual(actual)
             }
         }
     }

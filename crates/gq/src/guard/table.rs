@@ -72,4 +72,8 @@ pub const PATHS: &[(&str, &str, Use)] = &[
     ("run", "model", Use::Read),
     ("run", "tokenizer_from", Use::Read),
     ("verify", "file", Use::Read),
+    ("verify", "loras", Use::Read),
+    ("verify", "measurements", Use::Read),
+    ("verify", "rederive", Use::Read),
+    ("verify", "tokenizer_from", Use::Read),
 ];

@@ -38,6 +38,7 @@ mod mistral;
 mod mix_interrupted;
 mod phi3;
 mod quantized;
+mod rederive;
 mod release;
 mod room;
 mod run;
