@@ -51,6 +51,7 @@ pub enum Command {
     Release(commands::release::ReleaseArgs),
     Bench(commands::bench::BenchArgs),
     Demo(commands::demo::DemoArgs),
+    Doctor(commands::doctor::DoctorArgs),
     Completions(commands::completions::CompletionsArgs),
     Man(commands::man::ManArgs),
 }

@@ -2,8 +2,8 @@
 
 use crate::cli::{Cli, Command, WIDEST};
 use crate::commands::{
-    bench, calibrate, completions, convert, demo, eval, export, improve, inspect, man, meta, plan, pull,
-    push, release, run, serve, verify,
+    bench, calibrate, completions, convert, demo, doctor, eval, export, improve, inspect, man, meta, plan,
+    pull, push, release, run, serve, verify,
 };
 use crate::failure::Failure;
 use crate::help;
@@ -35,6 +35,7 @@ pub fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Release(args) => release::run(args, global),
         Command::Bench(args) => bench::run(args, global),
         Command::Demo(args) => demo::run(args, global),
+        Command::Doctor(args) => doctor::run(args, global),
         Command::Completions(args) => completions::run(args, &mut Cli::command(), global),
         Command::Man(args) => man::run(args, &|common| help::command(WIDEST, common), global),
     }

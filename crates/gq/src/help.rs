@@ -2,6 +2,7 @@
 
 use crate::cli::{Cli, WIDEST};
 use crate::global::Common;
+use crate::machine::Machine;
 use crate::options::calibration::as_of_calibrate;
 use crate::terminal;
 use clap::{Arg, Command, CommandFactory, FromArgMatches};
@@ -17,8 +18,20 @@ const HANG: usize = 4;
 const COMPUTING: [&str; 10] =
     ["convert", "calibrate", "improve", "plan", "eval", "run", "export", "release", "bench", "demo"];
 /// Commands that open checkpoints and GGUFs.
-const READING: [&str; 10] =
-    ["convert", "calibrate", "improve", "plan", "inspect", "eval", "run", "export", "release", "bench"];
+const READING: [&str; 12] = [
+    "convert",
+    "verify",
+    "doctor",
+    "calibrate",
+    "improve",
+    "plan",
+    "inspect",
+    "eval",
+    "run",
+    "export",
+    "release",
+    "bench",
+];
 /// Options that every command takes and that do something in these alone.
 const ONLY: [(&str, &[&str]); 4] =
     [("isa", &COMPUTING), ("ignore_key", &READING), ("assume_pre", &READING), ("turn_tokens", &READING)];
@@ -29,7 +42,9 @@ const ONLY: [(&str, &[&str]); 4] =
 /// What clap has to say: of a wrong command line, or the help and the version that were asked for.
 pub fn parse() -> Result<Cli, clap::Error> {
     let columns = terminal::columns().unwrap_or(USUAL).min(WIDEST);
-    let matches = command(columns, Common::Everywhere).try_get_matches()?;
+    // Of this build on this machine: pages of the manual have the version alone.
+    let command = command(columns, Common::Everywhere).long_version(Machine::detect().build());
+    let matches = command.try_get_matches()?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
 }
 
@@ -210,7 +225,7 @@ mod tests {
     #[test]
     fn options_are_shown_where_they_do_something() {
         for (name, isa, reading) in [
-            ("verify", false, false),
+            ("verify", false, true),
             ("completions", false, false),
             ("demo", true, false),
             ("run", true, true),

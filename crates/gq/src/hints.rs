@@ -20,6 +20,9 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "its tensors were rounded by measurements: give them with --measurements DIR (made by `gq calibrate`, or left by `gq convert --keep-measurements`)"
         }
         "verify.other_measurements" => "give those that the file was made by, or leave --measurements out",
+        "doctor.memory" => {
+            "close other programs, take fewer tokens (--ctx) or --kv q8, or make a smaller file: gq convert SRC --fit 8GiB"
+        }
         "container.format" => "it is damaged or was cut: fetch or copy it again, or convert again",
         "checkpoint.no_config" => {
             "give the folder that has config.json and *.safetensors, a GGUF, a .gq file or hf://ORG/NAME"

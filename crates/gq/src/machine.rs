@@ -8,6 +8,8 @@ use serde::Serialize;
 pub struct Machine {
     /// Version of this program.
     pub version: &'static str,
+    /// The commit it was built from; `None` where that is not known.
+    pub commit: Option<&'static str>,
     /// Operating system and architecture.
     pub platform: String,
     /// Name of the processor; `None` where the system does not tell.
@@ -32,6 +34,7 @@ impl Machine {
         let kib = |key| field(&memory, key).and_then(|value| value.split(' ').next()?.parse::<u64>().ok());
         Machine {
             version: env!("CARGO_PKG_VERSION"),
+            commit: Some(env!("GQ_COMMIT")).filter(|commit| !commit.is_empty()),
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             cpu: field(&cpu, "model name").map(str::to_owned),
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
@@ -40,6 +43,12 @@ impl Machine {
             memory_bytes: kib("MemTotal").map(|kib| kib << 10),
             available_bytes: kib("MemAvailable").map(|kib| kib << 10),
         }
+    }
+
+    /// Version, commit and kernels, in a line.
+    pub fn build(&self) -> String {
+        let commit = self.commit.map_or_else(String::new, |commit| format!("{commit}, "));
+        format!("{} ({commit}{} of {})", self.version, self.level, self.levels.join(", "))
     }
 }
 
@@ -59,6 +68,8 @@ mod tests {
         assert_eq!((field(text, "MemTotal"), field(text, "model name")), (Some("16 kB"), Some("A  B")));
         assert_eq!(field(text, "Mem"), None);
         let machine = Machine::detect();
+        let build = machine.build();
+        assert!(build.starts_with(machine.version) && build.contains(machine.level), "{build}");
         assert!(machine.threads > 0 && machine.levels.contains(&machine.level));
     }
 }

@@ -5,6 +5,7 @@ pub mod calibrate;
 pub mod completions;
 pub mod convert;
 pub mod demo;
+pub mod doctor;
 pub mod eval;
 pub mod export;
 pub mod improve;

@@ -34,6 +34,7 @@ pub const PATHS: &[(&str, &str, Use)] = &[
     ("convert", "source", Use::Read),
     ("convert", "tokenizer_from", Use::Read),
     ("demo", "output", Use::Folder),
+    ("doctor", "models", Use::Read),
     ("eval", "cache", Use::Cache),
     ("eval", "html", Use::File),
     ("eval", "loras", Use::Read),

@@ -13,6 +13,7 @@ mod checkpoints;
 mod compressed_tensors;
 mod contract;
 mod device;
+mod doctor;
 mod experts;
 mod finite;
 mod first;
