@@ -157,7 +157,7 @@ fn fastest(mut run: impl FnMut()) -> f64 {
 }
 
 /// Bytes per second of summing up a large buffer.
-fn memory_rate() -> f64 {
+pub fn memory_rate() -> f64 {
     let buffer = vec![1u64; MEMORY_BYTES / 8];
     let seconds = fastest(|| {
         let sum: u64 = buffer.par_chunks(1 << 16).map(|part| part.iter().sum::<u64>()).sum();

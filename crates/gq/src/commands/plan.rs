@@ -1,5 +1,7 @@
 //! `gq plan`: what `gq convert` would do, without writing anything.
 
+mod sizes;
+
 use crate::device::Device;
 use crate::failure::{Exit, Failure};
 use crate::global::Global;
@@ -32,6 +34,7 @@ use std::path::PathBuf;
 Examples:
   gq plan ./gemma-3-270m                             the default: size, memory, and how long measuring takes
   gq plan ./gemma-3-270m --fit 4GiB --ctx 32k        does it fit?
+  gq plan ./gemma-3-270m --table --ctx 32k           which size to take
   gq plan ./gemma-3-270m --measurements gemma.measurements --bpw 3.5 --tensors
   gq plan ./gemma-3-270m --bits 3 --override 'down_proj=tq4'")]
 pub struct PlanArgs {
@@ -49,11 +52,19 @@ pub struct PlanArgs {
     /// List every tensor.
     #[arg(long)]
     tensors: bool,
+    /// Show sizes one below the other: bytes, the divergence that measurements (--measurements) lead to expect, memory with
+    /// keys and values of --ctx tokens on this machine, and its GPU where there is one, tokens per second (an estimate from
+    /// above, by how fast memory is read), and which one to take.
+    #[arg(long, group = "room", conflicts_with_all = ["bits", "encoding", "size", "bpw", "fit", "target_kld", "tensors", "device"])]
+    table: bool,
 }
 
 pub fn run(args: &PlanArgs, global: &Global) -> Result<(), Failure> {
     calibration_text::check_names(&args.recipe, args.calibration.calibration.as_deref())?;
     let found = source::find(&args.source, global)?;
+    if args.table {
+        return sizes::show(&found, &args.recipe, global);
+    }
     show(
         &found,
         &args.recipe,

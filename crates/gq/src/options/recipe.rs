@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
 /// What decides the output's bytes, and the memory to make them in.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Recipe {
     /// Bits per weight of the body, 1 to 8; short for --encoding tqB: quick, nothing is measured unless --calibration asks
     /// for it [default: no fixed encodings but a budget of 4.25 bits per weight of the body and 6.5 of embedding and head,
@@ -157,6 +157,11 @@ impl Recipe {
     /// Whether an encoding is asked for by name: quick, without calibration unless that is asked for too.
     pub fn names_an_encoding(&self) -> bool {
         self.bits.is_some() || self.encoding.is_some()
+    }
+
+    /// The same with so many bits per weight of the body to spend.
+    pub fn at_bits(&self, bits: f64) -> Recipe {
+        Recipe { bpw: Some(bits), size: None, fit: None, target_kld: None, ..self.clone() }
     }
 
     /// The budget as it was asked for.

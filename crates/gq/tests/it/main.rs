@@ -38,6 +38,7 @@ mod meta;
 mod mistral;
 mod mix_interrupted;
 mod phi3;
+mod plan_table;
 mod quantized;
 mod rederive;
 mod release;
