@@ -61,48 +61,78 @@ pub fn fixed_product(
     c: &mut [f32],
     c_stride: usize,
 ) {
-    let ProductShape { rows: m, cols: n, depth: k } = shape;
-    if m == 0 || n == 0 || k == 0 {
-        return;
+    FixedProducts { level, parallelism, panels: Vec::new() }.add(shape, a, b, c, c_stride);
+}
+
+/// Products one after the other that share the memory of their packed panels.
+pub(crate) struct FixedProducts {
+    level: Isa,
+    parallelism: Parallelism,
+    panels: Vec<f32>,
+}
+
+impl FixedProducts {
+    /// For products of at most so many columns and so much depth. Panels have their pages at once, see
+    /// [`crate::ldlq`].
+    pub(crate) fn of(level: Isa, parallelism: Parallelism, cols: usize, depth: usize) -> FixedProducts {
+        FixedProducts { level, parallelism, panels: vec![f32::NAN; panels_len(cols, depth)] }
     }
-    assert!(n <= c_stride && (m - 1) * c_stride + n <= c.len(), "rows of the product");
-    let serial = parallelism.is_serial();
-    let mut packed_b = vec![0.0f32; NC.min(n.next_multiple_of(NR)) * KC.min(k)];
-    for j0 in (0..n).step_by(NC) {
-        let nc = NC.min(n - j0);
-        for k0 in (0..k).step_by(KC) {
-            let kc = KC.min(k - k0);
-            let panels = nc.div_ceil(NR);
-            let pack_panel =
-                |(panel, out): (usize, &mut [f32])| pack(b.t(), j0 + panel * NR, n, k0, kc, NR, out);
-            if serial {
-                packed_b.chunks_mut(NR * kc).take(panels).enumerate().for_each(pack_panel);
-            } else {
-                packed_b.par_chunks_mut(NR * kc).take(panels).enumerate().for_each(pack_panel);
-            }
-            let packed_b = &packed_b;
-            // Few rows are cut finer, so that every thread has some; no element's sum depends on the cut.
-            let shared = if serial { m } else { m.div_ceil(rayon::current_num_threads()) };
-            let rows = shared.next_multiple_of(MR).min(MC);
-            let multiply = |(block, c): (usize, &mut [f32])| {
-                let i0 = block * rows;
-                let mc = rows.min(m - i0);
-                let mut packed_a = vec![0.0f32; MR * kc];
-                for i in (0..mc).step_by(MR) {
-                    pack(a, i0 + i, m, k0, kc, MR, &mut packed_a);
-                    for panel in 0..panels {
-                        let j = panel * NR;
-                        let b = &packed_b[panel * NR * kc..(panel + 1) * NR * kc];
-                        let c = &mut c[i * c_stride + j0 + j..];
-                        tile(level, &packed_a, b, c, c_stride, MR.min(mc - i), NR.min(nc - j));
-                    }
+
+    /// `C += A B`, as [`fixed_product`].
+    pub(crate) fn add(
+        &mut self,
+        shape: ProductShape,
+        a: Operand<'_>,
+        b: Operand<'_>,
+        c: &mut [f32],
+        c_stride: usize,
+    ) {
+        let ProductShape { rows: m, cols: n, depth: k } = shape;
+        if m == 0 || n == 0 || k == 0 {
+            return;
+        }
+        assert!(n <= c_stride && (m - 1) * c_stride + n <= c.len(), "rows of the product");
+        let FixedProducts { level, parallelism, panels: packed_b } = self;
+        let serial = parallelism.is_serial();
+        if packed_b.len() < panels_len(n, k) {
+            packed_b.resize(panels_len(n, k), 0.0);
+        }
+        for j0 in (0..n).step_by(NC) {
+            let nc = NC.min(n - j0);
+            for k0 in (0..k).step_by(KC) {
+                let kc = KC.min(k - k0);
+                let panels = nc.div_ceil(NR);
+                let pack_panel =
+                    |(panel, out): (usize, &mut [f32])| pack(b.t(), j0 + panel * NR, n, k0, kc, NR, out);
+                if serial {
+                    packed_b.chunks_mut(NR * kc).take(panels).enumerate().for_each(pack_panel);
+                } else {
+                    packed_b.par_chunks_mut(NR * kc).take(panels).enumerate().for_each(pack_panel);
                 }
-            };
-            let blocks = m.div_ceil(rows);
-            if serial {
-                c.chunks_mut(rows * c_stride).take(blocks).enumerate().for_each(multiply);
-            } else {
-                c.par_chunks_mut(rows * c_stride).take(blocks).enumerate().for_each(multiply);
+                let packed_b = &*packed_b;
+                // Few rows are cut finer, so that every thread has some; no element's sum depends on the cut.
+                let shared = if serial { m } else { m.div_ceil(rayon::current_num_threads()) };
+                let rows = shared.next_multiple_of(MR).min(MC);
+                let multiply = |(block, c): (usize, &mut [f32])| {
+                    let i0 = block * rows;
+                    let mc = rows.min(m - i0);
+                    let mut packed_a = vec![0.0f32; MR * kc];
+                    for i in (0..mc).step_by(MR) {
+                        pack(a, i0 + i, m, k0, kc, MR, &mut packed_a);
+                        for panel in 0..panels {
+                            let j = panel * NR;
+                            let b = &packed_b[panel * NR * kc..(panel + 1) * NR * kc];
+                            let c = &mut c[i * c_stride + j0 + j..];
+                            tile(*level, &packed_a, b, c, c_stride, MR.min(mc - i), NR.min(nc - j));
+                        }
+                    }
+                };
+                let blocks = m.div_ceil(rows);
+                if serial {
+                    c.chunks_mut(rows * c_stride).take(blocks).enumerate().for_each(multiply);
+                } else {
+                    c.par_chunks_mut(rows * c_stride).take(blocks).enumerate().for_each(multiply);
+                }
             }
         }
     }
@@ -125,9 +155,14 @@ fn pack(x: Operand<'_>, first: usize, limit: usize, k0: usize, kc: usize, width:
     }
 }
 
-/// Bytes of the packed panels of a product with `n` columns, `k` deep.
+/// Numbers in the packed panels of a product with `n` columns, `k` deep.
+fn panels_len(n: usize, k: usize) -> usize {
+    NC.min(n.next_multiple_of(NR)) * KC.min(k)
+}
+
+/// Bytes of them.
 pub(crate) fn packed_bytes(n: usize, k: usize) -> u64 {
-    4 * (NC.min(n.next_multiple_of(NR)) * KC.min(k)) as u64
+    4 * panels_len(n, k) as u64
 }
 
 fn tile(level: Isa, a: &[f32], b: &[f32], c: &mut [f32], c_stride: usize, rows: usize, cols: usize) {

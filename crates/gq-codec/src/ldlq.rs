@@ -4,7 +4,7 @@
 //! this driver feeds errors back through U of `H = U D U^T`.
 
 use crate::factor::Factor;
-use crate::fixed_product::{Operand, ProductShape, fixed_product, packed_bytes};
+use crate::fixed_product::{FixedProducts, Operand, ProductShape, packed_bytes};
 use crate::parallelism::Parallelism;
 use gq_tensor::Isa;
 
@@ -65,11 +65,12 @@ pub(crate) fn round_strip(
         "scales of a strip"
     );
     let upper = factor.upper();
-    // e_k = w_k - q_k, [n, rows], each row written before it is read. A copy of something has its pages at once: what a
-    // strip takes does not depend on how far it is, so that what was promised for all threads is what they take.
+    // e_k = w_k - q_k, [n, rows], each row written before it is read. What is not made of zeros has its pages at once: what
+    // a strip takes does not depend on how far it is, so that what was promised for all threads is what they take.
     let mut errors = weights.to_vec();
+    let mut products = FixedProducts::of(level, parallelism, rows, n);
     let mut refit = Refit::new(n, rows);
-    let mut block = vec![0.0f32; BLOCK * rows];
+    let mut block = vec![f32::NAN; BLOCK * rows];
     let (mut targets, mut value) = (vec![0.0f32; rows], vec![0.0f32; rows]);
     let inverse: Vec<f32> = scales.iter().map(|&s| if s > 0.0 { 1.0 / s } else { 0.0 }).collect();
     for start in (0..n).step_by(BLOCK) {
@@ -81,7 +82,7 @@ pub(crate) fn round_strip(
         }
         let feedback = Operand { data: &upper[start.min(upper.len())..], row_stride: 1, col_stride: n };
         let shape = ProductShape { rows: width, cols: rows, depth: start };
-        fixed_product(level, parallelism, shape, feedback, Operand::rows(&errors, rows), &mut block, rows);
+        products.add(shape, feedback, Operand::rows(&errors, rows), &mut block, rows);
         for c in 0..width {
             let col = start + c;
             let (target, later) = block[c * rows..].split_at_mut(rows);
@@ -106,7 +107,7 @@ pub(crate) fn round_strip(
         }
         let end = start + width;
         if end.is_multiple_of(PROJECTED) || end == n {
-            refit.project(level, parallelism, factor, weights, end);
+            refit.project(&mut products, factor, weights, end);
         }
     }
     refit.outcome()
@@ -126,7 +127,7 @@ struct Refit {
 
 impl Refit {
     fn new(n: usize, rows: usize) -> Refit {
-        let [residuals, projected] = [(); 2].map(|()| vec![0.0; PROJECTED.min(n) * rows]);
+        let [residuals, projected] = [(); 2].map(|()| vec![f32::NAN; PROJECTED.min(n) * rows]);
         let [wq, qq, ww] = [(); 3].map(|()| vec![0.0; rows]);
         Refit { residuals, projected, wq, qq, ww }
     }
@@ -138,28 +139,13 @@ impl Refit {
     }
 
     /// Takes in the columns before `end` that were not taken in yet, of which all residuals are there.
-    fn project(
-        &mut self,
-        level: Isa,
-        parallelism: Parallelism,
-        factor: &Factor,
-        weights: &[f32],
-        end: usize,
-    ) {
+    fn project(&mut self, products: &mut FixedProducts, factor: &Factor, weights: &[f32], end: usize) {
         let (n, rows, start) = (factor.n(), self.wq.len(), (end - 1) / PROJECTED * PROJECTED);
         // U is zero below its diagonal.
         let upper = Operand::rows(&factor.upper()[start..], n).t();
         self.projected.fill(0.0);
         let shape = ProductShape { rows: end - start, cols: rows, depth: end };
-        fixed_product(
-            level,
-            parallelism,
-            shape,
-            upper,
-            Operand::rows(weights, n).t(),
-            &mut self.projected,
-            rows,
-        );
+        products.add(shape, upper, Operand::rows(weights, n).t(), &mut self.projected, rows);
         let columns = self.projected.chunks_exact(rows).zip(self.residuals.chunks_exact(rows));
         for ((projected, residuals), &d) in columns.zip(&factor.diagonal()[start..end]) {
             for (row, (&projected, &residual)) in projected.iter().zip(residuals).enumerate() {
