@@ -24,7 +24,7 @@ pub(super) const GRADIENTS: &str = "gradients.safetensors";
 pub(super) const HELD_OUT: &str = "held_out.safetensors";
 
 /// llama.cpp's importance matrix, where one was asked for.
-const IMATRIX: &str = "imatrix.gguf";
+pub(super) const IMATRIX: &str = "imatrix.gguf";
 
 /// Weight of the mean in every row's squared gradient.
 const PRIOR: f64 = 0.1;

@@ -1,8 +1,8 @@
 //! A measurement that is not finished: what is done of it, next to its files, bound to what was asked for.
 
 use super::directory::{
-    GRADIENTS, HELD_OUT, INDEX, MeasurementsDir, MeasurementsError, TEMPORARY, UNFINISHED, is_moments,
-    malformed, read, write,
+    GRADIENTS, HELD_OUT, IMATRIX, INDEX, MeasurementsDir, MeasurementsError, TEMPORARY, UNFINISHED,
+    is_moments, malformed, read, write,
 };
 use super::value::{self, Measurements};
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,7 @@ impl MeasurementsDir {
             let entry = entry.map_err(io)?;
             let name = entry.file_name();
             let unknown = |name: &str| {
-                (is_moments(name) || [GRADIENTS, HELD_OUT].contains(&name))
+                (is_moments(name) || [GRADIENTS, HELD_OUT, IMATRIX].contains(&name))
                     && !measurements.value.digests.contains_key(name)
             };
             if name.to_str().is_some_and(unknown) {
@@ -188,8 +188,9 @@ mod tests {
         begun(dir.path());
         std::fs::write(dir.path().join(UNFINISHED), "{").unwrap();
         begins_anew("asked");
-        // Finished, and measured again: nothing of the old one counts.
+        // Finished, and measured again: nothing of the old one counts, nor what was made of it.
         let (measurements, done) = begun(dir.path());
+        std::fs::write(measurements.imatrix_path(), "of the old one").unwrap();
         measurements.finish().unwrap();
         measurements.save_unfinished(&done).unwrap();
         begins_anew("asked");

@@ -146,9 +146,12 @@ impl Part {
     }
 }
 
-/// Names of the tensors that a GGUF has for a canonical one of `shape`: one, or the parts of a stack. None where the format
-/// has no place for it.
+/// Names of the tensors that a GGUF has for a canonical one of `shape`: one, which may have rows of others too, or the parts
+/// of a stack. None where the format has no place for it.
 pub fn gguf_names(spec: &ModelSpec, canonical: &str, shape: &[usize]) -> Vec<String> {
+    if let Some(fused) = spec.fused(canonical) {
+        return vec![fused.gguf];
+    }
     stored_as(spec.family, canonical, shape).into_iter().map(|(name, ..)| name).collect()
 }
 

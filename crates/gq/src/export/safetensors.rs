@@ -28,8 +28,8 @@ pub type Round<'a> = dyn Fn(&str, GroupCode, &[f32]) -> Result<GroupedRows, Fail
 pub struct Coded<'a> {
     /// Codes by canonical name.
     pub codes: BTreeMap<String, GroupCode>,
-    /// What the configuration says of them.
-    pub configuration: Value,
+    /// What the configuration says of them; nothing where there are none.
+    pub configuration: Option<Value>,
     /// What rounds them.
     pub round: &'a Round<'a>,
 }
@@ -120,7 +120,7 @@ fn fill(
     progress: &mut dyn FnMut(u64),
 ) -> Result<u64, Failure> {
     let texts = &weights.texts;
-    let config = config(&texts.config, coded.map(|coded| &coded.configuration))?;
+    let config = config(&texts.config, coded.and_then(|coded| coded.configuration.as_ref()))?;
     let mut tokenizer_config = texts.tokenizer_config.clone();
     if tokenizer_config.is_none() && texts.tokenizer.is_some() {
         tokenizer_config = Some("{\"tokenizer_class\":\"PreTrainedTokenizerFast\"}".to_owned());

@@ -138,6 +138,17 @@ fn what_cannot_be_is_refused_by_name_before_anything_is_measured() {
     assert!(std::fs::read_dir(gq.dir.path()).unwrap().next().is_none());
 }
 
+/// A budget that every matrix fits in as it is leaves none in codes: the checkpoint says nothing of any.
+#[test]
+fn a_budget_of_sixteen_bits_keeps_every_matrix_whole() {
+    let (gq, demo) = (Gq::new(), testdata("demo"));
+    let convert = ["convert", &demo, "--format", "compressed-tensors", "--bpw", "16", "-o", "w"];
+    let made = gq.json(&[&convert[..], &["--calibration", "none"]].concat());
+    assert!(made["types"].as_array().unwrap().iter().all(|form| form["type"] == "BF16"), "{made}");
+    assert!(config(&gq, "w").get("quantization_config").is_none());
+    assert!(divergence(&gq, "w") < 1e-4);
+}
+
 #[test]
 fn damaged_codes_are_refused_by_name() {
     let (gq, demo) = (Gq::new(), testdata("demo"));

@@ -2,6 +2,7 @@
 
 use crate::adapters::tensors;
 use crate::run::{Gq, testdata};
+use gq_checkpoint::gguf::Imatrix;
 use std::path::Path;
 
 /// Largest error of the logits, by the reference of a tiny checkpoint.
@@ -127,4 +128,40 @@ fn a_long_context_is_said() {
         let (done, shown) = said(&[prompt, "--ctx", "256"]);
         assert!(done && shown.contains("--ctx 256 is beyond 128 tokens"), "{shown}");
     }
+}
+
+/// llama.cpp has one entry for matrices that stand in one tensor, and every matrix is read by it.
+#[test]
+fn importances_are_of_what_stands_together() {
+    let (gq, source) = (Gq::new(), testdata("tiny/phi3"));
+    let calibrate =
+        ["calibrate", &source, "-o", "m", "--calibration-tokens", "256", "--calibration-ctx", "64"];
+    let calibrate =
+        [&calibrate[..], &["--gradient-tokens", "0", "--trial-tokens", "0", "--imatrix"]].concat();
+    gq.ok(&calibrate);
+    let path = gq.path("m/imatrix.gguf");
+    let imatrix = Imatrix::open(&path).unwrap();
+    for name in ["attn_qkv", "attn_output", "ffn_up", "ffn_down"] {
+        assert!(
+            imatrix.tensors.contains_key(&format!("blk.0.{name}.weight")),
+            "{:?}",
+            imatrix.tensors.keys()
+        );
+    }
+    let convert =
+        ["convert", &source, "--format", "gguf", "--bpw", "6", "--no-check", "--force", "-o", "b.gguf"];
+    let convert = [&convert[..], &["--imatrix", "m/imatrix.gguf"]].concat();
+    let said = |output: &std::process::Output| String::from_utf8(output.stderr.clone()).unwrap();
+    let whole = gq.run(&convert);
+    assert!(whole.status.success() && !said(&whole).contains("says nothing of"), "{}", said(&whole));
+    // What it lacks is named; a layer of which it has nothing is refused.
+    let mut partial = imatrix.clone();
+    partial.tensors.remove("blk.0.attn_qkv.weight").unwrap();
+    partial.write(&path).unwrap();
+    let noted = gq.run(&convert);
+    assert!(noted.status.success() && said(&noted).contains("nothing of 3 of"), "{}", said(&noted));
+    partial.tensors.retain(|name, _| !name.starts_with("blk.1."));
+    partial.write(&path).unwrap();
+    let refused = gq.fails(3, &convert);
+    assert!(refused.contains("no matrix of layer 1"), "{refused}");
 }

@@ -73,7 +73,8 @@ impl Asked<'_> {
             Some(_) => Calibrate::Without(Why::Importance),
             None => Calibrate::resolve(self.recipe, self.calibration, &checkpoint)?,
         };
-        let importances = self.imatrix.map(|path| importance::read(&checkpoint, path)).transpose()?;
+        let importances =
+            self.imatrix.map(|path| importance::read(&checkpoint, path, global.output())).transpose()?;
         let path = match self.output {
             Some(path) => path.to_owned(),
             None => self.recipe.mix_name(&found.name, format, more, &calibrate),

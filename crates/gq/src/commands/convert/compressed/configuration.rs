@@ -6,8 +6,9 @@ use gq_convert::Grouped;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The `quantization_config` of units in these forms, by canonical name; `whole` are modules that are never coded.
-pub fn configuration(units: &[Unit], forms: &BTreeMap<String, Grouped>, whole: &[String]) -> Value {
+/// The `quantization_config` of units in these forms, by canonical name; `whole` are modules that are never coded. None where
+/// no matrix has codes: readers refuse a configuration without groups.
+pub fn configuration(units: &[Unit], forms: &BTreeMap<String, Grouped>, whole: &[String]) -> Option<Value> {
     let form = |unit: &Unit| unit.tensors.first().and_then(|(name, _)| forms.get(name).copied());
     let mut ignore = whole.to_vec();
     let mut coded: BTreeMap<GroupCode, Vec<&Unit>> = BTreeMap::new();
@@ -17,12 +18,15 @@ pub fn configuration(units: &[Unit], forms: &BTreeMap<String, Grouped>, whole: &
             _ => ignore.extend(unit.modules()),
         }
     }
+    if coded.is_empty() {
+        return None;
+    }
     let single = coded.len() == 1;
     let groups = coded.iter().enumerate().map(|(index, (code, units))| {
         let targets = if single { vec!["Linear".to_owned()] } else { targets(units) };
         (format!("group_{index}"), group(*code, targets))
     });
-    json!({
+    Some(json!({
         "config_groups": groups.collect::<Map<_, _>>(),
         "format": "pack-quantized",
         "global_compression_ratio": null,
@@ -30,7 +34,7 @@ pub fn configuration(units: &[Unit], forms: &BTreeMap<String, Grouped>, whole: &
         "kv_cache_scheme": null,
         "quant_method": "compressed-tensors",
         "quantization_status": "compressed",
-    })
+    }))
 }
 
 fn group(code: GroupCode, targets: Vec<String>) -> Value {

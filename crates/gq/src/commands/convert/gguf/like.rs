@@ -3,9 +3,9 @@
 //! As of llama.cpp's `src/llama-quant.cpp`, for the mixes of types that are rounded to here; `scripts/check_like.py` compares
 //! them with llama-quantize's own files.
 
-use gq_checkpoint::ModelSpec;
 use gq_checkpoint::gguf::GgmlType;
 use gq_checkpoint::gguf_model::ExportTensor;
+use gq_checkpoint::{Family, ModelSpec};
 use std::collections::BTreeMap;
 
 /// Name, number in `general.file_type`, type of most tensors.
@@ -69,7 +69,7 @@ impl Like {
         importance: bool,
     ) -> BTreeMap<String, GgmlType> {
         let layers = spec.layers.len();
-        let values = tensors.iter().filter(|tensor| tensor.new.name.ends_with("attn_v.weight")).count();
+        let values = tensors.iter().filter(|tensor| has_values(&tensor.new.name)).count();
         let tied = tensors.iter().all(|tensor| tensor.new.name != "output.weight");
         let mut layer_of_value = 0;
         let mut ordered: Vec<&&ExportTensor> = tensors.iter().collect();
@@ -88,7 +88,7 @@ impl Like {
                         && ["token_embd.weight", "per_layer_token_embd.weight"].contains(&&*tensor.new.name),
                 importance,
             };
-            layer_of_value += usize::from(place.is("attn_v"));
+            layer_of_value += usize::from(has_values(place.name));
             kinds.insert(source, fallback(self.kind(spec, &place), place.cols));
         }
         kinds
@@ -100,14 +100,15 @@ impl Like {
         let eight = spec.layers.iter().any(|layer| layer.moe.is_some_and(|moe| moe.experts == 8));
         let (layer, layers) = (place.layer, place.layers);
         let (value, values) = place.value;
-        if self.main == GgmlType::F16 {
+        // llama-quantize leaves what makes inputs of layers' tables as it is.
+        if self.main == GgmlType::F16 || place.is("per_layer_model_proj") {
             return GgmlType::F16;
         }
         if place.is_head {
             let divided = place.cols.is_multiple_of(self.main.block_len());
             return if !divided || self.main == GgmlType::Q8_0 { GgmlType::Q8_0 } else { GgmlType::Q6_K };
         }
-        if place.is("attn_v") {
+        if has_values(place.name) {
             let kind = match self.name {
                 "Q2_K" => {
                     if shared {
@@ -133,7 +134,7 @@ impl Like {
             return match kind {
                 _ if eight => GgmlType::Q8_0,
                 // Eight heads share values in its models of 70 billion weights: more bits cost little.
-                GgmlType::Q3_K | GgmlType::Q4_K if layers == 80 => GgmlType::Q5_K,
+                GgmlType::Q3_K | GgmlType::Q4_K if is_70b(spec) => GgmlType::Q5_K,
                 kind => kind,
             };
         }
@@ -165,6 +166,7 @@ impl Like {
                 "Q2_K" | "Q3_K_S" | "Q3_K_M" | "IQ4_NL" | "Q4_K_S" | "Q4_K_M" | "IQ4_XS" if eight => {
                     GgmlType::Q5_K
                 }
+                _ if eight => self.main,
                 "Q2_K" => GgmlType::Q3_K,
                 "Q3_K_M" => GgmlType::Q4_K,
                 "Q3_K_L" => GgmlType::Q5_K,
@@ -194,6 +196,17 @@ impl Place<'_> {
     }
 }
 
+/// Whether a tensor is of values in llama-quantize's view, as one that queries, keys and values stand in together is.
+fn has_values(name: &str) -> bool {
+    ["attn_v.weight", "attn_qkv.weight"].iter().any(|end| name.ends_with(end))
+}
+
+/// Whether llama.cpp takes a model for one of 70 billion weights: of Llama's those of 80 layers that share keys and values.
+fn is_70b(spec: &ModelSpec) -> bool {
+    let shares = spec.layers.first().is_some_and(|layer| layer.attention.heads != layer.attention.kv_heads);
+    spec.layers.len() == 80 && (spec.family == Family::Qwen2 || spec.family == Family::Llama && shares)
+}
+
 /// The layer that a name in a file is of.
 fn layer(name: &str) -> Option<usize> {
     name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
@@ -217,6 +230,59 @@ fn fallback(kind: GgmlType, cols: usize) -> GgmlType {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gq_checkpoint::Checkpoint;
+
+    fn spec(name: &str) -> ModelSpec {
+        let path = format!("{}/../../testdata/tiny/{name}", env!("CARGO_MANIFEST_DIR"));
+        Checkpoint::open(path).unwrap().spec().clone()
+    }
+
+    /// The type of a tensor in the first of `layers` layers, without an importance matrix.
+    fn kind(mix: &str, spec: &ModelSpec, name: &str) -> GgmlType {
+        let layers = spec.layers.len();
+        let place = Place {
+            name,
+            cols: 256,
+            layer: 0,
+            layers,
+            value: (0, layers),
+            is_head: false,
+            importance: false,
+        };
+        like(mix).unwrap().kind(spec, &place)
+    }
+
+    #[test]
+    fn what_llama_quantize_does_otherwise_in_some_models() {
+        let gemma = spec("gemma4-e2b");
+        assert_eq!(kind("Q4_K_M", &gemma, "per_layer_model_proj.weight"), GgmlType::F16);
+        assert_eq!(kind("Q4_K_M", &gemma, "blk.0.inp_gate.weight"), GgmlType::Q4_K);
+        // Queries, keys and values in one tensor are values.
+        let mut phi = spec("phi3");
+        let layer = phi.layers[0].clone();
+        phi.layers.resize(16, layer);
+        assert_eq!(kind("Q4_K_M", &phi, "blk.0.attn_qkv.weight"), GgmlType::Q6_K);
+        assert_eq!(kind("Q3_K_M", &phi, "blk.0.attn_qkv.weight"), GgmlType::Q5_K);
+        // Eight experts.
+        let mut eight = spec("qwen3-moe");
+        let output = "blk.0.attn_output.weight";
+        assert_eq!(kind("Q3_K_L", &eight, output), GgmlType::Q5_K);
+        for layer in &mut eight.layers {
+            layer.moe.as_mut().unwrap().experts = 8;
+        }
+        assert_eq!(kind("Q3_K_L", &eight, output), GgmlType::Q3_K);
+        assert_eq!(kind("Q4_K_M", &eight, output), GgmlType::Q5_K);
+        // 80 layers, with keys and values shared and without.
+        let mut llama = spec("llama");
+        let layer = llama.layers[0].clone();
+        llama.layers.resize(80, layer);
+        for (kv_heads, expected) in [(1, GgmlType::Q5_K), (8, GgmlType::Q3_K)] {
+            for layer in &mut llama.layers {
+                (layer.attention.heads, layer.attention.kv_heads) = (8, kv_heads);
+            }
+            assert_eq!(kind("Q3_K_S", &llama, "blk.0.attn_v.weight"), expected);
+        }
+    }
 
     #[test]
     fn names_of_mixes() {
