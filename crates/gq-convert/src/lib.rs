@@ -21,7 +21,7 @@ pub use after::{
     TunedScales, check_source, held_out_divergence, tune_scales,
 };
 pub use blocks::{
-    BlockCoder, GroupCoder, Grouped, Importances, Pace, TooSmall, TypeError, TypeOption, TypedUnit,
+    BlockCoder, ChooseError, GroupCoder, Grouped, Importances, Pace, TypeError, TypeOption, TypedUnit,
     choose_types, sensitivities,
 };
 pub use execute::{

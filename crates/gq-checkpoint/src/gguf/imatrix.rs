@@ -11,6 +11,8 @@ const KIND: &str = "imatrix";
 const DATASETS: &str = "imatrix.datasets";
 const CHUNK_COUNT: &str = "imatrix.chunk_count";
 const CHUNK_SIZE: &str = "imatrix.chunk_size";
+/// Largest sum of a matrix's means: products of these with squared weights stay finite.
+const LARGEST: f32 = 1e24;
 /// What a tensor's name has behind it for each of its two parts.
 const SUMS: &str = ".in_sum2";
 const COUNTS: &str = ".counts";
@@ -56,7 +58,7 @@ impl Imatrix {
     ///
     /// # Errors
     /// When it is no GGUF (the older format is none), is not an importance matrix, or has sums without counts, other
-    /// numbers than of f32, or such that are negative or infinite.
+    /// numbers than of f32, such that are negative or infinite, or means beyond what weights are scaled by.
     pub fn open(path: &Path) -> Result<Imatrix, GgufError> {
         let gguf = Gguf::open(path)?;
         let metadata = gguf.metadata();
@@ -87,17 +89,25 @@ impl Imatrix {
             let Some(name) = tensor.info.name.strip_suffix(SUMS) else { continue };
             let sums = values(&gguf, &tensor.info.name)?;
             let counts = values(&gguf, &format!("{name}{COUNTS}"))?;
-            let fault = |fault: &str| GgufError::Contradiction {
-                key: format!("{name}{COUNTS}"),
+            let fault = |part: &str, fault: &str| GgufError::Contradiction {
+                key: format!("{name}{part}"),
                 fault: fault.to_owned(),
             };
             if counts.is_empty() || !sums.len().is_multiple_of(counts.len()) {
-                return Err(fault("their number does not divide that of the sums"));
+                return Err(fault(COUNTS, "their number does not divide that of the sums"));
             }
-            if sums.iter().chain(&counts).any(|value| !value.is_finite() || *value < 0.0) {
-                return Err(fault("sums and counts are not all finite and from 0 on"));
+            for (part, values) in [(SUMS, &sums), (COUNTS, &counts)] {
+                if values.iter().any(|value| !value.is_finite() || *value < 0.0) {
+                    return Err(fault(part, "its numbers are not all finite and from 0 on"));
+                }
             }
-            imatrix.tensors.insert(name.to_owned(), SquaredInputs { sums, counts });
+            let inputs = SquaredInputs { sums, counts };
+            let sum = |matrix| inputs.means(matrix).iter().sum::<f32>();
+            // What is not a number is refused too.
+            if !(0..inputs.counts.len()).all(|matrix| sum(matrix) <= LARGEST) {
+                return Err(fault(SUMS, &format!("its means are beyond {LARGEST:e} together")));
+            }
+            imatrix.tensors.insert(name.to_owned(), inputs);
         }
         match imatrix.tensors.is_empty() {
             true => Err(missing(&format!("tensors NAME{SUMS}"))),
@@ -176,6 +186,16 @@ mod tests {
         let infinite = refused(&|damaged| {
             damaged.tensors.insert("blk.0.attn_q.weight".to_owned(), inputs(&[f32::NAN], &[2.0]));
         });
-        assert!(infinite.contains("blk.0.attn_q.weight.counts") && infinite.contains("finite"), "{infinite}");
+        assert!(
+            infinite.contains("blk.0.attn_q.weight.in_sum2") && infinite.contains("finite"),
+            "{infinite}"
+        );
+        // Finite sums of which means, or what is made of them, are not.
+        for inputs in [inputs(&[3e38, 3e38], &[1.0]), inputs(&[1.0, 1.0], &[1e-40])] {
+            let huge = refused(&|damaged| {
+                damaged.tensors.insert("blk.0.attn_q.weight".to_owned(), inputs.clone());
+            });
+            assert!(huge.contains("blk.0.attn_q.weight.in_sum2") && huge.contains("beyond"), "{huge}");
+        }
     }
 }

@@ -25,14 +25,23 @@ pub struct TypeOption<K> {
     pub errors: Vec<f64>,
 }
 
-/// The smallest types take more than the budget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the smallest block types take {actual} bytes, the budget leaves {limit} for them")]
-pub struct TooSmall {
-    /// Bytes for these tensors.
-    pub limit: u64,
-    /// Bytes of the smallest types.
-    pub actual: u64,
+/// A budget over types that cannot be spent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChooseError {
+    /// The smallest types take more than the budget.
+    #[error("the smallest types take {actual} bytes, the budget leaves {limit} for them")]
+    TooSmall {
+        /// Bytes for these tensors.
+        limit: u64,
+        /// Bytes of the smallest types.
+        actual: u64,
+    },
+    /// No type has finite errors.
+    #[error("{tensor}: its errors are not finite in any type")]
+    NotFinite {
+        /// Canonical name.
+        tensor: String,
+    },
 }
 
 /// What errors in each tensor cost: as measured, or as is typical of its role.
@@ -46,12 +55,12 @@ pub fn sensitivities(checkpoint: &Checkpoint, measured: Option<&Measurements>) -
 /// A tensor of which `sensitivities` know nothing is taken to cost what the dearest of the others does.
 ///
 /// # Errors
-/// [`TooSmall`].
+/// [`ChooseError`].
 pub fn choose_types<K: Copy>(
     units: &[TypedUnit<K>],
     sensitivities: &Measurements,
     limit: u64,
-) -> Result<BTreeMap<String, K>, TooSmall> {
+) -> Result<BTreeMap<String, K>, ChooseError> {
     let corrections = sensitivities.corrections.as_ref();
     let cost = |tensor: &String| {
         let factor = corrections.map_or(1.0, |corrections| corrections.factor(tensor));
@@ -68,12 +77,14 @@ pub fn choose_types<K: Copy>(
         };
         let finite = options.iter().filter(|option| option.errors.iter().all(|error| error.is_finite()));
         let options = hull(finite.map(|option| (option.bytes, loss(option), option.kind)).collect());
-        let Some(first) = options.first() else { continue };
+        let Some(first) = options.first() else {
+            return Err(ChooseError::NotFinite { tensor: tensors.first().cloned().unwrap_or_default() });
+        };
         (spent, expected) = (spent + first.0, expected + first.1);
         choices.push((tensors, Choices { options, chosen: 0 }));
     }
     if spent > limit {
-        return Err(TooSmall { limit, actual: spent });
+        return Err(ChooseError::TooSmall { limit, actual: spent });
     }
     let (names, mut choices): (Vec<_>, Vec<_>) = choices.into_iter().unzip();
     spend(&mut choices, limit, 0.0, &mut spent, &mut expected);
@@ -117,11 +128,16 @@ mod tests {
         }
         let kinds =
             |limit| choose_types(&tensors, &measured, limit).map(|kinds| names.map(|name| kinds[name]));
-        assert_eq!(kinds(1349), Err(TooSmall { limit: 1349, actual: 3 * 450 }));
+        assert_eq!(kinds(1349), Err(ChooseError::TooSmall { limit: 1349, actual: 3 * 450 }));
         assert_eq!(kinds(1350), Ok([GgmlType::IQ4_NL; 3]));
         assert_eq!(kinds(1550), Ok([GgmlType::Q5_0, GgmlType::IQ4_NL, GgmlType::Q5_0]));
         assert_eq!(kinds(2150), Ok([GgmlType::Q8_0, GgmlType::IQ4_NL, GgmlType::Q8_0]));
         assert_eq!(kinds(1 << 20), Ok([GgmlType::F16; 3]));
+        // Not left out, which would exceed the budget.
+        let none =
+            TypedUnit { tensors: vec!["n".to_owned()], options: vec![option(GgmlType::F16, f64::NAN)] };
+        let refused = choose_types(&[none], &measured, 1 << 20);
+        assert_eq!(refused, Err(ChooseError::NotFinite { tensor: "n".to_owned() }));
     }
 
     #[test]
@@ -142,6 +158,9 @@ mod tests {
         let units = [unit(["q", "k"], [0.1, 0.1]), unit(["gate", "up"], [0.1, 0.1])];
         let kinds = choose_types(&units, &measured, 300).unwrap();
         assert_eq!(["q", "k", "gate", "up"].map(|name| kinds[name]), [8, 8, 4, 4]);
-        assert_eq!(choose_types(&units, &measured, 199), Err(TooSmall { limit: 199, actual: 200 }));
+        assert_eq!(
+            choose_types(&units, &measured, 199),
+            Err(ChooseError::TooSmall { limit: 199, actual: 200 })
+        );
     }
 }

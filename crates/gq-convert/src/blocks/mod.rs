@@ -7,7 +7,7 @@ mod groups;
 mod pace;
 mod tried;
 
-pub use choose::{TooSmall, TypeOption, TypedUnit, choose_types, sensitivities};
+pub use choose::{ChooseError, TypeOption, TypedUnit, choose_types, sensitivities};
 pub use coder::{BlockCoder, TypeError};
 pub use groups::{GroupCoder, Grouped};
 pub use pace::Pace;

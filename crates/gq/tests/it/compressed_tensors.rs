@@ -116,6 +116,8 @@ fn what_cannot_be_is_refused_by_name_before_anything_is_measured() {
     let format = ["--format", "compressed-tensors"];
     let said = refused(&[&format[..], &["--bits", "4"]].concat());
     assert!(said.contains("--bits is not for --format compressed-tensors"), "{said}");
+    let said = refused(&[&format[..], &["--force"]].concat());
+    assert!(said.contains("--force"), "{said}");
     let said = refused(&["--group-size", "64"]);
     assert!(said.contains("--group-size is for --format compressed-tensors"), "{said}");
     let said = refused(&[&format[..], &["--drop-nfc"]].concat());

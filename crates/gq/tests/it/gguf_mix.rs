@@ -117,6 +117,13 @@ fn an_importance_matrix_is_written_and_rounded_by() {
     assert!(gq.fails(3, &tiny).contains("another model"));
     let said = gq.fails(3, &[&convert[..], &["--imatrix", "by.gguf", "-o", "o.gguf"]].concat());
     assert!(said.contains("imatrix"), "{said}");
+    for options in
+        [&["--gradient-tokens", "8"][..], &["--trial-tokens", "8"], &["--restart"], &["--keep-measurements"]]
+    {
+        let by = [&convert[..], &["--imatrix", "m/imatrix.gguf", "-o", "o.gguf"], options].concat();
+        let said = gq.fails(2, &by);
+        assert!(said.contains(options[0]) && said.contains("--imatrix"), "{said}");
+    }
     let said = gq.fails(2, &["convert", &demo, "--imatrix", "m/imatrix.gguf", "-o", "o.gq"]);
     assert!(said.contains("--imatrix is for --format gguf and compressed-tensors"), "{said}");
 }

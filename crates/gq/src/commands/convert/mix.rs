@@ -14,7 +14,7 @@ use crate::signals::Work;
 use crate::{source, typed, units};
 use gq_calibrate::{FACTORS_AT_WORK, Measurements, MeasurementsDir};
 use gq_checkpoint::Checkpoint;
-use gq_convert::{Importances, Resources};
+use gq_convert::{ChooseError, Importances, Resources};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -65,6 +65,7 @@ impl Asked<'_> {
         if let Some(output) = self.output.filter(|_| !self.dry_run) {
             self.guard(output, format, false)?;
         }
+        self.refuse_swallowed(format)?;
         calibration_text::check_names(self.recipe, self.calibration.calibration.as_deref())?;
         let found = source::find(self.source, global)?;
         let checkpoint = Arc::new(source::checkpoint_with(&found.path, &self.recipe.loras, global)?);
@@ -83,6 +84,24 @@ impl Asked<'_> {
             self.guard(&path, format, matches!(calibrate, Calibrate::Measure(_)))?;
         }
         Ok(Opened { began, checkpoint, name: found.name, calibrate, importances, path })
+    }
+
+    /// Refuses options that would do nothing.
+    fn refuse_swallowed(&self, format: Foreign) -> Result<(), Failure> {
+        let measuring = [("--keep-measurements", self.keep_measurements), ("--restart", self.restart)];
+        let measuring = measuring.into_iter().find(|(_, given)| *given).map(|(option, _)| option);
+        if let (Some(_), Some(option)) = (self.imatrix, self.calibration.how_to_measure().or(measuring)) {
+            let message = format!("{option} is of measuring, and with --imatrix nothing is measured");
+            let failure = Failure::new(Exit::Usage, "calibration.option", message).at(option);
+            return Err(failure.limit("a text to measure on").actual("none"));
+        }
+        if format == Foreign::CompressedTensors && self.force.force {
+            let message = "--force replaces files, and --format compressed-tensors makes a folder: remove it, or choose \
+                           another --output";
+            let failure = Failure::new(Exit::Usage, "convert.format_option", message).at("--force");
+            return Err(failure.limit("a folder that does not exist").actual("--force"));
+        }
+        Ok(())
     }
 
     /// Refuses an output that must not be written; one that `measures` has a folder next to it.
@@ -181,6 +200,18 @@ pub fn rounding(measured: Option<&Measurements>, opened: &Opened) -> &'static st
     }
 }
 
+/// The failure of a budget that cannot be spent.
+pub fn not_spent(error: ChooseError) -> Failure {
+    match error {
+        ChooseError::TooSmall { limit, actual } => {
+            Failure::new(Exit::Usage, "plan.budget", error).limit(limit).actual(actual)
+        }
+        ChooseError::NotFinite { .. } => {
+            Failure::new(Exit::Input, "plan.errors", error).limit("finite errors").actual("none")
+        }
+    }
+}
+
 /// Refuses a limit on memory that rounding does not keep; measuring has its own.
 fn refuse_memory(checkpoint: &Checkpoint, limit: Option<u64>, threads: usize) -> Result<(), Failure> {
     let matrices = checkpoint.tensors().iter().filter(|tensor| tensor.role.is_used());
@@ -191,7 +222,7 @@ fn refuse_memory(checkpoint: &Checkpoint, limit: Option<u64>, threads: usize) ->
     match limit {
         Some(limit) if limit < needed => {
             let message = format!(
-                "rounding to block types takes up to {} of memory, --max-memory allows {}",
+                "rounding takes up to {} of memory, --max-memory allows {}",
                 units::bytes(needed),
                 units::bytes(limit)
             );

@@ -1,5 +1,6 @@
 //! Matrices of which engines make one product, and which codes a budget is spent on.
 
+use super::super::mix;
 use crate::export::safetensors::file_bytes;
 use crate::export::{Weights, packed, rows_of};
 use crate::failure::{Exit, Failure};
@@ -225,9 +226,7 @@ impl Units {
             })
             .collect();
         let limit = self.limit(weights, budget)?;
-        choose_types(&units, sensitivities, limit).map_err(|error| {
-            Failure::new(Exit::Usage, "plan.budget", error).limit(limit).actual(error.actual)
-        })
+        choose_types(&units, sensitivities, limit).map_err(mix::not_spent)
     }
 }
 

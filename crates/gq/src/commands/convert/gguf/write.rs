@@ -1,9 +1,10 @@
 //! Writes a GGUF whose types were chosen, and again where a type does not hold what it was chosen for.
 
+use super::super::mix;
 use super::types::Matrices;
 use crate::export::Weights;
 use crate::export::types::most;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::options::recipe::MixBudget;
 use crate::progress::Progress;
 use gq_calibrate::Measurements;
@@ -55,9 +56,7 @@ impl Mix<'_> {
         let matrices = Matrices::of(&draft, &options.overrides);
         let limit = matrices.limit(self.budget)?;
         let tensors: Vec<_> = matrices.names().map(|name| matrices.options(name, &self.errors)).collect();
-        let kinds = choose_types(&tensors, self.sensitivities, limit).map_err(|error| {
-            Failure::new(Exit::Usage, "plan.budget", error).limit(limit).actual(error.actual)
-        })?;
+        let kinds = choose_types(&tensors, self.sensitivities, limit).map_err(mix::not_spent)?;
         options.kind = most(&kinds, |name| matrices.elements(name)).unwrap_or(options.kind);
         options.overrides.extend(kinds);
         self.plan(&options)
