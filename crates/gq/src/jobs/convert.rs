@@ -78,7 +78,11 @@ impl<'a> Job<'a> {
 
     /// Refuses to begin what would not fit on the disk, as far as it is known yet.
     pub fn room(&self, place: &Place<'_>, global: &Global) -> Result<(), Failure> {
-        let payload = self.draft.as_ref().map_or(0, |plan| plan.payload_bytes);
+        self.room_for(place, self.draft.as_ref().map_or(0, |plan| plan.payload_bytes), global)
+    }
+
+    /// The same for an output of `payload` bytes.
+    pub fn room_for(&self, place: &Place<'_>, payload: u64, global: &Global) -> Result<(), Failure> {
         let max_memory = self.resources.max_memory;
         let measuring = self.measuring(place.keep).map(|how| {
             measuring_memory::room(self.checkpoint, &how, &measurements_path(place.path), max_memory, global)

@@ -152,6 +152,22 @@ fn a_budget_of_sixteen_bits_keeps_every_matrix_whole() {
 }
 
 #[test]
+fn every_matrix_in_eight_bits() {
+    let (gq, demo) = (Gq::new(), testdata("demo"));
+    let convert = ["convert", &demo, "--format", "compressed-tensors", "--calibration", "none", "--dry-run"];
+    let eight = ["--code-bits", "8", "--group-size", "32", "--bpw", "8.5"];
+    let made = gq.json(&[&convert[..], &eight].concat());
+    for form in made["types"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|form| ["query", "value", "gate", "down"].iter().any(|role| form["role"] == *role))
+    {
+        assert_eq!(form["type"], "int8 g32", "{made}");
+    }
+}
+
+#[test]
 fn damaged_codes_are_refused_by_name() {
     let (gq, demo) = (Gq::new(), testdata("demo"));
     let convert = ["convert", &demo, "--format", "compressed-tensors", "--calibration", "none"];

@@ -38,6 +38,20 @@ fn what_does_not_fit_is_refused_before_any_work() {
         &["convert", "model", "-o", "m.gq", "-e", "tq8", "--embedding", "tq8", "--calibration", "none"],
     );
     refused(&gq, &["convert", "model", "-o", "m.gq", "--bpw", "8", "--calibration", "none"]);
+    // Matrices of the only layer would fit; the embedding does not.
+    let format = [
+        "convert",
+        "model",
+        "--format",
+        "compressed-tensors",
+        "--bpw",
+        "5",
+        "--calibration",
+        "none",
+        "-o",
+        "m",
+    ];
+    refused(&gq, &format);
     refused(&gq, &["export", "model", "--safetensors", "-o", "m", "--no-measure"]);
     fs::remove_dir_all(gq.path("model")).unwrap();
     // Moments of an input that is as wide as this take more than is free.

@@ -144,12 +144,12 @@ impl Asked<'_> {
         let measures = match &job.calibrate {
             Calibrate::Measure(how) if !self.dry_run => {
                 calibration_text::refuse_short(checkpoint, how)?;
-                job.room(&place, global)?;
+                job.room_for(&place, bytes, global)?;
                 true
             }
             _ => false,
         };
-        if !self.dry_run {
+        if !self.dry_run && !measures {
             guard::space(&opened.path, bytes)?;
         }
         let mut all = if measures { job.stages(true, global)? } else { Vec::new() };
@@ -181,6 +181,14 @@ impl Asked<'_> {
 }
 
 impl Opened {
+    /// Measures nothing that types are chosen by, unless it is asked for: they are given.
+    pub fn without_sensitivities(&mut self, given: &CalibrationArgs) {
+        if let Calibrate::Measure(how) = &mut self.calibrate {
+            how.gradient_tokens = given.gradient_tokens.unwrap_or(0);
+            how.trial_tokens = given.trial_tokens.unwrap_or(0);
+        }
+    }
+
     /// What an interruption leaves and removes.
     pub fn work(&self) -> Work {
         let begun = [guard::candidate(&self.path), gq_files::partial_path(&guard::candidate(&self.path))];

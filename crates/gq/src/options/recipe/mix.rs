@@ -52,14 +52,6 @@ pub enum MixBudget {
 }
 
 impl MixBudget {
-    /// Bytes of the file, where they are what is asked for.
-    pub fn bytes(self) -> Option<u64> {
-        match self {
-            MixBudget::File(bytes) => Some(bytes),
-            MixBudget::Bits(_) => None,
-        }
-    }
-
     /// The failure of a budget of which matrices get `limit` bytes where the smallest types take `least`, of `weights`
     /// weights, and everything else takes `around`: it names the nearest that works.
     pub fn too_small(self, limit: u64, least: u64, weights: u64, around: u64) -> Failure {

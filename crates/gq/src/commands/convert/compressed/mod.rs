@@ -45,7 +45,7 @@ pub fn run(asked: &Asked<'_>, global: &Global) -> Result<(), Failure> {
     let units = Units::of(&weights, asked.groups)?;
     // Refused before anything is measured.
     let limit = units.limit(&weights, budget)?;
-    let bytes = budget.bytes().unwrap_or(limit);
+    let bytes = units.most(&weights, limit);
     let calibrated = !matches!(opened.calibrate, Calibrate::Without(_));
     let pace =
         source::with_threads(global, || Ok::<_, Failure>(Pace::of_groups(global.isa()?, &units.codes)))??;

@@ -118,7 +118,7 @@ impl Units {
         let fitting = |codes: &[GroupCode]| {
             self.units.iter().filter(|unit| codes.iter().any(|code| unit.fits(*code))).count()
         };
-        let others = GroupArgs { group_size: Vec::new(), zero_points: asked.zero_points }.codes();
+        let others = GroupArgs { group_size: Vec::new(), ..asked.clone() }.codes();
         if fitting(&others) == 0 {
             let message = format!(
                 "no matrix has a width that groups of 32 divide (this model's is {}): --format gguf and .gq files take any",
@@ -137,10 +137,10 @@ impl Units {
             let codes: Vec<_> = others.iter().copied().filter(|code| code.group() == *group).collect();
             (fitting(&codes), *group)
         });
-        let (given, best) = (asked.name().replace("-g", ", ").replace("-zp", ""), best.unwrap_or(32));
+        let (given, best) = (asked.sizes(), best.unwrap_or(32));
         let message = format!(
             "{name} has {cols} columns, which groups of {} do not divide: --group-size {best} works",
-            given.trim_start_matches(", ")
+            given
         );
         let failure = Failure::new(Exit::Usage, "convert.group_size", message).at("--group-size");
         Err(failure.limit("a divisor of the columns").actual(cols).advise(format!("--group-size {best}")))
@@ -178,6 +178,12 @@ impl Units {
         // Offsets may have more digits in a larger file: two numbers of each of at most four parts.
         let digits = 16 * self.matrices().count() as u64;
         file_bytes(weights, &codes(&all.collect()), SHARD).saturating_sub(taken) + digits
+    }
+
+    /// Bytes of all files with weights at most, where matrices get `limit`.
+    pub fn most(&self, weights: &Weights, limit: u64) -> u64 {
+        let whole: u64 = self.units.iter().map(|unit| unit.bytes(Grouped::Whole)).sum();
+        self.around(weights) + limit.min(whole)
     }
 
     /// Bytes that a budget leaves for matrices.

@@ -37,7 +37,10 @@ pub struct Asked<'a> {
 pub fn run(asked: &Asked<'_>, global: &Global) -> Result<(), Failure> {
     let of_mix = &asked.mix;
     let budget = of_mix.recipe.mix_budget(Foreign::Gguf)?;
-    let opened = of_mix.open(Foreign::Gguf, asked.like.map_or("", |like| like.name), global)?;
+    let mut opened = of_mix.open(Foreign::Gguf, asked.like.map_or("", |like| like.name), global)?;
+    if asked.like.is_some() && !of_mix.keep_measurements {
+        opened.without_sensitivities(of_mix.calibration);
+    }
     let (checkpoint, path, output) = (&opened.checkpoint, &opened.path, global.output());
     let _work = signals::during(opened.work());
     let checker = Checker::new(of_mix.no_check, global).within(of_mix.recipe.max_memory);
@@ -65,8 +68,8 @@ pub fn run(asked: &Asked<'_>, global: &Global) -> Result<(), Failure> {
     }
     // Refused before anything is measured.
     let draft = mix.draft()?;
-    Matrices::of(&draft, &mix.options.overrides).limit(budget)?;
-    let bytes = draft.file_bytes().min(budget.bytes().unwrap_or(u64::MAX));
+    let matrices = Matrices::of(&draft, &mix.options.overrides);
+    let bytes = draft.file_bytes().min(matrices.around().saturating_add(matrices.limit(budget)?));
     let rounded =
         draft.tensors().iter().filter(|tensor| tensor.source.is_some() && tensor.new.shape.len() > 1);
     let shapes: Vec<_> = rounded.map(|tensor| rows_of(&tensor.new.shape)).collect();

@@ -62,6 +62,11 @@ impl Matrices {
         parts.map(|part| part.shape.iter().map(|&n| n as u64).product::<u64>()).sum()
     }
 
+    /// Bytes of everything else in the file.
+    pub fn around(&self) -> u64 {
+        self.around
+    }
+
     /// Bytes that a budget leaves for matrices.
     ///
     /// # Errors
