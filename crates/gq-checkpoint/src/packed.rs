@@ -3,7 +3,7 @@
 //! declares, or the several that stand in it. Nothing is read here.
 
 use crate::assembly::Assembly;
-use crate::family::{AWQ, GPTQ, GPTQ_SECOND, PACKED, PACKED_ASYMMETRIC, PACKED_SYMMETRIC};
+use crate::family::{AWQ, BY_INDEX, GPTQ, GPTQ_SECOND, PACKED, PACKED_ASYMMETRIC, PACKED_SYMMETRIC};
 use crate::fused::FusedTensor;
 use crate::integers::{Integers, Packing};
 use crate::{ModelSpec, Role, SourceTensor, TensorError, TensorPiece};
@@ -16,6 +16,8 @@ struct Form {
     packing: Packing,
     /// Whether all have zero points, or none has; `None` where some have.
     zeros: Option<bool>,
+    /// Whether files must say the group of each column.
+    by_index: bool,
 }
 
 /// A matrix that codes may stand for: its canonical name, or that of several together in files.
@@ -48,6 +50,9 @@ pub(crate) fn join(spec: &ModelSpec, tensors: &mut Vec<SourceTensor>) -> Result<
         let missing = |end: &str| TensorError::Missing { name: part(end) };
         let scale = place(ends.scale).ok_or_else(|| missing(ends.scale))?;
         let (zero, order) = (place(ends.zero), place(ends.order));
+        if form.by_index && order.is_none() {
+            return Err(missing(ends.order));
+        }
         match (form.zeros, zero) {
             (Some(true), None) => return Err(missing(ends.zero)),
             (Some(false), Some(zero)) => {
@@ -120,7 +125,9 @@ struct Ends {
 impl Form {
     /// `None`: there are no matrices of codes.
     fn of(spec: &ModelSpec) -> Option<Form> {
-        let (packing, zeros) = match spec.quantization.as_deref()? {
+        let said = spec.quantization.as_deref()?;
+        let form = said.strip_suffix(BY_INDEX).unwrap_or(said);
+        let (packing, zeros) = match form {
             PACKED => (Packing::CompressedTensors, None),
             PACKED_SYMMETRIC => (Packing::CompressedTensors, Some(false)),
             PACKED_ASYMMETRIC => (Packing::CompressedTensors, Some(true)),
@@ -129,7 +136,7 @@ impl Form {
             AWQ => (Packing::Awq, Some(true)),
             _ => return None,
         };
-        Some(Form { packing, zeros })
+        Some(Form { packing, zeros, by_index: form != said })
     }
 
     fn ends(self) -> Ends {

@@ -108,6 +108,8 @@ pub(crate) const PACKED: &str = "pack-quantized";
 pub(crate) const PACKED_SYMMETRIC: &str = "pack-quantized symmetric";
 pub(crate) const PACKED_ASYMMETRIC: &str = "pack-quantized asymmetric";
 
+/// What follows one of these where files say the group of each column.
+pub(crate) const BY_INDEX: &str = " by g_idx";
 /// Codes of GPTQ whose zero points are less by one, and as they are, and of AWQ.
 pub(crate) const GPTQ: &str = "gptq";
 pub(crate) const GPTQ_SECOND: &str = "gptq_v2";
@@ -128,7 +130,7 @@ pub(crate) fn quantization(fields: &Fields<'_>) -> Result<Option<String>, Config
             match config.value("format") {
                 Some(Value::String(format)) if format == "float-quantized" => true,
                 Some(Value::String(format)) if format == PACKED => {
-                    return packed(&config, groups).map(|form| Some(form.to_owned()));
+                    return packed(&config, groups).map(Some);
                 }
                 value => {
                     let value = value.cloned().unwrap_or(Value::Null);
@@ -184,11 +186,11 @@ fn one_of(
 }
 
 /// How integer codes stand in a file, by its `config_groups`: whether matrices have zero points.
-fn packed(config: &Fields<'_>, groups: Option<&Value>) -> Result<&'static str, ConfigError> {
+fn packed(config: &Fields<'_>, groups: Option<&Value>) -> Result<String, ConfigError> {
     let groups = groups.and_then(Value::as_object).filter(|groups| !groups.is_empty());
     let groups = groups.ok_or_else(|| config.missing("config_groups"))?;
     let one_of = |value: &Value, known: &[Value]| known.contains(value);
-    let (null, mut symmetric) = (Value::Null, Vec::new());
+    let (null, mut symmetric, mut by_index) = (Value::Null, Vec::new(), false);
     for group in groups.values() {
         let weights = &group["weights"];
         let order =
@@ -206,12 +208,14 @@ fn packed(config: &Fields<'_>, groups: Option<&Value>) -> Result<&'static str, C
             return Err(config.unsupported("config_groups", value, supported));
         }
         symmetric.push(weights["symmetric"] == true);
+        by_index |= ["dynamic", "group"].into_iter().any(|order| weights["actorder"] == order);
     }
-    Ok(match (symmetric.contains(&true), symmetric.contains(&false)) {
+    let form = match (symmetric.contains(&true), symmetric.contains(&false)) {
         (true, false) => PACKED_SYMMETRIC,
         (false, _) => PACKED_ASYMMETRIC,
         (true, true) => PACKED,
-    })
+    };
+    Ok(if by_index { format!("{form}{BY_INDEX}") } else { form.to_owned() })
 }
 
 /// The index of a rotary embedding in the list, adding it when it is new.
