@@ -83,10 +83,11 @@ fn wanted(spec: &ModelSpec) -> Vec<Wanted> {
     let mut list = Vec::new();
     for tensor in spec.expected_tensors() {
         let &[rows, cols] = tensor.shape.as_slice() else { continue };
-        if let Some(fused) = spec.fused(&tensor.name).filter(|fused| fused.first() == tensor.name) {
-            if let [rows, cols] = fused.shape()[..] {
-                list.push(Wanted { name: fused.hub.clone(), shape: [rows, cols], fused: Some(fused) });
-            }
+        let fused = spec.fused(&tensor.name).filter(|fused| fused.first() == tensor.name);
+        if let Some(fused) = fused
+            && let [rows, cols] = fused.shape()[..]
+        {
+            list.push(Wanted { name: fused.hub.clone(), shape: [rows, cols], fused: Some(fused) });
         }
         list.push(Wanted { name: tensor.name, shape: [rows, cols], fused: None });
     }

@@ -81,9 +81,9 @@ fn scales_of_every_convention_multiply() {
 fn scales_of_a_fused_projection_are_those_of_its_parts() {
     let (width, hidden, dir) = (200, 96, tempfile::tempdir().unwrap());
     let folder = crate::support::testdata("tiny/phi3");
-    let file = std::fs::read(format!("{folder}/model.safetensors")).unwrap();
+    let file = std::fs::read(folder.join("model.safetensors")).unwrap();
     let whole = safetensors::SafeTensors::deserialize(&file).unwrap();
-    let text = std::fs::read_to_string(format!("{folder}/config.json")).unwrap();
+    let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
     let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
     config["intermediate_size"] = width.into();
     config["quantization_config"] =
