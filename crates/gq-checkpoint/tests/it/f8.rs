@@ -81,8 +81,6 @@ fn scales_of_every_convention_multiply() {
 fn scales_of_a_fused_projection_are_those_of_its_parts() {
     let (width, hidden, dir) = (200, 96, tempfile::tempdir().unwrap());
     let folder = crate::support::testdata("tiny/phi3");
-    let file = std::fs::read(folder.join("model.safetensors")).unwrap();
-    let whole = safetensors::SafeTensors::deserialize(&file).unwrap();
     let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
     let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
     config["intermediate_size"] = width.into();
@@ -96,17 +94,20 @@ fn scales_of_a_fused_projection_are_those_of_its_parts() {
         header.insert(name.to_owned(), entry);
     };
     let scales: Vec<u8> = [1f32, 2.0, 4.0, 8.0].iter().flat_map(|scale| scale.to_le_bytes()).collect();
-    for (name, tensor) in whole.tensors() {
-        match name {
-            name if name.ends_with("gate_up_proj.weight") => {
-                // 1.0 everywhere.
-                add(&name, "F8_E4M3", &[2 * width, hidden], vec![0x38; 2 * width * hidden]);
-                add(&format!("{name}_scale_inv"), "F32", &[4, 1], scales.clone());
-            }
-            name if name.ends_with("down_proj.weight") => {
-                add(&name, "BF16", &[hidden, width], [0x80, 0x3F].repeat(hidden * width));
-            }
-            name => add(&name, "BF16", tensor.shape(), tensor.data().to_vec()),
+    let spec = gq_checkpoint::parse_config(&config.to_string()).unwrap();
+    let ones = |shape: &[usize]| [0x80, 0x3F].repeat(shape.iter().product());
+    for tensor in spec.expected_tensors() {
+        let Some(fused) = spec.fused(&tensor.name) else {
+            add(&tensor.name, "BF16", &tensor.shape, ones(&tensor.shape));
+            continue;
+        };
+        let (name, shape) = (&fused.hub, fused.shape());
+        if fused.first() == tensor.name && name.ends_with("gate_up_proj.weight") {
+            assert_eq!(shape, [2 * width, hidden]);
+            add(name, "F8_E4M3", &shape, vec![0x38; 2 * width * hidden]); // 1.0 everywhere
+            add(&format!("{name}_scale_inv"), "F32", &[4, 1], scales.clone());
+        } else if fused.first() == tensor.name {
+            add(name, "BF16", &shape, ones(&shape));
         }
     }
     let header = serde_json::Value::Object(header).to_string();
