@@ -10,7 +10,8 @@ gptq-*  packed and decoded here, independently, by the formulas of auto_gptq 0.7
         the lowest bits of it)
 awq     packed and decoded here by the formulas of autoawq 0.2.9 (`packing_utils.py`)
 
-Scales of gptq and awq are f16, their values f32: those libraries round the same products to f16.
+Scales of gptq and awq are f16, their values f32: those libraries round the same products to f16. Their own code judges the
+values in `scripts/check_integers.py`.
 """
 from pathlib import Path
 

@@ -138,6 +138,21 @@ fn what_other_quantizers_stored_is_refused_with_what_to_do() {
     }
 }
 
+/// Of what `gq` reads, an entry that is left over beside plain weights changes nothing.
+#[test]
+fn plain_weights_with_a_left_over_entry_of_a_form_that_is_read_are_plain() {
+    let gq = Gq::new();
+    for method in ["gptq", "awq"] {
+        checkpoint(&gq, "llama", json!({"quant_method": method, "bits": 4, "group_size": 128}), |_| ());
+        let output = gq.run(&["inspect", "m", "--json"]);
+        assert!(output.status.success(), "{output:?}");
+        let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("int4"), "{seen}");
+        // No flag is asked for: nothing is quantized.
+        gq.ok(&["convert", "m", "-o", &format!("{method}.gq"), "-e", "tq4", "--no-grid"]);
+    }
+}
+
 #[test]
 fn experts_of_which_each_has_its_own_matrix_are_refused_with_what_to_do() {
     let layer = "model.layers.0.experts";
