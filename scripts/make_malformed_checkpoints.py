@@ -163,7 +163,7 @@ def checkpoints():
     yield "config-activation", single(valid, hidden_act="relu2")
     yield "config-rope-type", single(valid, rope_scaling={"type": "longrope", "factor": 2.0})
     yield "config-rope-disagrees", single(valid, rope_theta=10000.0, rope_parameters={"rope_theta": 5000.0})
-    yield "config-quantization", single(valid, quantization_config={"quant_method": "awq", "bits": 4})
+    yield "config-quantization", single(valid, quantization_config={"quant_method": "hqq", "bits": 4})
     yield "config-model-type", single(valid, model_type="gpt5")
     yield "config-heads-disagree", single(valid) | {
         "config.json": json.dumps(GEMMA4 | {"per_layer_config": {"1": {"head_dim": 4}}}).encode()}

@@ -1,7 +1,7 @@
 //! Matrices that files have in another way than the graph: transposed, gate and up rows in turn, codes and their scales in
 //! tensors of their own. Rows are put together as they are asked for; nothing else is read or held.
 
-use gq_tensor::{DType, decode_f32};
+use crate::integers::Integers;
 use serde::Serialize;
 use std::ops::Range;
 
@@ -23,20 +23,8 @@ pub enum Assembly {
         /// As above.
         alternating: bool,
     },
-    /// Integer codes of compressed-tensors, a value being (code - zero) * scale: the first piece has codes in words of 32
-    /// bits, the lowest bits first (`[rows, cols * bits / 32]`), the second a scale for each group of columns
-    /// (`[rows, cols / group]`), the third zero points, words of which go down the rows (`[rows * bits / 32, cols / group]`).
-    /// A row put together is its codes, its scales, then its zero points in a byte each.
-    Packed {
-        /// Bits of a code: 4 or 8.
-        bits: u8,
-        /// Columns of a scale.
-        group: usize,
-        /// Whether there are zero points; without, zero is half of the codes' range.
-        zeros: bool,
-        /// Type of the scales.
-        scale: DType,
-    },
+    /// Integer codes with scales of groups.
+    Packed(Integers),
 }
 
 /// Matrices that are put together.
@@ -71,7 +59,7 @@ impl Assembly {
     fn alternating(self) -> bool {
         match self {
             Assembly::Transposed { alternating } | Assembly::Mxfp4 { alternating } => alternating,
-            Assembly::Packed { .. } => false,
+            Assembly::Packed(_) => false,
         }
     }
 
@@ -83,7 +71,7 @@ impl Assembly {
     /// Bits of integer codes, where elements are such.
     pub(crate) fn integer_bits(self) -> Option<u8> {
         match self {
-            Assembly::Packed { bits, .. } => Some(bits),
+            Assembly::Packed(integers) => Some(integers.bits),
             _ => None,
         }
     }
@@ -93,9 +81,7 @@ impl Assembly {
         match self {
             Assembly::Transposed { .. } => return false,
             Assembly::Mxfp4 { .. } => decode_mxfp4(row, out),
-            Assembly::Packed { bits, group, zeros, scale } => {
-                decode_packed(bits, group, zeros, scale, row, out)
-            }
+            Assembly::Packed(integers) => integers.decode_row(row, out),
         }
         true
     }
@@ -109,7 +95,7 @@ impl Assembly {
             for (col, value) in values.iter().enumerate() {
                 let at = match self {
                     Assembly::Transposed { .. } => col * rows_per_matrix + row,
-                    Assembly::Mxfp4 { .. } | Assembly::Packed { .. } => row * cols + col,
+                    Assembly::Mxfp4 { .. } | Assembly::Packed(_) => row * cols + col,
                 };
                 stored[at] = *value;
             }
@@ -122,9 +108,7 @@ impl Assembly {
         match self {
             Assembly::Transposed { .. } => cols * size,
             Assembly::Mxfp4 { .. } => cols / 2 + cols / GROUP,
-            Assembly::Packed { bits, group, zeros, scale } => {
-                cols * usize::from(bits) / 8 + cols / group.max(1) * (scale.size() + usize::from(zeros))
-            }
+            Assembly::Packed(integers) => integers.row_bytes(cols),
         }
     }
 
@@ -156,6 +140,9 @@ impl Assembly {
         mut fetch: impl FnMut(usize, u64, &mut [u8]) -> Result<(), E>,
         out: &mut [u8],
     ) -> Result<(), E> {
+        if let Assembly::Packed(integers) = self {
+            return integers.gather(cols, rows, fetch, out);
+        }
         let row_bytes = self.row_bytes(cols, size).max(1);
         let (mut buffer, mut rest) = (Vec::new(), out);
         for run in self.runs(rows, rows_per_matrix) {
@@ -165,10 +152,7 @@ impl Assembly {
             // Pieces that have bytes of their own for every row, one behind the other in a row that is put together.
             let widths = match self {
                 Assembly::Mxfp4 { .. } => [cols / 2, cols / GROUP],
-                Assembly::Packed { bits, group, scale, .. } => {
-                    [cols * usize::from(bits) / 8, cols / group.max(1) * scale.size()]
-                }
-                Assembly::Transposed { .. } => [0, 0],
+                Assembly::Transposed { .. } | Assembly::Packed(_) => [0, 0],
             };
             let mut at = 0;
             for (piece, width) in widths.into_iter().enumerate().filter(|(_, width)| *width > 0) {
@@ -181,22 +165,7 @@ impl Assembly {
                 at += width;
             }
             match self {
-                Assembly::Packed { bits, group, zeros: true, .. } => {
-                    let (bits, groups) = (usize::from(bits), cols / group.max(1));
-                    let words = first * bits / 32..((first + run.count) * bits).div_ceil(32);
-                    buffer.resize(words.len() * groups * 4, 0);
-                    fetch(2, (words.start * groups * 4) as u64, &mut buffer)?;
-                    for (row, out) in (first..).zip(out.chunks_exact_mut(row_bytes)) {
-                        // Codes of 4 or 8 bits never go from one byte to the next.
-                        let bit = row * bits - words.start * 32;
-                        let (word, byte, shift) = (bit / 32, bit % 32 / 8, bit % 8);
-                        for (group, zero) in out[at..].iter_mut().enumerate() {
-                            let stored = buffer[(word * groups + group) * 4 + byte];
-                            *zero = stored >> shift & (u8::MAX >> (8 - bits));
-                        }
-                    }
-                }
-                Assembly::Mxfp4 { .. } | Assembly::Packed { .. } => {}
+                Assembly::Mxfp4 { .. } | Assembly::Packed(_) => {}
                 Assembly::Transposed { .. } => {
                     buffer.resize(run.span() * size, 0);
                     for col in 0..cols {
@@ -222,24 +191,6 @@ pub(crate) fn alternating_row(row: usize, rows_per_matrix: usize) -> usize {
     matrix * rows_per_matrix + place % half * 2 + place / half
 }
 
-/// Decodes a row of [`Assembly::Packed`] that was put together.
-fn decode_packed(bits: u8, group: usize, zeros: bool, scale: DType, row: &[u8], out: &mut [f32]) {
-    let groups = out.len() / group.max(1);
-    let (codes, rest) = row.split_at((out.len() * usize::from(bits) / 8).min(row.len()));
-    let (scales, points) = rest.split_at((groups * scale.size()).min(rest.len()));
-    let mut values = vec![0.0; groups];
-    decode_f32(scale, scales, &mut values);
-    let mask = u8::MAX >> (8 - bits);
-    for (index, (out, scale)) in out.chunks_exact_mut(group.max(1)).zip(values).enumerate() {
-        let zero = if zeros { points.get(index).copied().unwrap_or(0) } else { 1 << (bits - 1) };
-        for (place, value) in out.iter_mut().enumerate() {
-            let bit = (index * group + place) * usize::from(bits);
-            let code = codes.get(bit / 8).map_or(0, |byte| byte >> (bit % 8) & mask);
-            *value = f32::from(i16::from(code) - i16::from(zero)) * scale;
-        }
-    }
-}
-
 /// Decodes a row of [`Assembly::Mxfp4`] that was put together.
 fn decode_mxfp4(row: &[u8], out: &mut [f32]) {
     const LEVELS: [f32; 16] =
@@ -262,6 +213,7 @@ fn decode_mxfp4(row: &[u8], out: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use gq_tensor::{DType, decode_f32};
     use std::convert::Infallible;
 
     /// Puts rows together from pieces in memory.
@@ -322,50 +274,6 @@ mod tests {
         assert_eq!(values[34], 2f32.powi(-127) * 0.5);
         decode_mxfp4(&rows[68..102], &mut values);
         assert!(values[63].is_nan());
-    }
-
-    #[test]
-    fn integer_codes_scales_and_zero_points_come_from_their_pieces() {
-        // Ten rows of 64 columns: code (row + col) % 16, scale 2^group, zero (row + group) % 16.
-        let code = |row: usize, col: usize| ((row + col) % 16) as u8;
-        let zero = |row: usize, group: usize| ((row + group) % 16) as u32;
-        let codes: Vec<u8> =
-            (0..10 * 32).map(|at| code(at / 32, at % 32 * 2) | code(at / 32, at % 32 * 2 + 1) << 4).collect();
-        let scales: Vec<u8> =
-            (0..10).flat_map(|_| [0x3F80u16, 0x4000].map(u16::to_le_bytes)).flatten().collect();
-        // Two words of eight rows, the second of them with two.
-        let word = |word: usize, group: usize| {
-            (8 * word..10.min(8 * word + 8))
-                .fold(0u32, |bits, row| bits | zero(row, group) << (4 * (row % 8)))
-        };
-        let zeros: Vec<u8> = (0..4).flat_map(|at| word(at / 2, at % 2).to_le_bytes()).collect();
-        let packed = |zeros| Assembly::Packed { bits: 4, group: 32, zeros, scale: DType::BF16 };
-        let shape = Matrices { rows_per_matrix: 10, cols: 64, size: 4 };
-        for rows in [0..10, 3..5, 7..10, 8..9] {
-            let with = gather(packed(true), shape, rows.clone(), &[&codes, &scales, &zeros]);
-            let without = gather(packed(false), shape, rows.clone(), &[&codes, &scales]);
-            assert_eq!((with.len(), without.len()), (rows.len() * 38, rows.len() * 36));
-            for (index, row) in rows.enumerate() {
-                let (mut a, mut b) = ([0.0; 64], [0.0; 64]);
-                assert!(packed(true).decode_row(&with[38 * index..][..38], &mut a));
-                assert!(packed(false).decode_row(&without[36 * index..][..36], &mut b));
-                for col in 0..64 {
-                    let (group, scale) = (col / 32, [1.0, 2.0][col / 32]);
-                    let code = f32::from(code(row, col));
-                    assert_eq!(a[col], (code - zero(row, group) as f32) * scale, "{row} {col}");
-                    assert_eq!(b[col], (code - 8.0) * scale, "{row} {col}");
-                }
-            }
-        }
-        // Eight bits: a word has four rows.
-        let bytes: Vec<u8> = (0..=255).collect();
-        let eight = Assembly::Packed { bits: 8, group: 64, zeros: true, scale: DType::F32 };
-        let shape = Matrices { rows_per_matrix: 2, cols: 64, size: 4 };
-        let scales = [1f32.to_le_bytes(), 0.5f32.to_le_bytes()].concat();
-        let rows = gather(eight, shape, 1..2, &[&bytes[..128], &scales, &[7, 9, 0, 0]]);
-        let mut values = [0.0; 64];
-        assert!(eight.decode_row(&rows, &mut values));
-        assert_eq!((values[0], values[63]), ((64.0 - 9.0) / 2.0, (127.0 - 9.0) / 2.0));
     }
 
     /// Every value, by the library that owns the format on the Hub (`scripts/make_sources.py`).

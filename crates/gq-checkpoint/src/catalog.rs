@@ -2,7 +2,7 @@
 
 use crate::declared::respelled;
 use crate::family::{EMBEDDING, HEAD};
-use crate::fused::take_apart;
+use crate::fused::{FusedTensor, take_apart};
 use crate::names::{canonical, in_layer, is_tower};
 use crate::packed::join;
 use crate::safetensors::{Header, HeaderEntry, Index};
@@ -220,30 +220,36 @@ fn match_scales(
     let mut scales: HashMap<usize, usize> = HashMap::new();
     let mut list = Vec::new();
     for (scale, weight_name) in companions {
-        let weight = places.get(&weight_name).copied().filter(|&place| tensors[place].dtype.size() == 1);
-        let Some(weight) = weight.filter(|&place| tensors[place].dtype.is_float()) else {
-            let name = tensors[scale].source_name.clone();
-            return Err(TensorError::ScaleWithoutWeight { name, weight: weight_name });
+        let name = tensors[scale].source_name.clone();
+        // The scales of a tensor that files have several weights in are those of each of them.
+        let fused = spec.fused_on_the_hub(&weight_name);
+        let weights: Vec<(&str, usize)> = match &fused {
+            Some(fused) => fused.parts.iter().map(|part| (part.name.as_str(), part.rows.start)).collect(),
+            None => vec![(weight_name.as_str(), 0)],
         };
-        let name = || tensors[scale].source_name.clone();
-        if let Some(&first) = scales.get(&weight) {
-            let first = tensors[first].source_name.clone();
-            return Err(TensorError::TwoScales {
-                name: tensors[weight].source_name.clone(),
-                first,
-                second: name(),
-            });
-        }
+        let is_f8 = |tensor: &SourceTensor| tensor.dtype.size() == 1 && tensor.dtype.is_float();
         if !tensors[scale].dtype.is_float() || tensors[scale].dtype.size() == 1 {
-            return Err(TensorError::NotFloat { name: name(), dtype: tensors[scale].dtype });
+            return Err(TensorError::NotFloat { name, dtype: tensors[scale].dtype });
         }
-        let Some(convention) = Convention::of(&tensors[weight].shape, &tensors[scale].shape) else {
-            let (actual, weight) = (tensors[scale].shape.clone(), tensors[weight].shape.clone());
-            return Err(TensorError::ScaleShape { name: name(), actual, weight });
-        };
-        scales.insert(weight, scale);
-        tensors[weight].scaled = true;
-        list.push(ScaleSource { weight: tensors[weight].name.clone(), scale, convention });
+        for (part, first) in weights {
+            let weight = places.get(part).copied().filter(|&place| is_f8(&tensors[place]));
+            let Some(weight) = weight else {
+                return Err(TensorError::ScaleWithoutWeight { name, weight: weight_name });
+            };
+            if let Some(&other) = scales.get(&weight) {
+                let (weight, first) = (&tensors[weight].source_name, &tensors[other].source_name);
+                let (weight, first) = (weight.clone(), first.clone());
+                return Err(TensorError::TwoScales { name: weight, first, second: name });
+            }
+            let shape = fused.as_ref().map_or_else(|| tensors[weight].shape.clone(), FusedTensor::shape);
+            let Some(convention) = Convention::of(&shape, &tensors[scale].shape) else {
+                let (actual, weight) = (tensors[scale].shape.clone(), shape);
+                return Err(TensorError::ScaleShape { name, actual, weight });
+            };
+            scales.insert(weight, scale);
+            tensors[weight].scaled = true;
+            list.push(ScaleSource { weight: tensors[weight].name.clone(), scale, convention, first });
+        }
     }
     let bare = |tensor: &&SourceTensor| tensor.role.is_used() && tensor.dtype.size() == 1 && !tensor.scaled;
     match tensors.iter().find(bare) {

@@ -178,7 +178,7 @@ impl Checkpoint {
             let Some(tensor) = checkpoint.tensors.get(source.scale) else { continue };
             let mut values = vec![0.0; tensor.rows() * tensor.cols()];
             checkpoint.read_rows_f32(tensor, 0..tensor.rows(), &mut values)?;
-            let scale = WeightScale { convention: source.convention, values };
+            let scale = WeightScale { convention: source.convention, first: source.first, values };
             checkpoint.scales.insert(source.weight, scale);
         }
         Ok(checkpoint)

@@ -128,6 +128,15 @@ mod tests {
         ]
     }
 
+    /// The same configuration with codes of GPTQ and of AWQ.
+    fn coded(config: &Value) -> [Value; 2] {
+        ["gptq", "awq"].map(|method| {
+            let mut config = config.clone();
+            config["quantization_config"] = json!({"quant_method": method, "bits": 4});
+            config
+        })
+    }
+
     /// What is asked for has a row, and every row is asked for.
     #[test]
     fn the_table_of_keys_is_what_the_readers_ask_for() {
@@ -157,9 +166,6 @@ mod tests {
                 let read = ["default", "longrope"];
                 configs
                     .retain(|config| read.iter().any(|name| config["rope_parameters"]["rope_type"] == *name));
-                configs.iter_mut().for_each(|config| {
-                    config.as_object_mut().unwrap().remove("quantization_config");
-                });
             }
             if family == Family::Llama {
                 let mut mistral = configs[0].clone();
@@ -183,6 +189,7 @@ mod tests {
                 configs = others;
                 configs.push(coded);
             }
+            configs.extend(coded(&configs[0]));
             let mut asked = asked(&configs);
             asked.retain(|key| !TOWERS.contains(&key.as_str()));
             assert_eq!(asked, rows(family), "{}", family.name());
@@ -198,6 +205,7 @@ mod tests {
             configs.push(json!({"model_type": family, "text_config": configs[0].clone(),
                                 "quantization_config": {"quant_method": "fp8"}}));
             let last = configs.len() - 1;
+            configs.extend(coded(&configs[last]));
             let inner = &mut configs[last]["text_config"];
             inner["quantization_config"] =
                 json!({"quant_method": "compressed-tensors", "format": "float-quantized"});

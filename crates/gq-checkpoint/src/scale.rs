@@ -29,12 +29,16 @@ pub(crate) struct ScaleSource {
     pub scale: usize,
     /// How they cover the weight.
     pub convention: Convention,
+    /// Row of the scaled tensor that the weight begins with: not 0 where files have several weights in one tensor.
+    pub first: usize,
 }
 
 /// Scales in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct WeightScale {
     pub convention: Convention,
+    /// As [`ScaleSource::first`].
+    pub first: usize,
     pub values: Vec<f32>,
 }
 
@@ -55,7 +59,7 @@ impl Convention {
 impl WeightScale {
     /// Multiplies decoded rows `[rows.len(), cols]` in place.
     pub(crate) fn apply(&self, rows: Range<usize>, cols: usize, values: &mut [f32]) {
-        for (row, out) in rows.zip(values.chunks_exact_mut(cols.max(1))) {
+        for (row, out) in (self.first + rows.start..).zip(values.chunks_exact_mut(cols.max(1))) {
             match self.convention {
                 Convention::Tensor => multiply(out, self.value(0)),
                 Convention::Row => multiply(out, self.value(row)),
@@ -84,13 +88,29 @@ pub(crate) fn weight_of(name: &str) -> Option<String> {
     weight.ends_with(".weight").then(|| weight.to_owned())
 }
 
-/// Whether a tensor of this name is a scale of activations (`NAME.input_scale` of compressed-tensors,
-/// `NAME.activation_scale` and `NAME_activation_scale` of transformers' FP8): weights do not depend on it, and activations
-/// are not rounded to 8 bits here.
+/// Ends of the names of scales that activations and caches have: `NAME.input_scale`, `NAME.output_scale`, `NAME.k_scale`
+/// and their zero points (compressed-tensors, ModelOpt), `NAME.activation_scale` and `NAME_activation_scale`
+/// (transformers' FP8).
+const OF_ACTIVATIONS: [&str; 13] = [
+    ".input_scale",
+    ".input_zero_point",
+    ".output_scale",
+    ".output_zero_point",
+    ".activation_scale",
+    "_activation_scale",
+    ".q_scale",
+    ".k_scale",
+    ".v_scale",
+    ".q_zero_point",
+    ".k_zero_point",
+    ".v_zero_point",
+    ".prob_output_scale",
+];
+
+/// Whether a tensor of this name is a scale of activations or of a cache of keys and values: weights do not depend on it,
+/// and neither is rounded to 8 bits here.
 pub(crate) fn is_of_activations(name: &str) -> bool {
-    name.ends_with(".input_scale")
-        || name.ends_with(".activation_scale")
-        || name.ends_with("_activation_scale")
+    OF_ACTIVATIONS.iter().any(|end| name.ends_with(end))
 }
 
 #[cfg(test)]
@@ -114,8 +134,11 @@ mod tests {
 
     #[test]
     fn blocks_cover_what_they_should() {
-        let scale =
-            WeightScale { convention: Convention::Block { across: 2 }, values: vec![1.0, 2.0, 3.0, 4.0] };
+        let scale = WeightScale {
+            convention: Convention::Block { across: 2 },
+            first: 0,
+            values: vec![1.0, 2.0, 3.0, 4.0],
+        };
         let mut rows = vec![1.0; 2 * 130];
         scale.apply(127..129, 130, &mut rows);
         assert_eq!((rows[0], rows[127], rows[128], rows[129]), (1.0, 1.0, 2.0, 2.0));
@@ -133,7 +156,10 @@ mod tests {
             ("a.q_proj.activation_scale", true),
             ("a.experts.gate_up_proj_activation_scale", true),
             ("a.q_proj.weight_scale", false),
-            ("a.self_attn.k_scale", false),
+            ("a.self_attn.k_scale", true),
+            ("a.self_attn.v_proj.output_scale", true),
+            ("a.self_attn.q_norm.weight_scale", false),
+            ("a.self_attn.scale", false),
         ] {
             assert_eq!(is_of_activations(name), expected, "{name}");
         }

@@ -233,7 +233,7 @@ pub fn hint(code: &str) -> Option<&'static str> {
             "what a quantizer stored in this form is not read: give the checkpoint that it was made from, or load it where its program runs, decode it and save it in 16 bits; where the weights are plain 16 or 32 bits and only the entry is left over, take quantization_config out of config.json"
         }
         "tensor.quantized" => {
-            "by its name a quantizer stored it, and of those gq reads float8 weights with one scale tensor each, and integers as compressed-tensors packs them: give the checkpoint that it was made from, or load it where its program runs, decode it and save it in 16 bits"
+            "by its name a quantizer stored it, and of those gq reads float8 weights with one scale tensor each, and integers as compressed-tensors, GPTQ and AWQ (gemm) pack them, where quantization_config says which: give the checkpoint that it was made from, or load it where its program runs, decode it and save it in 16 bits"
         }
         "tensor.one_expert" => {
             "the experts of a layer are read from one tensor for each projection, as the model's maker publishes them, not from one tensor an expert: give that checkpoint"

@@ -15,7 +15,7 @@ mod rotary;
 mod shared;
 mod tensors;
 
-pub(crate) use shared::{PACKED, PACKED_ASYMMETRIC, PACKED_SYMMETRIC};
+pub(crate) use shared::{AWQ, BY_INDEX, GPTQ, GPTQ_SECOND, PACKED, PACKED_ASYMMETRIC, PACKED_SYMMETRIC};
 pub(crate) use tensors::{EMBEDDING, HEAD};
 
 use crate::config::Fields;

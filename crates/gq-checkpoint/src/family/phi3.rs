@@ -1,7 +1,9 @@
 //! Phi-3, Phi-3.5, Phi-4 and Phi-4-mini: Llama with fused projections, heads of which a part turns, and frequencies that
 //! are others in long contexts.
 
-use super::shared::{Defaults, SpecialTokens, activation, check_head_dim, check_heads, head_dim_or_quotient};
+use super::shared::{
+    Defaults, SpecialTokens, activation, check_head_dim, check_heads, head_dim_or_quotient, quantization,
+};
 use super::tensors::{
     ATTENTION_NORM, DOWN, EMBEDDING, FINAL_NORM, FREQUENCIES, GATE, HEAD, KEY, LAYER_FREQUENCIES, OUTPUT,
     PRE_MLP_NORM, QUERY, UP, VALUE,
@@ -92,13 +94,6 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
         bias: false,
     };
     let max_positions = fields.opt_int("max_position_embeddings", 1..=limits::POSITIONS)?.unwrap_or(4096);
-    if let Some(value) = fields.value("quantization_config") {
-        return Err(fields.unsupported(
-            "quantization_config",
-            value,
-            "none: fused weights have no scales here",
-        ));
-    }
     let rope = rope(fields, max_positions, head_dim)?;
     let absent = Defaults { bos: Some(1), eos: Some(32_000), pad: Some(32_000) };
     let tokens = SpecialTokens::read(fields, absent)?;
@@ -120,7 +115,7 @@ fn spec(fields: &Fields<'_>) -> Result<ModelSpec, ConfigError> {
         eos: tokens.eos,
         pad: tokens.pad,
         per_layer_embedding: None,
-        quantization: None,
+        quantization: quantization(fields)?,
     };
     fields.finish(MODEL_TYPE)?;
     Ok(spec)

@@ -108,6 +108,13 @@ pub(crate) const PACKED: &str = "pack-quantized";
 pub(crate) const PACKED_SYMMETRIC: &str = "pack-quantized symmetric";
 pub(crate) const PACKED_ASYMMETRIC: &str = "pack-quantized asymmetric";
 
+/// What follows one of these where files say the group of each column.
+pub(crate) const BY_INDEX: &str = " by g_idx";
+/// Codes of GPTQ whose zero points are less by one, and as they are, and of AWQ.
+pub(crate) const GPTQ: &str = "gptq";
+pub(crate) const GPTQ_SECOND: &str = "gptq_v2";
+pub(crate) const AWQ: &str = "awq";
+
 /// `quantization_config`: only F8 with scales, and integer codes in groups, that this crate applies on reading.
 pub(crate) fn quantization(fields: &Fields<'_>) -> Result<Option<String>, ConfigError> {
     let Some(config) = fields.opt_object("quantization_config")? else { return Ok(None) };
@@ -123,7 +130,7 @@ pub(crate) fn quantization(fields: &Fields<'_>) -> Result<Option<String>, Config
             match config.value("format") {
                 Some(Value::String(format)) if format == "float-quantized" => true,
                 Some(Value::String(format)) if format == PACKED => {
-                    return packed(&config, groups).map(|form| Some(form.to_owned()));
+                    return packed(&config, groups).map(Some);
                 }
                 value => {
                     let value = value.cloned().unwrap_or(Value::Null);
@@ -131,46 +138,84 @@ pub(crate) fn quantization(fields: &Fields<'_>) -> Result<Option<String>, Config
                 }
             }
         }
+        "gptq" => return gptq(&config).map(|form| Some(form.to_owned())),
+        "awq" => return awq(&config).map(|form| Some(form.to_owned())),
         _ => false,
     };
     match supported {
         true => Ok(Some(method.to_owned())),
         false => {
             let value = Value::from(method);
-            Err(config.unsupported("quant_method", &value, "fp8, compressed-tensors"))
+            Err(config.unsupported("quant_method", &value, "fp8, compressed-tensors, gptq, awq"))
         }
     }
 }
 
+/// Which GPTQ: `checkpoint_format` is that of the first version where there is none. Shapes say the bits of each matrix.
+fn gptq(config: &Fields<'_>) -> Result<&'static str, ConfigError> {
+    one_of(config, "bits", &[4.into(), 8.into()], "4, 8")?;
+    one_of(config, "pack_dtype", &[Value::Null, "int32".into()], "int32")?;
+    let second = one_of(
+        config,
+        "checkpoint_format",
+        &[Value::Null, "gptq".into(), "gptq_v2".into()],
+        "gptq, gptq_v2: save it so with GPTQModel",
+    )?;
+    Ok(if second == "gptq_v2" { GPTQ_SECOND } else { GPTQ })
+}
+
+/// AWQ for GEMM kernels.
+fn awq(config: &Fields<'_>) -> Result<&'static str, ConfigError> {
+    one_of(config, "bits", &[4.into()], "4")?;
+    one_of(config, "version", &[Value::Null, "gemm".into(), "GEMM".into()], "gemm")?;
+    Ok(AWQ)
+}
+
+/// The value of a key, null where it is absent; refused when it is none of these.
+fn one_of(
+    config: &Fields<'_>,
+    key: &str,
+    known: &[Value],
+    supported: &'static str,
+) -> Result<Value, ConfigError> {
+    let value = config.value(key).cloned().unwrap_or(Value::Null);
+    match known.contains(&value) {
+        true => Ok(value),
+        false => Err(config.unsupported(key, &value, supported)),
+    }
+}
+
 /// How integer codes stand in a file, by its `config_groups`: whether matrices have zero points.
-fn packed(config: &Fields<'_>, groups: Option<&Value>) -> Result<&'static str, ConfigError> {
+fn packed(config: &Fields<'_>, groups: Option<&Value>) -> Result<String, ConfigError> {
     let groups = groups.and_then(Value::as_object).filter(|groups| !groups.is_empty());
     let groups = groups.ok_or_else(|| config.missing("config_groups"))?;
     let one_of = |value: &Value, known: &[Value]| known.contains(value);
-    let (null, mut symmetric) = (Value::Null, Vec::new());
+    let (null, mut symmetric, mut by_index) = (Value::Null, Vec::new(), false);
     for group in groups.values() {
         let weights = &group["weights"];
-        let order = [null.clone(), false.into(), "static".into(), "weight".into()];
+        let order =
+            [null.clone(), false.into(), "static".into(), "weight".into(), "dynamic".into(), "group".into()];
         let checks = [
             (&weights["type"], one_of(&weights["type"], &["int".into()])),
             (&weights["num_bits"], one_of(&weights["num_bits"], &[4.into(), 8.into()])),
             (&weights["strategy"], one_of(&weights["strategy"], &["group".into(), "channel".into()])),
             (&weights["symmetric"], weights["symmetric"].is_boolean()),
             (&weights["actorder"], one_of(&weights["actorder"], &order)),
-            (&group["input_activations"], group["input_activations"].is_null()),
         ];
         if let Some((value, _)) = checks.into_iter().find(|(_, supported)| !supported) {
-            let supported = "weights of type int, 4 or 8 bits, in groups or channels, columns in their order, \
-                             activations as they are";
+            let supported = "weights of type int, 4 or 8 bits, in groups or channels, columns in the order of weights or \
+                             of g_idx";
             return Err(config.unsupported("config_groups", value, supported));
         }
         symmetric.push(weights["symmetric"] == true);
+        by_index |= ["dynamic", "group"].into_iter().any(|order| weights["actorder"] == order);
     }
-    Ok(match (symmetric.contains(&true), symmetric.contains(&false)) {
+    let form = match (symmetric.contains(&true), symmetric.contains(&false)) {
         (true, false) => PACKED_SYMMETRIC,
         (false, _) => PACKED_ASYMMETRIC,
         (true, true) => PACKED,
-    })
+    };
+    Ok(if by_index { format!("{form}{BY_INDEX}") } else { form.to_owned() })
 }
 
 /// The index of a rotary embedding in the list, adding it when it is new.

@@ -341,8 +341,8 @@ fn refusals_name_the_field_the_value_and_what_is_supported() {
         (
             "smollm2-135m",
             "quantization_config",
-            serde_json::json!({"quant_method": "gptq", "bits": 4}),
-            r#"field "quantization_config.quant_method" is "gptq", supported: fp8, compressed-tensors"#,
+            serde_json::json!({"quant_method": "hqq", "bits": 4}),
+            r#"field "quantization_config.quant_method" is "hqq", supported: fp8, compressed-tensors, gptq, awq"#,
         ),
         (
             "smollm2-135m",

@@ -76,6 +76,58 @@ fn scales_of_every_convention_multiply() {
     }
 }
 
+/// A part of a fused projection (Phi) begins in the middle of a block of 128 rows.
+#[test]
+fn scales_of_a_fused_projection_are_those_of_its_parts() {
+    let (width, hidden, dir) = (200, 96, tempfile::tempdir().unwrap());
+    let folder = crate::support::testdata("tiny/phi3");
+    let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    config["intermediate_size"] = width.into();
+    config["quantization_config"] =
+        serde_json::json!({"quant_method": "fp8", "weight_block_size": [128, 128]});
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    let mut add = |name: &str, dtype: &str, shape: &[usize], bytes: Vec<u8>| {
+        let begin = data.len();
+        data.extend(bytes);
+        let entry = serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [begin, data.len()]});
+        header.insert(name.to_owned(), entry);
+    };
+    let scales: Vec<u8> = [1f32, 2.0, 4.0, 8.0].iter().flat_map(|scale| scale.to_le_bytes()).collect();
+    let spec = gq_checkpoint::parse_config(&config.to_string()).unwrap();
+    let ones = |shape: &[usize]| [0x80, 0x3F].repeat(shape.iter().product());
+    for tensor in spec.expected_tensors() {
+        let Some(fused) = spec.fused(&tensor.name) else {
+            add(&tensor.name, "BF16", &tensor.shape, ones(&tensor.shape));
+            continue;
+        };
+        let (name, shape) = (&fused.hub, fused.shape());
+        if fused.first() == tensor.name && name.ends_with("gate_up_proj.weight") {
+            assert_eq!(shape, [2 * width, hidden]);
+            add(name, "F8_E4M3", &shape, vec![0x38; 2 * width * hidden]); // 1.0 everywhere
+            add(&format!("{name}_scale_inv"), "F32", &[4, 1], scales.clone());
+        } else if fused.first() == tensor.name {
+            add(name, "BF16", &shape, ones(&shape));
+        }
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    let mut out = (header.len() as u64).to_le_bytes().to_vec();
+    out.extend(header.as_bytes());
+    out.extend(data);
+    std::fs::write(dir.path().join("model.safetensors"), out).unwrap();
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    for (part, first) in [("gate", 0), ("up", width)] {
+        let tensor = checkpoint.tensor(&format!("model.layers.1.mlp.{part}_proj.weight")).unwrap();
+        let mut values = vec![0.0; width * hidden];
+        checkpoint.read_rows_f32(tensor, 0..width, &mut values).unwrap();
+        for (row, values) in values.chunks(hidden).enumerate() {
+            let expected = [1.0, 2.0, 4.0, 8.0][(first + row) / 128];
+            assert!(values.iter().all(|value| *value == expected), "{part} {row}");
+        }
+    }
+}
+
 /// As Ministral 3 and Devstral are published: transformers' FP8 with activations of a fixed scale, one scale for a tensor,
 /// in bf16.
 #[test]

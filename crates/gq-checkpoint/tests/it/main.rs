@@ -7,6 +7,7 @@ mod f8;
 mod gguf;
 mod headers;
 mod heads;
+mod integers;
 mod keys;
 mod lora;
 mod malformed;

@@ -37,7 +37,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "config-quantization",
-        r#"config.json: field "quantization_config.quant_method" is "awq", supported: fp8, compressed-tensors"#,
+        r#"config.json: field "quantization_config.quant_method" is "hqq", supported: fp8, compressed-tensors, gptq, awq"#,
     ),
     (
         "config-repeated-key",

@@ -83,7 +83,7 @@ fn sentence(note: &Note) -> (String, bool) {
             let name = printable(name);
             (
                 format!(
-                    "{count} scales of activations, such as {name}, are read over: no weight depends on them"
+                    "{count} scales of activations or caches, such as {name}, are read over: no weight depends on them"
                 ),
                 false,
             )

@@ -212,11 +212,16 @@ fn damaged_codes_are_refused_by_name() {
         }
     });
     assert!(said.contains("zero_point"), "{said}");
-    for (key, value) in [("num_bits", 3.into()), ("actorder", "group".into()), ("type", "float".into())] {
+    for (key, value) in [("num_bits", 3.into()), ("actorder", "other".into()), ("type", "float".into())] {
         let said = damaged(&|_, config| {
             let groups = config["quantization_config"]["config_groups"].as_object_mut().unwrap();
             groups.values_mut().for_each(|group| group["weights"][key] = Value::clone(&value));
         });
         assert!(said.contains("quantization_config.config_groups") && said.contains("4 or 8 bits"), "{said}");
     }
+    let said = damaged(&|_, config| {
+        let groups = config["quantization_config"]["config_groups"].as_object_mut().unwrap();
+        groups.values_mut().for_each(|group| group["weights"]["actorder"] = "group".into());
+    });
+    assert!(said.contains("weight_g_idx\" is missing"), "{said}");
 }

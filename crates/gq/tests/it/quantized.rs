@@ -59,9 +59,7 @@ fn float8_with_scales_of_other_things_is_refused_with_what_to_do() {
     let fp8 = json!({"quant_method": "fp8", "activation_scheme": "static"});
     let layer = "model.layers.0.self_attn";
     let cases = [
-        (compressed("float-quantized"), format!("{layer}.k_scale"), STORED),
-        (json!(null), format!("{layer}.k_proj.k_scale"), STORED),
-        (fp8.clone(), format!("{layer}.q_scale"), STORED),
+        (compressed("float-quantized"), format!("{layer}.scale_of_something_scale"), STORED),
         (compressed("naive-quantized"), String::new(), FORM),
         (json!({"quant_method": "modelopt", "quant_algo": "FP8"}), String::new(), FORM),
         (json!({"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}), String::new(), FORM),
@@ -84,6 +82,9 @@ fn float8_with_scales_of_other_things_is_refused_with_what_to_do() {
     // What the advice says is read is read.
     for (quantization, more) in [
         (compressed("float-quantized"), None),
+        (compressed("float-quantized"), Some("k_scale")),
+        (fp8.clone(), Some("k_proj.k_scale")),
+        (fp8.clone(), Some("v_proj.output_scale")),
         (fp8.clone(), Some("q_proj.input_scale")),
         (fp8, Some("q_proj.activation_scale")),
     ] {
@@ -95,7 +96,7 @@ fn float8_with_scales_of_other_things_is_refused_with_what_to_do() {
         let output = gq.run(&["convert", "m", "-o", "m.gq", "-e", "tq4", "--no-grid"]);
         let told = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{told}");
-        assert_eq!(told.contains("1 scales of activations"), more.is_some(), "{told}");
+        assert_eq!(told.contains("1 scales of activations or caches"), more.is_some(), "{told}");
     }
 }
 
@@ -124,7 +125,7 @@ fn what_other_quantizers_stored_is_refused_with_what_to_do() {
         assert!(more.iter().any(|more| error["message"].as_str().unwrap().contains(more)), "{error}");
     }
     // Plain weights with what is left over of a quantizer.
-    for method in ["bitsandbytes", "gptq", "awq", "hqq", "torchao", "mxfp4"] {
+    for method in ["bitsandbytes", "hqq", "torchao", "mxfp4"] {
         let gq = Gq::new();
         checkpoint(&gq, "llama", json!({"quant_method": method}), |_| ());
         let error = refused(&gq);
@@ -134,6 +135,21 @@ fn what_other_quantizers_stored_is_refused_with_what_to_do() {
         // The advice is true.
         checkpoint(&gq, "llama", Value::Null, |_| ());
         gq.ok(&["convert", "m", "-o", "m.gq", "-e", "tq4", "--no-grid"]);
+    }
+}
+
+/// Of what `gq` reads, an entry that is left over beside plain weights changes nothing.
+#[test]
+fn plain_weights_with_a_left_over_entry_of_a_form_that_is_read_are_plain() {
+    let gq = Gq::new();
+    for method in ["gptq", "awq"] {
+        checkpoint(&gq, "llama", json!({"quant_method": method, "bits": 4, "group_size": 128}), |_| ());
+        let output = gq.run(&["inspect", "m", "--json"]);
+        assert!(output.status.success(), "{output:?}");
+        let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("int4"), "{seen}");
+        // No flag is asked for: nothing is quantized.
+        gq.ok(&["convert", "m", "-o", &format!("{method}.gq"), "-e", "tq4", "--no-grid"]);
     }
 }
 
