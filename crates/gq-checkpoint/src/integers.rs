@@ -108,11 +108,11 @@ impl Integers {
             }
             Packing::Gptq { .. } | Packing::Awq => {
                 let places = (codes..scales).step_by(size.max(1));
-                self.columns([1, size], &rows, (places, row_bytes), &mut fetch, out)?;
+                self.columns([1, size], &rows, places, &mut fetch, out)?;
             }
         }
         if self.zeros {
-            self.gather_zeros(&rows, (scales..zeros, row_bytes), &mut fetch, out)?;
+            self.gather_zeros(&rows, scales..zeros, &mut fetch, out)?;
         }
         if self.order {
             buffer.resize(cols * 4, 0);
@@ -135,11 +135,12 @@ impl Integers {
         self,
         [piece, size]: [usize; 2],
         rows: &Range<usize>,
-        (places, row_bytes): (impl Iterator<Item = usize>, usize),
+        places: impl Iterator<Item = usize>,
         fetch: &mut impl FnMut(usize, u64, &mut [u8]) -> Result<(), E>,
         out: &mut [u8],
     ) -> Result<(), E> {
         let mut buffer = vec![0; rows.len() * size];
+        let row_bytes = (out.len() / rows.len().max(1)).max(1);
         for (index, place) in places.enumerate() {
             fetch(piece, ((index * self.rows + rows.start) * size) as u64, &mut buffer)?;
             for (row, stored) in out.chunks_exact_mut(row_bytes).zip(buffer.chunks_exact(size.max(1))) {
@@ -166,9 +167,7 @@ impl Integers {
                 }
                 Ok(())
             }
-            Packing::Gptq { .. } => {
-                self.columns([0, 4], rows, ((0..width).step_by(4), row_bytes), fetch, out)
-            }
+            Packing::Gptq { .. } => self.columns([0, 4], rows, (0..width).step_by(4), fetch, out),
             Packing::Awq => {
                 let across = self.rows / 8;
                 let words = rows.start / 8..rows.end.div_ceil(8);
@@ -194,11 +193,12 @@ impl Integers {
     fn gather_zeros<E>(
         self,
         rows: &Range<usize>,
-        (place, row_bytes): (Range<usize>, usize),
+        place: Range<usize>,
         fetch: &mut impl FnMut(usize, u64, &mut [u8]) -> Result<(), E>,
         out: &mut [u8],
     ) -> Result<(), E> {
         let (bits, groups) = (usize::from(self.bits), place.len());
+        let row_bytes = (out.len() / rows.len().max(1)).max(1);
         let words = rows.start * bits / 32..(rows.end * bits).div_ceil(32);
         let mut buffer = vec![0; words.len() * groups * 4];
         // Words that go down the rows stand beside those of other groups, those along the rows before the next group's.

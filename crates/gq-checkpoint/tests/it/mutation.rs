@@ -198,13 +198,18 @@ fn the_largest_claims_stay_within_the_constant() {
         "top_k_experts":8,"moe_intermediate_size":524288,"per_layer_config":{{{}}}}}"#,
         per_layer.trim_start_matches(',')
     );
-    let start = Instant::now();
-    let before = MEMORY.current_usage();
-    MEMORY.reset_peak_usage();
-    let spec = parse_config(&config).unwrap();
-    let tensors = spec.expected_tensors();
-    let used = MEMORY.peak_usage().saturating_sub(before);
-    println!("{used} bytes, {:?}", start.elapsed());
-    assert!(tensors.len() > 20_000 && start.elapsed() < Duration::from_secs(5));
+    // Other tests allocate meanwhile: the least of several counts.
+    let measured = (0..5).map(|_| {
+        let start = Instant::now();
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        let spec = parse_config(&config).unwrap();
+        let tensors = spec.expected_tensors();
+        let used = MEMORY.peak_usage().saturating_sub(before);
+        println!("{used} bytes, {:?}", start.elapsed());
+        assert!(tensors.len() > 20_000 && start.elapsed() < Duration::from_secs(5));
+        used
+    });
+    let used = measured.min().unwrap();
     assert!(used <= config.len() + CONSTANT, "{used} bytes");
 }

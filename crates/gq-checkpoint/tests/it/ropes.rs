@@ -89,7 +89,6 @@ fn phi_4_mini() {
         ("rope_scaling", serde_json::json!({"rope_type": "linear", "factor": 2.0}), "default, longrope"),
         ("lm_head_bias", true.into(), "lm_head_bias"),
         ("interpolate_factor", 2.into(), "interpolate_factor"),
-        ("quantization_config", serde_json::json!({"quant_method": "fp8"}), "no scales here"),
     ] {
         let mut config: Value = serde_json::from_str(&read("configs/phi-4-mini.json")).unwrap();
         config[key] = value;
