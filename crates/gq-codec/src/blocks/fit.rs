@@ -4,7 +4,7 @@ use super::levels::Levels;
 use super::trial::{LANES, Lanes, Rounded, Scale, SubBlock};
 use half::{bf16, f16};
 
-/// Where the ends of the levels are moved to, in units of [`Levels::move_of_ends`](super::table::Levels::move_of_ends).
+/// Where the ends of the levels are moved to, in units of [`Levels::move_of_ends`](super::levels::Levels::move_of_ends).
 const MOVES: [f32; 13] = [-6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
 
 /// The same of the other end, which the value of largest magnitude seldom belongs on.
