@@ -228,11 +228,20 @@ async fn answer(app: Arc<App>, request: Request, kind: Kind) -> Result<Response,
     let ticket = app.engine.admit()?;
     let number = app.asked.fetch_add(1, Ordering::Relaxed);
     let own = Arc::clone(&app);
-    // Templates and tokenizers take their time.
-    let prepared = tokio::task::spawn_blocking(move || prepare(&own, &body, kind, number, since));
-    let Prepared { task, reply, stream } = prepared
+    let here = Arc::new(());
+    let client = Arc::downgrade(&here);
+    // Templates and tokenizers take their time. The place is held until they are through, whether or not the client waits
+    // for it: no more bodies wait here than there are places.
+    let prepared = tokio::task::spawn_blocking(move || {
+        if client.strong_count() == 0 {
+            return Err(ApiError::server("the client has left"));
+        }
+        prepare(&own, &body, kind, number, since).map(|prepared| (ticket, prepared))
+    });
+    let (ticket, Prepared { task, reply, stream }) = prepared
         .await
         .map_err(|error| ApiError::server(format!("the request could not be prepared: {error}")))??;
+    drop(here);
     respond(ticket, task, reply, stream).await
 }
 
