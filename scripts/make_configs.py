@@ -80,7 +80,7 @@ QWEN3_30B_A3B = dict(architectures=["Qwen3MoeForCausalLM"], hidden_size=2048, in
 QWEN3 = dict(hidden_act="silu", attention_bias=False, attention_dropout=0.0, initializer_range=0.02, rms_norm_eps=1e-6,
              rope_theta=1000000.0, rope_scaling=None, use_sliding_window=False, sliding_window=None, use_cache=True,
              torch_dtype="bfloat16", vocab_size=151936, bos_token_id=151643, eos_token_id=151645)
-# Sizes and keys as published, with those of its publisher's own code.
+# Sizes and keys as published, with those of its publisher's own code; the factors of long contexts are of the right shape, not copied.
 PHI4_MINI = dict(
     architectures=["Phi3ForCausalLM"], model_type="phi3", hidden_size=3072, intermediate_size=8192,
     num_hidden_layers=32, num_attention_heads=24, num_key_value_heads=8, max_position_embeddings=131072,
